@@ -1,0 +1,36 @@
+"""Every error that a user can meet. Each message says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class CompresslabError(Exception):
+    """Base of all expected errors. The command line prints the message alone, without a traceback."""
+
+    exit_code = 1
+
+
+class BadInput(CompresslabError):
+    """What the user gave cannot be used: a recipe, an option, a model name, a file."""
+
+    exit_code = 2
+
+
+class RecipeError(BadInput):
+    """One or more problems in a recipe, all of them listed at once.
+
+    Attributes:
+        problems: the single messages, each already carrying `file:line:column`.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"{count} in the recipe:", *problems]))
+
+
+class UnsupportedModel(BadInput):
+    """A method does not apply to this architecture; the message names the module or the setting that is in the way."""
+
+
+class RunFailed(CompresslabError):
+    """A node of a study failed while it ran. What finished before it stays in the store."""

