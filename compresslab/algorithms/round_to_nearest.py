@@ -1,0 +1,20 @@
+"""Round-to-nearest quantization: the baseline that every cleverer method must beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def symmetric_scales(weight: Tensor, bits: int, group_size: int) -> Tensor:
+    """Scales, (rows, columns / group_size) in the weight's dtype: max |w| of a group over the largest level.
+
+    A weight is then stored as round(w / scale), an integer of `bits` bits with a sign. A group of zeros gets scale 1,
+    so that nothing is divided by zero.
+
+    Args:
+        weight: (rows, columns), `group_size` dividing the columns.
+    """
+    groups = weight.float().reshape(weight.shape[0], -1, group_size)
+    scales = groups.abs().amax(-1) / (2 ** (bits - 1) - 1)
+    return torch.where(scales == 0, torch.ones_like(scales), scales).to(weight.dtype)

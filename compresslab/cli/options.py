@@ -1,0 +1,44 @@
+"""Options that several subcommands share, and how tables and sizes are written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+StorePath = Annotated[
+    Path | None,
+    typer.Option("--store", help="Where results are kept.  [default: $COMPRESSLAB_STORE or .compresslab]", show_default=False),
+]
+ReportsPath = Annotated[Path, typer.Option("--reports", help="Where pages are written, a folder a study.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def store_root(given: Path | None) -> Path:
+    """The store's folder: the option, else the environment, else `.compresslab` here."""
+    return given or Path(os.environ.get("COMPRESSLAB_STORE") or ".compresslab")
+
+
+def size(count: float | None) -> str:
+    """Bytes for a person."""
+    if count is None:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if count >= 100 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for a person."""
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,18 @@
+"""`compresslab validate`: is this recipe right, and can it be planned?"""
+
+from __future__ import annotations
+
+import typer
+
+from compresslab.cli.options import RecipePath
+
+
+def validate(recipe: RecipePath) -> None:
+    """Check a recipe: form, names, order of the steps. Tells everything that is wrong at once. Runs nothing."""
+    from compresslab.runner.run import prepare
+
+    plan = prepare(recipe)
+    named = [variant.name for variant in plan.variants if variant.named and variant.parent]
+    typer.echo(f"{recipe}: valid; {len(named)} variants of {plan.recipe.base.model}, {len(plan.recipe.evaluate.tasks)} tasks")
+    for warning in plan.warnings:
+        typer.echo(f"warning: {warning}")

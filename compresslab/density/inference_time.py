@@ -1,0 +1,166 @@
+"""Inference time from first principles, and N_time: the dense bf16 parameter count that takes as long.
+
+The formula is this project's own. The journal version of the Densing Law (Nature Machine Intelligence 7, 1823-1833)
+defines an inference-time density with constants for memory and compute, but its formula could not be established;
+nothing here claims to be it.
+
+A request has two phases, prefill (`prompt` tokens of each sequence at once) and decode (one pass for each of `decode`
+tokens). Each phase takes the larger of two times, as on a roofline, because kernels load and multiply at the same time:
+
+- memory: the weights read in each pass at their stored precision, of a mixture of experts only the experts that the
+  tokens of that pass touch in expectation (uniform, independent routing), plus keys and values read and written at
+  16 bits, over the bandwidth;
+- compute: 2 x active parameters per token plus 4 x attention width per layer for each earlier position attended to,
+  over the peak. Weight-only quantization leaves this at the 16-bit peak; weights that are multiplied at 8 bits have the
+  8-bit one.
+
+What is not in it: launch overhead, kernels that miss the peak, activations. It is a floor, to be shown beside a measurement.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from importlib import resources
+
+from pydantic import Field
+
+from compresslab.errors import BadInput
+from compresslab.recipe.schema import Workload
+from compresslab.records import Record, Shape, Size
+
+CACHE_BYTES = 2
+"""Bytes of one stored key or value feature."""
+
+GROWTH = 2 / 3
+"""Keys, values and attention work of a dense family grow as N^(2/3): with depth and width both as N^(1/3), the cache
+of a token goes as their product and the weights as depth times width squared."""
+
+
+class Hardware(Record):
+    """A machine as the roofline sees it.
+
+    Attributes:
+        flops: peak dense bf16 operations per second. flops_8bit: the same at 8 bits; `None` where there is no gain.
+        bandwidth: bytes per second from the memory that holds the weights.
+        source: where the figures come from.
+    """
+
+    name: str
+    flops: float = Field(gt=0, allow_inf_nan=False)
+    flops_8bit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    bandwidth: float = Field(gt=0, allow_inf_nan=False)
+    source: str
+
+
+def hardware_names() -> list[str]:
+    """The profiles that ship with the package."""
+    return sorted(_profiles())
+
+
+def load_hardware(name: str) -> Hardware:
+    """A profile that ships with the package. Raises BadInput for a name that is not there."""
+    profiles = _profiles()
+    if name not in profiles:
+        close = difflib.get_close_matches(name, list(profiles), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise BadInput(f"there is no hardware profile {name!r}{hint} (there is: {', '.join(sorted(profiles))})")
+    return Hardware.model_validate({"name": name, **profiles[name]})
+
+
+def _profiles() -> dict[str, dict[str, object]]:
+    profiles: dict[str, dict[str, object]] = json.loads((resources.files("compresslab") / "data" / "hardware.json").read_text("utf-8"))
+    return profiles
+
+
+def seconds(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
+    """Modelled seconds of one request batch: prefill and decode. Raises BadInput if size and shape contradict each other."""
+    _check(shape, size)
+    prefill = workload.batch * workload.prompt
+    peak = hardware.flops
+    if not shape.weight_only and shape.weight_bits < 16 and hardware.flops_8bit is not None:
+        peak = hardware.flops_8bit
+    return _total(
+        weights_prefill=_touched(shape, size, prefill) * shape.weight_bits / 8,
+        weights_decode=_touched(shape, size, workload.batch) * shape.weight_bits / 8,
+        active=float(size.active),
+        peak=peak,
+        growth=1.0,
+        shape=shape,
+        hardware=hardware,
+        workload=workload,
+    )
+
+
+def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
+    """N_time: parameters of the dense bf16 model that takes as long on this hardware and workload.
+
+    That model is the given one's own family scaled to another size: its cache and attention work are the given model's
+    times (n / active)^(2/3) (see `GROWTH`). So a dense bf16 model has N_time equal to its own N, and a model whose
+    time goes into its cache gains little from smaller weights, as it should.
+    """
+    target = seconds(shape, size, hardware, workload)
+
+    def time_at(n: float) -> float:
+        return _total(
+            weights_prefill=2 * n,
+            weights_decode=2 * n,
+            active=n,
+            peak=hardware.flops,
+            growth=(n / size.active) ** GROWTH,
+            shape=shape,
+            hardware=hardware,
+            workload=workload,
+        )
+
+    # The time grows strictly with n, so halving finds it; 1/1024 to 2^20 times the active size covers one-bit weights
+    # and any mixture of experts. 60 halvings end at rounding, and scipy's root finder would cost 0.5 s to import.
+    low, high = -10.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if time_at(size.active * 2**middle) < target else (low, middle)
+    return float(size.active * 2**high)
+
+
+def _total(
+    *,
+    weights_prefill: float,
+    weights_decode: float,
+    active: float,
+    peak: float,
+    growth: float,
+    shape: Shape,
+    hardware: Hardware,
+    workload: Workload,
+) -> float:
+    """Seconds from the bytes of weights that one pass reads and the active parameters of one token."""
+    batch, prompt, decode = workload.batch, workload.prompt, workload.decode
+    cache = growth * shape.layers * shape.key_value_width * 2 * CACHE_BYTES
+    attention = growth * shape.layers * shape.attention_width * 4
+    prefill_pairs = batch * prompt * (prompt + 1) / 2
+    decode_pairs = batch * (decode * prompt + decode * (decode + 1) / 2)
+    prefill_memory = weights_prefill + batch * prompt * cache
+    decode_memory = decode * weights_decode + (decode_pairs + batch * decode) * cache
+    prefill_work = 2 * active * batch * prompt + prefill_pairs * attention
+    decode_work = 2 * active * batch * decode + decode_pairs * attention
+    return max(prefill_memory / hardware.bandwidth, prefill_work / peak) + max(decode_memory / hardware.bandwidth, decode_work / peak)
+
+
+def _touched(shape: Shape, size: Size, tokens: int) -> float:
+    """Parameters that a pass over `tokens` tokens reads: of E experts with k a token, E (1 - (1 - k/E)^tokens)."""
+    if shape.experts <= shape.experts_per_token:
+        return float(size.counted)
+    expert = (size.counted - size.active) / (shape.experts - shape.experts_per_token)
+    met = shape.experts * (1 - (1 - shape.experts_per_token / shape.experts) ** tokens)
+    return size.active + expert * (met - shape.experts_per_token)
+
+
+def _check(shape: Shape, size: Size) -> None:
+    if not 0 < size.active <= size.counted:
+        raise BadInput(f"active parameters ({size.active}) must be positive and at most those counted ({size.counted})")
+    if shape.weight_bits <= 0:
+        raise BadInput(f"weights of {shape.weight_bits} bits")
+    if shape.experts and not 0 < shape.experts_per_token <= shape.experts:
+        raise BadInput(f"{shape.experts_per_token} experts per token of {shape.experts}")
+    if not shape.experts and size.active != size.counted:
+        raise BadInput(f"a model without experts has all its parameters active, but {size.active} of {size.counted} are given")

@@ -1,0 +1,156 @@
+"""Evaluation of a model in memory: lm-eval's evaluator over `TreeLM`, task by task, into the records."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import datasets
+import lm_eval.api.model
+import lm_eval.api.task
+import lm_eval.evaluator
+import lm_eval.models.huggingface
+import transformers
+from lm_eval.api.task import Task
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compresslab.errors import BadInput
+from compresslab.evaluation import olmes, scores, tasks
+from compresslab.evaluation.treelm import TreeLM
+from compresslab.recipe.schema import Evaluate
+from compresslab.records import ItemScores, TaskScore
+
+Result = tuple[TaskScore, ItemScores]
+
+
+def evaluate_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+    config: Evaluate,
+    *,
+    weights: str = "as stored",
+    done: Callable[[TaskScore, ItemScores], None] | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> list[Result]:
+    """Answer the tasks `names` with `model` and return their records in that order.
+
+    Args:
+        names: OLMES tasks or lm-eval's own; those of `config.tasks` that are still to do.
+        config: gives the number of items (of each leaf, for a group) and the seed. The dtype is the model's own, set when it was loaded.
+        weights: how the weights stand in memory, for the record: "as stored" or "dequantized".
+        done: called with each task's records as soon as it is finished, so that a killed evaluation resumes there.
+        progress: called with the share of the whole that is done and a word on what runs.
+
+    Raises:
+        BadInput: a task that does not exist or whose data cannot be reached; before anything is computed.
+        RunFailed: log-likelihoods that are not finite.
+    """
+    results: list[Result] = []
+    with quiet():
+        todo = [(name, tasks.load(name, seed=config.seed)) for name in names]
+        lm = TreeLM(model, tokenizer)
+        for index, (name, leaves) in enumerate(todo):
+            if progress is not None:
+                lm.progress = partial(_report, progress, name, index, len(todo))
+            result = _evaluate_task(lm, name, leaves, config, weights)
+            results.append(result)
+            if done is not None:
+                done(*result)
+    return results
+
+
+def _report(progress: Callable[[float, str], None], name: str, index: int, count: int, share: float) -> None:
+    progress((index + share) / count, name)
+
+
+def _evaluate_task(lm: TreeLM, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
+    """One task, or a group as the union of its leaves (each item counts once, whichever leaf it is of)."""
+    lm.truncated.clear()
+    lm.engine = "plain"  # what lm-eval's own generation is; log-likelihoods set it anew
+    limit = None if config.items == "all" else config.items
+    answers = lm_eval.evaluator.evaluate(lm, {"tasks": leaves}, limit=limit, log_samples=True, bootstrap_iters=0)
+    answered: list[scores.Answered] = []
+    metrics: set[str] = set()
+    for leaf, task in leaves.items():
+        prefix = f"{leaf}/" if len(leaves) > 1 else ""
+        for sample in _first_filter(answers["samples"][leaf]):
+            metric, item = _answered(task, sample, prefix)
+            metrics.add(metric)
+            answered.append(item)
+    if len(metrics) > 1:
+        raise BadInput(f"the tasks of {name} are scored by different metrics ({', '.join(sorted(metrics))}); name them one by one")
+    circumstances = scores.Circumstances(lm.engine, weights, lm.bos, frozenset(lm.truncated))
+    chance = olmes.TASKS[name].chance if olmes.is_olmes(name) else None
+    return scores.summarise(name, metrics.pop(), answered, circumstances, chance=chance)
+
+
+def _first_filter(samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A task with several ways to read an answer (gsm8k: strict, flexible) counts by the first it names."""
+    first = samples[0]["filter"]
+    return (sample for sample in samples if sample["filter"] == first)
+
+
+def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, scores.Answered]:
+    """One of lm-eval's samples and the name of the metric that it is scored by."""
+    requests = [(str(args[0]), _second(args)) for args in sample["arguments"]]
+    if isinstance(task, tasks.OlmesRequests):
+        doc: olmes.Item = sample["doc"]
+        logprobs = [float(response[0][0]) for response in sample["resps"]]
+        choice = task.choice(doc, logprobs)
+        metric = task.olmes.metric
+        return metric, scores.Answered(doc.id, requests, logprobs, [doc.gold], len(requests), choice, float(sample[metric]))
+    metric = scores.primary_metric(sample)
+    name = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
+    identifier, correct = f"{prefix}{sample['doc_id']}", float(sample[metric])
+    if task.OUTPUT_TYPE == "generate_until":
+        return name, scores.Answered(identifier, requests, [], [], 0, -1, correct)
+    logprobs = [float(response[0][0]) for response in sample["resps"]]
+    if task.OUTPUT_TYPE == "loglikelihood":
+        return name, scores.Answered(identifier, requests, logprobs, [0], 0, -1, correct)
+    options = task.doc_to_choice(sample["doc"])
+    # A task scored by mutual information asks for every option twice; the second time is without the question.
+    requests, logprobs = requests[: len(options)], logprobs[: len(options)]
+    lengths = [max(len(option), 1) for option in options] if metric == "acc_norm" else None
+    gold = _gold(task, sample["doc"], options)
+    return name, scores.Answered(identifier, requests, logprobs, gold, len(options), scores.choose(logprobs, lengths), correct)
+
+
+def _second(args: Sequence[Any]) -> str:
+    return args[1] if isinstance(args[1], str) else json.dumps(args[1], sort_keys=True, default=str)
+
+
+def _gold(task: Task, doc: dict[str, Any], options: Sequence[str]) -> list[int]:
+    """Indices of the right options, as lm-eval finds them; none where it finds none."""
+    target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    targets = target if isinstance(target, list) else [target]
+    found = [options.index(one) if isinstance(one, str) and one in options else one for one in targets]
+    return [int(one) for one in found if isinstance(one, int) and 0 <= one < len(options)]
+
+
+def _without_bar(bar: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    return bar(*args, **{**settings, "disable": True})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' progress bars and notes off the terminal; what matters is raised or recorded."""
+    with ExitStack() as restore:
+        # lm-eval has no setting for its bar over the building of requests.
+        for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
+            restore.callback(setattr, module, "tqdm", module.tqdm)
+            module.tqdm = partial(_without_bar, module.tqdm)
+        for name in ("lm_eval", "datasets", "huggingface_hub"):
+            logger = logging.getLogger(name)
+            restore.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        restore.callback(transformers.logging.set_verbosity, transformers.logging.get_verbosity())
+        transformers.logging.set_verbosity_error()
+        if not datasets.are_progress_bars_disabled():
+            restore.callback(datasets.enable_progress_bars)
+            datasets.disable_progress_bars()
+        yield

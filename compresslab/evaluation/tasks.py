@@ -1,0 +1,189 @@
+"""Names become lm-eval tasks: OLMES requests as the data wheel holds them, or lm-eval's own tasks."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import Task
+from lm_eval.config.task import TaskConfig
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from compresslab.errors import BadInput
+from compresslab.evaluation import olmes, scores
+
+STOCK = Path(lm_eval.tasks.__file__).parent
+UNREACHABLE = (OSError, DatasetsError, HfHubHTTPError, OfflineModeIsEnabled)
+NAMED = re.compile(r"^[\"']?(?:task|group|tag)[\"']?: *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
+LISTED = re.compile(r"^ *- *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
+
+
+class OlmesRequests(Task):  # type: ignore[misc]
+    """One OLMES task for lm-eval's evaluator: prompts and continuations are those of the file and never built here."""
+
+    OUTPUT_TYPE = "multiple_choice"
+    VERSION = 1
+
+    def __init__(self, task: olmes.OlmesTask) -> None:
+        self.olmes = task
+        super().__init__()
+        self._config = TaskConfig(task=task.name, output_type="multiple_choice", metadata={"version": self.VERSION, "form": task.form})
+
+    def download(self, *_: object, **__: object) -> None:
+        """Read the requests from the data wheel in the cache."""
+        self.dataset = olmes.load(self.olmes.name)
+
+    def has_training_docs(self) -> bool:
+        """There are none: the examples are part of the prompts."""
+        return False
+
+    def has_validation_docs(self) -> bool:
+        """There are none: the one split there is counts as the test split."""
+        return False
+
+    def has_test_docs(self) -> bool:
+        """The items of the file."""
+        return True
+
+    def test_docs(self) -> list[olmes.Item]:
+        """The items of the file, in its order."""
+        return self.dataset
+
+    def fewshot_context(self, doc: olmes.Item, *_: object, **__: object) -> str:
+        """The prompt of the first option (only winogrande's differ between options)."""
+        return self.doc_to_text(doc)
+
+    def doc_to_text(self, doc: olmes.Item) -> str:
+        """The prompt of the first option."""
+        return doc.requests[0][0]
+
+    def doc_to_target(self, doc: olmes.Item) -> int:
+        """Index of the right option."""
+        return doc.gold
+
+    def construct_requests(self, doc: olmes.Item, ctx: str, metadata: Any = (None, None, None), **_: object) -> list[Instance]:  # noqa: ARG002
+        """One log-likelihood request an option, exactly as in the file."""
+        return [Instance("loglikelihood", {"id": doc.id}, pair, i, metadata) for i, pair in enumerate(doc.requests)]
+
+    def choice(self, doc: olmes.Item, logprobs: Sequence[float]) -> int:
+        """The option that the task's metric picks."""
+        lengths = [scores.characters(continuation) for _, continuation in doc.requests]
+        return scores.choose(logprobs, lengths if self.olmes.metric == "acc_per_char" else None)
+
+    def process_results(self, doc: olmes.Item, results: Iterable[tuple[float, bool]]) -> dict[str, float]:
+        """Accuracy and bits-per-byte of the gold continuation of one item."""
+        logprobs = [logprob for logprob, _ in results]
+        bits = scores.bits_per_byte(logprobs[doc.gold], doc.requests[doc.gold][1])
+        return {self.olmes.metric: float(self.choice(doc, logprobs) == doc.gold), "bits_per_byte": bits}
+
+    def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
+        """Means over items."""
+        return {self.olmes.metric: mean, "bits_per_byte": mean}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Accuracy yes, bits-per-byte no."""
+        return {self.olmes.metric: True, "bits_per_byte": False}
+
+
+def load(name: str, *, seed: int = 0) -> dict[str, Task]:
+    """The lm-eval tasks that `name` stands for: one, or all leaves of a group such as `mmlu`.
+
+    `seed` moves the choice of few-shot examples of those tasks that draw them; 0 draws what lm-eval draws by default.
+
+    Raises:
+        BadInput: no such task, its data cannot be reached, or it has no answer that can be right or wrong.
+    """
+    if olmes.is_olmes(name):
+        return {name: OlmesRequests(olmes.TASKS[name])}
+    tasks = _stock(name)
+    for leaf, task in tasks.items():
+        if task.OUTPUT_TYPE == "loglikelihood_rolling":
+            raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {_offline_tasks()}")
+        if getattr(task, "UNSAFE_CODE", False):
+            raise BadInput(f"{leaf} runs code that the model wrote, which compresslab does not do. {_offline_tasks()}")
+        if task.config.num_fewshot is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=1234 + seed)
+    return tasks
+
+
+def _stock(name: str) -> dict[str, Task]:
+    """lm-eval's own task or group, without the index of all 14,000 task files where one folder is enough."""
+    home, known = _find(name)
+    if home is None:
+        close = difflib.get_close_matches(name, {*known, *olmes.TASKS}, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        raise BadInput(f"no task is called {name}{hint} {_offline_tasks()} Every task of lm-eval may be named, too.")
+    manager = TaskManager(include_defaults=False, include_path=str(home))
+    try:
+        try:
+            return _built(manager, name)
+        except KeyError:
+            entry = manager.task_index.get(name)
+            if entry is not None and entry.kind in (Kind.TASK, Kind.PY_TASK):
+                raise
+            manager = TaskManager()  # slow, but a group may name members from any folder
+            return _built(manager, name)
+    except KeyError as missing:
+        raise BadInput(f"{name} needs {missing}, which its data do not have here. {_offline_tasks()}") from missing
+    except UNREACHABLE as problem:
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise BadInput(
+            f"{name} needs {_dataset(manager, name)} from the Hugging Face hub, which cannot be read here: {reason}. "
+            f"Fetch it where the hub can be reached, or lay a copy into a folder of that name in the working directory. {_offline_tasks()}"
+        ) from problem
+
+
+def _built(manager: TaskManager, name: str) -> dict[str, Task]:
+    """Load `name`; a training split that the data lack does no harm to a task that draws no examples from it."""
+    try:
+        tasks: dict[str, Task] = manager.load(name)["tasks"]
+    except KeyError as missing:
+        entry = manager.task_index.get(name)
+        config = load_yaml(entry.yaml_path, resolve_func=False) if entry is not None and entry.yaml_path else {}
+        if missing.args != (config.get("training_split"),) or config.get("num_fewshot"):
+            raise
+        overrides = {"training_split": None, "fewshot_split": None}
+        tasks = {name: manager._factory.build(entry, overrides=overrides, registry=manager.task_index)}
+    return tasks
+
+
+def _find(name: str) -> tuple[Path | None, set[str]]:
+    """The folder whose files define `name`, and all names met on the way there. Reads text, which is 20 times faster than YAML."""
+    known: set[str] = set()
+    listed: Path | None = None
+    folders = (path for path in STOCK.iterdir() if path.is_dir())
+    for top in sorted(folders, key=lambda path: (not name.startswith(path.name.split("_")[0]), path.name)):
+        for file in sorted(top.rglob("*.yaml")):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            names = NAMED.findall(text)
+            known.update(names)
+            if name in names:
+                return top, known
+            if listed is None and name in text and name in LISTED.findall(text):
+                listed = top  # one of several tags, or a member of a group that is defined elsewhere
+    return listed, known
+
+
+def _dataset(manager: TaskManager, name: str) -> str:
+    """The hub's id of the data of a task, in words."""
+    entry = manager.task_index.get(name)
+    config = load_yaml(entry.yaml_path, resolve_func=False) if entry and entry.yaml_path else {}
+    path, subset = config.get("dataset_path"), config.get("dataset_name")
+    if not path:
+        return "data sets"
+    return f"the data set {path} ({subset})" if subset else f"the data set {path}"
+
+
+def _offline_tasks() -> str:
+    return f"Tasks that need no hub: {', '.join(olmes.TASKS)}."

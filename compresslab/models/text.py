@@ -1,0 +1,147 @@
+"""Calibration and training text: documents from a source, tokenized into equal sequences."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from compresslab.errors import BadInput
+from compresslab.recipe.schema import Calibration, Training
+from compresslab.recipe.source import DOCSTRING_PACKAGES
+
+SHORTEST_DOCSTRING = 400
+
+
+class Tokens(NamedTuple):
+    """Token ids (sequences, length) and the sha256 of the documents that they came from."""
+
+    ids: torch.Tensor
+    sha256: str
+
+
+def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """`samples` sequences of `length` tokens.
+
+    Raises:
+        BadInput: the source is unknown, unreadable, or too short.
+    """
+    return sequences(config.source, tokenizer, config.samples, config.length, config.seed)
+
+
+def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens: int) -> Tokens:
+    """At least `tokens` tokens in sequences of `length`.
+
+    Raises:
+        BadInput: the source is unknown, unreadable, or too short.
+    """
+    return sequences(config.source, tokenizer, -(-tokens // config.length), config.length, config.seed)
+
+
+def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int) -> Tokens:
+    """Documents in an order shuffled by `seed`, joined by the end-of-sequence token, cut into `count` x `length`.
+
+    Only as many documents are read as are needed. The digest covers those, in their order.
+    """
+    needed = count * length
+    ids: list[int] = []
+    digest = hashlib.sha256()
+    separator = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    for document in documents(source, seed):
+        digest.update(document.encode() + b"\0")
+        # `verbose=False`: a document longer than the model's context is cut into sequences right here.
+        ids += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"] + separator
+        if len(ids) >= needed:
+            return Tokens(torch.tensor(ids[:needed]).view(count, length), digest.hexdigest())
+    raise BadInput(
+        f"the text {source!r} has {len(ids)} tokens; {count} sequences of {length} need {needed}. Use a longer text, or ask for fewer tokens"
+    )
+
+
+def documents(source: str, seed: int) -> Iterator[str]:
+    """The documents of a source: `installed-docs`, a `.txt` or `.jsonl` file, or `hub:<dataset>[:<config>][#<split>]`."""
+    if source == "installed-docs":
+        yield from _shuffled(_help_topics(), seed)
+        for package in DOCSTRING_PACKAGES:
+            yield from _shuffled(_docstrings(package), seed)
+    elif source.startswith("hub:"):
+        yield from _hub(source.removeprefix("hub:"), seed)
+    else:
+        yield from _shuffled(_file(Path(source).expanduser()), seed)
+
+
+def _shuffled(texts: list[str], seed: int) -> list[str]:
+    order = list(texts)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def _help_topics() -> list[str]:
+    """CPython's help topics: 465 kB of English prose that every installation carries."""
+    from pydoc_data.topics import topics
+
+    return [topics[name] for name in sorted(topics)]
+
+
+def _docstrings(package: str) -> list[str]:
+    """Long docstrings of an installed package, read from its source files without importing it."""
+    spec = util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return []
+    found: list[str] = []
+    for path in sorted(Path(spec.origin).parent.rglob("*.py")):
+        if "tests" in path.parts:
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node)
+                if text and len(text) >= SHORTEST_DOCSTRING:
+                    found.append(text)
+    return found
+
+
+def _file(path: Path) -> list[str]:
+    if not path.is_file():
+        raise BadInput(f"no text file at {path}")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text: {error}") from error
+    if path.suffix != ".jsonl":
+        return [part for part in content.split("\n\n\n") if part.strip()]
+    texts = []
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            texts.append(json.loads(line)["text"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise BadInput(f'{path}:{number}: each line of a .jsonl text is an object with a "text": {error}') from error
+    return texts
+
+
+def _hub(name: str, seed: int) -> Iterator[str]:
+    """Stream a Hub dataset; its column `text` is read."""
+    from datasets import load_dataset
+
+    path, _, split = name.partition("#")
+    dataset, _, config = path.partition(":")
+    try:
+        rows = load_dataset(dataset, config or None, split=split or "train", streaming=True).shuffle(seed=seed, buffer_size=1000)
+        for row in rows:
+            yield row["text"]
+    except KeyError as error:
+        raise BadInput(f"the dataset {dataset} has no column {error}; a text dataset has a column named text") from error
+    except Exception as error:  # datasets raises many kinds for a hub that is out of reach
+        first = " ".join(str(error).split())[:300]
+        raise BadInput(f"the dataset {dataset} could not be read from the hub: {first}. Without a hub, use installed-docs or a local file") from error

@@ -1,0 +1,90 @@
+"""What a node will cost: peak memory, disk and time, before it runs. Rough by nature, and said to be so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from compresslab.plan.graph import Node, Plan
+from compresslab.recipe.schema import Distill, QuantizeInt8, QuantizeNF4, QuantizeRTN, RetrainFull, RetrainLoRA
+
+# Operations per second that a transformer's forward pass reaches on two AMX cores with bfloat16 (SmolLM2-135M: 2,000
+# tokens a second); what a machine really reaches replaces it once it has been measured.
+ASSUMED_RATE = 0.5e12
+# Share of the measured matrix-product peak that a whole forward pass reaches.
+SHARE_OF_PEAK = 0.4
+WORKER_BYTES = 1.2e9
+WORKER_SECONDS = 3.0
+# Tokens that one OLMES item costs once the few-shot prefix is shared: the question and its options.
+TOKENS_AN_ITEM = 120
+ITEMS_IF_ALL = 1500
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+class Estimate(NamedTuple):
+    """Peak memory and disk in bytes, time in seconds; `None` where the model's size is not known yet."""
+
+    memory: float | None
+    disk: float | None
+    seconds: float | None
+
+
+def estimate(node: Node, plan: Plan, peak_flops: float | None = None) -> Estimate:
+    """Estimate one node.
+
+    Args:
+        peak_flops: this machine's measured matrix-product peak, if it has been measured.
+    """
+    if node.kind == "machine":
+        return Estimate(WORKER_BYTES, 1e4, 8.0)
+    if node.facts is None:
+        return Estimate(None, None, None)
+    recipe = plan.recipe
+    rate = peak_flops * SHARE_OF_PEAK if peak_flops else ASSUMED_RATE
+    parameters = node.facts.parameters
+    weights = parameters * BYTES[recipe.base.dtype]
+    forward = 2 * parameters / rate
+    if node.kind == "evaluate":
+        items = ITEMS_IF_ALL if recipe.evaluate.items == "all" else recipe.evaluate.items
+        tokens = items * TOKENS_AN_ITEM * len(node.tasks)
+        return Estimate(WORKER_BYTES + 1.5 * weights, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
+    workload = recipe.density.workload
+    if node.kind == "measure":
+        # Decoding one token reads all weights; on a processor that is some ten times slower than its share of compute.
+        tokens = workload.batch * (workload.prompt + 10 * workload.decode)
+        return Estimate(WORKER_BYTES + 2 * weights, 1e4, WORKER_SECONDS + 6 * tokens * forward)
+    disk = _stored(node, weights)
+    seconds, memory = _step(node, plan, weights, forward)
+    return Estimate(WORKER_BYTES + memory, disk, WORKER_SECONDS + seconds)
+
+
+def _stored(node: Node, weights: float) -> float:
+    config = node.step[1] if node.step else None
+    facts = node.facts
+    assert facts is not None
+    embeddings = facts.hidden * facts.vocabulary * (1 if facts.tied else 2) * 2
+    linear = weights - embeddings
+    if isinstance(config, QuantizeNF4):
+        return embeddings + linear * (4.5 / 16)
+    if isinstance(config, QuantizeInt8):
+        return embeddings + linear * (8.1 / 16)
+    if isinstance(config, QuantizeRTN):
+        return embeddings + linear * ((config.bits + 16 / config.group_size) / 16)
+    return weights
+
+
+def _step(node: Node, plan: Plan, weights: float, forward: float) -> tuple[float, float]:
+    """Seconds and bytes of a model node beyond those of its worker."""
+    config = node.step[1] if node.step else None
+    facts = node.facts
+    assert facts is not None
+    if isinstance(config, Distill):
+        # Forward and backward of the student are 3 forwards; masters, gradients and two moments are 16 bytes a weight.
+        return config.tokens * 4 * forward, 16 * facts.parameters + 2 * weights
+    if isinstance(config, RetrainFull):
+        return config.tokens * 3 * forward, 16 * facts.parameters + weights
+    if isinstance(config, RetrainLoRA):
+        return config.tokens * 3 * forward, 5 * facts.parameters + weights
+    if node.step and node.step[0] == "prune":
+        text = plan.recipe.text.calibration
+        return text.samples * text.length * forward, 1.5 * weights
+    return 2.0, 3 * weights

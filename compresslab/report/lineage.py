@@ -1,0 +1,130 @@
+"""The lineage graph: a small left-to-right tree layout; the template `lineage.svg.j2` draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compresslab.records import StudyRecord, VariantRecord
+from compresslab.report import facts, words
+
+NODE_WIDTH, NODE_HEIGHT, GAP, ROW = 168, 62, 150, 84
+
+
+@dataclass(frozen=True)
+class Node:
+    """A variant's card: its place in pixels and its lines of text."""
+
+    x: int
+    y: int
+    name: str
+    title: str
+    lines: list[str]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A step: the path from the parent's card to the child's, its name, and what it did."""
+
+    path: str
+    x: int
+    y: int
+    step: str
+    effects: list[str]
+    verdict: str
+    ratio: str
+    faint: bool
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Everything the template needs; `width` and `height` in pixels."""
+
+    width: int
+    height: int
+    nodes: list[Node]
+    edges: list[Edge]
+
+
+def layout(study: StudyRecord) -> Graph:
+    """Place every variant: columns by length of chain, a row for each leaf, parents level with their first child."""
+    by_name = {variant.name: variant for variant in study.variants}
+    children: dict[str, list[VariantRecord]] = {}
+    for variant in study.variants:
+        # A variant whose parent is not in the record starts a tree of its own rather than vanishing.
+        children.setdefault(variant.parent if variant.parent in by_name and variant.parent != variant.name else "", []).append(variant)
+    places: dict[str, tuple[int, int]] = {}
+    rows = 0
+    stack = [(variant, 0) for variant in reversed(children.get("", []))]
+    while stack:
+        variant, depth = stack.pop()
+        if variant.name in places:
+            continue
+        below = [child for child in children.get(variant.name, []) if child.name != variant.name]
+        places[variant.name] = (depth, rows)
+        rows += 0 if below else 1
+        stack += [(child, depth + 1) for child in reversed(below)]
+    tasks = facts.shared_tasks(study)
+    nodes, edges = [], []
+    for name, (depth, row) in places.items():
+        variant = by_name[name]
+        nodes.append(_node(variant, depth, row, by_name, tasks))
+        if variant.parent in places:
+            edges.append(_edge(variant, by_name[variant.parent], places, by_name, tasks))
+    deepest = max((depth for depth, _ in places.values()), default=0)
+    return Graph((deepest + 1) * NODE_WIDTH + deepest * GAP + 4, max(1, rows) * ROW - (ROW - NODE_HEIGHT) + 18, nodes, edges)
+
+
+def _corner(place: tuple[int, int]) -> tuple[int, int]:
+    return 2 + place[0] * (NODE_WIDTH + GAP), 2 + place[1] * ROW
+
+
+def _node(variant: VariantRecord, depth: int, row: int, by_name: dict[str, VariantRecord], tasks: list[str]) -> Node:
+    x, y = _corner((depth, row))
+    done = facts.reached(variant, by_name)
+    size, bpb = variant.size, facts.mean_bpb(variant, tasks)
+    lines = [f"{words.count(size.counted)} · {words.size(size.stored_bytes)}"] if done and size else ["not built"]
+    density = words.point(variant.density.params) if variant.density and variant.density.params else ""
+    scored = [f"bpb {words.number(bpb)}" if bpb is not None else "", f"density {density}" if density else ""]
+    lines.append(" · ".join(fact for fact in scored if fact) or ("no scores" if done else "see failures"))
+    kind = "failed" if variant.failures or not done else "base" if not variant.parent else "named" if variant.named else "faint"
+    return Node(x, y, words.clip(variant.name, 22), variant.name, lines, kind)
+
+
+def _edge(
+    child: VariantRecord, parent: VariantRecord, places: dict[str, tuple[int, int]], by_name: dict[str, VariantRecord], tasks: list[str]
+) -> Edge:
+    (from_x, from_y), (to_x, to_y) = _corner(places[parent.name]), _corner(places[child.name])
+    start, middle, end = from_x + NODE_WIDTH, from_y + NODE_HEIGHT // 2, to_y + NODE_HEIGHT // 2
+    turn = start + 14
+    path = f"M{start} {middle}H{turn}V{end}H{to_x - 7}" if end != middle else f"M{start} {middle}H{to_x - 7}"
+    done = facts.reached(child, by_name)
+    last = child.steps[-1] if done else None
+    effects = _effects(child, parent, tasks) if done and facts.reached(parent, by_name) else []
+    comparison = facts.compared(child, "parent")
+    ratio = comparison.ratio if comparison else None
+    return Edge(
+        path,
+        turn + 5,
+        end,
+        words.clip(words.step(last).split(" (")[0], 22) if last else "not reached",
+        effects,
+        comparison.verdict if comparison and ratio else "",
+        f"r {words.point(ratio, 2)} {words.span(ratio, 2)}".strip() if ratio else "",
+        not child.named,
+    )
+
+
+def _effects(child: VariantRecord, parent: VariantRecord, tasks: list[str]) -> list[str]:
+    effects = []
+    if child.size and parent.size and parent.size.counted and parent.size.stored_bytes:
+        shrink, store = child.size.counted / parent.size.counted, child.size.stored_bytes / parent.size.stored_bytes
+        effects.append(f"N {_factor(shrink)} · bytes {_factor(store)}")
+    before, after = facts.mean_bpb(parent, tasks), facts.mean_bpb(child, tasks)
+    if before is not None and after is not None:
+        effects.append(f"bpb {words.signed(after - before)}")
+    return effects
+
+
+def _factor(value: float) -> str:
+    return "same" if abs(value - 1) < 0.005 else words.times(value)

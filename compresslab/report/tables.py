@@ -1,0 +1,147 @@
+"""A study as tidy pandas frames: one row an observation, one column a quantity, in units that the column's name or docstring states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from compresslab.records import Interval, StudyRecord
+from compresslab.report import words
+from compresslab.report.facts import compared, judged, mean_accuracy, mean_bpb, modelled_ratios, reached, shared_tasks
+
+
+def variants(study: StudyRecord) -> pd.DataFrame:
+    """One row a variant: size, mean quality over the study's tasks, density by params, and the verdict against the parent.
+
+    Columns that hold an interval come as `x`, `x_low`, `x_high`, `x_extrapolated`, `x_bound`. `bpb` and `accuracy` are means
+    over the tasks of `shared_tasks`, and missing where a variant lacks one of them, because means over different tasks do not compare.
+    """
+    tasks, by_name = shared_tasks(study), {variant.name: variant for variant in study.variants}
+    rows = []
+    for variant in study.variants:
+        parent = compared(variant, "parent")
+        size = variant.size if reached(variant, by_name) else None
+        rows.append(
+            {
+                "variant": variant.name,
+                "parent": variant.parent,
+                "root": variant.root,
+                "named": variant.named,
+                "chain": words.chain(variant),
+                "counted": size.counted if size else None,
+                "parameters": size.parameters if size else None,
+                "active": size.active if size else None,
+                "nonzero": size.nonzero if size else None,
+                "stored_bytes": size.stored_bytes if size else None,
+                "effective_bits": size.effective_bits if size else None,
+                "bpb": mean_bpb(variant, tasks),
+                "accuracy": mean_accuracy(variant, tasks),
+                **_flat("density", variant.density.params if variant.density else None),
+                **_flat("ratio", parent.ratio if parent else None),
+                "verdict": parent.verdict if parent and parent.ratio else None,
+                "failures": len(variant.failures),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def densities(study: StudyRecord) -> pd.DataFrame:
+    """One row a variant, a basis ("params", "params by score", "active", "bits", "time") and, for time, a hardware profile."""
+    rows: list[dict[str, Any]] = []
+    for variant in study.variants:
+        if (density := variant.density) is None:
+            continue
+        single = {"params": density.params, "params by score": density.params_by_score, "active": density.active, "bits": density.bits}
+        found = [(basis, "", interval) for basis, interval in single.items() if interval]
+        found += [("time", hardware, interval) for hardware, interval in density.time.items()]
+        for basis, hardware, interval in found:
+            rows.append(
+                {
+                    "variant": variant.name,
+                    "basis": basis,
+                    "hardware": hardware,
+                    **_flat("density", interval),
+                    "modelled_seconds": density.modelled_seconds.get(hardware),
+                    "reference": density.reference,
+                    "tokens": density.tokens,
+                }
+            )
+    return pd.DataFrame(rows, columns=None if rows else ["variant", "basis", "hardware", "density", "modelled_seconds"])
+
+
+def ratios(study: StudyRecord) -> pd.DataFrame:
+    """One row a variant, a relation ("parent", "root"), a basis and, for time, a hardware profile: r, its interval and verdict."""
+    rows: list[dict[str, Any]] = []
+    for variant in study.variants:
+        for comparison in variant.comparisons:
+            for basis, hardware, interval, verdict in judged(comparison):
+                rows.append(
+                    {
+                        "variant": variant.name,
+                        "against": comparison.against,
+                        "relation": comparison.relation,
+                        "basis": basis,
+                        "hardware": hardware,
+                        **_flat("ratio", interval),
+                        "verdict": verdict,
+                    }
+                )
+    return pd.DataFrame(rows, columns=None if rows else ["variant", "against", "relation", "basis", "hardware", "ratio", "verdict"])
+
+
+def task_differences(study: StudyRecord) -> pd.DataFrame:
+    """One row a variant, a relation, a task and a metric: the paired difference, child minus parent or root."""
+    rows: list[dict[str, Any]] = []
+    for variant in study.variants:
+        for comparison in variant.comparisons:
+            for task in comparison.tasks:
+                for metric, interval in (("bits_per_byte", task.bits_per_byte), ("accuracy", task.accuracy)):
+                    if interval is not None:
+                        rows.append(
+                            {
+                                "variant": variant.name,
+                                "against": comparison.against,
+                                "relation": comparison.relation,
+                                "task": task.task,
+                                "items": task.items,
+                                "metric": metric,
+                                **_flat("difference", interval),
+                            }
+                        )
+    return pd.DataFrame(rows, columns=None if rows else ["variant", "against", "relation", "task", "items", "metric", "difference"])
+
+
+def costs(study: StudyRecord) -> pd.DataFrame:
+    """One row a node of the study that ran: its seconds, peak memory in bytes, and tokens per second where it read text."""
+    pairs = [(variant.name, node, cost) for variant in study.variants for node, cost in variant.costs.items()]
+    rows = [{"variant": name, "node": node, **cost.model_dump()} for name, node, cost in pairs]
+    return pd.DataFrame(rows, columns=None if rows else ["variant", "node", "seconds", "peak_memory_bytes"])
+
+
+def times(study: StudyRecord) -> pd.DataFrame:
+    """One row a variant and a hardware: seconds of one request and the ratio to the parent's, modelled or measured (`kind`)."""
+    rows: list[dict[str, Any]] = []
+    by_name = {variant.name: variant for variant in study.variants}
+    for variant in study.variants:
+        if (timing := variant.timing) is not None:
+            ends = {"ratio": timing.ratio, "ratio_low": timing.low, "ratio_high": timing.high, "weights": timing.weights}
+            rows.append({"variant": variant.name, "kind": "measured", "hardware": timing.machine, "seconds": timing.seconds, **ends})
+        ratios_ = modelled_ratios(variant, by_name)
+        for hardware, seconds in (variant.density.modelled_seconds if variant.density else {}).items():
+            row = {"variant": variant.name, "kind": "modelled", "hardware": hardware, "seconds": seconds, "ratio": ratios_.get(hardware)}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=None if rows else ["variant", "kind", "hardware", "seconds", "ratio"])
+
+
+def scores(study: StudyRecord) -> pd.DataFrame:
+    """One row a variant and a task: the scores as recorded."""
+    rows = [{"variant": variant.name, **score.model_dump()} for variant in study.variants for score in variant.scores]
+    return pd.DataFrame(rows, columns=None if rows else ["variant", "task", "items", "bits_per_byte", "accuracy"])
+
+
+def _flat(name: str, interval: Interval | None) -> dict[str, Any]:
+    keys = (name, f"{name}_low", f"{name}_high", f"{name}_extrapolated", f"{name}_bound")
+    if interval is None:
+        return dict.fromkeys(keys)
+    return dict(zip(keys, (interval.value, interval.low, interval.high, interval.extrapolated, interval.bound), strict=True))

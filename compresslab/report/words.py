@@ -1,0 +1,154 @@
+"""How the report writes numbers, intervals and chains of steps: one place, so that every table and chart agrees."""
+
+from __future__ import annotations
+
+import math
+
+from compresslab.records import Interval, Record, StepRecord, VariantRecord
+
+SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
+"""A sign for each verdict, so that colour is never the only one."""
+
+MISSING = "–"
+
+# The settings that tell two steps of one method apart; a step's config holds every default, and a page cannot show them all.
+_TELLING = ("keep", "sparsity", "ratio", "fraction", "pattern", "bits", "group", "group_size", "rank")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with `digits` significant digits, without exponents for everyday sizes."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    value = float(f"{value:.{digits - 1}e}")  # rounded first: 0.0999999 is 0.100, and its magnitude that of 0.1
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude < -4 or magnitude >= 7:
+        mantissa = f"{value / 10.0**magnitude:.1f}"
+        return f"{mantissa}e{magnitude}".replace("-", "−")
+    text = f"{value:,.{max(0, digits - 1 - magnitude)}f}"
+    return text.replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """As `number`, with a plus sign before positive values: for differences."""
+    text = number(value, digits)
+    return f"+{text}" if value is not None and value > 0 else text
+
+
+def count(value: float | None) -> str:
+    """A number of parameters or tokens: 134.5 M, 6.9 B."""
+    if value is None:
+        return MISSING
+    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale:
+            return f"{short(value / scale)} {unit}"
+    return short(value)
+
+
+def short(value: float, digits: int = 4) -> str:
+    """As `number`, without zeros that say nothing: 60, 0.1, 134.5."""
+    text = number(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def size(value: float | None) -> str:
+    """Bytes in decimal units: 269 MB."""
+    if value is None:
+        return MISSING
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(value) >= scale:
+            return f"{number(value / scale, 3)} {unit}"
+    return f"{value:.0f} B"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: 4 ms, 0.42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 0.1:
+        return f"{number(seconds * 1000, 2)} ms"
+    if seconds < 60:
+        return f"{number(seconds, 3 if seconds >= 10 else 2)} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with one decimal."""
+    return MISSING if value is None else f"{100 * value:.1f} %"
+
+
+def times(value: float | None) -> str:
+    """A factor: ×0.81."""
+    return MISSING if value is None else f"×{number(value, 2 if value < 1 else 3)}"
+
+
+def point(interval: Interval | None, digits: int = 3) -> str:
+    """The value alone, with `<` or `>` before it when it is only a bound."""
+    if interval is None:
+        return MISSING
+    return f"{interval.bound} {number(interval.value, digits)}".strip()
+
+
+def span(interval: Interval | None, digits: int = 3) -> str:
+    """The 95% interval alone: [0.95, 1.01]; empty where there is none."""
+    if interval is None or interval.bound:
+        return ""
+    return f"[{_end(interval.low, digits)}, {_end(interval.high, digits)}]"
+
+
+def ratio(interval: Interval | None) -> str:
+    """A density ratio in a sentence, kept on one line: `r = 0.98 [0.95, 1.01]`, `r < 0.1`."""
+    if interval is None:
+        return "no r"
+    flag = ", extrapolated" if interval.extrapolated else ""
+    if interval.bound:
+        return f"r\u00a0{interval.bound}\u00a0{number(interval.value)}{flag}"
+    return f"r\u00a0=\u00a0{number(interval.value)} {span(interval)}{flag}".replace(", ", ",\u00a0", 1)
+
+
+def step(record: StepRecord) -> str:
+    """One step in words: `prune depth (keep 24)`, `distill forward-kl (60 k tokens)`."""
+    if record.kind == "base":
+        return "base"
+    settings = [f"{key.replace('_', ' ')} {record.config[key]}" for key in _TELLING if _plain(record.config.get(key))][:3]
+    if record.tokens_seen:
+        settings.append(f"{count(record.tokens_seen)} tokens")
+    name = record.kind if record.method == record.kind or not record.method else f"{record.kind} {record.method}"
+    return f"{name} ({', '.join(settings)})" if settings else name
+
+
+def chain(variant: VariantRecord) -> str:
+    """A variant's whole chain in words, the base left out."""
+    return " → ".join(step(record) for record in variant.steps if record.kind != "base")
+
+
+def clip(text: str, limit: int) -> str:
+    """The text, cut to `limit` characters with an ellipsis. Only for pictures; tables show names whole."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def as_json(record: Record) -> str:
+    """A record as the JSON that is kept beside the page."""
+    return record.model_dump_json(indent=1) + "\n"
+
+
+def _end(value: float, digits: int) -> str:
+    """An interval's end, with more digits where it would read as 1 and is not: the verdict rests on the side of 1 it lies on."""
+    while digits < 6 and value != 1 and float(f"{value:.{digits - 1}e}") == 1:
+        digits += 1
+    return number(value, digits)
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) <= 12

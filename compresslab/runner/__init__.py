@@ -1,0 +1,1 @@
+"""Running plans: the store, the worker processes, the study."""

@@ -1,0 +1,92 @@
+"""Worker processes: one node a process, so that whatever kills it (the kernel included) kills nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from typing import NamedTuple
+
+from compresslab.runner.work import Reload, Task, work
+
+# Reload differences are exactly 0 on a processor; the margin is for kernels that add up in another order each time.
+LARGEST_RELOAD_DIFFERENCE = 1e-3
+
+
+class Outcome(NamedTuple):
+    """How a worker ended. `failure` is empty if it finished; `bad_input` says that the user's input was to blame."""
+
+    value: float | None
+    seconds: float
+    peak_memory: int
+    failure: str = ""
+    bad_input: bool = False
+
+
+class Listener:
+    """What a caller may want to hear while a worker runs. The default hears nothing."""
+
+    def started(self, pid: int) -> None:
+        """The worker's process id."""
+
+    def progress(self, share: float, text: str) -> None:
+        """The share done in [0, 1] and what is going on."""
+
+
+def context() -> ForkServerContext:
+    """A fork server with the heavy libraries imported once; it computes nothing itself, so forking it is safe."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["compresslab.runner.preload"])
+    return server
+
+
+def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Run one task in a worker process of its own and wait for it.
+
+    Args:
+        scored: called for each task of an evaluation as soon as its scores are staged.
+
+    Raises:
+        KeyboardInterrupt: after the worker is gone.
+    """
+    server = context()
+    ours, theirs = server.Pipe(duplex=False)
+    process = server.Process(target=work, args=(task, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    assert process.pid is not None
+    listener.started(process.pid)
+    try:
+        while True:
+            try:
+                report = ours.recv()
+            except EOFError:
+                process.join()
+                return Outcome(None, 0.0, 0, _died(process.exitcode))
+            if report.kind == "progress":
+                listener.progress(*report.values)
+            elif report.kind == "scored":
+                scored(*report.values)
+            elif report.kind == "failed":
+                return Outcome(None, 0.0, 0, *report.values)
+            else:
+                return Outcome(*report.values)
+    finally:
+        # After "done" it exits by itself; after an interruption it must not go on writing.
+        process.join(timeout=5 if process.exitcode is None else 0)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        with contextlib.suppress(OSError):
+            ours.close()
+
+
+def _died(code: int | None) -> str:
+    """Why a process ended without a word."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        often = "; the system does that when memory runs out: close other programs, or use a smaller model" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{often}. Run again to go on from here"
+    return f"its process ended without a word (exit code {code}). Run again to go on from here"

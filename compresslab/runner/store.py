@@ -1,0 +1,106 @@
+"""The content-addressed store: one folder a result, which appears whole or not at all.
+
+    <root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet
+    <root>/staging/           what is being made; a crash leaves rubbish only here
+    <root>/logs/<key>.log     what the libraries printed while a node ran
+    <root>/studies/<study>.json   which study used which keys, for `ls` and `show`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from compresslab.records import Cost, Record
+
+Some = TypeVar("Some", bound=Record)
+
+
+class Store:
+    """A store below `root`, created on demand."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.objects = root / "objects"
+        self.staging = root / "staging"
+        self.logs = root / "logs"
+        self.studies = root / "studies"
+
+    def folder(self, key: str) -> Path:
+        """Where the result `key` is, or would be."""
+        return self.objects / key
+
+    def model(self, key: str) -> Path:
+        """The model folder of a model node, which plain transformers loads."""
+        return self.folder(key) / "model"
+
+    def has(self, key: str) -> bool:
+        """Whether the result is there. It is complete if it is there."""
+        return self.folder(key).is_dir()
+
+    def read(self, key: str, kind: type[Some], name: str = "record.json") -> Some:
+        """A record of a result."""
+        return kind.model_validate_json((self.folder(key) / name).read_bytes())
+
+    def cost(self, key: str) -> Cost:
+        """What the result cost when it was made."""
+        return self.read(key, Cost, "cost.json")
+
+    @contextmanager
+    def stage(self, key: str) -> Iterator[Path]:
+        """A new folder to make a result in; gone at the end unless `commit` has taken it."""
+        self.staging.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{key}-", dir=self.staging))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, key: str, staged: Path) -> None:
+        """Make a staged folder the result `key`, by one atomic rename. If another run was quicker, its result stays."""
+        self.objects.mkdir(parents=True, exist_ok=True)
+        try:
+            staged.rename(self.folder(key))
+        except OSError:
+            if not self.has(key):
+                raise
+
+    def sweep(self) -> None:
+        """Remove what runs that are no longer alive left in the staging area."""
+        for folder in self.staging.glob("*") if self.staging.is_dir() else ():
+            owner = folder.name.split("-")[0]
+            if not (owner.isdigit() and psutil.pid_exists(int(owner))):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def remember(self, study: str, facts: dict[str, Any]) -> None:
+        """Note which keys a study uses."""
+        self.studies.mkdir(parents=True, exist_ok=True)
+        write_json(self.studies / f"{study}.json", facts)
+
+    def remembered(self) -> dict[str, dict[str, Any]]:
+        """What is noted of every study, by name."""
+        found = {}
+        for path in sorted(self.studies.glob("*.json")) if self.studies.is_dir() else ():
+            with suppress(json.JSONDecodeError):
+                found[path.stem] = json.loads(path.read_text())
+        return found
+
+
+def write_record(folder: Path, record: Record, name: str = "record.json") -> None:
+    """Write a record as JSON with sorted keys: equal records are equal bytes."""
+    write_json(folder / name, record.model_dump(mode="json"))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)

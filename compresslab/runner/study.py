@@ -1,0 +1,101 @@
+"""Put a study together from what the store holds: records of every variant, densities, the report's input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compresslab.density import Hardware, Measured, assess, load_hardware
+from compresslab.evaluation.scores import read_items
+from compresslab.plan.graph import Plan, PlanVariant
+from compresslab.records import Cost, Failure, ItemScores, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
+from compresslab.runner.provenance import provenance
+from compresslab.runner.run import THIS_MACHINE, Ran, is_done, machine_speed, this_machine
+from compresslab.runner.store import Store
+
+
+def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyRecord:
+    """The study's record, with everything that is there; what is missing is told by failures."""
+    recipe = plan.recipe
+    variants = [_variant(variant, plan, store, ran) for variant in plan.variants]
+    scored = [
+        Measured(
+            name=variant.name,
+            parent=variant.parent,
+            root=variant.root,
+            size=variant.steps[-1].size,
+            shape=variant.steps[-1].shape,
+            items=_items(plan.variant(variant.name), plan, store),
+        )
+        for variant in variants
+        if variant.scores
+    ]
+    densities = assess(scored, recipe.density, _hardware(plan, store)) if scored else {}
+    rated = []
+    for variant in variants:
+        if variant.name in densities:
+            density, comparisons = densities[variant.name]
+            variant = variant.model_copy(update={"density": density, "comparisons": comparisons})
+        rated.append(variant)
+    return StudyRecord(
+        study=recipe.study,
+        question=recipe.question,
+        base=recipe.base.model,
+        recipe=recipe_path.read_text(encoding="utf-8-sig"),
+        variants=rated,
+        provenance=provenance(recipe_path),
+        seconds=ran.seconds,
+        cached_nodes=ran.cached,
+        nodes=len(plan.nodes),
+        workload=recipe.density.workload.model_dump(),
+    )
+
+
+def _hardware(plan: Plan, store: Store) -> list[Hardware]:
+    """The recipe's profiles; this machine's is left out where its measurement failed."""
+    profiles = []
+    for name in plan.recipe.density.hardware:
+        if name != THIS_MACHINE:
+            profiles.append(load_hardware(name))
+        elif speed := machine_speed(plan, store):
+            profiles.append(this_machine(speed))
+    return profiles
+
+
+def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: Ran) -> VariantRecord:
+    keys = {"model": variant.model, "evaluate": variant.evaluate} | ({"measure": variant.measure} if variant.measure else {})
+    there = [key for key in variant.chain if store.has(key)]
+    node = plan.node(variant.evaluate)
+    scored = is_done(node, store) and store.has(variant.model)
+    timing = store.read(variant.measure, Timing) if variant.measure and store.has(variant.measure) else None
+    return VariantRecord(
+        name=variant.name,
+        parent=variant.parent,
+        root=plan.variants[0].name,
+        named=variant.named,
+        steps=[store.read(key, StepRecord) for key in there],
+        keys=keys,
+        costs=_costs(variant, plan, store),
+        scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
+        timing=timing,
+        failures=_failures(variant, ran),
+    )
+
+
+def _failures(variant: PlanVariant, ran: Ran) -> list[Failure]:
+    """Of a variant's own nodes. One cause is told once, though several nodes may miss for it."""
+    own = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
+    found = [ran.failures[key] for key in own if key in ran.failures]
+    return found[:1] if variant.model in ran.failures else found
+
+
+def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
+    costs = {kind: store.cost(key) for kind, key in (("model", variant.model), ("measure", variant.measure)) if key and store.has(key)}
+    tasks = [store.cost(key) for key in plan.node(variant.evaluate).tasks.values() if store.has(key)]
+    if tasks:
+        peak = max(cost.peak_memory_bytes for cost in tasks)
+        costs["evaluate"] = tasks[0].model_copy(update={"seconds": sum(cost.seconds for cost in tasks), "peak_memory_bytes": peak})
+    return costs
+
+
+def _items(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, ItemScores]:
+    return {task: read_items(store.folder(key) / "items.parquet") for task, key in plan.node(variant.evaluate).tasks.items()}

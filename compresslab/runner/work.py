@@ -1,0 +1,213 @@
+"""What a worker process does: one node, from what the store holds to a staged result."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from compresslab.errors import BadInput, CompresslabError
+from compresslab.plan.graph import Node
+from compresslab.recipe.schema import Recipe
+from compresslab.records import Cost, StepRecord
+
+Progress = Callable[[float, str], None]
+
+
+class Task(NamedTuple):
+    """One node's work.
+
+    Attributes:
+        staged: folder to write the result into. log: file that takes what the libraries print.
+        models: model folders of the nodes that it needs, by key.
+        scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
+    """
+
+    node: Node
+    recipe: Recipe
+    staged: Path
+    log: Path
+    models: dict[str, Path]
+    scores: dict[str, Path]
+    machine: str
+    threads: int
+
+
+class Reload(NamedTuple):
+    """The check after a model node, in a process of its own: does the saved folder give the logits it should?"""
+
+    folder: Path
+    probe: Path
+    log: Path
+    threads: int
+
+
+class Report(NamedTuple):
+    """A message from a worker: ("progress", share, text), ("scored", task), ("done", value), ("failed", message, exit code)."""
+
+    kind: str
+    values: tuple[Any, ...]
+
+
+def work(task: Task | Reload, pipe: Connection) -> None:
+    """Entry point of a worker process. Every outcome, an exception too, is sent through the pipe."""
+    _settle(task.log, task.threads)
+    started = time.perf_counter()
+    try:
+        value = _reload(task) if isinstance(task, Reload) else _run(task, pipe)
+        pipe.send(Report("done", (value, time.perf_counter() - started, peak_memory())))
+    except CompresslabError as error:
+        pipe.send(Report("failed", (str(error), isinstance(error, BadInput))))
+    except Exception as error:  # whatever a library raised: the parent must hear of it and go on with the rest
+        traceback.print_exc()
+        sys.stderr.flush()
+        pipe.send(Report("failed", (explained(error, task.log), False)))
+    finally:
+        pipe.close()
+
+
+def explained(error: Exception, log: Path) -> str:
+    """One clear sentence for an exception of somebody else's code."""
+    text = " ".join(str(error).split())
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
+        return f"no space is left on the disk of {log.parent.parent}; free some (`compresslab ls` tells what the store holds) and run again"
+    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
+        return f"not enough memory: {text[:200]}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less"
+    return f"{type(error).__name__}: {text[:400]} (the traceback is in {log})"
+
+
+def peak_memory() -> int:
+    """Peak resident set of this process in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _settle(log: Path, threads: int) -> None:
+    """Send what the libraries print to the log, and use all processors."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    os.close(target)
+    warnings.simplefilter("default")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _run(task: Task, pipe: Connection) -> str | None:
+    def progress(share: float, text: str) -> None:
+        pipe.send(Report("progress", (share, text)))
+
+    kind = task.node.kind
+    if kind == "model":
+        _make_model(task, progress)
+    elif kind == "evaluate":
+        _evaluate(task, pipe, progress)
+    elif kind == "measure":
+        _measure(task, progress)
+    else:
+        from compresslab.evaluation.machine import measure_machine
+        from compresslab.runner.store import write_record
+
+        write_record(task.staged, measure_machine())
+    return None
+
+
+def _make_model(task: Task, progress: Progress) -> None:
+    import torch
+
+    from compresslab.models.load import load, load_folder
+    from compresslab.models.text import calibration_tokens, training_tokens
+    from compresslab.recipe.schema import Adopt
+    from compresslab.registry import method
+    from compresslab.runner.store import write_record
+    from compresslab.steps.adopt import adopted
+    from compresslab.steps.contract import Context, method_name, run
+
+    node, base = task.node, task.recipe.base
+    folder = task.staged / "model"
+    if node.step is None:
+        progress(0.0, f"loading {base.model}")
+        record, probe = _save_base(load(base.model, base.dtype, trust_remote_code=base.trust_remote_code), task, folder)
+    else:
+        kind, config = node.step
+        entry = method(kind, method_name(config))
+        loaded = adopted(config, base.dtype) if isinstance(config, Adopt) else load_folder(task.models[node.needs[0]])
+        text = None
+        if entry.text == "calibration":
+            text = calibration_tokens(task.recipe.text.calibration, loaded.tokenizer)
+        elif entry.text == "training":
+            text = training_tokens(task.recipe.text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
+        teacher = load_folder(task.models[node.teacher]) if node.teacher else None
+        saved = run(kind, config, loaded, Context(text, teacher, progress), folder)
+        record, probe = saved.record, saved.probe
+    torch.save(probe, task.staged / "probe.pt")
+    write_record(task.staged, record)
+
+
+def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any]:
+    from compresslab.models.load import check_finite
+    from compresslab.models.save import save
+    from compresslab.models.size import shape_of, size_of
+
+    base = task.recipe.base
+    probe = check_finite(loaded, base.model)
+    save(loaded, folder)
+    size = size_of(folder, loaded.model)
+    record = StepRecord(
+        kind="base", method="load", config=base.model_dump(mode="json"), seed=0, size=size, shape=shape_of(folder, size), reload_difference=None
+    )
+    return record, probe
+
+
+def _reload(task: Reload) -> float:
+    import torch
+
+    from compresslab.models.save import reload_difference
+
+    return reload_difference(task.folder, torch.load(task.probe, weights_only=True))
+
+
+def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
+    import torch
+
+    from compresslab.evaluation.harness import evaluate_model
+    from compresslab.evaluation.scores import write_items
+    from compresslab.models.dequantize import load_for_scoring
+    from compresslab.records import ItemScores, TaskScore
+    from compresslab.runner.provenance import now
+    from compresslab.runner.store import write_record
+
+    config = task.recipe.evaluate
+    loaded, weights = load_for_scoring(task.models[task.node.needs[0]], getattr(torch, config.dtype))
+    began = [time.perf_counter(), now()]
+
+    def done(score: TaskScore, items: ItemScores) -> None:
+        folder = task.scores[score.task]
+        write_items(folder / "items.parquet", items)
+        write_record(folder, score)
+        seconds = time.perf_counter() - float(began[0])
+        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=str(began[1]), threads=task.threads, device="cpu")
+        write_record(folder, cost, "cost.json")
+        began[:] = [time.perf_counter(), now()]
+        pipe.send(Report("scored", (score.task,)))
+
+    names = [name for name in config.tasks if name in task.scores]
+    evaluate_model(loaded.model, loaded.tokenizer, names, config, weights=weights, done=done, progress=progress)
+
+
+def _measure(task: Task, progress: Progress) -> None:
+    from compresslab.evaluation.timing import measure
+    from compresslab.runner.store import write_record
+
+    child, *parent = (task.models[key] for key in task.node.needs)
+    write_record(task.staged, measure(child, parent[0] if parent else None, task.recipe.density.workload, task.machine, progress))

@@ -1,0 +1,13 @@
+"""Steps: each turns a model in memory into another one, and tells what it did.
+
+As a library:
+
+    from compresslab.models.load import load
+    from compresslab.models.text import calibration_tokens
+    from compresslab.recipe.schema import Calibration, PruneDepth
+    from compresslab.steps.contract import Context, run
+
+    loaded = load("offline:smollm2-135m-instruct")
+    text = calibration_tokens(Calibration(), loaded.tokenizer)
+    smaller, record = run("prune", PruneDepth(method="depth", keep=24), loaded, Context(text), folder)
+"""

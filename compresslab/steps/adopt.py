@@ -1,0 +1,18 @@
+"""Adopt: take an existing model as the outcome of a chain that somebody else ran."""
+
+from __future__ import annotations
+
+from compresslab.models.load import Loaded, load
+from compresslab.recipe.schema import Adopt
+from compresslab.steps.contract import Context, Outcome
+
+
+def adopted(config: Adopt, dtype: str) -> Loaded:
+    """Load the model that the step names, with its own tokenizer."""
+    return load(config.model, dtype)
+
+
+def apply(loaded: Loaded, config: Adopt, context: Context) -> Outcome:
+    """The loaded model itself: `adopted` has put it in the place of the parent's."""
+    context.progress(1.0, "adopted")
+    return Outcome(loaded.model, details={"model": config.model, "how": config.how})

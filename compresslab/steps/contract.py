@@ -1,0 +1,100 @@
+"""What every step gets and gives, and the one way to run it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from compresslab.models.dequantize import dequantized
+from compresslab.models.load import Loaded, check_finite
+from compresslab.models.save import save
+from compresslab.models.size import shape_of, size_of
+from compresslab.models.text import Tokens
+from compresslab.recipe.schema import Adopt, Distill, StepConfig
+from compresslab.records import StepRecord
+from compresslab.registry import method
+
+Progress = Callable[[float, str], None]
+
+
+def silent(done: float, message: str) -> None:
+    """A progress report that nobody reads."""
+
+
+class Context(NamedTuple):
+    """What a step may need beside the model.
+
+    Attributes:
+        text: token ids (sequences, length) for calibration or for training, as the method's registry entry says.
+        teacher: the model that `distill` learns from, frozen, with the same vocabulary.
+        progress: called with the share done in [0, 1] and what is going on.
+    """
+
+    text: Tokens | None = None
+    teacher: Loaded | None = None
+    progress: Progress = silent
+
+
+class Outcome(NamedTuple):
+    """What a method gives back: the model, how many tokens it read, and what it wants to tell."""
+
+    model: PreTrainedModel
+    tokens_seen: int = 0
+    calibration_tokens: int = 0
+    details: dict[str, Any] = {}
+
+
+class Saved(NamedTuple):
+    """A finished step: the model in memory, its record, and its logits on the probe for the check in a fresh process."""
+
+    loaded: Loaded
+    record: StepRecord
+    probe: torch.Tensor
+
+
+def method_name(config: StepConfig) -> str:
+    """The method within its kind, as the registry names it."""
+    return "model" if isinstance(config, Adopt) else config.method
+
+
+def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder: Path) -> Saved:
+    """Apply one step to a model in memory and save the result into `folder`.
+
+    The model given is changed in place where the method allows it; do not use it afterwards.
+
+    Raises:
+        BadInput, UnsupportedModel: the method cannot do this to this model; nothing was written.
+        RunFailed: the result has logits that are not finite.
+    """
+    entry = method(kind, method_name(config))
+    apply: Callable[[Loaded, StepConfig, Context], Outcome] = importlib.import_module(entry.module).apply
+    outcome = apply(loaded, config, context)
+    after = Loaded(outcome.model.eval(), loaded.tokenizer)
+    # Before any forward pass: bitsandbytes repacks a 4-bit weight for the CPU at its first use, and what is saved
+    # after that loads as garbage.
+    save(after, folder)
+    probe = check_finite(after, f"{kind} {entry.name}")
+    data = {"text": context.text.sha256} if context.text else {}
+    return Saved(after, record(kind, config, folder, after, data, outcome), probe)
+
+
+def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], outcome: Outcome) -> StepRecord:
+    """The record of a saved step, with size and shape counted from the files."""
+    size = size_of(folder, dequantized(folder, loaded).model)
+    return StepRecord(
+        kind=kind,
+        method=method_name(config),
+        config=config.model_dump(mode="json"),
+        seed=getattr(config, "seed", 0),
+        size=size,
+        shape=shape_of(folder, size),
+        tokens_seen=outcome.tokens_seen,
+        calibration_tokens=outcome.calibration_tokens,
+        data=data,
+        details=outcome.details | ({"teacher": config.teacher} if isinstance(config, Distill) else {}),
+    )

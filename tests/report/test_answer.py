@@ -1,0 +1,79 @@
+"""The answer in a sentence says what the verdicts say, for every mixture of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from compresslab.records import StudyRecord, VariantRecord
+from compresslab.report.answer import answer
+
+from . import studies
+
+
+def with_quality(*bpbs: float) -> StudyRecord:
+    """Children of one base and of its size, so that r depends on bits-per-byte alone."""
+    root = studies.base()
+    last = studies.step("retrain", "full", 134.5e6, 16)
+    return studies.study([root, *(studies.child(root, root, f"v{place}", last, bpb, 1.0) for place, bpb in enumerate(bpbs))])
+
+
+UP, OPEN, DOWN, WORSE = 0.80, 0.93, 1.1, 1.3
+
+
+@pytest.mark.parametrize(
+    ("bpbs", "verdict", "said"),
+    [
+        ((DOWN, WORSE), "lowered", "No variant is denser than the base: all 2 are less dense; the least costly is v0"),
+        ((UP, UP), "raised", "All 2 variants are denser than the base"),
+        ((UP, DOWN, OPEN), "raised", "1 of 3 variants is denser than the base, most of all v0"),
+        ((DOWN, OPEN), "inconclusive", "No variant is shown to be denser than the base: 1 of 2 is less dense, 1 undecided; best is v1"),
+        ((OPEN, OPEN), "inconclusive", "Undecided: none of 2 variants"),
+        ((DOWN,), "lowered", "v0 is less dense than the base"),
+        ((UP,), "raised", "v0 is denser than the base"),
+        ((OPEN,), "inconclusive", "v0 cannot be told apart in density from the base"),
+        ((), "", "No answer: the study has no compressed variant"),
+    ],
+)
+def test_headline_follows_the_verdicts(bpbs: tuple[float, ...], verdict: str, said: str) -> None:
+    found = answer(with_quality(*bpbs))
+    assert found.verdict == verdict
+    assert found.headline.startswith(said)
+
+
+def test_a_healed_step_counts_as_raised_though_the_variant_stays_below_the_base() -> None:
+    found = answer(studies.quickstart())
+    assert found.verdict == "lowered"
+    assert "▲ 2 raised density (depth-24-healed and width-75), ▼ 4 lowered it." in found.details[0]
+
+
+def test_a_count_of_n_that_changes_the_tally_is_said_and_named_once_for_equal_hardware() -> None:
+    details = answer(studies.quickstart()).details
+    assert any(line.startswith("Counted by stored bits: 1 denser, 4 less dense; highest bnb-nf4") for line in details)
+    assert any(line.startswith("Counted by modelled time on this-machine, rtx-4090 and h100-sxm: ") for line in details)
+
+
+def test_a_step_that_is_only_modelled_to_be_faster_is_named() -> None:
+    assert any("bnb-nf4 and depth-24-healed-nf4 ran slower" in line for line in answer(studies.quickstart()).details)
+
+
+def test_without_any_density_there_is_no_verdict() -> None:
+    root = studies.base().model_copy(update={"density": None})
+    bare: list[VariantRecord] = [root, studies.failed()]
+    found = answer(studies.study(bare))
+    assert found.verdict == ""
+    assert found.headline == "No answer: 1 variant in the study, but none has a density to compare."
+
+
+def test_a_failed_variant_is_counted_as_missing() -> None:
+    whole = studies.quickstart()
+    found = answer(whole.model_copy(update={"variants": [*whole.variants, studies.failed()]}))
+    assert any(line.startswith("1 named variant could not be compared with the base") for line in found.details)
+
+
+def test_bounds_are_said_as_bounds() -> None:
+    whole = with_quality(WORSE)
+    last = whole.variants[1]
+    bound = studies.interval(0.1, bound="<", extrapolated=True)
+    changed = [comparison.model_copy(update={"ratio": bound}) for comparison in last.comparisons]
+    found = answer(whole.model_copy(update={"variants": [whole.variants[0], last.model_copy(update={"comparisons": changed})]}))
+    assert found.headline.replace("\u00a0", " ") == "v0 is less dense than the base: r < 0.100, extrapolated."
