@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from compresslab.cli.options import RecipePath, ReportsPath, StorePath, duration, store_root
 
 if TYPE_CHECKING:

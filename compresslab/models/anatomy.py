@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +29,22 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return layers
 
 
-def gated_mlps(model: PreTrainedModel) -> list[nn.Module]:
+class GatedMLP(Protocol):
+    """What width pruning sees of an MLP."""
+
+    gate_proj: nn.Linear
+    up_proj: nn.Linear
+    down_proj: nn.Linear
+    intermediate_size: int
+
+
+def gated_mlps(model: PreTrainedModel) -> list[GatedMLP]:
     """The MLP of each block: gate, up and down projection, all plain linear layers.
 
     Raises:
         UnsupportedModel: a block has another kind of MLP (a mixture of experts, say); the message names it.
     """
-    mlps = []
+    mlps: list[GatedMLP] = []
     for number, layer in enumerate(decoder_layers(model)):
         mlp = getattr(layer, "mlp", None)
         if mlp is None or not all(type(getattr(mlp, name, None)) is nn.Linear for name in GATED_MLP):
@@ -42,7 +52,7 @@ def gated_mlps(model: PreTrainedModel) -> list[nn.Module]:
             raise UnsupportedModel(
                 f"{model.config.model_type}: width pruning needs {', '.join(GATED_MLP)} as plain linear layers; layer {number} has {kind}"
             )
-        mlps.append(mlp)
+        mlps.append(cast(GatedMLP, mlp))
     return mlps
 
 

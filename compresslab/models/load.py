@@ -152,7 +152,7 @@ def check_finite(loaded: Loaded, what: str) -> torch.Tensor:
     logits = probe_logits(loaded.model)
     if not torch.isfinite(logits).all():
         bad = (~torch.isfinite(logits)).float().mean().item()
-        raise RunFailed(f"{what}: {bad:.0%} of the probe's logits are not finite (NaN or infinite), so the variant is broken; nothing was kept")
+        raise RunFailed(f"{what}: {bad:.0%} of the probe's logits are not finite (NaN or infinite): the variant is broken; nothing was kept")
     return logits
 
 

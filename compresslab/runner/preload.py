@@ -3,7 +3,6 @@
 Importing torch starts no threads; nothing here may compute anything, or the forked workers would inherit a broken pool.
 """
 
-import accelerate  # noqa: F401
 import bitsandbytes  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401

@@ -180,7 +180,8 @@ def _check_reload(staged: Path, outcome: Outcome, listener: Listener, task: Task
     assert reloaded.value is not None
     if not reloaded.value <= LARGEST_RELOAD_DIFFERENCE:
         return outcome._replace(
-            failure=f"the saved folder gives other logits than the model that was saved (largest difference {reloaded.value:.3g}); nothing was kept"
+            failure="the saved folder gives other logits than the model that was saved "
+            f"(largest difference {reloaded.value:.3g}); nothing was kept"
         )
     probe.unlink()
     record = StepRecord.model_validate_json((staged / "record.json").read_bytes())

@@ -50,6 +50,13 @@ class Reload(NamedTuple):
     threads: int
 
 
+class Clock(NamedTuple):
+    """When something began: on the clock that only goes forward, and as a date."""
+
+    seconds: float
+    date: str
+
+
 class Report(NamedTuple):
     """A message from a worker: ("progress", share, text), ("scored", task), ("done", value), ("failed", message, exit code)."""
 
@@ -163,9 +170,8 @@ def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any]:
     probe = check_finite(loaded, base.model)
     save(loaded, folder)
     size = size_of(folder, loaded.model)
-    record = StepRecord(
-        kind="base", method="load", config=base.model_dump(mode="json"), seed=0, size=size, shape=shape_of(folder, size), reload_difference=None
-    )
+    config = base.model_dump(mode="json")
+    record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size))
     return record, probe
 
 
@@ -189,16 +195,17 @@ def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
 
     config = task.recipe.evaluate
     loaded, weights = load_for_scoring(task.models[task.node.needs[0]], getattr(torch, config.dtype))
-    began = [time.perf_counter(), now()]
+    clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:
         folder = task.scores[score.task]
         write_items(folder / "items.parquet", items)
         write_record(folder, score)
-        seconds = time.perf_counter() - float(began[0])
-        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=str(began[1]), threads=task.threads, device="cpu")
+        nonlocal clock
+        seconds = time.perf_counter() - clock.seconds
+        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=task.threads, device="cpu")
         write_record(folder, cost, "cost.json")
-        began[:] = [time.perf_counter(), now()]
+        clock = Clock(time.perf_counter(), now())
         pipe.send(Report("scored", (score.task,)))
 
     names = [name for name in config.tasks if name in task.scores]

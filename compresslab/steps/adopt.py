@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from compresslab.models.load import Loaded, load
-from compresslab.recipe.schema import Adopt
+from compresslab.recipe.schema import Adopt, Dtype
 from compresslab.steps.contract import Context, Outcome
 
 
-def adopted(config: Adopt, dtype: str) -> Loaded:
+def adopted(config: Adopt, dtype: Dtype) -> Loaded:
     """Load the model that the step names, with its own tokenizer."""
     return load(config.model, dtype)
 

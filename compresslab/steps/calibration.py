@@ -14,7 +14,9 @@ TOKENS_A_BATCH = 2048
 
 def batches(ids: Tensor) -> Iterator[Tensor]:
     """Calibration ids (sequences, length) in batches of about `TOKENS_A_BATCH` tokens; all have the same length."""
-    yield from ids.split(max(1, TOKENS_A_BATCH // ids.shape[1]))
+    rows = max(1, TOKENS_A_BATCH // ids.shape[1])
+    for start in range(0, ids.shape[0], rows):
+        yield ids[start : start + rows]
 
 
 @contextlib.contextmanager

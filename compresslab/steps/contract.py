@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from compresslab.models.load import Loaded, check_finite
 from compresslab.models.save import save
 from compresslab.models.size import shape_of, size_of
 from compresslab.models.text import Tokens
-from compresslab.recipe.schema import Adopt, Distill, StepConfig
+from compresslab.recipe.schema import Adopt, StepConfig
 from compresslab.records import StepRecord
 from compresslab.registry import method
 
@@ -46,7 +47,7 @@ class Outcome(NamedTuple):
     model: PreTrainedModel
     tokens_seen: int = 0
     calibration_tokens: int = 0
-    details: dict[str, Any] = {}
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
 class Saved(NamedTuple):
@@ -96,5 +97,5 @@ def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: di
         tokens_seen=outcome.tokens_seen,
         calibration_tokens=outcome.calibration_tokens,
         data=data,
-        details=outcome.details | ({"teacher": config.teacher} if isinstance(config, Distill) else {}),
+        details=dict(outcome.details),
     )

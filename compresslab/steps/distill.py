@@ -53,6 +53,6 @@ def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
         return
     example = next(iter(sorted(set(ours.items()) ^ set(theirs.items()), key=lambda entry: entry[1])))
     raise BadInput(
-        f"the teacher has another vocabulary ({len(theirs)} tokens against {len(ours)}; token {example[1]}, {example[0]!r}, is not in both), "
-        "so its logits mean other tokens; choose a teacher of the same tokenizer"
+        f"the teacher has another vocabulary ({len(theirs)} tokens against {len(ours)}; "
+        f"token {example[1]}, {example[0]!r}, is not in both), so its logits mean other tokens; choose a teacher of the same tokenizer"
     )

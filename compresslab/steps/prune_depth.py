@@ -77,7 +77,7 @@ def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
     for index, layer in enumerate(survivors):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = index
+                setattr(module, "layer_idx", index)  # noqa: B010, modules take any attribute, type checkers do not
     model.base_model.layers = survivors
     text = model.config.get_text_config()
     # Architectures that mix layer types list one per layer; `max_window_layers` and the like are counts and stay.

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.neuron_importance import activation_energy, kept_neurons
 from compresslab.errors import BadInput
-from compresslab.models.anatomy import gated_mlps
+from compresslab.models.anatomy import GatedMLP, gated_mlps
 from compresslab.models.load import Loaded
 from compresslab.recipe.schema import PruneWidth
 from compresslab.steps.calibration import batches, hooked
@@ -72,10 +72,10 @@ def neuron_importance(model: PreTrainedModel, ids: torch.Tensor, progress: Progr
     return energy
 
 
-def narrow(mlp: nn.Module, kept: torch.Tensor) -> None:
+def narrow(mlp: GatedMLP, kept: torch.Tensor) -> None:
     """Cut an MLP down to the neurons `kept`: rows of gate and up, columns of down."""
-    for name in ("gate_proj", "up_proj"):
-        _cut(getattr(mlp, name), kept, 0)
+    _cut(mlp.gate_proj, kept, 0)
+    _cut(mlp.up_proj, kept, 0)
     _cut(mlp.down_proj, kept, 1)
     if hasattr(mlp, "intermediate_size"):
         mlp.intermediate_size = len(kept)

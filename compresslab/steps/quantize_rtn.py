@@ -30,7 +30,7 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
     settings = QuantizationConfig(config_groups={"linear": scheme}, ignore=ignored, format="pack-quantized")
     apply_quantization_config(model, settings)
     for number, layer in enumerate(layers.values()):
-        layer.weight_scale.data.copy_(symmetric_scales(layer.weight.data, config.bits, config.group_size))
+        layer.get_parameter("weight_scale").data.copy_(symmetric_scales(layer.weight.data, config.bits, config.group_size))
         context.progress((number + 1) / len(layers), "rounding")
     ModelCompressor.from_pretrained_model(model, quantization_format="pack-quantized").compress_model(model)
     written = settings.model_dump(mode="json", exclude_none=True) | {"quantization_status": "compressed"}

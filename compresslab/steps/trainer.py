@@ -56,17 +56,23 @@ def train(
     per_batch, per_micro = max(1, optimizer.batch_tokens // length), max(1, optimizer.micro_batch_tokens // length)
     steps = ids.shape[0] // per_batch
     if steps == 0:
-        raise BadInput(f"{ids.numel()} training tokens are less than one batch of {optimizer.batch_tokens}; raise tokens or lower batch_tokens")
+        raise BadInput(
+            f"{ids.numel()} training tokens are less than one batch of {optimizer.batch_tokens}; "
+            "raise tokens or lower optimizer.batch_tokens"
+        )
     head = output_head(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = torch.optim.AdamW(trained, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True)
-    losses = []
+    losses: list[float] = []
     model.train()
     for step in range(steps):
         for group in adam.param_groups:
             group["lr"] = optimizer.learning_rate * warmup_stable_decay(step, steps, optimizer.warmup, optimizer.decay)
         batch = ids[step * per_batch : (step + 1) * per_batch]
-        total = sum(_backward(model, head, micro.to(model.device), loss_of, batch.numel()) for micro in batch.split(per_micro))
+        total = 0.0
+        for start in range(0, per_batch, per_micro):
+            micro = batch[start : start + per_micro].to(model.device)
+            total += _backward(model, head, micro, loss_of, batch.numel())
         if not math.isfinite(total):
             raise RunFailed(f"the training loss is {total} at step {step + 1} of {steps}; lower optimizer.learning_rate")
         torch.nn.utils.clip_grad_norm_(trained, optimizer.max_grad_norm)
@@ -91,9 +97,9 @@ def _backward(
         for start in range(0, leaf.shape[0], POSITIONS_A_CHUNK):
             part = slice(start, min(start + POSITIONS_A_CHUNK, leaf.shape[0]))
             loss = chunk_loss(head(leaf[part]), part) / tokens
-            loss.backward()
+            torch.autograd.backward(loss)
             total += loss.item()
-    hidden.backward(leaf.grad)
+    torch.autograd.backward(hidden, leaf.grad)
     return total
 
 

@@ -1,0 +1,109 @@
+"""A worker that dies takes its node with it and nothing else, and a rerun ends where an undisturbed run ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from compresslab.plan.graph import Node, Plan
+from compresslab.runner.executors import Listener
+from compresslab.runner.run import Ran, Watcher, is_done, prepare, run
+from compresslab.runner.store import Store
+from compresslab.runner.study import assemble
+
+
+class Killer(Watcher, Listener):
+    """Kills the worker of one node at its first sign of progress."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.pid, self.killed = label, 0, False
+        self.node: Node | None = None
+
+    def starting(self, node: Node, estimated: float | None) -> Listener:
+        self.node = node
+        return self
+
+    def started(self, pid: int) -> None:
+        self.pid = pid
+
+    def progress(self, share: float, text: str) -> None:
+        assert self.node is not None
+        if self.node.label == self.label and not self.killed:
+            self.killed = True
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def results(store: Store) -> dict[str, bytes]:
+    """Everything in the store but the costs, by path."""
+    files = (path for path in store.objects.rglob("*") if path.is_file() and path.name != "cost.json")
+    return {str(path.relative_to(store.objects)): path.read_bytes() for path in files}
+
+
+def labels(plan: Plan, ran: Ran) -> dict[str, str]:
+    return {plan.node(key).label: failure.cause for key, failure in ran.failures.items()}
+
+
+@pytest.fixture
+def undisturbed(recipe: Path, tmp_path: Path) -> dict[str, bytes]:
+    store = Store(tmp_path / "undisturbed")
+    assert not run(prepare(recipe), store, Watcher()).failures
+    return results(store)
+
+
+def test_killed_in_every_kind_of_node_then_rerun_gives_equal_bytes(recipe: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    plan, store = prepare(recipe), Store(tmp_path / "disturbed")
+    for label, lost in [
+        ("prune pruned", ["distill healed", "quantize packed", "evaluate pruned", "evaluate healed", "evaluate packed"]),
+        ("distill healed", ["quantize packed", "evaluate healed", "evaluate packed"]),
+        ("quantize packed", ["evaluate packed"]),
+        ("evaluate packed", []),
+    ]:
+        killer = Killer(label)
+        ran = run(plan, store, killer)
+        assert killer.killed
+        told = labels(plan, ran)
+        assert "SIGKILL" in told.pop(label)
+        assert sorted(told) == sorted(lost)
+        assert all(f"“{label}” failed" in cause for cause in told.values())
+        # The rest was done, nothing half made is left, and the report says what is missing.
+        assert all(is_done(node, store) for node in plan.nodes if node.key not in ran.failures)
+        assert not list(store.staging.iterdir())
+        record = assemble(plan, store, ran, recipe)
+        broken = {variant.name for variant in record.variants if variant.failures}
+        assert label.split()[1] in broken
+        assert "base" not in broken
+    assert not run(plan, store, Watcher()).failures
+    assert results(store) == undisturbed
+
+
+def test_evaluation_resumes_at_the_task_where_it_was_killed(recipe: Path, tmp_path: Path) -> None:
+    plan, store = prepare(recipe), Store(tmp_path / "store")
+
+    class KillAfterFirstTask(Killer):
+        def progress(self, share: float, text: str) -> None:
+            if share > 0.5:
+                super().progress(share, text)
+
+    run(plan, store, KillAfterFirstTask("evaluate base"))
+    first, second = plan.node(plan.variant("base").evaluate).tasks.values()
+    assert store.has(first)
+    assert not store.has(second)
+    stamp = store.folder(first).stat().st_mtime_ns
+    assert not run(plan, store, Watcher()).failures
+    assert store.has(second)
+    assert store.folder(first).stat().st_mtime_ns == stamp
+
+
+def test_second_run_does_nothing(recipe: Path, tmp_path: Path) -> None:
+    plan, store = prepare(recipe), Store(tmp_path / "store")
+    run(plan, store, Watcher())
+
+    class Nothing(Watcher):
+        def starting(self, node: Node, estimated: float | None) -> Listener:
+            raise AssertionError(f"{node.label} ran again")
+
+    ran = run(plan, store, Nothing())
+    assert ran.cached == len(plan.nodes)
