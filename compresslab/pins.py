@@ -1,9 +1,11 @@
-"""The pinned data wheels, as data: what they are, where their hash is, what they give."""
+"""The pinned data wheels, as data: what they are, what they give; and the user's cache, where they are kept."""
 
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -16,6 +18,13 @@ class Wheel(NamedTuple):
     sha256: str
     bytes: int
     gives: str
+
+
+def cache_folder() -> Path:
+    """The user's cache: `$COMPRESSLAB_CACHE`, else `compresslab` under `$XDG_CACHE_HOME` or `~/.cache`."""
+    if own := os.environ.get("COMPRESSLAB_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresslab"
 
 
 def wheels() -> dict[str, Wheel]:

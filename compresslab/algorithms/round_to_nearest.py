@@ -10,11 +10,13 @@ def symmetric_scales(weight: Tensor, bits: int, group_size: int) -> Tensor:
     """Scales, (rows, columns / group_size) in the weight's dtype: max |w| of a group over the largest level.
 
     A weight is then stored as round(w / scale), an integer of `bits` bits with a sign. A group of zeros gets scale 1,
-    so that nothing is divided by zero.
+    so that nothing is divided by zero; a tiny one in float16 gets the smallest normal number, since a smaller scale
+    would be rounded to zero or too coarsely to hold the group's largest weight.
 
     Args:
         weight: (rows, columns), `group_size` dividing the columns.
     """
     groups = weight.float().reshape(weight.shape[0], -1, group_size)
     scales = groups.abs().amax(-1) / (2 ** (bits - 1) - 1)
-    return torch.where(scales == 0, torch.ones_like(scales), scales).to(weight.dtype)
+    smallest = torch.finfo(weight.dtype).tiny
+    return torch.where(scales == 0, torch.ones_like(scales), scales.clamp(min=smallest)).to(weight.dtype)

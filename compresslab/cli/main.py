@@ -15,11 +15,12 @@ from compresslab.errors import CompresslabError
 app = typer.Typer(
     name="compresslab",
     help="Does compressing a language model raise its capability density, or only shrink the model?",
-    epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.",
+    epilog="A good start: compresslab run recipes/quickstart.yaml. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+INTERRUPTED = 130
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "plan": plan.plan,
@@ -57,11 +58,10 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        typer.echo("interrupted; what was finished is kept, run again to go on", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
+            typer.echo("interrupted; what was finished is kept, run again to go on", err=True)
+        raise
     except OSError as error:
         if debug:
             raise

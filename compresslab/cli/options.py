@@ -22,23 +22,28 @@ def store_root(given: Path | None) -> Path:
     return given or Path(os.environ.get("COMPRESSLAB_STORE") or ".compresslab")
 
 
+def number_of(count: int, what: str) -> str:
+    """A count with its noun: 1 node, 2 nodes."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def size(count: float | None) -> str:
     """Bytes for a person."""
     if count is None:
         return "?"
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if count >= 100 or unit == "B" else f"{count:.1f} {unit}"
+        if abs(count) < 999.5 or unit == "TB":
+            break
         count /= 1000
-    raise AssertionError
+    return f"{count:.1f} {unit}" if abs(count) < 99.95 and unit != "B" else f"{count:.0f} {unit}"
 
 
 def duration(seconds: float | None) -> str:
     """Seconds for a person."""
     if seconds is None:
         return "?"
-    if seconds < 100:
+    if seconds < 99.5:
         return f"{seconds:.0f} s"
-    if seconds < 6000:
+    if seconds < 5970:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from compresslab.cli.options import AsJson, RecipePath, StorePath, duration, size, store_root
+from compresslab.cli.options import AsJson, RecipePath, StorePath, duration, number_of, size, store_root
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from compresslab.plan.graph import Node, Plan
 
 
 def plan(recipe: RecipePath, store: StorePath = None, as_json: AsJson = False) -> None:
     """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time."""
-    from rich.console import Console
-    from rich.table import Table
-
     from compresslab.plan.estimate import estimate
     from compresslab.runner.run import is_done, machine_speed, prepare
     from compresslab.runner.store import Store
@@ -21,7 +24,7 @@ def plan(recipe: RecipePath, store: StorePath = None, as_json: AsJson = False) -
     planned = prepare(recipe)
     kept = Store(store_root(store))
     speed = machine_speed(planned, kept)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for node in planned.nodes:
         cost = estimate(node, planned, speed.flops if speed else None)
         needs = [planned.node(key).label for key in node.needs]
@@ -29,24 +32,63 @@ def plan(recipe: RecipePath, store: StorePath = None, as_json: AsJson = False) -
     if as_json:
         typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": list(planned.warnings)}, indent=2))
         return
-    table = Table(title=f"{planned.recipe.study}: {len(rows)} nodes", title_justify="left")
-    for heading in ("node", "needs", "state"):
+    from rich.console import Console
+
+    console = Console()
+    scored = {node.key: sum(kept.has(key) for key in node.tasks.values()) for node in planned.of_kind("evaluate")}
+    console.print(_table(planned, rows, scored))
+    for line in [_summary(rows), *(f"warning: {warning}" for warning in [*planned.warnings, *_shortage(rows)])]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = f"{planned.recipe.study}: {number_of(len(rows), 'node')}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("node", "made from", "state"):
         table.add_column(heading, overflow="fold")
     for heading in ("memory", "disk", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for node, row in zip(planned.nodes, rows, strict=True):
-        state = "cached" if row["cached"] else "to run"
+        part = scored.get(node.key, 0)
+        state = "cached" if row["cached"] else f"{part} of {len(node.tasks)} cached" if part else "to run"
         costs = ("", "", "") if row["cached"] else (size(row["memory"]), size(row["disk"]), duration(row["seconds"]))
-        table.add_row(node.label, ", ".join(row["needs"]), state, *costs, style="dim" if row["cached"] else None)
-    console = Console()
-    console.print(table)
+        table.add_row(node.label, _made_from(node, planned), state, *costs, style="dim" if row["cached"] else None)
+    return table
+
+
+def _made_from(node: Node, planned: Plan) -> str:
+    """The models that a model node reads. Scores and times read the model whose name they bear, so theirs say nothing."""
+    return ", ".join(planned.node(key).variant for key in node.needs) if node.kind == "model" else ""
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
     left = [row for row in rows if not row["cached"]]
+    if not left:
+        return "everything is cached; a run only writes the report"
+    total = {cost: sum(row[cost] or 0 for row in left) for cost in ("seconds", "disk")}
     unknown = sum(row["seconds"] is None for row in left)
-    console.print(
-        f"{len(rows) - len(left)} cached, {len(left)} to run: about {duration(sum(row['seconds'] or 0 for row in left))}, "
-        f"{size(sum(row['disk'] or 0 for row in left))} of disk, {size(max((row['memory'] or 0 for row in left), default=0))} of memory at the peak"
-        + (f"; {unknown} not estimated, because their model is not on this machine yet" if unknown else ""),
-        highlight=False,
+    if unknown == len(left):
+        return f"{len(rows) - len(left)} cached, {len(left)} to run; not estimated, because the model is not on this machine yet"
+    return (
+        f"{len(rows) - len(left)} cached, {len(left)} to run: about {duration(total['seconds'])}, {size(total['disk'])} of disk, "
+        f"{size(_peak(left))} of memory at the peak"
+        + (f"; without {number_of(unknown, 'node')} whose model is not on this machine yet" if unknown else "")
     )
-    for warning in planned.warnings:
-        console.print(f"warning: {warning}", highlight=False)
+
+
+def _peak(rows: list[dict[str, Any]]) -> float:
+    return max((row["memory"] or 0.0 for row in rows if not row["cached"]), default=0.0)
+
+
+def _shortage(rows: list[dict[str, Any]]) -> list[str]:
+    """What this machine has too little of."""
+    import psutil
+
+    peak, there = _peak(rows), psutil.virtual_memory().total
+    if peak <= there:
+        return []
+    row = next(row for row in rows if row["memory"] == peak and not row["cached"])
+    return [f"“{row['node']}” needs about {size(peak)} of memory and this machine has {size(there)}; it will be killed if that is so"]

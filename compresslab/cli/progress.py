@@ -22,16 +22,17 @@ PACE_COUNTS_FROM = 0.05
 class NodeBar(Listener):
     """The bar of one node."""
 
-    def __init__(self, bars: Bars, label: str, estimated: float | None) -> None:
-        self.bars, self.label, self.estimated = bars, label, estimated
+    def __init__(self, bars: Bars, node: Node, estimated: float | None) -> None:
+        self.bars, self.node, self.estimated = bars, node, estimated
         self.began = time.monotonic()
-        self.task: TaskID = bars.progress.add_task(label, total=1.0, note="starting", left=duration(estimated))
+        self.task: TaskID = bars.progress.add_task(node.label, total=1.0, note="starting", left=duration(estimated))
 
     def progress(self, share: float, text: str) -> None:
         """Move the bar and guess the rest from the pace so far."""
         spent = time.monotonic() - self.began
         left = spent / share - spent if share > PACE_COUNTS_FROM else self.estimated
         self.bars.progress.update(self.task, completed=share, note=text, left=duration(left))
+        self.bars.count(self.node, left or 0.0)
 
 
 class Bars(Watcher):
@@ -41,6 +42,7 @@ class Bars(Watcher):
         self.console = console
         self.todo = {node.key: estimate(node, plan).seconds or 0.0 for node in plan.nodes if not is_done(node, store)}
         self.total, self.finished = len(self.todo), 0
+        self.seconds = sum(self.todo.values()) or 1.0
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -57,7 +59,7 @@ class Bars(Watcher):
     def __enter__(self) -> Bars:
         if self.todo:
             self.progress.start()
-            self.study = self.progress.add_task("study", total=sum(self.todo.values()) or 1.0, note="", left=duration(sum(self.todo.values())))
+            self.study = self.progress.add_task("study", total=self.seconds, note="", left=duration(self.seconds))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -65,8 +67,15 @@ class Bars(Watcher):
 
     def starting(self, node: Node, estimated: float | None) -> Listener:
         """Show a bar for the node."""
-        self.bar = NodeBar(self, node.label, estimated)
+        self.bar = NodeBar(self, node, estimated)
         return self.bar
+
+    def count(self, node: Node, left: float) -> None:
+        """Tell the study's bar how many seconds of a node are left."""
+        self.todo[node.key] = left
+        if self.study is not None:
+            rest = sum(self.todo.values())
+            self.progress.update(self.study, completed=max(0.0, self.seconds - rest), left=duration(rest))
 
     def ended(self, node: Node, seconds: float, failure: str) -> None:
         """Replace the node's bar by a line that stays."""
@@ -75,8 +84,4 @@ class Bars(Watcher):
         self.finished += 1
         state = f"failed: {failure}" if failure else f"done in {duration(seconds)}"
         self.progress.console.print(f"[{self.finished}/{self.total}] {node.label}: {state}", markup=False, highlight=False)
-        self.todo.pop(node.key)
-        if self.study is not None:
-            left = sum(self.todo.values())
-            total = next(task.total for task in self.progress.tasks if task.id == self.study) or 1.0
-            self.progress.update(self.study, completed=total - left, left=duration(left))
+        self.count(node, 0.0)

@@ -13,15 +13,18 @@ def report(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = P
     """Write the report of a recipe from what is in the store, and run nothing. What is missing is named on the page."""
     from compresslab.errors import BadInput
     from compresslab.records import Failure
-    from compresslab.report.html import write
     from compresslab.runner.run import Ran, is_done, prepare
     from compresslab.runner.store import Store
-    from compresslab.runner.study import assemble
 
     plan = prepare(recipe)
     kept = Store(store_root(store))
     missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in plan.nodes if not is_done(node, kept)}
     if plan.variants[0].model in missing:
         raise BadInput(f"nothing of {recipe} has run yet in {kept.root}; `compresslab run {recipe}` makes it")
+
+    # Slow to import, so a recipe is refused before.
+    from compresslab.report.html import write
+    from compresslab.runner.study import assemble
+
     record = assemble(plan, kept, Ran(missing, len(plan.nodes) - len(missing), 0.0), recipe)
     typer.echo(write(record, reports / record.study))

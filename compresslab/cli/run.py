@@ -11,23 +11,31 @@ if TYPE_CHECKING:
     from compresslab.records import StudyRecord
 
 
+COLUMNS = ("variant", "N", "stored", "bpb", "accuracy", "density", "r to parent", "verdict")
+NARROW_COLUMNS = ("variant", "stored", "bpb", "density", "r to parent", "verdict")
+WIDE_ENOUGH = 98
+
+
 def run(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = Path("reports")) -> None:
     """Run a recipe: make what is missing, evaluate, compute densities, write the report. Running again resumes."""
     from rich.console import Console
 
     from compresslab.cli.progress import Bars
     from compresslab.errors import RunFailed
-    from compresslab.report.html import write
     from compresslab.runner.run import prepare
     from compresslab.runner.run import run as run_plan
     from compresslab.runner.store import Store
-    from compresslab.runner.study import assemble
 
     console = Console()
     plan = prepare(recipe)
+
+    # Slow to import, so a recipe is refused before.
+    from compresslab.report.html import write
+    from compresslab.runner.study import assemble
+
     kept = Store(store_root(store))
     for warning in plan.warnings:
-        console.print(f"warning: {warning}", highlight=False)
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     with Bars(console, plan, kept) as bars:
         ran = run_plan(plan, kept, bars)
     record = assemble(plan, kept, ran, recipe)
@@ -35,39 +43,48 @@ def run(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = Path
     kept.remember(record.study, {"recipe": str(recipe), "finished": record.provenance.finished, "variants": keys})
     page = write(record, reports / record.study)
     summary(console, record)
-    console.print(f"{ran.cached} of {len(plan.nodes)} nodes were cached; {duration(ran.seconds)}. Report: {page}", highlight=False, soft_wrap=True)
+    cached = f"{ran.cached} of {len(plan.nodes)} nodes were cached"
+    console.print(f"{cached}; {duration(ran.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)
     if ran.failures:
         causes = [f"  {failure.node}: {failure.cause}" for failure in ran.failures.values()]
-        raise RunFailed("\n".join([f"{len(causes)} of {len(plan.nodes)} nodes failed or could not run; the rest is in the report:", *causes]))
+        failed = f"{len(causes)} of {len(plan.nodes)} nodes failed or could not run; the rest is in the report:"
+        raise RunFailed("\n".join([failed, *causes]))
 
 
 def summary(console: object, record: StudyRecord) -> None:
     """The verdict table on the terminal, and the answer in a sentence."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from compresslab.report import words
     from compresslab.report.answer import answer
-    from compresslab.report.facts import compared, mean_accuracy, mean_bpb, shared_tasks
+    from compresslab.report.facts import compared, mean_accuracy, mean_bpb, reached, shared_tasks
 
     assert isinstance(console, Console)
     tasks = shared_tasks(record)
-    table = Table(title=record.question, title_justify="left")
-    for heading in ("variant", "N", "stored", "bpb", "accuracy", "density", "r to parent", "verdict"):
+    by_name = {variant.name: variant for variant in record.variants}
+    # What the recipe says is text, not markup.
+    table = Table(title=Text(record.question), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in COLUMNS if console.width >= WIDE_ENOUGH else NARROW_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("variant", "verdict") else "right", overflow="fold")
     for variant in record.variants:
         size, comparison = variant.size, compared(variant, "parent")
-        built = size is not None and not variant.failures
-        table.add_row(
-            variant.name,
-            words.count(size.counted) if built and size else "",
-            words.size(size.stored_bytes) if built and size else "",
-            words.number(mean_bpb(variant, tasks)),
-            words.percent(mean_accuracy(variant, tasks)),
-            words.ratio(variant.density.params) if variant.density else "",
-            words.ratio(comparison.ratio) if comparison else "",
-            "failed" if variant.failures else comparison.verdict if comparison else "",
-            style=None if variant.named else "dim",
-        )
+        built = size is not None and reached(variant, by_name)
+        density, r = variant.density.params if variant.density else None, comparison.ratio if comparison else None
+        cells = {
+            "variant": variant.name,
+            "N": words.count(size.counted) if built and size else "",
+            "stored": words.size(size.stored_bytes) if built and size else "",
+            "bpb": words.number(mean_bpb(variant, tasks)),
+            "accuracy": words.percent(mean_accuracy(variant, tasks)),
+            "density": f"{words.point(density)}{'*' if density and density.extrapolated else ''}",
+            "r to parent": f"{words.point(r)} {words.span(r, 2)}".rstrip() + "*" * r.extrapolated if r else "",
+            "verdict": "failed" if variant.failures else comparison.verdict if comparison else "",
+        }
+        table.add_row(*(cells[str(column.header)] for column in table.columns), style=None if variant.named else "dim")
     console.print(table)
-    console.print(answer(record).headline, highlight=False)
+    if any(density.extrapolated for variant in record.variants if variant.density and (density := variant.density.params)):
+        console.print("* outside the sizes that the reference was fitted on", style="dim", highlight=False)
+    console.print(answer(record).headline, highlight=False, markup=False, soft_wrap=True)

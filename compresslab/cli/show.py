@@ -19,6 +19,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Show a study's verdicts, or everything that is recorded of one variant, from its last report."""
+    from pydantic import ValidationError
     from rich.console import Console
 
     from compresslab.cli.run import summary
@@ -29,7 +30,10 @@ def show(
     if not path.is_file():
         there = sorted(folder.parent.name for folder in reports.glob("*/study.json"))
         raise BadInput(f"no report of a study {study!r} in {reports}; there are: {', '.join(there) or 'none'}{_meant(study, there)}")
-    record = StudyRecord.model_validate_json(path.read_bytes())
+    try:
+        record = StudyRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{path} was not written by this version of compresslab; `compresslab report RECIPE` writes it again") from error
     if variant is None:
         if as_json:
             typer.echo(record.model_dump_json(indent=2))

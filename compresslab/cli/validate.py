@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from compresslab.cli.options import RecipePath
+from compresslab.cli.options import RecipePath, number_of
 
 
 def validate(recipe: RecipePath) -> None:
@@ -13,6 +13,7 @@ def validate(recipe: RecipePath) -> None:
 
     plan = prepare(recipe)
     named = [variant.name for variant in plan.variants if variant.named and variant.parent]
-    typer.echo(f"{recipe}: valid; {len(named)} variants of {plan.recipe.base.model}, {len(plan.recipe.evaluate.tasks)} tasks")
+    tasks = number_of(len(plan.recipe.evaluate.tasks), "task")
+    typer.echo(f"{recipe}: valid; {number_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}")
     for warning in plan.warnings:
         typer.echo(f"warning: {warning}")

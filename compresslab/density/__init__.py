@@ -4,9 +4,15 @@ Works on records alone, without torch. `assess` is what a study calls; `Referenc
 task="arc_easy", bpb=0.93)` reads a single value off the ruler.
 """
 
-from compresslab.density.compare import GROWTH_PER_DAY, Measured, assess, density_days
-from compresslab.density.inference_time import Hardware, hardware_names, load_hardware, n_time, seconds
-from compresslab.density.reference import REACH, Reference, TaskFit
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compresslab.density.compare import GROWTH_PER_DAY, Measured, assess, density_days
+    from compresslab.density.inference_time import Hardware, hardware_names, load_hardware, n_time, seconds
+    from compresslab.density.reference import REACH, Reference, TaskFit
 
 __all__ = [
     "GROWTH_PER_DAY",
@@ -22,3 +28,17 @@ __all__ = [
     "n_time",
     "seconds",
 ]
+
+_HOMES = {
+    "compare": ("GROWTH_PER_DAY", "Measured", "assess", "density_days"),
+    "inference_time": ("Hardware", "hardware_names", "load_hardware", "n_time", "seconds"),
+    "reference": ("REACH", "Reference", "TaskFit"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: planning asks for hardware profiles and must not wait for numpy."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"compresslab.density.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,6 @@ N_hat = ((L - E - b D0^-beta) / a)^(-1/alpha).
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresslab.density.intervals import Array, on_the_ruler
+from compresslab.density.names import reference_names, unknown_reference
 from compresslab.errors import BadInput
 from compresslab.records import Interval
 
@@ -78,16 +78,13 @@ class Reference:
     @classmethod
     def names(cls) -> list[str]:
         """The references that ship with the package."""
-        return sorted(entry.name.removesuffix(".json") for entry in _folder().iterdir() if entry.name.endswith(".json"))
+        return reference_names()
 
     @classmethod
     def load(cls, name: str) -> Reference:
         """Read a reference's coefficients; nothing is fitted. Raises BadInput for a name that is not there."""
-        names = cls.names()
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise BadInput(f"there is no reference {name!r}{hint} (there is: {', '.join(names)})")
+        if problem := unknown_reference(name):
+            raise BadInput(problem)
         raw = json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))
         tasks = {
             task: TaskFit(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from compresslab.errors import RunFailed
 from compresslab.records import ItemScores, TaskScore
@@ -148,6 +147,8 @@ def prompts_hash(items: Sequence[Answered]) -> str:
 
 def write_items(path: Path, items: ItemScores) -> None:
     """Write per-item results as parquet, one row an item. The same results give the same bytes."""
+    import pandas as pd  # half a second, and a run that is all cached would wait for it before its first line
+
     rows = len(items.item)
     frame = pd.DataFrame(
         {
@@ -168,6 +169,8 @@ def read_items(path: Path) -> ItemScores:
     Raises:
         RunFailed: the file is no such file.
     """
+    import pandas as pd
+
     try:
         frame = pd.read_parquet(path, engine="pyarrow")
         bits = frame["bits_per_byte"]

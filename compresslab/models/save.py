@@ -13,6 +13,7 @@ from compresslab.models.load import Loaded, probe_logits, quiet
 
 # Larger shards than the default keep one file for everything a laptop runs, and stay below what a FAT disk takes.
 SHARD = "4GB"
+ORIGIN = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
 def save(loaded: Loaded, folder: Path) -> None:
@@ -25,11 +26,12 @@ def save(loaded: Loaded, folder: Path) -> None:
 
 
 def _forget_origin(folder: Path) -> None:
-    """Drop the path a model was loaded from: the same weights must give the same bytes wherever they were made."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config.pop("_name_or_path", None)
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    """Drop where and how a model was loaded: the same weights must give the same bytes wherever they were made."""
+    for name in ("config.json", "tokenizer_config.json"):
+        path = folder / name
+        if path.exists():
+            settings = {key: value for key, value in json.loads(path.read_text()).items() if key not in ORIGIN}
+            path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def reload_difference(folder: Path, expected: torch.Tensor) -> float:

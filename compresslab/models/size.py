@@ -14,8 +14,8 @@ from compresslab.errors import BadInput
 from compresslab.records import Shape, Size
 
 
-def tensor_bytes(folder: Path) -> int:
-    """Bytes of all tensors in the folder's safetensors files, headers excluded.
+def tensor_bytes(folder: Path) -> dict[str, int]:
+    """Bytes of each tensor in the folder's safetensors files, headers excluded.
 
     Raises:
         BadInput: the folder has no safetensors file.
@@ -23,12 +23,13 @@ def tensor_bytes(folder: Path) -> int:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BadInput(f"no safetensors file in {folder}")
-    total = 0
+    found: dict[str, int] = {}
     for file in files:
         with file.open("rb") as stream:
             header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
-        total += sum(end - start for start, end in (entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"))
-    return total
+        spans = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+        found |= {name: end - start for name, (start, end) in spans.items()}
+    return found
 
 
 def size_of(folder: Path, model: PreTrainedModel) -> Size:
@@ -36,20 +37,33 @@ def size_of(folder: Path, model: PreTrainedModel) -> Size:
 
     Args:
         folder: where it was saved; the stored bytes are counted here.
-        model: the same weights in memory, dequantized if they were packed; non-zero parameters are counted here.
+        model: the same weights in memory, plain or packed by bitsandbytes and not yet used; non-zero parameters are
+            counted here.
     """
     skeleton = plain_skeleton(folder)
     parameters = sum(p.numel() for p in skeleton.parameters())
-    counted = parameters - _lookup_only(skeleton)
-    stored = tensor_bytes(folder)
+    lookup = _lookup_only(skeleton)
+    counted = parameters - (lookup.numel() if lookup is not None else 0)
+    stored = sum(tensor_bytes(folder).values())
     return Size(
         parameters=parameters,
         counted=counted,
         active=counted - _idle_expert_parameters(skeleton),
-        nonzero=sum(int(torch.count_nonzero(p)) for p in model.parameters()),
+        nonzero=sum(int(torch.count_nonzero(_plain(p))) for p in model.parameters()),
         stored_bytes=stored,
         effective_bits=8 * stored / parameters,
     )
+
+
+def _plain(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A 4-bit weight of bitsandbytes dequantized, and anything else as it is (an int8 weight is zero where its value is)."""
+    state = getattr(parameter, "quant_state", None)
+    if state is None:
+        return parameter
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight: torch.Tensor = dequantize_4bit(parameter.data, state)
+    return weight
 
 
 def plain_skeleton(folder: Path) -> PreTrainedModel:
@@ -63,7 +77,7 @@ def plain_skeleton(folder: Path) -> PreTrainedModel:
 
 
 def shape_of(folder: Path, size: Size) -> Shape:
-    """The dimensions that decide inference time. The weights' bits are those of the linear layers' share of the files."""
+    """The dimensions that decide inference time. The weights' bits leave out an input embedding that is only looked up."""
     config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     quantization = getattr(config, "quantization_config", None)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -75,11 +89,21 @@ def shape_of(folder: Path, size: Size) -> Shape:
         attention_width=head * config.num_attention_heads,
         key_value_width=head * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads),
         vocabulary=config.vocab_size,
-        weight_bits=size.effective_bits,
+        weight_bits=_multiplied_bits(folder, size),
         weight_only=not _multiplies_in_int8(quantization),
         experts=_first(config, "num_local_experts", "num_experts", "n_routed_experts"),
         experts_per_token=_first(config, "num_experts_per_tok"),
     )
+
+
+def _multiplied_bits(folder: Path, size: Size) -> float:
+    """Mean stored bits of the parameters that a product reads."""
+    if size.counted == size.parameters:
+        return size.effective_bits
+    skeleton = plain_skeleton(folder)
+    embedding = _lookup_only(skeleton)
+    name = next(name for name, parameter in skeleton.named_parameters() if parameter is embedding)
+    return 8 * (size.stored_bytes - tensor_bytes(folder)[name]) / size.counted
 
 
 def _multiplies_in_int8(quantization: Any) -> bool:
@@ -94,14 +118,13 @@ def _first(config: PretrainedConfig, *names: str) -> int:
     return next((int(value) for name in names if (value := getattr(config, name, None))), 0)
 
 
-def _lookup_only(model: PreTrainedModel) -> int:
-    """Parameters of the input embedding if nothing multiplies by them (it is not tied to the output head)."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is not None and head.weight is embedding.weight:
-        return 0
-    if getattr(model.config.get_text_config(), "tie_word_embeddings", False):
-        return 0
-    return int(embedding.weight.numel())
+def _lookup_only(model: PreTrainedModel) -> torch.nn.Parameter | None:
+    """The input embedding if nothing multiplies by it (it is not tied to the output head)."""
+    weight: torch.nn.Parameter = model.get_input_embeddings().weight
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is weight:
+        return None
+    return None if getattr(model.config.get_text_config(), "tie_word_embeddings", False) else weight
 
 
 def _idle_expert_parameters(model: PreTrainedModel) -> int:

@@ -122,13 +122,18 @@ def _file(path: Path) -> list[str]:
         raise BadInput(f"{path} is not UTF-8 text: {error}") from error
     if path.suffix != ".jsonl":
         return [part for part in content.split("\n\n\n") if part.strip()]
-    texts = []
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            texts.append(json.loads(line)["text"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BadInput(f'{path}:{number}: each line of a .jsonl text is an object with a "text": {error}') from error
-    return texts
+    # Not `splitlines`: JSON texts may hold other line separators (U+2028, say) as they are.
+    return [_json_text(f"{path}:{number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+
+
+def _json_text(place: str, line: str) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BadInput(f'{place}: each line of a .jsonl text is an object with a "text": {error}') from error
+    if not isinstance(text, str):
+        raise BadInput(f'{place}: the "text" of a .jsonl line is a string, not {json.dumps(text)[:60]}')
+    return text
 
 
 def _hub(name: str, seed: int) -> Iterator[str]:

@@ -2,149 +2,246 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from compresslab.errors import RecipeError
-from compresslab.plan.facts import Facts, facts_of
+from compresslab.errors import BadInput
+from compresslab.plan.facts import Facts
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import code_version, content_key, model_identity
-from compresslab.plan.rules import Chain, Link, after, problems_of
+from compresslab.plan.rules import Chain, after, objections, start
 from compresslab.recipe.order import ordered
-from compresslab.recipe.schema import Adopt, Distill, Recipe, Step
-from compresslab.recipe.source import parse_source, text_identity, version
+from compresslab.recipe.places import Complaint, Places, refusal
+from compresslab.recipe.schema import Adopt, Calibration, Distill, Recipe, Step, Training
+from compresslab.recipe.source import Source, parse_source, text_identity, version
 from compresslab.registry import method
 
 BASE = "base"
+MOVING_REVISIONS = (None, "main", "master")
 
 
-def build(recipe: Recipe, identify_task: Callable[[str], str], machine: Mapping[str, Any]) -> Plan:
+def build(
+    recipe: Recipe,
+    identify_task: Callable[[str], str],
+    machine: Mapping[str, Any],
+    places: Places | None = None,
+    found: Sequence[Complaint] = (),
+) -> Plan:
     """Plan a recipe: every node once, shared prefixes shared, everything illegal refused before anything runs.
 
     Args:
-        identify_task: what decides the content of a task, by its name (evaluation knows).
+        identify_task: what decides the content of a task, by its name (evaluation knows); `BadInput` if there is no such task.
         machine: what decides measured times: processor, threads, libraries.
+        places: where the recipe's values stand in its file, for the messages.
+        found: what the caller found wrong already, to be told with the rest.
 
     Raises:
-        RecipeError: all illegal step orders and settings at once. BadInput: a model or a text that does not exist.
+        RecipeError: all at once, illegal step orders and settings, and models, texts and tasks that do not exist.
     """
-    return _Builder(recipe, identify_task, machine).plan()
+    looked = _Look(recipe, identify_task)
+    if complaints := [*found, *looked.complaints]:
+        raise refusal(complaints, places)
+    return _Builder(looked, machine).plan()
+
+
+class _Look:
+    """What the recipe's names stand for, what becomes of the model step by step, and everything that is wrong with it.
+
+    Attributes:
+        tasks: what decides each task's content. texts: what decides each text, by role.
+        facts: dimensions of each variant after each of its own steps; of the base, of the base.
+    """
+
+    def __init__(self, recipe: Recipe, identify_task: Callable[[str], str]) -> None:
+        self.recipe = recipe
+        self.complaints: list[Complaint] = []
+        self.tasks: dict[str, str] = {}
+        self.texts: dict[str, dict[str, Any]] = {}
+        self.facts: dict[str, list[Facts | None]] = {}
+        for number, task in enumerate(recipe.evaluate.tasks):
+            with self._complaining("evaluate", "tasks", number):
+                self.tasks[task] = identify_task(task)
+        identities: dict[str, dict[str, str]] = {}
+        for role, text in recipe.text:
+            with self._complaining("text", role, "source"):
+                if text.source not in identities:  # a look at packages and files costs milliseconds
+                    identities[text.source] = text_identity(text.source)
+                self.texts[role] = _text_key(text, identities[text.source])
+        chains = {BASE: Chain(None)}
+        with self._complaining("base", "model"):
+            chains[BASE] = start(recipe.base.model)
+        self.facts[BASE] = [chains[BASE].facts]
+        for name in ordered(recipe):
+            chains[name] = self._follow(name, chains)
+
+    def _follow(self, name: str, chains: Mapping[str, Chain]) -> Chain:
+        """The chain of a variant; goes on after a complaint, with what is still known."""
+        variant = self.recipe.variants[name]
+        chain = chains[variant.start]
+        self.facts[name] = []
+        for number, step in enumerate(variant.steps):
+            found = objections(chain, step, chains)
+            for field, reason in found:
+                self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, *([field] if field else [])), reason))
+            if any(field == "keep" for field, _ in found):
+                chain = chain._replace(facts=None)  # nobody knows what was meant to be left
+            before, chain = chain, Chain(None)
+            with self._complaining("variants", name, "steps", number, step.kind, "model"):
+                chain = after(before, step)
+            self.facts[name].append(chain.facts)
+        return chain
+
+    def _complaining(self, *path: str | int) -> _Complaining:
+        return _Complaining(self.complaints, path)
+
+
+class _Complaining:
+    """Turns a `BadInput` inside into a complaint about a place of the recipe."""
+
+    def __init__(self, complaints: list[Complaint], path: tuple[str | int, ...]) -> None:
+        self.complaints, self.path = complaints, path
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, BadInput):
+            self.complaints.append(Complaint(self.path, str(error)))
+        return isinstance(error, BadInput)
 
 
 class _Builder:
-    def __init__(self, recipe: Recipe, identify_task: Callable[[str], str], machine: Mapping[str, Any]) -> None:
-        self.recipe = recipe
-        self.identify_task = identify_task
-        self.machine = machine
+    """Keys first, for all chains; then names for what the keys stand for; then nodes."""
+
+    def __init__(self, looked: _Look, machine: Mapping[str, Any]) -> None:
+        self.looked = looked
+        self.recipe = looked.recipe
+        self.machine = dict(machine)
+        self.versions: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
         self.variants: dict[str, PlanVariant] = {}
-        self.chains: dict[str, Chain] = {}
-        self.owner: dict[str, str] = {}
-        self.problems: list[str] = []
 
     def plan(self) -> Plan:
-        source = parse_source(self.recipe.base.model)
-        facts = facts_of(source)
-        self._name_prefixes()
-        key = content_key(
-            "base",
-            model=model_identity(source),
-            dtype=self.recipe.base.dtype,
-            code=code_version("compresslab.models.load") + code_version("compresslab.models.save"),
-            **_libraries(("gguf",) if source.kind in ("offline", "gguf") else ()),
-        )
-        self._add(Node("model", BASE, key, facts=facts))
-        self.chains[BASE] = Chain(source, (), facts)
-        self._variant(BASE, "", True, (key,))
+        """The plan of a recipe without complaints."""
+        self.keys: dict[str, tuple[str, ...]] = {BASE: (self._base_key(),)}
+        for name in ordered(self.recipe):
+            self.keys[name] = self._chain_keys(name)
+        # Of several variants that are made alike, the first gives its name to what they share.
+        self.names: dict[str, str] = {self.keys[BASE][0]: BASE}
+        for name in self.recipe.variants:
+            self.names.setdefault(self.keys[name][-1], name)
+        if "this-machine" in self.recipe.density.hardware:
+            code = code_version("compresslab.evaluation.machine")
+            self._add(Node("machine", "", content_key("machine", machine=self.machine, code=code)))
+        self._add(Node("model", BASE, self.keys[BASE][0], facts=self.looked.facts[BASE][0]))
+        self._variant(BASE, "", self.keys[BASE])
         for name in ordered(self.recipe):
             self._chain(name)
-        if self.problems:
-            raise RecipeError(self.problems)
-        warnings = []
-        if source.kind == "hub" and source.revision is None:
-            warnings.append(f"base.model {source.name} has no @revision: the hub may serve other weights tomorrow under the same key")
-        return Plan(self.recipe, _in_running_order(self.nodes), tuple(self.variants.values()), tuple(warnings))
+        return Plan(self.recipe, _in_running_order(self.nodes), tuple(self.variants.values()), tuple(self._warnings()))
 
-    def _name_prefixes(self) -> None:
-        """Remember which variants the recipe names, so that a prefix of another chain is known by that name."""
-        self.prefixes = {(variant.start, *map(_step_text, variant.steps)): name for name, variant in self.recipe.variants.items()}
+    def _base_key(self) -> str:
+        base, source = self.recipe.base, parse_source(self.recipe.base.model)
+        return content_key(
+            "base",
+            model=model_identity(source),
+            dtype=base.dtype,
+            own_code=base.trust_remote_code,
+            code=code_version("compresslab.models.load", "compresslab.models.save", "compresslab.models.size"),
+            libraries=self._libraries(*_readers(source)),
+        )
 
-    def _chain(self, name: str) -> None:
+    def _chain_keys(self, name: str) -> tuple[str, ...]:
         variant = self.recipe.variants[name]
-        if variant.start not in self.chains:
-            return  # what it starts from was refused already
-        parent = variant.start
-        for number, step in enumerate(variant.steps, 1):
-            last = number == len(variant.steps)
-            child = name if last else self.prefixes.get((variant.start, *map(_step_text, variant.steps[:number])), f"{name}/{number}")
-            if child in self.variants and not last:
-                parent = child
-                continue
-            found = problems_of(self.chains[parent], step, self.chains)
-            if found:
-                self.problems += [f"variants.{name}, step {number} ({step.kind}): {problem}" for problem in found]
-                return
-            key = self._model(child, parent, step)
-            self._variant(child, parent, last or child in self.recipe.variants, (*self.variants[parent].chain, key))
-            parent = child
+        keys = self.keys[variant.start]
+        for step in variant.steps:
+            keys = (*keys, self._step_key(step, keys[-1]))
+        return keys
 
-    def _model(self, name: str, parent: str, step: Step) -> str:
+    def _step_key(self, step: Step, parent: str) -> str:
         config = step.config
-        chain = self.chains[parent]
-        link = Link(step.kind, config)
-        facts: Facts | None = after(chain, link)
-        source = parse_source(config.model) if isinstance(config, Adopt) else chain.origin
-        self.chains[name] = Chain(source, (*chain.links, link) if not isinstance(config, Adopt) else (link,), facts)
-        entry = method(step.kind, "model" if isinstance(config, Adopt) else config.method)
-        text = getattr(self.recipe.text, entry.text) if entry.text else None
-        teacher = self.variants[config.teacher].model if isinstance(config, Distill) else None
-        above = self.variants[parent].model
-        key = content_key(
+        if isinstance(config, Adopt):
+            source = parse_source(config.model)
+            return content_key(
+                step.kind,
+                model=model_identity(source),
+                dtype=self.recipe.base.dtype,
+                config=config.model_dump(mode="json"),
+                code=code_version("compresslab.steps.adopt", "compresslab.steps.contract"),
+                libraries=self._libraries(*_readers(source)),
+            )
+        entry = method(step.kind, config.method)
+        return content_key(
             step.kind,
-            parent=above,
+            parent=parent,
             # The teacher counts by its content, not by its name.
             config=config.model_dump(mode="json", exclude={"teacher"}),
-            teacher=teacher,
-            adopted=model_identity(source) if isinstance(config, Adopt) else None,
-            text=_text_key(text, config) if text else None,
-            code=code_version(entry.module) + code_version("compresslab.steps.contract"),
-            **_libraries(entry.libraries),
+            teacher=self._teacher(step),
+            text=self.looked.texts[entry.text] if entry.text else None,
+            code=code_version(entry.module, "compresslab.steps.contract"),
+            libraries=self._libraries(*entry.libraries),
         )
-        self._add(Node("model", name, key, (above, *((teacher,) if teacher else ())), (step.kind, config), teacher, facts=facts))
-        return key
 
-    def _variant(self, name: str, parent: str, named: bool, chain: tuple[str, ...]) -> None:
+    def _teacher(self, step: Step) -> str | None:
+        return self.keys[step.config.teacher][-1] if isinstance(step.config, Distill) else None
+
+    def _chain(self, name: str) -> None:
+        """Nodes and variants of a chain. What another variant is, or has on its way, is known by that one's name."""
+        variant = self.recipe.variants[name]
+        keys = self.keys[name]
+        first = len(keys) - len(variant.steps)
+        parent = variant.start
+        for number, step in enumerate(variant.steps, 1):
+            here = keys[: first + number]
+            child = name if number == len(variant.steps) else self.names.setdefault(here[-1], f"{name}/{number}")
+            if child not in self.variants:
+                teacher = self._teacher(step)
+                needs = (*(() if isinstance(step.config, Adopt) else (here[-2],)), *((teacher,) if teacher else ()))
+                facts = self.looked.facts[name][number - 1]
+                self._add(Node("model", child, here[-1], needs, (step.kind, step.config), teacher, facts=facts))
+                self._variant(child, parent, here)
+            parent = child
+
+    def _variant(self, name: str, parent: str, chain: tuple[str, ...]) -> None:
         model = chain[-1]
-        evaluate = self.recipe.evaluate
-        tasks = {
-            task: content_key(
-                "scores",
-                model=model,
-                task=self.identify_task(task),
-                items=evaluate.items,
-                dtype=evaluate.dtype,
-                seed=evaluate.seed,
-                code=code_version("compresslab.evaluation.harness"),
-                **_libraries(("lm_eval",)),
-            )
-            for task in evaluate.tasks
-        }
+        evaluate, density = self.recipe.evaluate, self.recipe.density
+        code = code_version("compresslab.evaluation.harness", "compresslab.models.dequantize")
+        libraries = self._libraries("lm_eval")
+        settings = {"items": evaluate.items, "dtype": evaluate.dtype, "seed": evaluate.seed, "code": code, "libraries": libraries}
+        tasks = {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.looked.tasks.items()}
         facts = self.nodes[model].facts
         scores = Node("evaluate", name, content_key("evaluate", tasks=tasks), (model,), tasks=tasks, facts=facts)
         self._add(scores)
         measure = None
-        if self.recipe.density.measure:
+        if density.measure:
             above = self.variants[parent].model if parent else None
-            workload = self.recipe.density.workload.model_dump()
+            workload = density.workload.model_dump()
             code = code_version("compresslab.evaluation.timing")
             measure = content_key("measure", child=model, parent=above, workload=workload, machine=self.machine, code=code)
             self._add(Node("measure", name, measure, (model, above) if above else (model,), facts=facts))
-        if "this-machine" in self.recipe.density.hardware:
-            self._add(Node("machine", "", content_key("machine", machine=self.machine, code=code_version("compresslab.evaluation.machine"))))
+        named = name == BASE or name in self.recipe.variants
         self.variants[name] = PlanVariant(name, parent, named, chain, scores.key, measure)
 
     def _add(self, node: Node) -> None:
         self.nodes.setdefault(node.key, node)
+
+    def _libraries(self, *extra: str) -> dict[str, str]:
+        """Versions of the packages that decide a result. Each is looked up once a plan: a look costs a millisecond."""
+        names = ("torch", "transformers", "tokenizers", *extra)
+        self.versions |= {name: version(name) for name in names if name not in self.versions}
+        return {name: self.versions[name] for name in names}
+
+    def _warnings(self) -> Iterator[str]:
+        models = {"base.model": self.recipe.base.model}
+        for name, variant in self.recipe.variants.items():
+            models |= {f"variants.{name}, adopt": step.adopt.model for step in variant.steps if step.adopt is not None}
+        for where, model in models.items():
+            source = parse_source(model)
+            if source.kind == "hub" and source.revision in MOVING_REVISIONS:
+                yield f"{where}: {source.name} names no @<commit>; the hub may serve other weights tomorrow, and what is cached stays"
+        for name in self.recipe.variants:
+            if (other := self.names[self.keys[name][-1]]) != name:
+                yield f"variants.{name}: made exactly like '{other}', so both show the same results"
 
 
 def _in_running_order(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
@@ -153,15 +250,15 @@ def _in_running_order(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
     return tuple(sorted(nodes.values(), key=lambda node: order[node.kind]))
 
 
-def _text_key(text: Any, config: Any) -> dict[str, Any]:
-    # How many training tokens the recipe's text section names does not matter: the step's own budget does.
-    settings = text.model_dump(exclude={"tokens"})
-    return {**settings, "tokens": getattr(config, "tokens", None), "identity": text_identity(text.source)}
+def _text_key(text: Calibration | Training, identity: dict[str, str]) -> dict[str, Any]:
+    """What decides the tokens that a step reads, beside how many it asks for, which its own settings say.
+
+    A file counts by its content and by how it is read, so that it can be moved.
+    """
+    form = {"form": Path(text.source).suffix} if "sha256" in identity else {}
+    return {**text.model_dump(exclude={"tokens", "source"}), **identity, **form}
 
 
-def _step_text(step: Step) -> str:
-    return step.model_dump_json()
-
-
-def _libraries(extra: tuple[str, ...]) -> dict[str, Any]:
-    return {"libraries": {name: version(name) for name in ("torch", "transformers", "tokenizers", *extra)}}
+def _readers(source: Source) -> tuple[str, ...]:
+    """Packages that read a model's files, beside transformers."""
+    return ("gguf",) if source.kind in ("offline", "gguf") else ("safetensors",)

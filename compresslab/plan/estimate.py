@@ -58,18 +58,20 @@ def estimate(node: Node, plan: Plan, peak_flops: float | None = None) -> Estimat
 
 
 def _stored(node: Node, weights: float) -> float:
+    """Bytes of the variant's folder: packed linear layers, the rest as it was."""
     config = node.step[1] if node.step else None
     facts = node.facts
     assert facts is not None
-    embeddings = facts.hidden * facts.vocabulary * (1 if facts.tied else 2) * 2
-    linear = weights - embeddings
     if isinstance(config, QuantizeNF4):
-        return embeddings + linear * (4.5 / 16)
-    if isinstance(config, QuantizeInt8):
-        return embeddings + linear * (8.1 / 16)
-    if isinstance(config, QuantizeRTN):
-        return embeddings + linear * ((config.bits + 16 / config.group_size) / 16)
-    return weights
+        bits = 4.5
+    elif isinstance(config, QuantizeInt8):
+        bits = 8.1
+    elif isinstance(config, QuantizeRTN):
+        bits = config.bits + 16 / config.group_size
+    else:
+        return weights
+    plain = weights * facts.embedding_parameters / facts.parameters
+    return plain + (facts.parameters - facts.embedding_parameters) * bits / 8
 
 
 def _step(node: Node, plan: Plan, weights: float, forward: float) -> tuple[float, float]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from compresslab.pins import wheels
+from compresslab.pins import cache_folder, wheels
 from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 
 KEY_LENGTH = 24
+# Files from this size on are hashed once and not in every process: 16 GB of weights take ten seconds and more.
+REMEMBERED_FROM = 64 * 2**20
 # Rooms whose code decides what a node computes. Recipe, plan, runner and report only arrange it.
 DECIDING_ROOMS = ("algorithms", "models", "steps", "evaluation")
+# Files of a model folder that its weights, its tokenizer or its code are read from.
+MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
 
 def content_key(kind: str, **decides: Any) -> str:
     """Key of a node: a digest of its kind and of everything that decides its result, as canonical JSON."""
-    canonical = json.dumps({"kind": kind, **decides}, sort_keys=True, separators=(",", ":"), default=str)
+    canonical = json.dumps({"kind": kind, **decides}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -35,72 +41,91 @@ def model_identity(source: Source) -> dict[str, str]:
     if source.kind == "hub":
         return {"hub": source.name, "revision": source.revision or ""}
     path = Path(source.name)
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors", ".jinja", ".model"))
+    if path.is_file():
+        return {"gguf": _digest(path, path.stat().st_size, path.stat().st_mtime_ns)}
+    files = sorted(file for file in path.iterdir() if file.suffix in MODEL_FILES and file.is_file())
     return {file.name: _digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
 @functools.cache
 def _digest(path: Path, size: int, modified: int) -> str:
-    """A file's digest, computed once as long as its size and time of change stay."""
-    del size, modified
-    return file_sha256(path)
+    """A file's digest, computed once as long as its size and time of change stay; of large files it is kept in the cache."""
+    if size < REMEMBERED_FROM:
+        return file_sha256(path)
+    name = hashlib.sha256(f"{path.resolve()}\0{size}\0{modified}".encode()).hexdigest()
+    memory = cache_folder() / "digests" / name
+    with contextlib.suppress(OSError):
+        return memory.read_text()
+    digest = file_sha256(path)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        part = memory.with_suffix(f".{os.getpid()}")
+        part.write_text(digest)
+        part.replace(memory)
+    return digest
 
 
 @functools.cache
-def code_version(module: str) -> str:
-    """Digest of the code behind a module: itself and all it imports from the deciding rooms.
+def code_version(*modules: str) -> str:
+    """Digest of the code behind some modules: themselves and all that they import from the deciding rooms.
 
     Comments, docstrings and layout do not count, so a better explanation costs nobody their cache.
     """
-    digest = hashlib.sha256()
-    for name in sorted(_reachable(module)):
-        digest.update(name.encode() + b"\0" + _meaning(name).encode() + b"\0")
-    return digest.hexdigest()[:KEY_LENGTH]
-
-
-def _reachable(module: str) -> set[str]:
     found: set[str] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _imports(name)
-    return found
+            waiting += _code(name).imports
+    digest = hashlib.sha256()
+    for name in sorted(found):
+        digest.update(name.encode() + b"\0" + _code(name).meaning.encode() + b"\0")
+    return digest.hexdigest()[:KEY_LENGTH]
 
 
-def _imports(module: str) -> Iterator[str]:
-    for node in ast.walk(_tree(module)):
-        names = []
+class _Code(NamedTuple):
+    """A module as far as keys go: its syntax tree without docstrings, as text, and what it imports from the deciding rooms."""
+
+    meaning: str
+    imports: tuple[str, ...]
+
+
+@functools.cache
+def _code(module: str) -> _Code:
+    source = _source(module)
+    if source is None:
+        raise ModuleNotFoundError(f"no module {module} to compute the version of")
+    tree = ast.parse(source)
+    imports = []
+    for node in _statements(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "compresslab" and len(parts) > 2 and parts[1] in DECIDING_ROOMS and _source(name) is not None:
-                yield name
+            imports += [alias.name for alias in node.names]
+        elif (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return _Code(ast.dump(tree), tuple(name for name in imports if _decides(name)))
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The module, its statements and the statements in them. Expressions hold no imports and are passed over, for speed."""
+    yield node
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, field, ()):
+            yield from _statements(child)
+
+
+def _decides(name: str) -> bool:
+    parts = name.split(".")
+    return parts[0] == "compresslab" and len(parts) > 2 and parts[1] in DECIDING_ROOMS and _source(name) is not None
+
+
+@functools.cache
 def _source(module: str) -> str | None:
+    """A module's text, or `None` if there is none (the name of a function, say)."""
     file = resources.files("compresslab").joinpath(*module.split(".")[1:-1], module.rsplit(".", 1)[-1] + ".py")
     return file.read_text(encoding="utf-8") if file.is_file() else None
-
-
-@functools.cache
-def _tree(module: str) -> ast.Module:
-    source = _source(module)
-    assert source is not None, module
-    return ast.parse(source)
-
-
-@functools.cache
-def _meaning(module: str) -> str:
-    """A module's syntax tree without docstrings, as text."""
-    tree = ast.parse(_source(module) or "")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)

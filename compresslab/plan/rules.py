@@ -5,60 +5,75 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from compresslab.plan.facts import Facts, facts_of, tokenizer_digest
-from compresslab.recipe.schema import Adopt, Distill, PruneDepth, PruneWidth, QuantizeRTN, Step, StepConfig
+from compresslab.plan.facts import Facts, facts_of, packed_by, vocabulary_digest
+from compresslab.recipe.schema import Adopt, Distill, PruneDepth, PruneWidth, QuantizeRTN, Step
 from compresslab.recipe.source import Source, parse_source
 from compresslab.registry import method
 
 USUAL_GROUPS = (16, 32, 64, 128, 256)
 
 
-class Link(NamedTuple):
-    """One step of a chain."""
-
-    kind: str
-    config: StepConfig
-
-
 class Chain(NamedTuple):
-    """What a variant is made of: where its weights and its tokenizer come from, the steps since, and its dimensions."""
+    """What is known of a variant.
 
-    origin: Source
-    links: tuple[Link, ...]
-    facts: Facts | None
+    Attributes:
+        origin: where its weights and its tokenizer come from. packed: what packed its weights, or nothing.
+        facts: its dimensions. What is `None` is not known and refuses nothing.
+    """
+
+    origin: Source | None
+    packed: str = ""
+    facts: Facts | None = None
 
 
-def problems_of(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[str]:
+class Objection(NamedTuple):
+    """Why a step is refused; `field` is the setting to blame, or empty if it is the step itself."""
+
+    field: str
+    reason: str
+
+
+def start(model: str) -> Chain:
+    """The chain that begins with an existing model.
+
+    Raises:
+        BadInput: there is no such model.
+    """
+    source = parse_source(model)
+    return Chain(source, packed_by(source), facts_of(source))
+
+
+def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Objection]:
     """Everything that forbids `step` after `chain`; empty if it is legal.
 
     Args:
-        others: the chains planned so far, for the teacher.
+        others: the other variants by name, for the teacher.
     """
     config = step.config
-    problems = []
-    packed = next((link for link in chain.links if _packs(link)), None)
-    if packed is not None and not isinstance(config, Adopt):
-        name = getattr(packed.config, "method", "")
-        problems.append(_after_packing(step.kind, name))
-    if isinstance(config, Distill):
-        problems += _teacher_problems(chain, others.get(config.teacher), config.teacher)
-    if chain.facts is not None:
-        problems += _dimension_problems(chain.facts, config)
-    return problems
-
-
-def after(chain: Chain, link: Link) -> Facts | None:
-    """Dimensions of the model after a legal step."""
-    config, facts = link.config, chain.facts
     if isinstance(config, Adopt):
-        return facts_of(parse_source(config.model))
-    if facts is None:
-        return None
-    if isinstance(config, PruneDepth):
-        return facts.without_layers(kept(config, facts))
-    if isinstance(config, PruneWidth):
-        return facts.narrower(kept(config, facts))
-    return facts
+        return []
+    found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
+    if isinstance(config, Distill) and config.teacher in others:
+        found += _teacher_objections(chain, others[config.teacher], config.teacher)
+    if chain.facts is not None:
+        found += _dimension_objections(chain.facts, config)
+    return found
+
+
+def after(chain: Chain, step: Step) -> Chain:
+    """The chain with a legal step more.
+
+    Raises:
+        BadInput: the step adopts a model that does not exist.
+    """
+    config, facts = step.config, chain.facts
+    if isinstance(config, Adopt):
+        return start(config.model)
+    if facts is not None and isinstance(config, PruneDepth):
+        facts = facts.without_layers(kept(config, facts))
+    if facts is not None and isinstance(config, PruneWidth):
+        facts = facts.narrower(kept(config, facts))
+    return chain._replace(facts=facts, packed=config.method if method(step.kind, config.method).packs else chain.packed)
 
 
 def kept(config: PruneDepth | PruneWidth, facts: Facts) -> int:
@@ -70,46 +85,41 @@ def kept(config: PruneDepth | PruneWidth, facts: Facts) -> int:
     return round(config.keep * facts.intermediate / config.multiple) * config.multiple
 
 
-def _packs(link: Link) -> bool:
-    return not isinstance(link.config, Adopt) and method(link.kind, link.config.method).packs
-
-
 def _after_packing(kind: str, packed: str) -> str:
     if kind in ("distill", "retrain"):
-        return f"training after {packed} is not possible: packed weights take no gradient. Put the quantization last"
+        return f"training after {packed} is not possible: packed weights take no gradient; put the quantization last"
     if kind == "prune":
-        return f"pruning after {packed} is not possible: packed weights cannot be cut. Prune first, then quantize"
+        return f"pruning after {packed} is not possible: packed weights cannot be cut; prune first, then quantize"
     return f"the weights are packed by {packed} already; quantize once, from the plain weights"
 
 
-def _teacher_problems(chain: Chain, teacher: Chain | None, name: str) -> list[str]:
-    if teacher is None or teacher.origin == chain.origin:
+def _teacher_objections(chain: Chain, teacher: Chain, name: str) -> list[Objection]:
+    if teacher.origin is None or chain.origin is None or teacher.origin == chain.origin:
         return []
-    ours, theirs = tokenizer_digest(chain.origin), tokenizer_digest(teacher.origin)
+    ours, theirs = vocabulary_digest(chain.origin), vocabulary_digest(teacher.origin)
     if ours is None or theirs is None or ours == theirs:
         return []  # not known before loading: the step itself compares the vocabularies
-    return [
-        f"the teacher {name} comes from {teacher.origin.name}, which has another tokenizer than {chain.origin.name}: "
-        "its logits mean other tokens"
-    ]
+    reason = f"the teacher '{name}' comes from {teacher.origin.name}, which has another tokenizer than {chain.origin.name}"
+    return [Objection("teacher", f"{reason}, so its logits mean other tokens; choose a teacher of the same tokenizer")]
 
 
-def _dimension_problems(facts: Facts, config: StepConfig) -> list[str]:
+def _dimension_objections(facts: Facts, config: object) -> list[Objection]:
     if isinstance(config, PruneDepth):
-        return _kept_problem("layers", kept(config, facts), facts.layers, config.keep)
+        return _keep_objections("layers", kept(config, facts), facts.layers, config.keep)
     if isinstance(config, PruneWidth):
-        return _kept_problem("neurons", kept(config, facts), facts.intermediate, config.keep)
+        return _keep_objections("neurons", kept(config, facts), facts.intermediate, config.keep)
     if isinstance(config, QuantizeRTN):
-        widths = {"hidden size": facts.hidden, "MLP width": facts.intermediate}
+        widths = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
         bad = [f"the {name} {width}" for name, width in widths.items() if width % config.group_size]
         if bad:
             fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths.values())]
-            usual = ", ".join(map(str, fitting)) or "none of the usual ones"
-            return [f"group_size {config.group_size} does not divide {' and '.join(bad)}; these do: {usual}"]
+            usual = f"these do: {', '.join(map(str, fitting))}" if fitting else "none of the usual sizes does; prune to a rounder width"
+            return [Objection("group_size", f"{config.group_size} does not divide {' and '.join(bad)}; {usual}")]
     return []
 
 
-def _kept_problem(what: str, count: int, of: int, keep: float) -> list[str]:
+def _keep_objections(what: str, count: int, of: int, keep: float) -> list[Objection]:
     if 0 < count < of:
         return []
-    return [f"keep {keep} leaves {count} of {of} {what}; it must leave at least 1 and drop at least 1"]
+    leaves = "" if keep == count else f"{keep} leaves {count}; "
+    return [Objection("keep", f"{leaves}the model has {of} {what} here; keep at least 1 and at most {of - 1}")]

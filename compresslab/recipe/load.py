@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from compresslab.errors import RecipeError
 from compresslab.recipe.explain import check
 from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown, suggest
 from compresslab.recipe.order import sort
+from compresslab.recipe.places import Places
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.sweeps import expand, pattern
 
@@ -24,12 +26,24 @@ MAX_EXPANDED = 5 * MAX_NODES
 _FORM = "recipes/quickstart.yaml shows the form"
 
 
+class Read(NamedTuple):
+    """A recipe and where its values stand in its file."""
+
+    recipe: Recipe
+    places: Places
+
+
 def load(path: Path) -> Recipe:
     """Reads a recipe file.
 
     Raises:
         RecipeError: with every problem as `file:line:column: path.in.recipe: what is wrong; what to do`.
     """
+    return load_located(path).recipe
+
+
+def load_located(path: Path) -> Read:
+    """Reads a recipe file and keeps its places, for whoever finds more to say about it. Raises like `load`."""
     name = str(path)
     try:
         if path.is_dir():
@@ -49,7 +63,7 @@ def load(path: Path) -> Recipe:
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
         raise RecipeError([f"{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"]) from None
-    return loads(text, name)
+    return loads_located(text, name)
 
 
 def _nearby(folder: Path, wanted: Path) -> str:
@@ -63,6 +77,11 @@ def _nearby(folder: Path, wanted: Path) -> str:
 
 def loads(text: str, name: str) -> Recipe:
     """Reads a recipe from text; `name` stands for the file in messages. Raises `RecipeError` like `load`."""
+    return loads_located(text, name).recipe
+
+
+def loads_located(text: str, name: str) -> Read:
+    """Reads a recipe from text and keeps its places. Raises like `load`."""
     root, problems = parse(text)
     if root is None or root.value is None:
         raise _refusal(name, problems or [Problem(1, 1, "", f"the recipe is empty; {_FORM}")])
@@ -73,7 +92,7 @@ def loads(text: str, name: str) -> Recipe:
     problems += [*whole.problems, *found, *_graph_problems(whole)]
     if recipe is None or problems:
         raise _refusal(name, problems)
-    return recipe
+    return Read(recipe, Places(name, whole.root))
 
 
 def _refusal(name: str, problems: list[Problem]) -> RecipeError:

@@ -127,7 +127,7 @@ class Optimizer(Strict):
     warmup: float = Field(default=0.1, ge=0, lt=1)
     decay: float = Field(default=0.3, ge=0, le=1)
     batch_tokens: PositiveInt = 2048
-    micro_batch_tokens: PositiveInt = 1024
+    micro_batch_tokens: PositiveInt = 2048
     max_grad_norm: PositiveFloat = 1.0
 
     @model_validator(mode="after")

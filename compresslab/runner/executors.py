@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.runner.work import Reload, Task, work
@@ -35,11 +39,31 @@ class Listener:
         """The share done in [0, 1] and what is going on."""
 
 
-def context() -> ForkServerContext:
-    """A fork server with the heavy libraries imported once; it computes nothing itself, so forking it is safe."""
+def context(log: Path) -> ForkServerContext:
+    """A fork server with the heavy libraries imported once; it computes nothing itself, so forking it is safe.
+
+    What the libraries print while it imports them, and while it forks, goes to `log`.
+    """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["compresslab.runner.preload"])
+    with _stderr_to(log):
+        forkserver.ensure_running()
     return server
+
+
+@contextlib.contextmanager
+def _stderr_to(log: Path) -> Iterator[None]:
+    """Let processes started here inherit `log` as their standard error."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Outcome:
@@ -51,7 +75,7 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
     Raises:
         KeyboardInterrupt: after the worker is gone.
     """
-    server = context()
+    server = context(task.log.with_name("workers.log"))
     ours, theirs = server.Pipe(duplex=False)
     process = server.Process(target=work, args=(task, theirs), daemon=True)
     process.start()
@@ -62,7 +86,7 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
         while True:
             try:
                 report = ours.recv()
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 process.join()
                 return Outcome(None, 0.0, 0, _died(process.exitcode))
             if report.kind == "progress":

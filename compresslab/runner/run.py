@@ -9,13 +9,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from compresslab.density import Hardware, Reference, load_hardware
-from compresslab.errors import RunFailed
-from compresslab.evaluation import olmes
+from compresslab.density.inference_time import Hardware, load_hardware
+from compresslab.density.names import unknown_reference
+from compresslab.errors import BadInput, RunFailed
+from compresslab.evaluation import olmes, stock
 from compresslab.plan.build import build
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
-from compresslab.recipe.load import load
+from compresslab.recipe.load import load_located
+from compresslab.recipe.places import Complaint
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.source import version
 from compresslab.records import Cost, Failure, MachineSpeed, StepRecord
@@ -53,26 +55,34 @@ def prepare(path: Path) -> Plan:
     Raises:
         BadInput: anything in the recipe that cannot work, named.
     """
-    recipe = load(path)
-    check_names(recipe)
-    return build(recipe, identify_task, provenance.machine_identity())
+    recipe, places = load_located(path)
+    return build(recipe, identify_task, provenance.machine_identity(), places, complaints(recipe))
 
 
-def check_names(recipe: Recipe) -> None:
-    """Refuse names of references and hardware that do not exist.
-
-    Raises:
-        BadInput: naming those that do.
-    """
-    Reference.load(recipe.density.reference)
-    for name in recipe.density.hardware:
+def complaints(recipe: Recipe) -> list[Complaint]:
+    """Names of references and hardware that do not exist, each with those that do."""
+    found = []
+    if problem := unknown_reference(recipe.density.reference):
+        found.append(Complaint(("density", "reference"), problem))
+    for number, name in enumerate(recipe.density.hardware):
         if name != THIS_MACHINE:
-            load_hardware(name)
+            try:
+                load_hardware(name)
+            except BadInput as error:
+                found.append(Complaint(("density", "hardware", number), f"{error}; or {THIS_MACHINE}"))
+    return found
 
 
 def identify_task(name: str) -> str:
-    """What decides a task's content: the data wheel for OLMES tasks, lm-eval's version for its own."""
-    return olmes.identity(name) if olmes.is_olmes(name) else f"lm-eval {version('lm_eval')}: {name}"
+    """What decides a task's content: the data wheel for OLMES tasks, lm-eval's version for its own.
+
+    Raises:
+        BadInput: there is no such task.
+    """
+    if olmes.is_olmes(name):
+        return olmes.identity(name)
+    stock.find(name)
+    return f"lm-eval {version('lm_eval')}: {name}"
 
 
 def is_done(node: Node, store: Store) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
+
+from compresslab.errors import RunFailed
 
 # Tokens of one forward pass: enough to fill the cores, small enough that activations stay far below the weights.
 TOKENS_A_BATCH = 2048
@@ -17,6 +20,20 @@ def batches(ids: Tensor) -> Iterator[Tensor]:
     rows = max(1, TOKENS_A_BATCH // ids.shape[1])
     for start in range(0, ids.shape[0], rows):
         yield ids[start : start + rows]
+
+
+def check_finite_scores(scores: list[float], what: str) -> None:
+    """Stop before anything is cut by scores that mean nothing.
+
+    Args:
+        scores: one number a layer.
+
+    Raises:
+        RunFailed: naming the first layer whose score is NaN or infinite.
+    """
+    for number, score in enumerate(scores):
+        if not math.isfinite(score):
+            raise RunFailed(f"the {what} of layer {number} is {score}: the activations are not finite; try dtype float32 or bfloat16")
 
 
 @contextlib.contextmanager

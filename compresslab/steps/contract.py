@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from compresslab.models.dequantize import dequantized
+from compresslab.errors import UnsupportedModel
+from compresslab.models.dequantize import countable, dequantized
 from compresslab.models.load import Loaded, check_finite
 from compresslab.models.save import save
 from compresslab.models.size import shape_of, size_of
@@ -73,20 +74,34 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
         RunFailed: the result has logits that are not finite.
     """
     entry = method(kind, method_name(config))
+    if entry.kind != "adopt":
+        refuse_packed(loaded, f"{kind} {entry.name}")
     apply: Callable[[Loaded, StepConfig, Context], Outcome] = importlib.import_module(entry.module).apply
     outcome = apply(loaded, config, context)
     after = Loaded(outcome.model.eval(), loaded.tokenizer)
     # Before any forward pass: bitsandbytes repacks a 4-bit weight for the CPU at its first use, and what is saved
     # after that loads as garbage.
     save(after, folder)
-    probe = check_finite(after, f"{kind} {entry.name}")
     data = {"text": context.text.sha256} if context.text else {}
-    return Saved(after, record(kind, config, folder, after, data, outcome), probe)
+    made = record(kind, config, folder, after, data, outcome)
+    return Saved(after, made, check_finite(after, f"{kind} {entry.name}"))
+
+
+def refuse_packed(loaded: Loaded, what: str) -> None:
+    """Only plain weights can be pruned, trained or quantized.
+
+    Raises:
+        UnsupportedModel: the model's weights are packed.
+    """
+    packed = getattr(loaded.model.config, "quantization_config", None)
+    if packed is not None:
+        name = packed.get("quant_method") if isinstance(packed, dict) else packed.quant_method
+        raise UnsupportedModel(f"{what}: the model's weights are packed already (by {getattr(name, 'value', name)}); start from plain ones")
 
 
 def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], outcome: Outcome) -> StepRecord:
-    """The record of a saved step, with size and shape counted from the files."""
-    size = size_of(folder, dequantized(folder, loaded).model)
+    """The record of a saved step, with size and shape counted from the files. To be made before the model is used."""
+    size = size_of(folder, loaded.model if countable(folder) else dequantized(folder, loaded).model)
     return StepRecord(
         kind=kind,
         method=method_name(config),

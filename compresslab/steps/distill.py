@@ -26,6 +26,8 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
     teacher = context.teacher.model
     teach = output_head(teacher)
     dtype = loaded.model.dtype
+    # Models of one tokenizer may pad their embeddings to different sizes; the padding is no token.
+    shared = min(side.get_output_embeddings().weight.shape[0] for side in (loaded.model, teacher))
 
     def loss_of(micro: Tensor) -> ChunkLoss:
         with torch.no_grad():
@@ -34,7 +36,7 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
         def chunk(logits: Tensor, part: slice) -> Tensor:
             with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
                 target = teach(hidden[part])
-            return forward_kl(logits, target, config.temperature)
+            return forward_kl(logits[:, :shared], target[:, :shared], config.temperature)
 
         return chunk
 

@@ -11,7 +11,7 @@ from compresslab.errors import BadInput
 from compresslab.models.anatomy import GatedMLP, gated_mlps
 from compresslab.models.load import Loaded
 from compresslab.recipe.schema import PruneWidth
-from compresslab.steps.calibration import batches, hooked
+from compresslab.steps.calibration import batches, check_finite_scores, hooked
 from compresslab.steps.contract import Context, Outcome, Progress
 
 
@@ -29,7 +29,7 @@ def apply(loaded: Loaded, config: PruneWidth, context: Context) -> Outcome:
     lost = []
     for mlp, energy in zip(mlps, importance, strict=True):
         kept = kept_neurons(energy, keep)
-        lost.append(round(1 - float(energy[kept].sum() / energy.sum()), 6))
+        lost.append(_share_lost(energy, kept))
         narrow(mlp, kept)
     loaded.model.config.get_text_config().intermediate_size = keep
     return Outcome(
@@ -69,7 +69,13 @@ def neuron_importance(model: PreTrainedModel, ids: torch.Tensor, progress: Progr
             model(input_ids=batch.to(model.device), use_cache=False, logits_to_keep=1)
             done += batch.shape[0]
             progress(done / ids.shape[0], "neuron importance")
+    check_finite_scores([float(values.sum()) for values in energy], "neuron importance")
     return energy
+
+
+def _share_lost(energy: torch.Tensor, kept: torch.Tensor) -> float:
+    total = float(energy.sum())
+    return round(1 - float(energy[kept].sum()) / total, 6) if total else 0.0
 
 
 def narrow(mlp: GatedMLP, kept: torch.Tensor) -> None:

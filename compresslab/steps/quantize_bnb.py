@@ -7,8 +7,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from bitsandbytes.functional import has_avx512bf16
+from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from compresslab.errors import BadInput
+from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded, quiet
 from compresslab.models.save import save
 from compresslab.recipe.schema import QuantizeInt8, QuantizeNF4
@@ -18,11 +22,22 @@ from compresslab.steps.contract import Context, Outcome
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+# Weights that share a scale, and rows that the kernel takes at a time.
+BLOCK, KERNEL_ROWS = 64, 32
+
+
 def apply(loaded: Loaded, config: QuantizeNF4 | QuantizeInt8, context: Context) -> Outcome:
     """Quantize every linear layer but the output head.
 
     Sources: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314 (NF4); Dettmers et al. 2022, "LLM.int8()", arXiv 2208.07339.
+
+    Raises:
+        BadInput: a layer's sizes do not suit the kernel of this processor.
+        UnsupportedModel: much of the model is in no linear layer.
     """
+    check_linear(loaded.model, config.method)
+    if isinstance(config, QuantizeNF4) and loaded.model.device.type == "cpu" and has_avx512bf16():
+        check_cpu_kernel(quantizable(loaded.model))
     context.progress(0.0, config.method)
     with tempfile.TemporaryDirectory() as scratch:
         # transformers quantizes while it loads, so the model goes through a folder.
@@ -33,6 +48,21 @@ def apply(loaded: Loaded, config: QuantizeNF4 | QuantizeInt8, context: Context) 
                 folder, dtype=loaded.model.dtype, quantization_config=settings(config), local_files_only=True
             )
     return Outcome(model)
+
+
+def check_cpu_kernel(layers: dict[str, nn.Linear]) -> None:
+    """Refuse layers that bitsandbytes' 4-bit kernel for processors with AVX-512 bf16 cannot repack: it fails at their first use.
+
+    Raises:
+        BadInput: naming the first such layer.
+    """
+    for name, layer in layers.items():
+        if layer.in_features % BLOCK or layer.out_features % KERNEL_ROWS:
+            raise BadInput(
+                f"quantize bnb-nf4: {name} has {layer.in_features} inputs and {layer.out_features} outputs; on this processor bitsandbytes "
+                f"needs inputs in multiples of {BLOCK} and outputs in multiples of {KERNEL_ROWS} "
+                f"(after `prune: {{method: width}}`, set `multiple: {BLOCK}`), or a GPU"
+            )
 
 
 def settings(config: QuantizeNF4 | QuantizeInt8) -> BitsAndBytesConfig:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from compressed_tensors.compressors import ModelCompressor
+from compressed_tensors.compressors import ModelCompressor, compress_module
+from compressed_tensors.config import CompressionFormat
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme, apply_quantization_config
 from torch import nn
-from transformers import PreTrainedModel
 
 from compresslab.algorithms.round_to_nearest import symmetric_scales
 from compresslab.errors import BadInput
+from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.recipe.schema import QuantizeRTN
 from compresslab.steps.contract import Context, Outcome
@@ -19,8 +20,10 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
 
     Raises:
         BadInput: the group size does not divide a layer's input width; the message says which sizes do.
+        UnsupportedModel: much of the model is in no linear layer.
     """
     model = loaded.model
+    check_linear(model, "rtn")
     layers = quantizable(model)
     check_groups(layers, config.group_size)
     scheme = QuantizationScheme(
@@ -28,20 +31,18 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
     )
     ignored = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in layers]
     settings = QuantizationConfig(config_groups={"linear": scheme}, ignore=ignored, format="pack-quantized")
-    apply_quantization_config(model, settings)
+    apply_quantization_config(model, settings, show_progress=False)
     for number, layer in enumerate(layers.values()):
         layer.get_parameter("weight_scale").data.copy_(symmetric_scales(layer.weight.data, config.bits, config.group_size))
+        # compressed-tensors divides in the weight's dtype; in bfloat16 that puts one 8-bit weight in nine on the wrong level.
+        layer.weight.data = layer.weight.data.float()
+        compress_module(layer, CompressionFormat.pack_quantized)
         context.progress((number + 1) / len(layers), "rounding")
-    ModelCompressor.from_pretrained_model(model, quantization_format="pack-quantized").compress_model(model)
+    # What is left for the whole model is a hook that unpacks it at its first use.
+    ModelCompressor.from_pretrained_model(model, quantization_format="pack-quantized").compress_model(model, skip_compressed=True)
     written = settings.model_dump(mode="json", exclude_none=True) | {"quantization_status": "compressed"}
     model.config.quantization_config = written
     return Outcome(model)
-
-
-def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The linear layers by name, without the output head, which shares its weight with the embedding where tied."""
-    head = model.get_output_embeddings()
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
 
 
 def check_groups(layers: dict[str, nn.Linear], group_size: int) -> None:

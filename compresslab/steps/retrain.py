@@ -20,7 +20,8 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
     model = cast(loaded.model, torch.float32)
     adapted = with_adapters(model, config) if isinstance(config, RetrainLoRA) else None
     done = train(model, context.text.ids, config.optimizer, config.seed, language_modelling, context.progress)
-    merged = adapted.merge_and_unload() if adapted is not None else model
+    # The base was frozen under the adapters; the merged model is as trainable as any other.
+    merged = adapted.merge_and_unload().requires_grad_() if adapted is not None else model
     return Outcome(cast(merged, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses})
 
 

@@ -16,8 +16,9 @@ from compresslab.models.anatomy import output_head
 from compresslab.recipe.schema import Optimizer
 from compresslab.steps.contract import Progress
 
-# Positions whose logits exist at the same time: 256 x 49k x 4 bytes is 50 MB, 256 x 256k is 270 MB.
-POSITIONS_A_CHUNK = 256
+# Positions whose logits exist at the same time: 512 x 49k x 4 bytes is 100 MB, 512 x 256k is 520 MB. Fewer would add the
+# head's weight gradient more often.
+POSITIONS_A_CHUNK = 512
 LOSSES_KEPT = 200
 
 # (logits (positions, vocabulary), which positions of the flattened batch these are) -> summed loss in nats

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import olmes, tasks
+from compresslab.evaluation import stock as stock_room
 from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.treelm import TreeLM
 from compresslab.recipe.schema import Evaluate
@@ -59,7 +60,8 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         folder.mkdir(parents=True)
         settings = {"train": train, "kind": kind, "target": target, "choices": choices}
         (folder / "pets.yaml").write_text(STOCK.format(data=data, cache=tmp_path / "cache", **settings))
-        monkeypatch.setattr(tasks, "STOCK", tmp_path / "tasks")
+        monkeypatch.setattr(stock_room, "_tasks_folder", lambda: tmp_path / "tasks")
+        stock_room.find.cache_clear()
 
     return place
 

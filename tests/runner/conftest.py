@@ -35,7 +35,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(["Question: what is the answer?\nAnswer: the answer"] * 4, trainer)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -58,7 +60,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of a few thousand tokens."""
     path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("\n\n\n".join(f"Paragraph {number}: the answer to question {number * 7} is {number * 13}. " * 6 for number in range(60)))
+    paragraphs = (f"Paragraph {number}: the answer to question {number * 7} is {number * 13}. " * 6 for number in range(60))
+    path.write_text("\n\n\n".join(paragraphs))
     return path
 
 

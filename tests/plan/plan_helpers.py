@@ -1,0 +1,39 @@
+"""Plans of recipes given as text, and files that hold what a plan reads and nothing more."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from compresslab.plan.build import build
+from compresslab.plan.graph import Plan
+from compresslab.recipe.load import loads_located
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "intermediate_size": 96,
+    "vocab_size": 100,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
+MACHINE = {"processor": "made up", "threads": 2}
+HEAD = "study: s\nbase: {model: offline:smollm2-135m-instruct}\nevaluate: {tasks: [arc_easy, csqa], items: 10}\n"
+
+FolderMaker = Callable[..., Path]
+
+
+def plan_of(text: str, *, head: str = HEAD) -> Plan:
+    """The plan of a recipe given as text."""
+    recipe, places = loads_located(head + text, "r.yaml")
+    return build(recipe, lambda name: f"content of {name}", MACHINE, places)
+
+
+def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
+    """A file with the header of a safetensors file and no tensors, which is all that a plan reads."""
+    header = json.dumps({"__metadata__": {"format": "pt"}} | {name: {"dtype": "BF16", "shape": shape} for name, shape in shapes.items()})
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode())

@@ -1,0 +1,238 @@
+"""Content keys: what decides a result changes the keys of those results, and nothing else changes any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from plan_helpers import HEAD, FolderMaker, plan_of
+
+from compresslab.plan import build as building
+from compresslab.plan import keys
+from compresslab.plan.graph import Plan
+from compresslab.recipe.source import version
+
+STUDY = """
+variants:
+  nf4: [{quantize: {method: bnb-nf4}}]
+  depth: [{prune: {method: depth, keep: 24}}]
+  healed: {from: depth, steps: [{distill: {tokens: 1000}}]}
+  taught: {from: depth, steps: [{distill: {teacher: healed, tokens: 1000}}]}
+  adapted: {from: depth, steps: [{retrain: {method: lora, tokens: 1000}}]}
+  packed: {from: healed, steps: [{quantize: {method: rtn, group_size: 64}}]}
+"""
+MODELS = {"base", "nf4", "depth", "healed", "taught", "adapted", "packed"}
+
+
+def keys_of(plan: Plan, kind: str) -> dict[str, str | None]:
+    """A key for each variant: of its model, its times, or its scores on one task."""
+    if kind == "model":
+        return {variant.name: variant.model for variant in plan.variants}
+    if kind == "measure":
+        return {variant.name: variant.measure for variant in plan.variants}
+    return {variant.name: plan.node(variant.evaluate).tasks.get(kind) for variant in plan.variants}
+
+
+def changed(one: Plan, other: Plan, kind: str = "model") -> set[str]:
+    before, after = keys_of(one, kind), keys_of(other, kind)
+    return {name for name in before if before[name] != after.get(name)}
+
+
+def edited(old: str, new: str, kind: str = "model", *, head: tuple[str, str] = ("", "")) -> set[str]:
+    """The variants whose keys change with an edit of the recipe."""
+    assert old in STUDY
+    assert head[0] in HEAD
+    return changed(plan_of(STUDY), plan_of(STUDY.replace(old, new), head=HEAD.replace(*head) if head[0] else HEAD), kind)
+
+
+def test_the_same_recipe_has_the_same_keys() -> None:
+    one, other = plan_of(STUDY), plan_of(STUDY)
+    assert [node.key for node in one.nodes] == [node.key for node in other.nodes]
+    assert len({node.key for node in one.nodes}) == len(one.nodes) == 3 * len(MODELS) + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("keep: 24", "keep: 20", MODELS - {"base", "nf4"}),
+        ("method: bnb-nf4", "method: bnb-nf4, double_quantization: true", {"nf4"}),
+        ("{distill: {tokens: 1000}", "{distill: {tokens: 1001}", {"healed", "taught", "packed"}),
+        ("{teacher: healed, tokens: 1000}", "{teacher: depth, tokens: 1000}", {"taught"}),
+        ("lora, tokens: 1000", "lora, tokens: 1000, seed: 1", {"adapted"}),
+        ("packed: {from: healed", "packed: {from: depth", {"packed"}),
+        ("\nvariants", "\ntext: {training: {seed: 1}}\nvariants", {"healed", "taught", "adapted", "packed"}),
+        ("\nvariants", "\ntext: {calibration: {seed: 1}}\nvariants", MODELS - {"base", "nf4"}),
+        ("\nvariants", "\ntext: {training: {tokens: 999}}\nvariants", set()),
+        ("\nvariants", "\nquestion: Another one?\nvariants", set()),
+        ("\nvariants", "\ndensity: {tokens: 2e12, seed: 3, hardware: [h100-sxm]}\nvariants", set()),
+        ("group_size: 64", "group_size: 64, bits: 4", set()),
+    ],
+)  # fmt: skip
+def test_what_changes_model_keys(old: str, new: str, expected: set[str]) -> None:
+    assert edited(old, new) == expected
+    assert edited(old, new, "csqa") == expected
+
+
+def test_the_dtype_of_the_base_changes_all_models() -> None:
+    assert edited("", "", head=("}\n", ", dtype: float32}\n")) == MODELS
+
+
+def test_evaluation_settings_change_scores_alone() -> None:
+    for new in ("items: 11", "items: 10, dtype: float32", "items: 10, seed: 1"):
+        assert edited("", "", "arc_easy", head=("items: 10", new)) == MODELS
+        assert edited("", "", head=("items: 10", new)) == set()
+        assert edited("", "", "measure", head=("items: 10", new)) == set()
+
+
+def test_a_new_task_leaves_the_scores_of_the_others() -> None:
+    more = ("arc_easy, csqa", "piqa, csqa, arc_easy")
+    assert edited("", "", "csqa", head=more) == edited("", "", "arc_easy", head=more) == set()
+
+
+def test_the_workload_changes_times_alone() -> None:
+    workload = "\ndensity: {workload: {batch: 2}}\nvariants"
+    assert edited("\nvariants", workload, "measure") == MODELS
+    assert edited("\nvariants", workload) == edited("\nvariants", workload, "csqa") == set()
+
+
+def test_another_machine_changes_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_of(STUDY)
+    monkeypatch.setattr("plan_helpers.MACHINE", {"processor": "another"})
+    after = plan_of(STUDY)
+    assert changed(before, after, "measure") == MODELS
+    assert changed(before, after) == changed(before, after, "csqa") == set()
+    assert next(before.of_kind("machine")).key != next(after.of_kind("machine")).key
+
+
+def test_names_and_order_do_not_matter() -> None:
+    renamed = STUDY.replace("healed", "mended")
+    assert set(keys_of(plan_of(renamed), "model").values()) == set(keys_of(plan_of(STUDY), "model").values())
+    head, *variants = STUDY.strip().splitlines()
+    assert changed(plan_of(STUDY), plan_of("\n".join([head, *reversed(variants)]))) == set()
+
+
+@pytest.mark.parametrize(
+    ("library", "models", "scores"),
+    [
+        ("torch", MODELS, MODELS),
+        ("transformers", MODELS, MODELS),
+        ("gguf", MODELS, MODELS),
+        ("bitsandbytes", {"nf4"}, {"nf4"}),
+        ("compressed-tensors", {"packed"}, {"packed"}),
+        ("peft", {"adapted"}, {"adapted"}),
+        ("lm_eval", set(), MODELS),
+        ("rich", set(), set()),
+    ],
+)
+def test_library_versions(library: str, models: set[str], scores: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_of(STUDY)
+    monkeypatch.setattr(building, "version", lambda name: "another" if name == library else version(name))
+    after = plan_of(STUDY)
+    assert changed(before, after) == models
+    assert changed(before, after, "csqa") == scores
+
+
+def test_a_text_file_counts_by_its_content(tmp_path: Path) -> None:
+    def keys_with(name: str, content: str) -> dict[str, str | None]:
+        (tmp_path / name).write_text(content)
+        return keys_of(plan_of(f"text: {{training: {{source: {tmp_path / name}}}}}{STUDY}"), "model")
+
+    one = keys_with("one.txt", "Some text.")
+    assert keys_with("moved.txt", "Some text.") == one
+    assert keys_with("one.jsonl", "Some text.")["healed"] != one["healed"]
+    other = keys_with("one.txt", "Other text.")
+    assert {name for name in one if one[name] != other[name]} == {"healed", "taught", "adapted", "packed"}
+
+
+def test_a_model_folder_counts_by_its_content(folder: FolderMaker) -> None:
+    def key(path: Path) -> str:
+        return plan_of("", head=HEAD.replace("offline:smollm2-135m-instruct", str(path))).variants[0].model
+
+    one, copy, other = folder("one"), folder("copy"), folder("other", shapes={"w": [10, 11]})
+    assert key(one) == key(copy)
+    assert key(one) != key(other)
+    (copy / "README.md").write_text("Of no effect.")
+    assert key(one) == key(copy)
+    (copy / "merges.txt").write_text("a b")
+    assert key(one) != key(copy)
+
+
+def test_an_adopted_model_counts_by_itself(folder: FolderMaker) -> None:
+    adopted = f"variants: {{a: [{{prune: {{method: depth, keep: 24}}}}, {{adopt: {{model: {folder('one')}}}}}]}}"
+    one, other = plan_of(adopted), plan_of(adopted.replace("keep: 24", "keep: 20"))
+    assert changed(one, other) == {"a/1"}
+    assert one.node(one.variant("a").model).needs == ()
+
+
+# Code
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Modules that stand in for the package's own."""
+    modules = {
+        "compresslab.steps.one": '"""What it does."""\nfrom compresslab.algorithms.two import f\nfrom compresslab.records import Size\n'
+        '\n\ndef g():\n    """Explains."""\n    return f(1)\n',
+        "compresslab.algorithms.two": "def f(x):\n    from compresslab.models import three\n    return three.h(x) + 1\n",
+        "compresslab.models.three": "def h(x):\n    return x\n",
+        "compresslab.models.four": "def i(x):\n    return x\n",
+    }  # fmt: skip
+    monkeypatch.setattr(keys, "_source", modules.get)
+    for cached in (keys._code, keys.code_version):
+        cached.cache_clear()
+    yield modules
+    for cached in (keys._code, keys.code_version):
+        cached.cache_clear()
+
+
+def version_after(modules: dict[str, str], name: str, old: str, new: str) -> str:
+    assert old in modules[name]
+    modules[name] = modules[name].replace(old, new)
+    keys._code.cache_clear()
+    keys.code_version.cache_clear()
+    return keys.code_version("compresslab.steps.one")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "counts"),
+    [
+        ("compresslab.steps.one", "Explains.", "Explains better.", False),
+        ("compresslab.steps.one", "What it does.", "What this does.", False),
+        ("compresslab.steps.one", "\n\ndef g", "\n\n\n# A comment.\ndef g", False),
+        ("compresslab.steps.one", "f(1)", "f( 1 )  # one", False),
+        ("compresslab.steps.one", "f(1)", "f(2)", True),
+        ("compresslab.algorithms.two", "+ 1", "- 1", True),
+        ("compresslab.models.three", "return x", "return x * 2", True),
+        ("compresslab.models.four", "return x", "return x * 2", False),
+    ],
+)
+def test_code_counts_and_words_about_it_do_not(made_up: dict[str, str], name: str, old: str, new: str, counts: bool) -> None:
+    before = keys.code_version("compresslab.steps.one")
+    assert (version_after(made_up, name, old, new) != before) == counts
+
+
+def test_code_reaches_what_decides_a_result() -> None:
+    """A module that the workers use on the way to a result and that its key does not know would serve stale results."""
+    for entry, needed in {
+        ("compresslab.steps.distill", "compresslab.steps.contract"): {
+            "compresslab.algorithms.forward_kl", "compresslab.steps.trainer", "compresslab.models.text", "compresslab.models.load",
+            "compresslab.models.save",
+        },
+        ("compresslab.evaluation.harness", "compresslab.models.dequantize"): {
+            "compresslab.evaluation.treelm", "compresslab.evaluation.trie", "compresslab.evaluation.olmes", "compresslab.evaluation.scores",
+            "compresslab.models.load",
+        },
+    }.items():  # fmt: skip
+        found: set[str] = set()
+        waiting = list(entry)
+        while waiting:
+            if (name := waiting.pop()) not in found:
+                found.add(name)
+                waiting += keys._code(name).imports
+        assert needed <= found
+
+
+def test_a_module_that_is_not_there_has_no_version() -> None:
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        keys.code_version("compresslab.steps.nowhere")

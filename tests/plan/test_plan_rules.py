@@ -1,0 +1,182 @@
+"""What cannot work is refused before anything runs: with the reason, at its place, all of it at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from plan_helpers import HEAD, MACHINE, FolderMaker, plan_of
+
+from compresslab.errors import BadInput, RecipeError
+from compresslab.plan.build import build
+from compresslab.recipe.load import loads, loads_located
+from compresslab.recipe.places import Complaint
+
+
+def problems(text: str, head: str = HEAD) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        plan_of(text, head=head)
+    return caught.value.problems
+
+
+def on(model: Path) -> str:
+    """The head of a recipe with another base."""
+    return HEAD.replace("offline:smollm2-135m-instruct", str(model))
+
+
+@pytest.mark.parametrize("pack", ["bnb-nf4", "bnb-int8", "rtn"])
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        ("distill: {tokens: 10}", "training after PACK is not possible: packed weights take no gradient"),
+        ("retrain: {method: full, tokens: 10}", "training after PACK is not possible"),
+        ("retrain: {method: lora, tokens: 10}", "training after PACK is not possible"),
+        ("prune: {method: depth, keep: 24}", "pruning after PACK is not possible: packed weights cannot be cut"),
+        ("prune: {method: width, keep: 0.5}", "pruning after PACK is not possible"),
+        ("quantize: {method: rtn}", "the weights are packed by PACK already; quantize once"),
+    ],
+)
+def test_nothing_but_adopting_follows_packing(pack: str, step: str, reason: str) -> None:
+    (problem,) = problems(f"variants:\n  v:\n    - quantize: {{method: {pack}}}\n    - {step}\n")
+    assert problem.startswith(f"r.yaml:7:{9 + step.index(': ')}: variants.v[1].{step.split(':')[0]}: {reason.replace('PACK', pack)}")
+    (problem,) = problems(f"variants:\n  p: [quantize: {{method: {pack}}}]\n  v: {{from: p, steps: [{step}]}}\n")
+    assert reason.replace("PACK", pack) in problem
+
+
+def test_every_order_that_can_work_is_let_pass(folder: FolderMaker) -> None:
+    prune, train, pack = "{prune: {method: depth, keep: 24}}", "{distill: {tokens: 10}}", "{quantize: {method: bnb-nf4}}"
+    adopt = f"{{adopt: {{model: {folder('m')}}}}}"
+    for steps in ([prune, train, pack], [train, prune, train], [pack, adopt, "{quantize: {method: bnb-int8}}"], [adopt, train, pack]):
+        plan_of(f"variants: {{v: [{', '.join(steps)}]}}")
+
+
+@pytest.mark.parametrize(
+    ("step", "place", "reason"),
+    [
+        ("prune: {method: depth, keep: 30}", "keep: ", "the model has 30 layers here; keep at least 1 and at most 29"),
+        ("prune: {method: depth, keep: 0.99}", "keep: ", "0.99 leaves 30; the model has 30 layers here"),
+        ("prune: {method: depth, keep: 0.01}", "keep: ", "0.01 leaves 0; the model has 30 layers here"),
+        ("prune: {method: width, keep: 1536}", "keep: ", "the model has 1536 neurons here; keep at least 1 and at most 1535"),
+        ("quantize: {method: rtn, group_size: 128}", "group_size: ", "128 does not divide the hidden size 576 and"),
+        ("quantize: {method: rtn, group_size: 512}", "group_size: ", "these do: 16, 32, 64"),
+    ],
+)  # fmt: skip
+def test_settings_that_the_model_cannot_take(step: str, place: str, reason: str) -> None:
+    (problem,) = problems(f"variants:\n  v:\n    - {step}\n")
+    kind, setting = step.split(":")[0], place.rstrip(": ")
+    assert problem.startswith(f"r.yaml:6:{7 + step.index(place) + len(place)}: variants.v[0].{kind}.{setting}: ")
+    assert reason in problem
+
+
+def test_settings_are_checked_against_what_the_steps_before_left() -> None:
+    (problem,) = problems(
+        "variants:\n  a: [prune: {method: depth, keep: 20}]\n  b: {from: a, steps: [prune: {method: depth, keep: 20}]}\n"
+        "  c: [prune: {method: width, keep: 1000}, quantize: {method: rtn, group_size: 8}]\n"
+    )
+    assert "the model has 20 layers here" in problem
+
+
+def test_no_usual_group_size_fits(folder: FolderMaker) -> None:
+    (problem,) = problems("variants: {v: [quantize: {method: rtn}]}", on(folder("odd", intermediate_size=90)))
+    assert "32 does not divide the MLP width 90; none of the usual sizes does; prune to a rounder width" in problem
+
+
+def test_a_model_that_is_packed_already(folder: FolderMaker) -> None:
+    packed = folder("packed", quantization_config={"quant_method": "gptq", "bits": 4})
+    assert "pruning after gptq is not possible" in problems("variants: {v: [prune: {method: depth, keep: 2}]}", on(packed))[0]
+    adopted = f"variants: {{v: [adopt: {{model: {packed}}}, retrain: {{method: full, tokens: 10}}]}}"
+    assert "training after gptq is not possible" in problems(adopted)[0]
+    plan_of("variants: {v: [prune: {method: depth, keep: 2}]}", head=on(folder("plain", quantization_config={"quant_method": "fp8"})))
+
+
+def test_a_teacher_with_another_tokenizer(folder: FolderMaker) -> None:
+    base, other = folder("base", "a b c"), folder("other", "a c b")
+    text = f"variants:\n  t: [adopt: {{model: {other}}}]\n  v: [distill: {{teacher: t, tokens: 10}}]\n"
+    (problem,) = problems(text, on(base))
+    assert problem == (
+        f"r.yaml:6:26: variants.v[0].distill.teacher: the teacher 't' comes from {other}, which has another tokenizer than {base}, "
+        "so its logits mean other tokens; choose a teacher of the same tokenizer"
+    )
+
+
+def test_the_same_tokenizer_in_another_file_is_no_other_tokenizer(folder: FolderMaker) -> None:
+    base, other = folder("base"), folder("other")
+    path = other / "tokenizer.json"
+    path.write_text(json.dumps({"truncation": None} | json.loads(path.read_text()), indent=2))
+    text = f"variants:\n  t: [adopt: {{model: {other}}}]\n  v: [distill: {{teacher: t, tokens: 10}}]\n"
+    plan_of(text, head=on(base))
+    path.write_text("{")
+    plan_of(text, head=on(base))
+    path.unlink()
+    plan_of(text, head=on(base))
+
+
+def test_added_tokens_count(folder: FolderMaker) -> None:
+    base, other = folder("base"), folder("other")
+    path = other / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"added_tokens": [{"id": 3, "content": "<pad>"}]}))
+    text = f"variants:\n  t: [adopt: {{model: {other}}}]\n  v: [distill: {{teacher: t, tokens: 10}}]\n"
+    assert "another tokenizer" in problems(text, on(base))[0]
+
+
+def test_models_and_texts_that_do_not_exist() -> None:
+    head = "study: s\nbase: {model: ./nowhere}\ntext: {training: {source: no.txt}}\nevaluate: {tasks: [arc_easy]}\n"
+    found = problems("variants: {v: [adopt: {model: ./gone.gguf}, prune: {method: depth, keep: 2}]}", head)
+    assert [problem.split(":")[1] for problem in found] == ["2", "3", "5"]
+    assert "base.model: no model folder at ./nowhere" in found[0]
+    assert "text.training.source: no text file at no.txt; a text source is installed-docs, a .txt or .jsonl file" in found[1]
+    assert "variants.v[0].adopt.model: no GGUF file at ./gone.gguf" in found[2]
+
+
+def test_everything_at_once_in_the_order_of_the_file() -> None:
+    text = """
+density: {reference: olmo}
+variants:
+  a:
+    - quantize: {method: rtn, group_size: 100}
+    - prune: {method: depth, keep: 31}
+    - distill: {teacher: b, tokens: 10}
+  b: [prune: {method: depth, keep: 40}]
+  c: {from: b, steps: [quantize: {method: bnb-nf4}, retrain: {method: full, tokens: 10}]}
+sweeps:
+  d-{k}: {grid: {k: [31, 29, 32]}, steps: [prune: {method: depth, keep: "{k}"}]}
+"""
+    recipe, places = loads_located(HEAD.replace("csqa", "no_such_task") + text, "r.yaml")
+
+    def identify(name: str) -> str:
+        if name == "no_such_task":
+            raise BadInput("no task is called no_such_task")
+        return name
+
+    with pytest.raises(RecipeError) as caught:
+        build(recipe, identify, MACHINE, places, [Complaint(("density", "reference"), "there is no reference 'olmo'")])
+    lines = (HEAD.replace("csqa", "no_such_task") + text).splitlines()
+    found = []
+    for problem in caught.value.problems:
+        _, line, column, path, _ = problem.split(":", 4)
+        found.append((path.strip(), lines[int(line) - 1][int(column) - 1 :].split(",")[0]))
+    assert found == [
+        ("evaluate.tasks[1]", "no_such_task]"),
+        ("density.reference", "olmo}"),
+        ("variants.a[0].quantize.group_size", "100}"),
+        ("variants.a[1].prune", "{method: depth"),
+        ("variants.a[1].prune.keep", "31}"),
+        ("variants.a[2].distill", "{teacher: b"),
+        ("variants.b[0].prune.keep", "40}]"),
+        ("variants.c.steps[1].retrain", "{method: full"),
+        ("sweeps.d-{k}.steps[0].prune.keep", '"{k}"}]}'),
+        ("sweeps.d-{k}.steps[0].prune.keep", '"{k}"}]}'),
+    ]
+    assert [name in problem for name, problem in zip(("d-31", "d-32"), caught.value.problems[-2:], strict=True)] == [True, True]
+
+
+def test_a_refused_teacher_is_told_once() -> None:
+    found = problems("variants:\n  t: [prune: {method: depth, keep: 99}]\n  v: [distill: {teacher: t, tokens: 10}]\n")
+    assert len(found) == 1
+
+
+def test_a_recipe_built_in_code_has_paths_without_places() -> None:
+    recipe = loads(HEAD + "variants:\n  v: [prune: {method: depth, keep: 99}]\n", "r.yaml")
+    with pytest.raises(RecipeError, match=r"variants\.v\.steps\[0\]\.prune\.keep: the model has 30 layers"):
+        build(recipe, str, MACHINE)

@@ -1,0 +1,93 @@
+"""What goes wrong outside the recipe ends in one clear message, and nothing finished is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from compresslab.errors import RunFailed
+from compresslab.runner.run import Watcher, prepare, run
+from compresslab.runner.store import Store
+from compresslab.runner.work import explained
+
+
+def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "compresslab.cli.main", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
+    )
+
+
+def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(recipe: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    process = command_line("run", recipe, "--store", store.root, "--reports", tmp_path / "reports")
+    deadline = time.monotonic() + 120
+    while not (store.objects.is_dir() and any(store.objects.iterdir())):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run again to go on" in said
+    assert "Traceback" not in said
+    assert not list(store.staging.iterdir())
+    finished = {path.name for path in store.objects.iterdir()}
+    assert finished
+    ran = run(prepare(recipe), store, Watcher())
+    assert not ran.failures
+    assert ran.cached >= 1
+    assert finished <= {path.name for path in store.objects.iterdir()}
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(recipe: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_folder, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    recipe.write_text(recipe.read_text().replace(str(tiny_folder), str(broken)))
+    plan, store = prepare(recipe), Store(tmp_path / "store")
+    causes = [failure.cause for failure in run(plan, store, Watcher()).failures.values()]
+    assert "not finite" in causes[0]
+    assert all("not run, because “load base” failed" in cause for cause in causes[1:])
+    assert not store.objects.exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_named_with_the_alternatives(recipe: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    recipe.write_text(recipe.read_text().replace(str(tiny_folder), "nobody/no-such-model@0123abc"))
+    process = command_line("run", recipe, "--store", tmp_path / "store", "--reports", tmp_path / "reports", HF_HUB_OFFLINE="1")
+    said, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "nobody/no-such-model could not be loaded from the model hub" in error
+    assert "offline:smollm2-135m-instruct" in error
+    assert "Traceback" not in said + error
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = prepare(recipe)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(RunFailed, match=r"GB free and this study needs about .* GB"):
+        run(plan, Store(tmp_path / "store"), Watcher())
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")]
+)
+def test_a_disk_that_fills_up_is_explained(error: Exception, tmp_path: Path) -> None:
+    assert "no space is left on the disk" in explained(error, tmp_path / "logs" / "key.log")
+
+
+def test_an_unexpected_error_names_the_log_that_holds_its_traceback(tmp_path: Path) -> None:
+    log = tmp_path / "key.log"
+    assert explained(ValueError("odd"), log) == f"ValueError: odd (the traceback is in {log})"

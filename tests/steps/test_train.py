@@ -1,0 +1,169 @@
+"""Distillation and retraining: losses fall, gradients are right, and what comes out is a plain model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from compresslab.errors import BadInput, RunFailed
+from compresslab.models.load import Loaded, cast
+from compresslab.recipe.schema import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
+from compresslab.steps import trainer
+from compresslab.steps.contract import Context, Saved, run, silent
+from compresslab.steps.retrain import language_modelling
+from compresslab.steps.trainer import thinned, train
+from models.tiny import THIRD_PARTY_WARNINGS, make, make_model, make_tokenizer, text
+
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
+
+BATCH = Optimizer(learning_rate=3e-3, batch_tokens=256, micro_batch_tokens=128)
+LEARN = Distill(tokens=4096, optimizer=BATCH)
+
+
+def distilled(student: Loaded, teacher: Loaded, folder: Path, config: Distill = LEARN, sequences: int = 128) -> Saved:
+    return run("distill", config, student, Context(text(sequences, 32), teacher), folder)
+
+
+def test_distillation_brings_a_pruned_student_nearer_to_its_teacher(tmp_path: Path):
+    pruned = run("prune", PruneDepth(method="depth", keep=3), make("llama"), Context(text()), tmp_path / "pruned").loaded
+    losses = distilled(pruned, make("llama"), tmp_path / "healed").record.details["loss"]
+    assert len(losses) == 16
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(tmp_path: Path):
+    same = distilled(make("llama"), make("llama"), tmp_path / "a", sequences=8).record.details["loss"][0]
+    other = distilled(make("llama"), make("llama", seed=1), tmp_path / "b", sequences=8).record.details["loss"][0]
+    assert 0 <= same < 0.002 * other
+
+
+def test_the_teacher_is_left_as_it_was(tmp_path: Path):
+    teacher = make("llama", seed=1)
+    distilled(make("llama"), teacher, tmp_path, sequences=8)
+    for name, weight in make_model("llama", seed=1).named_parameters():
+        assert torch.equal(weight, teacher.model.get_parameter(name))
+        assert teacher.model.get_parameter(name).grad is None
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_with_the_first_difference(tmp_path: Path):
+    teacher = Loaded(make_model("llama"), make_tokenizer(["Zebras zigzag; zebras zigzag; zebras zigzag."]))
+    with pytest.raises(BadInput, match=r"the teacher has another vocabulary \(\d+ tokens against \d+; token \d+, .* is not in both\)"):
+        distilled(make("llama"), teacher, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(304, 320), (320, 304)])
+def test_one_tokenizer_with_embeddings_padded_to_two_sizes_is_one_vocabulary(tmp_path: Path, student: int, teacher: int):
+    done = distilled(make("llama", vocab_size=student), make("llama", vocab_size=teacher), tmp_path, sequences=32)
+    assert done.record.details["loss"][-1] < done.record.details["loss"][0]
+    assert done.record.shape.vocabulary == student
+
+
+@pytest.mark.parametrize("kind", ["distill", "retrain"])
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path: Path, kind: str):
+    wild = Optimizer(learning_rate=1e30, batch_tokens=256, micro_batch_tokens=128, warmup=0)
+    config: StepConfig = Distill(tokens=1024, optimizer=wild) if kind == "distill" else RetrainFull(method="full", tokens=1024, optimizer=wild)
+    with pytest.raises(RunFailed, match=r"the training loss is (nan|inf) at step [23] of 4; lower optimizer\.learning_rate"):
+        run(kind, config, make("llama"), Context(text(32, 32), make("llama", seed=1)), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_that_was_broken_before_is_told_apart_from_one_that_training_broke(tmp_path: Path):
+    loaded = make("llama")
+    loaded.model.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(RunFailed, match="not finite before any training"):
+        run("retrain", RetrainFull(method="full", tokens=1024, optimizer=BATCH), loaded, Context(text(32, 32)), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3-moe", "gpt-neox"])
+def test_retraining_learns_the_text(tmp_path: Path, name: str):
+    config = RetrainFull(method="full", tokens=4096, optimizer=BATCH)
+    done = run("retrain", config, make(name), Context(text(128, 32)), tmp_path)
+    losses = done.record.details["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+    assert done.record.tokens_seen == 4096
+    assert {parameter.dtype for parameter in done.loaded.model.parameters()} == {torch.bfloat16}
+    assert not done.loaded.model.training
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3-moe"])
+def test_merged_adapters_leave_a_plain_model_that_learned(tmp_path: Path, name: str):
+    config = RetrainLoRA(method="lora", tokens=4096, rank=8, optimizer=BATCH)
+    done = run("retrain", config, make(name), Context(text(128, 32)), tmp_path)
+    model, original = done.loaded.model, make_model(name)
+    assert done.record.details["loss"][-1] < done.record.details["loss"][0]
+    assert type(model) is type(original)
+    assert model.state_dict().keys() == original.state_dict().keys()
+    assert sorted(path.name for path in tmp_path.iterdir() if "adapter" in path.name) == []
+    assert torch.equal(model.get_input_embeddings().weight, original.get_input_embeddings().weight)
+    assert torch.equal(model.model.norm.weight, original.model.norm.weight)
+    matrices = [key for key, weight in original.named_parameters() if ".layers." in key and weight.dim() > 1]
+    assert all(not torch.equal(model.get_parameter(key), original.get_parameter(key)) for key in matrices)
+    assert all(parameter.requires_grad for parameter in model.parameters()), "the next step must be able to train it"
+
+
+def test_another_seed_gives_other_adapters(tmp_path: Path):
+    short = Optimizer(batch_tokens=64, micro_batch_tokens=64)
+    for seed in (0, 1):
+        run("retrain", RetrainLoRA(method="lora", tokens=128, rank=4, seed=seed, optimizer=short), make(), Context(text(4)), tmp_path / str(seed))
+    first, second = ((tmp_path / str(seed) / "model.safetensors").read_bytes() for seed in (0, 1))
+    assert first != second
+
+
+def gradients(micro_tokens: int) -> dict[str, torch.Tensor]:
+    """Gradients of one whole batch of 256 tokens, as the training loop adds them up."""
+    model = cast(make_model("llama"), torch.float32)
+    found: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p, name=name: found.__setitem__(name, p.grad.clone()))
+    settings = Optimizer(batch_tokens=256, micro_batch_tokens=micro_tokens)
+    train(model, text(8, 32).ids, settings, 0, language_modelling, silent)
+    return found
+
+
+def whole_gradients() -> dict[str, torch.Tensor]:
+    """The same by plain automatic differentiation of the whole batch's mean loss."""
+    model, ids = cast(make_model("llama"), torch.float32), text(8, 32).ids
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(ids).logits
+    targets = torch.cat([ids[:, 1:], torch.full((8, 1), -100)], 1)
+    (functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum") / ids.numel()).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize(("chunk", "micro"), [(7, 256), (7, 64), (10_000, 256), (10_000, 64)])
+def test_a_loss_in_chunks_has_the_whole_batchs_gradient(monkeypatch: pytest.MonkeyPatch, chunk: int, micro: int):
+    monkeypatch.setattr(trainer, "POSITIONS_A_CHUNK", chunk)
+    ours, whole = gradients(micro), whole_gradients()
+    assert ours.keys() == whole.keys()
+    for name, expected in whole.items():
+        assert (ours[name] - expected).norm() < 0.02 * expected.norm(), name
+
+
+@pytest.mark.parametrize("step", [lambda folder: distilled(make("gemma2"), make("gemma2", seed=1), folder, sequences=8)])
+def test_the_loss_does_not_depend_on_the_size_of_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[Path], Saved]):
+    found = []
+    for chunk in (7, 10_000):
+        monkeypatch.setattr(trainer, "POSITIONS_A_CHUNK", chunk)
+        found.append(step(tmp_path / str(chunk)).record.details["loss"][0])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_the_mean_loss_is_told_per_token(tmp_path: Path):
+    """A model that knows nothing loses about the logarithm of the vocabulary."""
+    loaded = make("llama")
+    loaded.model.lm_head.weight.data.zero_()
+    config = RetrainFull(method="full", tokens=256, optimizer=BATCH)
+    loss = run("retrain", config, loaded, Context(text(8, 32)), tmp_path).record.details["loss"][0]
+    assert loss == pytest.approx(torch.tensor(304.0).log().item() * 31 / 32, rel=1e-3)
+
+
+def test_a_long_loss_curve_is_thinned_to_its_last_point():
+    curve = thinned([float(step) for step in range(1000)])
+    assert len(curve) == 200
+    assert curve[-1] == 999
+    assert thinned([1.0, 0.1234567]) == [1.0, 0.123457]

@@ -1,0 +1,70 @@
+"""The README tells the truth: its list of files, its commands, its recipe.
+
+`python tests/test_readme.py` writes the list of files again.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+START, END = "<!-- files -->\n", "<!-- end of files -->\n"
+
+
+def file_list() -> str:
+    """Every module with the first line of its docstring, room by room."""
+    lines = []
+    package = ROOT / "compresslab"
+    rooms = [package, *sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file())]
+    for room in rooms:
+        summary = _summary(room / "__init__.py")
+        lines.append(f"- **`{room.relative_to(ROOT)}/`** {summary}")
+        for path in sorted(room.glob("*.py")):
+            if path.name != "__init__.py":
+                lines.append(f"  - `{path.name}` {_summary(path)}")
+    return "\n".join(lines) + "\n"
+
+
+def _summary(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, f"{path} has no docstring"
+    return docstring.split("\n\n")[0].replace("\n", " ")
+
+
+def test_every_file_has_its_line() -> None:
+    written = README.read_text(encoding="utf-8").partition(START)[2].partition(END)[0]
+    assert written == file_list(), "python tests/test_readme.py writes it again"
+
+
+def test_the_recipe_in_the_readme_loads() -> None:
+    from compresslab.recipe.load import loads
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    recipe = loads(text, "README.md")
+    assert "width-0.75" in recipe.variants
+
+
+def test_the_library_example_compiles_and_imports_what_exists() -> None:
+    import importlib
+
+    (text,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_every_subcommand_is_told() -> None:
+    from compresslab.cli.main import COMMANDS
+
+    text = README.read_text(encoding="utf-8")
+    assert all(f"compresslab {name}" in text for name in COMMANDS)
+
+
+if __name__ == "__main__":
+    content = README.read_text(encoding="utf-8")
+    before, _, rest = content.partition(START)
+    README.write_text(before + START + file_list() + END + rest.partition(END)[2], encoding="utf-8")
