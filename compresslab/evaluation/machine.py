@@ -16,7 +16,7 @@ PRODUCT = 3072
 ROUNDS = 7
 
 
-def measure_machine(device: str = "cpu") -> MachineSpeed:
+def measure_machine(device: str) -> MachineSpeed:
     """Bandwidth of a large copy (bytes read and written) and operations per second of a bfloat16 matrix product.
 
     The best of several rounds: other programs can only make a round slower.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
 
+from compresslab.models.device import placement
 from compresslab.models.load import Loaded, cast, load_folder, load_tokenizer, quiet
 
 
@@ -55,12 +56,14 @@ def dequantized(folder: Path, loaded: Loaded) -> Loaded:
 def _plain_model(folder: Path, quantization: dict[str, Any]) -> PreTrainedModel:
     with quiet(), warnings.catch_warnings():
         if quantization["quant_method"] == "bitsandbytes":
-            packed = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+            packed = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement())
             return packed.dequantize().eval()
         # It warns that the folder's own settings win over all but `dequantize`, which is what is wanted.
         warnings.simplefilter("ignore", UserWarning)
         settings = CompressedTensorsConfig(dequantize=True)
-        plain = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, quantization_config=settings)
+        plain = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", local_files_only=True, quantization_config=settings, **placement()
+        )
         return plain.eval()
 
 

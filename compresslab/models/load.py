@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models import offline
+from compresslab.models.device import device_name, placement
 from compresslab.recipe.schema import Dtype
 from compresslab.recipe.source import Source, parse_source
 
@@ -69,7 +70,7 @@ def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = Fals
 def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Loaded:
     """Load a variant that compresslab saved, by plain transformers; `dtype` `None` keeps what is stored."""
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True, **placement())
     return Loaded(model.eval(), load_tokenizer(folder))
 
 
@@ -99,7 +100,7 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Loaded:
     model.generation_config = loaded.generation_config
     model.tie_weights()
     _materialise_buffers(model, loaded)
-    return Loaded(model.eval(), tokenizer)
+    return Loaded(model.eval().to(device_name()), tokenizer)
 
 
 def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
@@ -123,6 +124,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
                 trust_remote_code=trust_remote_code,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **placement(),
                 **options,
             )
             tokenizer = AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code, **options)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils.quantization_config import QuantizationMethod
 
 from compresslab.errors import RunFailed
+from compresslab.models.device import placement
 from compresslab.models.load import Loaded, probe_logits, quiet
 
 # Larger shards than the default keep one file for everything a laptop runs, and stay below what a FAT disk takes.
@@ -20,7 +22,9 @@ def save(loaded: Loaded, folder: Path) -> None:
     """Write weights (safetensors), config, generation config and tokenizer into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
-        loaded.model.save_pretrained(folder, max_shard_size=SHARD)
+        # transformers cannot undo the loading of packed bitsandbytes weights; their names in memory are those of the files.
+        undo = getattr(loaded.model, "quantization_method", None) != QuantizationMethod.BITS_AND_BYTES
+        loaded.model.save_pretrained(folder, max_shard_size=SHARD, save_original_format=undo)
         loaded.tokenizer.save_pretrained(folder)
     _forget_origin(folder)
 
@@ -47,7 +51,7 @@ def reload_difference(folder: Path, expected: torch.Tensor) -> float:
     """
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True).eval()
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement()).eval()
     except Exception as error:  # whatever transformers raises, the folder is of no use to anybody
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     return float((probe_logits(model) - expected).abs().max())

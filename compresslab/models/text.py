@@ -38,12 +38,20 @@ def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) 
 
 
 def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens: int) -> Tokens:
-    """At least `tokens` tokens in sequences of `length`.
+    """At least `tokens` tokens in sequences of `length`, of which at most `config.tokens` are different ones.
+
+    Beyond those the text is gone over again, each time in another order that `config.seed` decides.
 
     Raises:
         BadInput: the source is unknown, unreadable, or too short.
     """
-    return sequences(config.source, tokenizer, -(-tokens // config.length), config.length, config.seed)
+    count = -(-tokens // config.length)
+    text = sequences(config.source, tokenizer, min(count, -(-config.tokens // config.length)), config.length, config.seed)
+    order = torch.Generator().manual_seed(config.seed)
+    passes = [text.ids]
+    while sum(map(len, passes)) < count:
+        passes.append(text.ids[torch.randperm(len(text.ids), generator=order)])
+    return Tokens(torch.cat(passes)[:count], text.sha256)
 
 
 def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int) -> Tokens:

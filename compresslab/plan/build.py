@@ -13,7 +13,7 @@ from compresslab.plan.keys import code_version, content_key, model_identity
 from compresslab.plan.rules import Chain, after, objections, start
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
-from compresslab.recipe.schema import Adopt, Calibration, Distill, Recipe, Step, Training
+from compresslab.recipe.schema import Adopt, Calibration, Distill, Recipe, Step, StepConfig, Training
 from compresslab.recipe.source import Source, parse_source, text_identity, version
 from compresslab.registry import method
 
@@ -177,10 +177,18 @@ class _Builder:
             # The teacher counts by its content, not by its name.
             config=config.model_dump(mode="json", exclude={"teacher"}),
             teacher=self._teacher(step),
-            text=self.looked.texts[entry.text] if entry.text else None,
+            text=self._text(config, entry.text),
             code=code_version(entry.module, "compresslab.steps.contract"),
             libraries=self._libraries(*entry.libraries),
         )
+
+    def _text(self, config: StepConfig, role: str | None) -> dict[str, Any] | None:
+        """What decides the tokens that a step reads. How much text there is beyond what it asks for does not count."""
+        if role is None:
+            return None
+        known = self.looked.texts[role]
+        wanted = getattr(config, "tokens", None)
+        return known if wanted is None else {**known, "different": min(wanted, self.recipe.text.training.tokens)}
 
     def _teacher(self, step: Step) -> str | None:
         return self.keys[step.config.teacher][-1] if isinstance(step.config, Distill) else None
@@ -239,6 +247,11 @@ class _Builder:
             source = parse_source(model)
             if source.kind == "hub" and source.revision in MOVING_REVISIONS:
                 yield f"{where}: {source.name} names no @<commit>; the hub may serve other weights tomorrow, and what is cached stays"
+        different = self.recipe.text.training.tokens
+        for name, variant in self.recipe.variants.items():
+            for step in variant.steps:
+                if (wanted := getattr(step.config, "tokens", 0)) > different:
+                    yield f"variants.{name}, {step.kind}: {wanted} tokens go {wanted / different:.1f} times over text.training.tokens"
         for name in self.recipe.variants:
             if (other := self.names[self.keys[name][-1]]) != name:
                 yield f"variants.{name}: made exactly like '{other}', so both show the same results"

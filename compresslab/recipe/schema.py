@@ -64,7 +64,10 @@ class Calibration(Strict):
 
 
 class Training(Strict):
-    """Text that distill and retrain read, at least `tokens` tokens of it, cut into sequences of `length`."""
+    """Text that distill and retrain read: `tokens` tokens of it, cut into sequences of `length`.
+
+    A step that asks for more tokens goes over them again, each time in another order.
+    """
 
     source: Words = "installed-docs"
     tokens: PositiveInt = 60_000

@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
     value: float | None
     seconds: float
     peak_memory: int
+    device: str = ""
     failure: str = ""
     bad_input: bool = False
 
@@ -88,13 +89,13 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
                 report = ours.recv()
             except (EOFError, ConnectionResetError):
                 process.join()
-                return Outcome(None, 0.0, 0, _died(process.exitcode))
+                return Outcome(None, 0.0, 0, failure=_died(process.exitcode))
             if report.kind == "progress":
                 listener.progress(*report.values)
             elif report.kind == "scored":
                 scored(*report.values)
             elif report.kind == "failed":
-                return Outcome(None, 0.0, 0, *report.values)
+                return Outcome(None, 0.0, 0, "", *report.values)
             else:
                 return Outcome(*report.values)
     finally:

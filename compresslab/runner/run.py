@@ -210,6 +210,6 @@ def _cost(outcome: Outcome, started: str, staged: Path, node: Node) -> Cost:
         peak_memory_bytes=outcome.peak_memory,
         started=started,
         threads=provenance.threads(),
-        device="cpu",
+        device=outcome.device,
         tokens_per_second=rate,
     )

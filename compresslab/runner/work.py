@@ -69,8 +69,10 @@ def work(task: Task | Reload, pipe: Connection) -> None:
     _settle(task.log, task.threads)
     started = time.perf_counter()
     try:
+        from compresslab.models.device import device_name
+
         value = _reload(task) if isinstance(task, Reload) else _run(task, pipe)
-        pipe.send(Report("done", (value, time.perf_counter() - started, peak_memory())))
+        pipe.send(Report("done", (value, time.perf_counter() - started, peak_memory(), device_name())))
     except CompresslabError as error:
         pipe.send(Report("failed", (str(error), isinstance(error, BadInput))))
     except Exception as error:  # whatever a library raised: the parent must hear of it and go on with the rest
@@ -123,9 +125,10 @@ def _run(task: Task, pipe: Connection) -> str | None:
         _measure(task, progress)
     else:
         from compresslab.evaluation.machine import measure_machine
+        from compresslab.models.device import device_name
         from compresslab.runner.store import write_record
 
-        write_record(task.staged, measure_machine())
+        write_record(task.staged, measure_machine(device_name()))
     return None
 
 
@@ -195,6 +198,7 @@ def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
 
     config = task.recipe.evaluate
     loaded, weights = load_for_scoring(task.models[task.node.needs[0]], getattr(torch, config.dtype))
+    device = str(loaded.model.device)
     clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:
@@ -203,7 +207,7 @@ def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
         write_record(folder, score)
         nonlocal clock
         seconds = time.perf_counter() - clock.seconds
-        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=task.threads, device="cpu")
+        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=task.threads, device=device)
         write_record(folder, cost, "cost.json")
         clock = Clock(time.perf_counter(), now())
         pipe.send(Report("scored", (score.task,)))

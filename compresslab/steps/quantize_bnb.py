@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import check_linear, quantizable
+from compresslab.models.device import placement
 from compresslab.models.load import Loaded, quiet
 from compresslab.models.save import save
 from compresslab.recipe.schema import QuantizeInt8, QuantizeNF4
@@ -45,7 +46,7 @@ def apply(loaded: Loaded, config: QuantizeNF4 | QuantizeInt8, context: Context) 
         save(loaded, folder)
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=loaded.model.dtype, quantization_config=settings(config), local_files_only=True
+                folder, dtype=loaded.model.dtype, quantization_config=settings(config), local_files_only=True, **placement()
             )
     return Outcome(model)
 

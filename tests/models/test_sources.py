@@ -46,7 +46,7 @@ def test_hub_ids_with_and_without_a_revision():
     assert parse_source("gpt2") == Source("hub", "gpt2", None)
 
 
-@pytest.mark.parametrize("odd", ["a/b/c", "owner/", "/name", "own er/name", "-x/y", "owner/name?rev", "https://huggingface.co/a/b", "@main"])
+@pytest.mark.parametrize("odd", ["a/b/c", "owner/", "/name", "own er/name", "-x/y", "owner/name?rev", "https://hf.co/a/b", "@main"])
 def test_text_that_no_hub_id_can_be_is_refused(odd: str):
     with pytest.raises(BadInput, match=r"nor a Hub id such as owner/name@revision|no model folder"):
         parse_source(odd)

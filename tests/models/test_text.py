@@ -106,3 +106,17 @@ def test_the_docs_go_on_with_the_docstrings_of_installed_packages(monkeypatch: p
     topics = sum(1 for _ in documents("installed-docs", 0))
     monkeypatch.setattr("compresslab.models.text.DOCSTRING_PACKAGES", ())
     assert topics > sum(1 for _ in documents("installed-docs", 0)) > 50
+
+
+def test_a_step_that_asks_for_more_than_the_text_goes_over_it_again_in_another_order(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n\n".join(f"Sentence {number} is number {number}." * 3 for number in range(80)))
+    config = Training(source=str(path), tokens=64, length=16)
+    ids = training_tokens(config, tokenizer, 160).ids
+    assert ids.shape == (10, 16)
+    first, second = ids[:4].tolist(), ids[4:8].tolist()
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert torch.equal(ids, training_tokens(config, tokenizer, 160).ids)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from models.tiny import THIRD_PARTY_WARNINGS, make, make_model, make_tokenizer, text
 from torch.nn import functional
 
 from compresslab.errors import BadInput, RunFailed
@@ -16,7 +17,6 @@ from compresslab.steps import trainer
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.retrain import language_modelling
 from compresslab.steps.trainer import thinned, train
-from models.tiny import THIRD_PARTY_WARNINGS, make, make_model, make_tokenizer, text
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -29,8 +29,9 @@ def distilled(student: Loaded, teacher: Loaded, folder: Path, config: Distill = 
 
 
 def test_distillation_brings_a_pruned_student_nearer_to_its_teacher(tmp_path: Path):
-    pruned = run("prune", PruneDepth(method="depth", keep=3), make("llama"), Context(text()), tmp_path / "pruned").loaded
-    losses = distilled(pruned, make("llama"), tmp_path / "healed").record.details["loss"]
+    pruned = run("prune", PruneDepth(method="depth", keep=2), make("llama"), Context(text()), tmp_path / "pruned").loaded
+    config = Distill(tokens=4096, optimizer=Optimizer(learning_rate=1e-3, batch_tokens=256, micro_batch_tokens=128))
+    losses = distilled(pruned, make("llama"), tmp_path / "healed", config).record.details["loss"]
     assert len(losses) == 16
     assert losses[-1] < 0.8 * losses[0]
 
@@ -66,9 +67,12 @@ def test_one_tokenizer_with_embeddings_padded_to_two_sizes_is_one_vocabulary(tmp
 @pytest.mark.parametrize("kind", ["distill", "retrain"])
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path: Path, kind: str):
     wild = Optimizer(learning_rate=1e30, batch_tokens=256, micro_batch_tokens=128, warmup=0)
-    config: StepConfig = Distill(tokens=1024, optimizer=wild) if kind == "distill" else RetrainFull(method="full", tokens=1024, optimizer=wild)
+    configs: dict[str, StepConfig] = {
+        "distill": Distill(tokens=1024, optimizer=wild),
+        "retrain": RetrainFull(method="full", tokens=1024, optimizer=wild),
+    }
     with pytest.raises(RunFailed, match=r"the training loss is (nan|inf) at step [23] of 4; lower optimizer\.learning_rate"):
-        run(kind, config, make("llama"), Context(text(32, 32), make("llama", seed=1)), tmp_path / "model")
+        run(kind, configs[kind], make("llama"), Context(text(32, 32), make("llama", seed=1)), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -90,10 +94,10 @@ def test_retraining_learns_the_text(tmp_path: Path, name: str):
     assert not done.loaded.model.training
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3-moe"])
+@pytest.mark.parametrize("name", ["qwen2", "qwen3-moe"])
 def test_merged_adapters_leave_a_plain_model_that_learned(tmp_path: Path, name: str):
-    config = RetrainLoRA(method="lora", tokens=4096, rank=8, optimizer=BATCH)
-    done = run("retrain", config, make(name), Context(text(128, 32)), tmp_path)
+    config = RetrainLoRA(method="lora", tokens=2048, rank=8, optimizer=BATCH)
+    done = run("retrain", config, make(name), Context(text(64, 32)), tmp_path)
     model, original = done.loaded.model, make_model(name)
     assert done.record.details["loss"][-1] < done.record.details["loss"][0]
     assert type(model) is type(original)
@@ -109,7 +113,13 @@ def test_merged_adapters_leave_a_plain_model_that_learned(tmp_path: Path, name: 
 def test_another_seed_gives_other_adapters(tmp_path: Path):
     short = Optimizer(batch_tokens=64, micro_batch_tokens=64)
     for seed in (0, 1):
-        run("retrain", RetrainLoRA(method="lora", tokens=128, rank=4, seed=seed, optimizer=short), make(), Context(text(4)), tmp_path / str(seed))
+        run(
+            "retrain",
+            RetrainLoRA(method="lora", tokens=128, rank=4, seed=seed, optimizer=short),
+            make(),
+            Context(text(4)),
+            tmp_path / str(seed),
+        )
     first, second = ((tmp_path / str(seed) / "model.safetensors").read_bytes() for seed in (0, 1))
     assert first != second
 
