@@ -39,12 +39,16 @@ def parse_source(model: str) -> Source:
             hint = f"; did you mean offline:{near[0]}?" if near else ""
             raise BadInput(f"unknown offline model {name!r}{hint} Known: {', '.join(OFFLINE_MODELS)}")
         return Source("offline", name)
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long for a file system, a home of nobody
+        raise BadInput(f"{model[:80]!r} cannot be a model: {error}") from None
     if model.endswith(".gguf"):
-        if not path.is_file():
+        if not is_file:
             raise BadInput(f"no GGUF file at {model}")
         return Source("gguf", str(path.resolve()))
-    if path.is_dir():
+    if is_folder:
         if not (path / "config.json").is_file():
             raise BadInput(f"the folder {model} holds no config.json, so it is not a model")
         return Source("folder", str(path.resolve()))

@@ -1,9 +1,9 @@
 """The content-addressed store: one folder a result, which appears whole or not at all.
 
-    <root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet
-    <root>/staging/           what is being made; a crash leaves rubbish only here
-    <root>/logs/<key>.log     what the libraries printed while a node ran
-    <root>/studies/<study>.json   which study used which keys, for `ls` and `show`
+<root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet
+<root>/staging/           what is being made; a crash leaves rubbish only here
+<root>/logs/<key>.log     what the libraries printed while a node ran
+<root>/studies/<study>.json   which study used which keys, for `ls` and `show`
 """
 
 from __future__ import annotations

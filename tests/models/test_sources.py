@@ -62,3 +62,9 @@ def test_the_identity_of_a_text_follows_its_content(tmp_path: Path):
         text_identity(str(tmp_path / "none.txt"))
     assert text_identity("hub:owner/texts") == {"hub": "hub:owner/texts"}
     assert "python" in text_identity("installed-docs")
+
+
+@pytest.mark.parametrize("model", ["~nosuchuser-anywhere/x", "x" * 5000, "a\0b"])
+def test_what_no_file_system_can_hold_is_refused_in_words(model: str):
+    with pytest.raises(BadInput):
+        parse_source(model)
