@@ -28,7 +28,7 @@ def config(recipe: Recipe, name: str, step: int = 0) -> dict[str, object]:
 def test_quickstart() -> None:
     recipe = load(QUICKSTART)
     assert recipe.study == "smollm2-quickstart"
-    assert recipe.text.training.tokens == 40_960
+    assert recipe.text.training.tokens == 24_576
     assert list(recipe.variants) == ["nf4", "rtn4", "depth-24", "depth-24-healed", "depth-24-healed-nf4", "width-75"]
     assert recipe.variants["depth-24-healed"].start == "depth-24"
     assert config(recipe, "width-75") == {"method": "width", "keep": 0.75, "multiple": 32}
