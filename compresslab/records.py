@@ -75,7 +75,8 @@ class StepRecord(Record):
         calibration_tokens: tokens of the calibration text that the step read.
         data: sha256 of every text or file that decided the result, by role.
         reload_difference: largest absolute difference of a logit between the model in memory and the saved folder,
-            loaded by plain transformers in a fresh process. `None` for adopted published scores.
+            loaded by plain transformers in a fresh process; 0 if all tensors are equal bit for bit, whatever a matrix
+            product rounds. `None` for adopted published scores.
         details: what the method wants to tell: layers dropped, importances, loss curve.
     """
 

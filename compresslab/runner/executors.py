@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from compresslab.runner.work import Reload, Task, work
 
-# Reload differences are exactly 0 on a processor; the margin is for kernels that add up in another order each time.
+# Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3
 
 

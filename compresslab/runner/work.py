@@ -147,7 +147,7 @@ def _make_model(task: Task, progress: Progress) -> None:
     folder = task.staged / "model"
     if node.step is None:
         progress(0.0, f"loading {base.model}")
-        record, probe = _save_base(load(base.model, base.dtype, trust_remote_code=base.trust_remote_code), task, folder)
+        record, probe, tensors = _save_base(load(base.model, base.dtype, trust_remote_code=base.trust_remote_code), task, folder)
     else:
         kind, config = node.step
         entry = method(kind, method_name(config))
@@ -159,23 +159,24 @@ def _make_model(task: Task, progress: Progress) -> None:
             text = training_tokens(task.recipe.text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
         teacher = load_folder(task.models[node.teacher]) if node.teacher else None
         saved = run(kind, config, loaded, Context(text, teacher, progress), folder)
-        record, probe = saved.record, saved.probe
-    torch.save(probe, task.staged / "probe.pt")
+        record, probe, tensors = saved.record, saved.probe, saved.tensors
+    torch.save({"logits": probe, "tensors": tensors}, task.staged / "probe.pt")
     write_record(task.staged, record)
 
 
-def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any]:
+def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any, str]:
     from compresslab.models.load import check_finite
-    from compresslab.models.save import save
+    from compresslab.models.save import save, tensors_digest
     from compresslab.models.size import shape_of, size_of
 
     base = task.recipe.base
+    tensors = tensors_digest(loaded.model)
     probe = check_finite(loaded, base.model)
     save(loaded, folder)
     size = size_of(folder, loaded.model)
     config = base.model_dump(mode="json")
     record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size))
-    return record, probe
+    return record, probe, tensors
 
 
 def _reload(task: Reload) -> float:
@@ -183,7 +184,8 @@ def _reload(task: Reload) -> float:
 
     from compresslab.models.save import reload_difference
 
-    return reload_difference(task.folder, torch.load(task.probe, weights_only=True))
+    expected = torch.load(task.probe, weights_only=True)
+    return reload_difference(task.folder, expected["logits"], expected["tensors"])
 
 
 def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:

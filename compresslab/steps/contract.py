@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.models.dequantize import countable, dequantized
 from compresslab.models.load import Loaded, check_finite
-from compresslab.models.save import save
+from compresslab.models.save import save, tensors_digest
 from compresslab.models.size import shape_of, size_of
 from compresslab.models.text import Tokens
 from compresslab.recipe.schema import Adopt, StepConfig
@@ -52,11 +52,12 @@ class Outcome(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A finished step: the model in memory, its record, and its logits on the probe for the check in a fresh process."""
+    """A finished step: the model in memory, its record, and for the check in a fresh process its logits and its tensors' digest."""
 
     loaded: Loaded
     record: StepRecord
     probe: torch.Tensor
+    tensors: str
 
 
 def method_name(config: StepConfig) -> str:
@@ -82,9 +83,10 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     # Before any forward pass: bitsandbytes repacks a 4-bit weight for the CPU at its first use, and what is saved
     # after that loads as garbage.
     save(after, folder)
+    tensors = tensors_digest(after.model)
     data = {"text": context.text.sha256} if context.text else {}
     made = record(kind, config, folder, after, data, outcome)
-    return Saved(after, made, check_finite(after, f"{kind} {entry.name}"))
+    return Saved(after, made, check_finite(after, f"{kind} {entry.name}"), tensors)
 
 
 def refuse_packed(loaded: Loaded, what: str) -> None:
