@@ -12,7 +12,7 @@ import torch
 
 from compresslab.errors import RunFailed
 from compresslab.models.load import check_finite, load, load_folder, probe_logits
-from compresslab.models.save import reload_difference, save
+from compresslab.models.save import reload_difference, save, tensors_digest
 from models.tiny import make, saved
 
 
@@ -82,3 +82,14 @@ def test_the_probe_says_what_the_model_says():
     assert got.shape == (1, 48, loaded.model.config.vocab_size)
     assert got.dtype == torch.float32
     assert torch.equal(got, probe_logits(loaded.model))
+
+
+def test_rounding_is_forgiven_only_where_all_tensors_are_equal_and_only_rounding(tmp_path: Path):
+    loaded = make("llama")
+    tensors = tensors_digest(loaded.model)
+    save(loaded, tmp_path)
+    probe = probe_logits(loaded.model)
+    rounded = probe + 0.02 * probe.std() * torch.randn(probe.shape, generator=torch.Generator().manual_seed(0))
+    assert reload_difference(tmp_path, rounded, tensors) == 0.0
+    assert reload_difference(tmp_path, rounded, "another digest") > 1e-3
+    assert reload_difference(tmp_path, -probe, tensors) > 1e-3
