@@ -9,5 +9,6 @@ As a library:
 
     loaded = load("offline:smollm2-135m-instruct")
     text = calibration_tokens(Calibration(), loaded.tokenizer)
-    smaller, record, _ = run("prune", PruneDepth(method="depth", keep=24), loaded, Context(text), folder)
+    made = run("prune", PruneDepth(method="depth", keep=24), loaded, Context(text), folder)
+    print(made.record.size.counted)
 """

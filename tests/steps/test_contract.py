@@ -204,9 +204,10 @@ def test_steps_follow_each_other_in_memory_as_they_do_through_folders(tmp_path: 
         if method == "depth":
             config = PruneDepth(method="depth", keep=3)
         folder = tmp_path / str(number)
-        loaded, record, probe = run(kind, config, loaded, Context(text(4, 32), make("qwen3")), folder)
-        assert reload_difference(folder, probe) == 0
-    assert (record.shape.layers, record.shape.intermediate) == (3, 64)
+        made = run(kind, config, loaded, Context(text(4, 32), make("qwen3")), folder)
+        loaded = made.loaded
+        assert reload_difference(folder, made.probe, made.tensors) == 0
+    assert (made.record.shape.layers, made.record.shape.intermediate) == (3, 64)
 
 
 def test_a_step_that_breaks_the_model_is_a_failed_run(tmp_path: Path):
