@@ -21,9 +21,14 @@ from compresslab.runner.work import explained
 
 def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "compresslab.cli.main", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
-    )
+    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that; a handler they do not.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(recipe: Path, tmp_path: Path) -> None:
