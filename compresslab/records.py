@@ -119,7 +119,7 @@ class TaskScore(Record):
         accuracy: mean over items of the task's accuracy; for OLMES tasks length-normalised by characters.
         metric: which accuracy this is, e.g. "acc_per_char", "acc", "exact_match".
         chance: accuracy of a uniform guess. `None` where the task has no options.
-        engine: how the log-likelihoods were computed: "tree", "plain".
+        engine: how the log-likelihoods were computed: "tree", "plain"; "published" for a score taken from a table.
         weights: "as stored" or "dequantized" (equal mathematics, much faster than a packed kernel on a CPU).
         bos: whether a beginning-of-sequence token was put first.
         truncated: items whose prompt did not fit the model's context and was cut from the left.
@@ -150,6 +150,7 @@ class ItemScores(Record):
         correct: 1.0 or 0.0 (or the metric's value in [0, 1]) for each item.
         choice: index of the option chosen, -1 where there are no options.
         gold: index of the right option, -1 where there are no options.
+        logprob: log P(gold continuation | prompt) in nats, whole; `None` for tasks without one. LAMBADA's loss a word is this.
     """
 
     task: str
@@ -158,6 +159,7 @@ class ItemScores(Record):
     correct: list[float]
     choice: list[int]
     gold: list[int]
+    logprob: list[float] | None = None
 
 
 class Timing(Record):
@@ -221,8 +223,10 @@ class Density(Record):
     Attributes:
         tokens: D0, the training-token budget given to the reference.
         effective_by_loss, effective_by_score: N_hat over all tasks, in parameters (geometric mean over tasks).
-        params, active, bits: N_hat by loss over N, over active N, over N * stored bits / 16.
-        time: N_hat by loss over N_time, by hardware profile; N_time is modelled (see `density.inference_time`).
+        estimator: what `params`, `active`, `bits` and `time` rest on: "loss", or "score" where the reference or the study has no losses.
+        params, active, bits: N_hat over N, over active N, over N * stored bits / 16. Their intervals hold three things: the
+            items, the fit, and the scatter of the reference's own models around it.
+        time: N_hat over N_time, by hardware profile; N_time is modelled (see `density.inference_time`).
         modelled_seconds: modelled time of one request of the workload, by hardware profile.
     """
 
@@ -234,6 +238,7 @@ class Density(Record):
     active: Interval | None
     bits: Interval | None
     params_by_score: Interval | None
+    estimator: Estimator = "loss"
     time: dict[str, Interval] = Field(default_factory=dict)
     modelled_seconds: dict[str, float] = Field(default_factory=dict)
     tasks: list[TaskDensity] = Field(default_factory=list)
@@ -250,16 +255,41 @@ class TaskComparison(Record):
     ratio_by_score: Interval | None
 
 
+class Alternative(Record):
+    """The density ratio under one other choice that the study could have made.
+
+    Attributes:
+        choice: what is chosen otherwise: "D0", "reference", "estimator", "task alone", "task left out".
+        setting: the other choice. verdict: by the interval alone, without the study's correction.
+        flips: it decides the other way, or (for choices that keep all tasks) its value lies on the other side of 1.
+        reason: why there is no ratio.
+    """
+
+    choice: str
+    setting: str
+    ratio: Interval | None
+    verdict: Verdict
+    flips: bool = False
+    reason: str = ""
+
+
 class Comparison(Record):
     """A variant against its parent, or against its root.
 
     Attributes:
         against: name of the other variant. relation: "parent" or "root".
-        ratio: density ratio r by params and by loss; the verdict rests on it.
+        ratio: density ratio r by params, by `estimator`; the verdict rests on it.
         ratio_by_score: r by params and by score. ratio_bits, ratio_time: r by stored bits, by modelled time.
-        verdict: "raised" or "lowered" if the 95% interval of `ratio` lies on one side of 1, else "inconclusive".
+        ratio_active: r by active parameters, for mixtures of experts.
+        verdict: "raised" or "lowered" if the 95% interval of `ratio` lies on one side of 1 and the false-discovery rate over all
+            comparisons of this relation in the study stays at 5% (Benjamini and Hochberg 1995), else "inconclusive".
         verdict_bits, verdict_time: the same rule on the other two counts of N.
+        p, q: of `ratio` being 1: from the draws, two-sided; and adjusted for the study's number of comparisons.
+        items_needed: for an inconclusive verdict, how many items a task would decide it with 80% chance if r is what it seems, at the
+            variance observed; infinite if the ruler's own uncertainty forbids it with any number.
+        fragile: another choice of D0, reference, estimator or tasks turns the verdict round; `robustness` shows which.
         density_days: ln(r) / A: days of the field's progress that the compression gained (or cost, if negative).
+        reason: why there is no ratio, or what is special about it (parent and child from different tables).
     """
 
     against: str
@@ -267,6 +297,7 @@ class Comparison(Record):
     ratio: Interval | None
     ratio_by_score: Interval | None
     ratio_bits: Interval | None
+    ratio_active: Interval | None = None
     ratio_time: dict[str, Interval] = Field(default_factory=dict)
     verdict: Verdict
     verdict_by_score: Verdict
@@ -276,6 +307,13 @@ class Comparison(Record):
     tasks: list[TaskComparison] = Field(default_factory=list)
     resamples: int
     seed: int
+    p: float | None = None
+    q: float | None = None
+    items_needed: float | None = None
+    fragile: bool = False
+    robustness: list[Alternative] = Field(default_factory=list)
+    estimator: Estimator = "loss"
+    reason: str = ""
 
 
 class Failure(Record):
@@ -332,7 +370,10 @@ class Provenance(Record):
 
 
 class StudyRecord(Record):
-    """A whole study: the input of the report and what `reports/<study>/study.json` holds."""
+    """A whole study: the input of the report and what `reports/<study>/study.json` holds.
+
+    `notes`: what a reader must know of the figures, in whole sentences.
+    """
 
     study: str
     question: str
@@ -344,3 +385,4 @@ class StudyRecord(Record):
     cached_nodes: int
     nodes: int
     workload: dict[str, int] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)

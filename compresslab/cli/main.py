@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compresslab import __version__
-from compresslab.cli import doctor, fetch, listing, plan, report, run, show, validate
+from compresslab.cli import doctor, fetch, listing, plan, reference, report, run, show, validate
 from compresslab.errors import CompresslabError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(reference.app, name="reference")
 
 
 @app.callback(invoke_without_command=True)

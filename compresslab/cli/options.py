@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+RecipePaths = Annotated[list[Path], typer.Argument(help="One recipe or several, YAML files.", metavar="RECIPE...")]
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 StorePath = Annotated[
     Path | None,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compresslab.cli.options import RecipePath, ReportsPath, StorePath, duration, store_root
+from compresslab.cli.options import RecipePaths, ReportsPath, StorePath, duration, store_root
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from compresslab.plan.graph import Plan
     from compresslab.records import StudyRecord
 
 
@@ -16,26 +19,55 @@ NARROW_COLUMNS = ("variant", "stored", "bpb", "density", "r to parent", "verdict
 WIDE_ENOUGH = 98
 
 
-def run(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = Path("reports")) -> None:
-    """Run a recipe: make what is missing, evaluate, compute densities, write the report. Running again resumes."""
+def run(recipes: RecipePaths, store: StorePath = None, reports: ReportsPath = Path("reports")) -> None:
+    """Run recipes: make what is missing, evaluate, compute densities, write the report. Running again resumes.
+
+    Of several recipes all are checked before the first runs.
+    """
     from rich.console import Console
 
-    from compresslab.cli.progress import Bars
     from compresslab.errors import RunFailed
     from compresslab.runner.run import prepare
-    from compresslab.runner.run import run as run_plan
-    from compresslab.runner.store import Store
 
     console = Console()
-    plan = prepare(recipe)
+    plans = [(recipe, prepare(recipe)) for recipe in recipes]
+    failed = []
+    for recipe, plan in plans:
+        for warning in plan.warnings:
+            console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+        if plan.recipe.evaluate.source == "published":
+            _published(console, recipe, plan, reports)
+        else:
+            try:
+                _run(console, recipe, plan, store, reports)
+            except RunFailed as error:
+                failed.append(str(error))
+    if failed:
+        raise RunFailed("\n".join(failed))
+
+
+def _published(console: Console, recipe: Path, plan: Plan, reports: Path) -> None:
+    """A study of published scores: nothing runs, so nothing is kept but the report."""
+    from compresslab.report.html import write
+    from compresslab.runner.published import assemble
+
+    record = assemble(plan, recipe)
+    page = write(record, reports / record.study)
+    summary(console, record)
+    console.print(f"published scores, {duration(record.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _run(console: Console, recipe: Path, plan: Plan, store: Path | None, reports: Path) -> None:
+    from compresslab.cli.progress import Bars
+    from compresslab.errors import RunFailed
 
     # Slow to import, so a recipe is refused before.
     from compresslab.report.html import write
+    from compresslab.runner.run import run as run_plan
+    from compresslab.runner.store import Store
     from compresslab.runner.study import assemble
 
     kept = Store(store_root(store))
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     with Bars(console, plan, kept) as bars:
         ran = run_plan(plan, kept, bars)
     record = assemble(plan, kept, ran, recipe)
@@ -51,10 +83,9 @@ def run(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = Path
         raise RunFailed("\n".join([failed, *causes]))
 
 
-def summary(console: object, record: StudyRecord) -> None:
+def summary(console: Console, record: StudyRecord) -> None:
     """The verdict table on the terminal, and the answer in a sentence."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -62,7 +93,6 @@ def summary(console: object, record: StudyRecord) -> None:
     from compresslab.report.answer import answer
     from compresslab.report.facts import compared, mean_accuracy, mean_bpb, reached, shared_tasks
 
-    assert isinstance(console, Console)
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
     # What the recipe says is text, not markup.

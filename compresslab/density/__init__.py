@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from compresslab.density.compare import GROWTH_PER_DAY, Measured, assess, density_days
+    from compresslab.density.compare import GROWTH_PER_DAY, assess, density_days
+    from compresslab.density.draws import Measured
     from compresslab.density.inference_time import Hardware, hardware_names, load_hardware, n_time, seconds
     from compresslab.density.reference import REACH, Reference, TaskFit
 
@@ -30,7 +31,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "compare": ("GROWTH_PER_DAY", "Measured", "assess", "density_days"),
+    "compare": ("GROWTH_PER_DAY", "assess", "density_days"),
+    "draws": ("Measured",),
     "inference_time": ("Hardware", "hardware_names", "load_hardware", "n_time", "seconds"),
     "reference": ("REACH", "Reference", "TaskFit"),
 }

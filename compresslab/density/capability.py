@@ -1,143 +1,135 @@
-"""Capability density: from per-item results to effective parameters N_hat, and N_hat over the several counts of N.
+"""Capability density: from what a variant answered to effective parameters N_hat, and N_hat over the several counts of N.
 
-Per task N_hat is read twice off the reference: by loss (mean bits per byte) and by score (mean accuracy). Over tasks it
-is the geometric mean: the errors of N_hat are factors, not differences, every task weighs the same whatever its scale,
-and the ratio of two means is the mean of the ratios, so that one does not depend on who is divided by whom.
+Per task N_hat is read twice off the reference: by loss (mean loss of the gold continuation) and by score (mean accuracy). Over tasks
+it is the geometric mean: the errors of N_hat are factors, not differences, every task weighs the same whatever its scale, and the
+ratio of two means is the mean of the ratios, so that one does not depend on who is divided by whom. Benchmarks of a published
+table are weighted by their precision instead (`intervals.precision_mean`): they have 164 to 14,042 items.
+
+A density says where a model stands against the reference's own models, which scatter around their curve; that scatter is in its
+interval (`placed_…`). A ratio r of measured models compares two losses on one curve, and the scatter of other models is no part of it.
+A published score is another matter: what it says of a model's capability is known only up to that scatter (one Qwen2.5 model lies
+2 points of MMLU off its family's curve, which is worth 0.2 in ln N), so it is in r as well, independent for two models that were
+trained apart and common to a model and its quantized copy.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compresslab.density.intervals import Array, LogEstimate, geometric_mean, on_the_ruler
+from compresslab.density.draws import LOSSES, Answers, Draws
+from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, precision_mean
+from compresslab.density.laws import Array
 from compresslab.density.reference import REACH, Reference
-from compresslab.errors import BadInput
-from compresslab.records import Density, Interval, ItemScores, Size, TaskDensity
-
-MIN_ITEMS = 10
-"""Fewer items give no estimate: a bootstrap of so few values understates their spread badly."""
-
-CHUNK = 4_000_000
-"""Most numbers in one block of resampling weights (32 MB)."""
+from compresslab.records import Density, Estimator, Interval, Size, TaskDensity
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
-    """One column of one variant on one task: per-item values, their mean, and the mean over resampled items."""
+class Ruler:
+    """A reference as one study reads it.
 
-    values: Array
-    mean: float
-    means: Array
+    Attributes:
+        tokens: D0. rows: (resamples,) which resampled fit goes with which draw of items; 0 for the fit itself.
+        shares: (resamples,) in [0, 1): which of the reference's runs lends its scatter; the same for all tasks and variants.
+    """
 
-    @property
-    def flaw(self) -> str:
-        """Why no interval can be had from these items, or ""."""
-        if len(self.values) < MIN_ITEMS:
-            return f"{len(self.values)} items are too few for an interval (at least {MIN_ITEMS})"
-        if np.ptp(self.values) == 0:
-            return f"all {len(self.values)} items have the same value, so nothing tells how sure it is"
-        return ""
+    reference: Reference
+    tokens: float
+    rows: NDArray[np.intp] | int
+    shares: Array
 
 
 @dataclass(frozen=True, eq=False)
 class TaskCapability:
-    """ln N_hat (parameters) of one variant on one task, with the draws that all variants share. `reason` tells what is missing."""
+    """ln N_hat (parameters) of one variant on one task, with the draws that all variants share. `reason` tells what is missing.
 
-    by_loss: LogEstimate | None
-    by_score: LogEstimate | None
-    reason: str
-
-
-def check(variant: str, task: str, scores: ItemScores) -> None:
-    """Refuse per-item results that are no results; the message names variant, task and item. Raises BadInput."""
-    where, items = f"{variant}, {task}", scores.item
-    if not items:
-        raise BadInput(f"{where}: no items")
-    if len(set(items)) != len(items):
-        twice = next(item for item in items if items.count(item) > 1)
-        raise BadInput(f"{where}: item {twice} stands there twice")
-    columns = {"correct": (scores.correct, 1.0)}
-    if scores.bits_per_byte is not None:
-        columns["bits_per_byte"] = (scores.bits_per_byte, np.inf)
-    for name, (column, most) in columns.items():
-        values = np.asarray(column, dtype=np.float64)
-        if len(values) != len(items):
-            raise BadInput(f"{where}: {len(items)} items, but {len(values)} values of {name}")
-        bad = ~(np.isfinite(values) & (values >= 0) & (values <= most))
-        if bad.any():
-            first = int(np.argmax(bad))
-            allowed = "between 0 and 1" if most == 1.0 else "finite and not negative"
-            raise BadInput(f"{where}: {name} of item {items[first]} is {values[first]}; it must be {allowed}")
-
-
-def stream(seed: int, name: str) -> np.random.Generator:
-    """A random stream that depends on the seed and its purpose alone, never on which variants are compared."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
-def resampled_means(columns: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """Means over items drawn with replacement: (items, k) columns to (resamples, k), the same draws for every column."""
-    n = len(columns)
-    rows = max(1, CHUNK // n)
-    blocks = []
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
-        blocks.append(weights @ columns / n)
-    return np.concatenate(blocks)
-
-
-def measure_task(
-    reference: Reference, task: str, loss: Draws | None, score: Draws, tokens: float, rows: NDArray[np.intp]
-) -> TaskCapability:
-    """N_hat of one variant on one task.
-
-    Args:
-        loss: bits per byte, `None` for tasks without a gold continuation.
-        score: accuracy.
-        tokens: D0.
-        rows: (resamples,) which resampled fit goes with which draw of items; the same for all tasks and variants.
+    `placed_by_loss` and `placed_by_score` hold the scatter of the reference's own models as well.
     """
+
+    by_loss: LogEstimate | None = None
+    by_score: LogEstimate | None = None
+    placed_by_loss: LogEstimate | None = None
+    placed_by_score: LogEstimate | None = None
+    reason: str = ""
+
+    def by(self, estimator: Estimator) -> LogEstimate | None:
+        """The estimate that r is made of."""
+        return self.by_loss if estimator == "loss" else self.by_score
+
+    def placed(self, estimator: Estimator) -> LogEstimate | None:
+        """The estimate that the density is made of."""
+        return self.placed_by_loss if estimator == "loss" else self.placed_by_score
+
+
+def measure_task(ruler: Ruler, task: str, answers: Answers) -> TaskCapability:
+    """N_hat of one variant on one task."""
+    reference = ruler.reference
     if task not in reference.tasks:
-        return TaskCapability(None, None, f"the reference {reference.name} has no task {task}")
-    reasons = []
+        return TaskCapability(reason=f"the reference {reference.name} has no task {task}")
+    fit, reasons = reference.tasks[task], []
 
-    def read(what: str, draws: Draws, point_loss: Array, drawn_loss: Array) -> LogEstimate | None:
-        if draws.flaw:
-            reasons.append(f"{what}: {draws.flaw}")
-            return None
-        point = float(reference.ln_params(task, point_loss, tokens))
-        estimate = on_the_ruler(point, reference.ln_params(task, drawn_loss, tokens, rows), reference.parameters_range, REACH)
-        if estimate.bound:
-            side = "below" if estimate.bound == "<" else "above"
-            reasons.append(f"{what}: {draws.mean:.4g} lies {side} what the reference is read at, so N_hat is a bound")
-        return estimate
+    def usable(what: str, drawn: Draws | None, absent: str) -> Draws | None:
+        reason = absent if drawn is None else drawn.flaw
+        reasons.extend([f"{what}: {reason}"] if reason else [])
+        return None if reason else drawn
 
-    by_loss = None
-    if loss is None:
-        reasons.append("by loss: the task has no gold continuation")
-    else:
-        by_loss = read("by loss", loss, np.array(loss.mean), loss.means)
-    by_score = read(
-        "by score",
-        score,
-        reference.loss_of_score(task, np.array(score.mean)),
-        reference.loss_of_score(task, score.means, rows),
+    by_loss = placed_by_loss = by_score = placed_by_score = None
+    absent = "the task has no gold continuation"
+    loss = answers.losses.get(reference.unit) if reference.unit in LOSSES else None
+    if fit.reads_loss and (drawn := usable("by loss", loss, absent)) is not None:
+        scatter = _scatter(fit.loss_left, ruler.shares)
+        by_loss = _read(ruler, task, np.array(drawn.mean), drawn.means)
+        placed_by_loss = _read(ruler, task, np.array(drawn.mean), drawn.means * np.exp(-scatter))
+        reasons += _bound("by loss", by_loss, drawn.mean)
+    if fit.score is not None and (drawn := usable("by score", answers.score, "")) is not None:
+        scatter = _scatter(fit.score_left, ruler.shares)
+        point = reference.loss_of_score(task, np.array(drawn.mean))
+        by_score = _read(ruler, task, point, reference.loss_of_score(task, drawn.means, ruler.rows))
+        shifted = np.clip(drawn.means - scatter, 0.0, 1.0)
+        placed_by_score = _read(ruler, task, point, reference.loss_of_score(task, shifted, ruler.rows))
+        if reference.kind == "family":
+            by_score = placed_by_score
+        reasons += _bound("by score", by_score, drawn.mean)
+    return TaskCapability(by_loss, by_score, placed_by_loss, placed_by_score, "; ".join(reasons))
+
+
+def _read(ruler: Ruler, task: str, point: Array, drawn: Array) -> LogEstimate:
+    reference = ruler.reference
+    return on_the_ruler(
+        float(reference.ln_params(task, point, ruler.tokens)),
+        reference.ln_params(task, drawn, ruler.tokens, ruler.rows),
+        reference.parameters_range,
+        REACH,
     )
-    return TaskCapability(by_loss, by_score, "; ".join(reasons))
 
 
-def pooled(capabilities: Mapping[str, TaskCapability]) -> tuple[LogEstimate | None, LogEstimate | None]:
-    """ln N_hat over tasks by loss and by score: geometric means over the tasks that have an estimate."""
-    by_loss = [c.by_loss for c in capabilities.values() if c.by_loss is not None]
-    by_score = [c.by_score for c in capabilities.values() if c.by_score is not None]
-    return geometric_mean(by_loss), geometric_mean(by_score)
+def _scatter(left: Array, shares: Array) -> Array:
+    """What one of the reference's runs leaves, drawn for each resample; the same run for all tasks."""
+    return left[(shares * len(left)).astype(np.intp)] if len(left) else np.zeros_like(shares)
+
+
+def _bound(what: str, estimate: LogEstimate, mean: float) -> list[str]:
+    if not estimate.bound:
+        return []
+    side = "below" if estimate.bound == "<" else "above"
+    return [f"{what}: {mean:.4g} lies {side} what the reference is read at, so N_hat is a bound"]
+
+
+def combine(reference: Reference, parts: Sequence[LogEstimate | None]) -> LogEstimate | None:
+    """One estimate over tasks from those that exist, in the way that the reference's kind asks for."""
+    there = [part for part in parts if part is not None]
+    return precision_mean(there) if reference.kind == "family" else geometric_mean(there)
+
+
+def best_estimator(reference: Reference, bench: Mapping[tuple[str, str], Answers]) -> Estimator:
+    """By loss where the reference reads the losses of a task that the study has; else by score."""
+    for (_, task), answers in bench.items():
+        if task in reference.tasks and reference.tasks[task].reads_loss and reference.unit in answers.losses:
+            return "loss"
+    return "score"
 
 
 def bits_count(size: Size) -> float:
@@ -146,28 +138,31 @@ def bits_count(size: Size) -> float:
 
 
 def density(
-    reference: Reference,
-    tokens: float,
+    ruler: Ruler,
+    estimator: Estimator,
     size: Size,
     capabilities: Mapping[str, TaskCapability],
     n_time: Mapping[str, float],
     seconds: Mapping[str, float],
 ) -> Density:
     """The record of one variant's density. `n_time` and `seconds`: modelled, by hardware profile."""
-    by_loss, by_score = pooled(capabilities)
+    by_loss = combine(ruler.reference, [c.placed_by_loss for c in capabilities.values()])
+    by_score = combine(ruler.reference, [c.placed_by_score for c in capabilities.values()])
+    main = by_loss if estimator == "loss" else by_score
     return Density(
-        reference=reference.name,
-        tokens=tokens,
+        reference=ruler.reference.name,
+        tokens=ruler.tokens,
+        estimator=estimator,
         effective_by_loss=_interval(by_loss),
         effective_by_score=_interval(by_score),
-        params=_interval(by_loss, size.counted),
-        active=_interval(by_loss, size.active),
-        bits=_interval(by_loss, bits_count(size)),
+        params=_interval(main, size.counted),
+        active=_interval(main, size.active),
+        bits=_interval(main, bits_count(size)),
         params_by_score=_interval(by_score, size.counted),
-        time={} if by_loss is None else {name: by_loss.over(n).interval() for name, n in n_time.items()},
+        time={} if main is None else {name: main.over(n).interval() for name, n in n_time.items()},
         modelled_seconds=dict(seconds),
         tasks=[
-            TaskDensity(task=task, by_loss=_interval(c.by_loss), by_score=_interval(c.by_score), reason=c.reason)
+            TaskDensity(task=task, by_loss=_interval(c.placed_by_loss), by_score=_interval(c.placed_by_score), reason=c.reason)
             for task, c in capabilities.items()
         ],
     )

@@ -1,60 +1,51 @@
 """Child against parent: paired bootstrap over items, joined with the reference's resampled fits.
 
-Every draw resamples the items of each task and takes one of the reference's resampled fits. All variants see the same
-draws of both, so what child and parent share (hard items, the slope of the ruler) cancels in r. Random streams depend
-on the seed and the task alone: adding a variant to a study changes no figure of the others.
+Every draw resamples the items of each task and takes one of the reference's resampled fits. All variants see the same draws of
+both, so what child and parent share (hard items, the slope of the ruler) cancels in r.
 
 r over tasks is exp(mean over tasks of ln(N_hat child / N_hat parent)) / (N child / N parent), over the tasks on which both
 have an estimate. A task on which both lie beyond the same end of the ruler says nothing about r and does not enter; one
 on which only the child does makes r a bound, which can decide a verdict on the side where it is known and on no other.
+
+A study asks as many questions as it has variants. "raised" or "lowered" is said only while the false-discovery rate over all of
+them, for one relation and one count of N, stays at 5% (Benjamini and Hochberg 1995).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
-from compresslab.density.capability import (
-    MIN_ITEMS,
-    Draws,
-    TaskCapability,
-    bits_count,
-    check,
-    density,
-    measure_task,
-    resampled_means,
-    stream,
-)
-from compresslab.density.inference_time import Hardware, n_time, seconds
-from compresslab.density.intervals import LogEstimate, difference, geometric_mean, ratio, verdict
+from compresslab.density.capability import Ruler, best_estimator, density
+from compresslab.density.draws import MIN_ITEMS, Draws, Measured
+from compresslab.density.inference_time import Hardware, seconds
+from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, spread, verdict
 from compresslab.density.reference import Reference
+from compresslab.density.robustness import alternatives
+from compresslab.density.study import Study, counts, prepare, task_ratio
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from compresslab.records import Comparison, Density, Interval, ItemScores, Record, Shape, Size, TaskComparison
+from compresslab.records import Comparison, Density, Estimator, Interval, TaskComparison, Verdict
 
 GROWTH_PER_DAY = 0.007
 """A in ln(rho_max) = A t + B, t in days: growth of the densest open models (Densing Law, arXiv 2412.04315)."""
 
+DISCOVERIES = 0.05
+"""Share of false verdicts that a study may expect among those it gives."""
 
-class Measured(Record):
-    """What one variant weighs and how it answered. `parent` is "" for the root; `items` is by task name."""
+POWER = 1.96 + 0.84
+"""Standard errors that |ln r| must be away from 0 for an 80% chance that the 95% interval excludes it."""
 
-    name: str
-    parent: str = ""
-    root: str
-    size: Size
-    shape: Shape
-    items: dict[str, ItemScores]
+Relation = Literal["parent", "root"]
 
 
-Columns = dict[tuple[str, str], tuple[Draws | None, Draws]]
-"""By (variant, task): bits per byte (if the task has them) and accuracy, with their draws."""
-
-
-def assess(variants: list[Measured], config: DensityConfig, hardware: list[Hardware]) -> dict[str, tuple[Density, list[Comparison]]]:
+def assess(
+    variants: list[Measured], config: DensityConfig, hardware: list[Hardware], references: Iterable[str] = ()
+) -> dict[str, tuple[Density, list[Comparison]]]:
     """Density of each variant, and its comparisons with its parent and, if that is another, its root.
 
     A parent or root that is not among `variants` (it failed, say) gives no comparison. Tasks that the reference lacks
@@ -64,123 +55,27 @@ def assess(variants: list[Measured], config: DensityConfig, hardware: list[Hardw
         variants: in any order, each name once.
         config: the ruler, D0, the workload, `resamples` and `seed`; the names in `config.hardware` are the caller's to resolve.
         hardware: profiles for modelled time, this machine's own among them if it was measured.
+        references: other references for the table of robustness.
 
     Raises:
-        BadInput: an unknown reference, per-item results that are no results, or items of child and parent that do not match.
+        BadInput: an unknown reference, results that are no results, or items of child and parent that do not match.
     """
     reference = Reference.load(config.reference)
-    by_name = {variant.name: variant for variant in variants}
-    if len(by_name) != len(variants):
-        raise BadInput("two variants have the same name")
+    others = [Reference.load(name) for name in references if name != reference.name]
+    study = prepare(variants, config, hardware)
+    ruler, estimator = study.ruler(reference, config.tokens), best_estimator(reference, study.bench)
+    found: dict[str, tuple[Density, list[tuple[Comparison, dict[str, float]]]]] = {}
     for variant in variants:
-        if variant.size.counted <= 0 or variant.size.effective_bits <= 0:
-            raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.size.effective_bits} bits")
-        for task, scores in variant.items.items():
-            check(variant.name, task, scores)
-
-    columns = _draw(variants, config)
-    rows = stream(config.seed, "reference").integers(reference.resamples, size=config.resamples) + 1
-    capabilities = {
-        variant.name: {task: measure_task(reference, task, *columns[variant.name, task], config.tokens, rows) for task in variant.items}
-        for variant in variants
-    }
-    times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload) for h in hardware} for v in variants}
-    result = {}
-    for variant in variants:
+        read = {task: study.capability(ruler, variant.name, task) for task in variant.tasks}
         taken = {h.name: seconds(variant.shape, variant.size, h, config.workload) for h in hardware}
-        comparisons = [
-            _compare(variant, other, relation, columns, capabilities, times, config) for other, relation in _relatives(variant, by_name)
-        ]
-        result[variant.name] = (
-            density(reference, config.tokens, variant.size, capabilities[variant.name], times[variant.name], taken),
-            comparisons,
-        )
-    return result
-
-
-def _relatives(variant: Measured, by_name: Mapping[str, Measured]) -> list[tuple[Measured, Literal["parent", "root"]]]:
-    relatives: list[tuple[Measured, Literal["parent", "root"]]] = []
-    if variant.parent in by_name and variant.parent != variant.name:
-        relatives.append((by_name[variant.parent], "parent"))
-    if variant.root in by_name and variant.root not in (variant.parent, variant.name):
-        relatives.append((by_name[variant.root], "root"))
-    return relatives
-
-
-def _draw(variants: Sequence[Measured], config: DensityConfig) -> Columns:
-    """Resample items: for each task the same draws for all variants that answered equally many items."""
-    columns: Columns = {}
-    for task in dict.fromkeys(task for variant in variants for task in variant.items):
-        answered = [variant for variant in variants if task in variant.items]
-        for n in sorted({len(variant.items[task].item) for variant in answered}):
-            same = [variant.items[task] for variant in answered if len(variant.items[task].item) == n]
-            values = [list(scores.correct) for scores in same]
-            values += [list(scores.bits_per_byte) for scores in same if scores.bits_per_byte is not None]
-            matrix = np.array(values, dtype=np.float64).T
-            means = resampled_means(matrix, config.resamples, stream(config.seed, task))
-            drawn = [Draws(matrix[:, i], float(matrix[:, i].mean()), means[:, i]) for i in range(matrix.shape[1])]
-            losses = iter(drawn[len(same) :])
-            names = [variant.name for variant in answered if len(variant.items[task].item) == n]
-            for name, scores, score in zip(names, same, drawn, strict=False):
-                columns[name, task] = (next(losses) if scores.bits_per_byte is not None else None, score)
-    return columns
-
-
-def _compare(
-    child: Measured,
-    parent: Measured,
-    relation: Literal["parent", "root"],
-    columns: Columns,
-    capabilities: Mapping[str, Mapping[str, TaskCapability]],
-    times: Mapping[str, Mapping[str, float]],
-    config: DensityConfig,
-) -> Comparison:
-    if set(child.items) != set(parent.items):
-        raise BadInput(f"{child.name} answered {sorted(child.items)}, but {parent.name} {sorted(parent.items)}: nothing pairs them")
-    params = child.size.counted / parent.size.counted
-    tasks, by_loss, by_score = [], [], []
-    for task, scores in child.items.items():
-        _same_items(child, parent, task)
-        ours, theirs = capabilities[child.name][task], capabilities[parent.name][task]
-        loss_ratio, score_ratio = _ratio(ours.by_loss, theirs.by_loss), _ratio(ours.by_score, theirs.by_score)
-        by_loss += [loss_ratio] if loss_ratio is not None else []
-        by_score += [score_ratio] if score_ratio is not None else []
-        (child_loss, child_score), (parent_loss, parent_score) = columns[child.name, task], columns[parent.name, task]
-        tasks.append(
-            TaskComparison(
-                task=task,
-                items=len(scores.item),
-                bits_per_byte=None if child_loss is None or parent_loss is None else _loss_difference(child_loss, parent_loss),
-                accuracy=_score_difference(child_score, parent_score),
-                ratio_by_loss=_over(loss_ratio, params),
-                ratio_by_score=_over(score_ratio, params),
-            )
-        )
-    effective = geometric_mean(by_loss)
-    ratio_params = _over(effective, params)
-    ratio_score = _over(geometric_mean(by_score), params)
-    ratio_bits = _over(effective, bits_count(child.size) / bits_count(parent.size))
-    ratio_time = (
-        {}
-        if effective is None
-        else {name: effective.over(n / times[parent.name][name]).interval() for name, n in times[child.name].items()}
-    )
-    return Comparison(
-        against=parent.name,
-        relation=relation,
-        ratio=ratio_params,
-        ratio_by_score=ratio_score,
-        ratio_bits=ratio_bits,
-        ratio_time=ratio_time,
-        verdict=verdict(ratio_params),
-        verdict_by_score=verdict(ratio_score),
-        verdict_bits=verdict(ratio_bits),
-        verdict_time={name: verdict(interval) for name, interval in ratio_time.items()},
-        density_days=density_days(ratio_params),
-        tasks=tasks,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+        own = density(ruler, estimator, variant.size, read, study.times[variant.name], taken)
+        compared = []
+        for other, relation in _relatives(variant, study.variants):
+            comparison, tails = _compare(study, ruler, estimator, variant, other, relation)
+            table = alternatives(study, ruler, estimator, comparison, variant.name, others)
+            compared.append((comparison.model_copy(update={"robustness": table}), tails))
+        found[variant.name] = (own, compared)
+    return _corrected(found)
 
 
 def density_days(r: Interval | None) -> Interval | None:
@@ -189,6 +84,135 @@ def density_days(r: Interval | None) -> Interval | None:
         return None
     days = [-math.inf if end <= 0 else math.log(end) / GROWTH_PER_DAY for end in (r.value, r.low, r.high)]
     return Interval(value=days[0], low=days[1], high=days[2], extrapolated=r.extrapolated, bound=r.bound)
+
+
+def _relatives(variant: Measured, by_name: Mapping[str, Measured]) -> list[tuple[Measured, Relation]]:
+    relatives: list[tuple[Measured, Relation]] = []
+    if variant.parent in by_name and variant.parent != variant.name:
+        relatives.append((by_name[variant.parent], "parent"))
+    if variant.root in by_name and variant.root not in (variant.parent, variant.name):
+        relatives.append((by_name[variant.root], "root"))
+    return relatives
+
+
+def _compare(
+    study: Study, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, relation: Relation
+) -> tuple[Comparison, dict[str, float]]:
+    """The comparison with verdicts by the intervals alone, and the p of each."""
+    if set(child.items) != set(parent.items):
+        raise BadInput(f"{child.name} answered {sorted(child.items)}, but {parent.name} {sorted(parent.items)}: nothing pairs them")
+    shared = [task for task in child.tasks if task in parent.tasks]
+    of = counts(study, child, parent)
+    tasks = [_on_task(study, ruler, child, parent, task, of["params"]) for task in shared]
+    effective = study.effective(ruler, child.name, parent.name, shared, estimator)
+    by_score = study.effective(ruler, child.name, parent.name, shared, "score")
+    over = {} if effective is None else {name: effective.over(n) for name, n in of.items()}
+    if by_score is not None:
+        over["score"] = by_score.over(of["params"])
+    r = {name: estimate.interval() for name, estimate in over.items()}
+    timed = {name.removeprefix("time/"): interval for name, interval in r.items() if name.startswith("time/")}
+    comparison = Comparison(
+        against=parent.name,
+        relation=relation,
+        ratio=r.get("params"),
+        ratio_by_score=r.get("score"),
+        ratio_bits=r.get("bits"),
+        ratio_active=r.get("active"),
+        ratio_time=timed,
+        verdict=verdict(r.get("params")),
+        verdict_by_score=verdict(r.get("score")),
+        verdict_bits=verdict(r.get("bits")),
+        verdict_time={name: verdict(interval) for name, interval in timed.items()},
+        density_days=density_days(r.get("params")),
+        tasks=tasks,
+        resamples=study.config.resamples,
+        seed=study.config.seed,
+        estimator=estimator,
+        items_needed=_items_needed(study, ruler, estimator, child, parent, shared, over.get("params")),
+        reason=_reason(child, parent, shared, effective),
+    )
+    return comparison, {name: p_value(estimate) for name, estimate in over.items()}
+
+
+def _corrected(
+    found: Mapping[str, tuple[Density, list[tuple[Comparison, dict[str, float]]]]],
+) -> dict[str, tuple[Density, list[Comparison]]]:
+    """Let the verdicts stand that survive the correction for how many the study asks, one family for each relation and count of N."""
+    families: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    for name, (_, compared) in found.items():
+        for comparison, tails in compared:
+            for basis, p in tails.items():
+                families.setdefault((comparison.relation, basis), []).append((name, p))
+    q = {
+        (relation, basis, name): value
+        for (relation, basis), members in families.items()
+        for (name, _), value in zip(members, adjusted([p for _, p in members]), strict=True)
+    }
+
+    def stands(name: str, comparison: Comparison, basis: str, said: Verdict) -> Verdict:
+        return said if q.get((comparison.relation, basis, name), 1.0) <= DISCOVERIES else "inconclusive"
+
+    result = {}
+    for name, (own, compared) in found.items():
+        final = []
+        for comparison, tails in compared:
+            said = stands(name, comparison, "params", comparison.verdict)
+            update: dict[str, Any] = {
+                "verdict": said,
+                "verdict_by_score": stands(name, comparison, "score", comparison.verdict_by_score),
+                "verdict_bits": stands(name, comparison, "bits", comparison.verdict_bits),
+                "verdict_time": {h: stands(name, comparison, f"time/{h}", v) for h, v in comparison.verdict_time.items()},
+                "p": tails.get("params"),
+                "q": q.get((comparison.relation, "params", name)),
+                "fragile": said != "inconclusive" and any(row.flips for row in comparison.robustness),
+                "items_needed": comparison.items_needed if said == "inconclusive" else None,
+            }
+            final.append(comparison.model_copy(update=update))
+        result[name] = (own, final)
+    return result
+
+
+def _on_task(study: Study, ruler: Ruler, child: Measured, parent: Measured, task: str, params: float) -> TaskComparison:
+    if task in child.items:
+        _same_items(child, parent, task)
+    ours, theirs = study.capability(ruler, child.name, task), study.capability(ruler, parent.name, task)
+    answered, before = study.bench[child.name, task], study.bench[parent.name, task]
+    loss, loss_before = answered.losses.get("bits per byte"), before.losses.get("bits per byte")
+    return TaskComparison(
+        task=task,
+        items=child.count(task),
+        bits_per_byte=None if loss is None or loss_before is None else _loss_difference(loss, loss_before),
+        accuracy=_score_difference(answered.score, before.score),
+        ratio_by_loss=_over(task_ratio(ours, theirs, "loss"), params),
+        ratio_by_score=_over(task_ratio(ours, theirs, "score"), params),
+    )
+
+
+def _items_needed(
+    study: Study, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, tasks: list[str], r: LogEstimate | None
+) -> float | None:
+    """Items a task that would decide r with 80% chance: the items' part of its variance falls as 1 / items, the ruler's stays."""
+    if r is None or r.bound or not tasks:
+        return None
+    fixed = replace(ruler, rows=np.zeros_like(ruler.rows))
+    known = study.effective(fixed, child.name, parent.name, tasks, estimator)
+    if known is None or known.bound:
+        return None
+    of_items = spread(known) ** 2
+    of_ruler = max(spread(r) ** 2 - of_items, 0.0)
+    room = (r.point / POWER) ** 2 - of_ruler
+    mean_items = float(np.mean([child.count(task) for task in tasks]))
+    return math.inf if not room > 0 else mean_items * of_items / room
+
+
+def _reason(child: Measured, parent: Measured, shared: list[str], effective: LogEstimate | None) -> str:
+    if not shared:
+        return f"{child.name} and {parent.name} have no benchmark in common"
+    if effective is None:
+        return "no task tells both of them on the ruler"
+    if child.table != parent.table:
+        return f"from different tables ({child.table} and {parent.table}): their settings may differ by more than the models do"
+    return ""
 
 
 def _same_items(child: Measured, parent: Measured, task: str) -> None:
@@ -204,16 +228,14 @@ def _same_items(child: Measured, parent: Measured, task: str) -> None:
         raise BadInput(f"{child.name} and {parent.name} have different right answers for {task}")
 
 
-def _ratio(child: LogEstimate | None, parent: LogEstimate | None) -> LogEstimate | None:
-    return None if child is None or parent is None else ratio(child, parent)
-
-
 def _over(estimate: LogEstimate | None, divisor: float) -> Interval | None:
     return None if estimate is None else estimate.over(divisor).interval()
 
 
 def _loss_difference(child: Draws, parent: Draws) -> Interval | None:
     """Paired difference in bits per byte; `None` where the items cannot tell how sure it is."""
+    if child.values is None or parent.values is None:
+        return None
     paired = child.values - parent.values
     if len(paired) < MIN_ITEMS or (np.ptp(paired) == 0 and paired[0] != 0):
         return None
@@ -221,15 +243,17 @@ def _loss_difference(child: Draws, parent: Draws) -> Interval | None:
 
 
 def _score_difference(child: Draws, parent: Draws) -> Interval:
-    """Paired difference in accuracy, with the widest interval there is when there are too few items.
+    """Difference in accuracy, paired where there are items, with the widest interval there is when there are too few.
 
     Where every item gave the same difference the bootstrap has no spread; then the rule of three holds: what did not
     happen in n items happens, at 95%, in fewer than 3 of n.
     """
-    paired, value = child.values - parent.values, child.mean - parent.mean
-    if len(paired) < MIN_ITEMS:
-        return Interval(value=value, low=-1.0, high=1.0)
-    if np.ptp(paired) == 0:
-        reach = 3 / len(paired)
-        return Interval(value=value, low=max(value - reach, -1.0), high=min(value + reach, 1.0))
+    value = child.mean - parent.mean
+    if child.values is not None and parent.values is not None:
+        paired = child.values - parent.values
+        if len(paired) < MIN_ITEMS:
+            return Interval(value=value, low=-1.0, high=1.0)
+        if np.ptp(paired) == 0:
+            reach = 3 / len(paired)
+            return Interval(value=value, low=max(value - reach, -1.0), high=min(value + reach, 1.0))
     return difference(child.mean, parent.mean, child.means - parent.means)

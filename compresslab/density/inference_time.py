@@ -5,16 +5,21 @@ defines an inference-time density with constants for memory and compute, but its
 nothing here claims to be it.
 
 A request has two phases, prefill (`prompt` tokens of each sequence at once) and decode (one pass for each of `decode`
-tokens). Each phase takes the larger of two times, as on a roofline, because kernels load and multiply at the same time:
+tokens). Each phase takes the larger of two times, as on a roofline, because kernels load and multiply at the same time,
+and a fixed overhead:
 
 - memory: the weights read in each pass at their stored precision, of a mixture of experts only the experts that the
   tokens of that pass touch in expectation (uniform, independent routing), plus keys and values read and written at
-  16 bits, over the bandwidth;
+  16 bits, over the bandwidth times `bandwidth_efficiency`;
 - compute: 2 x active parameters per token plus 4 x attention width per layer for each earlier position attended to,
-  over the peak. Weight-only quantization leaves this at the 16-bit peak; weights that are multiplied at 8 bits have the
-  8-bit one.
+  over the peak times `compute_efficiency`. Weight-only quantization leaves this at the 16-bit peak; weights that are
+  multiplied at 8 bits have the 8-bit one, but attention between tokens stays at 16 bits in every format here;
+- overhead: `layer_overhead` seconds for each decoder layer of each pass: launches, norms, everything whose time does not
+  shrink with the weights. At batch 1 it decides what a small model gains from quantization.
 
-What is not in it: launch overhead, kernels that miss the peak, activations. It is a floor, to be shown beside a measurement.
+The three factors belong to an engine on a machine and are fitted by `density.engines` on measured bf16 rows only. What
+is not in it: the cost of unpacking quantized weights, which no bf16 row can show; experts stored at other bits than the
+rest of a mixture; several GPUs.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from __future__ import annotations
 import difflib
 import json
 from importlib import resources
+from typing import Any
 
 from pydantic import Field
 
@@ -36,14 +42,20 @@ GROWTH = 2 / 3
 """Keys, values and attention work of a dense family grow as N^(2/3): with depth and width both as N^(1/3), the cache
 of a token goes as their product and the weights as depth times width squared."""
 
+DEEPENING = 1 / 3
+"""The layers of that family, and with them the overhead of a pass, grow as N^(1/3)."""
+
 
 class Hardware(Record):
-    """A machine as the roofline sees it.
+    """A machine as the roofline sees it, with what an engine makes of it. The defaults are the roofline itself.
 
     Attributes:
         flops: peak dense bf16 operations per second. flops_8bit: the same at 8 bits; `None` where there is no gain.
         bandwidth: bytes per second from the memory that holds the weights.
         source: where the figures come from.
+        engine: the engine that the factors below belong to, in words, and whether it was measured on this machine.
+        bandwidth_efficiency, compute_efficiency: the shares of `bandwidth` and of the peak that the engine reaches.
+        layer_overhead: seconds per decoder layer and forward pass that neither reading nor multiplying explains.
     """
 
     name: str
@@ -51,26 +63,38 @@ class Hardware(Record):
     flops_8bit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     bandwidth: float = Field(gt=0, allow_inf_nan=False)
     source: str
+    engine: str = "none: the roofline itself"
+    bandwidth_efficiency: float = Field(default=1.0, gt=0, le=1)
+    compute_efficiency: float = Field(default=1.0, gt=0, le=1)
+    layer_overhead: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 def hardware_names() -> list[str]:
     """The profiles that ship with the package."""
-    return sorted(_profiles())
+    return sorted(_data("hardware.json"))
 
 
 def load_hardware(name: str) -> Hardware:
-    """A profile that ships with the package. Raises BadInput for a name that is not there."""
-    profiles = _profiles()
+    """A profile that ships with the package, with the factors of the engine that its entry names.
+
+    Factors fitted on another machine are borrowed, and `engine` says so. Raises BadInput for a name that is not there.
+    """
+    profiles = _data("hardware.json")
     if name not in profiles:
         close = difflib.get_close_matches(name, list(profiles), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise BadInput(f"there is no hardware profile {name!r}{hint} (there is: {', '.join(sorted(profiles))})")
-    return Hardware.model_validate({"name": name, **profiles[name]})
+    profile = dict(profiles[name])
+    fitted_on = str(profile.pop("factors"))
+    fit = _data("engines.json")[fitted_on]
+    engine = str(fit["engine"]) if fitted_on == name else f"borrowed from {fit['engine']} on {fitted_on}, not measured"
+    factors = {key: fit[key] for key in ("bandwidth_efficiency", "compute_efficiency", "layer_overhead")}
+    return Hardware.model_validate({"name": name, "engine": engine, **profile, **factors})
 
 
-def _profiles() -> dict[str, dict[str, object]]:
-    profiles: dict[str, dict[str, object]] = json.loads((resources.files("compresslab") / "data" / "hardware.json").read_text("utf-8"))
-    return profiles
+def _data(name: str) -> dict[str, dict[str, Any]]:
+    read: dict[str, dict[str, Any]] = json.loads((resources.files("compresslab") / "data" / name).read_text("utf-8"))
+    return read
 
 
 def seconds(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
@@ -85,7 +109,7 @@ def seconds(shape: Shape, size: Size, hardware: Hardware, workload: Workload) ->
         weights_decode=_touched(shape, size, workload.batch) * shape.weight_bits / 8,
         active=float(size.active),
         peak=peak,
-        growth=1.0,
+        scale=1.0,
         shape=shape,
         hardware=hardware,
         workload=workload,
@@ -96,8 +120,9 @@ def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> 
     """N_time: parameters of the dense bf16 model that takes as long on this hardware and workload.
 
     That model is the given one's own family scaled to another size: its cache and attention work are the given model's
-    times (n / active)^(2/3) (see `GROWTH`). So a dense bf16 model has N_time equal to its own N, and a model whose
-    time goes into its cache gains little from smaller weights, as it should.
+    times (n / active)^(2/3) (see `GROWTH`), its layers times (n / active)^(1/3) (see `DEEPENING`). So a dense bf16 model
+    has N_time equal to its own N, and a model whose time goes into its cache or into the overhead of its layers gains
+    little from smaller weights, as it should.
     """
     target = seconds(shape, size, hardware, workload)
 
@@ -107,7 +132,7 @@ def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> 
             weights_decode=2 * n,
             active=n,
             peak=hardware.flops,
-            growth=(n / size.active) ** GROWTH,
+            scale=n / size.active,
             shape=shape,
             hardware=hardware,
             workload=workload,
@@ -128,22 +153,31 @@ def _total(
     weights_decode: float,
     active: float,
     peak: float,
-    growth: float,
+    scale: float,
     shape: Shape,
     hardware: Hardware,
     workload: Workload,
 ) -> float:
-    """Seconds from the bytes of weights that one pass reads and the active parameters of one token."""
+    """Seconds from the bytes of weights that one pass reads and the active parameters of one token.
+
+    Args:
+        peak: operations per second of the products with weights; attention always has the bf16 peak.
+        scale: how many times the given shape's parameters the model has.
+    """
     batch, prompt, decode = workload.batch, workload.prompt, workload.decode
-    cache = growth * shape.layers * shape.key_value_width * 2 * CACHE_BYTES
-    attention = growth * shape.layers * shape.attention_width * 4
+    cache: float = scale**GROWTH * shape.layers * shape.key_value_width * 2 * CACHE_BYTES
+    attention: float = scale**GROWTH * shape.layers * shape.attention_width * 4
     prefill_pairs = batch * prompt * (prompt + 1) / 2
     decode_pairs = batch * (decode * prompt + decode * (decode + 1) / 2)
-    prefill_memory = weights_prefill + batch * prompt * cache
-    decode_memory = decode * weights_decode + (decode_pairs + batch * decode) * cache
-    prefill_work = 2 * active * batch * prompt + prefill_pairs * attention
-    decode_work = 2 * active * batch * decode + decode_pairs * attention
-    return max(prefill_memory / hardware.bandwidth, prefill_work / peak) + max(decode_memory / hardware.bandwidth, decode_work / peak)
+    prefill_bytes = weights_prefill + batch * prompt * cache
+    decode_bytes = decode * weights_decode + (decode_pairs + batch * decode) * cache
+    prefill_work = 2 * active * batch * prompt / peak + prefill_pairs * attention / hardware.flops
+    decode_work = 2 * active * batch * decode / peak + decode_pairs * attention / hardware.flops
+    bandwidth = hardware.bandwidth * hardware.bandwidth_efficiency
+    prefill = max(prefill_bytes / bandwidth, prefill_work / hardware.compute_efficiency)
+    steps = max(decode_bytes / bandwidth, decode_work / hardware.compute_efficiency)
+    layers: float = scale**DEEPENING * shape.layers
+    return prefill + steps + (1 + decode) * layers * hardware.layer_overhead
 
 
 def _touched(shape: Shape, size: Size, tokens: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from importlib import resources
+from pathlib import Path
 
 
 def reference_names() -> list[str]:
@@ -12,11 +13,18 @@ def reference_names() -> list[str]:
     return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
 
 
+def is_file(name: str) -> bool:
+    """Whether a reference is named by its file: a path that ends in .json."""
+    return name.endswith(".json")
+
+
 def unknown_reference(name: str) -> str:
     """What to say of a reference that does not exist; empty for one that does."""
+    if is_file(name):
+        return "" if Path(name).is_file() else f"there is no reference file {name}; `compresslab reference fit` or `build` writes one"
     names = reference_names()
     if name in names:
         return ""
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"there is no reference {name!r}{hint} (there is: {', '.join(names)})"
+    return f"there is no reference {name!r}{hint} (there is: {', '.join(names)}; or the path of a .json file)"

@@ -1,11 +1,7 @@
 """The ruler: a fitted family of models whose density is 1 by definition.
 
-Loss: L(N, D) = E + a N^-alpha + b D^-beta, in bits per byte, with N in 1e9 parameters (all but a pure input embedding)
-and D in 1e11 training tokens. Score: S(L) = c / (1 + exp(gamma (L - l))) + d with gamma > 0: S falls from c + d to d as
-the loss grows. The Densing Law (arXiv 2412.04315) writes exp(-gamma (L - l)), so its gamma is the negative of ours.
-
-Inverse, with D0 the token budget given to the reference: L_hat = l + ln((c + d - S) / (S - d)) / gamma and
-N_hat = ((L - E - b D0^-beta) / a)^(-1/alpha).
+The curves and their sign convention are those of `laws`. Inverse, with D0 the token budget given to the reference:
+L_hat = l + ln((c + d - S) / (S - d)) / gamma and N_hat = ((L - E - b D0^-beta) / a)^(-1/alpha).
 """
 
 from __future__ import annotations
@@ -15,17 +11,17 @@ import math
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compresslab.density.intervals import Array, on_the_ruler
-from compresslab.density.names import reference_names, unknown_reference
+from compresslab.density.laws import D_UNIT, N_UNIT, ln_n_of_loss, loss_law, loss_of_score, score_link
+from compresslab.density.names import is_file, reference_names, unknown_reference
 from compresslab.errors import BadInput
 from compresslab.records import Interval
-
-N_UNIT = 1e9
-D_UNIT = 1e11
 
 REACH = 20.0
 """How far beyond its fitted sizes a reference is still read (flagged `extrapolated`); further out it gives a bound.
@@ -42,37 +38,54 @@ class TaskFit:
 
     Attributes:
         loss: (1 + resamples, 5) E, ln a, ln alpha, ln b, ln beta; row 0 is the fit, the others resample it by run.
-        score: (1 + resamples, 4) c + d, gamma, l, d; likewise.
-        chance: accuracy of a uniform guess.
-        r2_bpb: of the loss law on the last checkpoints it was fitted on; r2_score: of the link on its checkpoints.
-        bpb_range, score_range: lowest and highest value in the fit.
-        held_out: per run kept out of the fit: bpb, bpb_error, score, score_error (predicted / measured - 1).
+        score: (1 + resamples, 4) c + d, gamma, l, d; likewise. `None` for a task that is read by loss only.
+        latent: the task whose loss the score is linked to. reads_loss: a model's own loss on this task can be read.
+        chance: accuracy of a uniform guess; `None` where there are no options.
+        r2_loss: of the loss law on what it was fitted on; r2_score: of the link. `None` where there is none.
+        loss_range, score_range: lowest and highest value in the fit.
+        loss_left, score_left: what the fit leaves of each run: ln(measured / fitted loss), measured - fitted score. Row i is the
+            same run for all tasks of a reference.
+        held_out: per run kept out of the fit: loss, loss_error, score, score_error, score_error_given_loss (predicted / measured - 1).
+        origin: what the source calls the task.
     """
 
     loss: Array
-    score: Array
-    chance: float
-    r2_bpb: float
-    r2_score: float
-    bpb_range: tuple[float, float]
-    score_range: tuple[float, float]
+    score: Array | None
+    latent: str
+    reads_loss: bool
+    chance: float | None
+    r2_loss: float | None
+    r2_score: float | None
+    loss_range: tuple[float, float] | None
+    score_range: tuple[float, float] | None
+    loss_left: Array
+    score_left: Array
     held_out: dict[str, dict[str, float]]
+    origin: str
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A fitted reference. `Reference.load(name)` reads one that ships with the package.
+    """A fitted reference. `Reference.load(name)` reads one that ships with the package, or a file that `reference fit` wrote.
 
     Attributes:
+        kind: "ladder" (losses were measured) or "family" (published scores; the loss is latent).
+        unit: of the loss: "bits per byte", "bits per word" or "latent".
+        form: which form of the law was chosen, by which rule, and the errors of all.
         parameters_range, tokens_range: smallest and largest N and D in the fit, in parameters and tokens.
+        runs: how many models the fit rests on.
         tasks: by our task name.
     """
 
     name: str
     source: str
+    kind: str
+    unit: str
     convention: str
+    form: dict[str, Any]
     parameters_range: tuple[float, float]
     tokens_range: tuple[float, float]
+    runs: int
     tasks: dict[str, TaskFit]
 
     @classmethod
@@ -82,24 +95,29 @@ class Reference:
 
     @classmethod
     def load(cls, name: str) -> Reference:
-        """Read a reference's coefficients; nothing is fitted. Raises BadInput for a name that is not there."""
+        """Read a reference's coefficients; nothing is fitted.
+
+        Args:
+            name: one that ships with the package, or the path of a .json file that `compresslab reference fit` or `build` wrote.
+
+        Raises:
+            BadInput: a name that is not there, or a file that is no reference.
+        """
         if problem := unknown_reference(name):
             raise BadInput(problem)
-        raw = json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))
-        tasks = {
-            task: TaskFit(
-                loss=np.array([entry["loss"], *entry["loss_resamples"]], dtype=np.float64),
-                score=np.array([entry["score"], *entry["score_resamples"]], dtype=np.float64),
-                chance=entry["chance"],
-                r2_bpb=entry["r2_bpb"],
-                r2_score=entry["r2_score"],
-                bpb_range=tuple(entry["bpb_range"]),
-                score_range=tuple(entry["score_range"]),
-                held_out=entry["held_out"],
-            )
-            for task, entry in raw["tasks"].items()
-        }
-        return cls(raw["name"], raw["source"], raw["convention"], tuple(raw["parameters_range"]), tuple(raw["tokens_range"]), tasks)
+        if is_file(name):
+            try:
+                return cls.parse(json.loads(Path(name).read_text(encoding="utf-8")))
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
+        return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> Reference:
+        """A reference from what its file holds."""
+        tasks = {task: _task(task, entry, raw["kind"]) for task, entry in raw["tasks"].items()}
+        plain = {key: raw[key] for key in ("name", "source", "kind", "unit", "convention", "form", "runs")}
+        return cls(**plain, parameters_range=tuple(raw["parameters_range"]), tokens_range=tuple(raw["tokens_range"]), tasks=tasks)
 
     @property
     def resamples(self) -> int:
@@ -112,35 +130,32 @@ class Reference:
             raise BadInput(f"the reference {self.name} has no task {name!r} (it has: {', '.join(sorted(self.tasks))})")
         return self.tasks[name]
 
-    def predict(self, task: str, params: float, tokens: float) -> tuple[float, float]:
-        """Loss (bits per byte) and score that the reference has at `params` parameters and `tokens` tokens."""
-        e, ln_a, ln_alpha, ln_b, ln_beta = self.task(task).loss[0]
-        n, d = _positive("params", params) / N_UNIT, _positive("tokens", tokens) / D_UNIT
-        bpb = float(e + np.exp(ln_a) * n ** -np.exp(ln_alpha) + np.exp(ln_b) * d ** -np.exp(ln_beta))
-        top, gamma, middle, bottom = self.task(task).score[0]
-        return bpb, float(bottom + (top - bottom) / (1 + np.exp(gamma * (bpb - middle))))
+    def predict(self, task: str, params: float, tokens: float) -> tuple[float, float | None]:
+        """Loss (in the reference's unit) and score that the reference has at `params` parameters and `tokens` tokens."""
+        fit = self.task(task)
+        n, d = np.array(_positive("params", params) / N_UNIT), np.array(_positive("tokens", tokens) / D_UNIT)
+        loss = loss_law(fit.loss[0], n, d)
+        return float(loss), None if fit.score is None else float(score_link(fit.score[0], loss))
 
-    def ln_params(self, task: str, bpb: Array, tokens: float, rows: NDArray[np.intp] | int = 0) -> Array:
-        """ln N_hat (N in parameters) for losses in bits per byte, elementwise with rows of the resampled fits.
+    def ln_params(self, task: str, loss: Array, tokens: float, rows: NDArray[np.intp] | int = 0) -> Array:
+        """ln N_hat (N in parameters) for losses in the reference's unit, elementwise with rows of the resampled fits.
 
         A loss at or below E + b D0^-beta, which no size reaches, gives +inf; a loss of +inf gives -inf.
         """
-        e, ln_a, ln_alpha, ln_b, ln_beta = np.moveaxis(self.task(task).loss[rows], -1, 0)
-        left = bpb - e - np.exp(ln_b - np.exp(ln_beta) * math.log(tokens / D_UNIT))
-        reachable = left > 0
-        ln_n = (ln_a - np.log(np.where(reachable, left, 1.0))) / np.exp(ln_alpha) + math.log(N_UNIT)
-        return np.where(reachable, ln_n, np.inf)
+        return ln_n_of_loss(self.task(task).loss[rows], loss, tokens / D_UNIT) + math.log(N_UNIT)
 
     def loss_of_score(self, task: str, score: Array, rows: NDArray[np.intp] | int = 0) -> Array:
-        """L_hat in bits per byte for scores, elementwise with rows of the resampled fits.
+        """L_hat for scores, elementwise with rows of the resampled fits.
 
         A score at or below the link's lower end gives +inf, one at or above its ceiling -inf.
+
+        Raises:
+            BadInput: the reference has no scores of this task.
         """
-        top, gamma, middle, bottom = np.moveaxis(self.task(task).score[rows], -1, 0)
-        inside = (score > bottom) & (score < top)
-        odds = np.where(inside, (top - score) / np.where(inside, score - bottom, 1.0), 1.0)
-        loss = middle + np.log(odds) / gamma
-        return np.where(inside, loss, np.where(score <= bottom, np.inf, -np.inf))
+        link = self.task(task).score
+        if link is None:
+            raise BadInput(f"the reference {self.name} reads {task} by loss only")
+        return loss_of_score(link[rows], score)
 
     def effective_params(self, *, task: str, bpb: float | None = None, score: float | None = None, tokens: float = 1e12) -> Interval:
         """N_hat in parameters: the size at which the reference, trained on `tokens` tokens, has this loss or score.
@@ -152,8 +167,9 @@ class Reference:
 
         Args:
             task: our task name.
-            bpb: bits per byte of the gold continuation, counted without its leading space.
-            score: accuracy, length-normalised by characters.
+            bpb: the loss in the reference's unit; for the OLMo ladder bits per byte of the gold continuation, counted without its
+                leading space, for Pythia's LAMBADA bits per word.
+            score: accuracy as the reference's source counts it; for the OLMo ladder length-normalised by characters.
             tokens: D0, the reference's training tokens.
 
         Raises:
@@ -164,6 +180,8 @@ class Reference:
         _positive("tokens", tokens)
         rows = np.arange(len(self.task(task).loss))
         if bpb is not None:
+            if not self.task(task).reads_loss:
+                raise BadInput(f"the reference {self.name} reads {task} by score only")
             if not (math.isfinite(bpb) and bpb >= 0):
                 raise BadInput(f"bpb of {task} is {bpb}; a loss is finite and not negative")
             loss = np.full(rows.size, float(bpb))
@@ -174,6 +192,26 @@ class Reference:
             loss = self.loss_of_score(task, np.full(rows.size, float(score)), rows)
         ln_n = self.ln_params(task, loss, tokens, rows)
         return on_the_ruler(float(ln_n[0]), ln_n[1:], self.parameters_range, REACH).interval()
+
+
+def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
+    score = None if entry["score"] is None else np.array([entry["score"], *entry["score_resamples"]], dtype=np.float64)
+    loss_range, score_range = entry["loss_range"], entry["score_range"]
+    return TaskFit(
+        loss=np.array([entry["loss"], *entry["loss_resamples"]], dtype=np.float64),
+        score=score,
+        latent=entry["latent"],
+        reads_loss=kind == "ladder" and entry["latent"] == name and entry["r2_loss"] is not None,
+        chance=entry["chance"],
+        r2_loss=entry["r2_loss"],
+        r2_score=entry["r2_score"],
+        loss_range=tuple(loss_range) if loss_range else None,
+        score_range=tuple(score_range) if score_range else None,
+        loss_left=np.array(entry["loss_left"] or [], dtype=np.float64),
+        score_left=np.array(entry["score_left"] or [], dtype=np.float64),
+        held_out=entry["held_out"],
+        origin=entry["origin"],
+    )
 
 
 def _folder() -> Traversable:

@@ -105,7 +105,8 @@ def summarise(
             f"{task}: the log-likelihoods of {len(broken)} of {len(items)} items are not finite (the first is item {broken[0]}); "
             "the model's logits overflow or hold NaN, so its weights are broken or its dtype is too narrow"
         )
-    bits = [min(bits_per_byte(item.logprobs[i], item.requests[i][1]) for i in item.gold) for item in items if item.gold]
+    best = [min((bits_per_byte(item.logprobs[i], item.requests[i][1]), item.logprobs[i]) for i in item.gold) for item in items if item.gold]
+    bits = [bits for bits, _ in best]
     gold_known = len(bits) == len(items)
     correct = [float(item.correct) for item in items]
     if chance is None and all(item.options and item.correct in (0.0, 1.0) for item in items):
@@ -132,6 +133,7 @@ def summarise(
         correct=correct,
         choice=[item.choice for item in items],
         gold=[item.gold[0] if item.options and item.gold else -1 for item in items],
+        logprob=[min(logprob, 0.0) for _, logprob in best] if gold_known else None,  # rounding may put a sure answer above 0
     )
     return score, columns
 
@@ -158,6 +160,7 @@ def write_items(path: Path, items: ItemScores) -> None:
             "correct": np.asarray(items.correct, dtype=np.float64),
             "choice": np.asarray(items.choice, dtype=np.int32),
             "gold": np.asarray(items.gold, dtype=np.int32),
+            "logprob": np.full(rows, np.nan) if items.logprob is None else np.asarray(items.logprob, dtype=np.float64),
         }
     )
     frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
@@ -173,7 +176,7 @@ def read_items(path: Path) -> ItemScores:
 
     try:
         frame = pd.read_parquet(path, engine="pyarrow")
-        bits = frame["bits_per_byte"]
+        bits, logprob = frame["bits_per_byte"], frame["logprob"]
         return ItemScores(
             task=str(frame["task"].iloc[0]),
             item=frame["item"].astype(str).tolist(),
@@ -181,6 +184,7 @@ def read_items(path: Path) -> ItemScores:
             correct=frame["correct"].tolist(),
             choice=frame["choice"].tolist(),
             gold=frame["gold"].tolist(),
+            logprob=None if bool(logprob.isna().all()) else logprob.tolist(),
         )
     except (OSError, KeyError, IndexError, ValueError) as problem:
         raise RunFailed(f"{path} does not hold per-item results: {problem}; delete it and evaluate again") from problem

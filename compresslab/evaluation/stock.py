@@ -18,6 +18,15 @@ NAMED = re.compile(r"^[\"']?(?:task|group|tag)[\"']?: *[\"']?([\w.+-]+)[\"']? *$
 LISTED = re.compile(r"^ *- *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
 
 
+PREFIX = "lm-eval:"
+"""Before a name that OLMES has too, such as arc_easy: lm-eval's own task, 0-shot by default."""
+
+
+def plain(name: str) -> str:
+    """The name as lm-eval knows it."""
+    return name.removeprefix(PREFIX)
+
+
 @functools.cache
 def find(name: str) -> Path:
     """The folder whose files define the task, tag or group `name`. Milliseconds if there is one, else half a second.

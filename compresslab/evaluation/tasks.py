@@ -98,7 +98,7 @@ def load(name: str, *, seed: int = 0) -> dict[str, Task]:
     """
     if olmes.is_olmes(name):
         return {name: OlmesRequests(olmes.TASKS[name])}
-    tasks = _stock(name)
+    tasks = _stock(stock.plain(name))
     for leaf, task in tasks.items():
         if task.OUTPUT_TYPE == "loglikelihood_rolling":
             raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {stock.offline_tasks()}")

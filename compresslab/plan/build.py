@@ -166,7 +166,7 @@ class _Builder:
                 step.kind,
                 model=model_identity(source),
                 dtype=self.recipe.base.dtype,
-                config=config.model_dump(mode="json"),
+                config=config.model_dump(mode="json", exclude={"train_tokens", "table"}),
                 code=code_version("compresslab.steps.adopt", "compresslab.steps.contract"),
                 libraries=self._libraries(*_readers(source)),
             )

@@ -46,12 +46,17 @@ class Strict(BaseModel):
 class Base(Strict):
     """The model that every variant starts from.
 
-    `model` is `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file.
+    `model` is `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file; in a study of published
+    scores `published:<name>`, and `table` says which of its tables counts.
+
+    `train_tokens` is how many tokens it was trained on: what `compresslab reference build` fits on.
     """
 
     model: Words
     dtype: Dtype = "bfloat16"
     trust_remote_code: bool = False
+    table: Words | None = None
+    train_tokens: PositiveFloat | None = None
 
 
 class Calibration(Strict):
@@ -181,10 +186,15 @@ class RetrainLoRA(Strict):
 
 
 class Adopt(Strict):
-    """Take an existing model as the outcome of a chain; `how` says in words how it was made from its parent."""
+    """Take an existing model as the outcome of a chain; `how` says in words how it was made from its parent.
+
+    `table` and `train_tokens` are as for the base.
+    """
 
     model: Words
     how: str = ""
+    table: Words | None = None
+    train_tokens: PositiveFloat | None = None
 
 
 Prune = Annotated[PruneDepth | PruneWidth, Field(discriminator="method")]
@@ -240,13 +250,21 @@ class Sweep(Strict):
 class Evaluate(Strict):
     """Which tasks every variant answers. Names of OLMES tasks (`compresslab doctor` lists them) or of stock lm-eval tasks.
 
+    `lm-eval:` before a name that both have means lm-eval's.
+
     `items` is the number of items per task, the first ones in the task's order; `all` takes every one.
+
+    `source: published` runs nothing: it takes the scores of `published:` models from `table`, all its benchmarks or those that `tasks`
+    names. Parent and child from different tables are refused unless `across_tables` allows it.
     """
 
-    tasks: list[Words] = Field(min_length=1)
+    source: Literal["run", "published"] = "run"
+    tasks: list[Words] = Field(default_factory=list, min_length=1)
     items: PositiveInt | Literal["all"] = "all"
     dtype: Dtype = "bfloat16"
     seed: Seed = 0
+    table: Words | None = None
+    across_tables: bool = False
 
     @field_validator("tasks")
     @classmethod
@@ -255,6 +273,14 @@ class Evaluate(Strict):
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}; name each task once")
         return tasks
+
+    @model_validator(mode="after")
+    def _something_to_answer(self) -> Evaluate:
+        if self.source == "run" and not self.tasks:
+            raise ValueError("tasks is missing or empty; name at least one task, such as [arc_easy]")
+        if self.source == "run" and (self.table or self.across_tables):
+            raise ValueError("table and across_tables are for source: published; a run evaluates the models itself")
+        return self
 
 
 class Workload(Strict):

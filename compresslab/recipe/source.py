@@ -32,6 +32,8 @@ def parse_source(model: str) -> Source:
     Raises:
         BadInput: an unknown offline model, a path that does not exist, or text that no Hub id can be.
     """
+    if model.startswith("published:"):
+        raise BadInput(f"{model} is a name in a table of scores, not a model to run; for its scores, say evaluate: {{source: published}}")
     if model.startswith("offline:"):
         name = model.removeprefix("offline:")
         if name not in OFFLINE_MODELS:

@@ -49,6 +49,15 @@ def answer(study: StudyRecord) -> Answer:
     if missing:
         details.append(f"{_of(missing, 'named variant')} could not be compared with {base}; the table says why.")
     details += _other_counts(study, ends)
+    if fragile := [variant.name for variant in derived if (c := compared(variant, "parent")) is not None and c.fragile]:
+        who = words.listed(fragile) if len(fragile) <= 4 else f"{len(fragile)} variants"
+        one = len(fragile) == 1
+        said = (
+            "verdict on {} is fragile: another reasonable choice turns it"
+            if one
+            else "verdicts on {} are fragile: other reasonable choices turn them"
+        )
+        details.append(f"⚠ The {said.format(who)} round.")
     by_name = {variant.name: variant for variant in study.variants}
     slower = [variant.name for variant in derived if slower_in_fact(variant, by_name)]
     if slower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from compresslab.records import Comparison, Failure, Interval, StudyRecord, Timi
 from compresslab.report import facts, lineage, words
 from compresslab.report.answer import answer
 from compresslab.report.figures import figures
+
+MOST_ITEMS = 1e6
+"""A benchmark of more items than this does not exist, so the page does not ask for one."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,16 @@ class Row:
     def verdict(self) -> str:
         """The verdict against the parent, "" where there is no ratio to judge."""
         return self.parent.verdict if self.parent and self.parent.ratio else ""
+
+    @property
+    def needed(self) -> str:
+        """For an undecided verdict, how many items would decide it."""
+        needed = self.parent.items_needed if self.parent else None
+        if needed is None:
+            return ""
+        if math.isinf(needed) or needed > MOST_ITEMS:
+            return "more items would not decide it"
+        return f"≈ {words.number(max(needed, 1), 2)} items a task would decide"
 
     @property
     def timing(self) -> Timing | None:
@@ -92,6 +106,8 @@ def render(study: StudyRecord) -> str:
         tasks=facts.shared_tasks(study),
         hardware=facts.hardware(study),
         differences=_differences(study),
+        judged=sum(bool(row.verdict) for row in rows),
+        alternatives=[row for row in rows if row.parent and row.parent.robustness],
         failures=_failures(study),
         costs=sum(len(variant.costs) for variant in study.variants),
         extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
@@ -132,13 +148,24 @@ def _reason(variant: VariantRecord) -> str:
     return "; ".join(reasons) or "no estimate"
 
 
-def _differences(study: StudyRecord) -> list[tuple[str, str, str, int, Interval | None, Interval, Interval | None]]:
-    """Rows of the per-task table: variant, parent, task, items, differences in bpb and accuracy, ratio by loss."""
+def _differences(study: StudyRecord) -> list[tuple[str, str, str, int, Interval | None, Interval, Interval | None, Interval | None]]:
+    """Rows of the per-task table: variant, parent, task, items, differences in bpb and accuracy, ratios by loss and by score."""
     found = []
     for variant in study.variants:
         comparison = facts.compared(variant, "parent") if variant.parent else None
         for task in comparison.tasks if comparison else []:
-            found.append((variant.name, variant.parent, task.task, task.items, task.bits_per_byte, task.accuracy, task.ratio_by_loss))
+            found.append(
+                (
+                    variant.name,
+                    variant.parent,
+                    task.task,
+                    task.items,
+                    task.bits_per_byte,
+                    task.accuracy,
+                    task.ratio_by_loss,
+                    task.ratio_by_score,
+                )
+            )
     return found
 
 

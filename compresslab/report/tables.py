@@ -90,6 +90,29 @@ def ratios(study: StudyRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["variant", "against", "relation", "basis", "hardware", "ratio", "verdict"])
 
 
+def robustness(study: StudyRecord) -> pd.DataFrame:
+    """One row a variant, a relation and another choice: r as it would be, the verdict of its interval, and whether it flips the study's."""
+    rows = [
+        {
+            "variant": variant.name,
+            "against": comparison.against,
+            "relation": comparison.relation,
+            "choice": one.choice,
+            "setting": one.setting,
+            **_flat("ratio", one.ratio),
+            "verdict": one.verdict,
+            "flips": one.flips,
+            "reason": one.reason,
+        }
+        for variant in study.variants
+        for comparison in variant.comparisons
+        for one in comparison.robustness
+    ]
+    return pd.DataFrame(
+        rows, columns=None if rows else ["variant", "against", "relation", "choice", "setting", "ratio", "verdict", "flips"]
+    )
+
+
 def task_differences(study: StudyRecord) -> pd.DataFrame:
     """One row a variant, a relation, a task and a metric: the paired difference, child minus parent or root."""
     rows: list[dict[str, Any]] = []

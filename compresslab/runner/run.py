@@ -56,6 +56,10 @@ def prepare(path: Path) -> Plan:
         BadInput: anything in the recipe that cannot work, named.
     """
     recipe, places = load_located(path)
+    if recipe.evaluate.source == "published":
+        from compresslab.runner import published  # numpy and the tables, which a plan of models to run does not need
+
+        return published.plan(recipe, places, complaints(recipe))
     return build(recipe, identify_task, provenance.machine_identity(), places, complaints(recipe))
 
 
@@ -81,8 +85,8 @@ def identify_task(name: str) -> str:
     """
     if olmes.is_olmes(name):
         return olmes.identity(name)
-    stock.find(name)
-    return f"lm-eval {version('lm_eval')}: {name}"
+    stock.find(stock.plain(name))
+    return f"lm-eval {version('lm_eval')}: {stock.plain(name)}"
 
 
 def is_done(node: Node, store: Store) -> bool:

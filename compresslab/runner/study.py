@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compresslab.density import Hardware, Measured, assess, load_hardware
+from compresslab.density.names import reference_names
 from compresslab.evaluation.scores import read_items
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Cost, Failure, ItemScores, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
@@ -29,7 +30,7 @@ def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyReco
         for variant in variants
         if variant.scores
     ]
-    densities = assess(scored, recipe.density, _hardware(plan, store)) if scored else {}
+    densities = assess(scored, recipe.density, _hardware(plan, store), reference_names()) if scored else {}
     rated = []
     for variant in variants:
         if variant.name in densities:

@@ -140,7 +140,7 @@ def test_a_task_without_gold_continuations_is_read_by_score():
     assert density.effective_by_loss is None
     assert density.params_by_score is not None
     assert "no gold continuation" in density.tasks[0].reason
-    assert comparison.ratio is None
+    assert comparison.estimator == "score"
     assert comparison.ratio_by_score is not None
     assert comparison.tasks[0].bits_per_byte is None
 

@@ -1,0 +1,214 @@
+"""`compresslab reference`: the rulers, what they are worth, and how to make one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compresslab.cli.options import AsJson, RecipePath, StorePath, store_root
+
+if TYPE_CHECKING:
+    from compresslab.density import Reference
+    from compresslab.report.ruler import Curve
+
+app = typer.Typer(help="References: what density is relative to. List, show, plot, fit, build.", no_args_is_help=True)
+
+NAME = Annotated[str, typer.Argument(help="A reference's name, or its .json file.")]
+OUT = Annotated[Path | None, typer.Option("--out", help="Where to write it.  [default: NAME.json here]", show_default=False)]
+STEPS = 60
+
+
+@app.command("ls")
+def ls(as_json: AsJson = False) -> None:
+    """List the references that ship with compresslab."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from compresslab.density import Reference
+    from compresslab.report import words
+
+    found = [Reference.load(name) for name in Reference.names()]
+    if as_json:
+        typer.echo(json.dumps([_summary(reference) for reference in found], indent=2))
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("reference", "sizes", "tokens", "models", "by", "tasks"):
+        table.add_column(heading, overflow="fold")
+    for reference in found:
+        sizes = " to ".join(words.count(end) for end in reference.parameters_range)
+        tokens = " to ".join(dict.fromkeys(words.count(end) for end in reference.tokens_range))
+        by = "score" if reference.kind == "family" else f"loss ({reference.unit}), score"
+        table.add_row(reference.name, sizes, tokens, str(reference.runs), by, ", ".join(reference.tasks))
+    Console().print(table)
+
+
+@app.command("show")
+def show(
+    name: NAME,
+    task: Annotated[str | None, typer.Option("--task", help="Read a value off this task's curve.")] = None,
+    bpb: Annotated[float | None, typer.Option("--bpb", help="The loss to read, in the reference's unit.")] = None,
+    score: Annotated[float | None, typer.Option("--score", help="The score to read, in [0, 1].")] = None,
+    tokens: Annotated[float, typer.Option("--tokens", help="D0, training tokens given to the reference.")] = 1e12,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a reference was fitted and what it is worth; with --task and a value, read effective parameters off it."""
+    from rich.console import Console
+
+    from compresslab.density import Reference
+    from compresslab.errors import BadInput
+    from compresslab.report import words
+
+    reference = Reference.load(name)
+    console = Console()
+    if task is not None:
+        found = reference.effective_params(task=task, bpb=bpb, score=score, tokens=tokens)
+        if as_json:
+            typer.echo(found.model_dump_json(indent=2))
+            return
+        ends = f"{words.count(found.low)} to {words.count(found.high)}"
+        flag = ", extrapolated" if found.extrapolated else ""
+        typer.echo(
+            f"N_hat = {found.bound}{words.count(found.value)} ({ends}, the ruler's own 95%){flag}; D0 = {words.count(tokens)} tokens"
+        )
+        return
+    if bpb is not None or score is not None:
+        raise BadInput(f"of which task? give --task, one of: {', '.join(reference.tasks)}")
+    if as_json:
+        typer.echo(json.dumps({**_summary(reference), "diagnostics": _diagnostics(reference)}, indent=2))
+        return
+    console.print(f"[bold]{reference.name}[/bold]: {reference.source}", highlight=False, soft_wrap=True)
+    sizes, budgets = (" to ".join(words.count(end) for end in ends) for ends in (reference.parameters_range, reference.tokens_range))
+    console.print(f"{reference.runs} models, {sizes} parameters, {budgets} tokens; {reference.resamples} resampled fits", highlight=False)
+    console.print(reference.convention, highlight=False, soft_wrap=True)
+    console.print("form: " + ", ".join(f"{key}: {value}" for key, value in reference.form.items()), highlight=False, soft_wrap=True)
+    console.print(_table(reference))
+
+
+@app.command("plot")
+def plot(
+    name: NAME,
+    out: Annotated[Path | None, typer.Option("--out", help="The picture, .svg.  [default: NAME.svg here]", show_default=False)] = None,
+    tokens: Annotated[float, typer.Option("--tokens", help="D0, training tokens given to the reference.")] = 1e12,
+) -> None:
+    """Draw a reference's curves with their bands: loss where it has losses, else score."""
+    from compresslab.density import Reference
+    from compresslab.report.ruler import ruler_chart, to_svg
+
+    reference = Reference.load(name)
+    curves = [_curve(reference, task, tokens) for task in reference.tasks]
+    y_title = "score" if reference.kind == "family" else f"loss, {reference.unit}"
+    path = out or Path(f"{reference.name}.svg")
+    path.write_text(to_svg(ruler_chart(curves, f"{reference.name}, {tokens:.3g} tokens", y_title)), encoding="utf-8")
+    typer.echo(path)
+
+
+@app.command("fit")
+def fit(
+    table: Annotated[Path, typer.Argument(help="CSV: run, params, tokens, task, bpb or score or both; optional size, chance.")],
+    name: Annotated[str | None, typer.Option("--name", help="The reference's name.  [default: the table's]", show_default=False)] = None,
+    source: Annotated[str, typer.Option("--source", help="Where the table comes from, for the record.")] = "",
+    unit: Annotated[str, typer.Option("--unit", help="Unit of the losses: 'bits per byte' or 'bits per word'.")] = "bits per byte",
+    out: OUT = None,
+) -> None:
+    """Fit a reference to a table of models; use it in a recipe as `density: {reference: ./NAME.json}`."""
+    from compresslab.density.user import fit_table, read_table
+
+    called = name or table.stem
+    _write(fit_table(read_table(table), called, source or f"the table {table.name}", unit), out or Path(f"{called}.json"))
+
+
+@app.command("build")
+def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
+    """Evaluate a recipe's base and adopted models, each with its `train_tokens`, and fit a reference to them."""
+    import pandas as pd
+    from rich.console import Console
+
+    from compresslab.cli.progress import Bars
+    from compresslab.density.user import fit_table
+    from compresslab.errors import BadInput, RunFailed
+    from compresslab.runner import reference
+    from compresslab.runner.run import prepare
+    from compresslab.runner.run import run as run_plan
+    from compresslab.runner.store import Store
+
+    plan = prepare(recipe)
+    if plan.recipe.evaluate.source != "run":
+        raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
+    reference.check(plan)
+    kept = Store(store_root(store))
+    with Bars(Console(), plan, kept) as bars:
+        ran = run_plan(plan, kept, bars)
+    if ran.failures:
+        raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in ran.failures.values()))
+    name = plan.recipe.study
+    table = pd.DataFrame(reference.rows(plan, kept))
+    _write(fit_table(table, name, f"evaluated by compresslab, recipe {recipe.name}"), out or Path(f"{name}.json"))
+
+
+def _write(built: dict[str, Any], path: Path) -> None:
+    from compresslab.density import Reference
+    from compresslab.density.fit import as_text
+
+    path.write_text(as_text(built), encoding="utf-8")
+    from rich.console import Console
+
+    console = Console()
+    reference = Reference.load(str(path))
+    console.print(_table(reference))
+    console.print(f"{path}; in a recipe: density: {{reference: {path}}}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _summary(reference: Reference) -> dict[str, Any]:
+    plain = ("name", "source", "kind", "unit", "convention", "form", "parameters_range", "tokens_range", "runs", "resamples")
+    return {key: getattr(reference, key) for key in plain} | {"tasks": list(reference.tasks)}
+
+
+def _diagnostics(reference: Reference) -> dict[str, Any]:
+    kept = ("latent", "chance", "r2_loss", "r2_score", "loss_range", "score_range", "held_out")
+    return {task: {key: getattr(fit, key) for key in kept} for task, fit in reference.tasks.items()}
+
+
+def _table(reference: Reference) -> Any:
+    """How well each task is fitted, and how runs that stayed out were predicted."""
+    import numpy as np
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from compresslab.report import words
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("task", "R2 loss", "R2 score", "losses seen", "scores seen", "held out: loss", "score"):
+        table.add_column(heading, justify="left" if heading == "task" else "right", overflow="fold")
+    for task, fit in reference.tasks.items():
+        ends = [" to ".join(words.number(end) for end in seen) if seen else "" for seen in (fit.loss_range, fit.score_range)]
+        held = [
+            f"{100 * float(np.mean([abs(run[key]) for run in fit.held_out.values()])):.1f}%"
+            if fit.held_out and fit.score is not None
+            else ""
+            for key in ("loss_error", "score_error")
+        ]
+        r2 = ["" if value is None else f"{value:.3f}" for value in (fit.r2_loss, fit.r2_score)]
+        table.add_row(task, *r2, *ends, *held)
+    return table
+
+
+def _curve(reference: Reference, task: str, tokens: float) -> Curve:
+    import numpy as np
+
+    from compresslab.density.laws import D_UNIT, N_UNIT, loss_law, score_link
+    from compresslab.report.ruler import Curve
+
+    fit = reference.tasks[task]
+    first, last = reference.parameters_range
+    params = np.geomspace(first / 4, last * 4, STEPS)
+    losses = np.stack([loss_law(theta, params / N_UNIT, np.array(tokens / D_UNIT)) for theta in fit.loss])
+    scored = reference.kind == "family" and fit.score is not None
+    values = (
+        np.stack([score_link(phi, row) for phi, row in zip(fit.score, losses, strict=True)]) if scored and fit.score is not None else losses
+    )
+    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
+    return Curve(task, params.tolist(), values[0].tolist(), low.tolist(), high.tolist(), reference.parameters_range)

@@ -1,0 +1,68 @@
+"""The two curves of every reference, as plain functions of arrays.
+
+Loss: L(N, D) = E + a N^-alpha + b D^-beta, N in 1e9 parameters (all but a pure input embedding), D in 1e11 training tokens.
+E = 0 is the Densing Law's form (Xiao et al., arXiv 2412.04315), E > 0 that of Hoffmann et al. 2022 and of the OLMo
+ladder (Bhagia et al., arXiv 2412.04403).
+
+Score: S(L) = d + (top - d) / (1 + exp(gamma (L - l))) with gamma > 0 and top = c + d: S falls from top to d as the loss
+grows. The Densing paper writes c / (1 + exp(-gamma (L - l))) + d, so its gamma is the negative of ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+N_UNIT = 1e9
+D_UNIT = 1e11
+
+LOSS_COLUMNS = ("E", "ln_a", "ln_alpha", "ln_b", "ln_beta")
+SCORE_COLUMNS = ("top", "gamma", "l", "d")
+
+NOTHING = -700.0
+"""ln b of a law without a data term: e^-700 is 1e-304, and JSON knows no minus infinity."""
+
+
+def loss_law(theta: Array, n: Array, d: Array) -> Array:
+    """L(N, D) for theta = (E, ln a, ln alpha, ln b, ln beta), n in 1e9 and d in 1e11."""
+    e, ln_a, ln_alpha, ln_b, ln_beta = theta
+    law: Array = e + np.exp(ln_a - np.exp(ln_alpha) * np.log(n)) + np.exp(ln_b - np.exp(ln_beta) * np.log(d))
+    return law
+
+
+def score_link(phi: Array, loss: Array) -> Array:
+    """S(L) for phi = (top, gamma, l, d), where top = c + d is the ceiling and d the lower end."""
+    top, gamma, middle, bottom = phi
+    link: Array = bottom + (top - bottom) / (1 + np.exp(gamma * (loss - middle)))
+    return link
+
+
+def ln_n_of_loss(theta: Array, loss: Array, d: Array | float) -> Array:
+    """ln N (N in 1e9) at which the law reaches `loss` after d (1e11) tokens; +inf for a loss that no size reaches.
+
+    Args:
+        theta: (..., 5) rows of coefficients, broadcast against `loss`.
+    """
+    e, ln_a, ln_alpha, ln_b, ln_beta = np.moveaxis(theta, -1, 0)
+    left = loss - e - np.exp(ln_b - np.exp(ln_beta) * np.log(d))
+    reachable = left > 0
+    return np.where(reachable, (ln_a - np.log(np.where(reachable, left, 1.0))) / np.exp(ln_alpha), np.inf)
+
+
+def loss_of_score(phi: Array, score: Array) -> Array:
+    """The loss at which the link gives `score`: +inf at or below its lower end, -inf at or above its ceiling.
+
+    Args:
+        phi: (..., 4) rows of coefficients, broadcast against `score`.
+    """
+    top, gamma, middle, bottom = np.moveaxis(phi, -1, 0)
+    inside = (score > bottom) & (score < top)
+    odds = np.where(inside, (top - score) / np.where(inside, score - bottom, 1.0), 1.0)
+    return np.where(inside, middle + np.log(odds) / gamma, np.where(score <= bottom, np.inf, -np.inf))
+
+
+def r_squared(predicted: Array, measured: Array) -> float:
+    """Share of the variance of `measured` that `predicted` explains."""
+    return float(1 - np.sum((predicted - measured) ** 2) / np.sum((measured - measured.mean()) ** 2))

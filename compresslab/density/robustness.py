@@ -1,0 +1,65 @@
+"""What a density ratio would be under the other choices that the study could have made: the table that every verdict carries.
+
+D0 from 100B to 15T tokens, every other reference that knows the study's tasks, the other estimator, every task alone, every task left
+out. A choice flips a verdict if it decides the other way; or, where it keeps all tasks or drops only one, if its value lies on
+the other side of 1 (a single task has too few items for its value alone to count against a verdict).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from compresslab.density.capability import Ruler, best_estimator
+from compresslab.density.intervals import verdict
+from compresslab.density.laws import NOTHING
+from compresslab.density.reference import Reference
+from compresslab.density.study import Study
+from compresslab.records import Alternative, Comparison, Estimator
+
+BUDGETS = (1e11, 3e11, 1e12, 5e12, 15e12)
+"""D0 in tokens: the Densing paper's arXiv version takes 1T, its journal version 5T."""
+
+
+def alternatives(
+    study: Study, ruler: Ruler, estimator: Estimator, comparison: Comparison, child: str, others: Sequence[Reference]
+) -> list[Alternative]:
+    """Every other choice with the ratio that it gives; empty where the comparison has no ratio."""
+    if comparison.ratio is None:
+        return []
+    parent, value = comparison.against, comparison.ratio.value
+    said = verdict(comparison.ratio)
+    tasks = [entry.task for entry in comparison.tasks]
+    params = study.variants[child].size.counted / study.variants[parent].size.counted
+
+    def row(choice: str, setting: str, ruler: Ruler, tasks: Iterable[str], estimator: Estimator, missing: str) -> Alternative:
+        estimate = study.effective(ruler, child, parent, tasks, estimator)
+        if estimate is None:
+            return Alternative(choice=choice, setting=setting, ratio=None, verdict="inconclusive", reason=missing)
+        interval = estimate.over(params).interval()
+        decided = verdict(interval)
+        opposite = said != "inconclusive" and decided not in (said, "inconclusive")
+        other_side = said != "inconclusive" and choice != "task alone" and (interval.value - 1) * (value - 1) < 0
+        return Alternative(choice=choice, setting=setting, ratio=interval, verdict=decided, flips=opposite or other_side)
+
+    found = []
+    if _has_data_term(ruler.reference, tasks):
+        for tokens in BUDGETS:
+            if tokens != ruler.tokens:
+                found.append(row("D0", f"{tokens:.3g}", study.ruler(ruler.reference, tokens), tasks, estimator, "off the ruler at this D0"))
+    for reference in others:
+        other = study.ruler(reference, ruler.tokens)
+        known = [task for task in tasks if task in reference.tasks]
+        missing = "it has none of the study's tasks" if not known else "no task tells both of them on this ruler"
+        by = best_estimator(reference, {key: value for key, value in study.bench.items() if key[0] == child})
+        found.append(row("reference", reference.name, other, known, by, missing))
+    if estimator == "loss":
+        found.append(row("estimator", "score", ruler, tasks, "score", "no task gives both an estimate by score"))
+    if len(tasks) > 1:
+        found += [row("task alone", task, ruler, [task], estimator, "off the ruler, or without an estimate") for task in tasks]
+    if len(tasks) > 2:  # of two tasks, leaving out one is the other alone
+        found += [row("task left out", task, ruler, [t for t in tasks if t != task], estimator, "nothing is left") for task in tasks]
+    return found
+
+
+def _has_data_term(reference: Reference, tasks: Iterable[str]) -> bool:
+    return any(reference.tasks[task].loss[0, 3] > NOTHING / 2 for task in tasks if task in reference.tasks)

@@ -1,0 +1,82 @@
+"""The ruler as a picture: a reference's loss or score against parameters, with its band, and where values were read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import vl_convert
+
+from compresslab.report import words
+
+Spec = dict[str, Any]
+
+# A file of its own has no page whose colours it could take.
+INK, BAND, POINT = "#1f2937", "#93c5fd", "#b45309"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One task of a reference at one token budget.
+
+    Attributes:
+        params: parameters. middle, low, high: the value at each, and the 95% band of the resampled fits.
+        fitted: smallest and largest size in the fit; beyond it the curve is extrapolated.
+        points: the reference's own models, as (parameters, value).
+    """
+
+    task: str
+    params: Sequence[float]
+    middle: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    fitted: tuple[float, float]
+    points: Sequence[tuple[float, float]] = ()
+
+
+def ruler_chart(curves: Sequence[Curve], title: str, y_title: str) -> Spec:
+    """One panel a task, side by side; dashed where the curve leaves the sizes it was fitted on."""
+    return {
+        "title": title,
+        "config": {"axis": {"gridOpacity": 0.4}, "font": "Arial"},
+        "columns": 3,
+        "concat": [_panel(curve, y_title) for curve in curves],
+    }
+
+
+def to_svg(chart: Spec) -> str:
+    """The chart as a file's content."""
+    return str(vl_convert.vegalite_to_svg(chart))
+
+
+def _panel(curve: Curve, y_title: str) -> Spec:
+    rows = [
+        {"n": n, "m": m, "l": low, "h": high, "fitted": curve.fitted[0] * 0.999 <= n <= curve.fitted[1] * 1.001}
+        for n, m, low, high in zip(curve.params, curve.middle, curve.low, curve.high, strict=True)
+    ]
+    ticks = [n for n in (1e7, 1e8, 1e9, 1e10, 1e11, 1e12) if curve.params[0] <= n <= curve.params[-1]]
+    labels = " : ".join(f"datum.value == {tick} ? '{words.count(tick)}'" for tick in ticks) + " : ''"
+    x = {
+        "field": "n",
+        "type": "quantitative",
+        "scale": {"type": "log"},
+        "title": "parameters",
+        "axis": {"values": ticks, "labelExpr": labels},
+    }
+    y = {"type": "quantitative", "scale": {"zero": False}, "title": y_title}
+    band: Spec = {
+        "mark": {"type": "area", "opacity": 0.35, "color": BAND},
+        "encoding": {"x": x, "y": {"field": "l", **y}, "y2": {"field": "h"}},
+    }
+    whole: Spec = {
+        "mark": {"type": "line", "color": INK, "strokeDash": [3, 3], "strokeWidth": 1},
+        "encoding": {"x": x, "y": {"field": "m", **y}},
+    }
+    inside: Spec = {**whole, "mark": {"type": "line", "color": INK, "strokeWidth": 2}, "transform": [{"filter": "datum.fitted"}]}
+    dots: Spec = {
+        "data": {"values": [{"n": n, "v": value} for n, value in curve.points]},
+        "mark": {"type": "point", "filled": True, "size": 28, "color": POINT},
+        "encoding": {"x": x, "y": {"field": "v", **y}},
+    }
+    return {"title": curve.task, "width": 260, "height": 200, "data": {"values": rows}, "layer": [band, whole, inside, dots]}

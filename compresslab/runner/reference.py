@@ -1,0 +1,58 @@
+"""A reference from models that were evaluated here: base and adopted models of a recipe, each with its training tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from compresslab.errors import BadInput
+from compresslab.plan.graph import Plan
+from compresslab.recipe.schema import Adopt
+from compresslab.records import StepRecord, TaskScore
+from compresslab.runner.run import is_done
+from compresslab.runner.store import Store
+
+
+def check(plan: Plan) -> dict[str, float]:
+    """Training tokens of the base and of every variant that is one adopted model.
+
+    Raises:
+        BadInput: a model without `train_tokens`, or a variant that is no adopted model.
+    """
+    recipe = plan.recipe
+    found, lacking = {"base": recipe.base.train_tokens}, [] if recipe.base.train_tokens else ["base"]
+    for name, variant in recipe.variants.items():
+        config = variant.steps[-1].config
+        if len(variant.steps) != 1 or not isinstance(config, Adopt):
+            raise BadInput(f"variants.{name}: a reference is built from models as they are; make it one adopt step")
+        found[name] = config.train_tokens
+        lacking += [] if config.train_tokens else [f"variants.{name}, adopt"]
+    if lacking:
+        raise BadInput(f"how many tokens was each model trained on? `train_tokens` is missing in: {', '.join(lacking)}")
+    return {name: tokens for name, tokens in found.items() if tokens is not None}
+
+
+def rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
+    """One row a model and task, in the form that `density.user.fit_table` takes. The plan has been run.
+
+    Raises:
+        BadInput: a model that failed.
+    """
+    for name, tokens in check(plan).items():
+        variant = plan.variant(name)
+        node = plan.node(variant.evaluate)
+        if not (store.has(variant.model) and is_done(node, store)):
+            raise BadInput(f"{name} has no scores; the reference needs all its models")
+        size = store.read(variant.model, StepRecord).size
+        for key in node.tasks.values():
+            score = store.read(key, TaskScore)
+            yield {
+                "run": name,
+                "size": str(size.counted),
+                "params": size.counted,
+                "tokens": tokens,
+                "task": score.task,
+                "bpb": score.bits_per_byte,
+                "score": score.accuracy,
+                "chance": score.chance,
+            }
