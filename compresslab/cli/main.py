@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compresslab import __version__
-from compresslab.cli import doctor, fetch, listing, plan, reference, report, run, show, validate
+from compresslab.cli import doctor, fetch, listing, plan, reference, report, run, show, trend, validate
 from compresslab.errors import CompresslabError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.report,
     "ls": listing.ls,
     "show": show.show,
+    "trend": trend.trend,
     "fetch": fetch.fetch,
     "doctor": doctor.doctor,
 }

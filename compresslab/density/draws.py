@@ -136,7 +136,7 @@ def draw(variants: Sequence[Measured], resamples: int, seed: int) -> Bench:
         for task, scores in variant.items.items():
             check(variant.name, task, scores)
         for task, score in variant.published.items():
-            bench[variant.name, task] = _of_table(variant.name, task, score, resamples, seed)
+            bench[variant.name, task] = of_table(variant.name, task, score, resamples, seed)
     for task in dict.fromkeys(task for variant in variants for task in variant.items):
         answered = [variant for variant in variants if task in variant.items]
         for n in sorted({variant.count(task) for variant in answered}):
@@ -171,7 +171,8 @@ def _flaw(values: Array) -> str:
     return ""
 
 
-def _of_table(variant: str, task: str, score: float, resamples: int, seed: int) -> Answers:
+def of_table(variant: str, task: str, score: float, resamples: int, seed: int) -> Answers:
+    """Draws of a published score: normal, with the binomial error of its benchmark. Raises BadInput for what is no score."""
     if task not in BENCHMARKS:
         raise BadInput(f"{variant}: {task} is none of the benchmarks whose published scores can be read ({', '.join(BENCHMARKS)})")
     if not (math.isfinite(score) and 0 <= score <= 1):

@@ -80,3 +80,41 @@ def _panel(curve: Curve, y_title: str) -> Spec:
         "encoding": {"x": x, "y": {"field": "v", **y}},
     }
     return {"title": curve.task, "width": 260, "height": 200, "data": {"values": rows}, "layer": [band, whole, inside, dots]}
+
+
+def trend_chart(points: Sequence[tuple[str, str, float, bool, bool]], line: Sequence[tuple[str, float]], title: str) -> Spec:
+    """Densities against release dates on a log axis, the record setters named, with the fitted line.
+
+    Args:
+        points: (model, ISO date, density, on the frontier, a bound).
+        line: (ISO date, density) of the line's ends.
+    """
+    rows = [{"model": model, "date": date, "density": density, "top": top, "bound": bound} for model, date, density, top, bound in points]
+    x = {"field": "date", "type": "temporal", "title": "released"}
+    y = {"field": "density", "type": "quantitative", "scale": {"type": "log"}, "title": "density"}
+    top = [{"filter": "datum.top"}]
+    return {
+        "title": title,
+        "config": {"axis": {"gridOpacity": 0.4}, "font": "Arial"},
+        "width": 640,
+        "height": 380,
+        "data": {"values": rows},
+        "layer": [
+            {
+                "mark": {"type": "point", "color": INK, "opacity": 0.5},
+                "transform": [{"filter": "!datum.top && !datum.bound"}],
+                "encoding": {"x": x, "y": y},
+            },
+            {"mark": {"type": "point", "filled": True, "size": 60, "color": POINT}, "transform": top, "encoding": {"x": x, "y": y}},
+            {
+                "mark": {"type": "text", "align": "right", "dx": -7, "dy": -5, "fontSize": 10},
+                "transform": top,
+                "encoding": {"x": x, "y": y, "text": {"field": "model"}},
+            },
+            {
+                "data": {"values": [{"date": date, "density": density} for date, density in line]},
+                "mark": {"type": "line", "color": POINT},
+                "encoding": {"x": x, "y": y},
+            },
+        ],
+    }
