@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from compresslab.density.draws import LOSSES, Answers, Draws
 from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, precision_mean
-from compresslab.density.laws import Array
-from compresslab.density.reference import REACH, Reference
+from compresslab.density.laws import Array, interpolated_ln_params
+from compresslab.density.reference import REACH, Reference, TaskFit
 from compresslab.records import Density, Estimator, Interval, Size, TaskDensity
 
 
@@ -34,12 +34,14 @@ class Ruler:
     Attributes:
         tokens: D0. rows: (resamples,) which resampled fit goes with which draw of items; 0 for the fit itself.
         shares: (resamples,) in [0, 1): which of the reference's runs lends its scatter; the same for all tasks and variants.
+        straight: read a family by straight lines between its models instead of its curves; nothing outside them.
     """
 
     reference: Reference
     tokens: float
     rows: NDArray[np.intp] | int
     shares: Array
+    straight: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,8 @@ def measure_task(ruler: Ruler, task: str, answers: Answers) -> TaskCapability:
     if task not in reference.tasks:
         return TaskCapability(reason=f"the reference {reference.name} has no task {task}")
     fit, reasons = reference.tasks[task], []
+    if ruler.straight:
+        return _interpolated(fit, answers.score)
 
     def usable(what: str, drawn: Draws | None, absent: str) -> Draws | None:
         reason = absent if drawn is None else drawn.flaw
@@ -94,6 +98,16 @@ def measure_task(ruler: Ruler, task: str, answers: Answers) -> TaskCapability:
             by_score = placed_by_score
         reasons += _bound("by score", by_score, drawn.mean)
     return TaskCapability(by_loss, by_score, placed_by_loss, placed_by_score, "; ".join(reasons))
+
+
+def _interpolated(fit: TaskFit, score: Draws) -> TaskCapability:
+    """By score, between the family's models; the draws hold the score's error alone."""
+    point = float(interpolated_ln_params(fit.points, fit.chance or 0.0, np.array(score.mean)))
+    if np.isnan(point):
+        return TaskCapability(reason=f"{score.mean:.4g} lies outside the scores of the reference's models")
+    drawn = interpolated_ln_params(fit.points, fit.chance or 0.0, score.means)
+    estimate = LogEstimate(point, drawn, drawn)
+    return TaskCapability(by_score=estimate, placed_by_score=estimate)
 
 
 def _read(ruler: Ruler, task: str, point: Array, drawn: Array) -> LogEstimate:

@@ -32,7 +32,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,42 +42,12 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from compresslab.density.inference_time import Hardware, load_hardware, seconds
+from compresslab.density.shapes import BF16, Format, weigh
 from compresslab.recipe.schema import Workload
 from compresslab.records import Shape, Size
 
-TABLE = """
-model family layers hidden heads kv_heads head_dim intermediate vocabulary tied experts per_token
-Qwen2.5-0.5B-Instruct qwen2 24 896 14 2 64 4864 151936 1 0 0
-Qwen2.5-1.5B-Instruct qwen2 28 1536 12 2 128 8960 151936 1 0 0
-Qwen2.5-3B-Instruct qwen2 36 2048 16 2 128 11008 151936 1 0 0
-Qwen2.5-7B-Instruct qwen2 28 3584 28 4 128 18944 152064 0 0 0
-Qwen2.5-14B-Instruct qwen2 48 5120 40 8 128 13824 152064 0 0 0
-Qwen2.5-32B-Instruct qwen2 64 5120 40 8 128 27648 152064 0 0 0
-Qwen2.5-72B-Instruct qwen2 80 8192 64 8 128 29568 152064 0 0 0
-Qwen3-0.6B qwen3 28 1024 16 8 128 3072 151936 1 0 0
-Qwen3-1.7B qwen3 28 2048 16 8 128 6144 151936 1 0 0
-Qwen3-4B qwen3 36 2560 32 8 128 9728 151936 1 0 0
-Qwen3-8B qwen3 36 4096 32 8 128 12288 151936 0 0 0
-Qwen3-14B qwen3 40 5120 40 8 128 17408 151936 0 0 0
-Qwen3-32B qwen3 64 5120 64 8 128 25600 151936 0 0 0
-Qwen3-30B-A3B qwen3_moe 48 2048 32 4 128 768 151936 0 128 8
-Llama-3.2-1B-Instruct llama 16 2048 32 8 64 8192 128256 1 0 0
-Llama-3.2-3B-Instruct llama 28 3072 24 8 128 8192 128256 1 0 0
-"""
-"""Dimensions as in each model's published config.json; of a mixture, the intermediate size is one expert's."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """Stored bits of a weight in the decoder layers, scales and zero points included, and of the output head."""
-
-    bits: float
-    head_bits: float = 16.0
-    weight_only: bool = True
-
-
 FORMATS = {
-    "BF16": Format(16.0),
+    "BF16": BF16,
     # Groups of 128 share a 16-bit scale and a zero point of the weights' width.
     "GPTQ-Int8": Format(8 + 24 / 128),
     "GPTQ-Int4": Format(4 + 20 / 128),
@@ -127,50 +96,9 @@ SOURCES = [
 ]
 
 
-@cache
-def _models() -> dict[str, dict[str, str]]:
-    columns, *rows = (line.split() for line in TABLE.strip().splitlines())
-    return {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
-
-
 def model(name: str, precision: str = "BF16") -> tuple[Shape, Size]:
     """Shape and size of a published model of the benchmarks, stored at a precision of the benchmarks."""
-    row = _models()[name]
-    family = row["family"]
-    layers, hidden, experts, used = (int(row[key]) for key in ("layers", "hidden", "experts", "per_token"))
-    width, key_value = (int(row[key]) * int(row["head_dim"]) for key in ("heads", "kv_heads"))
-    intermediate, vocabulary = int(row["intermediate"]), int(row["vocabulary"])
-    expert = 3 * hidden * intermediate
-    products = layers * (2 * hidden * (width + key_value) + expert * max(experts, 1))
-    # qwen2 has biases on q, k and v, qwen3 norms on the heads of q and k; these and the router stay at 16 bits.
-    extra = {"qwen2": width + 2 * key_value, "llama": 0}.get(family, 2 * int(row["head_dim"]))
-    small = layers * (2 * hidden + extra + hidden * experts) + hidden
-    head = vocabulary * hidden
-    counted = products + small + head
-    stored = FORMATS[precision]
-    lookup = 0 if row["tied"] == "1" else head
-    read_bits = products * stored.bits + small * 16 + head * stored.head_bits
-    size = Size(
-        parameters=counted + lookup,
-        counted=counted,
-        active=counted - layers * expert * (experts - used),
-        nonzero=counted + lookup,
-        stored_bytes=round((read_bits + lookup * stored.head_bits) / 8),
-        effective_bits=(read_bits + lookup * stored.head_bits) / (counted + lookup),
-    )
-    shape = Shape(
-        architecture=family,
-        layers=layers,
-        hidden=hidden,
-        intermediate=intermediate,
-        attention_width=width,
-        key_value_width=key_value,
-        vocabulary=vocabulary,
-        weight_bits=read_bits / counted,
-        weight_only=stored.weight_only,
-        experts=experts,
-        experts_per_token=used,
-    )
+    size, shape = weigh(name, FORMATS[precision])
     return shape, size
 
 

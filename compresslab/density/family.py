@@ -7,7 +7,8 @@ logistic curve in ln N. A family with one token budget has no data term (b = 0):
 trained as the family was, whatever D0. A family with several has beta = 0.28 (Hoffmann et al. 2022) and b fitted.
 
 Plain interpolation between the family's models was tried and predicts a left-out model worse (Qwen2.5, root mean square in
-logits: 0.14 for the curve, 0.18 for straight lines, 0.21 for PCHIP); `interpolated` in the record keeps its error.
+logits: 0.14 for the curve, 0.18 for straight lines, 0.21 for PCHIP); `interpolated` in the record keeps its error, and the table of
+robustness says what it would have made of a ratio (`interpolated_ln_params`).
 
 Resamples are a Bayesian bootstrap by model, joined with the sampling error of its scores (binomial, over the benchmark's items);
 alpha is chosen again in each, so that the form's uncertainty is in the intervals.
@@ -23,7 +24,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from compresslab.density.build import RESAMPLES, SEED, rounded
-from compresslab.density.laws import D_UNIT, LOSS_COLUMNS, N_UNIT, NOTHING, SCORE_COLUMNS, Array, r_squared, score_link
+from compresslab.density.laws import D_UNIT, LOSS_COLUMNS, N_UNIT, NOTHING, SCORE_COLUMNS, Array, r_squared, score_link, share_logit
 from compresslab.density.published import BENCHMARKS, of_model, tables, weights
 from compresslab.errors import BadInput
 
@@ -201,6 +202,7 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
             "loss_left": None,
             "score_left": rounded((scores[i] - predicted[i]) * widen),
             "held_out": {},
+            "points": [[float(f"{size * N_UNIT:.7g}"), float(score)] for size, score in sorted(zip(n, scores[i], strict=True))],
             "loss_resamples": [_law(draw) for draw in drawn],
             "score_resamples": [_link(draw, i, chance) for draw in drawn],
         }
@@ -238,6 +240,5 @@ def _link(curves: Curves, row: int, chance: float) -> list[float]:
 
 
 def _logit(scores: Array) -> Array:
-    chances = np.array([[chance] for _, chance in BENCHMARKS.values()])
-    share = np.clip((scores - chances) / (1 - chances), 1e-3, 1 - 1e-3)
-    return np.asarray(np.log(share / (1 - share)))
+    """Of (benchmarks, models) scores."""
+    return share_logit(scores, np.array([[chance] for _, chance in BENCHMARKS.values()]))

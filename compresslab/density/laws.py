@@ -66,3 +66,19 @@ def loss_of_score(phi: Array, score: Array) -> Array:
 def r_squared(predicted: Array, measured: Array) -> float:
     """Share of the variance of `measured` that `predicted` explains."""
     return float(1 - np.sum((predicted - measured) ** 2) / np.sum((measured - measured.mean()) ** 2))
+
+
+def share_logit(scores: Array, chance: Array | float) -> Array:
+    """Logit of a score as a share of what lies above chance; clipped, so that a score at chance stays finite."""
+    share = np.clip((scores - chance) / (1 - chance), 1e-3, 1 - 1e-3)
+    return np.asarray(np.log(share / (1 - share)))
+
+
+def interpolated_ln_params(points: Array, chance: float, score: Array) -> Array:
+    """ln N at which straight lines between a family's models, in ln N and logits, reach `score`; NaN outside the scores they have.
+
+    Args:
+        points: (models, 2) N and score, by rising N. Where a larger model scores less, it counts as equal to the one before it.
+    """
+    logits = np.maximum.accumulate(share_logit(points[:, 1], chance)) + np.arange(len(points)) * 1e-9
+    return np.asarray(np.interp(share_logit(score, chance), logits, np.log(points[:, 0]), left=np.nan, right=np.nan))

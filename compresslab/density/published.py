@@ -2,9 +2,6 @@
 
 A score stands in a table, made by one evaluator in one setting. Parent and child compare within one table; the same model on the
 same benchmark differs between tables by more than many compressions cost. Nothing is averaged over tables.
-
-Weights are counted from the published dimensions (hidden size, layers, vocabulary, ...) and not taken from a model's name: a
-"3B" with tied embeddings and an "8B" without are counted alike, everything that multiplies activations once.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from compresslab.density.shapes import Format, dimensions, weigh
 from compresslab.errors import BadInput
 from compresslab.records import Shape, Size
 
@@ -34,20 +32,21 @@ GROUP = 128
 """Weights that share a scale, where a table does not say: the default of GPTQ's and AWQ's tools."""
 
 PACKED = {
-    # compression: (bits, group or 0 for a scale a row, whether the product runs at 16 bits)
-    "gptq-int8": (8, GROUP, True),
-    "gptq-int4": (4, GROUP, True),
-    "gptq-int4 (w4a16)": (4, GROUP, True),
-    "awq": (4, GROUP, True),
-    "awq (int4 onnx)": (4, GROUP, True),
-    "w8a16": (8, 0, True),
-    "w8a8": (8, 0, False),
-    "fp8": (8, 0, False),
-    "w4a8 vanilla PTQ (group 32)": (4, 32, False),
-    "w4a8 SpinQuant+GPTQ (group 32)": (4, 32, False),
-    "w4a8 QAT+LoRA (group 32)": (4, 32, False),
+    # A group has a scale of 16 bits and a zero point of the weights' width; a scale a row is below 0.01 bits a weight.
+    "gptq-int8": Format(8 + 24 / GROUP),
+    "gptq-int4": Format(4 + 20 / GROUP),
+    "gptq-int4 (w4a16)": Format(4 + 20 / GROUP),
+    "awq": Format(4 + 20 / GROUP),
+    "awq (int4 onnx)": Format(4 + 20 / GROUP),
+    "w8a16": Format(8.0),
+    "w8a8": Format(8.0, weight_only=False),
+    "fp8": Format(8.0, weight_only=False),
+    # Groups of 32 share a 32-bit scale, head and embedding have 8 bits: gives the published files' sizes.
+    "w4a8 vanilla PTQ (group 32)": Format(5.0, head_bits=8.0, weight_only=False),
+    "w4a8 SpinQuant+GPTQ (group 32)": Format(5.0, head_bits=8.0, weight_only=False),
+    "w4a8 QAT+LoRA (group 32)": Format(5.0, head_bits=8.0, weight_only=False),
 }
-"""How a quantized model stores the weights of its blocks; embeddings and output head stay at 16 bits."""
+"""How a quantized model stores the weights of its layers."""
 
 
 @dataclass(frozen=True)
@@ -147,57 +146,14 @@ def compression(model: str) -> tuple[str, str]:
 
 
 def weights(model: str) -> tuple[Size, Shape]:
-    """What a published model weighs and its dimensions, counted from them.
-
-    Norms and biases are left out of the sum (below 0.1%). A quantized model has its parent's dimensions, with block weights at the
-    bits of its format, scales included.
+    """What a published model weighs and its dimensions; a quantized model has its parent's dimensions.
 
     Raises:
         BadInput: the dimensions of the model are not known.
     """
     parent, how = compression(model)
-    packed = PACKED.get(how)
-    shapes = _shapes()
-    row = shapes.get(parent if packed and model not in shapes else model)
-    if row is None:
-        raise BadInput(f"the dimensions of {model} are not known; those of {len(shapes)} models are: {', '.join(sorted(shapes))}")
-    hidden, heads, kv, dim = (int(row[name]) for name in ("hidden", "heads", "kv_heads", "head_dim"))
-    layers, inner, vocabulary = int(row["layers"]), int(row["intermediate"]), int(row["vocabulary"])
-    block = hidden * dim * (2 * heads + 2 * kv) + (3 if row["gated"] == "1" else 2) * hidden * inner
-    head = vocabulary * hidden
-    counted = layers * block + head
-    parameters = counted + (0 if row["tied"] == "1" else head)
-    bits = 16.0
-    if packed:
-        stored, group, _ = packed
-        # A scale of 16 bits and a zero point for each group of weights.
-        bits = stored + ((16 + stored) / group if group else 0.0)
-    stored_bits = layers * block * bits + (parameters - layers * block) * 16
-    size = Size(
-        parameters=parameters,
-        counted=counted,
-        active=counted,
-        nonzero=parameters,
-        stored_bytes=round(stored_bits / 8),
-        effective_bits=stored_bits / parameters,
-    )
-    shape = Shape(
-        architecture=row["architecture"],
-        layers=layers,
-        hidden=hidden,
-        intermediate=inner,
-        attention_width=heads * dim,
-        key_value_width=kv * dim,
-        vocabulary=vocabulary,
-        weight_bits=(layers * block * bits + head * 16) / counted,
-        weight_only=packed[2] if packed else True,
-    )
-    return size, shape
-
-
-@cache
-def _shapes() -> dict[str, dict[str, str]]:
-    return {row["model"]: row for row in _rows("published_shapes.csv")}
+    stored = PACKED.get(how)
+    return weigh(model) if stored is None or model in dimensions() else weigh(parent, stored)
 
 
 def _rows(name: str) -> list[dict[str, str]]:

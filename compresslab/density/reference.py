@@ -47,6 +47,7 @@ class TaskFit:
             same run for all tasks of a reference.
         held_out: per run kept out of the fit: loss, loss_error, score, score_error, score_error_given_loss (predicted / measured - 1).
         origin: what the source calls the task.
+        points: (models, 2) N and score of a family's own models, by rising N; empty for a ladder.
     """
 
     loss: Array
@@ -62,6 +63,7 @@ class TaskFit:
     score_left: Array
     held_out: dict[str, dict[str, float]]
     origin: str
+    points: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +213,7 @@ def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
         score_left=np.array(entry["score_left"] or [], dtype=np.float64),
         held_out=entry["held_out"],
         origin=entry["origin"],
+        points=np.array(entry.get("points", []), dtype=np.float64).reshape(-1, 2),
     )
 
 

@@ -1,6 +1,7 @@
 """What a density ratio would be under the other choices that the study could have made: the table that every verdict carries.
 
-D0 from 100B to 15T tokens, every other reference that knows the study's tasks, the other estimator, every task alone, every task left
+D0 from 100B to 15T tokens, every other reference that knows the study's tasks, straight lines in place
+of a family's curves, the other estimator, every task alone, every task left
 out. A choice flips a verdict if it decides the other way; or, where it keeps all tasks or drops only one, if its value lies on
 the other side of 1 (a single task has too few items for its value alone to count against a verdict).
 """
@@ -8,6 +9,7 @@ the other side of 1 (a single task has too few items for its value alone to coun
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from compresslab.density.capability import Ruler, best_estimator
 from compresslab.density.intervals import verdict
@@ -52,6 +54,9 @@ def alternatives(
         missing = "it has none of the study's tasks" if not known else "no task tells both of them on this ruler"
         by = best_estimator(reference, {key: value for key, value in study.bench.items() if key[0] == child})
         found.append(row("reference", reference.name, other, known, by, missing))
+    if ruler.reference.kind == "family":
+        between = replace(ruler, straight=True)
+        found.append(row("curve", "straight lines between the reference's models", between, tasks, "score", "outside its models' scores"))
     if estimator == "loss":
         found.append(row("estimator", "score", ruler, tasks, "score", "no task gives both an estimate by score"))
     if len(tasks) > 1:

@@ -30,7 +30,7 @@ class Study:
     bench: Bench
     config: DensityConfig
     times: dict[str, dict[str, float]]
-    known: dict[tuple[str, float, bool, str, str], TaskCapability]
+    known: dict[tuple[str, float, bool, bool, str, str], TaskCapability]
 
     def ruler(self, reference: Reference, tokens: float, *, fixed: bool = False) -> Ruler:
         """How this study reads a reference. `fixed`: by its fit alone, as if the ruler were known exactly."""
@@ -44,7 +44,7 @@ class Study:
 
     def capability(self, ruler: Ruler, variant: str, task: str) -> TaskCapability:
         """N_hat of a variant on a task; read once for each ruler."""
-        key = (ruler.reference.name, ruler.tokens, not np.any(ruler.rows), variant, task)
+        key = (ruler.reference.name, ruler.tokens, not np.any(ruler.rows), ruler.straight, variant, task)
         if key not in self.known:
             own = self.variants[variant]
             if own.published:

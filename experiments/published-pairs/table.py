@@ -5,6 +5,7 @@ python experiments/published-pairs/table.py        # ten seconds, nothing is run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from compresslab.records import Comparison, Interval, VariantRecord
@@ -35,41 +36,37 @@ def main() -> None:
         record = assemble(prepare(path), path)
         for variant in record.variants[1:]:
             said = PAPER.get((record.study, variant.name))
-            (trained if said else packed).append(
-                (record.study, variant, said or (GPTQ if "GPTQ" in variant.steps[-1].config["how"] else ""))
-            )
-    print("| study | child | paper | r overall | verdict | " + " | ".join(BENCHMARKS) + " | flips |")
-    print("|---" * (6 + len(BENCHMARKS)) + "|")
+            how = GPTQ if "GPTQ" in variant.steps[-1].config["how"] else ""
+            (trained if said else packed).append((record.study, variant, said or how))
+    heads = ["study", "child", "paper", "r overall", "verdict", "r, straight lines", *BENCHMARKS, "other side of 1"]
+    print(line(heads), line(["---"] * len(heads)), sep="\n")
     for study, variant, said in trained:
-        comparison = variant.comparisons[0]
-        print(
-            f"| {study} | {variant.name} | {said} | {shown(comparison.ratio)} | {judged(comparison)} | {by_task(comparison)} | {flips(comparison)} |"
-        )
-    print()
-    print("| study | child | paper | r by params | r by bits | r by time, first hardware | what a user gains |")
-    print("|---" * 7 + "|")
+        one = variant.comparisons[0]
+        straight = next((other.ratio for other in one.robustness if other.choice == "curve"), None)
+        print(line([study, variant.name, said, shown(one.ratio), judged(one), shown(straight), *by_task(one), flips(one)]))
+    heads = ["study", "child", "paper", "r by params", "r by bits", "r by time, first hardware", "params, bits, time"]
+    print("", line(heads), line(["---"] * len(heads)), sep="\n")
     for study, variant, said in packed:
-        comparison = variant.comparisons[0]
-        machine, timed = next(iter(comparison.ratio_time.items()))
-        words_ = f"{comparison.verdict} | {comparison.verdict_bits} | {comparison.verdict_time[machine]}"
-        print(
-            f"| {study} | {variant.name} | {said} | {shown(comparison.ratio)} | {shown(comparison.ratio_bits)} | {machine} {shown(timed)} | {words_} |".replace(
-                words_, words_.replace(" | ", ", ")
-            )
-        )
+        one = variant.comparisons[0]
+        machine, timed = next(iter(one.ratio_time.items()))
+        gains = ", ".join([one.verdict, one.verdict_bits, one.verdict_time[machine]])
+        print(line([study, variant.name, said, shown(one.ratio), shown(one.ratio_bits), f"{machine} {shown(timed)}", gains]))
     print()
-    for name, pick in (
-        ("params", lambda c: c.verdict),
-        ("bits", lambda c: c.verdict_bits),
-        ("time", lambda c: next(iter(c.verdict_time.values()))),
-    ):
-        tally = [pick(variant.comparisons[0]) for _, variant, _ in packed]
-        print(
-            f"{len(packed)} quantized children by {name}: "
-            + ", ".join(f"{tally.count(word)} {word}" for word in ("raised", "lowered", "inconclusive"))
-        )
-    point = sum(below(variant) for _, variant, said in packed if said)
-    print(f"{point} of {sum(bool(said) for _, _, said in packed)} GPTQ children have r by params below 1")
+    verdicts = {
+        "params": [variant.comparisons[0].verdict for _, variant, _ in packed],
+        "bits": [variant.comparisons[0].verdict_bits for _, variant, _ in packed],
+        "time": [next(iter(variant.comparisons[0].verdict_time.values())) for _, variant, _ in packed],
+    }
+    for name, given in verdicts.items():
+        tally = ", ".join(f"{given.count(word)} {word}" for word in ("raised", "lowered", "inconclusive"))
+        print(f"{len(packed)} quantized children by {name}: {tally}")
+    gptq = [variant for _, variant, said in packed if said]
+    print(f"{sum(map(below, gptq))} of {len(gptq)} GPTQ children have r by params below 1")
+
+
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def below(variant: VariantRecord) -> bool:
@@ -90,21 +87,19 @@ def judged(comparison: Comparison) -> str:
     return f"{words.SYMBOLS[comparison.verdict]} {comparison.verdict}{' (fragile)' if comparison.fragile else ''}"
 
 
-def by_task(comparison: Comparison) -> str:
+def by_task(comparison: Comparison) -> list[str]:
     """r on each benchmark, empty where the table has none."""
     found = {task.task: task.ratio_by_score for task in comparison.tasks}
-    return " | ".join(words.point(found[name], 2) if name in found else "" for name in BENCHMARKS)
+    return [words.point(found[name], 2) if name in found else "" for name in BENCHMARKS]
 
 
 def flips(comparison: Comparison) -> str:
-    """Benchmarks and other choices whose value lies on the other side of 1."""
+    """Benchmarks and references whose value lies on the other side of 1."""
     if comparison.ratio is None:
         return ""
     side = comparison.ratio.value > 1
-    found = [
-        f"{one.setting}" for one in comparison.robustness if one.ratio and (one.ratio.value > 1) != side and one.choice != "task left out"
-    ]
-    return ", ".join(found)
+    shown_ = [one for one in comparison.robustness if one.choice in ("reference", "task alone")]
+    return ", ".join(one.setting for one in shown_ if one.ratio and (one.ratio.value > 1) != side)
 
 
 if __name__ == "__main__":

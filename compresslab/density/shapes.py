@@ -1,0 +1,89 @@
+"""What published models weigh, counted from their dimensions (`data/published_shapes.csv`, from each model's published config).
+
+A "3B" with tied embeddings and an "8B" without are counted alike: everything that multiplies activations once. The counts agree
+with the published totals (a test holds it); of a mixture, the intermediate size is one expert's.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from compresslab.errors import BadInput
+from compresslab.records import Shape, Size
+
+
+@dataclass(frozen=True)
+class Format:
+    """How weights are stored.
+
+    Attributes:
+        bits: of a weight in the decoder layers, scales and zero points included. head_bits: of the embedding and the output head.
+        weight_only: the product still runs at 16 bits.
+    """
+
+    bits: float
+    head_bits: float = 16.0
+    weight_only: bool = True
+
+
+BF16 = Format(16.0)
+
+
+@cache
+def dimensions() -> dict[str, dict[str, str]]:
+    """The dimensions of every known model, by name."""
+    text = (resources.files("compresslab") / "data" / "published_shapes.csv").read_text("utf-8")
+    return {row["model"]: row for row in csv.DictReader(text.splitlines())}
+
+
+def weigh(model: str, stored: Format = BF16) -> tuple[Size, Shape]:
+    """Size and dimensions of a model, stored in a format.
+
+    Norms, biases and a router stay at 16 bits.
+
+    Raises:
+        BadInput: the model's dimensions are not known.
+    """
+    row = dimensions().get(model)
+    if row is None:
+        raise BadInput(
+            f"the dimensions of {model} are not known; those of {len(dimensions())} models are: {', '.join(sorted(dimensions()))}"
+        )
+    family, tied = row["architecture"], row["tied"] == "1"
+    layers, hidden, intermediate, vocabulary = (int(row[key]) for key in ("layers", "hidden", "intermediate", "vocabulary"))
+    experts, used, head_dim = (int(row[key]) for key in ("experts", "experts_per_token", "head_dim"))
+    width, key_value = int(row["heads"]) * head_dim, int(row["kv_heads"]) * head_dim
+    expert = (3 if row["gated"] == "1" else 2) * hidden * intermediate
+    products = layers * (2 * hidden * (width + key_value) + expert * max(experts, 1))
+    # qwen2 has biases on q, k and v, qwen3 norms on the heads of q and k, gemma2 two norms more.
+    extra = {"qwen2": width + 2 * key_value, "gemma2": 2 * hidden}.get(family, 2 * head_dim if family.startswith("qwen3") else 0)
+    small = layers * (2 * hidden + extra + hidden * experts) + hidden
+    head = vocabulary * hidden
+    counted, lookup = products + small + head, 0 if tied else head
+    read_bits = products * stored.bits + small * 16 + head * stored.head_bits
+    stored_bits = read_bits + lookup * stored.head_bits
+    size = Size(
+        parameters=counted + lookup,
+        counted=counted,
+        active=counted - layers * expert * (experts - used),
+        nonzero=counted + lookup,
+        stored_bytes=round(stored_bits / 8),
+        effective_bits=stored_bits / (counted + lookup),
+    )
+    shape = Shape(
+        architecture=family,
+        layers=layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        attention_width=width,
+        key_value_width=key_value,
+        vocabulary=vocabulary,
+        weight_bits=read_bits / counted,
+        weight_only=stored.weight_only,
+        experts=experts,
+        experts_per_token=used,
+    )
+    return size, shape
