@@ -32,6 +32,9 @@ def plan(recipe: RecipePath, store: StorePath = None, as_json: AsJson = False) -
     if as_json:
         typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": list(planned.warnings)}, indent=2))
         return
+    if planned.recipe.evaluate.source == "published":
+        typer.echo(f"{planned.recipe.study}: published scores of {number_of(len(planned.variants), 'model')}; there is nothing to run")
+        return
     from rich.console import Console
 
     console = Console()

@@ -17,6 +17,13 @@ def report(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = P
     from compresslab.runner.store import Store
 
     plan = prepare(recipe)
+    if plan.recipe.evaluate.source == "published":
+        from compresslab.report.html import write
+        from compresslab.runner import published
+
+        record = published.assemble(plan, recipe)
+        typer.echo(write(record, reports / record.study))
+        return
     kept = Store(store_root(store))
     missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in plan.nodes if not is_done(node, kept)}
     if plan.variants[0].model in missing:

@@ -50,9 +50,9 @@ def trend(
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     say(_line("all", found.whole, found.reference))
-    for name, line in (("before ChatGPT", found.before), ("after ChatGPT", found.after)):
-        if line is not None:
-            say(_line(name, line, found.reference))
+    if found.before is not None and found.after is not None:
+        say(_line("before ChatGPT", found.before, found.reference))
+        say(_line("after ChatGPT", found.after, found.reference))
     say(f"The Densing Law paper: A = {PAPER_GROWTH} per day, R2 = {PAPER_R2}, doubling every 3.3 months (journal: 3.5).")
     say(f"Price of a GPT-3.5-level model, hence of an effective parameter, halves every {found.price_halving_days:.0f} days (paper).")
     for note in found.notes:

@@ -13,7 +13,8 @@ def validate(recipe: RecipePath) -> None:
 
     plan = prepare(recipe)
     named = [variant.name for variant in plan.variants if variant.named and variant.parent]
-    tasks = number_of(len(plan.recipe.evaluate.tasks), "task")
+    published = plan.recipe.evaluate.source == "published"
+    tasks = "published scores" if published else number_of(len(plan.recipe.evaluate.tasks), "task")
     typer.echo(f"{recipe}: valid; {number_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}")
     for warning in plan.warnings:
         typer.echo(f"warning: {warning}")

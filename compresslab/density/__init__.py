@@ -1,7 +1,7 @@
 """How dense a model is: the reference curve, effective parameters, inference time, and verdicts on child against parent.
 
-Works on records alone, without torch. `assess` is what a study calls; `Reference.load("olmo-ladder").effective_params(
-task="arc_easy", bpb=0.93)` reads a single value off the ruler.
+Works on records alone, without torch. `assess` is what a study calls and `compare` takes one child and one parent;
+`Reference.load("olmo-ladder").effective_params(task="arc_easy", bpb=0.93)` reads a single value off the ruler.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from compresslab.density.compare import GROWTH_PER_DAY, assess, density_days
+    from compresslab.density.comparison import GROWTH_PER_DAY, assess, compare, density_days
     from compresslab.density.draws import Measured
     from compresslab.density.inference_time import Hardware, hardware_names, load_hardware, n_time, seconds
     from compresslab.density.reference import REACH, Reference, TaskFit
@@ -23,6 +23,7 @@ __all__ = [
     "Reference",
     "TaskFit",
     "assess",
+    "compare",
     "density_days",
     "hardware_names",
     "load_hardware",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "compare": ("GROWTH_PER_DAY", "assess", "density_days"),
+    "comparison": ("GROWTH_PER_DAY", "assess", "compare", "density_days"),
     "draws": ("Measured",),
     "inference_time": ("Hardware", "hardware_names", "load_hardware", "n_time", "seconds"),
     "reference": ("REACH", "Reference", "TaskFit"),

@@ -59,10 +59,11 @@ def alternatives(
         found.append(row("curve", "straight lines between the reference's models", between, tasks, "score", "outside its models' scores"))
     if estimator == "loss":
         found.append(row("estimator", "score", ruler, tasks, "score", "no task gives both an estimate by score"))
-    if len(tasks) > 1:
-        found += [row("task alone", task, ruler, [task], estimator, "off the ruler, or without an estimate") for task in tasks]
-    if len(tasks) > 2:  # of two tasks, leaving out one is the other alone
-        found += [row("task left out", task, ruler, [t for t in tasks if t != task], estimator, "nothing is left") for task in tasks]
+    counted = [task for task in tasks if study.effective(ruler, child, parent, [task], estimator) is not None]
+    if len(counted) > 1:
+        found += [row("task alone", task, ruler, [task], estimator, "") for task in counted]
+    if len(counted) > 2:  # of two tasks, leaving out one is the other alone
+        found += [row("task left out", task, ruler, [other for other in counted if other != task], estimator, "") for task in counted]
     return found
 
 

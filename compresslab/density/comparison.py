@@ -24,6 +24,7 @@ from compresslab.density.capability import Ruler, best_estimator, density
 from compresslab.density.draws import MIN_ITEMS, Draws, Measured
 from compresslab.density.inference_time import Hardware, seconds
 from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, spread, verdict
+from compresslab.density.names import reference_names
 from compresslab.density.reference import Reference
 from compresslab.density.robustness import alternatives
 from compresslab.density.study import Study, counts, prepare, task_ratio
@@ -84,6 +85,23 @@ def density_days(r: Interval | None) -> Interval | None:
         return None
     days = [-math.inf if end <= 0 else math.log(end) / GROWTH_PER_DAY for end in (r.value, r.low, r.high)]
     return Interval(value=days[0], low=days[1], high=days[2], extrapolated=r.extrapolated, bound=r.bound)
+
+
+def compare(child: Measured, parent: Measured, config: DensityConfig | None = None, hardware: Iterable[Hardware] = ()) -> Comparison:
+    """One model against another, as a study of the two would: the density ratio r of `child` to `parent` with its 95% interval, verdict,
+    density-days and what other choices would have said.
+
+    Args:
+        child, parent: what they weigh and answered: the same items, or scores of one published table.
+        config: the reference (default: the OLMo ladder), D0, seed, resamples.
+        hardware: profiles for r by modelled time.
+
+    Raises:
+        BadInput: as `assess`.
+    """
+    root = parent.model_copy(update={"parent": "", "root": parent.name})
+    leaf = child.model_copy(update={"parent": parent.name, "root": parent.name})
+    return assess([root, leaf], config or DensityConfig(), list(hardware), reference_names())[child.name][1][0]
 
 
 def _relatives(variant: Measured, by_name: Mapping[str, Measured]) -> list[tuple[Measured, Relation]]:
