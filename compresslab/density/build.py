@@ -84,7 +84,8 @@ def build(spec: Spec, table: pd.DataFrame, held_out: pd.DataFrame | None = None,
     forms, laws = choose_form(with_loss, by_task)
     loss_codes = [np.array([code[run] for run in by_task[task]["run"]]) for task in with_loss]
 
-    linked = [task for task in spec.chance if _rows(table, task, "score").shape[0]]
+    # Scores that are all the same tell nothing of how they follow the loss.
+    linked = [task for task in spec.chance if _rows(table, task, "score")["score"].nunique() > 1]
     points = {task: _link_points(spec, table, task) for task in linked}
     phis = {task: fit_link(loss, score, np.ones(len(loss)), link_starts(loss)) for task, (loss, score, _) in points.items()}
     link_codes = {task: np.array([code[run] for run in names]) for task, (_, _, names) in points.items()}

@@ -116,14 +116,18 @@ def seconds(shape: Shape, size: Size, hardware: Hardware, workload: Workload) ->
     )
 
 
-def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
+def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload, like: tuple[Shape, Size] | None = None) -> float:
     """N_time: parameters of the dense bf16 model that takes as long on this hardware and workload.
 
-    That model is the given one's own family scaled to another size: its cache and attention work are the given model's
-    times (n / active)^(2/3) (see `GROWTH`), its layers times (n / active)^(1/3) (see `DEEPENING`). So a dense bf16 model
-    has N_time equal to its own N, and a model whose time goes into its cache or into the overhead of its layers gains
-    little from smaller weights, as it should.
+    That model is of one family, scaled to the size that takes as long: its cache and attention work are those of `like`
+    times (n / active)^(2/3) (see `GROWTH`), its layers times (n / active)^(1/3) (see `DEEPENING`). So a dense bf16 `like`
+    has N_time equal to its own N, a model whose time goes into its cache or into the overhead of its layers gains
+    little from smaller weights, and of two children of one size the one with fewer layers has the smaller N_time.
+
+    Args:
+        like: shape and size of the family; in a study the root's, so that one rod measures all. Default: the model itself.
     """
+    family, of = like or (shape, size)
     target = seconds(shape, size, hardware, workload)
 
     def time_at(n: float) -> float:
@@ -132,8 +136,8 @@ def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> 
             weights_decode=2 * n,
             active=n,
             peak=hardware.flops,
-            scale=n / size.active,
-            shape=shape,
+            scale=n / of.active,
+            shape=family,
             hardware=hardware,
             workload=workload,
         )
@@ -143,8 +147,8 @@ def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> 
     low, high = -10.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if time_at(size.active * 2**middle) < target else (low, middle)
-    return float(size.active * 2**high)
+        low, high = (middle, high) if time_at(of.active * 2**middle) < target else (low, middle)
+    return float(of.active * 2**high)
 
 
 def _total(

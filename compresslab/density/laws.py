@@ -64,7 +64,9 @@ def loss_of_score(phi: Array, score: Array) -> Array:
 
 
 def r_squared(predicted: Array, measured: Array) -> float:
-    """Share of the variance of `measured` that `predicted` explains."""
+    """Share of the variance of `measured` that `predicted` explains; 0 where there is none to explain."""
+    if np.ptp(measured) == 0:
+        return 0.0
     return float(1 - np.sum((predicted - measured) ** 2) / np.sum((measured - measured.mean()) ** 2))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from compresslab.density.laws import Array
 from compresslab.density.reference import Reference
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from compresslab.records import Estimator
+from compresslab.records import Estimator, Shape, Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +66,14 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
     for variant in variants:
         if variant.size.counted <= 0 or variant.size.effective_bits <= 0:
             raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.size.effective_bits} bits")
-    times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload) for h in hardware} for v in variants}
+    times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload, _family(v, by_name)) for h in hardware} for v in variants}
     return Study(by_name, draw(variants, config.resamples, config.seed), config, times, {})
+
+
+def _family(variant: Measured, by_name: Mapping[str, Measured]) -> tuple[Shape, Size]:
+    """What N_time is counted in: the root's family, or the variant's own where the root is not there."""
+    root = by_name.get(variant.root, variant)
+    return root.shape, root.size
 
 
 def task_ratio(child: TaskCapability, parent: TaskCapability, estimator: Estimator) -> LogEstimate | None:

@@ -116,6 +116,9 @@ def step(record: StepRecord) -> str:
     """One step in words: `prune depth (keep 24)`, `distill forward-kl (60 k tokens)`."""
     if record.kind == "base":
         return "base"
+    if record.method == "published":
+        how = record.config.get("how")
+        return f"published {record.config.get('model')}" + (f" ({how})" if how else "")
     settings = [f"{key.replace('_', ' ')} {record.config[key]}" for key in _TELLING if _plain(record.config.get(key))][:3]
     if record.tokens_seen:
         settings.append(f"{count(record.tokens_seen)} tokens")
