@@ -1,0 +1,170 @@
+"""How fast the highest density of open models grows, on published scores."""
+
+import datetime
+import functools
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compresslab.density.family import QWEN
+from compresslab.density.published import BENCHMARKS, scores
+from compresslab.density.trend import CHATGPT, PAPER_GROWTH, TrendPoint, frontier, trend
+from compresslab.errors import BadInput
+
+POINTS = st.lists(st.tuples(st.integers(0, 20), st.floats(-5, 5)), min_size=1, max_size=25)
+
+
+@functools.cache
+def found(reference="qwen2.5", seed=0):
+    return trend(reference, resamples=500, seed=seed)
+
+
+def arrays(points):
+    return np.array([float(day) for day, _ in points]), np.array([value for _, value in points])
+
+
+@given(POINTS)
+def test_the_frontier_is_every_model_that_was_denser_than_all_before_it(points):
+    days, logs = arrays(points)
+    kept = frontier(days, logs)
+    rising = list(zip(days[kept], logs[kept], strict=True))
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(rising))
+    for i in range(len(points)):
+        beaten = np.any((days < days[i]) & (logs >= logs[i])) or np.any((days == days[i]) & (logs > logs[i]))
+        assert beaten == (logs[i] not in {logs[k] for k in kept if days[k] == days[i]})
+
+
+@given(POINTS)
+def test_the_densest_and_the_earliest_are_on_the_frontier(points):
+    days, logs = arrays(points)
+    kept = frontier(days, logs)
+    assert logs[kept[-1]] == logs.max()
+    assert days[kept[0]] == days.min()
+
+
+@given(POINTS, st.floats(0.1, 10), st.floats(-5, 5))
+def test_neither_the_unit_of_density_nor_the_first_day_nor_the_order_matters(points, factor, shift):
+    days, logs = arrays(points)
+    kept = frontier(days, logs)
+    assert frontier(days + 1000, logs * 2.0 ** round(factor)) == kept
+    turned = frontier(days[::-1], logs[::-1])
+    assert list(logs[::-1][turned]) == list(logs[kept])
+    assert len(frontier(days, np.full(len(days), shift))) == 1
+
+
+def test_the_growth_on_the_shipped_data_is_near_the_papers():
+    whole = found().whole
+    assert 0.003 <= whole.growth.value <= 0.008
+    assert whole.growth.low < whole.growth.value < whole.growth.high
+    assert whole.growth.low <= PAPER_GROWTH <= whole.growth.high
+    assert whole.growth.low > 0
+    assert whole.r2 > 0.9
+    assert whole.models >= 50
+    assert len(whole.frontier) >= 6
+
+
+def test_another_reference_gives_the_same_growth_within_its_interval():
+    ours, theirs = found().whole.growth, found("llama-1-2").whole.growth
+    assert ours.low <= theirs.value <= ours.high
+    assert theirs.low <= ours.value <= theirs.high
+
+
+def test_the_doubling_time_is_the_growth_said_otherwise():
+    growth, months = found().whole.growth, found().whole.doubling_months
+    assert months.value == pytest.approx(math.log(2) / growth.value / (365.25 / 12))
+    assert months.low == pytest.approx(math.log(2) / growth.high / (365.25 / 12))
+    assert months.high == pytest.approx(math.log(2) / growth.low / (365.25 / 12))
+    assert 2.5 <= months.value <= 8
+    assert math.log(2) / PAPER_GROWTH / (365.25 / 12) == pytest.approx(3.3, abs=0.05), "the paper's own two figures agree"
+
+
+def test_the_line_is_the_least_squares_line_through_the_frontier():
+    top = [point for point in found().points if point.frontier]
+    assert sorted(point.model for point in top) == sorted(found().whole.frontier)
+    days = np.array([point.released.toordinal() for point in top], dtype=float)
+    logs = np.log([point.density.value for point in top])
+    assert found().whole.growth.value == pytest.approx(np.polyfit(days - days.mean(), logs, 1)[0])
+    assert found().whole.r2 == pytest.approx(np.corrcoef(days, logs)[0, 1] ** 2)
+
+
+def test_the_record_setters_are_the_frontier_of_all_models_that_are_no_bounds():
+    plain = [point for point in found().points if not point.density.bound]
+    kept = frontier(*arrays([(point.released.toordinal(), math.log(point.density.value)) for point in plain]))
+    assert [plain[i].model for i in kept] == found().whole.frontier
+
+
+@pytest.mark.parametrize("reference", ["qwen2.5", "llama-1-2"])
+def test_bounds_do_not_enter_and_are_counted(reference):
+    result = found(reference)
+    bounds = [point for point in result.points if point.density.bound]
+    assert bounds
+    assert not any(point.frontier for point in bounds)
+    assert result.whole.models == len(result.points) - len(bounds)
+    assert f"{len(bounds)} of {len(result.points)} models lie beyond" in result.notes[0]
+
+
+def test_every_point_is_a_dated_base_model_with_all_five_benchmarks_in_one_table():
+    rows = {}
+    for score in scores():
+        rows.setdefault((score.model, score.table), []).append(score)
+    for point in found().points:
+        assert isinstance(point, TrendPoint)
+        own = rows[point.model, point.table]
+        assert {score.benchmark for score in own} == set(BENCHMARKS)
+        assert {(score.kind, score.released) for score in own} == {("base", point.released.isoformat())}
+        assert point.density.low <= point.density.value <= point.density.high
+    models = [point.model for point in found().points]
+    assert len(set(models)) == len(models), "each model once, in the table of its median density"
+    assert [point.released for point in found().points] == sorted(point.released for point in found().points)
+
+
+def test_the_familys_own_models_are_about_as_dense_as_one_in_the_tables_of_its_fit():
+    own = {point.model: point for point in found().points if (point.model, point.table) in {(m, t) for m, t, _ in QWEN.models}}
+    assert len(own) >= 5
+    assert {model: point.density.value for model, point in own.items() if abs(point.density.value - 1) > 0.3} == {}
+
+
+def test_too_few_models_before_chatgpt_give_no_line_and_a_note():
+    result = found()
+    early = [point for point in result.points if point.released < CHATGPT and not point.density.bound]
+    assert datetime.date(2022, 11, 30) == CHATGPT
+    assert (result.before is None) == (len(early) < 3)
+    if result.before is None:
+        assert any("before ChatGPT" in note for note in result.notes)
+    assert result.after is not None
+
+
+def test_extrapolated_record_setters_are_named():
+    result = found()
+    extrapolated = {point.model for point in result.points if point.frontier and point.density.extrapolated}
+    (note,) = [note for note in result.notes if note.startswith("extrapolated on the frontier")]
+    assert set(note.split(": ")[1].split(", ")) == extrapolated
+
+
+def test_the_price_of_an_effective_parameter_halves_in_76_days():
+    """20 dollars in December 2022, 0.075 in August 2024: 8 halvings in 609 days."""
+    assert found().price_halving_days == pytest.approx(609 / math.log2(20 / 0.075))
+    assert found().price_halving_days == pytest.approx(76, abs=1)
+
+
+@pytest.mark.parametrize("reference", ["olmo-ladder", "pythia"])
+def test_a_reference_without_the_five_benchmarks_is_refused(reference):
+    with pytest.raises(BadInput, match=f"{reference} lacks MMLU, BBH, MATH, HumanEval, MBPP"):
+        trend(reference)
+
+
+def test_an_unknown_reference_is_refused():
+    with pytest.raises(BadInput, match="did you mean"):
+        trend("qwen25")
+
+
+def test_the_seed_decides_the_draws_and_moves_the_value_by_little():
+    again, other = trend(resamples=500), found(seed=1)
+    assert again == found()
+    assert other.whole.growth.value == pytest.approx(found().whole.growth.value, rel=0.05)
+    assert other.whole.frontier == found().whole.frontier
+    assert other.whole.growth.low != found().whole.growth.low
