@@ -259,7 +259,7 @@ class Alternative(Record):
     """The density ratio under one other choice that the study could have made.
 
     Attributes:
-        choice: what is chosen otherwise: "D0", "reference", "curve", "estimator", "task alone", "task left out".
+        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "estimator", "task alone", "task left out".
         setting: the other choice. verdict: by the interval alone, without the study's correction.
         flips: it decides the other way, or (for choices that keep all tasks) its value lies on the other side of 1.
         reason: why there is no ratio.

@@ -96,8 +96,11 @@ def plot(
 ) -> None:
     """Draw a reference's curves with their bands: loss where it has losses, else score."""
     from compresslab.density import Reference
+    from compresslab.errors import BadInput
     from compresslab.report.ruler import ruler_chart, to_svg
 
+    if not 0 < tokens < float("inf"):
+        raise BadInput(f"--tokens {tokens}: it must be a positive number")
     reference = Reference.load(name)
     curves = [_curve(reference, task, tokens) for task in reference.tasks]
     y_title = "score" if reference.kind == "family" else f"loss, {reference.unit}"
@@ -118,7 +121,8 @@ def fit(
     from compresslab.density.user import fit_table, read_table
 
     called = name or table.stem
-    _write(fit_table(read_table(table), called, source or f"the table {table.name}", unit), out or Path(f"{called}.json"))
+    path = _target(out, called)
+    _write(fit_table(read_table(table), called, source or f"the table {table.name}", unit), path)
 
 
 @app.command("build")
@@ -139,6 +143,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
     if plan.recipe.evaluate.source != "run":
         raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
     reference.check(plan)
+    path = _target(out, plan.recipe.study)
     kept = Store(store_root(store))
     with Bars(Console(), plan, kept) as bars:
         ran = run_plan(plan, kept, bars)
@@ -146,7 +151,19 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
         raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in ran.failures.values()))
     name = plan.recipe.study
     table = pd.DataFrame(reference.rows(plan, kept))
-    _write(fit_table(table, name, f"evaluated by compresslab, recipe {recipe.name}"), out or Path(f"{name}.json"))
+    _write(fit_table(table, name, f"evaluated by compresslab, recipe {recipe.name}"), path)
+
+
+def _target(out: Path | None, name: str) -> Path:
+    """Where a reference goes, checked before anything is computed. Raises BadInput."""
+    from compresslab.errors import BadInput
+
+    path = out or Path(f"{name}.json")
+    if path.suffix != ".json":
+        raise BadInput(f"--out {path}: a reference is a .json file")
+    if not path.parent.is_dir():
+        raise BadInput(f"--out {path}: there is no folder {path.parent}")
+    return path
 
 
 def _write(built: dict[str, Any], path: Path) -> None:

@@ -76,7 +76,7 @@ def build(spec: Spec, table: pd.DataFrame, held_out: pd.DataFrame | None = None,
     Raises:
         BadInput: too few sizes, or values that are no losses and no scores.
     """
-    check(table)
+    check(table, spec.latent)
     runs = sorted(table["run"].unique())
     code = {run: i for i, run in enumerate(runs)}
     with_loss = [task for task in spec.chance if _rows(table, task, "loss").shape[0]]
@@ -158,7 +158,11 @@ def choose_form(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame]) -> tu
         "E > 0": round(errors[True], 5),
         "E = 0": round(errors[False], 5),
     }
-    return record, fit_laws(tasks, [_data(by_task[task]) for task in tasks], irreducible=irreducible)
+    laws = fit_laws(tasks, [_data(by_task[task]) for task in tasks], irreducible=irreducible)
+    for task, theta, (n, d, loss) in zip(tasks, laws.thetas, laws.data, strict=True):
+        if r_squared(loss_law(theta, n, d), loss) <= 0:
+            raise BadInput(f"{task}: the losses do not fall with size or tokens (the law explains nothing of them), so they are no ruler")
+    return record, laws
 
 
 def fit_laws(tasks: Sequence[str], data: Sequence[Data], *, irreducible: bool) -> Laws:
@@ -179,8 +183,8 @@ def left_out(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irred
     return found
 
 
-def check(table: pd.DataFrame) -> None:
-    """Refuse a table that no curve can be fitted to.
+def check(table: pd.DataFrame, latent: Mapping[str, str] | None = None) -> None:
+    """Refuse a table that no curve can be fitted to. `latent` as in `Spec`.
 
     Raises:
         BadInput: what is wrong, and in which row.
@@ -194,10 +198,25 @@ def check(table: pd.DataFrame) -> None:
             row = table.iloc[int(np.argmax(bad))]
             allowed = "between 0 and 1" if column == "score" else "positive and finite"
             raise BadInput(f"{row['run']}, {row['task']}: {column} is {row[column]}; it must be {allowed}")
-    for task, rows in table.groupby("task"):
+    if table.empty or not table["loss"].notna().any():
+        raise BadInput("the table has no losses; a reference needs the loss of at least one task, and scores can be linked to it")
+    for task, rows in table[table["loss"].notna()].groupby("task"):
         sizes = rows["n"].nunique()
         if sizes < FEWEST_SIZES:
-            raise BadInput(f"{task} has {sizes} model sizes; a reference needs at least {FEWEST_SIZES}")
+            raise BadInput(f"{task} has losses of {sizes} model sizes; a reference needs at least {FEWEST_SIZES}")
+        if rows["loss"].nunique() < FEWEST_SIZES:
+            raise BadInput(f"{task}: the losses of {len(rows)} models are nearly all the same, and no curve follows from that")
+    runs = {str(task): sorted(zip(rows["run"], rows["d"], strict=True)) for task, rows in table[table["loss"].notna()].groupby("task")}
+    first = next(iter(runs))
+    for task, own in runs.items():
+        if own != runs[first]:
+            missing = sorted({run for run, _ in set(own) ^ set(runs[first])})
+            raise BadInput(
+                f"{task} and {first} have losses of different models ({', '.join(map(str, missing[:5]))}); give the same for all tasks"
+            )
+    scored = table[table["score"].notna() & ~table["task"].isin(list(runs))]
+    if latent is not None and (lacking := sorted({str(t) for t in scored["task"]} - set(latent))):
+        raise BadInput(f"{', '.join(lacking)}: scores but no losses to link them to; give the losses too")
 
 
 def rounded(values: Array) -> list[float]:

@@ -14,17 +14,21 @@ trained apart and common to a model and its quantized copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compresslab.density.draws import LOSSES, Answers, Draws
-from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, precision_mean
+from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, precision_mean, width_of
 from compresslab.density.laws import Array, interpolated_ln_params
 from compresslab.density.reference import REACH, Reference, TaskFit
 from compresslab.records import Density, Estimator, Interval, Size, TaskDensity
+
+MINOR = 0.05
+"""Share of the precision below which bounds are left out of a mean (and named)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,8 @@ class Ruler:
         tokens: D0. rows: (resamples,) which resampled fit goes with which draw of items; 0 for the fit itself.
         shares: (resamples,) in [0, 1): which of the reference's runs lends its scatter; the same for all tasks and variants.
         straight: read a family by straight lines between its models instead of its curves; nothing outside them.
+        strays: what r is made of holds the scatter of the reference's own models as well.
+        exact: leave that scatter out everywhere, to see what the items alone decide.
     """
 
     reference: Reference
@@ -42,6 +48,8 @@ class Ruler:
     rows: NDArray[np.intp] | int
     shares: Array
     straight: bool = False
+    strays: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +92,21 @@ def measure_task(ruler: Ruler, task: str, answers: Answers) -> TaskCapability:
     absent = "the task has no gold continuation"
     loss = answers.losses.get(reference.unit) if reference.unit in LOSSES else None
     if fit.reads_loss and (drawn := usable("by loss", loss, absent)) is not None:
-        scatter = _scatter(fit.loss_left, ruler.shares)
+        scatter = _scatter(fit.loss_left, ruler)
         by_loss = _read(ruler, task, np.array(drawn.mean), drawn.means)
         placed_by_loss = _read(ruler, task, np.array(drawn.mean), drawn.means * np.exp(-scatter))
         reasons += _bound("by loss", by_loss, drawn.mean)
     if fit.score is not None and (drawn := usable("by score", answers.score, "")) is not None:
-        scatter = _scatter(fit.score_left, ruler.shares)
+        scatter = _scatter(fit.score_left, ruler)
         point = reference.loss_of_score(task, np.array(drawn.mean))
-        by_score = _read(ruler, task, point, reference.loss_of_score(task, drawn.means, ruler.rows))
         shifted = np.clip(drawn.means - scatter, 0.0, 1.0)
-        placed_by_score = _read(ruler, task, point, reference.loss_of_score(task, shifted, ruler.rows))
-        if reference.kind == "family":
-            by_score = placed_by_score
+        by_score, placed_by_score = (
+            _with_width(reference, task, _read(ruler, task, point, reference.loss_of_score(task, scores, ruler.rows)), scores)
+            for scores in (drawn.means, shifted)
+        )
         reasons += _bound("by score", by_score, drawn.mean)
+    if ruler.strays:
+        by_loss, by_score = placed_by_loss, placed_by_score
     return TaskCapability(by_loss, by_score, placed_by_loss, placed_by_score, "; ".join(reasons))
 
 
@@ -120,9 +130,21 @@ def _read(ruler: Ruler, task: str, point: Array, drawn: Array) -> LogEstimate:
     )
 
 
-def _scatter(left: Array, shares: Array) -> Array:
+def _with_width(reference: Reference, task: str, estimate: LogEstimate, scores: Array) -> LogEstimate:
+    """A bound with the standard deviation that a reading there would have: the score's over the curve's slope in ln N."""
+    if not estimate.bound:
+        return estimate
+    step = 0.1
+    ends = [reference.predict(task, math.exp(estimate.point + side), tokens=1e12)[1] or 0.0 for side in (-step, step)]
+    slope = max((ends[1] - ends[0]) / (2 * step), 1e-9)
+    return replace(estimate, width=float(np.std(scores)) / slope)
+
+
+def _scatter(left: Array, ruler: Ruler) -> Array:
     """What one of the reference's runs leaves, drawn for each resample; the same run for all tasks."""
-    return left[(shares * len(left)).astype(np.intp)] if len(left) else np.zeros_like(shares)
+    if ruler.exact or not len(left):
+        return np.zeros_like(ruler.shares)
+    return left[(ruler.shares * len(left)).astype(np.intp)]
 
 
 def _bound(what: str, estimate: LogEstimate, mean: float) -> list[str]:
@@ -132,10 +154,25 @@ def _bound(what: str, estimate: LogEstimate, mean: float) -> list[str]:
     return [f"{what}: {mean:.4g} lies {side} what the reference is read at, so N_hat is a bound"]
 
 
-def combine(reference: Reference, parts: Sequence[LogEstimate | None]) -> LogEstimate | None:
-    """One estimate over tasks from those that exist, in the way that the reference's kind asks for."""
-    there = [part for part in parts if part is not None]
-    return precision_mean(there) if reference.kind == "family" else geometric_mean(there)
+def combine(parts: Mapping[str, LogEstimate | None], *, published: bool) -> LogEstimate | None:
+    """One estimate over tasks from those that exist: the geometric mean; of published scores weighted by precision, without the bounds
+    that would hardly count (`minor_bounds`)."""
+    there = {task: part for task, part in parts.items() if part is not None}
+    if not published:
+        return geometric_mean(list(there.values()))
+    minor = minor_bounds(there)
+    return precision_mean([part for task, part in there.items() if task not in minor])
+
+
+def minor_bounds(parts: Mapping[str, LogEstimate | None]) -> list[str]:
+    """The tasks that give only a bound and together carry less than `MINOR` of the precision: a HumanEval near 0 of 164 items must not
+    turn what 14,042 items of MMLU say into a bound. Where half of the tasks or more give no more than that, they do count: such a model
+    stands at chance, and the one benchmark that it seems to do is no measure of it."""
+    weights = {task: width_of(part) ** -2.0 for task, part in parts.items() if part is not None and width_of(part) > 0}
+    bounds = [task for task in weights if (part := parts[task]) is not None and part.bound]
+    if 2 * len(bounds) >= len(weights):
+        return []
+    return bounds if 0 < sum(weights[task] for task in bounds) < MINOR * sum(weights.values()) else []
 
 
 def best_estimator(reference: Reference, bench: Mapping[tuple[str, str], Answers]) -> Estimator:
@@ -158,10 +195,12 @@ def density(
     capabilities: Mapping[str, TaskCapability],
     n_time: Mapping[str, float],
     seconds: Mapping[str, float],
+    *,
+    published: bool = False,
 ) -> Density:
-    """The record of one variant's density. `n_time` and `seconds`: modelled, by hardware profile."""
-    by_loss = combine(ruler.reference, [c.placed_by_loss for c in capabilities.values()])
-    by_score = combine(ruler.reference, [c.placed_by_score for c in capabilities.values()])
+    """The record of one variant's density. `n_time` and `seconds`: modelled, by hardware profile. `published`: from a table's scores."""
+    by_loss = combine({task: c.placed_by_loss for task, c in capabilities.items()}, published=published)
+    by_score = combine({task: c.placed_by_score for task, c in capabilities.items()}, published=published)
     main = by_loss if estimator == "loss" else by_score
     return Density(
         reference=ruler.reference.name,

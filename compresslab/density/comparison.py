@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 
-from compresslab.density.capability import Ruler, best_estimator, density
+from compresslab.density.capability import Ruler, best_estimator, density, minor_bounds
 from compresslab.density.draws import MIN_ITEMS, Draws, Measured
 from compresslab.density.inference_time import Hardware, seconds
-from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, spread, verdict
+from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, verdict
 from compresslab.density.names import reference_names
 from compresslab.density.reference import Reference
 from compresslab.density.robustness import alternatives
@@ -38,8 +38,8 @@ GROWTH_PER_DAY = 0.007
 DISCOVERIES = 0.05
 """Share of false verdicts that a study may expect among those it gives."""
 
-POWER = 1.96 + 0.84
-"""Standard errors that |ln r| must be away from 0 for an 80% chance that the 95% interval excludes it."""
+CHANCE = 0.8
+"""How likely a verdict is to be with the items that `items_needed` asks for."""
 
 Relation = Literal["parent", "root"]
 
@@ -69,7 +69,7 @@ def assess(
     for variant in variants:
         read = {task: study.capability(ruler, variant.name, task) for task in variant.tasks}
         taken = {h.name: seconds(variant.shape, variant.size, h, config.workload) for h in hardware}
-        own = density(ruler, estimator, variant.size, read, study.times[variant.name], taken)
+        own = density(ruler, estimator, variant.size, read, study.times[variant.name], taken, published=bool(variant.published))
         compared = []
         for other, relation in _relatives(variant, study.variants):
             comparison, tails = _compare(study, ruler, estimator, variant, other, relation)
@@ -147,7 +147,7 @@ def _compare(
         seed=study.config.seed,
         estimator=estimator,
         items_needed=_items_needed(study, ruler, estimator, child, parent, shared, over.get("params")),
-        reason=_reason(child, parent, shared, effective),
+        reason=_reason(study, ruler, estimator, child, parent, shared),
     )
     return comparison, {name: p_value(estimate) for name, estimate in over.items()}
 
@@ -209,28 +209,37 @@ def _on_task(study: Study, ruler: Ruler, child: Measured, parent: Measured, task
 def _items_needed(
     study: Study, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, tasks: list[str], r: LogEstimate | None
 ) -> float | None:
-    """Items a task that would decide r with 80% chance: the items' part of its variance falls as 1 / items, the ruler's stays."""
+    """Items a task that would decide r with 80% chance, if it is what it seems: the items' part of its variance falls as 1 / items, the
+    ruler's stays. What the study's number of questions asks beyond 5% is asked here too."""
     if r is None or r.bound or not tasks:
         return None
-    fixed = replace(ruler, rows=np.zeros_like(ruler.rows))
-    known = study.effective(fixed, child.name, parent.name, tasks, estimator)
-    if known is None or known.bound:
-        return None
-    of_items = spread(known) ** 2
-    of_ruler = max(spread(r) ** 2 - of_items, 0.0)
-    room = (r.point / POWER) ** 2 - of_ruler
+    of_items, of_ruler = (study.spread_of(what, ruler, child.name, parent.name, tasks, estimator) ** 2 for what in ("items", "ruler"))
+    questions = max(1, len(study.variants) - 1)
+    power = NormalDist().inv_cdf(1 - DISCOVERIES / 2 / questions) + NormalDist().inv_cdf(CHANCE)
+    room = (r.point / power) ** 2 - of_ruler
     mean_items = float(np.mean([child.count(task) for task in tasks]))
-    return math.inf if not room > 0 else mean_items * of_items / room
+    if not room > 0 or not math.isfinite(of_items):
+        return math.inf
+    return max(mean_items * of_items / room, mean_items + 1)
 
 
-def _reason(child: Measured, parent: Measured, shared: list[str], effective: LogEstimate | None) -> str:
+def _reason(study: Study, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, shared: list[str]) -> str:
+    """What is special about a comparison, or why it has no ratio."""
     if not shared:
         return f"{child.name} and {parent.name} have no benchmark in common"
-    if effective is None:
+    ratios = study.ratios(ruler, child.name, parent.name, shared, estimator)
+    if all(one is None for one in ratios.values()):
         return "no task tells both of them on the ruler"
+    found = []
     if child.table != parent.table:
-        return f"from different tables ({child.table} and {parent.table}): their settings may differ by more than the models do"
-    return ""
+        found.append(f"from different tables ({child.table} and {parent.table}): their settings may differ by more than the models do")
+    without = [task for task, one in ratios.items() if one is None]
+    without += minor_bounds(ratios) if child.published else []
+    if without:
+        found.append(
+            f"without {', '.join(without)}, which {'tells' if len(without) == 1 else 'tell'} no more than a bound here, or nothing"
+        )
+    return "; ".join(found)
 
 
 def _same_items(child: Measured, parent: Measured, task: str) -> None:

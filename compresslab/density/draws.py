@@ -2,7 +2,7 @@
 
 Items are drawn with replacement, the same draws for every variant that answered them, so that what child and parent have in common
 (hard items) cancels in their ratio. Random streams depend on the seed and the task alone: adding a variant to a study changes no
-figure of the others. A published score has no items; its draws are normal with the binomial error of its benchmark, and those of
+figure of the others. A published score has no items; its draws are those of a share of its benchmark's items, and those of
 parent and child are independent, which is wider than the truth where both answered the same items.
 """
 
@@ -157,27 +157,33 @@ def _of_items(bench: Bench, variants: Sequence[Measured], task: str, resamples: 
     means = resampled_means(np.stack([values for _, _, values in columns], axis=1), resamples, rng)
     found: dict[str, dict[str, Draws]] = {}
     for i, (name, what, values) in enumerate(columns):
-        found.setdefault(name, {})[what] = Draws(float(values.mean()), means[:, i], values, _flaw(values))
+        column = means[:, i]
+        if what == "score" and (certain := float(values[0])) in (0.0, 1.0) and np.ptp(values) == 0:
+            column = _jeffreys(certain, len(values), resamples, rng)
+        found.setdefault(name, {})[what] = Draws(float(values.mean()), column, values, _flaw(values, what))
     for name, drawn in found.items():
         score = drawn.pop("score")
         bench[name, task] = Answers(drawn, score)
 
 
-def _flaw(values: Array) -> str:
+def _jeffreys(share: float, items: int, resamples: int, rng: np.random.Generator) -> Array:
+    """Draws of a share from Jeffreys' posterior: none of n items right does not mean that no item ever would be."""
+    return rng.beta(share * items + 0.5, (1 - share) * items + 0.5, size=resamples)
+
+
+def _flaw(values: Array, what: str) -> str:
     if len(values) < MIN_ITEMS:
         return f"{len(values)} items are too few for an interval (at least {MIN_ITEMS})"
-    if np.ptp(values) == 0:
+    if np.ptp(values) == 0 and not (what == "score" and values[0] in (0.0, 1.0)):
         return f"all {len(values)} items have the same value, so nothing tells how sure it is"
     return ""
 
 
 def of_table(variant: str, task: str, score: float, resamples: int, seed: int) -> Answers:
-    """Draws of a published score: normal, with the binomial error of its benchmark. Raises BadInput for what is no score."""
+    """Draws of a published score, as a share of its benchmark's items. Raises BadInput for what is no score."""
     if task not in BENCHMARKS:
         raise BadInput(f"{variant}: {task} is none of the benchmarks whose published scores can be read ({', '.join(BENCHMARKS)})")
     if not (math.isfinite(score) and 0 <= score <= 1):
         raise BadInput(f"{variant}, {task}: {score} is no score; it must lie between 0 and 1")
     items, _ = BENCHMARKS[task]
-    error = math.sqrt(score * (1 - score) / items)
-    means = np.clip(score + error * stream(seed, f"{task}/{variant}").normal(size=resamples), 0.0, 1.0)
-    return Answers({}, Draws(score, means, None, "" if error else f"a score of {score:g} has no error to compute with"))
+    return Answers({}, Draws(score, _jeffreys(score, items, resamples, stream(seed, f"{task}/{variant}")), None, ""))

@@ -42,24 +42,23 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from compresslab.density.inference_time import Hardware, load_hardware, seconds
+from compresslab.density.published import MOBILE, PACKED
 from compresslab.density.shapes import BF16, Format, weigh
 from compresslab.recipe.schema import Workload
 from compresslab.records import Shape, Size
 
 FORMATS = {
     "BF16": BF16,
-    # Groups of 128 share a 16-bit scale and a zero point of the weights' width.
-    "GPTQ-Int8": Format(8 + 24 / 128),
-    "GPTQ-Int4": Format(4 + 20 / 128),
-    "GPTQ-INT4": Format(4 + 20 / 128),
-    "AWQ": Format(4 + 20 / 128),
-    "AWQ-INT4": Format(4 + 20 / 128),
+    "GPTQ-Int8": PACKED["gptq-int8"],
+    "GPTQ-Int4": PACKED["gptq-int4"],
+    "GPTQ-INT4": PACKED["gptq-int4"],
+    "AWQ": PACKED["awq"],
+    "AWQ-INT4": PACKED["awq"],
     # Blocks of 128 x 128 share a 16-bit scale.
     "FP8": Format(8 + 16 / 128**2, weight_only=False),
-    # Groups of 32 share a 32-bit scale, head and embedding have 8 bits: gives the PTE files' 1,083 and 2,435 MiB. QLoRA's
-    # low-rank matrices (rank 16, 4% more bytes) are not counted.
-    "SpinQuant w4a8": Format(5.0, head_bits=8.0, weight_only=False),
-    "QLoRA(QAT) w4a8": Format(5.0, head_bits=8.0, weight_only=False),
+    # The PTE files' 1,083 and 2,435 MiB; QLoRA's low-rank matrices (rank 16, 4% more bytes) are not counted.
+    "SpinQuant w4a8": MOBILE,
+    "QLoRA(QAT) w4a8": MOBILE,
 }
 
 

@@ -40,6 +40,7 @@ class LogEstimate:
             nothing: see `ratio`.
         bound: "<" if the truth is below `point`, ">" if above, else "".
         extrapolated: read off the reference outside the range it was fitted on.
+        width: of a bound, the standard deviation that a reading at the bound would have; 0 where nobody said.
     """
 
     point: float
@@ -47,6 +48,7 @@ class LogEstimate:
     upper: Array
     bound: Bound = ""
     extrapolated: bool = False
+    width: float = 0.0
 
     def over(self, divisor: float) -> LogEstimate:
         """The quantity divided by a known positive number."""
@@ -73,9 +75,14 @@ def _ends(lower: Array, upper: Array) -> tuple[float, float]:
 
 
 def spread(estimate: LogEstimate) -> float:
-    """Half the width of the central 68% of the draws: a standard deviation that a few unbounded draws do not spoil."""
+    """Half the width of the central 68% of the draws: a standard deviation that a few unbounded draws do not spoil.
+
+    Infinite where more draws than that are unbounded, or where too few say anything.
+    """
+    if np.isnan(estimate.lower).mean() > SILENT:
+        return math.inf
     low, high = np.nanquantile(estimate.lower, [0.16, 0.84], method="nearest")
-    return float(high - low) / 2
+    return float(high - low) / 2 if np.isfinite(low) and np.isfinite(high) else math.inf
 
 
 def on_the_ruler(point: float, draws: Array, fitted: tuple[float, float], reach: float) -> LogEstimate:
@@ -112,6 +119,7 @@ def ratio(child: LogEstimate, parent: LogEstimate) -> LogEstimate | None:
         np.where(np.isfinite(upper), upper, np.nan) if plain else np.where(np.isnan(upper), np.inf, upper),
         child.bound or flipped[parent.bound],
         child.extrapolated or parent.extrapolated,
+        0.0 if plain else math.hypot(width_of(child), width_of(parent)),
     )
 
 
@@ -130,12 +138,14 @@ def geometric_mean(parts: Sequence[LogEstimate]) -> LogEstimate | None:
     )
 
 
-def _mean(parts: Sequence[Array], unknown: float) -> Array:
+def _mean(parts: Sequence[Array], unknown: float, weight: Array | None = None) -> Array:
     """Mean over the parts that say something in each draw; `unknown` where they contradict without end, NaN where all are silent."""
     stacked = np.stack(parts)
+    weights = np.ones(len(parts)) if weight is None else weight
+    stacked, weights = stacked[weights > 0], weights[weights > 0, None]
     silent = np.isnan(stacked)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(silent, 0.0, stacked).sum(axis=0) / (~silent).sum(axis=0)
+        mean = (np.where(silent, 0.0, stacked) * weights).sum(axis=0) / (~silent * weights).sum(axis=0)
     return np.asarray(np.where(np.isnan(mean) & ~silent.all(axis=0), unknown, mean))
 
 
@@ -143,26 +153,49 @@ def precision_mean(parts: Sequence[LogEstimate]) -> LogEstimate | None:
     """Mean weighted by precision, for benchmarks of very unequal size (HumanEval has 164 items, MMLU 14,042).
 
     Where the parts disagree by more than their own spread allows, the interval is widened by the Birge ratio
-    sqrt(Q / (k - 1)), as the Particle Data Group does. A part that is a bound has no precision: then the plain geometric mean counts.
+    sqrt(Q / (k - 1)), as the Particle Data Group does. In each draw the parts that say nothing are left out. The weight of a
+    bound is that of its `width`; if one is there the mean is a bound too, on the same side. The plain mean where no weights can be had.
     """
-    if len(parts) < 2 or any(part.bound for part in parts):
+    widths = np.array([width_of(part) for part in parts])
+    unknown_bound = any(part.bound and not np.isfinite(width) for part, width in zip(parts, widths, strict=True))
+    if len(parts) < 2 or unknown_bound or not np.isfinite(widths).any():
         return geometric_mean(parts)
+    bounds: set[Bound] = {part.bound for part in parts if part.bound}
+    if len(bounds) == 2:
+        return None
     points = np.array([part.point for part in parts])
-    spreads = np.maximum([spread(part) for part in parts], TOUCH)
-    weight = spreads**-2.0 / np.sum(spreads**-2.0)
+    weight = np.where(np.isfinite(widths), np.maximum(widths, TOUCH) ** -2.0, 0.0)
+    weight /= weight.sum()
     point = float(weight @ points)
-    birge = math.sqrt(float(np.sum(((points - point) / spreads) ** 2)) / (len(parts) - 1))
-    with np.errstate(invalid="ignore"):
-        draws = np.tensordot(weight, np.stack([part.lower for part in parts]), axes=1)
-    draws = point + (np.where(np.isnan(draws), point, draws) - point) * max(1.0, birge)
-    return LogEstimate(point, draws, draws, "", any(part.extrapolated for part in parts))
+    there = weight > 0
+    birge = math.sqrt(float(np.sum(((points - point)[there] / widths[there].clip(TOUCH)) ** 2)) / max(int(there.sum()) - 1, 1))
+    ends = []
+    for unknown, side in ((-np.inf, [part.lower for part in parts]), (np.inf, [part.upper for part in parts])):
+        mean = _mean(side, unknown, weight)
+        ends.append(np.where(np.isfinite(mean), point + (mean - point) * max(1.0, birge), mean))
+    return LogEstimate(point, ends[0], ends[1], bounds.pop() if bounds else "", any(part.extrapolated for part in parts))
+
+
+def width_of(part: LogEstimate) -> float:
+    """The standard deviation that a part is weighed by: of its draws, or as stated for a bound, whose draws show no spread."""
+    return (part.width or math.inf) if part.bound else spread(part)
 
 
 def p_value(estimate: LogEstimate) -> float:
-    """Two-sided p of the quantity being 1, from its draws: twice the smaller tail, never below what so many draws can show."""
+    """Two-sided p of the quantity being 1, from its draws: twice the smaller tail; 1 where most draws say nothing.
+
+    Where no draw reaches 1 at all, the tail is that of a normal curve through the draws: a count would stop at 2 / (draws + 1), and a study
+    of many variants could never say anything.
+    """
     draws = int(np.sum(~np.isnan(estimate.lower)))
+    if draws < SILENT * len(estimate.lower):
+        return 1.0
     below, above = int(np.sum(estimate.lower <= TOUCH)), int(np.sum(estimate.upper >= -TOUCH))
-    return min(1.0, 2 * (1 + min(below, above)) / (draws + 1))
+    counted = min(1.0, 2 * (1 + min(below, above)) / (draws + 1))
+    wide = spread(estimate)
+    if min(below, above) or estimate.bound or not np.isfinite(wide):
+        return counted
+    return min(counted, math.erfc(abs(estimate.point) / max(wide, TOUCH) / math.sqrt(2)))
 
 
 def adjusted(p: Sequence[float]) -> list[float]:

@@ -110,13 +110,19 @@ class Reference:
         if is_file(name):
             try:
                 return cls.parse(json.loads(Path(name).read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                 raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
         return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> Reference:
-        """A reference from what its file holds."""
+        """A reference from what its file holds. Raises ValueError, KeyError, TypeError or AttributeError for what is none."""
+        for key in ("parameters_range", "tokens_range"):
+            low, high = raw[key]
+            if not 0 < float(low) <= float(high) < math.inf:
+                raise ValueError(f"{key} is {raw[key]}")
+        if int(raw["runs"]) < 1 or not raw["tasks"]:
+            raise ValueError("it has no runs or no tasks")
         tasks = {task: _task(task, entry, raw["kind"]) for task, entry in raw["tasks"].items()}
         plain = {key: raw[key] for key in ("name", "source", "kind", "unit", "convention", "form", "runs")}
         return cls(**plain, parameters_range=tuple(raw["parameters_range"]), tokens_range=tuple(raw["tokens_range"]), tasks=tasks)
@@ -149,22 +155,24 @@ class Reference:
     def loss_of_score(self, task: str, score: Array, rows: NDArray[np.intp] | int = 0) -> Array:
         """L_hat for scores, elementwise with rows of the resampled fits.
 
-        A score at or below the link's lower end gives +inf, one at or above its ceiling -inf.
+        A score at or below chance or the link's lower end gives +inf, one at or above its ceiling -inf. Small models do score below
+        chance on some tasks, but what a score there says of a model's size is luck.
 
         Raises:
             BadInput: the reference has no scores of this task.
         """
-        link = self.task(task).score
-        if link is None:
+        fit = self.task(task)
+        if fit.score is None:
             raise BadInput(f"the reference {self.name} reads {task} by loss only")
-        return loss_of_score(link[rows], score)
+        loss = loss_of_score(fit.score[rows], score)
+        return loss if fit.chance is None else np.where(score <= fit.chance, np.inf, loss)
 
     def effective_params(self, *, task: str, bpb: float | None = None, score: float | None = None, tokens: float = 1e12) -> Interval:
         """N_hat in parameters: the size at which the reference, trained on `tokens` tokens, has this loss or score.
 
         The interval is the reference's own uncertainty (resampled fits); the uncertainty of `bpb` or `score` is the
         caller's. `extrapolated` is set outside the fitted sizes; beyond `REACH` times that the value is a bound, and
-        so is that of a loss that no size reaches or of a score outside the link (at or below its lower end, at or
+        so is that of a loss that no size reaches or of a score outside the link (at or below chance or its lower end, at or
         above its ceiling).
 
         Args:
@@ -197,10 +205,11 @@ class Reference:
 
 
 def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
-    score = None if entry["score"] is None else np.array([entry["score"], *entry["score_resamples"]], dtype=np.float64)
+    loss = _rows(entry["loss"], entry["loss_resamples"], 5)
+    score = None if entry["score"] is None else _rows(entry["score"], entry["score_resamples"], 4)
     loss_range, score_range = entry["loss_range"], entry["score_range"]
     return TaskFit(
-        loss=np.array([entry["loss"], *entry["loss_resamples"]], dtype=np.float64),
+        loss=loss,
         score=score,
         latent=entry["latent"],
         reads_loss=kind == "ladder" and entry["latent"] == name and entry["r2_loss"] is not None,
@@ -215,6 +224,14 @@ def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
         origin=entry["origin"],
         points=np.array(entry.get("points", []), dtype=np.float64).reshape(-1, 2),
     )
+
+
+def _rows(first: list[float], others: list[list[float]], columns: int) -> Array:
+    """The fit and its resamples as one array. Raises ValueError for other shapes, none at all, or what is not finite."""
+    rows = np.array([first, *others], dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] != columns or len(rows) < 2 or not np.isfinite(rows).all():
+        raise ValueError(f"coefficients of shape {rows.shape}; they are finite, {columns} a row, a fit and at least one resample")
+    return rows
 
 
 def _folder() -> Traversable:

@@ -1,9 +1,11 @@
 """What a density ratio would be under the other choices that the study could have made: the table that every verdict carries.
 
-D0 from 100B to 15T tokens, every other reference that knows the study's tasks, straight lines in place
-of a family's curves, the other estimator, every task alone, every task left
-out. A choice flips a verdict if it decides the other way; or, where it keeps all tasks or drops only one, if its value lies on
-the other side of 1 (a single task has too few items for its value alone to count against a verdict).
+D0 from 100B to 15T tokens, every other reference that knows the study's tasks, straight lines in place of a family's curves, the other
+estimator, every task alone, every task left out; and, for measured models, what is left if a difference must exceed the scatter of
+the reference's own runs.
+
+A choice flips a verdict if it decides the other way; or, where it keeps all tasks or drops only one, if its value lies on the other side
+of 1 (a single task has too few items for its value alone to count against a verdict, and a bound lies on both sides).
 """
 
 from __future__ import annotations
@@ -40,20 +42,25 @@ def alternatives(
         interval = estimate.over(params).interval()
         decided = verdict(interval)
         opposite = said != "inconclusive" and decided not in (said, "inconclusive")
-        other_side = said != "inconclusive" and choice != "task alone" and (interval.value - 1) * (value - 1) < 0
+        whole = choice != "task alone" and not interval.bound  # a bound lies on both sides of 1
+        other_side = said != "inconclusive" and whole and (interval.value - 1) * (value - 1) < 0
         return Alternative(choice=choice, setting=setting, ratio=interval, verdict=decided, flips=opposite or other_side)
 
     found = []
     if _has_data_term(ruler.reference, tasks):
         for tokens in BUDGETS:
             if tokens != ruler.tokens:
-                found.append(row("D0", f"{tokens:.3g}", study.ruler(ruler.reference, tokens), tasks, estimator, "off the ruler at this D0"))
+                found.append(row("D0", shown(tokens), study.ruler(ruler.reference, tokens), tasks, estimator, "off the ruler at this D0"))
     for reference in others:
         other = study.ruler(reference, ruler.tokens)
         known = [task for task in tasks if task in reference.tasks]
         missing = "it has none of the study's tasks" if not known else "no task tells both of them on this ruler"
         by = best_estimator(reference, {key: value for key, value in study.bench.items() if key[0] == child})
         found.append(row("reference", reference.name, other, known, by, missing))
+    if not study.variants[child].published:
+        strays = replace(ruler, strays=True)
+        setting = "each model strays from the curve as the reference's own do"
+        found.append(row("scatter", setting, strays, tasks, estimator, "no estimate"))
     if ruler.reference.kind == "family":
         between = replace(ruler, straight=True)
         found.append(row("curve", "straight lines between the reference's models", between, tasks, "score", "outside its models' scores"))
@@ -65,6 +72,11 @@ def alternatives(
     if len(counted) > 2:  # of two tasks, leaving out one is the other alone
         found += [row("task left out", task, ruler, [other for other in counted if other != task], estimator, "") for task in counted]
     return found
+
+
+def shown(tokens: float) -> str:
+    """A token budget in words: 300B, 15T."""
+    return f"{tokens / 1e12:g}T" if tokens >= 1e12 else f"{tokens / 1e9:g}B"
 
 
 def _has_data_term(reference: Reference, tasks: Iterable[str]) -> bool:

@@ -22,11 +22,15 @@ class Format:
     Attributes:
         bits: of a weight in the decoder layers, scales and zero points included. head_bits: of the embedding and the output head.
         weight_only: the product still runs at 16 bits.
+        head_apart: embedding and output head are stored as two tensors also where they are tied.
+        trained: the weights were trained further, so that the model is not the same as before.
     """
 
     bits: float
     head_bits: float = 16.0
     weight_only: bool = True
+    head_apart: bool = False
+    trained: bool = False
 
 
 BF16 = Format(16.0)
@@ -64,7 +68,7 @@ def weigh(model: str, stored: Format = BF16) -> tuple[Size, Shape]:
     head = vocabulary * hidden
     counted, lookup = products + small + head, 0 if tied else head
     read_bits = products * stored.bits + small * 16 + head * stored.head_bits
-    stored_bits = read_bits + lookup * stored.head_bits
+    stored_bits = read_bits + (head if stored.head_apart else lookup) * stored.head_bits
     size = Size(
         parameters=counted + lookup,
         counted=counted,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, measure_task
-from compresslab.density.draws import Bench, Measured, draw, stream
+from compresslab.density.draws import Answers, Bench, Draws, Measured, draw, stream
 from compresslab.density.inference_time import Hardware, n_time
-from compresslab.density.intervals import LogEstimate, ratio
+from compresslab.density.intervals import LogEstimate, ratio, spread
 from compresslab.density.laws import Array
 from compresslab.density.reference import Reference
 from compresslab.errors import BadInput
@@ -30,7 +32,7 @@ class Study:
     bench: Bench
     config: DensityConfig
     times: dict[str, dict[str, float]]
-    known: dict[tuple[str, float, bool, bool, str, str], TaskCapability]
+    known: dict[tuple[str, float, bool, bool, bool, str, str], TaskCapability]
 
     def ruler(self, reference: Reference, tokens: float, *, fixed: bool = False) -> Ruler:
         """How this study reads a reference. `fixed`: by its fit alone, as if the ruler were known exactly."""
@@ -44,18 +46,34 @@ class Study:
 
     def capability(self, ruler: Ruler, variant: str, task: str) -> TaskCapability:
         """N_hat of a variant on a task; read once for each ruler."""
-        key = (ruler.reference.name, ruler.tokens, not np.any(ruler.rows), ruler.straight, variant, task)
+        key = (ruler.reference.name, ruler.tokens, not np.any(ruler.rows), ruler.straight, ruler.strays, variant, task)
         if key not in self.known:
             own = self.variants[variant]
-            if own.published:
-                ruler = replace(ruler, shares=self.shares(own.same_as or own.name))
+            if own.published or ruler.strays:
+                ruler = replace(ruler, strays=True, shares=self.shares(own.same_as or own.name))
             self.known[key] = measure_task(ruler, task, self.bench[variant, task])
         return self.known[key]
 
     def effective(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> LogEstimate | None:
         """ln of N_hat child / N_hat parent over tasks."""
-        parts = [task_ratio(self.capability(ruler, child, task), self.capability(ruler, parent, task), estimator) for task in tasks]
-        return combine(ruler.reference, parts)
+        return combine(self.ratios(ruler, child, parent, tasks, estimator), published=bool(self.variants[child].published))
+
+    def ratios(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> dict[str, LogEstimate | None]:
+        """ln of N_hat child / N_hat parent on each task."""
+        return {task: task_ratio(self.capability(ruler, child, task), self.capability(ruler, parent, task), estimator) for task in tasks}
+
+    def spread_of(
+        self, what: Literal["items", "ruler"], ruler: Ruler, child: str, parent: str, tasks: list[str], estimator: Estimator
+    ) -> float:
+        """Standard deviation of ln r from one source alone: the items drawn, or the ruler (its fit, and scatter where r holds it)."""
+        if what == "items":
+            ruler = replace(ruler, rows=np.zeros_like(ruler.rows), exact=True)
+        bench = (
+            self.bench if what == "items" else {key: _certain(self.bench[key]) for key in ((n, t) for n in (child, parent) for t in tasks)}
+        )
+        apart = replace(self, bench=bench, known={})
+        estimate = apart.effective(ruler, child, parent, tasks, estimator)
+        return math.inf if estimate is None else spread(estimate)
 
 
 def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hardware]) -> Study:
@@ -68,6 +86,15 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
             raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.size.effective_bits} bits")
     times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload, _family(v, by_name)) for h in hardware} for v in variants}
     return Study(by_name, draw(variants, config.resamples, config.seed), config, times, {})
+
+
+def _certain(answers: Answers) -> Answers:
+    """The same answers as if their means were known exactly."""
+
+    def fixed(draws: Draws) -> Draws:
+        return replace(draws, means=np.full_like(draws.means, draws.mean))
+
+    return Answers({unit: fixed(draws) for unit, draws in answers.losses.items()}, fixed(answers.score))
 
 
 def _family(variant: Measured, by_name: Mapping[str, Measured]) -> tuple[Shape, Size]:

@@ -2,7 +2,7 @@
 
 ln(rho_max) = A t + B, t in days (Xiao et al., arXiv 2412.04315: A = 0.007, R2 = 0.93, doubling every 3.3 months). rho_max is the running
 maximum: the models that were denser than all before them when they came out. A model needs a release date and all five
-benchmarks in one table; where it stands in several, the table with the median density counts.
+benchmarks in one table; where it stands in several, the table with the median density counts (of two the lower).
 
 The interval of A is a bootstrap over models: each draw takes models with replacement, reads each at one draw of its density (score
 errors, the reference's fit and its scatter), finds the frontier anew and fits the line to it.
@@ -21,8 +21,9 @@ from compresslab.density.capability import Ruler, combine, measure_task
 from compresslab.density.draws import of_table, stream
 from compresslab.density.intervals import LogEstimate
 from compresslab.density.laws import Array
-from compresslab.density.published import BENCHMARKS, Score, scores
+from compresslab.density.published import BENCHMARKS, Score, scores, weights
 from compresslab.density.reference import Reference
+from compresslab.density.shapes import dimensions
 from compresslab.errors import BadInput
 from compresslab.records import Interval, Record
 
@@ -41,7 +42,10 @@ PRICES = (
 
 
 class TrendPoint(Record):
-    """One model: its density (N_hat / N by total parameters) over the five benchmarks, and whether it set a record."""
+    """One model: its density over the five benchmarks, and whether it set a record.
+
+    `params`: all but a pure input embedding where the model's dimensions are known, else its published total.
+    """
 
     model: str
     released: datetime.date
@@ -156,14 +160,13 @@ def _read(reference: Reference, tokens: float, resamples: int, seed: int) -> lis
             if set(of) != set(BENCHMARKS):
                 continue
             ruler = Ruler(reference, tokens, rows, stream(seed, f"scatter/{model}").random(resamples))
-            parts = [
-                measure_task(ruler, task, of_table(model, task, score.score, resamples, seed)).placed_by_score for task, score in of.items()
-            ]
-            estimate = combine(reference, parts)
+            answers = {task: of_table(model, task, score.score, resamples, seed) for task, score in of.items()}
+            parts = {task: measure_task(ruler, task, answer).placed_by_score for task, answer in answers.items()}
+            estimate = combine(parts, published=True)
             if estimate is not None:
                 first = next(iter(of.values()))
-                own = estimate.over(first.params)
-                readings.append(_Read(model, datetime.date.fromisoformat(first.released), first.params, table, own))
+                params = float(weights(model)[0].counted) if model in dimensions() else first.params
+                readings.append(_Read(model, datetime.date.fromisoformat(first.released), params, table, estimate.over(params)))
         if readings:
             readings.sort(key=lambda one: one.estimate.point)
             found.append(readings[(len(readings) - 1) // 2])

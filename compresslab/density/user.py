@@ -13,6 +13,7 @@ from compresslab.errors import BadInput
 
 NEEDED = ("run", "params", "tokens", "task")
 VALUES = ("bpb", "score")
+FEWEST_PARAMETERS = 1e4
 UNITS = ("bits per byte", "bits per word")
 
 
@@ -44,9 +45,35 @@ def read_table(path: Path) -> pd.DataFrame:
             row = int(bad.to_numpy().argmax())
             raise BadInput(f"{path}, line {row + 2}: {name} is {table[name].iloc[row]!r}; it must be a number")
         table[name] = numbers
+    for name in ("run", "task"):
+        if table[name].isna().any():
+            raise BadInput(f"{path}, line {int(table[name].isna().to_numpy().argmax()) + 2}: {name} is empty")
+    if table.empty:
+        raise BadInput(f"{path} has no rows")
+    _check_values(table, path)
     if "size" not in table.columns:
         table["size"] = table["params"]
     return table
+
+
+def _check_values(table: pd.DataFrame, path: Path) -> None:
+    """Refuse values that no model has, by line."""
+    allowed = {
+        "params": (FEWEST_PARAMETERS, float("inf"), f"at least {FEWEST_PARAMETERS:,.0f}, in parameters and not in billions"),
+        "tokens": (1.0, float("inf"), "a number of tokens"),
+        "bpb": (1e-9, float("inf"), "positive"),
+        "score": (0.0, 1.0, "between 0 and 1"),
+        "chance": (0.0, 0.999, "a share below 1"),
+    }
+    for name, (least, most, said) in allowed.items():
+        values = table[name]
+        bad = values.notna() & ~((values >= least) & (values <= most) & (values != float("inf")))
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            raise BadInput(f"{path}, line {row + 2}: {name} is {values.iloc[row]:g}; it must be {said}")
+    unclear = table.groupby("task")["chance"].nunique()
+    if (unclear > 1).any():
+        raise BadInput(f"{path}: {unclear.idxmax()} has more than one chance")
 
 
 def fit_table(table: pd.DataFrame, name: str, source: str, unit: str = UNITS[0], resamples: int = RESAMPLES) -> dict[str, Any]:

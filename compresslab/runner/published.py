@@ -118,13 +118,22 @@ def _complaints(recipe: Recipe) -> Iterator[Complaint]:
     for where, of in places:
         for field, problem in _model_problems(recipe, of):
             yield Complaint((*where, field), problem)
-    used = {table for _, of in places if (table := _table(recipe, of))}
+    used = {table for _, of in places if (table := _table(recipe, of)) in tables.tables()}
     if len(used) > 1 and not recipe.evaluate.across_tables:
         listed = " and ".join(sorted(used))
         yield Complaint(
             ("evaluate",),
             f"the models come from different tables ({listed}), whose settings differ; take one table, or say across_tables: true",
         )
+    for name, variant in recipe.variants.items():
+        before = recipe.base if variant.start == BASE else recipe.variants[variant.start].steps[-1].config
+        own = variant.steps[-1].config
+        if (
+            isinstance(own, Adopt)
+            and isinstance(before, Base | Adopt)
+            and (own.model, _table(recipe, own)) == (before.model, _table(recipe, before))
+        ):
+            yield Complaint(("variants", name), f"{own.model} is the model that it starts from; compare it with another")
     for number, task in enumerate(recipe.evaluate.tasks):
         if task not in tables.BENCHMARKS:
             yield Complaint(("evaluate", "tasks", number), f"{task} is none of the published benchmarks: {', '.join(tables.BENCHMARKS)}")
@@ -169,7 +178,8 @@ def _measured(recipe: Recipe, name: str, entry: Entry, weights: tuple[Size, Shap
     found = tables.of_model(entry.model, entry.table)
     wanted = recipe.evaluate.tasks or list(tables.BENCHMARKS)
     origin, how = tables.compression(entry.model)
-    copied = how in tables.PACKED and entry.parent and entries[entry.parent].model == origin
+    packed = tables.PACKED.get(how)
+    copied = packed is not None and not packed.trained and entry.parent and entries[entry.parent].model == origin
     return Measured(
         name=name,
         parent=entry.parent,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.density.inference_time import Hardware, load_hardware
-from compresslab.density.names import unknown_reference
+from compresslab.density.names import is_file, unknown_reference
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import olmes, stock
 from compresslab.plan.build import build
@@ -66,7 +66,10 @@ def prepare(path: Path) -> Plan:
 def complaints(recipe: Recipe) -> list[Complaint]:
     """Names of references and hardware that do not exist, each with those that do."""
     found = []
-    if problem := unknown_reference(recipe.density.reference):
+    problem = unknown_reference(recipe.density.reference)
+    if not problem and is_file(recipe.density.reference):
+        problem = _broken(recipe.density.reference)
+    if problem:
         found.append(Complaint(("density", "reference"), problem))
     for number, name in enumerate(recipe.density.hardware):
         if name != THIS_MACHINE:
@@ -75,6 +78,17 @@ def complaints(recipe: Recipe) -> list[Complaint]:
             except BadInput as error:
                 found.append(Complaint(("density", "hardware", number), f"{error}; or {THIS_MACHINE}"))
     return found
+
+
+def _broken(reference: str) -> str:
+    """What is wrong with a reference's file; empty if nothing is. Reads it, which takes numpy: only a user's own file is worth that."""
+    from compresslab.density.reference import Reference
+
+    try:
+        Reference.load(reference)
+    except BadInput as error:
+        return str(error)
+    return ""
 
 
 def identify_task(name: str) -> str:

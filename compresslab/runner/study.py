@@ -26,6 +26,7 @@ def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyReco
             size=variant.steps[-1].size,
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
+            same_as=variant.parent if variant.steps[-1].kind == "quantize" else "",
         )
         for variant in variants
         if variant.scores

@@ -1,7 +1,8 @@
 """How far the ruler can be trusted: left-out sizes, long runs, its own models, and studies simulated with a known truth.
 
     python experiments/ruler/check.py sizes                  # a minute
-    python experiments/ruler/check.py studies --count 500    # a quarter of an hour
+    python experiments/ruler/check.py studies --count 500    # ten minutes
+    python experiments/ruler/check.py runs                   # seconds
 
 Prints what README.md reports, and writes it beside this file.
 """
@@ -18,7 +19,10 @@ import numpy as np
 
 from compresslab.density import Measured, Reference, assess
 from compresslab.density.build import CONVENTION, fit_laws, left_out, rounded
+from compresslab.density.capability import Ruler, measure_task
+from compresslab.density.draws import Answers, Draws
 from compresslab.density.fitting import fit_losses
+from compresslab.density.intervals import LogEstimate, geometric_mean, ratio, verdict
 from compresslab.density.ladder import read_ladder
 from compresslab.density.laws import D_UNIT, N_UNIT, ln_n_of_loss, loss_law
 from compresslab.recipe.schema import DensityConfig
@@ -164,15 +168,50 @@ def studies(count: int, resamples: int, seed: int) -> dict[str, Any]:
     }
 
 
+def runs() -> dict[str, Any]:
+    """Every pair of the ladder's own runs, whose true r is 1, as if its losses were known exactly: how often would a verdict be given?
+
+    "held against scatter" is what the robustness row of that name says: each run lends another run's residuals.
+    """
+    reference, table = Reference.load("olmo-ladder"), read_ladder()
+    table = table[~table["long"]]
+    rng, draws = np.random.default_rng(0), 2000
+    rows = rng.integers(reference.resamples, size=draws) + 1
+    flat = Draws(0.5, np.full(draws, 0.5), None, "")
+    found: dict[str, dict[bool, LogEstimate]] = {}
+    for run, own in table.groupby("run"):
+        shares = rng.random(draws)
+        for strays in (False, True):
+            parts = []
+            for row in own.itertuples():
+                ruler = Ruler(reference, float(row.d) * D_UNIT, rows, shares, strays=strays)
+                drawn = Draws(float(row.loss), np.full(draws, float(row.loss)), None, "")
+                parts.append(measure_task(ruler, str(row.task), Answers({reference.unit: drawn}, flat)).by_loss)
+            mean = geometric_mean([part for part in parts if part is not None])
+            assert mean is not None
+            found.setdefault(str(run), {})[strays] = mean.over(float(own["n"].iloc[0]) * N_UNIT)
+    pairs = [(a, b) for i, a in enumerate(found.values()) for b in list(found.values())[:i]]
+    decided = {}
+    for strays in (False, True):
+        ratios = [ratio(a[strays], b[strays]) for a, b in pairs]
+        decided[strays] = float(np.mean([one is not None and verdict(one.interval()) != "inconclusive" for one in ratios]))
+    spread = float(np.std([one[False].point for one in found.values()]))
+    return {"pairs": len(pairs), "verdicts": decided[False], "held against scatter": decided[True], "sd_of_ln_density": spread}
+
+
 def main() -> None:
     """Run one of the checks and write what it found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["sizes", "studies"])
+    parser.add_argument("what", choices=["sizes", "studies", "runs"])
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--resamples", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    found = sizes(arguments.resamples) if arguments.what == "sizes" else studies(arguments.count, arguments.resamples, arguments.seed)
+    found = {
+        "sizes": lambda: sizes(arguments.resamples),
+        "studies": lambda: studies(arguments.count, arguments.resamples, arguments.seed),
+        "runs": runs,
+    }[arguments.what]()
     (HERE / f"{arguments.what}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps({key: value for key, value in found.items() if key != "rows"}, indent=1))
 

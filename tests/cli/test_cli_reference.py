@@ -178,7 +178,10 @@ def test_fit_is_called_by_its_table_if_nothing_else_is_said(call: Call, tmp_path
 
 
 def test_fit_refuses_bad_tables_in_one_line(call: Call, tmp_path: Path) -> None:
-    refused(call("reference", "fit", csv(tmp_path / "few.csv", (1e8, 2e8, 4e8))), "mine has 3 model sizes; a reference needs at least 4")
+    refused(
+        call("reference", "fit", csv(tmp_path / "few.csv", (1e8, 2e8, 4e8))),
+        "mine has losses of 3 model sizes; a reference needs at least 4",
+    )
     table = csv(tmp_path / "t.csv")
     lines = table.read_text().splitlines()
     table.write_text("\n".join([*lines[:3], lines[3].replace(",mine,", ",mine,x"), *lines[4:]]))
@@ -189,7 +192,6 @@ def test_fit_refuses_bad_tables_in_one_line(call: Call, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.json"))
 
 
-@pytest.mark.xfail(strict=True, reason="found only after the fit: an OSError; or a file that no recipe can name, left behind")
 @pytest.mark.usefixtures("few_resamples")
 @pytest.mark.parametrize("out", ["none/mine.json", "mine.txt"])
 def test_fit_refuses_a_place_that_it_cannot_write_to_or_read_from(out: str, call: Call, tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_trend_says_the_growth_and_the_papers(call: Call) -> None:
     assert "A = 0.007 per day" in said.out
     assert "halves every 76 days" in said.out
     assert "note: " in said.out
-    assert "Qwen2.5-1.5B" in said.out
+    assert "Qwen2.5-" in said.out
 
 
 def test_trend_as_json_and_as_a_picture(call: Call, tmp_path: Path) -> None:

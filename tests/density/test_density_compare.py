@@ -176,15 +176,15 @@ def test_too_few_items_give_no_density_and_no_verdict(items, why):
     assert (comparison.tasks[0].accuracy.low, comparison.tasks[0].accuracy.high) == (-1, 1)
 
 
-def test_items_that_are_all_equal_give_no_density():
+def test_losses_that_are_all_equal_give_no_density_and_scores_a_bound():
     base = simulate("base", 3e8, 400_000_000, tasks=("piqa",))
     flat = scores("piqa", [1.0] * 200, [1.0] * 200)
     child = base.model_copy(update={"name": "child", "parent": "base", "items": {"piqa": flat}})
     density, comparison = only(assess([base, child], CONFIG, []))
     assert density.effective_by_loss is None
-    assert density.effective_by_score is None
+    assert density.effective_by_score.bound == ">"
     assert "same value" in density.tasks[0].reason
-    assert (comparison.verdict, comparison.verdict_by_score) == ("inconclusive", "inconclusive")
+    assert (comparison.verdict, comparison.verdict_by_score) == ("inconclusive", "raised")
 
 
 def broken(**change):

@@ -91,7 +91,11 @@ def test_effective_parameters_fall_as_the_score_falls(task, score, less):
 def test_predicting_and_reading_are_inverse(task, n, d0):
     bpb, score = REFERENCE.predict(task, n, d0)
     assert REFERENCE.effective_params(task=task, bpb=bpb, tokens=d0).value == pytest.approx(n, rel=1e-6)
-    assert REFERENCE.effective_params(task=task, score=score, tokens=d0).value == pytest.approx(n, rel=1e-4)
+    read = REFERENCE.effective_params(task=task, score=score, tokens=d0)
+    if score <= REFERENCE.tasks[task].chance:
+        assert read.bound == "<"  # what a score at chance says of a size is luck
+    else:
+        assert read.value == pytest.approx(n, rel=1e-4)
 
 
 def test_a_loss_that_no_size_reaches_gives_an_upper_bound():

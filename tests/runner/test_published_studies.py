@@ -179,7 +179,6 @@ def test_the_shipped_study_across_tables_is_marked_and_agrees_with_googles_own()
             {"v": "[{adopt: {model: published:Llama-3.2-1B, table: Llama3.2-card}}]"},
             4,
             "there is no published table 'Llama3.2-card'; did you mean",
-            marks=pytest.mark.xfail(strict=True, reason="a table that does not exist counts as a different one and is complained of twice"),
         ),
         ({"base": "published:Mistral-7B"}, 2, "the dimensions of Mistral-7B are not known"),
         ({"v": "[{prune: {method: depth, keep: 3}}]"}, 4, "steps that make one need evaluate: {source: run}"),
@@ -254,7 +253,6 @@ def test_a_reference_of_ones_own_is_named_by_its_path(written, tmp_path):
     assert {row.setting for row in ours.robustness if row.choice == "reference"} == set(Reference.names())
 
 
-@pytest.mark.xfail(strict=True, reason="a reference's file is only looked for; what is in it is read when the study is put together")
 def test_a_broken_reference_is_refused_before_anything_runs(written, tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
