@@ -261,7 +261,8 @@ class Alternative(Record):
     Attributes:
         choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "estimator", "task alone", "task left out".
         setting: the other choice. verdict: by the interval alone, without the study's correction.
-        flips: it decides the other way, or (for choices that keep all tasks) its value lies on the other side of 1.
+        flips: it decides the other way, or (a single task excepted) its value lies on the other side of 1 with an interval
+            that does not hold the study's own.
         reason: why there is no ratio.
     """
 

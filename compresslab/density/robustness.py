@@ -4,8 +4,8 @@ D0 from 100B to 15T tokens, every other reference that knows the study's tasks, 
 estimator, every task alone, every task left out; and, for measured models, what is left if a difference must exceed the scatter of
 the reference's own runs.
 
-A choice flips a verdict if it decides the other way; or, where it keeps all tasks or drops only one, if its value lies on the other side
-of 1 (a single task has too few items for its value alone to count against a verdict, and a bound lies on both sides).
+A choice flips a verdict if it decides the other way; or if its value lies on the other side of 1 and its interval does not hold the
+study's own value (a single task must decide: tasks do differ). A noisier choice that merely does not decide speaks against nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def alternatives(
         interval = estimate.over(params).interval()
         decided = verdict(interval)
         opposite = said != "inconclusive" and decided not in (said, "inconclusive")
-        whole = choice != "task alone" and not interval.bound  # a bound lies on both sides of 1
-        other_side = said != "inconclusive" and whole and (interval.value - 1) * (value - 1) < 0
+        # Tasks do differ, so a single one must decide; and a bound lies on both sides of 1.
+        contradicts = choice != "task alone" and not interval.bound and not interval.low <= value <= interval.high
+        other_side = said != "inconclusive" and contradicts and (interval.value - 1) * (value - 1) < 0
         return Alternative(choice=choice, setting=setting, ratio=interval, verdict=decided, flips=opposite or other_side)
 
     found = []

@@ -278,3 +278,21 @@ def test_a_difference_that_the_references_own_runs_show_too_does_not_stand_again
     plain = comparison.ratio.high / comparison.ratio.low
     assert strict.ratio.high / strict.ratio.low > 1.2 * plain
     assert strict.ratio.value == pytest.approx(comparison.ratio.value)
+
+
+def test_a_noisy_choice_that_merely_does_not_decide_flips_nothing():
+    """By score the value lies on the other side of 1, and its interval holds the study's own: that is noise and no contradiction."""
+    base = measured("base", everywhere(6e8), 600_000_000, parent="")
+    child = measured("child", everywhere(5e8), 600_000_000)
+    # Two right answers more than the parent has, of all it could have: by score slightly better, and far from sure.
+    luckier = {}
+    for task, answers in child.items.items():
+        correct = list(base.items[task].correct)
+        wrong = [i for i, value in enumerate(correct) if value == 0][:2]
+        luckier[task] = answers.model_copy(update={"correct": [1.0 if i in wrong else value for i, value in enumerate(correct)]})
+    child = child.model_copy(update={"items": luckier})
+    comparison = assess([base, child], DensityConfig(resamples=400), [])["child"][1][0]
+    score = next(one for one in comparison.robustness if one.choice == "estimator")
+    assert comparison.verdict == "lowered"
+    assert score.ratio.value > 1
+    assert score.flips == (not score.ratio.low <= comparison.ratio.value)
