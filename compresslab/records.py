@@ -259,7 +259,7 @@ class Alternative(Record):
     """The density ratio under one other choice that the study could have made.
 
     Attributes:
-        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "estimator", "task alone", "task left out".
+        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "weights", "estimator", "task alone", "task left out".
         setting: the other choice. verdict: by the interval alone, without the study's correction.
         flips: it decides the other way, or (a single task excepted) its value lies on the other side of 1 with an interval
             that does not hold the study's own.

@@ -1,8 +1,8 @@
 """What a density ratio would be under the other choices that the study could have made: the table that every verdict carries.
 
-D0 from 100B to 15T tokens, every other reference that knows the study's tasks, straight lines in place of a family's curves, the other
-estimator, every task alone, every task left out; and, for measured models, what is left if a difference must exceed the scatter of
-the reference's own runs.
+D0 from 100B to 15T tokens, every other reference that knows the study's tasks, straight lines in place of a family's curves, equal weights
+of a table's benchmarks, the other estimator, every task alone, every task left out; and, for measured models, what is left if a
+difference must exceed the scatter of the reference's own runs.
 
 A choice flips a verdict if it decides the other way; or if its value lies on the other side of 1 and its interval does not hold the
 study's own value (a single task must decide: tasks do differ). A noisier choice that merely does not decide speaks against nothing.
@@ -35,8 +35,10 @@ def alternatives(
     tasks = [entry.task for entry in comparison.tasks]
     params = study.variants[child].size.counted / study.variants[parent].size.counted
 
-    def row(choice: str, setting: str, ruler: Ruler, tasks: Iterable[str], estimator: Estimator, missing: str) -> Alternative:
-        estimate = study.effective(ruler, child, parent, tasks, estimator)
+    def row(
+        choice: str, setting: str, ruler: Ruler, tasks: Iterable[str], estimator: Estimator, missing: str, *, alike: bool = False
+    ) -> Alternative:
+        estimate = study.effective(ruler, child, parent, tasks, estimator, alike=alike)
         if estimate is None:
             return Alternative(choice=choice, setting=setting, ratio=None, verdict="inconclusive", reason=missing)
         interval = estimate.over(params).interval()
@@ -67,6 +69,8 @@ def alternatives(
         found.append(row("curve", "straight lines between the reference's models", between, tasks, "score", "outside its models' scores"))
     if estimator == "loss":
         found.append(row("estimator", "score", ruler, tasks, "score", "no task gives both an estimate by score"))
+    if study.variants[child].published and len(tasks) > 1:
+        found.append(row("weights", "every benchmark alike", ruler, tasks, estimator, "bounds on both sides", alike=True))
     counted = [task for task in tasks if study.effective(ruler, child, parent, [task], estimator) is not None]
     if len(counted) > 1:
         found += [row("task alone", task, ruler, [task], estimator, "") for task in counted]

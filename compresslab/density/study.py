@@ -54,9 +54,12 @@ class Study:
             self.known[key] = measure_task(ruler, task, self.bench[variant, task])
         return self.known[key]
 
-    def effective(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> LogEstimate | None:
-        """ln of N_hat child / N_hat parent over tasks."""
-        return combine(self.ratios(ruler, child, parent, tasks, estimator), published=bool(self.variants[child].published))
+    def effective(
+        self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator, *, alike: bool = False
+    ) -> LogEstimate | None:
+        """ln of N_hat child / N_hat parent over tasks. `alike`: every benchmark of a table weighs the same."""
+        published = bool(self.variants[child].published) and not alike
+        return combine(self.ratios(ruler, child, parent, tasks, estimator), published=published)
 
     def ratios(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> dict[str, LogEstimate | None]:
         """ln of N_hat child / N_hat parent on each task."""

@@ -38,12 +38,27 @@ def main() -> None:
             said = PAPER.get((record.study, variant.name))
             how = GPTQ if "GPTQ" in variant.steps[-1].config["how"] else ""
             (trained if said else packed).append((record.study, variant, said or how))
-    heads = ["study", "child", "paper", "r overall", "verdict", "r, straight lines", *BENCHMARKS, "other side of 1"]
+    heads = [
+        "study",
+        "child",
+        "paper",
+        "r overall",
+        "verdict",
+        "density-days",
+        "r, straight lines",
+        "r, equal weights",
+        *BENCHMARKS,
+        "other side of 1",
+    ]
     print(line(heads), line(["---"] * len(heads)), sep="\n")
     for study, variant, said in trained:
         one = variant.comparisons[0]
-        straight = next((other.ratio for other in one.robustness if other.choice == "curve"), None)
-        print(line([study, variant.name, said, shown(one.ratio), judged(one), shown(straight), *by_task(one), flips(one)]))
+        straight, alike = (
+            next((other.ratio for other in one.robustness if other.choice == choice), None) for choice in ("curve", "weights")
+        )
+        days = words.signed(one.density_days.value) if one.density_days else ""
+        cells = [shown(one.ratio), judged(one), days, shown(straight), shown(alike), *by_task(one), flips(one)]
+        print(line([study, variant.name, said, *cells]))
     heads = ["study", "child", "paper", "r by params", "r by bits", "r by time, first hardware", "params, bits, time"]
     print("", line(heads), line(["---"] * len(heads)), sep="\n")
     for study, variant, said in packed:

@@ -232,6 +232,16 @@ def test_straight_lines_meet_the_familys_own_models():
     assert np.all(np.diff(points[:, 0]) > 0)
 
 
+def test_every_benchmark_alike_is_the_geometric_mean_of_the_single_ones():
+    comparison = of_published("Gemma-2-2B", "Gemma-2-27B", "Gemma2-report-T13")
+    (alike,) = rows(comparison, "weights").values()
+    single = [task.ratio_by_score.value for task in comparison.tasks]
+    assert len(single) == 5
+    assert alike.ratio.value == pytest.approx(math.exp(np.mean(np.log(single))))
+    assert alike.ratio.value < 1 < comparison.ratio.value, "the weights decide on which side it lies, and the page shows both"
+    assert rows(of_published("Llama-3.2-3B", "Llama-3.1-8B", "Llama3.2-card-base"), "weights") == {}
+
+
 def test_lambada_on_pythia_is_read_by_loss_from_log_probabilities():
     pythia = Reference.load("pythia")
     tasks = ("lambada_openai",)
