@@ -39,12 +39,14 @@ def test_every_file_has_its_line() -> None:
     assert written == file_list(), "python tests/test_readme.py writes it again"
 
 
-def test_the_recipe_in_the_readme_loads() -> None:
+def test_the_recipes_in_the_readme_load(tmp_path: Path) -> None:
     from compresslab.recipe.load import loads
+    from compresslab.runner.run import prepare
 
-    (text,) = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    recipe = loads(text, "README.md")
-    assert "width-0.75" in recipe.variants
+    run, published = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    assert "width-0.75" in loads(run, "README.md").variants
+    (tmp_path / "r.yaml").write_text(published)
+    assert [variant.name for variant in prepare(tmp_path / "r.yaml").variants] == ["base", "gemma-2-9b"]
 
 
 def test_the_library_example_compiles_and_imports_what_exists() -> None:
