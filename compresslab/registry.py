@@ -30,6 +30,9 @@ class Method(NamedTuple):
 METHODS = (
     Method("prune", "depth", "compresslab.steps.prune_depth", text="calibration"),
     Method("prune", "width", "compresslab.steps.prune_width", text="calibration"),
+    Method("prune", "magnitude", "compresslab.steps.prune_sparse"),
+    Method("prune", "wanda", "compresslab.steps.prune_sparse", text="calibration"),
+    Method("prune", "sparsegpt", "compresslab.steps.prune_sparse", text="calibration"),
     Method("distill", "forward-kl", "compresslab.steps.distill", text="training", trains=True),
     Method("quantize", "bnb-nf4", "compresslab.steps.quantize_bnb", packs=True, libraries=("bitsandbytes",)),
     Method("quantize", "bnb-int8", "compresslab.steps.quantize_bnb", packs=True, libraries=("bitsandbytes",)),

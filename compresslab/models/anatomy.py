@@ -71,8 +71,8 @@ def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
 
 
-def check_linear(model: PreTrainedModel, kind: str) -> None:
-    """Refuse a model whose weights are, for a good part, in no linear layer, so that quantizing those would leave it large.
+def check_linear(model: PreTrainedModel, kind: str, does: str = "quantizes") -> None:
+    """Refuse a model whose weights are, for a good part, in no linear layer, so that quantizing or pruning those would leave it large.
 
     Raises:
         UnsupportedModel: naming the modules that hold the rest (fused experts, say).
@@ -89,7 +89,7 @@ def check_linear(model: PreTrainedModel, kind: str) -> None:
     share = outside.total() / max(1, inside + outside.total())
     if share > LARGEST_SHARE_OUTSIDE:
         raise UnsupportedModel(
-            f"{model.config.model_type}: {kind} quantizes linear layers, and {share:.0%} of the blocks' weights are "
+            f"{model.config.model_type}: {kind} {does} linear layers, and {share:.0%} of the blocks' weights are "
             f"in {outside.most_common(1)[0][0]}, which is none; the result would stay about as large as it is"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from compresslab.plan.graph import Node, Plan
-from compresslab.recipe.schema import Distill, QuantizeInt8, QuantizeNF4, QuantizeRTN, RetrainFull, RetrainLoRA
+from compresslab.recipe.schema import Distill, PruneSparse, QuantizeInt8, QuantizeNF4, QuantizeRTN, RetrainFull, RetrainLoRA
 
 # Operations per second that a transformer's forward pass reaches on two AMX cores with bfloat16 (SmolLM2-135M: 2,000
 # tokens a second); what a machine really reaches replaces it once it has been measured.
@@ -17,6 +17,8 @@ WORKER_SECONDS = 3.0
 # Tokens that one OLMES item costs once the few-shot prefix is shared: the question and its options.
 TOKENS_AN_ITEM = 120
 ITEMS_IF_ALL = 1500
+# What a column-by-column solver takes for each weight (SmolLM2: 106M weights in some 15 s).
+SOLVER_SECONDS = 1.5e-7
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -86,6 +88,10 @@ def _step(node: Node, plan: Plan, weights: float, forward: float) -> tuple[float
         return config.tokens * 3 * forward, 16 * facts.parameters + weights
     if isinstance(config, RetrainLoRA):
         return config.tokens * 3 * forward, 5 * facts.parameters + weights
+    if isinstance(config, PruneSparse) and config.method != "magnitude":
+        # Two passes, and the second moments of the inputs, which cost about two more; then the solver.
+        text = plan.recipe.text.calibration
+        return 4 * text.samples * text.length * forward + facts.parameters * SOLVER_SECONDS, 1.5 * weights
     if node.step and node.step[0] == "prune":
         text = plan.recipe.text.calibration
         return text.samples * text.length * forward, 1.5 * weights

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from compresslab.plan.facts import Facts, facts_of, packed_by, vocabulary_digest
-from compresslab.recipe.schema import Adopt, Distill, PruneDepth, PruneWidth, QuantizeRTN, Step
+from compresslab.recipe.schema import Adopt, Distill, PruneDepth, PruneSparse, PruneWidth, QuantizeRTN, Step
 from compresslab.recipe.source import Source, parse_source
 from compresslab.registry import method
 
@@ -115,6 +115,11 @@ def _dimension_objections(facts: Facts, config: object) -> list[Objection]:
             fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths.values())]
             usual = f"these do: {', '.join(map(str, fitting))}" if fitting else "none of the usual sizes does; prune to a rounder width"
             return [Objection("group_size", f"{config.group_size} does not divide {' and '.join(bad)}; {usual}")]
+    if isinstance(config, PruneSparse) and config.of is not None:
+        widths = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
+        bad = [f"the {name} {width}" for name, width in widths.items() if width % config.of[1]]
+        if bad:
+            return [Objection("pattern", f"{config.pattern} does not divide {' and '.join(bad)}; take a pattern that does, or a sparsity")]
     return []
 
 

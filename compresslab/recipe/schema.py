@@ -105,6 +105,43 @@ class PruneWidth(Strict):
     multiple: PositiveInt = 32
 
 
+class PruneSparse(Strict):
+    """Set weights of the linear layers to zero: the share `sparsity`, or all but some of each few neighbours (`pattern`, such as 2:4).
+
+    `magnitude` looks at the weights alone, `wanda` also at how large the inputs are, `sparsegpt` corrects the weights that stay
+    (`damping` is its share of the mean curvature). Matrices keep their shape, later training keeps the zeros.
+    """
+
+    method: Literal["magnitude", "wanda", "sparsegpt"]
+    sparsity: Annotated[float, Field(gt=0, lt=1)] | None = None
+    pattern: (
+        Annotated[str, Field(pattern=r"^[1-9][0-9]?:[1-9][0-9]?$", description="two numbers such as 2:4: kept, of how many")] | None
+    ) = None
+    damping: PositiveFloat = 0.01
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> PruneSparse:
+        if (self.sparsity is None) == (self.pattern is None):
+            given = "both are given" if self.pattern else "neither is given"
+            raise ValueError(f"{given}; set exactly one of sparsity (a share, such as 0.5) and pattern (such as 2:4)")
+        if self.of is not None and self.of[0] >= self.of[1]:
+            raise ValueError(f"pattern {self.pattern} drops nothing; the first number (kept) must be below the second")
+        return self
+
+    @property
+    def of(self) -> tuple[int, int] | None:
+        """The pattern as numbers: kept, of how many."""
+        if self.pattern is None:
+            return None
+        keep, of = self.pattern.split(":")
+        return int(keep), int(of)
+
+    @property
+    def share(self) -> float:
+        """The share of weights that go."""
+        return self.sparsity if self.of is None and self.sparsity is not None else 1 - (self.of or (0, 1))[0] / (self.of or (0, 1))[1]
+
+
 class QuantizeNF4(Strict):
     """bitsandbytes 4-bit NormalFloat with blocks of 64 weights; embeddings and output head stay as they are."""
 
@@ -197,10 +234,10 @@ class Adopt(Strict):
     train_tokens: PositiveFloat | None = None
 
 
-Prune = Annotated[PruneDepth | PruneWidth, Field(discriminator="method")]
+Prune = Annotated[PruneDepth | PruneWidth | PruneSparse, Field(discriminator="method")]
 Quantize = Annotated[QuantizeNF4 | QuantizeInt8 | QuantizeRTN, Field(discriminator="method")]
 Retrain = Annotated[RetrainFull | RetrainLoRA, Field(discriminator="method")]
-StepConfig = PruneDepth | PruneWidth | QuantizeNF4 | QuantizeInt8 | QuantizeRTN | Distill | RetrainFull | RetrainLoRA | Adopt
+StepConfig = PruneDepth | PruneWidth | PruneSparse | QuantizeNF4 | QuantizeInt8 | QuantizeRTN | Distill | RetrainFull | RetrainLoRA | Adopt
 STEP_KINDS = ("prune", "distill", "quantize", "retrain", "adopt")
 
 

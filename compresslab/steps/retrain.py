@@ -10,7 +10,7 @@ from compresslab.algorithms.next_token import next_token_loss
 from compresslab.models.load import Loaded, cast
 from compresslab.recipe.schema import RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, Outcome
-from compresslab.steps.trainer import ChunkLoss, train
+from compresslab.steps.trainer import ChunkLoss, sparse_zeros, train
 
 
 def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -> Outcome:
@@ -18,10 +18,13 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
     assert context.text is not None
     dtype = loaded.model.dtype
     model = cast(loaded.model, torch.float32)
+    zeros = sparse_zeros(model)
     adapted = with_adapters(model, config) if isinstance(config, RetrainLoRA) else None
     done = train(model, context.text.ids, config.optimizer, config.seed, language_modelling, context.progress)
     # The base was frozen under the adapters; the merged model is as trainable as any other.
     merged = adapted.merge_and_unload().requires_grad_() if adapted is not None else model
+    for parameter, mask in zeros:  # merging adds the adapters to every weight
+        parameter.data.masked_fill_(mask, 0.0)
     return Outcome(cast(merged, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses})
 
 

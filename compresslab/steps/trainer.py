@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compresslab.algorithms.schedule import warmup_stable_decay
@@ -20,6 +20,8 @@ from compresslab.steps.contract import Progress
 # head's weight gradient more often.
 POSITIONS_A_CHUNK = 512
 LOSSES_KEPT = 200
+# Share of zeros from which on a linear layer counts as pruned.
+SPARSE = 0.05
 
 # (logits (positions, vocabulary), which positions of the flattened batch these are) -> summed loss in nats
 ChunkLoss = Callable[[Tensor, slice], Tensor]
@@ -63,6 +65,7 @@ def train(
         )
     head = output_head(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    zeros = sparse_zeros(model)
     adam = torch.optim.AdamW(trained, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True)
     losses: list[float] = []
     model.train()
@@ -78,11 +81,27 @@ def train(
             raise RunFailed(f"the training loss is {total} at step {step + 1} of {steps}; lower optimizer.learning_rate")
         torch.nn.utils.clip_grad_norm_(trained, optimizer.max_grad_norm)
         adam.step()
+        for parameter, mask in zeros:
+            parameter.data.masked_fill_(mask, 0.0)
         adam.zero_grad(set_to_none=True)
         losses.append(total)
         progress((step + 1) / steps, f"loss {total:.3f}")
     model.eval()
     return Trained(steps * per_batch * length, steps, thinned(losses))
+
+
+def sparse_zeros(model: PreTrainedModel) -> list[tuple[Tensor, Tensor]]:
+    """The weights of linear layers that pruning has set to zero, as masks: training keeps them so.
+
+    A layer with fewer zeros than `SPARSE` was not pruned; a dense model in bfloat16 has next to none.
+    """
+    found = []
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            mask = module.weight == 0
+            if SPARSE < mask.float().mean() < 1:  # adapters start as nothing but zeros
+                found.append((module.weight, mask))
+    return found
 
 
 def _backward(

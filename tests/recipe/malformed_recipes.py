@@ -99,7 +99,7 @@ CASES: dict[str, Case] = {
         "prune: {method: depth}", "variants.v[0].prune: the key 'keep' is missing; add it with a whole number of at least 1 or a number"
     ),
     "missing-tokens": step("distill: {teacher: base}", "the key 'tokens' is missing; add it with a whole number of at least 1"),
-    "missing-method": step("prune: {keep: 3}", "the key 'method' is missing; add it with depth or width"),
+    "missing-method": step("prune: {keep: 3}", "the key 'method' is missing; add it with depth, width, magnitude, wanda or sparsegpt"),
     "misspelt-method-key": step("prune: {metod: depth, keep: 3}", "unknown key 'metod'; did you mean 'method'?"),
     "nothing-behind-key": tail("variants:\n", 4, "variants: nothing stands here"),
     "nothing-behind-step": tail("variants:\n  v:\n    - prune:\n", 6, "prune: nothing stands here"),
@@ -167,9 +167,14 @@ CASES: dict[str, Case] = {
     "not-a-number": tail("density: {tokens: .NaN}\n", 4, "'.NaN' is not a finite number"),
     "overflow": tail("density: {tokens: 1e999}\n", 4, "'1e999' is not a finite number"),
     "huge-integer": tail(f"density: {{seed: {'9' * 5000}}}\n", 4, "is too large"),
-    "unknown-method": step("prune: {method: dept, keep: 3}", "unknown method 'dept'; did you mean 'depth'? give depth or width"),
+    "unknown-method": step(
+        "prune: {method: dept, keep: 3}", "unknown method 'dept'; did you mean 'depth'? give depth, width, magnitude, wanda or sparsegpt"
+    ),
     "unknown-method-short": step("quantize: {method: nf4}", "unknown method 'nf4'; did you mean 'bnb-nf4'?"),
     "method-as-number": step("quantize: {method: 4}", "unknown method 4; give bnb-nf4"),
+    "sparsity-and-pattern": step("prune: {method: wanda, sparsity: 0.5, pattern: '2:4'}", "both are given; set exactly one of sparsity"),
+    "neither-sparsity": step("prune: {method: magnitude}", "neither is given; set exactly one of sparsity"),
+    "pattern-drops-nothing": step("prune: {method: wanda, pattern: '4:4'}", "pattern 4:4 drops nothing; the first number"),
     "distill-method": step("distill: {method: kl, tokens: 9}", "'kl' does not fit here; give 'forward-kl'"),
     "no-tasks": evaluate("{tasks: []}", "evaluate.tasks: a list without entries does not fit here; give a list with at least one entry"),
     "tasks-as-text": evaluate("{tasks: arc_easy}", "give a list with at least one entry, such as [arc_easy]"),
@@ -195,7 +200,8 @@ CASES: dict[str, Case] = {
     ),
     "step-as-text": step("prune", "'prune' does not fit here; give a mapping with one of prune, distill"),
     "step-kind-as-text": step(
-        "prune: depth", "variants.v[0].prune: 'depth' does not fit here; give a mapping with the key 'method' (depth or width)"
+        "prune: depth",
+        "variants.v[0].prune: 'depth' does not fit here; give a mapping with the key 'method' (depth, width, magnitude",
     ),
     "step-empty": step("{}", "a step has exactly one of prune, distill"),
     "step-of-two-kinds": step("{prune: {method: depth, keep: 3}, quantize: {method: rtn}}", "this one has prune and quantize"),

@@ -27,6 +27,7 @@ from compresslab.recipe.schema import (
     Distill,
     Optimizer,
     PruneDepth,
+    PruneSparse,
     PruneWidth,
     QuantizeInt8,
     QuantizeNF4,
@@ -45,6 +46,9 @@ SHORT = Optimizer(batch_tokens=64, micro_batch_tokens=32)
 METHOD_CONFIGS: dict[str, tuple[str, StepConfig]] = {
     "depth": ("prune", PruneDepth(method="depth", keep=2)),
     "width": ("prune", PruneWidth(method="width", keep=64)),
+    "magnitude": ("prune", PruneSparse(method="magnitude", sparsity=0.5)),
+    "wanda": ("prune", PruneSparse(method="wanda", sparsity=0.5)),
+    "sparsegpt": ("prune", PruneSparse(method="sparsegpt", pattern="2:4")),
     "forward-kl": ("distill", Distill(tokens=128, optimizer=SHORT)),
     "bnb-nf4": ("quantize", QuantizeNF4(method="bnb-nf4")),
     "bnb-int8": ("quantize", QuantizeInt8(method="bnb-int8")),
@@ -58,6 +62,10 @@ REFUSED = {
     ("width", "qwen3-moe"): "qwen3_moe: width pruning needs gate_proj, up_proj, down_proj .*; layer 0 has Qwen3MoeSparseMoeBlock",
     ("bnb-nf4", "qwen3-moe"): r"qwen3_moe: bnb-nf4 quantizes linear layers, and \d\d% of .* in Qwen3MoeExperts",
     ("bnb-int8", "qwen3-moe"): r"qwen3_moe: bnb-int8 quantizes linear layers, and \d\d% of .* in Qwen3MoeExperts",
+    **{
+        (method, "qwen3-moe"): rf"qwen3_moe: {method} prunes linear layers, and \d\d% of .* in Qwen3MoeExperts"
+        for method in ("magnitude", "wanda", "sparsegpt")
+    },
     ("rtn", "qwen3-moe"): r"qwen3_moe: rtn quantizes linear layers, and \d\d% of .* in Qwen3MoeExperts",
 }
 PAIRS = [(method, name) for method in METHOD_CONFIGS for name in ARCHITECTURES]
@@ -114,7 +122,11 @@ def test_a_step_saves_what_it_says_it_saved(done: Callable[[str, str], Done], me
             stored += sum(opened.get_tensor(key).nbytes for key in opened.keys())  # noqa: SIM118, it is no dict
     assert record.size.stored_bytes == stored
     assert record.size.effective_bits == 8 * stored / record.size.parameters
-    assert 0.8 * record.size.parameters < record.size.nonzero <= record.size.parameters
+    assert (
+        (0.5 if method in ("magnitude", "wanda", "sparsegpt") else 0.8) * record.size.parameters
+        < record.size.nonzero
+        <= record.size.parameters
+    )
     config = json.loads((folder / "config.json").read_text())
     assert (record.shape.layers, record.shape.intermediate) == (config["num_hidden_layers"], config["intermediate_size"])
     assert StepRecord.model_validate_json(record.model_dump_json()) == record

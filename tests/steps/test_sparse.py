@@ -1,0 +1,146 @@
+"""Unstructured and n:m pruning: what goes, how much it costs, and that training leaves it gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from models.tiny import THIRD_PARTY_WARNINGS, make, text
+from torch import nn
+
+from compresslab.algorithms.hessian import gram, inverse_factor
+from compresslab.algorithms.magnitude import magnitude
+from compresslab.algorithms.sparsegpt import sparsegpt
+from compresslab.algorithms.sparsity import kept_mask, kept_of_each
+from compresslab.algorithms.wanda import wanda
+from compresslab.errors import BadInput, RunFailed
+from compresslab.models.blockwise import Blockwise
+from compresslab.recipe.schema import Optimizer, PruneSparse, RetrainFull, RetrainLoRA
+from compresslab.steps.contract import Context, run
+
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
+
+SHORT = Optimizer(batch_tokens=64, micro_batch_tokens=32)
+
+
+def layers_of(model: nn.Module) -> list[nn.Linear]:
+    return [module for name, module in model.named_modules() if type(module) is nn.Linear and "layers." in name]
+
+
+@pytest.fixture
+def layer() -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix and the second moments of correlated inputs of very different size."""
+    torch.manual_seed(0)
+    inputs = torch.randn(4096, 64) @ torch.randn(64, 256) * torch.logspace(-0.5, 0.5, 256)[torch.randperm(256)] + 0.1 * torch.randn(
+        4096, 256
+    )
+    return torch.randn(96, 256), gram(inputs)
+
+
+def output_error(weight: torch.Tensor, pruned: torch.Tensor, moments: torch.Tensor) -> float:
+    miss = weight - pruned
+    return float(((miss @ moments) * miss).sum())
+
+
+def test_exactly_the_share_goes_within_each_row_or_within_the_layer():
+    scores = torch.rand(8, 40)
+    assert (kept_mask(scores, 0.5, "row").sum(1) == 20).all()
+    assert kept_mask(scores, 0.3, "layer").sum() == 320 - 96
+    assert kept_mask(torch.ones(2, 4), 0.5, "row").tolist() == [[False, False, True, True]] * 2, "of equals the first ones go"
+
+
+def test_a_pattern_keeps_the_largest_of_each_few_neighbours():
+    scores = torch.tensor([[1.0, 4.0, 2.0, 3.0, 9.0, 8.0, 7.0, 6.0]])
+    assert kept_of_each(scores, 2, 4).tolist() == [[False, True, False, True, True, True, False, False]]
+
+
+def test_the_methods_cost_less_and_less_of_the_output(layer: tuple[torch.Tensor, torch.Tensor]):
+    weight, moments = layer
+    by_size = weight * kept_mask(magnitude(weight), 0.5, "layer")
+    by_input = weight * kept_mask(wanda(weight, moments), 0.5, "row")
+    corrected = sparsegpt(weight, inverse_factor(moments, 0.01), 0.5)
+    errors = [output_error(weight, pruned, moments) for pruned in (corrected, by_input, by_size)]
+    assert errors == sorted(errors)
+    assert errors[0] < 0.5 * errors[1], "correcting the weights that stay is worth more than half of the error here"
+    assert (corrected == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_sparsegpt_keeps_of_a_pattern_is_that_pattern(layer: tuple[torch.Tensor, torch.Tensor]):
+    weight, moments = layer
+    pruned = sparsegpt(weight, inverse_factor(moments, 0.01), 0.5, (2, 4))
+    assert ((pruned != 0).reshape(96, -1, 4).sum(2) == 2).all()
+
+
+def test_second_moments_that_cannot_be_inverted_are_told():
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        inverse_factor(torch.full((4, 4), float("nan")), 0.01)
+    with pytest.raises(ValueError, match="not positive definite with damping"):
+        inverse_factor(-torch.eye(4) + 2 * torch.ones(4, 4) / 4, 1e-6)
+    loaded = make("llama")
+    loaded.model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
+    with pytest.raises(RunFailed, match=r"prune sparsegpt, layer 2, .*second moments hold NaN or infinity; take more calibration text"):
+        run("prune", PruneSparse(method="sparsegpt", sparsity=0.5), loaded, Context(text(4, 32)), Path("never"))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2-sliding", "gemma2", "gemma3", "gpt-neox", "mistral", "qwen3-moe"])
+def test_layer_by_layer_gives_what_the_whole_model_gives(name: str):
+    model, ids = make(name).model, text(4, 32).ids
+    walk = Blockwise(model, ids)
+    for number in range(len(walk.layers)):
+        walk.hidden = walk.through(number)
+    last: list[torch.Tensor] = []
+    handle = walk.layers[-1].register_forward_hook(lambda _, __, output: last.append(output[0] if isinstance(output, tuple) else output))
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+    handle.remove()
+    torch.testing.assert_close(torch.cat(walk.hidden), torch.cat(last))
+
+
+def test_the_second_moments_of_a_layer_are_those_of_its_inputs():
+    model, ids = make("llama", dtype=torch.float32).model, text(4, 32).ids
+    seen: dict[str, torch.Tensor] = {}
+    first = model.model.layers[0]
+    handles = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: gram(inputs[0])}))
+        for name, module in first.named_modules()
+        if type(module) is nn.Linear
+    ]
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    found, _ = Blockwise(model, ids).grams(0)
+    assert found.keys() == seen.keys()
+    assert found["self_attn.q_proj"] is found["self_attn.v_proj"], "one tensor, one sum"
+    for name, expected in seen.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_training_keeps_the_zeros(method: str, tmp_path: Path):
+    pruned = run("prune", PruneSparse(method="wanda", sparsity=0.5), make("llama"), Context(text(4, 32)), tmp_path / "pruned")
+    zeros = [layer.weight == 0 for layer in layers_of(pruned.loaded.model)]
+    before = [layer.weight.clone() for layer in layers_of(pruned.loaded.model)]
+    config = (
+        RetrainFull(method="full", tokens=128, optimizer=SHORT)
+        if method == "full"
+        else RetrainLoRA(method="lora", tokens=128, optimizer=SHORT)
+    )
+    trained = run("retrain", config, pruned.loaded, Context(text(4, 32)), tmp_path / "trained")
+    after = [layer.weight for layer in layers_of(trained.loaded.model)]
+    assert all(bool((weight[mask] == 0).all()) for weight, mask in zip(after, zeros, strict=True))
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert trained.record.size.nonzero < 0.75 * trained.record.size.parameters
+
+
+def test_the_record_says_how_much_went(tmp_path: Path):
+    done = run("prune", PruneSparse(method="magnitude", sparsity=0.25), make("llama"), Context(), tmp_path)
+    assert done.record.details["sparsity"] == pytest.approx(0.25, abs=0.01)
+    assert done.record.calibration_tokens == 0
+    assert done.record.size.parameters - done.record.size.nonzero == pytest.approx(0.25 * done.record.details["weights"], rel=0.02)
+
+
+def test_a_pattern_that_leaves_a_remainder_is_refused_by_layer(tmp_path: Path):
+    with pytest.raises(BadInput, match=r"prune wanda: pattern 2:7 does not divide the 64 inputs of layers\.0\.self_attn"):
+        run("prune", PruneSparse(method="wanda", pattern="2:7"), make("llama"), Context(text(4, 32)), tmp_path)
