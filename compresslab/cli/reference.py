@@ -149,9 +149,8 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
         ran = run_plan(plan, kept, bars)
     if ran.failures:
         raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in ran.failures.values()))
-    name = plan.recipe.study
     table = pd.DataFrame(reference.rows(plan, kept))
-    _write(fit_table(table, name, f"evaluated by compresslab, recipe {recipe.name}"), path)
+    _write(fit_table(table, plan.recipe.study, f"evaluated by compresslab, recipe {recipe.name}"), path)
 
 
 def _target(out: Path | None, name: str) -> Path:
@@ -167,15 +166,14 @@ def _target(out: Path | None, name: str) -> Path:
 
 
 def _write(built: dict[str, Any], path: Path) -> None:
+    from rich.console import Console
+
     from compresslab.density import Reference
     from compresslab.density.fit import as_text
 
     path.write_text(as_text(built), encoding="utf-8")
-    from rich.console import Console
-
     console = Console()
-    reference = Reference.load(str(path))
-    console.print(_table(reference))
+    console.print(_table(Reference.load(str(path))))
     console.print(f"{path}; in a recipe: density: {{reference: {path}}}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -228,4 +226,5 @@ def _curve(reference: Reference, task: str, tokens: float) -> Curve:
         np.stack([score_link(phi, row) for phi, row in zip(fit.score, losses, strict=True)]) if scored and fit.score is not None else losses
     )
     low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
-    return Curve(task, params.tolist(), values[0].tolist(), low.tolist(), high.tolist(), reference.parameters_range)
+    own = [(float(n), float(score)) for n, score in fit.points]
+    return Curve(task, params.tolist(), values[0].tolist(), low.tolist(), high.tolist(), reference.parameters_range, own)

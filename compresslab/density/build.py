@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from compresslab.density.fitting import fit_link, fit_losses, link_starts, loss_starts, scales
-from compresslab.density.laws import D_UNIT, LOSS_COLUMNS, N_UNIT, SCORE_COLUMNS, Array, ln_n_of_loss, loss_law, r_squared, score_link
+from compresslab.density.laws import D_UNIT, LOSS_COLUMNS, N_UNIT, SCORE_COLUMNS, Array, loss_law, r_squared, score_link
 from compresslab.errors import BadInput
 
 RESAMPLES = 200
@@ -298,14 +298,3 @@ def _held_out(held_out: pd.DataFrame | None, task: str, theta: Array, phi: Array
             entry["score_error_given_loss"] = round(given / float(score) - 1, 5)
         found[str(run)] = entry
     return found
-
-
-def size_errors(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> pd.DataFrame:
-    """Leave one size out: ln(N_hat / N) of each of its runs, geometric mean over tasks. Columns: size, n, d, error."""
-    rows = []
-    for size, (left, laws) in left_out(tasks, by_task, irreducible=irreducible).items():
-        logs = np.stack([ln_n_of_loss(theta, loss, d) - np.log(n) for theta, (n, d, loss) in zip(laws.thetas, left, strict=True)])
-        rows += [
-            {"size": size, "n": n, "d": d, "error": error} for n, d, error in zip(left[0][0], left[0][1], logs.mean(axis=0), strict=True)
-        ]
-    return pd.DataFrame(rows)

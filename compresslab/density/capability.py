@@ -36,7 +36,7 @@ class Ruler:
     """A reference as one study reads it.
 
     Attributes:
-        tokens: D0. rows: (resamples,) which resampled fit goes with which draw of items; 0 for the fit itself.
+        tokens: D0. rows: (resamples,) which resampled fit goes with which draw of items; 0 is the fit itself.
         shares: (resamples,) in [0, 1): which of the reference's runs lends its scatter; the same for all tasks and variants.
         straight: read a family by straight lines between its models instead of its curves; nothing outside them.
         strays: what r is made of holds the scatter of the reference's own models as well.
@@ -45,7 +45,7 @@ class Ruler:
 
     reference: Reference
     tokens: float
-    rows: NDArray[np.intp] | int
+    rows: NDArray[np.intp]
     shares: Array
     straight: bool = False
     strays: bool = False
@@ -68,10 +68,6 @@ class TaskCapability:
     def by(self, estimator: Estimator) -> LogEstimate | None:
         """The estimate that r is made of."""
         return self.by_loss if estimator == "loss" else self.by_score
-
-    def placed(self, estimator: Estimator) -> LogEstimate | None:
-        """The estimate that the density is made of."""
-        return self.placed_by_loss if estimator == "loss" else self.placed_by_score
 
 
 def measure_task(ruler: Ruler, task: str, answers: Answers) -> TaskCapability:
@@ -101,7 +97,7 @@ def measure_task(ruler: Ruler, task: str, answers: Answers) -> TaskCapability:
         point = reference.loss_of_score(task, np.array(drawn.mean))
         shifted = np.clip(drawn.means - scatter, 0.0, 1.0)
         by_score, placed_by_score = (
-            _with_width(reference, task, _read(ruler, task, point, reference.loss_of_score(task, scores, ruler.rows)), scores)
+            _with_width(ruler, task, _read(ruler, task, point, reference.loss_of_score(task, scores, ruler.rows)), scores)
             for scores in (drawn.means, shifted)
         )
         reasons += _bound("by score", by_score, drawn.mean)
@@ -130,12 +126,12 @@ def _read(ruler: Ruler, task: str, point: Array, drawn: Array) -> LogEstimate:
     )
 
 
-def _with_width(reference: Reference, task: str, estimate: LogEstimate, scores: Array) -> LogEstimate:
+def _with_width(ruler: Ruler, task: str, estimate: LogEstimate, scores: Array) -> LogEstimate:
     """A bound with the standard deviation that a reading there would have: the score's over the curve's slope in ln N."""
     if not estimate.bound:
         return estimate
     step = 0.1
-    ends = [reference.predict(task, math.exp(estimate.point + side), tokens=1e12)[1] or 0.0 for side in (-step, step)]
+    ends = [ruler.reference.predict(task, math.exp(estimate.point + side), ruler.tokens)[1] or 0.0 for side in (-step, step)]
     slope = max((ends[1] - ends[0]) / (2 * step), 1e-9)
     return replace(estimate, width=float(np.std(scores)) / slope)
 

@@ -141,11 +141,11 @@ def draw(variants: Sequence[Measured], resamples: int, seed: int) -> Bench:
         answered = [variant for variant in variants if task in variant.items]
         for n in sorted({variant.count(task) for variant in answered}):
             same = [variant for variant in answered if variant.count(task) == n]
-            _of_items(bench, same, task, resamples, stream(seed, task))
+            _of_items(bench, same, task, resamples, seed)
     return bench
 
 
-def _of_items(bench: Bench, variants: Sequence[Measured], task: str, resamples: int, rng: np.random.Generator) -> None:
+def _of_items(bench: Bench, variants: Sequence[Measured], task: str, resamples: int, seed: int) -> None:
     columns: list[tuple[str, str, Array]] = []
     for variant in variants:
         scores = variant.items[task]
@@ -154,12 +154,12 @@ def _of_items(bench: Bench, variants: Sequence[Measured], task: str, resamples: 
             columns.append((variant.name, "bits per byte", np.asarray(scores.bits_per_byte, dtype=np.float64)))
         if scores.logprob is not None:
             columns.append((variant.name, "bits per word", -np.asarray(scores.logprob, dtype=np.float64) / math.log(2)))
-    means = resampled_means(np.stack([values for _, _, values in columns], axis=1), resamples, rng)
+    means = resampled_means(np.stack([values for _, _, values in columns], axis=1), resamples, stream(seed, task))
     found: dict[str, dict[str, Draws]] = {}
     for i, (name, what, values) in enumerate(columns):
         column = means[:, i]
         if what == "score" and (certain := float(values[0])) in (0.0, 1.0) and np.ptp(values) == 0:
-            column = _jeffreys(certain, len(values), resamples, rng)
+            column = _jeffreys(certain, len(values), resamples, stream(seed, f"{task}/{name}"))
         found.setdefault(name, {})[what] = Draws(float(values.mean()), column, values, _flaw(values, what))
     for name, drawn in found.items():
         score = drawn.pop("score")

@@ -14,13 +14,13 @@ What a row's tokens/s means differs by its source:
 Rows of several GPUs run tensor-parallel and pay for communication that the model does not have: they are left out, here
 and in the data file. Mixtures are left out of the fit, so that their bf16 rows test the expected experts.
 
-The form of the model was chosen on bf16 rows alone, by leaving out one model at a time (root mean square error of the
-speed, A100 and H20 pooled): one efficiency for memory and compute 13.4% (A100 9.3%, H20 16.2%), each its own 7.4%
-(8.2%, 6.7%), which is why there are three factors and not two; the cache read at the full bandwidth instead of the
-weights' efficiency 7.7%; weights and compute added instead of the larger of the two 7.5%, no difference, but on the phone
-adding would need 82 GB/s from a memory of 76.8 GB/s. Compute efficiency is what the long prompts show; it also takes in
-whatever else they cost, such as prefill in chunks. All bf16 rows of the dense models count, also those that vLLM's source
-notes as run otherwise: the 32B without CUDA graphs, input 129,024 with vLLM 0.6.2 and without a repetition penalty.
+The form of the model was chosen on bf16 rows alone, by leaving out one model at a time (root mean square error of the speed, A100,
+`experiments/ruler/forms.py engines`): one efficiency for memory and compute 9.3%, each its own 8.2%, which is why there are
+three factors and not two; a bandwidth of its own for the cache 8.2%, a constant a pass 9.8%. Weights and compute added instead of
+the larger of the two give 8.3%, no difference, but on the phone adding would need 82 GB/s from a memory of 76.8 GB/s. Compute
+efficiency is what the long prompts show; it also takes in whatever else they cost, such as prefill in chunks. All bf16 rows of the
+dense models count, also those that vLLM's source notes as run otherwise: the 32B without CUDA graphs, input 129,024 with
+vLLM 0.6.2 and without a repetition penalty.
 
 What is left on quantized rows is no matter of these factors: unpacking costs small models and long prefills (the 0.5B runs
 slower in 4 bits than in 16, the 7B at 129,024 too), SGLang reads bf16 at 36% of the H20's bandwidth and FP8 faster than

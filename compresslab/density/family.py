@@ -7,8 +7,8 @@ logistic curve in ln N. A family with one token budget has no data term (b = 0):
 trained as the family was, whatever D0. A family with several has beta = 0.28 (Hoffmann et al. 2022) and b fitted.
 
 Plain interpolation between the family's models was tried and predicts a left-out model worse (Qwen2.5, root mean square in
-logits: 0.14 for the curve, 0.18 for straight lines, 0.21 for PCHIP); `interpolated` in the record keeps its error, and the table of
-robustness says what it would have made of a ratio (`interpolated_ln_params`).
+logits, `experiments/ruler/forms.py family`: 0.14 for the curve, 0.18 for straight lines, 0.21 for PCHIP). `interpolated` in
+the record keeps its error, and the table of robustness says what it would have made of a ratio (`interpolated_ln_params`).
 
 Resamples are a Bayesian bootstrap by model, joined with the sampling error of its scores (binomial, over the benchmark's items);
 alpha is chosen again in each, so that the form's uncertainty is in the intervals.

@@ -151,7 +151,7 @@ def fit_link(loss: Array, score: Array, weights: Array, starts: Sequence[Array],
     the reference falls off its own link, and not set to chance: small models choose below chance on arc_challenge and
     openbookqa (length normalisation works against the right answer), and on other tasks they stay clear above it.
     Inside the OLMo ladder, predicting the scores of the 3.2B runs from the smaller ones, this form misses by 2.0% (root mean
-    square); a fitted ceiling by 2.1%, d = chance by 3.7%, and links in ln L by 2.2 to 20%.
+    square); a fitted ceiling by 2.1%, d = chance by 3.7%, and links in ln L by 2.2 to 20% (`experiments/ruler/forms.py links`).
     """
     lower = np.array([ceiling - 1e-9, 0.1, min(-1.0, float(loss.min())), 0.0])
     upper = np.array([ceiling + 1e-9, 60.0, max(3.0, 2 * float(loss.max())), max(float(score.min()), 1e-6)])

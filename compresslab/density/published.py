@@ -30,7 +30,7 @@ BENCHMARKS = {
 The items are those of the public test sets; tables do not state theirs, and some EvalPlus tables count 378 of MBPP's 500. BBH's guess is 0:
 answers are generated after a chain of thought and matched exactly, and weak models fall below the options' chance (Qwen2.5-0.5B has
 20.3%, a guess among the options about 26%). With 0.257 the curves predict left-out BBH scores no better: they miss by 0.012 on
-Qwen2.5 and 0.024 on Llama, against 0.012 and 0.022.
+Qwen2.5 and 0.024 on Llama, against 0.012 and 0.022 (`experiments/ruler/forms.py bbh`).
 """
 
 GROUP = 128

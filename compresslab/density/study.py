@@ -32,12 +32,12 @@ class Study:
     bench: Bench
     config: DensityConfig
     times: dict[str, dict[str, float]]
-    known: dict[tuple[str, float, bool, bool, bool, str, str], TaskCapability]
+    known: dict[tuple[str, float, bool, bool, str, str], TaskCapability]
 
-    def ruler(self, reference: Reference, tokens: float, *, fixed: bool = False) -> Ruler:
-        """How this study reads a reference. `fixed`: by its fit alone, as if the ruler were known exactly."""
-        drawn = stream(self.config.seed, "reference").integers(reference.resamples, size=self.config.resamples) + 1
-        return Ruler(reference, tokens, np.zeros_like(drawn) if fixed else drawn, self.shares(""))
+    def ruler(self, reference: Reference, tokens: float) -> Ruler:
+        """How this study reads a reference."""
+        rows = stream(self.config.seed, "reference").integers(reference.resamples, size=self.config.resamples) + 1
+        return Ruler(reference, tokens, rows, self.shares(""))
 
     def shares(self, owner: str) -> Array:
         """(resamples,) in [0, 1): which of a reference's runs lends its scatter. Measured variants share one choice, published models
@@ -46,7 +46,7 @@ class Study:
 
     def capability(self, ruler: Ruler, variant: str, task: str) -> TaskCapability:
         """N_hat of a variant on a task; read once for each ruler."""
-        key = (ruler.reference.name, ruler.tokens, not np.any(ruler.rows), ruler.straight, ruler.strays, variant, task)
+        key = (ruler.reference.name, ruler.tokens, ruler.straight, ruler.strays, variant, task)
         if key not in self.known:
             own = self.variants[variant]
             if own.published or ruler.strays:
@@ -69,12 +69,12 @@ class Study:
         self, what: Literal["items", "ruler"], ruler: Ruler, child: str, parent: str, tasks: list[str], estimator: Estimator
     ) -> float:
         """Standard deviation of ln r from one source alone: the items drawn, or the ruler (its fit, and scatter where r holds it)."""
+        bench = self.bench
         if what == "items":
             ruler = replace(ruler, rows=np.zeros_like(ruler.rows), exact=True)
-        bench = (
-            self.bench if what == "items" else {key: _certain(self.bench[key]) for key in ((n, t) for n in (child, parent) for t in tasks)}
-        )
-        apart = replace(self, bench=bench, known={})
+        else:
+            bench = {(name, task): _certain(self.bench[name, task]) for name in (child, parent) for task in tasks}
+        apart = replace(self, bench=bench, known={})  # nothing that was read from all sources counts here
         estimate = apart.effective(ruler, child, parent, tasks, estimator)
         return math.inf if estimate is None else spread(estimate)
 

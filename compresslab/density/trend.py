@@ -204,7 +204,7 @@ def _line(read: Sequence[_Read], resamples: int, seed: int) -> Line | None:
         return None
     slope, r2, kept = found
     rng = stream(seed, "models")
-    # A bound has draws without an end; its point stands in for them.
+    # A resampled fit may put a model beyond all sizes; its point stands in for such a draw.
     drawn = np.stack([np.where(np.isfinite(one.estimate.lower), one.estimate.lower, one.estimate.point) for one in read])
     slopes = []
     for i in range(resamples):

@@ -65,6 +65,11 @@ def gated_mlps(model: PreTrainedModel) -> list[GatedMLP]:
     return mlps
 
 
+def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """The plain linear layers inside a module, by name within it."""
+    return {name: linear for name, linear in module.named_modules() if type(linear) is nn.Linear}
+
+
 def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
     """The linear layers by name, without the output head, which shares its weight with the embedding where tied."""
     head = model.get_output_embeddings()

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compresslab.algorithms.hessian import gram
-from compresslab.models.anatomy import decoder_layers
-
-TOKENS_A_BATCH = 2048
-"""Tokens of one pass through a layer: enough to fill the cores, small enough that activations stay far below the weights."""
+from compresslab.models.anatomy import decoder_layers, linear_layers
+from compresslab.models.text import batches
 
 
 class Blockwise:
@@ -32,25 +30,19 @@ class Blockwise:
         self.layers = decoder_layers(model)
         self.hidden: list[Tensor] = []
         self.extras: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = []
-        rows = max(1, TOKENS_A_BATCH // ids.shape[1])
-        for start in range(0, ids.shape[0], rows):
-            self._enter(model, ids[start : start + rows].to(model.device))
+        for batch in batches(ids):
+            self._enter(model, batch.to(model.device))
 
     def _enter(self, model: PreTrainedModel, ids: Tensor) -> None:
         """Run the model with layers that do nothing but note what they are called with."""
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         entered: list[Tensor] = []
 
-        def note(layer: nn.Module) -> Callable[..., Any]:
-            del layer
-
-            def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-                if not calls:
-                    entered.append(hidden)
-                calls.append((args, kwargs))
-                return hidden
-
-            return forward
+        def note(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if not calls:
+                entered.append(hidden)
+            calls.append((args, kwargs))
+            return hidden
 
         with _replaced(self.layers, note), torch.no_grad():
             model.base_model(input_ids=ids, use_cache=False)
@@ -58,24 +50,23 @@ class Blockwise:
         self.extras.append(calls)
 
     @torch.no_grad()
-    def through(self, number: int, progress: Callable[[float], None] = lambda _: None) -> list[Tensor]:
+    def through(self, number: int) -> list[Tensor]:
         """The outputs of layer `number` on the waiting hidden states, one tensor a batch."""
         outputs = []
-        for i, (hidden, calls) in enumerate(zip(self.hidden, self.extras, strict=True)):
+        for hidden, calls in zip(self.hidden, self.extras, strict=True):
             args, kwargs = calls[number]
             output = self.layers[number](hidden, *args, **kwargs)
             outputs.append(output[0] if isinstance(output, tuple) else output)
-            progress((i + 1) / len(self.hidden))
         return outputs
 
-    def grams(self, number: int, progress: Callable[[float], None] = lambda _: None) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def grams(self, number: int) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Run layer `number` and sum x x^T over the inputs of each of its linear layers.
 
         Returns:
             The Gram matrices (inputs, inputs) in float32 by the name of the linear layer within the decoder layer, and the layer's outputs.
             Linear layers that read one tensor (q, k and v) share one matrix.
         """
-        linears = {name: module for name, module in self.layers[number].named_modules() if type(module) is nn.Linear}
+        linears = linear_layers(self.layers[number])
         sums: dict[str, Tensor] = {}
         leader: dict[str, str] = {}
         seen: dict[int, tuple[str, Tensor]] = {}  # the tensors themselves too: the id of one that is gone is used again
@@ -98,7 +89,7 @@ class Blockwise:
         handles = [module.register_forward_pre_hook(watch(name)) for name, module in linears.items()]
         handles.append(self.layers[number].register_forward_hook(forget))
         try:
-            outputs = self.through(number, progress)
+            outputs = self.through(number)
         finally:
             for handle in handles:
                 handle.remove()
@@ -106,11 +97,11 @@ class Blockwise:
 
 
 @contextlib.contextmanager
-def _replaced(layers: nn.ModuleList, make: Callable[[nn.Module], Callable[..., Any]]) -> Iterator[None]:
-    """Other forward functions for the layers, and the old ones again at the end."""
+def _replaced(layers: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
+    """Another forward function for all layers, and their own again at the end."""
     try:
         for layer in layers:
-            layer.forward = make(layer)
+            layer.forward = forward
         yield
     finally:
         for layer in layers:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput
@@ -19,6 +20,8 @@ from compresslab.recipe.schema import Calibration, Training
 from compresslab.recipe.source import DOCSTRING_PACKAGES
 
 SHORTEST_DOCSTRING = 400
+# Tokens of one forward pass: enough to fill the cores, small enough that activations stay far below the weights.
+TOKENS_A_BATCH = 2048
 
 
 class Tokens(NamedTuple):
@@ -161,3 +164,10 @@ def _hub(name: str, seed: int) -> Iterator[str]:
         raise BadInput(
             f"the dataset {dataset} could not be read from the hub: {first}. Without a hub, use installed-docs or a local file"
         ) from error
+
+
+def batches(ids: Tensor) -> Iterator[Tensor]:
+    """Calibration ids (sequences, length) in batches of about `TOKENS_A_BATCH` tokens; all have the same length."""
+    rows = max(1, TOKENS_A_BATCH // ids.shape[1])
+    for start in range(0, ids.shape[0], rows):
+        yield ids[start : start + rows]

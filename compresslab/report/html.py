@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from compresslab.records import Comparison, Failure, Interval, StudyRecord, Timing, VariantRecord
+from compresslab.records import Comparison, Failure, StudyRecord, TaskComparison, Timing, VariantRecord
 from compresslab.report import facts, lineage, words
 from compresslab.report.answer import answer
 from compresslab.report.figures import figures
@@ -148,25 +148,10 @@ def _reason(variant: VariantRecord) -> str:
     return "; ".join(reasons) or "no estimate"
 
 
-def _differences(study: StudyRecord) -> list[tuple[str, str, str, int, Interval | None, Interval, Interval | None, Interval | None]]:
-    """Rows of the per-task table: variant, parent, task, items, differences in bpb and accuracy, ratios by loss and by score."""
-    found = []
-    for variant in study.variants:
-        comparison = facts.compared(variant, "parent") if variant.parent else None
-        for task in comparison.tasks if comparison else []:
-            found.append(
-                (
-                    variant.name,
-                    variant.parent,
-                    task.task,
-                    task.items,
-                    task.bits_per_byte,
-                    task.accuracy,
-                    task.ratio_by_loss,
-                    task.ratio_by_score,
-                )
-            )
-    return found
+def _differences(study: StudyRecord) -> list[tuple[VariantRecord, TaskComparison]]:
+    """Rows of the per-task table: each variant against its parent, task by task."""
+    compared = [(variant, facts.compared(variant, "parent")) for variant in study.variants if variant.parent]
+    return [(variant, task) for variant, comparison in compared if comparison is not None for task in comparison.tasks]
 
 
 def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:

@@ -23,7 +23,7 @@ class Curve:
     Attributes:
         params: parameters. middle, low, high: the value at each, and the 95% band of the resampled fits.
         fitted: smallest and largest size in the fit; beyond it the curve is extrapolated.
-        points: the reference's own models, as (parameters, value).
+        points: a family's own models, as (parameters, value); those of a ladder were trained on other budgets and lie on no one curve.
     """
 
     task: str

@@ -12,15 +12,14 @@ from compresslab.density import Measured, Reference, assess, load_hardware
 from compresslab.density import published as tables
 from compresslab.density.names import reference_names
 from compresslab.errors import BadInput
+from compresslab.plan.build import BASE
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Adopt, Base, Recipe
 from compresslab.records import Shape, Size, StepRecord, StudyRecord, TaskScore, VariantRecord
-from compresslab.runner.provenance import provenance
-
-BASE = "base"
-THIS_MACHINE = "this-machine"
+from compresslab.runner.run import THIS_MACHINE
+from compresslab.runner.study import study_record
 
 
 class Entry(NamedTuple):
@@ -68,19 +67,7 @@ def assemble(plan: Plan, recipe_path: Path) -> StudyRecord:
                 comparisons=comparisons,
             )
         )
-    return StudyRecord(
-        study=recipe.study,
-        question=recipe.question,
-        base=recipe.base.model,
-        recipe=recipe_path.read_text(encoding="utf-8-sig"),
-        variants=variants,
-        provenance=provenance(recipe_path),
-        seconds=time.perf_counter() - began,
-        cached_nodes=0,
-        nodes=0,
-        workload=recipe.density.workload.model_dump(),
-        notes=list(_notes(recipe, entries)),
-    )
+    return study_record(recipe, recipe_path, variants, seconds=time.perf_counter() - began, notes=list(_notes(recipe, entries)))
 
 
 def _entries(recipe: Recipe) -> dict[str, Entry]:

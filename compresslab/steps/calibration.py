@@ -7,19 +7,9 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from compresslab.errors import RunFailed
-
-# Tokens of one forward pass: enough to fill the cores, small enough that activations stay far below the weights.
-TOKENS_A_BATCH = 2048
-
-
-def batches(ids: Tensor) -> Iterator[Tensor]:
-    """Calibration ids (sequences, length) in batches of about `TOKENS_A_BATCH` tokens; all have the same length."""
-    rows = max(1, TOKENS_A_BATCH // ids.shape[1])
-    for start in range(0, ids.shape[0], rows):
-        yield ids[start : start + rows]
 
 
 def check_finite_scores(scores: list[float], what: str) -> None:

@@ -12,8 +12,9 @@ from compresslab.algorithms.block_influence import block_influence
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.load import Loaded
+from compresslab.models.text import batches
 from compresslab.recipe.schema import PruneDepth
-from compresslab.steps.calibration import batches, check_finite_scores, hooked
+from compresslab.steps.calibration import check_finite_scores, hooked
 from compresslab.steps.contract import Context, Outcome, Progress
 
 

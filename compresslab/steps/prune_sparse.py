@@ -11,7 +11,7 @@ from compresslab.algorithms.sparsegpt import sparsegpt
 from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
-from compresslab.models.anatomy import check_linear, decoder_layers
+from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
 from compresslab.models.blockwise import Blockwise
 from compresslab.models.load import Loaded
 from compresslab.recipe.schema import PruneSparse
@@ -36,7 +36,7 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
     dropped, total = 0, 0
     for number, layer in enumerate(layers):
         grams = walk.grams(number)[0] if walk is not None else {}
-        for name, linear in _linears(layer).items():
+        for name, linear in linear_layers(layer).items():
             where = f"layer {number}, {name}"
             linear.weight.copy_(pruned(linear.weight, grams.get(name), config, where))
             dropped += int((linear.weight == 0).sum())
@@ -73,7 +73,7 @@ def check_pattern(layers: nn.ModuleList, config: PruneSparse) -> None:
     """Refuse a pattern that leaves a remainder. Raises BadInput, naming the first such layer."""
     if config.of is None:
         return
-    for name, linear in _linears(layers).items():
+    for name, linear in linear_layers(layers).items():
         if linear.in_features % config.of[1]:
             raise BadInput(
                 f"prune {config.method}: pattern {config.pattern} does not divide the {linear.in_features} inputs of layers.{name}"
@@ -83,7 +83,3 @@ def check_pattern(layers: nn.ModuleList, config: PruneSparse) -> None:
 def _ids(context: Context) -> Tensor:
     assert context.text is not None
     return context.text.ids
-
-
-def _linears(module: nn.Module) -> dict[str, nn.Linear]:
-    return {name: linear for name, linear in module.named_modules() if type(linear) is nn.Linear}

@@ -10,8 +10,9 @@ from compresslab.algorithms.neuron_importance import activation_energy, kept_neu
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import GatedMLP, gated_mlps
 from compresslab.models.load import Loaded
+from compresslab.models.text import batches
 from compresslab.recipe.schema import PruneWidth
-from compresslab.steps.calibration import batches, check_finite_scores, hooked
+from compresslab.steps.calibration import check_finite_scores, hooked
 from compresslab.steps.contract import Context, Outcome, Progress
 
 

@@ -21,11 +21,12 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
     zeros = sparse_zeros(model)
     adapted = with_adapters(model, config) if isinstance(config, RetrainLoRA) else None
     done = train(model, context.text.ids, config.optimizer, config.seed, language_modelling, context.progress)
-    # The base was frozen under the adapters; the merged model is as trainable as any other.
-    merged = adapted.merge_and_unload().requires_grad_() if adapted is not None else model
-    for parameter, mask in zeros:  # merging adds the adapters to every weight
-        parameter.data.masked_fill_(mask, 0.0)
-    return Outcome(cast(merged, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses})
+    if adapted is not None:
+        # The base was frozen under the adapters; the merged model is as trainable as any other.
+        model = adapted.merge_and_unload().requires_grad_()
+        for parameter, mask in zeros:  # merging adds the adapters to every weight
+            parameter.data.masked_fill_(mask, 0.0)
+    return Outcome(cast(model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses})
 
 
 def language_modelling(micro: Tensor) -> ChunkLoss:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from calling import Call
 
 from compresslab import __version__
 from compresslab.cli import main as command_line
@@ -25,37 +25,6 @@ variants:
   depth: [{prune: {method: depth, keep: 24}}]
 evaluate: {tasks: [arc_easy], items: 10}
 """
-
-
-class Said(NamedTuple):
-    """How a call of the command line ended and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """Calls `main` as the shell would, in an empty folder and on a terminal of 100 columns."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.delenv("COMPRESSLAB_STORE", raising=False)
-
-    def run(*arguments: str | Path) -> Said:
-        monkeypatch.setattr("sys.argv", ["compresslab", *map(str, arguments)])
-        try:
-            command_line.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        return Said(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -5,49 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from calling import Call, Said
 
-from compresslab.cli import main as command_line
 from compresslab.density import Reference
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "published"
 NAMES = ["llama-1-2", "olmo-ladder", "pythia", "qwen2.5"]
-
-
-class Said(NamedTuple):
-    """How a call of the command line ended and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """Calls `main` as the shell would, in an empty folder and on a terminal of 120 columns."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.delenv("COMPRESSLAB_STORE", raising=False)
-
-    def run(*arguments: str | Path) -> Said:
-        monkeypatch.setattr("sys.argv", ["compresslab", *map(str, arguments)])
-        try:
-            command_line.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        return Said(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -74,7 +41,8 @@ def refused(said: Said, message: str) -> None:
     assert "Traceback" not in said.out + said.err
 
 
-def test_ls_lists_the_references(call: Call) -> None:
+def test_ls_lists_the_references(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     said = call("reference", "ls")
     assert (said.code, said.err) == (0, "")
     assert all(name in said.out for name in NAMES)

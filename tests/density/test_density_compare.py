@@ -118,6 +118,15 @@ def test_another_variant_changes_no_figure_and_the_seed_decides_all():
     assert assess([base, child], DensityConfig(resamples=500, seed=1), [])["child"][1][0].ratio.low != alone["child"][1][0].ratio.low
 
 
+def test_a_variant_whose_answers_are_all_wrong_changes_no_figure_of_another_one():
+    base = simulate("base", 3e8, 400_000_000)
+    wrong = {task: scores.model_copy(update={"correct": [0.0] * 200}) for task, scores in base.items.items()}
+    lost, other = (base.model_copy(update={"name": name, "parent": "base", "items": wrong}) for name in ("lost", "other"))
+    alone, among = assess([base, lost], CONFIG, []), assess([other, base, lost], CONFIG, [])
+    assert among["lost"][0].effective_by_score == alone["lost"][0].effective_by_score
+    assert among["lost"][1][0].tasks == alone["lost"][1][0].tasks
+
+
 def test_a_task_that_the_reference_lacks_keeps_its_differences():
     base, child = simulate("base", 3e8, 400_000_000), simulate("child", 1e8, 300_000_000, "base", seed=1)
     base, child = (v.model_copy(update={"items": {"mine": v.items["csqa"].model_copy(update={"task": "mine"})}}) for v in (base, child))

@@ -49,7 +49,7 @@ def test_the_least_influential_layers_go_whichever_they_are(tmp_path: Path):
 def test_influence_does_not_depend_on_how_the_text_is_batched(monkeypatch: pytest.MonkeyPatch):
     model, ids = make_model("llama", torch.float32), text(7, 16).ids
     together = layer_influence(model, ids, silent)
-    monkeypatch.setattr("compresslab.steps.calibration.TOKENS_A_BATCH", 32)
+    monkeypatch.setattr("compresslab.models.text.TOKENS_A_BATCH", 32)
     assert layer_influence(model, ids, silent) == pytest.approx(together, rel=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_the_matrices_are_really_narrower_and_keep_the_most_active_neurons(tmp_p
 def test_importance_does_not_depend_on_how_the_text_is_batched(monkeypatch: pytest.MonkeyPatch):
     model, ids = make_model("llama", torch.float32), text(7, 16).ids
     together = neuron_importance(model, ids, silent)
-    monkeypatch.setattr("compresslab.steps.calibration.TOKENS_A_BATCH", 32)
+    monkeypatch.setattr("compresslab.models.text.TOKENS_A_BATCH", 32)
     torch.testing.assert_close(neuron_importance(model, ids, silent), together, rtol=1e-4, atol=0)
 
 
