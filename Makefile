@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test lint install fetch browser clean
+.PHONY: quickstart test lint contract install fetch browser clean
 
 quickstart: fetch
 	$(BIN)/compresslab run recipes/quickstart.yaml
@@ -21,6 +21,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Which method serves which architecture, and why not.
+contract: install
+	@$(BIN)/python tests/steps/contract_table.py
 
 install: $(INSTALLED)
 

@@ -13,6 +13,8 @@ class Method(NamedTuple):
     Attributes:
         module: where its `apply` is; imported by the worker only, so that planning needs no torch.
         text: which of the recipe's texts it reads.
+        statistics: what it wants to know of the model on the calibration text: "activations" (norms of inputs, how much each layer
+            changes), or "grams" (second moments of inputs, too). Gathered once for all that ask.
         trains: it updates weights by gradients, so it needs them unpacked.
         packs: its result stores the weights packed, so that no later step can change them.
         libraries: packages beyond torch and transformers whose version decides the result.
@@ -22,23 +24,36 @@ class Method(NamedTuple):
     name: str
     module: str
     text: Literal["calibration", "training"] | None = None
+    statistics: Literal["activations", "grams"] | None = None
     trains: bool = False
     packs: bool = False
     libraries: tuple[str, ...] = ()
 
 
 METHODS = (
-    Method("prune", "depth", "compresslab.steps.prune_depth", text="calibration"),
-    Method("prune", "width", "compresslab.steps.prune_width", text="calibration"),
+    Method("prune", "depth", "compresslab.steps.prune_depth", text="calibration", statistics="activations"),
+    Method("prune", "width", "compresslab.steps.prune_width", text="calibration", statistics="activations"),
     Method("prune", "magnitude", "compresslab.steps.prune_sparse"),
-    Method("prune", "wanda", "compresslab.steps.prune_sparse", text="calibration"),
-    Method("prune", "sparsegpt", "compresslab.steps.prune_sparse", text="calibration"),
-    Method("distill", "forward-kl", "compresslab.steps.distill", text="training", trains=True),
-    Method("quantize", "bnb-nf4", "compresslab.steps.quantize_bnb", packs=True, libraries=("bitsandbytes",)),
-    Method("quantize", "bnb-int8", "compresslab.steps.quantize_bnb", packs=True, libraries=("bitsandbytes",)),
+    Method("prune", "wanda", "compresslab.steps.prune_sparse", text="calibration", statistics="activations"),
+    Method("prune", "sparsegpt", "compresslab.steps.prune_sparse", text="calibration", statistics="grams"),
+    *(
+        Method("distill", name, "compresslab.steps.distill", text="training", trains=True)
+        for name in ("forward-kl", "reverse-kl", "jsd", "skewed-kl")
+    ),
     Method("quantize", "rtn", "compresslab.steps.quantize_rtn", packs=True, libraries=("compressed-tensors",)),
+    Method("quantize", "gptq", "compresslab.steps.quantize_gptq", "calibration", "grams", packs=True, libraries=("gptqmodel", "optimum")),
+    Method("quantize", "awq", "compresslab.steps.quantize_awq", "calibration", "grams", packs=True, libraries=("gptqmodel",)),
+    *(
+        Method("quantize", name, "compresslab.steps.quantize_bnb", packs=True, libraries=("bitsandbytes",))
+        for name in ("bnb-nf4", "bnb-fp4", "bnb-int8")
+    ),
+    *(
+        Method("quantize", name, "compresslab.steps.quantize_torchao", packs=True, libraries=("torchao",))
+        for name in ("torchao-int8", "torchao-int4")
+    ),
     Method("retrain", "full", "compresslab.steps.retrain", text="training", trains=True),
     Method("retrain", "lora", "compresslab.steps.retrain", text="training", trains=True, libraries=("peft",)),
+    Method("retrain", "qlora", "compresslab.steps.retrain", text="training", trains=True, libraries=("peft", "bitsandbytes")),
     Method("adopt", "model", "compresslab.steps.adopt"),
 )
 

@@ -1,23 +1,24 @@
-"""Importance of MLP neurons from their activations, without gradients."""
+"""The most important of what is ranked by activations: neurons, heads, channels."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 
-def activation_energy(activations: Tensor) -> Tensor:
-    """Sum of squares of each neuron's activation, (neurons,) in float64; sums over batches add up.
+def most_important(importance: Tensor, keep: int) -> Tensor:
+    """Indices of the `keep` largest importances, ascending, so that what is kept stays in its order; of equal ones the first.
 
-    The square root of the sum is Minitron's importance with the L2 norm over batch and sequence: Muralidharan et al.
-    2024, "Compact Language Models via Pruning and Knowledge Distillation", arXiv 2407.14679, section 2.2. Neurons are
-    ranked by it, and the root does not change a ranking.
+    The importance of an MLP neuron is the energy of its activation (the sum of its squares over the calibration tokens), which ranks as
+    Minitron's with the L2 norm over batch and sequence does: Muralidharan et al. 2024, "Compact Language Models via Pruning and Knowledge
+    Distillation", arXiv 2407.14679, section 2.2.
 
     Args:
-        activations: (..., neurons), the input of the layer's down projection.
+        importance: (neurons,), or one number a head or channel.
     """
-    return activations.flatten(0, -2).double().square().sum(0)
+    return importance.argsort(descending=True, stable=True)[:keep].sort().values
 
 
-def kept_neurons(importance: Tensor, keep: int) -> Tensor:
-    """Indices of the `keep` most important neurons, ascending, so that the kept rows stay in their order."""
-    return importance.topk(keep).indices.sort().values
+def share_lost(energy: Tensor, kept: Tensor) -> float:
+    """The share of all energy that goes with what is not kept, in [0, 1]."""
+    total = float(energy.sum())
+    return max(0.0, 1 - float(energy[kept].sum()) / total) if total else 0.0

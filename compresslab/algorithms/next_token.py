@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from compresslab.algorithms.divergence import blocks
+
+# The target of a position that has none.
+NOTHING = -100
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum over positions of -log P(target) in nats, in float32.
 
     Args:
-        logits: (positions, vocabulary). targets: (positions,) token ids.
+        logits: (positions, vocabulary). targets: (positions,) token ids; `NOTHING` where there is no next token.
     """
-    return F.cross_entropy(logits.float(), targets, reduction="sum")
+    loss: Tensor = _NextToken.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _NextToken(torch.autograd.Function):
+    """The gradient is the student's probabilities, minus 1 at the target; a few rows at a time, for the reason that `divergence` has."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        precision = torch.promote_types(logits.dtype, torch.float32)
+        gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        total = torch.zeros((), dtype=precision, device=logits.device)
+        for rows in blocks(logits):
+            some = targets[rows]
+            student = F.log_softmax(logits[rows].to(precision), dim=-1)
+            total += F.nll_loss(student, some, reduction="sum", ignore_index=NOTHING)
+            there = (some != NOTHING).to(precision)[:, None]
+            student = student.exp_().mul_(there)
+            gradient[rows] = student.scatter_add_(1, some.clamp(min=0)[:, None], -there)
+        ctx.gradient = gradient
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> tuple[Tensor, None]:
+        gradient, ctx.gradient = ctx.gradient, None  # scaled in place, so it serves once
+        return gradient.mul_(upstream[0]), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compresslab.algorithms.feedback import Feedback
 from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 
 BLOCK = 128
@@ -20,30 +21,18 @@ def sparsegpt(weight: Tensor, factor: Tensor, sparsity: float, pattern: tuple[in
         weight: (rows, columns).
         factor: `inverse_factor` of the inputs, (columns, columns).
         sparsity: share of weights to drop in each block.
-        pattern: (keep, of) to keep `keep` of each `of` neighbours instead; `of` divides `BLOCK` and the columns.
+        pattern: (keep, of) to keep `keep` of each `of` neighbours instead; `of` divides the columns.
     """
-    work = weight.float().clone()
-    columns = work.shape[1]
-    for start in range(0, columns, BLOCK):
-        end = min(start + BLOCK, columns)
-        block, corner = work[:, start:end], factor[start:end, start:end]
-        errors = torch.zeros_like(block)
-        if pattern is None:
-            kept = kept_mask(_saliency(block, corner.diagonal()), sparsity, "layer")
-        else:
-            kept = torch.ones_like(block, dtype=torch.bool)
-        for column in range(end - start):
-            if pattern is not None and column % pattern[1] == 0:
-                group = slice(column, column + pattern[1])
-                kept[:, group] = kept_of_each(_saliency(block[:, group], corner.diagonal()[group]), *pattern)
-            old = block[:, column].clone()
-            new = torch.where(kept[:, column], old, 0.0)
-            errors[:, column] = (old - new) / corner[column, column]
-            block[:, column:] -= errors[:, column, None] * corner[None, column, column:]
-            block[:, column] = new
-        work[:, end:] -= errors @ factor[start:end, end:]
-    return work
-
-
-def _saliency(weight: Tensor, diagonal: Tensor) -> Tensor:
-    return (weight / diagonal).square()
+    feedback = Feedback(weight, factor)
+    columns = weight.shape[1]
+    settled = torch.empty_like(feedback.weight)
+    step = pattern[1] if pattern is not None else BLOCK
+    for start in range(0, columns, step):
+        end = min(start + step, columns)
+        saliency = (feedback.columns(start, end).T / factor.diagonal()[start:end]).square()
+        kept = kept_mask(saliency, sparsity, "layer") if pattern is None else kept_of_each(saliency, *pattern)
+        for column, stays in enumerate(kept.T.contiguous(), start):
+            now = feedback.column(column)
+            torch.mul(now, stays, out=settled[column])
+            feedback.settle(column, now, settled[column])
+    return settled.T.contiguous()

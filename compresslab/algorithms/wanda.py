@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def wanda(weight: Tensor, gram: Tensor) -> Tensor:
+def wanda(weight: Tensor, energy: Tensor) -> Tensor:
     """|w_ij| * ||x_j||_2 in float32, (rows, columns): Sun et al. 2023, "A Simple and Effective Pruning Approach", arXiv 2306.11695.
 
     Args:
         weight: (rows, columns).
-        gram: (columns, columns), sum of x x^T over calibration tokens; its diagonal holds the squared norms.
+        energy: (columns,), sum of squares of each input over the calibration tokens.
     """
-    return weight.float().abs() * gram.diagonal().clamp(min=0).sqrt()
+    return weight.float().abs() * energy.float().sqrt()

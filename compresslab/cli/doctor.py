@@ -34,13 +34,19 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _libraries() -> list[Finding]:
+    from compresslab.plan.packages import EXTRAS
     from compresslab.recipe.source import version
     from compresslab.runner.provenance import LIBRARIES
 
     needed = [Finding(name, (have := version(name)) != "absent", have) for name in LIBRARIES]
-    have = version("gptqmodel")
-    extra = Finding("gptqmodel", None, have if have != "absent" else "absent; `pip install 'compresslab[gptq]'` if you want GPTQ kernels")
-    return [*needed, extra]
+    return [*needed, *(_extra(package, extra) for package, extra in EXTRAS.items())]
+
+
+def _extra(package: str, extra: str) -> Finding:
+    from compresslab.recipe.source import version
+
+    have = version(package)
+    return Finding(package, None, have if have != "absent" else f"absent; `pip install 'compresslab[{extra}]'` for what needs it")
 
 
 def _machine() -> list[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,22 +13,27 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from compresslab.plan.graph import Node, Plan
+    from compresslab.runner.store import Store
 
 
-def plan(recipe: RecipePath, store: StorePath = None, as_json: AsJson = False) -> None:
+On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
+
+
+def plan(recipe: RecipePath, store: StorePath = None, on: On = None, as_json: AsJson = False) -> None:
     """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time."""
     from compresslab.plan.estimate import estimate
-    from compresslab.runner.run import is_done, machine_speed, prepare
+    from compresslab.runner.run import prepare, to_do
     from compresslab.runner.store import Store
 
     planned = prepare(recipe)
     kept = Store(store_root(store))
-    speed = machine_speed(planned, kept)
+    peak = _peak_flops(on, planned, kept)
+    left = {node.key for node in to_do(planned, kept)}
     rows: list[dict[str, Any]] = []
     for node in planned.nodes:
-        cost = estimate(node, planned, speed.flops if speed else None)
+        cost = estimate(node, planned, peak)
         needs = [planned.node(key).label for key in node.needs]
-        rows.append({"node": node.label, "key": node.key, "needs": needs, "cached": is_done(node, kept), **cost._asdict()})
+        rows.append({"node": node.label, "key": node.key, "needs": needs, "cached": node.key not in left, **cost._asdict()})
     if as_json:
         typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": list(planned.warnings)}, indent=2))
         return
@@ -40,8 +45,23 @@ def plan(recipe: RecipePath, store: StorePath = None, as_json: AsJson = False) -
     console = Console()
     scored = {node.key: sum(kept.has(key) for key in node.tasks.values()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
-    for line in [_summary(rows), *(f"warning: {warning}" for warning in [*planned.warnings, *_shortage(rows)])]:
+    for line in [_summary(rows), *(f"warning: {warning}" for warning in [*planned.warnings, *(_shortage(rows) if on is None else [])])]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _peak_flops(on: str | None, planned: Plan, kept: Store) -> float | None:
+    """Operations per second of the hardware that times are estimated for; `None` if this machine has not been measured.
+
+    Raises:
+        BadInput: no hardware of that name is known.
+    """
+    from compresslab.density.inference_time import load_hardware
+    from compresslab.runner.run import machine_speed
+
+    if on is not None:
+        return load_hardware(on).flops
+    speed = machine_speed(planned, kept)
+    return speed.flops if speed else None
 
 
 def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> Table:
@@ -64,7 +84,9 @@ def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) ->
 
 def _made_from(node: Node, planned: Plan) -> str:
     """The models that a model node reads. Scores and times read the model whose name they bear, so theirs say nothing."""
-    return ", ".join(planned.node(key).variant for key in node.needs) if node.kind == "model" else ""
+    if node.kind == "shared":
+        return planned.node(node.needs[0]).variant
+    return ", ".join(planned.node(key).variant for key in node.needs if key != node.shared) if node.kind == "model" else ""
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from compresslab.cli.options import duration
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
 from compresslab.runner.executors import Listener
-from compresslab.runner.run import Watcher, is_done
+from compresslab.runner.run import Watcher, to_do
 from compresslab.runner.store import Store
 
 # Before this share of a node is done its own pace says less than the estimate.
@@ -40,7 +40,7 @@ class Bars(Watcher):
 
     def __init__(self, console: Console, plan: Plan, store: Store) -> None:
         self.console = console
-        self.todo = {node.key: estimate(node, plan).seconds or 0.0 for node in plan.nodes if not is_done(node, store)}
+        self.todo = {node.key: estimate(node, plan).seconds or 0.0 for node in to_do(plan, store)}
         self.total, self.finished = len(self.todo), 0
         self.seconds = sum(self.todo.values()) or 1.0
         self.progress = Progress(

@@ -214,12 +214,12 @@ def _table(reference: Reference) -> Any:
 def _curve(reference: Reference, task: str, tokens: float) -> Curve:
     import numpy as np
 
-    from compresslab.density.laws import D_UNIT, N_UNIT, loss_law, score_link
+    from compresslab.density.laws import D_UNIT, N_UNIT, Array, loss_law, score_link
     from compresslab.report.ruler import Curve
 
     fit = reference.tasks[task]
     first, last = reference.parameters_range
-    params = np.geomspace(first / 4, last * 4, STEPS)
+    params: Array = np.geomspace(first / 4, last * 4, STEPS).astype(np.float64)
     losses = np.stack([loss_law(theta, params / N_UNIT, np.array(tokens / D_UNIT)) for theta in fit.loss])
     scored = reference.kind == "family" and fit.score is not None
     values = (

@@ -13,7 +13,7 @@ def report(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = P
     """Write the report of a recipe from what is in the store, and run nothing. What is missing is named on the page."""
     from compresslab.errors import BadInput
     from compresslab.records import Failure
-    from compresslab.runner.run import Ran, is_done, prepare
+    from compresslab.runner.run import Ran, prepare, to_do
     from compresslab.runner.store import Store
 
     plan = prepare(recipe)
@@ -25,7 +25,7 @@ def report(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = P
         typer.echo(write(record, reports / record.study))
         return
     kept = Store(store_root(store))
-    missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in plan.nodes if not is_done(node, kept)}
+    missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in to_do(plan, kept)}
     if plan.variants[0].model in missing:
         raise BadInput(f"nothing of {recipe} has run yet in {kept.root}; `compresslab run {recipe}` makes it")
 

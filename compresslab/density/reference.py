@@ -194,7 +194,7 @@ class Reference:
                 raise BadInput(f"the reference {self.name} reads {task} by score only")
             if not (math.isfinite(bpb) and bpb >= 0):
                 raise BadInput(f"bpb of {task} is {bpb}; a loss is finite and not negative")
-            loss = np.full(rows.size, float(bpb))
+            loss: Array = np.full(rows.size, float(bpb))
         else:
             assert score is not None, "one of the two is given"
             if not 0 <= score <= 1:

@@ -66,7 +66,7 @@ def build(sequences: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) 
     nodes: list[Integers] = []
     scored: list[Integers] = []
     requests: list[Integers] = []
-    before = np.zeros(0, dtype=np.int64)
+    before: Integers = np.zeros(0, dtype=np.int64)
     count = 0
     # The targets take part in the order so that equal sequences, too, are met in an order of their own.
     for request in sorted(range(len(keys)), key=lambda i: (keys[i], list(targets[i]))):
@@ -81,7 +81,7 @@ def build(sequences: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) 
             depth.append(np.arange(shared, len(sequence)))
             parent.append(above)
             count += new
-        wanted = np.asarray(targets[request], dtype=np.int64)
+        wanted: Integers = np.asarray(targets[request], dtype=np.int64)
         nodes.append(path[len(sequence) - len(wanted) : len(sequence)].copy())
         scored.append(wanted)
         requests.append(np.full(len(wanted), request))

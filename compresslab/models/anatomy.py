@@ -8,13 +8,14 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from compresslab.errors import RunFailed, UnsupportedModel
 
 # Routers and convolutions are a few hundredths of a model; fused experts are nearly all of it.
 LARGEST_SHARE_OUTSIDE = 0.1
 GATED_MLP = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -63,6 +64,48 @@ def gated_mlps(model: PreTrainedModel) -> list[GatedMLP]:
             f"this model has {', '.join(map(str, sorted(widths)))}"
         )
     return mlps
+
+
+class Attention(Protocol):
+    """What width pruning sees of an attention."""
+
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    o_proj: nn.Linear
+
+
+def attentions(model: PreTrainedModel) -> list[Attention]:
+    """The attention of each block: query, key, value and output projection, all plain linear layers of the sizes that the config states.
+
+    Raises:
+        UnsupportedModel: a block has another kind of attention (with query, key and value in one matrix, say); the message names it.
+    """
+    config = model.config.get_text_config()
+    found: list[Attention] = []
+    for number, layer in enumerate(decoder_layers(model)):
+        attention = getattr(layer, "self_attn", None)
+        if attention is None or not all(type(getattr(attention, name, None)) is nn.Linear for name in ATTENTION):
+            kind = type(attention).__name__ if attention is not None else "no module named self_attn"
+            raise UnsupportedModel(
+                f"{model.config.model_type}: width pruning needs {', '.join(ATTENTION)} as plain linear layers; layer {number} has {kind}"
+            )
+        heads, head = config.num_attention_heads, head_dimension(config)
+        key_values = getattr(config, "num_key_value_heads", None) or heads
+        outputs = [getattr(attention, name).out_features for name in ("q_proj", "k_proj", "v_proj")]
+        if outputs != [heads * head, key_values * head, key_values * head] or heads % key_values:
+            raise UnsupportedModel(
+                f"{model.config.model_type}: width pruning needs {heads} query heads and {key_values} key/value heads of {head} dimensions "
+                f"in every layer, as the config states; q_proj, k_proj and v_proj of layer {number} have "
+                f"{', '.join(map(str, outputs))} outputs"
+            )
+        found.append(cast(Attention, attention))
+    return found
+
+
+def head_dimension(config: PretrainedConfig) -> int:
+    """Dimensions of an attention head: stated, or the hidden size over the heads."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
@@ -122,3 +165,8 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     if not (whole.float() - parts.float()).abs().max() <= 1e-2 * whole.float().abs().max():
         raise UnsupportedModel(f"{model.config.model_type}: its logits are not its output embedding times the last hidden state")
     return head
+
+
+def parameters_of(module: nn.Module) -> int:
+    """Elements of all parameters, those of tied tensors once."""
+    return sum(parameter.numel() for parameter in module.parameters())

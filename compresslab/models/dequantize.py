@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
 
+from compresslab.models import awq_format, gptq_format
 from compresslab.models.device import placement
 from compresslab.models.load import Loaded, cast, load_folder, load_tokenizer, quiet
+
+# Formats that are unpacked here, so that scoring does not wait for the library whose kernels run them.
+OWN_READERS = ("gptq", "awq")
+PACKED_TENSORS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 def quantization_of(folder: Path) -> dict[str, Any] | None:
@@ -29,6 +35,8 @@ def kernel_name(folder: Path) -> str:
         return "bitsandbytes LLM.int8()" if quantization.get("load_in_8bit") else "bitsandbytes 4-bit"
     if quantization["quant_method"] == "compressed-tensors":
         return "compressed-tensors, unpacked at the first use"
+    if quantization["quant_method"] in OWN_READERS:
+        return f"gptqmodel, {quantization['quant_method'].upper()} {quantization['bits']}-bit"
     return str(quantization["quant_method"])
 
 
@@ -41,7 +49,7 @@ def scored_as_stored(folder: Path) -> bool:
 def countable(folder: Path) -> bool:
     """Whether non-zero weights can be counted on the model in memory, packed or not, before its first use."""
     quantization = quantization_of(folder)
-    return quantization is None or quantization["quant_method"] == "bitsandbytes"
+    return quantization is None or quantization["quant_method"] in ("bitsandbytes", "torchao")
 
 
 def dequantized(folder: Path, loaded: Loaded) -> Loaded:
@@ -54,10 +62,12 @@ def dequantized(folder: Path, loaded: Loaded) -> Loaded:
 
 
 def _plain_model(folder: Path, quantization: dict[str, Any]) -> PreTrainedModel:
+    if quantization["quant_method"] in OWN_READERS:
+        return _from_checkpoint(folder, quantization)
     with quiet(), warnings.catch_warnings():
-        if quantization["quant_method"] == "bitsandbytes":
+        if quantization["quant_method"] in ("bitsandbytes", "torchao"):
             packed = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement())
-            return packed.dequantize().eval()
+            return packed.dequantize().eval() if quantization["quant_method"] == "bitsandbytes" else _without_torchao(packed)
         # It warns that the folder's own settings win over all but `dequantize`, which is what is wanted.
         warnings.simplefilter("ignore", UserWarning)
         settings = CompressedTensorsConfig(dequantize=True)
@@ -65,6 +75,35 @@ def _plain_model(folder: Path, quantization: dict[str, Any]) -> PreTrainedModel:
             folder, dtype="auto", local_files_only=True, quantization_config=settings, **placement()
         )
         return plain.eval()
+
+
+def _without_torchao(model: PreTrainedModel) -> PreTrainedModel:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and hasattr(module.weight, "__tensor_flatten__"):
+            module.weight = torch.nn.Parameter(module.weight.dequantize())
+    del model.config.quantization_config
+    return model.eval()
+
+
+def _from_checkpoint(folder: Path, quantization: dict[str, Any]) -> PreTrainedModel:
+    """A GPTQ or AWQ folder as a plain model, without the library whose kernels run it."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(file)
+    packed = {name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")}
+    for layer in packed:
+        own = {name: tensors.pop(f"{layer}.{name}") for name in PACKED_TENSORS if f"{layer}.{name}" in tensors}
+        if quantization["quant_method"] == "awq":
+            tensors[f"{layer}.weight"] = awq_format.weight_of(own)
+        else:
+            form = quantization.get("checkpoint_format") or "gptq"
+            tensors[f"{layer}.weight"] = gptq_format.weight_of(own, quantization["bits"], form)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    del config.quantization_config
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    with quiet():
+        model: PreTrainedModel = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=config.dtype, **placement())
+    return model.eval()
 
 
 def load_for_scoring(folder: Path, dtype: torch.dtype) -> tuple[Loaded, str]:

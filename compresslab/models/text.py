@@ -25,10 +25,20 @@ TOKENS_A_BATCH = 2048
 
 
 class Tokens(NamedTuple):
-    """Token ids (sequences, length) and the sha256 of the documents that they came from."""
+    """Token ids (sequences, length) and the sha256 of the documents that they came from.
+
+    Attributes:
+        rows: (sequences,) the number of each sequence among the different ones; `None` where all are different.
+    """
 
     ids: torch.Tensor
     sha256: str
+    rows: torch.Tensor | None = None
+
+    @property
+    def numbers(self) -> torch.Tensor:
+        """The number (sequences,) of each sequence among the different ones, from 0."""
+        return torch.arange(len(self.ids)) if self.rows is None else self.rows
 
 
 def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) -> Tokens:
@@ -51,10 +61,11 @@ def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens
     count = -(-tokens // config.length)
     text = sequences(config.source, tokenizer, min(count, -(-config.tokens // config.length)), config.length, config.seed)
     order = torch.Generator().manual_seed(config.seed)
-    passes = [text.ids]
+    passes = [torch.arange(len(text.ids))]
     while sum(map(len, passes)) < count:
-        passes.append(text.ids[torch.randperm(len(text.ids), generator=order)])
-    return Tokens(torch.cat(passes)[:count], text.sha256)
+        passes.append(torch.randperm(len(text.ids), generator=order))
+    rows = torch.cat(passes)[:count]
+    return Tokens(text.ids[rows], text.sha256, rows)
 
 
 def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int) -> Tokens:

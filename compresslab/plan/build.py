@@ -10,11 +10,14 @@ from compresslab.errors import BadInput
 from compresslab.plan.facts import Facts
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import code_version, content_key, model_identity
+from compresslab.plan.packages import missing_package
 from compresslab.plan.rules import Chain, after, objections, start
+from compresslab.plan.shared import CODE, Wish, decided_by, gathered_for, merged
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
-from compresslab.recipe.schema import Adopt, Calibration, Distill, Recipe, Step, StepConfig, Training
+from compresslab.recipe.schema import Calibration, Recipe, Training
 from compresslab.recipe.source import Source, parse_source, text_identity, version
+from compresslab.recipe.steps import PARENT, Adopt, Distill, Step, StepConfig
 from compresslab.registry import method
 
 BASE = "base"
@@ -84,8 +87,8 @@ class _Look:
             found = objections(chain, step, chains)
             for field, reason in found:
                 self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, *([field] if field else [])), reason))
-            if any(field == "keep" for field, _ in found):
-                chain = chain._replace(facts=None)  # nobody knows what was meant to be left
+            if missing := missing_package(step):
+                self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, "method"), missing))
             before, chain = chain, Chain(None)
             with self._complaining("variants", name, "steps", number, step.kind, "model"):
                 chain = after(before, step)
@@ -120,6 +123,9 @@ class _Builder:
         self.machine = dict(machine)
         self.versions: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
+        self.wishes: dict[str, Wish] = {}
+        self.readers: dict[Wish, dict[str, StepConfig]] = {}
+        self.unpruned: dict[str, str] = {}  # of each model after a prune step, the one before it
         self.variants: dict[str, PlanVariant] = {}
 
     def plan(self) -> Plan:
@@ -131,6 +137,8 @@ class _Builder:
         self.names: dict[str, str] = {self.keys[BASE][0]: BASE}
         for name in self.recipe.variants:
             self.names.setdefault(self.keys[name][-1], name)
+        served = merged(self.wishes.values())
+        self.shared = {key: (served[wish], self._shared_key(served[wish])) for key, wish in self.wishes.items()}
         if "this-machine" in self.recipe.density.hardware:
             code = code_version("compresslab.evaluation.machine")
             self._add(Node("machine", "", content_key("machine", machine=self.machine, code=code)))
@@ -155,10 +163,45 @@ class _Builder:
         variant = self.recipe.variants[name]
         keys = self.keys[variant.start]
         for step in variant.steps:
-            keys = (*keys, self._step_key(step, keys[-1]))
+            own = self._step_key(step, keys)
+            self._wish(step, keys, own)
+            unpruned = keys[-1] if step.kind == "prune" else self.unpruned.get(keys[-1])
+            if unpruned is not None and step.kind != "adopt":
+                self.unpruned[own] = unpruned
+            keys = (*keys, own)
         return keys
 
-    def _step_key(self, step: Step, parent: str) -> str:
+    def _wish(self, step: Step, before: tuple[str, ...], key: str) -> None:
+        """Note what the step `key` wants gathered, and of which model."""
+        gathers = gathered_for(step)
+        if gathers is None:
+            return
+        if gathers == "logits":
+            assert isinstance(step.config, Distill)
+            text = {**self.looked.texts["training"], "top_k": step.config.top_k}  # another number of logits is another file
+        else:
+            text = self.looked.texts["calibration"]
+        model = self._other(step, before) if gathers == "logits" else before[-1]
+        assert model is not None
+        wish = Wish(model, gathers, content_key("text", **text))
+        self.wishes[key] = wish
+        self.readers.setdefault(wish, {})[key] = step.config
+
+    def _shared_key(self, wish: Wish) -> str:
+        return content_key(
+            "shared",
+            **wish._asdict(),
+            readers=decided_by(wish.gathers, self._readers_of(wish)),
+            code=code_version(CODE[wish.gathers]),
+            libraries=self._libraries(),
+        )
+
+    def _readers_of(self, wish: Wish) -> list[StepConfig]:
+        """The steps that read what `wish` asks for, in an order that names do not change."""
+        return [config for _, config in sorted(self.readers[wish].items())]
+
+    def _step_key(self, step: Step, before: tuple[str, ...]) -> str:
+        """Key of a step after the models `before`."""
         config = step.config
         if isinstance(config, Adopt):
             source = parse_source(config.model)
@@ -173,10 +216,10 @@ class _Builder:
         entry = method(step.kind, config.method)
         return content_key(
             step.kind,
-            parent=parent,
-            # The teacher counts by its content, not by its name.
-            config=config.model_dump(mode="json", exclude={"teacher"}),
-            teacher=self._teacher(step),
+            parent=before[-1],
+            # The other model counts by its content, not by its name.
+            config=config.model_dump(mode="json", exclude={"teacher", "until"}),
+            other=self._other(step, before),
             text=self._text(config, entry.text),
             code=code_version(entry.module, "compresslab.steps.contract"),
             libraries=self._libraries(*entry.libraries),
@@ -190,8 +233,11 @@ class _Builder:
         wanted = getattr(config, "tokens", None)
         return known if wanted is None else {**known, "different": min(wanted, self.recipe.text.training.tokens)}
 
-    def _teacher(self, step: Step) -> str | None:
-        return self.keys[step.config.teacher][-1] if isinstance(step.config, Distill) else None
+    def _other(self, step: Step, before: tuple[str, ...]) -> str | None:
+        """Key of the model that a step after the models `before` looks at."""
+        if getattr(step.config, "until", None) == PARENT:
+            return self.unpruned[before[-1]]
+        return self.keys[step.looks_at][-1] if step.looks_at is not None else None
 
     def _chain(self, name: str) -> None:
         """Nodes and variants of a chain. What another variant is, or has on its way, is known by that one's name."""
@@ -203,12 +249,26 @@ class _Builder:
             here = keys[: first + number]
             child = name if number == len(variant.steps) else self.names.setdefault(here[-1], f"{name}/{number}")
             if child not in self.variants:
-                teacher = self._teacher(step)
-                needs = (*(() if isinstance(step.config, Adopt) else (here[-2],)), *((teacher,) if teacher else ()))
+                shared = self._shared(here[-1])
+                other = self._other(step, here[:-1]) if shared is None or shared.gathers != "logits" else None
+                own = () if isinstance(step.config, Adopt) else (here[-2],)
+                needs = (*own, *((other,) if other else ()), *((shared.key,) if shared else ()))
                 facts = self.looked.facts[name][number - 1]
-                self._add(Node("model", child, here[-1], needs, (step.kind, step.config), teacher, facts=facts))
+                made = Node("model", child, here[-1], needs, (step.kind, step.config), other, shared.key if shared else None, facts=facts)
+                self._add(made)
                 self._variant(child, parent, here)
             parent = child
+
+    def _shared(self, key: str) -> Node | None:
+        """The shared node that the step `key` reads, if it reads one; added to the plan when it is first asked for."""
+        if key not in self.shared:
+            return None
+        wish, own = self.shared[key]
+        if own not in self.nodes:
+            of = self.nodes[wish.model]
+            readers = tuple(self._readers_of(wish))
+            self._add(Node("shared", of.variant, own, (wish.model,), gathers=wish.gathers, readers=readers, facts=of.facts))
+        return self.nodes[own]
 
     def _variant(self, name: str, parent: str, chain: tuple[str, ...]) -> None:
         model = chain[-1]
@@ -259,7 +319,7 @@ class _Builder:
 
 def _in_running_order(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
     """Models first, since they are what everything waits for; then scores; times last, on a machine that does nothing else."""
-    order = {"machine": 0, "model": 1, "evaluate": 2, "measure": 3}
+    order = {"machine": 0, "shared": 1, "model": 1, "evaluate": 2, "measure": 3}
     return tuple(sorted(nodes.values(), key=lambda node: order[node.kind]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -11,19 +12,26 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from compresslab.recipe.amounts import Widths
 from compresslab.recipe.source import Source
 
 # transformers' names of the formats that keep weights packed in memory; others are unpacked as they are loaded.
 PACKED_FORMATS = ("bitsandbytes", "gptq", "awq", "auto-round", "compressed-tensors", "hqq", "eetq", "aqlm", "quanto")
 LONGEST_HEADER = 100_000_000  # of a safetensors file; the format's own limit
+# Norms and biases are a hundredth of a layer; where files hold more, it is something else (an image encoder).
+LARGEST_OTHER_SHARE = 0.05
+# Architectures whose config transformers refuses unless the number of query heads divides the hidden size (head_dim or not).
+HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
 
 class Facts(NamedTuple):
     """Dimensions of a model.
 
     Attributes:
-        layer_parameters, mlp_parameters: of one layer, norms left out. attention: attention heads times head dimension.
+        mlp_parameters: of one layer. other_parameters: of one layer's norms and biases.
+        groups: key and value heads. queries: query heads that share one. head: dimensions of a head.
         tied: the output head is the input embedding.
+        divides: the number of query heads must divide `hidden`, or transformers does not load the model.
     """
 
     parameters: int
@@ -31,42 +39,76 @@ class Facts(NamedTuple):
     hidden: int
     intermediate: int
     vocabulary: int
-    layer_parameters: int
     mlp_parameters: int
-    attention: int
+    other_parameters: int
+    groups: int
+    queries: int
+    head: int
     tied: bool
+    divides: bool
 
     def without_layers(self, keep: int) -> Facts:
         """The same model with `keep` layers."""
-        lost = (self.layers - keep) * (self.layer_parameters + 2 * self.hidden)
-        return self._replace(layers=keep, parameters=self.parameters - lost)
+        return self._replace(layers=keep, parameters=self.parameters - (self.layers - keep) * self.layer_parameters)
 
-    def narrower(self, neurons: int) -> Facts:
-        """The same model with `neurons` MLP neurons a layer."""
-        lost = round(self.mlp_parameters * (1 - neurons / self.intermediate))
-        return self._replace(
-            intermediate=neurons,
-            mlp_parameters=self.mlp_parameters - lost,
-            layer_parameters=self.layer_parameters - lost,
-            parameters=self.parameters - self.layers * lost,
+    def narrower(self, widths: Widths) -> Facts:
+        """The same model with so many MLP neurons, key and value heads and hidden channels."""
+        narrow = self._replace(
+            intermediate=widths.neurons,
+            groups=widths.groups,
+            hidden=widths.hidden,
+            mlp_parameters=self.mlp_parameters * widths.neurons * widths.hidden // (self.intermediate * self.hidden),
+            other_parameters=self.other_parameters * widths.hidden // self.hidden,
         )
+        return narrow._replace(parameters=self.parameters + narrow._by_dimensions - self._by_dimensions)
+
+    def stored(self, parameters: int) -> Facts:
+        """The same model with as many parameters as its files say; what the matrices leave of them is norms and biases."""
+        other, rest = divmod(parameters - self._by_dimensions + self.layers * self.other_parameters, self.layers)
+        known = rest == 0 and 0 <= other <= LARGEST_OTHER_SHARE * self.layer_parameters
+        return self._replace(parameters=parameters, other_parameters=other if known else self.other_parameters)
+
+    @property
+    def widths(self) -> Widths:
+        """What width pruning cuts."""
+        return Widths(self.intermediate, self.groups, self.hidden)
+
+    @property
+    def attention(self) -> int:
+        """Query heads times head dimension."""
+        return self.groups * self.queries * self.head
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer."""
+        projections = 2 * self.hidden * (self.attention + self.groups * self.head)
+        return self.mlp_parameters + projections + self.other_parameters
 
     @property
     def embedding_parameters(self) -> int:
         """Of the input embedding and, where it is a tensor of its own, of the output head."""
         return self.hidden * self.vocabulary * (1 if self.tied else 2)
 
+    @property
+    def _by_dimensions(self) -> int:
+        """All parameters, as the dimensions have it: the last norm, too."""
+        return self.embedding_parameters + self.layers * self.layer_parameters + self.hidden
+
 
 def facts_of(source: Source) -> Facts | None:
-    """Facts of a model; `None` where they cannot be known without the network (a Hub id that is not in the local cache)."""
+    """Facts of a model; `None` where they cannot be known without the network.
+
+    Of a Hub id they are known if it is in the local cache, or among the published models whose dimensions come with the package.
+    """
     if source.kind == "offline":
         return _from_config(json.loads((resources.files("compresslab") / "data" / "offline_models.json").read_text())[source.name])
     folder = _folder(source)
-    config = _read(folder / "config.json") if folder else None
+    config = _read(folder / "config.json") if folder else _published(source.name) if source.kind == "hub" else None
     facts = _from_config(config) if config else None
-    if facts is None or folder is None or config is None or "quantization_config" in config:
+    if facts is None or folder is None or packed_by(source):
         return facts
-    return facts._replace(parameters=_stored_parameters(folder) or facts.parameters)
+    stored = _stored_parameters(folder)
+    return facts.stored(stored) if stored else facts
 
 
 def packed_by(source: Source) -> str:
@@ -74,6 +116,8 @@ def packed_by(source: Source) -> str:
     folder = _folder(source)
     config = _read(folder / "config.json") if folder else None
     quantization = config.get("quantization_config") if config else None
+    if folder is not None and quantization is None and (folder / "quantize_config.json").is_file():
+        return "gptq"  # auto-gptq kept its settings in a file of their own
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     return method if method in PACKED_FORMATS else ""
 
@@ -129,17 +173,38 @@ def _from_config(config: dict[str, Any]) -> Facts | None:
         hidden, layers, width, vocabulary = (int(text[k]) for k in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
         heads = int(text["num_attention_heads"])
         head = int(text.get("head_dim") or hidden // heads)
-        key_values = int(text.get("num_key_value_heads") or heads)
+        groups = int(text.get("num_key_value_heads") or heads)
         experts = next((int(text[k]) for k in ("num_local_experts", "num_experts", "n_routed_experts") if text.get(k)), 1)
         mlp = 3 * hidden * int(text.get("moe_intermediate_size") or width) * experts
         tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
+        divides = text.get("model_type") in HEADS_DIVIDE
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None
-    if min(hidden, layers, width, vocabulary, head, heads, key_values) <= 0:
+    if min(hidden, layers, width, vocabulary, head, heads, groups) <= 0:
         return None
-    layer = mlp + 2 * hidden * head * heads + 2 * hidden * head * key_values
-    parameters = layers * (layer + 2 * hidden) + hidden * vocabulary * (1 if tied else 2) + hidden
-    return Facts(parameters, layers, hidden, width, vocabulary, layer, mlp, head * heads, tied)
+    facts = Facts(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
+    return facts._replace(parameters=facts._by_dimensions)
+
+
+def _published(name: str) -> dict[str, Any] | None:
+    """The dimensions of a published model by its Hub id, in the words of a config."""
+    with (resources.files("compresslab") / "data" / "published_shapes.csv").open(encoding="utf-8") as file:
+        rows = {row["model"].lower(): row for row in csv.DictReader(file)}
+    row = rows.get(name.rpartition("/")[2].lower())
+    if row is None:
+        return None
+    return {
+        "model_type": row["architecture"],
+        "num_hidden_layers": row["layers"],
+        "hidden_size": row["hidden"],
+        "intermediate_size": row["intermediate"],
+        "num_attention_heads": row["heads"],
+        "num_key_value_heads": row["kv_heads"],
+        "head_dim": row["head_dim"],
+        "vocab_size": row["vocabulary"],
+        "tie_word_embeddings": row["tied"] == "1",
+        "num_experts": int(row["experts"]),
+    }
 
 
 def _stored_parameters(folder: Path) -> int | None:

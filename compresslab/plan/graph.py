@@ -7,9 +7,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from compresslab.plan.facts import Facts
-from compresslab.recipe.schema import Recipe, StepConfig
+from compresslab.recipe.schema import Recipe
+from compresslab.recipe.steps import StepConfig
 
-NodeKind = Literal["machine", "model", "evaluate", "measure"]
+NodeKind = Literal["machine", "shared", "model", "evaluate", "measure"]
+Gathered = Literal["activations", "grams", "removals", "logits"]
+GATHERING = {
+    "activations": "calibrate",
+    "grams": "calibrate",
+    "removals": "order the layers of",
+    "logits": "store the logits of",
+}
 
 
 @dataclass(frozen=True)
@@ -17,11 +25,14 @@ class Node:
     """One unit of work with one result in the store.
 
     Attributes:
-        kind: "model" makes a variant's folder, "evaluate" its scores, "measure" its times, "machine" this machine's speed.
+        kind: "model" makes a variant's folder, "evaluate" its scores, "measure" its times, "machine" this machine's speed, "shared" what
+            several steps read of one model: its statistics on the calibration text, or its logits on the training text.
         variant: the variant that it belongs to; of several that share it, the first. Empty for "machine".
         key: content key, the name of its result in the store.
         needs: keys of the nodes whose results it reads, the parent's model first.
-        step: for model nodes past the base: kind and config. teacher: key of the teacher's model.
+        step: for model nodes past the base: kind and config. other: key of the model that it looks at (its teacher, say).
+        shared: key of the shared node that it reads.
+        gathers: what a shared node gathers. readers: the steps that read it.
         tasks: for evaluate nodes: task name -> content key of its scores.
         facts: what is known of the model before it exists.
     """
@@ -31,7 +42,10 @@ class Node:
     key: str
     needs: tuple[str, ...] = ()
     step: tuple[str, StepConfig] | None = None
-    teacher: str | None = None
+    other: str | None = None
+    shared: str | None = None
+    gathers: Gathered | None = None
+    readers: tuple[StepConfig, ...] = ()
     tasks: dict[str, str] = field(default_factory=dict)
     facts: Facts | None = None
 
@@ -43,6 +57,8 @@ class Node:
         if self.kind == "model":
             what = "load" if self.step is None else self.step[0]
             return f"{what} {self.variant}"
+        if self.gathers is not None:
+            return f"{GATHERING[self.gathers]} {self.variant}"
         return f"{'evaluate' if self.kind == 'evaluate' else 'time'} {self.variant}"
 
 

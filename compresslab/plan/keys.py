@@ -19,8 +19,9 @@ from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 KEY_LENGTH = 24
 # Files from this size on are hashed once and not in every process: 16 GB of weights take ten seconds and more.
 REMEMBERED_FROM = 64 * 2**20
-# Rooms whose code decides what a node computes. Recipe, plan, runner and report only arrange it.
+# Rooms whose code decides what a node computes. Recipe, plan, runner and report only arrange it, but for how shares become numbers.
 DECIDING_ROOMS = ("algorithms", "models", "steps", "evaluation")
+DECIDING_MODULES = ("compresslab.recipe.amounts",)
 # Files of a model folder that its weights, its tokenizer or its code are read from.
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
@@ -120,6 +121,8 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _decides(name: str) -> bool:
+    if name in DECIDING_MODULES:
+        return True
     parts = name.split(".")
     return parts[0] == "compresslab" and len(parts) > 2 and parts[1] in DECIDING_ROOMS and _source(name) is not None
 

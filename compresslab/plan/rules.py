@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from compresslab.plan.facts import Facts, facts_of, packed_by, vocabulary_digest
-from compresslab.recipe.schema import Adopt, Distill, PruneDepth, PruneSparse, PruneWidth, QuantizeRTN, Step
+from compresslab.recipe.amounts import Misfit, layers_left, widths_left
 from compresslab.recipe.source import Source, parse_source
+from compresslab.recipe.steps import PARENT, Adopt, Distill, PruneDepth, PruneSparse, PruneWidth, QuantizeRTN, Step, StepConfig
 from compresslab.registry import method
 
 USUAL_GROUPS = (16, 32, 64, 128, 256)
@@ -19,11 +20,13 @@ class Chain(NamedTuple):
     Attributes:
         origin: where its weights and its tokenizer come from. packed: what packed its weights, or nothing.
         facts: its dimensions. What is `None` is not known and refuses nothing.
+        pruned: a prune step is among its own.
     """
 
     origin: Source | None
     packed: str = ""
     facts: Facts | None = None
+    pruned: bool = False
 
 
 class Objection(NamedTuple):
@@ -55,6 +58,9 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
     found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
     if isinstance(config, Distill) and config.teacher in others:
         found += _teacher_objections(chain, others[config.teacher], config.teacher)
+    if getattr(config, "until", None) == PARENT and not chain.pruned:
+        reason = f"no prune step comes before, so there is no '{PARENT}' whose loss could be reached; name 'base' or a variant"
+        found.append(Objection("until", reason))
     if chain.facts is not None:
         found += _dimension_objections(chain.facts, config)
     return found
@@ -69,20 +75,28 @@ def after(chain: Chain, step: Step) -> Chain:
     config, facts = step.config, chain.facts
     if isinstance(config, Adopt):
         return start(config.model)
-    if facts is not None and isinstance(config, PruneDepth):
-        facts = facts.without_layers(kept(config, facts))
-    if facts is not None and isinstance(config, PruneWidth):
-        facts = facts.narrower(kept(config, facts))
-    return chain._replace(facts=facts, packed=config.method if method(step.kind, config.method).packs else chain.packed)
+    if facts is not None:
+        try:
+            facts = pruned(facts, config)
+        except Misfit:
+            facts = None  # nobody knows what was meant to be left
+    packed = config.method if method(step.kind, config.method).packs else chain.packed
+    return chain._replace(facts=facts, packed=packed, pruned=chain.pruned or step.kind == "prune")
 
 
-def kept(config: PruneDepth | PruneWidth, facts: Facts) -> int:
-    """How many layers, or neurons, a pruning step leaves."""
-    if isinstance(config.keep, int):
-        return config.keep
+def pruned(facts: Facts, config: StepConfig) -> Facts:
+    """The dimensions that a step leaves. Raises Misfit if it leaves nothing that works."""
     if isinstance(config, PruneDepth):
-        return round(config.keep * facts.layers)
-    return round(config.keep * facts.intermediate / config.multiple) * config.multiple
+        return facts.without_layers(kept(config, facts))
+    if isinstance(config, PruneWidth):
+        heads = facts.queries if facts.divides else 0
+        return facts.narrower(widths_left(config, facts.widths, heads, lambda widths: facts.narrower(widths).parameters))
+    return facts
+
+
+def kept(config: PruneDepth, facts: Facts) -> int:
+    """How many layers a pruning step leaves. Raises Misfit if none, or all."""
+    return layers_left(config, facts.layers, lambda layers: facts.without_layers(layers).parameters)
 
 
 def _after_packing(kind: str, packed: str) -> str:
@@ -103,11 +117,11 @@ def _teacher_objections(chain: Chain, teacher: Chain, name: str) -> list[Objecti
     return [Objection("teacher", f"{reason}, so its logits mean other tokens; choose a teacher of the same tokenizer")]
 
 
-def _dimension_objections(facts: Facts, config: object) -> list[Objection]:
-    if isinstance(config, PruneDepth):
-        return _keep_objections("layers", kept(config, facts), facts.layers, config.keep)
-    if isinstance(config, PruneWidth):
-        return _keep_objections("neurons", kept(config, facts), facts.intermediate, config.keep)
+def _dimension_objections(facts: Facts, config: StepConfig) -> list[Objection]:
+    try:
+        pruned(facts, config)
+    except Misfit as misfit:
+        return [Objection(*found) for found in misfit.found]
     if isinstance(config, QuantizeRTN):
         widths = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
         bad = [f"the {name} {width}" for name, width in widths.items() if width % config.group_size]
@@ -121,10 +135,3 @@ def _dimension_objections(facts: Facts, config: object) -> list[Objection]:
         if bad:
             return [Objection("pattern", f"{config.pattern} does not divide {' and '.join(bad)}; take a pattern that does, or a sparsity")]
     return []
-
-
-def _keep_objections(what: str, count: int, of: int, keep: float) -> list[Objection]:
-    if 0 < count < of:
-        return []
-    leaves = "" if keep == count else f"{keep} leaves {count}; "
-    return [Objection("keep", f"{leaves}the model has {of} {what} here; keep at least 1 and at most {of - 1}")]

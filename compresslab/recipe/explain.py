@@ -19,7 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from compresslab.recipe.locate import Located, Problem, resolve, shown, suggest
-from compresslab.recipe.schema import STEP_KINDS, Step, Variant
+from compresslab.recipe.schema import Variant
+from compresslab.recipe.steps import STEP_KINDS, Step
 
 _QUOTED_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")

@@ -19,6 +19,7 @@ from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown,
 from compresslab.recipe.order import sort
 from compresslab.recipe.places import Places
 from compresslab.recipe.schema import Recipe
+from compresslab.recipe.steps import PARENT
 from compresslab.recipe.sweeps import expand, pattern
 
 MAX_BYTES = 1_000_000
@@ -165,14 +166,14 @@ def _long_form(body: Located) -> Located:
 
 
 def _references(body: Located) -> Iterator[tuple[str, Located]]:
-    """The names that a variant needs, each with the word for how: "starts from" or "learns from"."""
+    """The names that a variant needs, each with the word for how: "starts from", "learns from" or "trains until"."""
     if isinstance((start := body.mapping.get("from", body)).value, str) and start is not body:
         yield "starts from", start
     for step in body.mapping["steps"].items if "steps" in body.mapping else ():
-        distill = step.mapping.get("distill", step)
-        teacher = distill.mapping.get("teacher")
-        if teacher is not None and isinstance(teacher.value, str):
-            yield "learns from", teacher
+        for kind, name, how in (("distill", "teacher", "learns from"), ("retrain", "until", "trains until")):
+            other = step.mapping.get(kind, step).mapping.get(name)
+            if other is not None and isinstance(other.value, str) and (name, other.value) != ("until", PARENT):
+                yield how, other
 
 
 def _graph_problems(whole: _Whole) -> Iterator[Problem]:

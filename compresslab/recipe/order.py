@@ -1,4 +1,4 @@
-"""Which variant needs which: the graph of `from` and `teacher`, its circles, and an order with parents first."""
+"""Which variant needs which: the graph of `from`, `teacher` and `until`, its circles, and an order with parents first."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from compresslab.recipe.schema import Recipe
 
 
 def needs(recipe: Recipe) -> dict[str, list[str]]:
-    """For each variant the names that must exist before it: what it starts from, then its teachers. `base` is included."""
+    """For each variant the names that must exist before it: what it starts from, then what its steps look at. `base` is included."""
     return {
-        name: list(dict.fromkeys([variant.start, *(step.distill.teacher for step in variant.steps if step.distill is not None)]))
+        name: list(dict.fromkeys([variant.start, *(step.looks_at for step in variant.steps if step.looks_at is not None)]))
         for name, variant in recipe.variants.items()
     }
 
 
 def ordered(recipe: Recipe) -> list[str]:
-    """The variants' names such that every variant comes after what it starts from and after its teachers.
+    """The variants' names such that every variant comes after what it starts from and what its steps look at.
 
     Apart from that the recipe's own order stays. `base` is not in the list. A recipe from `recipe.load` always has such
     an order; for one built in code that has none, `BadInput` names the cause.

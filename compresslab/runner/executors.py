@@ -82,11 +82,11 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
     server = context(task.log.with_name("workers.log"))
     ours, theirs = server.Pipe(duplex=False)
     process = server.Process(target=work, args=(task, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    assert process.pid is not None
-    listener.started(process.pid)
     try:
+        process.start()
+        theirs.close()
+        assert process.pid is not None
+        listener.started(process.pid)
         while True:
             try:
                 report = ours.recv()
@@ -102,11 +102,12 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
             else:
                 return Outcome(*report.values)
     finally:
-        # After "done" it exits by itself; after an interruption it must not go on writing.
-        process.join(timeout=5 if process.exitcode is None else 0)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        # After "done" it exits by itself; after an interruption, at whatever moment it came, it must not go on writing.
+        if process.pid is not None:
+            process.join(timeout=5 if process.exitcode is None else 0)
+            if process.is_alive():
+                process.kill()
+                process.join()
         with contextlib.suppress(OSError):
             ours.close()
 

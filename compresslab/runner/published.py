@@ -16,7 +16,8 @@ from compresslab.plan.build import BASE
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
-from compresslab.recipe.schema import Adopt, Base, Recipe
+from compresslab.recipe.schema import Base, Recipe
+from compresslab.recipe.steps import Adopt
 from compresslab.records import Shape, Size, StepRecord, StudyRecord, TaskScore, VariantRecord
 from compresslab.runner.run import THIS_MACHINE
 from compresslab.runner.study import study_record

@@ -7,7 +7,7 @@ from typing import Any
 
 from compresslab.errors import BadInput
 from compresslab.plan.graph import Plan
-from compresslab.recipe.schema import Adopt
+from compresslab.recipe.steps import Adopt
 from compresslab.records import StepRecord, TaskScore
 from compresslab.runner.run import is_done
 from compresslab.runner.store import Store

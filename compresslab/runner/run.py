@@ -110,6 +110,13 @@ def is_done(node: Node, store: Store) -> bool:
     return store.has(node.key)
 
 
+def to_do(plan: Plan, store: Store) -> list[Node]:
+    """The nodes that a run has to make. What several steps share is made only if one of those steps is still to be made."""
+    lacking = [node for node in plan.nodes if not is_done(node, store)]
+    wanted = {node.shared for node in lacking}
+    return [node for node in lacking if node.kind != "shared" or node.key in wanted]
+
+
 def run(plan: Plan, store: Store, watcher: Watcher) -> Ran:
     """Make every result that the store lacks. A node that fails takes those that need it with it, and nothing else.
 
@@ -119,7 +126,7 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> Ran:
     """
     began = time.perf_counter()
     store.sweep()
-    todo = [node for node in plan.nodes if not is_done(node, store)]
+    todo = to_do(plan, store)
     check_disk(todo, plan, store)
     peak = machine_speed(plan, store)
     failures: dict[str, Failure] = {}
@@ -181,8 +188,10 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
             recipe=plan.recipe,
             staged=staged,
             log=store.logs / f"{node.key}.log",
-            models={key: store.model(key) for key in node.needs},
+            models={key: store.model(key) for key in node.needs if key != node.shared},
             scores=scores,
+            shared=store.folder(node.shared) if node.shared else None,
+            checkpoints=store.checkpoints(node.key),
             machine=provenance.processor(),
             threads=provenance.threads(),
         )
@@ -195,6 +204,7 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
                 return outcome
         write_record(staged, _cost(outcome, started, staged, node), "cost.json")
         store.commit(node.key, staged)
+        shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
         return outcome
 
 

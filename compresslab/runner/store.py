@@ -2,6 +2,7 @@
 
 <root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet
 <root>/staging/           what is being made; a crash leaves rubbish only here
+<root>/checkpoints/<key>/ how far a training step has come; gone when its result is there
 <root>/logs/<key>.log     what the libraries printed while a node ran
 <root>/studies/<study>.json   which study used which keys, for `ls` and `show`
 """
@@ -41,6 +42,10 @@ class Store:
     def model(self, key: str) -> Path:
         """The model folder of a model node, which plain transformers loads."""
         return self.folder(key) / "model"
+
+    def checkpoints(self, key: str) -> Path:
+        """Where the step that makes `key` keeps how far it has come."""
+        return self.root / "checkpoints" / key
 
     def has(self, key: str) -> bool:
         """Whether the result is there. It is complete if it is there."""

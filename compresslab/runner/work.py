@@ -29,6 +29,7 @@ class Task(NamedTuple):
         staged: folder to write the result into. log: file that takes what the libraries print.
         models: model folders of the nodes that it needs, by key.
         scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
+        shared: folder of the shared node that the step reads. checkpoints: where a training step keeps how far it has come.
     """
 
     node: Node
@@ -37,6 +38,8 @@ class Task(NamedTuple):
     log: Path
     models: dict[str, Path]
     scores: dict[str, Path]
+    shared: Path | None
+    checkpoints: Path
     machine: str
     threads: int
 
@@ -119,6 +122,8 @@ def _run(task: Task, pipe: Connection) -> str | None:
     kind = task.node.kind
     if kind == "model":
         _make_model(task, progress)
+    elif kind == "shared":
+        _gather(task, progress)
     elif kind == "evaluate":
         _evaluate(task, pipe, progress)
     elif kind == "measure":
@@ -137,7 +142,7 @@ def _make_model(task: Task, progress: Progress) -> None:
 
     from compresslab.models.load import load, load_folder
     from compresslab.models.text import calibration_tokens, training_tokens
-    from compresslab.recipe.schema import Adopt
+    from compresslab.recipe.steps import Adopt
     from compresslab.registry import method
     from compresslab.runner.store import write_record
     from compresslab.steps.adopt import adopted
@@ -150,6 +155,7 @@ def _make_model(task: Task, progress: Progress) -> None:
         record, probe, tensors = _save_base(load(base.model, base.dtype, trust_remote_code=base.trust_remote_code), task, folder)
     else:
         kind, config = node.step
+        progress(0.0, "loading")
         entry = method(kind, method_name(config))
         loaded = adopted(config, base.dtype) if isinstance(config, Adopt) else load_folder(task.models[node.needs[0]])
         text = None
@@ -157,26 +163,58 @@ def _make_model(task: Task, progress: Progress) -> None:
             text = calibration_tokens(task.recipe.text.calibration, loaded.tokenizer)
         elif entry.text == "training":
             text = training_tokens(task.recipe.text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
-        teacher = load_folder(task.models[node.teacher]) if node.teacher else None
-        saved = run(kind, config, loaded, Context(text, teacher, progress), folder)
+        other = load_folder(task.models[node.other]) if node.other else None
+        saved = run(kind, config, loaded, Context(text, other, progress, task.shared, task.checkpoints), folder)
         record, probe, tensors = saved.record, saved.probe, saved.tensors
     torch.save({"logits": probe, "tensors": tensors}, task.staged / "probe.pt")
     write_record(task.staged, record)
 
 
+def _gather(task: Task, progress: Progress) -> None:
+    """What several steps read of one model."""
+    from compresslab.models.load import load_folder
+    from compresslab.models.text import calibration_tokens, training_tokens
+    from compresslab.recipe.steps import Distill, PruneDepth
+
+    node, text = task.node, task.recipe.text
+    progress(0.0, "loading")
+    loaded = load_folder(task.models[node.needs[0]])
+    if node.gathers == "logits":
+        from compresslab.steps.stored_logits import store_logits
+
+        readers = [config for config in node.readers if isinstance(config, Distill)]
+        longest = max(config.tokens for config in readers)
+        tokens = training_tokens(text.training, loaded.tokenizer, min(longest, text.training.tokens))
+        assert readers[0].top_k is not None
+        store_logits(loaded, tokens, readers[0].top_k, task.staged, progress)
+        return
+    calibration = calibration_tokens(text.calibration, loaded.tokenizer)
+    if node.gathers == "removals":
+        from compresslab.models.removals import order_removals
+
+        order_removals(
+            loaded.model, calibration, [config for config in node.readers if isinstance(config, PruneDepth)], task.staged, progress
+        )
+        return
+    from compresslab.models.statistics import gather
+
+    gather(loaded.model, calibration, task.staged, grams=node.gathers == "grams", progress=progress)
+
+
 def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any, str]:
+    from compresslab.models.dequantize import countable, dequantized
     from compresslab.models.load import check_finite
     from compresslab.models.save import save, tensors_digest
     from compresslab.models.size import shape_of, size_of
 
     base = task.recipe.base
-    tensors = tensors_digest(loaded.model)
-    probe = check_finite(loaded, base.model)
+    # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
     save(loaded, folder)
-    size = size_of(folder, loaded.model)
+    tensors = tensors_digest(loaded.model)
+    size = size_of(folder, loaded.model if countable(folder) else dequantized(folder, loaded).model)
     config = base.model_dump(mode="json")
     record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size))
-    return record, probe, tensors
+    return record, check_finite(loaded, base.model), tensors
 
 
 def _reload(task: Reload) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from compresslab.models.load import Loaded, load
-from compresslab.recipe.schema import Adopt, Dtype
+from compresslab.recipe.schema import Dtype
+from compresslab.recipe.steps import Adopt
 from compresslab.steps.contract import Context, Outcome
 
 

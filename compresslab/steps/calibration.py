@@ -1,13 +1,10 @@
-"""Passing calibration text through a model with an eye on its insides."""
+"""What the calibration-based steps have in common: reading second moments, and refusing scores that mean nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
-
-from torch import nn
+from collections.abc import Iterator
 
 from compresslab.errors import RunFailed
 
@@ -27,11 +24,13 @@ def check_finite_scores(scores: list[float], what: str) -> None:
 
 
 @contextlib.contextmanager
-def hooked(hooks: Iterable[tuple[nn.Module, Any]]) -> Iterator[None]:
-    """Forward hooks on modules, gone again at the end whatever happens."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+def second_moments(where: str) -> Iterator[None]:
+    """Tell, of second moments that cannot be used, where they are and what to do.
+
+    Raises:
+        RunFailed: in place of the `ValueError` of `inverse_factor`.
+    """
     try:
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    except ValueError as error:
+        raise RunFailed(f"{where}: {error}; take more calibration text, or a larger damping") from error

@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.models.dequantize import countable, dequantized
 from compresslab.models.load import Loaded, check_finite
-from compresslab.models.save import save, tensors_digest
+from compresslab.models.save import Packed, save, tensors_digest
 from compresslab.models.size import shape_of, size_of
+from compresslab.models.statistics import Statistics, gather_for_now
 from compresslab.models.text import Tokens
-from compresslab.recipe.schema import Adopt, StepConfig
+from compresslab.recipe.steps import Adopt, StepConfig
 from compresslab.records import StepRecord
 from compresslab.registry import method
 
@@ -33,22 +34,42 @@ class Context(NamedTuple):
 
     Attributes:
         text: token ids (sequences, length) for calibration or for training, as the method's registry entry says.
-        teacher: the model that `distill` learns from, frozen, with the same vocabulary.
+        other: another model that the step looks at, frozen: the teacher that `distill` learns from, the one whose loss `until` names.
         progress: called with the share done in [0, 1] and what is going on.
+        shared: folder with what was gathered for several steps (statistics, stored logits); without it a step gathers for itself.
+        checkpoints: folder in which a training step keeps how far it has come, to go on from there; without it, it starts anew.
     """
 
     text: Tokens | None = None
-    teacher: Loaded | None = None
+    other: Loaded | None = None
     progress: Progress = silent
+    shared: Path | None = None
+    checkpoints: Path | None = None
+
+
+def statistics_of(loaded: Loaded, context: Context, *, grams: bool = False) -> Statistics:
+    """The model's statistics on the calibration text: the ones that were gathered for all, or its own.
+
+    Args:
+        grams: with the second moments of the linear layers' inputs.
+    """
+    if context.shared is not None:
+        return Statistics(context.shared)
+    assert context.text is not None
+    return gather_for_now(loaded.model, context.text, grams=grams, progress=context.progress)
 
 
 class Outcome(NamedTuple):
-    """What a method gives back: the model, how many tokens it read, and what it wants to tell."""
+    """What a method gives back: the model, how many tokens it read, and what it wants to tell.
+
+    `packed` is for a method whose own code packs: then the model's weights are plain, and the files hold these tensors in their place.
+    """
 
     model: PreTrainedModel
     tokens_seen: int = 0
     calibration_tokens: int = 0
     details: Mapping[str, Any] = MappingProxyType({})
+    packed: Packed | None = None
 
 
 class Saved(NamedTuple):
@@ -79,10 +100,10 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
         refuse_packed(loaded, f"{kind} {entry.name}")
     apply: Callable[[Loaded, StepConfig, Context], Outcome] = importlib.import_module(entry.module).apply
     outcome = apply(loaded, config, context)
-    after = Loaded(outcome.model.eval(), loaded.tokenizer)
+    after = Loaded(outcome.model.eval(), loaded.tokenizer, loaded.files)
     # Before any forward pass: bitsandbytes repacks a 4-bit weight for the CPU at its first use, and what is saved
     # after that loads as garbage.
-    save(after, folder)
+    save(after, folder, outcome.packed)
     tensors = tensors_digest(after.model)
     data = {"text": context.text.sha256} if context.text else {}
     made = record(kind, config, folder, after, data, outcome)
@@ -103,7 +124,8 @@ def refuse_packed(loaded: Loaded, what: str) -> None:
 
 def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], outcome: Outcome) -> StepRecord:
     """The record of a saved step, with size and shape counted from the files. To be made before the model is used."""
-    size = size_of(folder, loaded.model if countable(folder) else dequantized(folder, loaded).model)
+    plain = outcome.packed is not None or countable(folder)
+    size = size_of(folder, loaded.model if plain else dequantized(folder, loaded).model)
     return StepRecord(
         kind=kind,
         method=method_name(config),

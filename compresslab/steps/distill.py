@@ -2,46 +2,134 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from compresslab.algorithms.coarse import coarse_logits
 from compresslab.algorithms.forward_kl import forward_kl
+from compresslab.algorithms.jensen_shannon import jensen_shannon
+from compresslab.algorithms.next_token import next_token_loss
+from compresslab.algorithms.reverse_kl import reverse_kl
+from compresslab.algorithms.skewed_kl import skewed_kl
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
 from compresslab.models.load import Loaded, cast
-from compresslab.recipe.schema import Distill
+from compresslab.models.text import Tokens
+from compresslab.recipe.steps import Distill
 from compresslab.steps.contract import Context, Outcome
-from compresslab.steps.trainer import ChunkLoss, train
+from compresslab.steps.held_out import next_targets
+from compresslab.steps.hidden_matching import HiddenMatching
+from compresslab.steps.on_policy import check_prompt, continued, is_on_policy
+from compresslab.steps.stored_logits import StoredLogits, store_for_now
+from compresslab.steps.trainer import ChunkLoss, Lesson, Micro, Run, Teaching, train
+
+# (student's logits, teacher's logits, temperature) -> summed divergence in nats
+Divergence = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
-    """Minimise the forward KL to the teacher at `temperature` over the training text.
+    """Minimise the divergence to the teacher over the training text.
 
     Raises:
-        BadInput: the teacher has another vocabulary.
+        BadInput: the teacher has another vocabulary, the stored logits are for another text, or a setting does not suit the text.
     """
     assert context.text is not None
-    assert context.teacher is not None
-    same_vocabulary(loaded, context.teacher)
-    teacher = context.teacher.model
-    teach = output_head(teacher)
     dtype = loaded.model.dtype
-    # Models of one tokenizer may pad their embeddings to different sizes; the padding is no token.
-    shared = min(side.get_output_embeddings().weight.shape[0] for side in (loaded.model, teacher))
+    matching = None
+    details: dict[str, object] = {}
+    if config.top_k is not None:
+        stored = _stored(loaded, config.top_k, context, context.text)
+        teach = learn_from_stored(stored, config)
+        details["stored_bytes_per_token"] = stored.bytes_per_token
+    else:
+        assert context.other is not None
+        same_vocabulary(loaded, context.other)
+        if config.on_policy:
+            check_prompt(config.prompt, context.text.ids.shape[1])
+        matching = HiddenMatching(loaded.model, context.other.model) if config.hidden else None
+        teach = learn_from(loaded, context.other, config, matching)
+    companions = (matching,) if matching is not None else ()
+    run = Run(config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json())
+    done = train(loaded.model, context.text, run, teach)
+    return Outcome(cast(loaded.model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **details})
 
-    def loss_of(micro: Tensor) -> ChunkLoss:
-        with torch.no_grad():
-            hidden = teacher.base_model(input_ids=micro, use_cache=False).last_hidden_state.flatten(0, 1)
+
+def divergence_of(config: Distill) -> Divergence:
+    """The divergence that the recipe names, with its settings."""
+    known: dict[str, Divergence] = {
+        "forward-kl": forward_kl,
+        "reverse-kl": reverse_kl,
+        "jsd": partial(jensen_shannon, beta=config.beta),
+        "skewed-kl": partial(skewed_kl, skew=config.skew),
+    }
+    return known[config.method]
+
+
+def learn_from(student: Loaded, other: Loaded, config: Distill, matching: HiddenMatching | None) -> Teaching:
+    """Lessons by a teacher that reads along, on the text, or on what the student makes of it."""
+    teacher = other.model
+    teach = output_head(teacher)
+    # Models of one tokenizer may pad their embeddings to different sizes; the padding is no token.
+    shared = min(side.get_output_embeddings().weight.shape[0] for side in (student.model, teacher))
+    divergence = divergence_of(config)
+
+    @torch.no_grad()
+    def lesson(micro: Micro) -> Lesson:
+        own = is_on_policy(micro.step, config.on_policy)
+        ids = continued(student.model, micro.ids, config.prompt) if own else micro.ids
+        output = teacher.base_model(input_ids=ids, use_cache=False, output_hidden_states=matching is not None)
+        # The token at place i is foretold at place i - 1, so these foretell what the student wrote.
+        first, last = (config.prompt - 1, -1) if own else (0, None)
+        hidden = output.last_hidden_state[:, first:last].flatten(0, 1)
 
         def chunk(logits: Tensor, part: slice) -> Tensor:
-            with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+            with torch.no_grad():
                 target = teach(hidden[part])
-            return forward_kl(logits[:, :shared], target[:, :shared], config.temperature)
+            return divergence(logits[:, :shared], target[:, :shared], config.temperature)
 
-        return chunk
+        # What the student wrote is no example to follow, so its next tokens are no targets.
+        mixed = chunk if own else mixed_in(chunk, config.cross_entropy, ids)
+        match = partial(_matched, matching, config.hidden, output.hidden_states) if matching is not None else None
+        return Lesson(ids, mixed, first, last, match)
 
-    done = train(cast(loaded.model, torch.float32), context.text.ids, config.optimizer, config.seed, loss_of, context.progress)
-    return Outcome(cast(loaded.model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses})
+    return lesson
+
+
+def learn_from_stored(stored: StoredLogits, config: Distill) -> Teaching:
+    """Lessons by what a teacher said once: divergences over its `top_k` tokens and one event for all others.
+
+    At temperature 1 each is a lower bound of the divergence over the whole vocabulary, by the data-processing inequality. At another
+    temperature the distributions over those events are tempered: no bound, but zero at the same place.
+    """
+    divergence = divergence_of(config)
+
+    def lesson(micro: Micro) -> Lesson:
+        targets = stored.read(micro.numbers)
+        tokens = targets.tokens.flatten(0, 1).to(micro.ids.device)
+        log_probabilities = targets.log_probabilities.flatten(0, 1).to(micro.ids.device)
+
+        def chunk(logits: Tensor, part: slice) -> Tensor:
+            coarse = coarse_logits(logits[:, : stored.vocabulary], tokens[part])
+            return divergence(coarse, log_probabilities[part], config.temperature)
+
+        return Lesson(micro.ids, mixed_in(chunk, config.cross_entropy, micro.ids))
+
+    return lesson
+
+
+def mixed_in(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
+    """The divergence with `share` of the next-token loss of the text (n, length) in the mix."""
+    if share == 0:
+        return divergence
+    targets = next_targets(ids)
+
+    def chunk(logits: Tensor, part: slice) -> Tensor:
+        return (1 - share) * divergence(logits, part) + share * next_token_loss(logits, targets[part])
+
+    return chunk
 
 
 def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
@@ -58,3 +146,20 @@ def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
         f"the teacher has another vocabulary ({len(theirs)} tokens against {len(ours)}; "
         f"token {example[1]}, {example[0]!r}, is not in both), so its logits mean other tokens; choose a teacher of the same tokenizer"
     )
+
+
+def _stored(student: Loaded, top_k: int, context: Context, text: Tokens) -> StoredLogits:
+    """The logits that were stored for all students, or this step's own, in a scratch folder."""
+    if context.shared is not None:
+        stored = StoredLogits(context.shared)
+    else:
+        assert context.other is not None
+        same_vocabulary(student, context.other)
+        stored = store_for_now(context.other, text, top_k, lambda share, what: context.progress(0.0, f"{what}, {share:.0%}"))
+    stored.check(student, text)
+    return stored
+
+
+def _matched(matching: HiddenMatching, weight: float, teacher: tuple[Tensor, ...], student: tuple[Tensor, ...]) -> Tensor:
+    loss: Tensor = matching(student, teacher)
+    return weight * loss

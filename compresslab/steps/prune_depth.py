@@ -1,148 +1,136 @@
-"""Depth pruning: drop the layers that change the hidden states least."""
+"""Depth pruning: drop whole layers, by how little they change the hidden states, or by the loss without them."""
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import torch
-from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from compresslab.algorithms.block_influence import block_influence
+from compresslab.algorithms.contiguous_run import runs_by_distance
 from compresslab.errors import BadInput, UnsupportedModel
-from compresslab.models.anatomy import decoder_layers
+from compresslab.models.anatomy import decoder_layers, parameters_of
 from compresslab.models.load import Loaded
-from compresslab.models.text import batches
-from compresslab.recipe.schema import PruneDepth
-from compresslab.steps.calibration import check_finite_scores, hooked
-from compresslab.steps.contract import Context, Outcome, Progress
+from compresslab.models.removals import order_for_now, read_removals
+from compresslab.models.shortening import drop_layers, why_not
+from compresslab.models.statistics import Statistics
+from compresslab.recipe.amounts import Misfit, layers_left
+from compresslab.recipe.steps import PruneDepth
+from compresslab.steps.calibration import check_finite_scores
+from compresslab.steps.contract import Context, Outcome, statistics_of
+
+
+class Ranking(NamedTuple):
+    """What the calibration text says.
+
+    Attributes:
+        dropped: for a number of layers, which go. tokens: of the text. details: what a choice of so many layers is recorded with.
+    """
+
+    dropped: Callable[[int], Sequence[int]]
+    tokens: int
+    details: Callable[[int], Mapping[str, Any]]
 
 
 def apply(loaded: Loaded, config: PruneDepth, context: Context) -> Outcome:
-    """Keep the `keep` layers of highest block influence, in their order. Needs calibration text.
+    """Keep the number of layers, or as many as fit into the parameters, in their order. Needs calibration text.
 
     Raises:
-        BadInput: `keep` is not below the number of layers.
+        BadInput: the settings leave no layer, or all of them.
         UnsupportedModel: the layers are in no list that we know, or one cannot take the place of a dropped one.
+        RunFailed: the activations are not finite.
     """
-    assert context.text is not None
-    layers = decoder_layers(loaded.model)
-    keep = kept_layers(config.keep, len(layers))
-    influence = layer_influence(loaded.model, context.text.ids, context.progress)
-    kept = sorted(sorted(range(len(layers)), key=lambda number: (-influence[number], number))[:keep])
-    drop_layers(loaded.model, kept)
-    dropped = [number for number in range(len(layers)) if number not in kept]
-    return Outcome(
-        loaded.model,
-        calibration_tokens=context.text.ids.numel(),
-        details={"dropped_layers": dropped, "block_influence": [round(value, 6) for value in influence]},
-    )
+    model = loaded.model
+    sizes = [parameters_of(layer) for layer in decoder_layers(model)]
+    # The largest ones first: what does not even fit so, does not fit, and nothing needs to be gathered.
+    left(config, model, lambda count: sorted(range(len(sizes)), key=lambda number: -sizes[number])[:count])
+    ranking = RANKINGS[config.by](loaded, config, context)
+    keep = left(config, model, ranking.dropped)
+    dropped = sorted(ranking.dropped(len(sizes) - keep))
+    drop_layers(model, [number for number in range(len(sizes)) if number not in dropped])
+    details = {"dropped_layers": dropped, **ranking.details(len(dropped))}
+    return Outcome(model, calibration_tokens=ranking.tokens, details=details)
 
 
-def kept_layers(keep: int | float, layers: int) -> int:
-    """How many of `layers` stay.
+def left(config: PruneDepth, model: PreTrainedModel, dropped: Callable[[int], Sequence[int]]) -> int:
+    """How many layers stay.
+
+    Args:
+        dropped: for a number of layers, which of them go.
 
     Raises:
-        BadInput: none or all would stay.
+        BadInput: none or all would stay, or not even one fits.
     """
-    count = keep if isinstance(keep, int) else round(keep * layers)
-    if not 0 < count < layers:
-        raise BadInput(f"prune depth: keep {keep} of {layers} layers leaves {count}; it must leave at least 1 and drop at least 1")
-    return count
+    sizes = [parameters_of(layer) for layer in decoder_layers(model)]
+    total = parameters_of(model)
+    try:
+        return layers_left(config, len(sizes), lambda count: total - sum(sizes[number] for number in dropped(len(sizes) - count)))
+    except Misfit as misfit:
+        raise BadInput(f"prune depth: {misfit}") from misfit
 
 
-@torch.no_grad()
-def layer_influence(model: PreTrainedModel, ids: torch.Tensor, progress: Progress) -> list[float]:
-    """Block influence of each layer over calibration ids (sequences, length)."""
-    layers = decoder_layers(model)
-    total = torch.zeros(len(layers), dtype=torch.float64)
-    sequences = 0
-
-    def measure(number: int) -> object:
-        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
-            after = output[0] if isinstance(output, tuple) else output
-            assert isinstance(after, torch.Tensor)
-            total[number] += block_influence(inputs[0], after).item() * after.shape[0]
-
-        return hook
-
-    with hooked([(layer, measure(number)) for number, layer in enumerate(layers)]):
-        for batch in batches(ids):
-            model(input_ids=batch.to(model.device), use_cache=False, logits_to_keep=1)
-            sequences += batch.shape[0]
-            progress(sequences / ids.shape[0], "block influence")
-    influence = [float(value) for value in total / sequences]
+def by_influence(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
+    """The layers that change the hidden states least go, of equal ones the later first."""
+    del config
+    statistics = statistics_of(loaded, context)
+    influence = statistics.block_influence
     check_finite_scores(influence, "block influence")
-    return influence
+    order = sorted(range(len(influence)), key=lambda number: (influence[number], -number))
+    scores = {"block_influence": [round(value, 6) for value in influence]}
+    return Ranking(lambda count: order[:count], statistics.tokens, lambda _: scores)
 
 
-def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
-    """Keep only the layers `kept` and make the config and the cache indices agree with them.
+def by_run(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
+    """The run of neighbours goes that changes the last token's hidden state least, of those that can go."""
+    del config
+    statistics = statistics_of(loaded, context)
+    check_finite_distances(statistics)
 
-    Raises:
-        UnsupportedModel: a kept layer would be another kind of layer at its new place; nothing was changed.
-    """
-    layers = decoder_layers(model)
-    config = shortened(model.config, kept)
-    check_places(model, config, kept)
-    survivors = nn.ModuleList(layers[number] for number in kept)
-    for index, layer in enumerate(survivors):
-        for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                setattr(module, "layer_idx", index)  # noqa: B010, modules take any attribute, type checkers do not
-    model.base_model.layers = survivors
-    # In place: every module holds the same config.
-    text, new = model.config.get_text_config(), config.get_text_config()
-    for name in ("num_hidden_layers", *per_layer_lists(text)):
-        setattr(text, name, getattr(new, name))
+    def dropped(count: int) -> Sequence[int]:
+        refusals = []
+        for first in runs_by_distance(statistics.angular_distance, count) if count else []:
+            run = list(range(first, first + count))
+            refusal = why_not(loaded.model, run)
+            if not refusal:
+                return run
+            refusals.append(refusal)
+        if refusals:
+            raise UnsupportedModel(f"{refusals[0]}; no run of {count} layers can go")
+        return []
 
+    def distances(count: int) -> Mapping[str, Any]:
+        return {"angular_distance": [round(value, 6) for value in statistics.angular_distance.diagonal(count).tolist()]}
 
-def shortened(config: PretrainedConfig, kept: list[int]) -> PretrainedConfig:
-    """A copy of the config for the layers `kept` alone; what it lists layer by layer is cut to them."""
-    copy = deepcopy(config)
-    text = copy.get_text_config()
-    for name in per_layer_lists(text):
-        setattr(text, name, [getattr(text, name)[number] for number in kept])
-    text.num_hidden_layers = len(kept)
-    return copy
+    return Ranking(dropped, statistics.tokens, distances)
 
 
-def per_layer_lists(text: PretrainedConfig) -> list[str]:
-    """Settings with one entry a layer: `layer_types`, `no_rope_layers`, `mlp_layer_types` and what else there may be."""
-    count = text.num_hidden_layers
-    lists = (name for name, value in vars(text).items() if isinstance(value, list | tuple) and len(value) == count)
-    return [name for name in lists if "token" not in name and name != "architectures"]
+def check_finite_distances(statistics: Statistics) -> None:
+    """Stop at the first layer whose output has no angle with anything. Raises RunFailed."""
+    check_finite_scores(statistics.angular_distance[0, 1:].tolist(), "angular distance")
 
 
-def check_places(model: PreTrainedModel, config: PretrainedConfig, kept: list[int]) -> None:
-    """Refuse if `config` makes another layer at a place than the one that would stand there.
+def by_loss(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
+    """One after the other the layer goes without which the loss is lowest."""
+    if context.shared is not None:
+        removals = read_removals(context.shared)
+    else:
+        assert context.text is not None
+        removals = order_for_now(loaded.model, context.text, config, context.progress)
 
-    Some architectures derive a layer's kind from its number (every fourth one without positions, the first ones
-    dense), and the saved folder is rebuilt from the config.
+    def dropped(count: int) -> Sequence[int]:
+        if count > len(removals.order):
+            raise UnsupportedModel(f"{removals.stopped}; after {len(removals.order)} layers no other can go")
+        return removals.order[:count]
 
-    Raises:
-        UnsupportedModel: naming the layer and what differs.
-    """
-    with torch.device("meta"):
-        rebuilt = decoder_layers(type(model)(config))
-    layers = decoder_layers(model)
-    for place, number in enumerate(kept):
-        ours, theirs = traits(layers[number]), traits(rebuilt[place])
-        differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-        if differing:
-            name = differing[0]
-            raise UnsupportedModel(
-                f"{model.config.model_type}: prune depth would move layer {number} to place {place}, where its config makes another kind "
-                f"of layer ({name} is {ours.get(name)} in the one and {theirs.get(name)} in the other)"
-            )
+    def losses(count: int) -> Mapping[str, Any]:
+        after = [round(loss, 6) for loss in removals.losses[:count]]
+        return {"removal_order": removals.order[:count], "loss_before": round(removals.whole, 6), "losses_after": after}
+
+    return Ranking(dropped, removals.tokens, losses)
 
 
-def traits(layer: nn.Module) -> dict[str, object]:
-    """What tells kinds of layers apart: the shapes of parameters, the classes of modules, and their plain settings."""
-    found: dict[str, object] = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
-    for path, module in layer.named_modules():
-        found[path or "layer"] = type(module).__name__
-        for name, value in vars(module).items():
-            if isinstance(value, bool | int | float | str) and not name.startswith("_") and name not in ("layer_idx", "training"):
-                found[f"{path}.{name}".lstrip(".")] = value
-    return found
+RANKINGS: dict[str, Callable[[Loaded, PruneDepth, Context], Ranking]] = {
+    "block-influence": by_influence,
+    "angular-distance": by_run,
+    "loss": by_loss,
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,16 +14,17 @@ from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
-from compresslab.models.blockwise import Blockwise
 from compresslab.models.load import Loaded
-from compresslab.recipe.schema import PruneSparse
-from compresslab.steps.contract import Context, Outcome
+from compresslab.models.statistics import Statistics
+from compresslab.recipe.steps import PruneSparse
+from compresslab.steps.calibration import second_moments
+from compresslab.steps.contract import Context, Outcome, statistics_of
 
 
 @torch.no_grad()
 def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
-    """Set weights of the linear layers inside the decoder layers to zero, layer by layer; each sees the inputs that pruned layers before
-    it give. Needs calibration text, but for `magnitude`.
+    """Set weights of the linear layers inside the decoder layers to zero, each by its inputs in the model as it was: inputs that pruned
+    layers before it would give choose no better ones (experiments/calibration). Needs calibration text, but for `magnitude`.
 
     Raises:
         BadInput: the pattern does not divide a layer's inputs.
@@ -32,41 +35,48 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
     check_linear(model, config.method, "prunes")
     layers = decoder_layers(model)
     check_pattern(layers, config)
-    walk = None if config.method == "magnitude" else Blockwise(model, _ids(context))
+    statistics = None if config.method == "magnitude" else statistics_of(loaded, context, grams=config.method == "sparsegpt")
     dropped, total = 0, 0
     for number, layer in enumerate(layers):
-        grams = walk.grams(number)[0] if walk is not None else {}
-        for name, linear in linear_layers(layer).items():
-            where = f"layer {number}, {name}"
-            linear.weight.copy_(pruned(linear.weight, grams.get(name), config, where))
-            dropped += int((linear.weight == 0).sum())
-            total += linear.weight.numel()
-        if walk is not None:
-            walk.hidden = walk.through(number)
+        linears = linear_layers(layer)
+        for names in statistics.sharing(number) if statistics is not None else [[name] for name in linears]:
+            weights = [linears[name].weight for name in names]
+            for weight, new in zip(weights, pruned(weights, statistics, config, number, names), strict=True):
+                weight.copy_(new)
+                dropped += int((weight == 0).sum())
+                total += weight.numel()
         context.progress((number + 1) / len(layers), f"{config.method}, layer by layer")
-    tokens = context.text.ids.numel() if walk is not None and context.text is not None else 0
-    return Outcome(model, calibration_tokens=tokens, details={"sparsity": round(dropped / total, 6), "weights": total})
+    details = {"sparsity": round(dropped / total, 6), "weights": total}
+    return Outcome(model, calibration_tokens=statistics.tokens if statistics is not None else 0, details=details)
 
 
-def pruned(weight: Tensor, gram: Tensor | None, config: PruneSparse, where: str) -> Tensor:
-    """One matrix, pruned. `gram` is that of its inputs; `magnitude` needs none."""
+def pruned(
+    weights: Sequence[Tensor], statistics: Statistics | None, config: PruneSparse, layer: int, names: Sequence[str]
+) -> Iterator[Tensor]:
+    """Matrices that read one input, pruned."""
     if config.method == "sparsegpt":
-        assert gram is not None
-        try:
-            factor = inverse_factor(gram, config.damping)
-        except ValueError as error:
-            raise RunFailed(f"prune sparsegpt, {where}: {error}; take more calibration text, or a larger damping") from error
-        return sparsegpt(weight, factor, config.share, config.of).to(weight.dtype)
-    if config.method == "wanda":
-        assert gram is not None
-        importance = wanda(weight, gram)
-    else:
-        importance = magnitude(weight)
+        assert statistics is not None
+        with second_moments(f"prune sparsegpt, layer {layer}, {names[0]}"):
+            factor = inverse_factor(statistics.gram(layer, names[0]), config.damping)
+        for weight in weights:
+            yield sparsegpt(weight, factor.to(weight.device), config.share, config.of).to(weight.dtype)
+        return
+    for weight, name in zip(weights, names, strict=True):
+        importance = magnitude(weight) if statistics is None else wanda(weight, statistics.energy(layer, name).to(weight.device))
+        yield weight * kept(importance, config, f"layer {layer}, {name}")
+
+
+def kept(importance: Tensor, config: PruneSparse, where: str) -> Tensor:
+    """The mask of the weights that stay.
+
+    Raises:
+        RunFailed: an importance is not finite.
+    """
     if not torch.isfinite(importance).all():
         raise RunFailed(f"prune {config.method}, {where}: the importances are not finite; try dtype float32 or bfloat16")
     if config.of is not None:
-        return weight * kept_of_each(importance, *config.of)
-    return weight * kept_mask(importance, config.share, "row" if config.method == "wanda" else "layer")
+        return kept_of_each(importance, *config.of)
+    return kept_mask(importance, config.share, "row" if config.method == "wanda" else "layer")
 
 
 def check_pattern(layers: nn.ModuleList, config: PruneSparse) -> None:
@@ -78,8 +88,3 @@ def check_pattern(layers: nn.ModuleList, config: PruneSparse) -> None:
             raise BadInput(
                 f"prune {config.method}: pattern {config.pattern} does not divide the {linear.in_features} inputs of layers.{name}"
             )
-
-
-def _ids(context: Context) -> Tensor:
-    assert context.text is not None
-    return context.text.ids

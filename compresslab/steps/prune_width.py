@@ -1,96 +1,78 @@
-"""Width pruning: make every MLP narrower by dropping its least active neurons."""
+"""Width pruning: make every layer narrower by dropping its least active neurons, heads and channels."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-from transformers import PreTrainedModel
+from typing import Any
 
-from compresslab.algorithms.neuron_importance import activation_energy, kept_neurons
+from torch import Tensor
+
+from compresslab.algorithms.channel_importance import channel_energy
+from compresslab.algorithms.head_importance import group_energy
+from compresslab.algorithms.neuron_importance import most_important, share_lost
 from compresslab.errors import BadInput
-from compresslab.models.anatomy import GatedMLP, gated_mlps
+from compresslab.models.anatomy import decoder_layers
 from compresslab.models.load import Loaded
-from compresslab.models.text import batches
-from compresslab.recipe.schema import PruneWidth
-from compresslab.steps.calibration import check_finite_scores, hooked
-from compresslab.steps.contract import Context, Outcome, Progress
+from compresslab.models.statistics import Statistics
+from compresslab.recipe.amounts import Misfit, Widths, widths_left
+from compresslab.recipe.steps import PruneWidth
+from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.width_surgery import AXES, Axis, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
 
 
 def apply(loaded: Loaded, config: PruneWidth, context: Context) -> Outcome:
-    """Keep the most active neurons of each MLP; the saved matrices are really narrower. Needs calibration text.
+    """Keep the most active neurons and groups of each layer, and channels of all; the saved matrices are really narrower.
+
+    Needs calibration text. What goes is decided for all axes by the model as it was.
 
     Raises:
-        BadInput: `keep` is not below the MLP's width.
+        BadInput: the settings leave nothing or all of an axis, or what transformers would not load.
+        UnsupportedModel: an axis cannot be cut in this architecture.
+        RunFailed: the activations are not finite.
     """
-    assert context.text is not None
-    mlps = gated_mlps(loaded.model)
-    width = loaded.model.config.get_text_config().intermediate_size
-    keep = kept_width(config, width)
-    importance = neuron_importance(loaded.model, context.text.ids, context.progress)
-    lost = []
-    for mlp, energy in zip(mlps, importance, strict=True):
-        kept = kept_neurons(energy, keep)
-        lost.append(_share_lost(energy, kept))
-        narrow(mlp, kept)
-    loaded.model.config.get_text_config().intermediate_size = keep
-    return Outcome(
-        loaded.model,
-        calibration_tokens=context.text.ids.numel(),
-        details={"neurons_before": width, "neurons_after": keep, "activation_energy_lost": lost},
-    )
+    model = loaded.model
+    roles = roles_of(model, axes_of(config))
+    text = model.config.get_text_config()
+    whole = widths_of(text)
+    heads = text.num_attention_heads // whole.groups if heads_must_divide(model.config) else 0
+    try:
+        widths = widths_left(config, whole, heads, counter(model, roles))
+    except Misfit as misfit:
+        raise BadInput(f"prune width: {misfit}") from misfit
+    statistics = statistics_of(loaded, context)
+    kept, lost = chosen(statistics, whole, widths, len(decoder_layers(model)))
+    narrow(model, roles, kept)
+    cut = [axis for axis in AXES if getattr(widths, axis) < getattr(whole, axis)]
+    sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", whole), ("after", widths))}
+    return Outcome(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})
 
 
-def kept_width(config: PruneWidth, width: int) -> int:
-    """How many of `width` neurons stay: the number given, or the share rounded to a multiple.
-
-    Raises:
-        BadInput: none or all would stay.
-    """
-    count = config.keep if isinstance(config.keep, int) else round(config.keep * width / config.multiple) * config.multiple
-    if not 0 < count < width:
-        raise BadInput(f"prune width: keep {config.keep} of {width} neurons leaves {count}; it must leave at least 1 and drop at least 1")
-    return count
+def axes_of(config: PruneWidth) -> list[Axis]:
+    """The axes that a step cuts."""
+    if config.parameters is not None:
+        return [axis for axis in AXES if axis in config.axes]
+    given = {"neurons": config.keep, "groups": config.groups, "hidden": config.hidden}
+    return [axis for axis in AXES if given[axis] is not None]
 
 
-@torch.no_grad()
-def neuron_importance(model: PreTrainedModel, ids: torch.Tensor, progress: Progress) -> list[torch.Tensor]:
-    """Activation energy of each neuron of each MLP, one (neurons,) tensor a layer, over ids (sequences, length)."""
-    mlps = gated_mlps(model)
-    energy = [torch.zeros(mlp.down_proj.in_features, dtype=torch.float64) for mlp in mlps]
-
-    def measure(number: int) -> object:
-        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...], __: object) -> None:
-            energy[number] += activation_energy(inputs[0]).cpu()
-
-        return hook
-
-    done = 0
-    with hooked([(mlp.down_proj, measure(number)) for number, mlp in enumerate(mlps)]):
-        for batch in batches(ids):
-            model(input_ids=batch.to(model.device), use_cache=False, logits_to_keep=1)
-            done += batch.shape[0]
-            progress(done / ids.shape[0], "neuron importance")
-    check_finite_scores([float(values.sum()) for values in energy], "neuron importance")
-    return energy
+def chosen(statistics: Statistics, whole: Widths, widths: Widths, layers: int) -> tuple[Kept, dict[str, Any]]:
+    """What stays of each axis, and the share of the activation energy that goes with the rest."""
+    kept, lost = Kept(), {}
+    if widths.neurons < whole.neurons:
+        neurons = [statistics.energy(number, "mlp.down_proj") for number in range(layers)]
+        kept = kept._replace(neurons=[most_important(energy, widths.neurons) for energy in neurons])
+        lost["neurons"] = _lost(neurons, kept.neurons or [])
+    if widths.groups < whole.groups:
+        groups = [group_energy(statistics.energy(number, "self_attn.o_proj"), whole.groups) for number in range(layers)]
+        kept = kept._replace(groups=[most_important(energy, widths.groups) for energy in groups])
+        lost["groups"] = _lost(groups, kept.groups or [])
+    if widths.hidden < whole.hidden:
+        names = ("self_attn.q_proj", "mlp.gate_proj")
+        hidden = channel_energy(statistics.energy(number, name) for number in range(layers) for name in names)
+        channels = most_important(hidden, widths.hidden)
+        kept = kept._replace(hidden=channels)
+        lost["hidden"] = _lost([hidden], [channels])
+    return kept, lost
 
 
-def _share_lost(energy: torch.Tensor, kept: torch.Tensor) -> float:
-    total = float(energy.sum())
-    return round(1 - float(energy[kept].sum()) / total, 6) if total else 0.0
-
-
-def narrow(mlp: GatedMLP, kept: torch.Tensor) -> None:
-    """Cut an MLP down to the neurons `kept`: rows of gate and up, columns of down."""
-    _cut(mlp.gate_proj, kept, 0)
-    _cut(mlp.up_proj, kept, 0)
-    _cut(mlp.down_proj, kept, 1)
-    if hasattr(mlp, "intermediate_size"):
-        mlp.intermediate_size = len(kept)
-
-
-def _cut(linear: nn.Linear, kept: torch.Tensor, dimension: int) -> None:
-    kept = kept.to(linear.weight.device)
-    linear.weight = nn.Parameter(linear.weight.detach().index_select(dimension, kept), requires_grad=linear.weight.requires_grad)
-    if dimension == 0 and linear.bias is not None:
-        linear.bias = nn.Parameter(linear.bias.detach()[kept], requires_grad=linear.bias.requires_grad)
-    linear.out_features, linear.in_features = linear.weight.shape
+def _lost(energies: list[Tensor], kept: Any) -> list[float]:
+    return [round(share_lost(energy, places), 6) for energy, places in zip(energies, kept, strict=True)]

@@ -8,11 +8,11 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig
 from torch import nn
 
 from compresslab.algorithms.round_to_nearest import symmetric_scales
-from compresslab.errors import BadInput
 from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
-from compresslab.recipe.schema import QuantizeRTN
+from compresslab.recipe.steps import QuantizeRTN
 from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.groups import check_groups
 
 
 def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
@@ -25,7 +25,7 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
     model = loaded.model
     check_linear(model, "rtn")
     layers = quantizable(model)
-    check_groups(layers, config.group_size)
+    check_groups(layers, config.group_size, "rtn")
     scheme = QuantizationScheme(
         targets=["Linear"], weights=QuantizationArgs(num_bits=config.bits, group_size=config.group_size, strategy="group", symmetric=True)
     )
@@ -43,19 +43,3 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
     written = settings.model_dump(mode="json", exclude_none=True) | {"quantization_status": "compressed"}
     model.config.quantization_config = written
     return Outcome(model)
-
-
-def check_groups(layers: dict[str, nn.Linear], group_size: int) -> None:
-    """Refuse a group size that leaves a remainder anywhere.
-
-    Raises:
-        BadInput: naming the first such layer and the sizes that divide every layer.
-    """
-    widths = {layer.in_features for layer in layers.values()}
-    for name, layer in layers.items():
-        if layer.in_features % group_size:
-            fitting = [size for size in (16, 32, 64, 128, 256) if all(width % size == 0 for width in widths)]
-            raise BadInput(
-                f"quantize rtn: group_size {group_size} does not divide the {layer.in_features} inputs of {name}; "
-                f"sizes that divide every layer: {', '.join(map(str, fitting)) or 'none of the usual ones'}"
-            )

@@ -8,35 +8,66 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.models.load import Loaded, cast
-from compresslab.recipe.schema import RetrainFull, RetrainLoRA
+from compresslab.models.text import Tokens
+from compresslab.recipe.steps import RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, Outcome
-from compresslab.steps.trainer import ChunkLoss, sparse_zeros, train
+from compresslab.steps.held_out import Goal, mean_loss, next_targets, split
+from compresslab.steps.sparsity import is_sparse
+from compresslab.steps.trainer import Lesson, Micro, Run, Trained, train
 
 
 def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -> Outcome:
-    """Minimise the cross-entropy of the next token over the training text."""
+    """Minimise the cross-entropy of the next token over the training text, or until it is as low as another model's.
+
+    With `until`, the last of the different sequences are not trained on, and the loss on them is what counts. A run that stops before its
+    last step leaves out the rest of the schedule, the decay with it.
+
+    Raises:
+        BadInput: there is too little text; `qlora` and the model has layers that bitsandbytes does not hold at 4 bits.
+    """
     assert context.text is not None
     dtype = loaded.model.dtype
-    model = cast(loaded.model, torch.float32)
-    zeros = sparse_zeros(model)
-    adapted = with_adapters(model, config) if isinstance(config, RetrainLoRA) else None
-    done = train(model, context.text.ids, config.optimizer, config.seed, language_modelling, context.progress)
-    if adapted is not None:
-        # The base was frozen under the adapters; the merged model is as trainable as any other.
-        model = adapted.merge_and_unload().requires_grad_()
-        for parameter, mask in zeros:  # merging adds the adapters to every weight
-            parameter.data.masked_fill_(mask, 0.0)
-    return Outcome(cast(model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses})
+    text, goal = context.text, None
+    if config.until is not None:
+        assert context.other is not None
+        text, held = split(text)
+        context.progress(0.0, f"the loss of {config.until} on {len(held)} held-out sequences")
+        goal = Goal(mean_loss(context.other.model, held), held)
+    run = Run(config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal)
+    if isinstance(config, RetrainFull):
+        model, done = loaded.model, train(loaded.model, text, run, language_modelling)
+    else:
+        model, done = _through_adapters(loaded.model, config, text, run)
+    return Outcome(cast(model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **_told(done, goal)})
 
 
-def language_modelling(micro: Tensor) -> ChunkLoss:
-    """Next-token loss of a micro-batch (n, length). The last position of a sequence has no target."""
-    targets = torch.cat([micro[:, 1:], micro.new_full((micro.shape[0], 1), -100)], dim=1).flatten()
+def language_modelling(micro: Micro) -> Lesson:
+    """The next-token loss of the text itself."""
+    targets = next_targets(micro.ids)
 
     def chunk(logits: Tensor, part: slice) -> Tensor:
         return next_token_loss(logits, targets[part])
 
-    return chunk
+    return Lesson(micro.ids, chunk)
+
+
+def _through_adapters(model: PreTrainedModel, config: RetrainLoRA, text: Tokens, run: Run) -> tuple[PreTrainedModel, Trained]:
+    """Train adapters and merge them in float32; zeros of a pruned model stay."""
+    zeros = {name: module.weight == 0 for name, module in model.named_modules() if is_sparse(module)}
+    if config.method == "qlora":
+        from compresslab.steps.four_bits import hold_at_four_bits, merge_unpacked
+
+        hold_at_four_bits(model)
+        adapted = with_adapters(model, config)
+        done = train(model, text, run, language_modelling)
+        merged = merge_unpacked(adapted)
+    else:
+        adapted = with_adapters(model, config)
+        done = train(model, text, run, language_modelling)
+        merged = cast(adapted, torch.float32).merge_and_unload()
+    for name, mask in zeros.items():  # merging adds the adapters to every weight
+        merged.get_submodule(name).weight.data.masked_fill_(mask, 0.0)
+    return merged.requires_grad_(), done  # the base was frozen under the adapters; from here on it is as trainable as any other
 
 
 def with_adapters(model: PreTrainedModel, config: RetrainLoRA) -> PreTrainedModel:
@@ -51,3 +82,17 @@ def with_adapters(model: PreTrainedModel, config: RetrainLoRA) -> PreTrainedMode
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     return get_peft_model(model, lora)
+
+
+def _told(done: Trained, goal: Goal | None) -> dict[str, object]:
+    """What the record says of a goal: how low, on how much text, and when it was reached, if it was."""
+    if goal is None:
+        return {}
+    step, loss = done.checks[-1]
+    return {
+        "held_out_sequences": len(goal.ids),
+        "target_loss": round(goal.loss, 6),
+        "held_out_loss": [[at, round(value, 6)] for at, value in done.checks],
+        "reached_loss": round(loss, 6),
+        "reached_at_step": step if loss <= goal.loss else None,
+    }

@@ -4,126 +4,252 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compresslab.algorithms.schedule import warmup_stable_decay
+from compresslab.algorithms.schedule import warmup_cosine, warmup_stable_decay
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
-from compresslab.recipe.schema import Optimizer
+from compresslab.models.text import Tokens
+from compresslab.recipe.steps import Optimizer
+from compresslab.steps.checkpoints import Checkpoints, Progressed, fingerprint
 from compresslab.steps.contract import Progress
+from compresslab.steps.held_out import Goal
+from compresslab.steps.masters import Masters
 
-# Positions whose logits exist at the same time: 512 x 49k x 4 bytes is 100 MB, 512 x 256k is 520 MB. Fewer would add the
-# head's weight gradient more often.
+# Positions whose logits exist at the same time: 512 x 49k x 2 bytes is 50 MB, 512 x 256k is 260 MB, and as much for a teacher's and for
+# the gradient. Fewer would add the head's weight gradient more often.
 POSITIONS_A_CHUNK = 512
 LOSSES_KEPT = 200
-# Share of zeros from which on a linear layer counts as pruned.
-SPARSE = 0.05
 
-# (logits (positions, vocabulary), which positions of the flattened batch these are) -> summed loss in nats
+# (logits (positions, vocabulary), which of the lesson's positions these are) -> summed loss in nats
 ChunkLoss = Callable[[Tensor, slice], Tensor]
+# Hidden states (n, length, hidden) before the first layer and after each -> loss per token
+HiddenLoss = Callable[[tuple[Tensor, ...]], Tensor]
+
+
+class Micro(NamedTuple):
+    """A micro-batch: token ids (n, length), the number of each sequence (n,) among the different ones, and of which step."""
+
+    ids: Tensor
+    numbers: Tensor
+    step: int
+
+
+class Lesson(NamedTuple):
+    """What the student is to learn from a micro-batch.
+
+    Attributes:
+        ids: what it reads, (n, length). chunk_loss: the loss of its logits.
+        first, last: of each sequence the positions whose logits count.
+        hidden_loss: the loss of its hidden states, if they are asked for.
+    """
+
+    ids: Tensor
+    chunk_loss: ChunkLoss
+    first: int = 0
+    last: int | None = None
+    hidden_loss: HiddenLoss | None = None
+
+    def counted(self, hidden: Tensor) -> Tensor:
+        """Of hidden states (n, length, hidden) those whose logits count, (positions, hidden)."""
+        return hidden[:, self.first : self.last].flatten(0, 1)
+
+
+Teaching = Callable[[Micro], Lesson]
+
+
+class Run(NamedTuple):
+    """Settings of a training run.
+
+    Attributes:
+        companions: modules that are trained along and thrown away (projectors).
+        checkpoints: folder for the run's state. config: of the step, to know the run's own state by.
+        goal: to stop as soon as the loss on held-out text is low enough.
+    """
+
+    optimizer: Optimizer
+    seed: int
+    progress: Progress
+    companions: tuple[nn.Module, ...] = ()
+    checkpoints: Path | None = None
+    config: str = ""
+    goal: Goal | None = None
 
 
 class Trained(NamedTuple):
-    """What a training run saw: tokens, optimizer steps, and the mean loss in nats a token of (at most 200) steps."""
+    """What a training run saw: tokens, optimizer steps, the mean loss in nats a token of (at most 200) steps, and held-out losses."""
 
     tokens: int
     steps: int
     losses: list[float]
+    checks: list[tuple[int, float]]
 
 
-def train(
-    model: PreTrainedModel,
-    ids: Tensor,
-    optimizer: Optimizer,
-    seed: int,
-    loss_of: Callable[[Tensor], ChunkLoss],
-    progress: Progress,
-) -> Trained:
-    """Train the parameters that require gradients, in float32 with a bfloat16 forward pass.
+def train(model: PreTrainedModel, text: Tokens, run: Run, teach: Teaching) -> Trained:
+    """Train the parameters that require gradients: float32 masters, bfloat16 forward and backward passes.
+
+    Each sequence of `text` is used once, in order. Logits of the whole batch never exist at once, so that a vocabulary of 256k costs no
+    more memory than one of 32k.
 
     Args:
-        model: in float32; changed in place.
-        ids: (sequences, length), each used once, in this order.
-        loss_of: for a micro-batch (n, length), the loss of its logits, chunk by chunk. Logits of the whole batch
-            never exist at once, so that a vocabulary of 256k costs no more memory than one of 32k.
+        model: changed in place; the trained parameters end up in float32.
 
     Raises:
         BadInput: less text than one batch. RunFailed: the loss became NaN or infinite.
     """
-    torch.manual_seed(seed)
-    length = ids.shape[1]
-    per_batch, per_micro = max(1, optimizer.batch_tokens // length), max(1, optimizer.micro_batch_tokens // length)
-    steps = ids.shape[0] // per_batch
-    if steps == 0:
-        raise BadInput(
-            f"{ids.numel()} training tokens are less than one batch of {optimizer.batch_tokens}; "
-            "raise tokens or lower optimizer.batch_tokens"
+    training = _Training(model, text, run, teach)
+    try:
+        training.go()
+    finally:
+        training.masters.release()
+        model.eval()
+    steps, losses = training.step, training.losses
+    return Trained(steps * training.per_batch * text.ids.shape[1], steps, thinned(losses), training.checks)
+
+
+class _Training:
+    """A run under way; all that changes from step to step is in what `_state` gives."""
+
+    def __init__(self, model: PreTrainedModel, text: Tokens, run: Run, teach: Teaching) -> None:
+        optimizer, length = run.optimizer, text.ids.shape[1]
+        self.model, self.text, self.run, self.teach = model, text, run, teach
+        self.per_batch, self.per_micro = max(1, optimizer.batch_tokens // length), max(1, optimizer.micro_batch_tokens // length)
+        self.steps = text.ids.shape[0] // self.per_batch
+        if self.steps == 0:
+            raise BadInput(
+                f"{text.ids.numel()} training tokens are less than one batch of {optimizer.batch_tokens}; "
+                "raise tokens or lower optimizer.batch_tokens"
+            )
+        self.head = output_head(model)
+        torch.manual_seed(run.seed)
+        course = {"config": run.config, "steps": self.steps, "text": fingerprint([text.ids]), "weights": fingerprint([*model.parameters()])}
+        self.saved = Checkpoints(run.checkpoints, course)
+        self.masters = Masters([model, *run.companions])
+        self.adam = torch.optim.AdamW(
+            self.masters.weights, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True
         )
-    head = output_head(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    zeros = sparse_zeros(model)
-    adam = torch.optim.AdamW(trained, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True)
-    losses: list[float] = []
-    model.train()
-    for step in range(steps):
-        for group in adam.param_groups:
-            group["lr"] = optimizer.learning_rate * warmup_stable_decay(step, steps, optimizer.warmup, optimizer.decay)
-        batch = ids[step * per_batch : (step + 1) * per_batch]
+        self.step = 0
+        self.losses: list[float] = []
+        self.checks: list[tuple[int, float]] = []
+        self.random = _random_states(model)
+        self.whole = True  # no update is half done
+
+    def go(self) -> None:
+        """Go on from the checkpoint, if there is one, to the last step or to the goal."""
+        state = self.saved.load(lambda why: self.run.progress(0.0, why))
+        if state is not None:
+            self._resume(state)
+        self.model.train()
+        try:
+            while not self._reached() and self.step < self.steps:
+                self._one_step()
+        except KeyboardInterrupt:
+            if self.whole and self.step:
+                self.saved.save(self._state())
+            raise
+        self.saved.clear()
+
+    def _reached(self) -> bool:
+        """Whether the loss on held-out text is low enough; looked at now and then, and at the end."""
+        goal = self.run.goal
+        if goal is None or (self.step % goal.every(self.steps) and self.step < self.steps):
+            return False
+        if not self.checks or self.checks[-1][0] != self.step:
+            self.checks.append((self.step, goal.loss_of(self.model)))
+        return self.checks[-1][1] <= goal.loss
+
+    def _one_step(self) -> None:
+        run, optimizer = self.run, self.run.optimizer
+        for group in self.adam.param_groups:
+            group["lr"] = optimizer.learning_rate * learning_rate_factor(optimizer, self.step, self.steps)
         total = 0.0
-        for start in range(0, per_batch, per_micro):
-            micro = batch[start : start + per_micro].to(model.device)
-            total += _backward(model, head, micro, loss_of, batch.numel())
+        first = self.step * self.per_batch
+        for start in range(first, first + self.per_batch, self.per_micro):
+            rows = slice(start, min(start + self.per_micro, first + self.per_batch))
+            total += self._backward(Micro(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step))
         if not math.isfinite(total):
-            raise RunFailed(f"the training loss is {total} at step {step + 1} of {steps}; lower optimizer.learning_rate")
-        torch.nn.utils.clip_grad_norm_(trained, optimizer.max_grad_norm)
-        adam.step()
-        for parameter, mask in zeros:
-            parameter.data.masked_fill_(mask, 0.0)
-        adam.zero_grad(set_to_none=True)
-        losses.append(total)
-        progress((step + 1) / steps, f"loss {total:.3f}")
-    model.eval()
-    return Trained(steps * per_batch * length, steps, thinned(losses))
+            raise RunFailed(f"the training loss is {total} at step {self.step + 1} of {self.steps}; lower optimizer.learning_rate")
+        nn.utils.clip_grad_norm_(self.masters.weights, optimizer.max_grad_norm)
+        self.whole = False
+        self.adam.step()
+        self.masters.updated()
+        self.losses.append(total)
+        self.random = _random_states(self.model)
+        self.step += 1
+        self.whole = True
+        if self.saved.due():
+            self.saved.save(self._state())
+        run.progress(self.step / self.steps, f"loss {total:.3f}")
 
-
-def sparse_zeros(model: PreTrainedModel) -> list[tuple[Tensor, Tensor]]:
-    """The weights of linear layers that pruning has set to zero, as masks: training keeps them so.
-
-    A layer with fewer zeros than `SPARSE` was not pruned; a dense model in bfloat16 has next to none.
-    """
-    found = []
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            mask = module.weight == 0
-            if SPARSE < mask.float().mean() < 1:  # adapters start as nothing but zeros
-                found.append((module.weight, mask))
-    return found
-
-
-def _backward(
-    model: PreTrainedModel, head: Callable[[Tensor], Tensor], micro: Tensor, loss_of: Callable[[Tensor], ChunkLoss], tokens: int
-) -> float:
-    """Forward and backward of one micro-batch (n, length); returns its share of the batch's mean loss."""
-    chunk_loss = loss_of(micro)
-    with torch.autocast(model.device.type, dtype=torch.bfloat16):
-        hidden = model.base_model(input_ids=micro, use_cache=False).last_hidden_state.flatten(0, 1)
+    def _backward(self, micro: Micro) -> float:
+        """Forward and backward of one micro-batch; returns its share of the batch's mean loss."""
+        lesson = self.teach(micro)
+        output = self.model.base_model(input_ids=lesson.ids, use_cache=False, output_hidden_states=lesson.hidden_loss is not None)
+        hidden = lesson.counted(output.last_hidden_state)
+        tokens = hidden.shape[0] // len(micro.ids) * self.per_batch
         # The head's gradient is taken chunk by chunk and handed to the backbone in one go.
         leaf = hidden.detach().requires_grad_()
         total = 0.0
         for start in range(0, leaf.shape[0], POSITIONS_A_CHUNK):
             part = slice(start, min(start + POSITIONS_A_CHUNK, leaf.shape[0]))
-            loss = chunk_loss(head(leaf[part]), part) / tokens
+            loss = lesson.chunk_loss(self.head(leaf[part]), part) / tokens
             torch.autograd.backward(loss)
             total += loss.item()
-    torch.autograd.backward(hidden, leaf.grad)
-    return total
+        outputs, gradients = [hidden], [leaf.grad]
+        if lesson.hidden_loss is not None:
+            matching = lesson.hidden_loss(output.hidden_states) * (len(micro.ids) / self.per_batch)
+            outputs, gradients = [hidden, matching], [leaf.grad, None]
+            total += matching.item()
+        torch.autograd.backward(outputs, gradients)
+        return total
+
+    def _state(self) -> Progressed:
+        tensors = {f"master.{number}": weight for number, weight in enumerate(self.masters.weights)}
+        for number, weight in enumerate(self.masters.weights):
+            tensors |= {f"adam.{number}.{name}": value for name, value in self.adam.state[weight].items()}
+        return Progressed(self.step, self.losses, self.checks, tensors | self.random)
+
+    def _resume(self, state: Progressed) -> None:
+        moments: dict[int, dict[str, Tensor]] = {}
+        with torch.no_grad():
+            for number, weight in enumerate(self.masters.weights):
+                weight.copy_(state.tensors[f"master.{number}"])
+                start = f"adam.{number}."
+                moments[number] = {name.removeprefix(start): value for name, value in state.tensors.items() if name.startswith(start)}
+        self.adam.load_state_dict({"state": moments, "param_groups": self.adam.state_dict()["param_groups"]})
+        self.masters.refresh()
+        self.step, self.losses, self.checks = state.step, state.losses, state.checks
+        self.random = {name: value for name, value in state.tensors.items() if name.startswith("random.")}
+        _set_random_states(self.random)
+        self.run.progress(self.step / self.steps, f"going on from step {self.step} of {self.steps}")
+
+
+def learning_rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
+    """The share of the peak learning rate at a step, by the schedule."""
+    if optimizer.schedule == "cosine":
+        return warmup_cosine(step, steps, optimizer.warmup)
+    return warmup_stable_decay(step, steps, optimizer.warmup, optimizer.decay)
 
 
 def thinned(losses: list[float]) -> list[float]:
     """At most `LOSSES_KEPT` evenly spaced values, the last one among them, to six digits."""
-    stride = -(-len(losses) // LOSSES_KEPT)
+    stride = max(1, -(-len(losses) // LOSSES_KEPT))
     return [round(value, 6) for value in losses[::-1][::stride][::-1]]
+
+
+def _random_states(model: PreTrainedModel) -> dict[str, Tensor]:
+    states: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
+    if model.device.type == "cuda":
+        states["random.cuda"] = torch.cuda.get_rng_state(model.device)
+    return states
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["random.cpu"])
+    if "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"])

@@ -151,20 +151,21 @@ def test_plan_shows_nodes_and_costs(call: Call) -> None:
     said = call("plan", QUICKSTART)
     assert said.code == 0
     lines = [line.rstrip() for line in said.out.splitlines()]
-    assert lines[0] == "smollm2-quickstart: 22 nodes"
+    assert lines[0] == "smollm2-quickstart: 23 nodes"
     nodes = [line for line in lines if "to run" in line and "memory" not in line]
-    assert len(nodes) == 22, "each node has one line, none is wrapped"
+    assert len(nodes) == 23, "each node has one line, none is wrapped"
     assert any(re.search(r"distill depth-24-healed +depth-24, base +to run +[\d.]+ GB +[\d.]+ MB +\d+ (s|min)$", line) for line in nodes)
-    assert re.fullmatch(r"0 cached, 22 to run: about \d+ (s|min), [\d.]+ GB of disk, [\d.]+ GB of memory at the peak", lines[-1])
+    assert re.fullmatch(r"0 cached, 23 to run: about \d+ (s|min), [\d.]+ GB of disk, [\d.]+ GB of memory at the peak", lines[-1])
 
 
 def test_plan_as_json(call: Call, recipe: Path) -> None:
     told = json.loads(call("plan", recipe, "--json").out)
     assert told["study"] == "small"
     assert [node["node"] for node in told["nodes"]] == [
-        "measure this machine", "load base", "prune depth", "evaluate base", "evaluate depth", "time base", "time depth",
+        "measure this machine", "load base", "calibrate base", "prune depth", "evaluate base", "evaluate depth", "time base", "time depth",
     ]  # fmt: skip
     assert told["nodes"][2]["needs"] == ["load base"]
+    assert told["nodes"][3]["needs"] == ["load base", "calibrate base"]
     assert not any(node["cached"] for node in told["nodes"])
     assert {"key", "memory", "disk", "seconds"} <= set(told["nodes"][0])
 
@@ -183,7 +184,7 @@ def test_plan_tells_what_is_cached(call: Call, recipe: Path, tmp_path: Path) -> 
     out = call("plan", recipe, "--store", store.root).out
     assert re.search(r"load base +cached\n", re.sub(r" +\n", "\n", out))
     assert re.search(r"evaluate base +1 of 2 cached", out)
-    assert "2 cached, 5 to run" in out
+    assert "2 cached, 6 to run" in out
     for node in plan.nodes:
         for key in node.tasks.values() if node.tasks else [node.key]:
             store.folder(key).mkdir(exist_ok=True)
@@ -199,7 +200,7 @@ def test_plan_of_a_model_that_is_not_here(call: Call, recipe: Path, tmp_path: Pa
     said = call("plan", recipe)
     assert said.code == 0
     assert re.search(r"load base +to run +\? +\? +\?", said.out)
-    assert "without 6 nodes whose model is not on this machine yet" in said.out
+    assert "without 7 nodes whose model is not on this machine yet" in said.out
     assert "warning: base.model: owner/model names no @<commit>" in said.out
 
 
@@ -367,3 +368,13 @@ def test_every_recipe_of_the_repository_can_be_planned(call: Call) -> None:
     for path in sorted(QUICKSTART.parent.glob("*.yaml")):
         assert load(path).study
         assert call("validate", path).code == 0
+
+
+def test_plan_estimates_for_other_hardware(call: Call) -> None:
+    recipe = QUICKSTART.parent / "full-size" / "llama-3.1-8b-quantized.yaml"
+    here, there = (call("plan", recipe, *on) for on in ((), ("--on", "h100-sxm")))
+    assert here.code == there.code == 0
+    assert re.search(r"about [\d.]+ h, ", here.out)
+    assert "it will be killed" not in there.out
+    assert re.search(r"about \d+ (min|h), .* GB of memory at the peak", there.out.splitlines()[-1])
+    assert "did you mean 'h100-sxm'?" in call("plan", recipe, "--on", "h100").err

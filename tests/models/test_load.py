@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an architecture without language": (config(model_type="vit"), "does not load as a causal language model"),
     "code of its own": (config(model_type="mine", auto_map={"AutoConfig": "c.C"}), "base.trust_remote_code: true"),
     "a package that is missing": (
-        config(quantization_config={"quant_method": "awq", "bits": 4, "group_size": 32}),
+        config(quantization_config={"quant_method": "aqlm", "in_group_size": 8}),
         r"needs a package that is not installed .*compresslab\[gptq\]",
     ),
     "a tokenizer that is damaged": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "KeyError: 'added_tokens'"),
@@ -150,11 +150,10 @@ def test_layers_in_an_unknown_place_are_refused_by_name():
 
 
 def test_mlps_of_different_widths_are_refused_because_a_config_states_one():
-    from compresslab.steps.prune_width import narrow
 
     model = make_model("llama")
     assert len(gated_mlps(model)) == 4
-    narrow(gated_mlps(model)[2], torch.arange(32))
+    model.model.layers[2].mlp.down_proj = torch.nn.Linear(32, 64, bias=False)
     with pytest.raises(UnsupportedModel, match=r"one MLP width in every layer.*32, 128"):
         gated_mlps(model)
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from compresslab.errors import BadInput
 from compresslab.models.save import save
 from compresslab.models.size import shape_of, size_of, tensor_bytes
-from compresslab.recipe.schema import QuantizeInt8, QuantizeNF4, QuantizeRTN
+from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8, QuantizeRTN
 from compresslab.records import Size
 from compresslab.steps.contract import Context, run
 from models.tiny import THIRD_PARTY_WARNINGS, VOCABULARY, make, make_model
@@ -93,14 +93,14 @@ def test_zeros_are_parameters_but_not_non_zero_ones(tmp_path: Path):
 @pytest.mark.parametrize(
     "config",
     [
-        QuantizeNF4(method="bnb-nf4"),
-        QuantizeNF4(method="bnb-nf4", double_quantization=True),
+        Quantize4Bit(method="bnb-nf4"),
+        Quantize4Bit(method="bnb-nf4", double_quantization=True),
         QuantizeInt8(method="bnb-int8"),
         QuantizeRTN(method="rtn", bits=4),
     ],
     ids=lambda config: f"{config.method}{'-double' if getattr(config, 'double_quantization', False) else ''}",
 )
-def test_non_zero_weights_of_a_packed_model_are_those_of_its_plain_twin(tmp_path: Path, config: QuantizeNF4):
+def test_non_zero_weights_of_a_packed_model_are_those_of_its_plain_twin(tmp_path: Path, config: Quantize4Bit):
     from compresslab.models.dequantize import dequantized
 
     loaded = make("llama")

@@ -120,3 +120,14 @@ def test_a_step_that_asks_for_more_than_the_text_goes_over_it_again_in_another_o
     assert sorted(first) == sorted(second)
     assert first != second
     assert torch.equal(ids, training_tokens(config, tokenizer, 160).ids)
+
+
+def test_each_sequence_of_a_repeated_text_knows_which_of_the_different_ones_it_is(jsonl: Path, tokenizer: PreTrainedTokenizerFast):
+    once = training_tokens(Training(source=str(jsonl), tokens=64, length=16), tokenizer, 64)
+    often = training_tokens(Training(source=str(jsonl), tokens=64, length=16), tokenizer, 160)
+    assert once.numbers.tolist() == [0, 1, 2, 3]
+    assert often.numbers[:4].tolist() == [0, 1, 2, 3]
+    assert sorted(often.numbers[4:8].tolist()) == [0, 1, 2, 3]
+    assert torch.equal(often.ids, once.ids[often.numbers])
+    assert often.sha256 == once.sha256
+    assert sequences(str(jsonl), tokenizer, 3, 16, 0).numbers.tolist() == [0, 1, 2]

@@ -9,7 +9,8 @@ import pytest
 from plan_helpers import CONFIG, HEAD, FolderMaker, plan_of, write_safetensors
 
 from compresslab.plan.estimate import Estimate, estimate
-from compresslab.plan.facts import Facts, facts_of, packed_by, vocabulary_digest
+from compresslab.plan.facts import HEADS_DIVIDE, Facts, facts_of, packed_by, vocabulary_digest
+from compresslab.recipe.amounts import Widths
 from compresslab.recipe.source import Source
 
 SMOLLM2 = Source("offline", "smollm2-135m-instruct")
@@ -31,8 +32,67 @@ def test_smollm2() -> None:
     facts = smollm2()
     assert (facts.parameters, facts.layers, facts.hidden, facts.intermediate) == (134_515_008, 30, 576, 1536)
     assert facts.without_layers(24).parameters == 134_515_008 - 6 * 3_540_096
-    assert facts.narrower(1152).parameters == 134_515_008 - 30 * 3 * 576 * 384
-    assert facts.narrower(1152).without_layers(24) == facts.without_layers(24).narrower(1152)
+    narrow = facts.widths._replace(neurons=1152)
+    assert facts.narrower(narrow).parameters == 134_515_008 - 30 * 3 * 576 * 384
+    assert facts.narrower(narrow).without_layers(24) == facts.without_layers(24).narrower(narrow)
+    assert facts.narrower(facts.widths._replace(groups=2)).parameters == 134_515_008 - 30 * 2 * 576 * (3 + 1) * 64
+
+
+@pytest.mark.parametrize("shape", ["plain", "biased", "untied", "normed"])
+def test_pruned_sizes_are_those_of_real_models(shape: str, tmp_path: Path) -> None:
+    """Against what transformers makes of the pruned config, in any order of cutting."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind, more = {
+        "plain": ("llama", {"head_dim": 16}),
+        "biased": ("qwen2", {"head_dim": 16}),
+        "untied": ("mistral", {"head_dim": 8, "tie_word_embeddings": False}),
+        "normed": ("gemma3_text", {"head_dim": 8}),
+    }[shape]
+    config = CONFIG | {"tie_word_embeddings": True, "model_type": kind} | more
+
+    def size(**change: int) -> int:
+        with torch.device("meta"):
+            whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(**{**config, **change}))
+        return sum(parameter.numel() for parameter in whole.parameters())
+
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_safetensors(tmp_path / "model.safetensors", {"all": [size()]})
+    facts = facts_of(Source("folder", str(tmp_path)))
+    assert facts is not None
+    assert facts.parameters == size()
+    assert facts.without_layers(3).parameters == size(num_hidden_layers=3)
+    slack = 0.005 * size()  # of biases and of norms over heads, whose sizes follow from more than one width
+    for widths, change in {
+        Widths(64, 2, 64): {"intermediate_size": 64},
+        Widths(96, 1, 64): {"num_key_value_heads": 1, "num_attention_heads": 2},
+        Widths(96, 2, 48): {"hidden_size": 48},
+        Widths(64, 1, 48): {"intermediate_size": 64, "num_key_value_heads": 1, "num_attention_heads": 2, "hidden_size": 48},
+    }.items():
+        assert facts.narrower(widths).parameters == pytest.approx(size(**change), abs=slack), widths
+        if shape in ("plain", "untied"):
+            assert facts.narrower(widths).parameters == size(**change), widths
+        assert facts.narrower(widths).without_layers(2) == facts.without_layers(2).narrower(widths)
+
+
+def test_files_that_hold_more_than_the_text_model_say_nothing_about_a_layer(folder: FolderMaker) -> None:
+    plain, larger = (facts_of(Source("folder", str(folder(name, shapes={"all": [count]})))) for name, count in (("a", 1), ("b", 10**9)))
+    assert plain is not None
+    assert larger is not None
+    assert larger.parameters == 10**9
+    assert larger.other_parameters == plain.other_parameters == 2 * 64
+
+
+def test_which_heads_must_divide_the_hidden_size_is_what_transformers_says() -> None:
+    """Its own list of the architectures, from the errors of their configs."""
+    from transformers import AutoConfig
+
+    for kind in HEADS_DIVIDE:
+        config = AutoConfig.for_model(kind).get_text_config()
+        config.hidden_size = config.num_attention_heads * 3 + 1
+        with pytest.raises(ValueError, match=r"multiple of|divisible"):
+            config.validate_architecture()
 
 
 def test_a_folder_counts_by_the_headers_of_its_files(folder: FolderMaker, tmp_path: Path) -> None:
@@ -187,5 +247,5 @@ def test_an_unknown_model_has_no_estimate(monkeypatch: pytest.MonkeyPatch, tmp_p
     head = HEAD.replace("offline:smollm2-135m-instruct", "owner/model@0123")
     found = estimates("variants: {v: [{prune: {method: depth, keep: 24}}]}", head)
     assert {label: cost for label, cost in found.items() if label != "measure this machine"} == dict.fromkeys(
-        ["load base", "prune v", "evaluate base", "evaluate v", "time base", "time v"], Estimate(None, None, None)
+        ["load base", "calibrate base", "prune v", "evaluate base", "evaluate v", "time base", "time v"], Estimate(None, None, None)
     )

@@ -70,7 +70,7 @@ def test_a_teacher_comes_first_and_is_needed() -> None:
         "  big: [{retrain: {method: full, tokens: 1000}}]\n"
     )
     taught = plan.node(plan.variant("taught").model)
-    assert taught.teacher == plan.variant("big").model
+    assert taught.other == plan.variant("big").model
     assert taught.needs == (plan.variant("taught/1").model, plan.variant("big").model)
     assert in_order(plan)
 
@@ -84,9 +84,9 @@ def test_the_base_as_teacher_and_parent_is_needed() -> None:
 def test_nodes_run_models_first_and_times_last() -> None:
     plan = plan_of(f"variants:\n  a: [{PRUNE}]\n")
     kinds = [node.kind for node in plan.nodes]
-    assert kinds == ["machine", "model", "model", "evaluate", "evaluate", "measure", "measure"]
+    assert kinds == ["machine", "model", "shared", "model", "evaluate", "evaluate", "measure", "measure"]
     assert [node.label for node in plan.nodes] == [
-        "measure this machine", "load base", "prune a", "evaluate base", "evaluate a", "time base", "time a",
+        "measure this machine", "load base", "calibrate base", "prune a", "evaluate base", "evaluate a", "time base", "time a",
     ]  # fmt: skip
     measure = plan.node(str(plan.variant("a").measure))
     assert measure.needs == (plan.variant("a").model, plan.variant("base").model)

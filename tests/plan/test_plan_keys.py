@@ -49,7 +49,7 @@ def edited(old: str, new: str, kind: str = "model", *, head: tuple[str, str] = (
 def test_the_same_recipe_has_the_same_keys() -> None:
     one, other = plan_of(STUDY), plan_of(STUDY)
     assert [node.key for node in one.nodes] == [node.key for node in other.nodes]
-    assert len({node.key for node in one.nodes}) == len(one.nodes) == 3 * len(MODELS) + 1
+    assert len({node.key for node in one.nodes}) == len(one.nodes) == 3 * len(MODELS) + 2
 
 
 @pytest.mark.parametrize(

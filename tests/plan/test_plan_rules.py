@@ -57,7 +57,16 @@ def test_every_order_that_can_work_is_let_pass(folder: FolderMaker) -> None:
         ("prune: {method: depth, keep: 30}", "keep: ", "the model has 30 layers here; keep at least 1 and at most 29"),
         ("prune: {method: depth, keep: 0.99}", "keep: ", "0.99 leaves 30; the model has 30 layers here"),
         ("prune: {method: depth, keep: 0.01}", "keep: ", "0.01 leaves 0; the model has 30 layers here"),
+        ("prune: {method: depth, parameters: 30000000}", "parameters: ", "with 1 of its 30 layers the model has 31,852,"),
+        ("prune: {method: depth, parameters: 200000000}", "parameters: ", "the model has 134,515,008 parameters here, so "),
+        ("prune: {method: depth, parameters: 0.2}", "parameters: ", "26,903,001 are too few: with 1 of its 30 layers"),
         ("prune: {method: width, keep: 1536}", "keep: ", "the model has 1536 neurons here; keep at least 1 and at most 1535"),
+        ("prune: {method: width, keep: 0.001}", "keep: ", "0.001 leaves 0 (in steps of 32); the model has 1536 neurons here"),
+        ("prune: {method: width, groups: 3}", "groups: ", "the model has 3 key/value heads here; keep at least 1 and at most 2"),
+        ("prune: {method: width, groups: 0.9}", "groups: ", "0.9 leaves 3; the model has 3 key/value heads here"),
+        ("prune: {method: width, hidden: 576}", "hidden: ", "the model has 576 hidden channels here; keep at least 1 and at most 575"),
+        ("prune: {method: width, parameters: 0.2}", "parameters: ", "26,903,001 are too few: cutting neurons leaves 56,"),
+        ("prune: {method: width, parameters: 134515008}", "parameters: ", "so 134,515,008 leaves nothing to drop; take fewer"),
         ("quantize: {method: rtn, group_size: 128}", "group_size: ", "128 does not divide the hidden size 576 and"),
         ("quantize: {method: rtn, group_size: 512}", "group_size: ", "these do: 16, 32, 64"),
     ],
@@ -67,6 +76,59 @@ def test_settings_that_the_model_cannot_take(step: str, place: str, reason: str)
     kind, setting = step.split(":")[0], place.rstrip(": ")
     assert problem.startswith(f"r.yaml:6:{7 + step.index(place) + len(place)}: variants.v[0].{kind}.{setting}: ")
     assert reason in problem
+
+
+def test_every_width_that_does_not_fit_is_named() -> None:
+    found = problems("variants: {v: [prune: {method: width, keep: 2000, groups: 4, hidden: 600}]}")
+    assert [problem.split(": ")[1] for problem in found] == [f"variants.v[0].prune.{field}" for field in ("keep", "groups", "hidden")]
+
+
+def test_heads_that_transformers_would_not_load(folder: FolderMaker) -> None:
+    llama = on(folder("llama", hidden_size=64, num_attention_heads=8, num_key_value_heads=4))
+    (problem,) = problems("variants: {v: [prune: {method: width, groups: 3}]}", llama)
+    assert "prune.groups: 3 leaves 6 query heads, which must divide the hidden size 64" in problem
+    assert problem.endswith("these do: 1, 2")
+    (problem,) = problems("variants: {v: [prune: {method: width, hidden: 50, groups: 2}]}", llama)
+    assert "prune.hidden: 50 is no multiple of the 4 query heads, which transformers asks for here; take 48 or 52" in problem
+    (problem,) = problems("variants: {v: [prune: {method: width, hidden: 0.95}]}", llama)
+    assert "prune.hidden: 0.95 leaves 64 (in steps of 32); the model has 64 hidden channels here" in problem
+    mistral = on(folder("mistral", model_type="mistral", hidden_size=64, num_attention_heads=8, num_key_value_heads=4))
+    plan_of("variants: {v: [prune: {method: width, groups: 3}], w: [prune: {method: width, hidden: 50}]}", head=mistral)
+
+
+def test_what_a_prune_step_leaves_is_known(folder: FolderMaker) -> None:
+    base = on(folder("m", shapes={"all": [4 * (3 * 64 * 96 + 2 * 64 * 64 + 2 * 64 * 32 + 2 * 64) + 100 * 64 + 64]}, model_type="mistral"))
+    settings = {
+        "depth": "{method: depth, parameters: 0.7, by: loss}",
+        "all": "{method: width, keep: 0.5, groups: 1, hidden: 40, multiple: 8}",
+        "fits": "{method: width, parameters: 0.5, axes: [neurons, groups, hidden], multiple: 8}",
+    }
+    plan = plan_of("variants:\n" + "".join(f"  {name}: [prune: {step}]\n" for name, step in settings.items()), head=base)
+    facts = {name: plan.node(plan.variant(name).model).facts for name in ("base", *settings)}
+    whole, depth, narrow, fits = facts.values()
+    assert whole is not None
+    assert depth is not None
+    assert narrow is not None
+    assert fits is not None
+    assert depth.parameters <= 0.7 * whole.parameters < depth.parameters + whole.layer_parameters
+    assert narrow.widths == (48, 1, 40)
+    assert narrow.attention == 2 * 16
+    assert fits.parameters <= 0.5 * whole.parameters
+    assert fits.widths < whole.widths
+
+
+def test_after_a_step_that_is_refused_nothing_is_known() -> None:
+    """Nobody knows what was meant to be left, so nothing that follows is blamed for it."""
+    found = problems("variants: {v: [prune: {method: width, hidden: 600}, prune: {method: depth, keep: 30}, quantize: {method: rtn}]}")
+    assert len(found) == 1
+
+
+def test_an_unknown_model_refuses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    steps = ("keep: 9999", "groups: 9999", "hidden: 9999", "parameters: 99999999999")
+    plan_of(
+        "variants:\n" + "".join(f"  v{n}: [prune: {{method: width, {step}}}]\n" for n, step in enumerate(steps)), head=on(Path("o/m@01"))
+    )
 
 
 def test_settings_are_checked_against_what_the_steps_before_left() -> None:
@@ -180,3 +242,13 @@ def test_a_recipe_built_in_code_has_paths_without_places() -> None:
     recipe = loads(HEAD + "variants:\n  v: [prune: {method: depth, keep: 99}]\n", "r.yaml")
     with pytest.raises(RecipeError, match=r"variants\.v\.steps\[0\]\.prune\.keep: the model has 30 layers"):
         build(recipe, str, MACHINE)
+
+
+def test_a_package_that_is_not_installed_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from compresslab.plan import packages
+
+    monkeypatch.setattr(packages, "version", lambda package: "absent" if package == "gptqmodel" else "1.0")
+    variants = "variants: {v: [quantize: {method: gptq}], w: [quantize: {method: torchao-int8}]}"
+    (problem,) = problems(variants)
+    assert "variants.v[0].quantize.method" in problem
+    assert "gptq needs gptqmodel, which is not installed: pip install 'compresslab[gptq]'" in problem

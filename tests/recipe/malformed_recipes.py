@@ -95,9 +95,17 @@ CASES: dict[str, Case] = {
     "missing-model": Case("study: s\nbase:\n  dtype: float32\nevaluate: {tasks: [a]}\n", 3, "base: the key 'model' is missing"),
     "missing-evaluate": Case("study: s\nbase: {model: m}\n", 1, "the key 'evaluate' is missing"),
     "missing-steps": tail("variants:\n  v:\n    from: base\n", 6, "the key 'steps' is missing"),
-    "missing-keep": step(
-        "prune: {method: depth}", "variants.v[0].prune: the key 'keep' is missing; add it with a whole number of at least 1 or a number"
+    "neither-keep": step("prune: {method: depth}", "neither is given; set exactly one of keep (layers) and parameters (the model's)"),
+    "keep-and-parameters": step("prune: {method: depth, keep: 3, parameters: 0.5}", "both are given; set exactly one of keep"),
+    "width-of-nothing": step("prune: {method: width}", "neither is given; set either keep, groups and hidden (at least one of them)"),
+    "width-twice": step("prune: {method: width, groups: 2, parameters: 0.5}", "both are given; set either keep, groups and hidden"),
+    "axis-twice": step(
+        "prune: {method: width, parameters: 0.5, axes: [hidden, hidden]}", "hidden, hidden is one axis twice; name each once"
     ),
+    "logits-and-hidden": step("distill: {tokens: 9, top_k: 8, hidden: 1}", "hidden needs the teacher itself, and top_k replaces it"),
+    "logits-and-on-policy": step("distill: {tokens: 9, top_k: 8, on_policy: 0.5}", "on_policy needs the teacher itself"),
+    "until-unknown": step("retrain: {method: full, tokens: 9, until: bse}", "no variant is named 'bse'; did you mean 'base'?"),
+    "until-itself": step("retrain: {method: full, tokens: 9, until: v}", "'v' trains until itself"),
     "missing-tokens": step("distill: {teacher: base}", "the key 'tokens' is missing; add it with a whole number of at least 1"),
     "missing-method": step("prune: {keep: 3}", "the key 'method' is missing; add it with depth, width, magnitude, wanda or sparsegpt"),
     "misspelt-method-key": step("prune: {metod: depth, keep: 3}", "unknown key 'metod'; did you mean 'method'?"),
@@ -175,7 +183,10 @@ CASES: dict[str, Case] = {
     "sparsity-and-pattern": step("prune: {method: wanda, sparsity: 0.5, pattern: '2:4'}", "both are given; set exactly one of sparsity"),
     "neither-sparsity": step("prune: {method: magnitude}", "neither is given; set exactly one of sparsity"),
     "pattern-drops-nothing": step("prune: {method: wanda, pattern: '4:4'}", "pattern 4:4 drops nothing; the first number"),
-    "distill-method": step("distill: {method: kl, tokens: 9}", "'kl' does not fit here; give 'forward-kl'"),
+    "distill-method": step(
+        "distill: {method: kl, tokens: 9}",
+        "'kl' does not fit here; give one of forward-kl, reverse-kl, jsd or skewed-kl; did you mean 'forward-kl'?",
+    ),
     "no-tasks": evaluate("{tasks: []}", "evaluate.tasks: a list without entries does not fit here; give a list with at least one entry"),
     "tasks-as-text": evaluate("{tasks: arc_easy}", "give a list with at least one entry, such as [arc_easy]"),
     "task-twice": evaluate("{tasks: [csqa, arc_easy, csqa]}", "evaluate.tasks: named twice: csqa"),

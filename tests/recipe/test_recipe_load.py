@@ -16,7 +16,8 @@ from malformed_recipes import CASES, HEAD
 from compresslab.errors import BadInput, RecipeError
 from compresslab.recipe.load import load, loads
 from compresslab.recipe.order import ordered
-from compresslab.recipe.schema import Distill, Recipe, RetrainLoRA, Step, Variant
+from compresslab.recipe.schema import Recipe, Variant
+from compresslab.recipe.steps import Distill, RetrainLoRA, Step
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
@@ -31,13 +32,16 @@ def test_quickstart() -> None:
     assert recipe.text.training.tokens == 24_576
     assert list(recipe.variants) == ["nf4", "rtn4", "depth-24", "depth-24-healed", "depth-24-healed-nf4", "width-75"]
     assert recipe.variants["depth-24-healed"].start == "depth-24"
-    assert config(recipe, "width-75") == {"method": "width", "keep": 0.75, "multiple": 32}
+    left = {"groups": None, "hidden": None, "parameters": None, "axes": ["neurons"]}
+    assert config(recipe, "width-75") == {"method": "width", "keep": 0.75, "multiple": 32, **left}
     assert config(recipe, "rtn4") == {"method": "rtn", "bits": 4, "group_size": 32}
     assert recipe.evaluate.items == 200
 
 
 def test_every_recipe_of_the_repository_loads() -> None:
-    for path in QUICKSTART.parent.glob("*.yaml"):
+    paths = sorted(QUICKSTART.parent.rglob("*.yaml"))
+    assert {path.parent.name for path in paths} == {"recipes", "published", "smollm2", "full-size"}
+    for path in paths:
         load(path)
 
 

@@ -16,60 +16,20 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, make, saved, text
+from models.tiny import THIRD_PARTY_WARNINGS, make, saved, text
 from safetensors import safe_open
 
 from compresslab.errors import BadInput, UnsupportedModel
+from compresslab.models.dequantize import load_for_scoring
 from compresslab.models.load import load
-from compresslab.models.save import reload_difference
-from compresslab.recipe.schema import (
-    Adopt,
-    Distill,
-    Optimizer,
-    PruneDepth,
-    PruneSparse,
-    PruneWidth,
-    QuantizeInt8,
-    QuantizeNF4,
-    QuantizeRTN,
-    RetrainFull,
-    RetrainLoRA,
-    StepConfig,
-)
+from compresslab.models.save import reload_difference, tensors_digest
+from compresslab.recipe.steps import Adopt, PruneDepth, PruneWidth, QuantizeGPTQ, QuantizeRTN, RetrainFull, StepConfig
 from compresslab.records import StepRecord
 from compresslab.registry import METHODS
 from compresslab.steps.contract import Context, Saved, run
+from steps.methods import METHOD_CONFIGS, OTHER_KERNEL, PASSING, REFUSED, SPARSE
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
-
-SHORT = Optimizer(batch_tokens=64, micro_batch_tokens=32)
-METHOD_CONFIGS: dict[str, tuple[str, StepConfig]] = {
-    "depth": ("prune", PruneDepth(method="depth", keep=2)),
-    "width": ("prune", PruneWidth(method="width", keep=64)),
-    "magnitude": ("prune", PruneSparse(method="magnitude", sparsity=0.5)),
-    "wanda": ("prune", PruneSparse(method="wanda", sparsity=0.5)),
-    "sparsegpt": ("prune", PruneSparse(method="sparsegpt", pattern="2:4")),
-    "forward-kl": ("distill", Distill(tokens=128, optimizer=SHORT)),
-    "bnb-nf4": ("quantize", QuantizeNF4(method="bnb-nf4")),
-    "bnb-int8": ("quantize", QuantizeInt8(method="bnb-int8")),
-    "rtn": ("quantize", QuantizeRTN(method="rtn")),
-    "full": ("retrain", RetrainFull(method="full", tokens=128, optimizer=SHORT)),
-    "lora": ("retrain", RetrainLoRA(method="lora", tokens=128, rank=4, optimizer=SHORT)),
-}
-# Everything that is not here passes.
-REFUSED = {
-    ("width", "gpt-neox"): "gpt_neox: width pruning needs gate_proj, up_proj, down_proj .*; layer 0 has GPTNeoXMLP",
-    ("width", "qwen3-moe"): "qwen3_moe: width pruning needs gate_proj, up_proj, down_proj .*; layer 0 has Qwen3MoeSparseMoeBlock",
-    ("bnb-nf4", "qwen3-moe"): r"qwen3_moe: bnb-nf4 quantizes linear layers, and \d\d% of .* in Qwen3MoeExperts",
-    ("bnb-int8", "qwen3-moe"): r"qwen3_moe: bnb-int8 quantizes linear layers, and \d\d% of .* in Qwen3MoeExperts",
-    **{
-        (method, "qwen3-moe"): rf"qwen3_moe: {method} prunes linear layers, and \d\d% of .* in Qwen3MoeExperts"
-        for method in ("magnitude", "wanda", "sparsegpt")
-    },
-    ("rtn", "qwen3-moe"): r"qwen3_moe: rtn quantizes linear layers, and \d\d% of .* in Qwen3MoeExperts",
-}
-PAIRS = [(method, name) for method in METHOD_CONFIGS for name in ARCHITECTURES]
-PASSING = [pair for pair in PAIRS if pair not in REFUSED]
 
 
 class Done(NamedTuple):
@@ -78,6 +38,7 @@ class Done(NamedTuple):
     folder: Path
     record: StepRecord
     probe: torch.Tensor
+    tensors: str
 
 
 def step(method: str, name: str, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Saved:
@@ -95,9 +56,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Done]
 
     def get(method: str, name: str) -> Done:
         if (method, name) not in known:
-            folder = tmp_path_factory.mktemp(f"{method}-{name}") / "model"
+            folder = tmp_path_factory.mktemp(f"{method}-{name}".replace(" ", "-")) / "model"
             result = step(method, name, folder)
-            known[method, name] = Done(folder, result.record, result.probe)
+            known[method, name] = Done(folder, result.record, result.probe, result.tensors)
         return known[method, name]
 
     return get
@@ -109,24 +70,20 @@ def files(folder: Path) -> dict[str, str]:
 
 def test_every_method_of_the_registry_is_in_this_suite():
     assert {(entry.kind, entry.name) for entry in METHODS if entry.kind != "adopt"} == {
-        (kind, method) for method, (kind, _) in METHOD_CONFIGS.items()
+        (kind, method.split()[0]) for method, (kind, _) in METHOD_CONFIGS.items()
     }
 
 
 @pytest.mark.parametrize(("method", "name"), PASSING)
 def test_a_step_saves_what_it_says_it_saved(done: Callable[[str, str], Done], method: str, name: str):
-    folder, record, _ = done(method, name)
+    folder, record, *_ = done(method, name)
     stored = 0
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as opened:
             stored += sum(opened.get_tensor(key).nbytes for key in opened.keys())  # noqa: SIM118, it is no dict
     assert record.size.stored_bytes == stored
     assert record.size.effective_bits == 8 * stored / record.size.parameters
-    assert (
-        (0.5 if method in ("magnitude", "wanda", "sparsegpt") else 0.8) * record.size.parameters
-        < record.size.nonzero
-        <= record.size.parameters
-    )
+    assert (0.5 if method in SPARSE else 0.7) * record.size.parameters < record.size.nonzero <= record.size.parameters
     config = json.loads((folder / "config.json").read_text())
     assert (record.shape.layers, record.shape.intermediate) == (config["num_hidden_layers"], config["intermediate_size"])
     assert StepRecord.model_validate_json(record.model_dump_json()) == record
@@ -156,11 +113,15 @@ def test_a_method_that_cannot_serve_an_architecture_refuses_by_name_and_changes_
 
 
 @pytest.mark.parametrize(
-    ("method", "dtype"), [*((method, torch.float32) for method in METHOD_CONFIGS), ("bnb-nf4", torch.float16), ("rtn", torch.float16)]
+    ("method", "dtype"),
+    [
+        *((method, torch.float32) for method in METHOD_CONFIGS if (method, "llama") not in REFUSED),
+        *((method, torch.float16) for method in ("bnb-nf4", "rtn", "gptq", "awq")),
+    ],
 )
 def test_the_other_dtypes_keep_the_contract(tmp_path: Path, method: str, dtype: torch.dtype):
     result = step(method, "llama", tmp_path, dtype)
-    assert reload_difference(tmp_path, result.probe) == 0
+    assert reload_difference(tmp_path, result.probe, result.tensors if method in OTHER_KERNEL else "") == 0
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
 
 
@@ -169,6 +130,7 @@ def test_every_saved_folder_gives_equal_logits_in_a_fresh_process(done: Callable
     for number, pair in enumerate(PASSING):
         torch.save(done(*pair).probe, tmp_path / f"{number}.pt")
     folders = {str(tmp_path / f"{number}.pt"): str(done(*pair).folder) for number, pair in enumerate(PASSING)}
+    allowed = {str(done(*pair).folder): 0.05 * float(done(*pair).probe.std()) if pair[0] in OTHER_KERNEL else 0.0 for pair in PASSING}
     script = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM
@@ -177,34 +139,44 @@ for probe, folder in json.loads(sys.argv[1]).items():
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     ids = (torch.arange(48) * 7919 + 11) % model.config.vocab_size
     with torch.no_grad():
-        same = torch.equal(model(ids[None], use_cache=False).logits.float(), torch.load(probe))
-    print("RESULT", folder, same, flush=True)
+        wrong = model(ids[None], use_cache=False).logits.float() - torch.load(probe)
+    print("RESULT", folder, float(wrong.square().mean().sqrt()), flush=True)
 assert "compresslab" not in sys.modules
 """
     command = [sys.executable, "-c", script, json.dumps(folders)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     lines = [line.split() for line in result.stdout.splitlines() if line.startswith("RESULT")]
-    assert [line[1] for line in lines if line[2] != "True"] == []
+    assert [line for line in lines if not float(line[2]) <= allowed[line[1]]] == []
     assert len(lines) == len(PASSING), result.stderr[-2000:]
+
+
+@pytest.mark.parametrize(("method", "name"), [pair for pair in PASSING if pair[0] in OTHER_KERNEL])
+def test_the_weights_that_a_librarys_kernel_multiplies_by_are_the_ones_that_were_scored(
+    done: Callable[[str, str], Done], method: str, name: str
+):
+    folder, _, probe, tensors = done(method, name)
+    assert reload_difference(folder, probe, tensors) == 0
+    assert tensors_digest(load_for_scoring(folder, torch.bfloat16)[0].model) == tensors
 
 
 @pytest.mark.parametrize("method", METHOD_CONFIGS)
 def test_packed_weights_take_no_further_step(method: str, done: Callable[[str, str], Done], tmp_path: Path):
     kind, config = METHOD_CONFIGS[method]
     loaded = load(str(done("bnb-nf4", "llama").folder))
-    with pytest.raises(UnsupportedModel, match=f"{kind} {method}: the model's weights are packed already"):
+    with pytest.raises(UnsupportedModel, match=f"{kind} {method.split()[0]}: the model's weights are packed already"):
         run(kind, config, loaded, Context(text(4, 32), make("llama")), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8", "rtn", "lora"])
+@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-int8", "torchao-int8", "rtn", "gptq", "awq", "lora"])
 def test_a_saved_outcome_can_be_adopted_again_as_it_is(method: str, done: Callable[[str, str], Done], tmp_path: Path):
     source = done(method, "llama")
     config = Adopt(model=str(source.folder), how="by hand")
     adopted = run("adopt", config, load(config.model), Context(), tmp_path / "model")
     assert adopted.record.size == source.record.size
     assert adopted.record.method == "model"
-    assert torch.equal(adopted.probe, source.probe)
+    assert adopted.tensors == source.tensors
+    assert method in OTHER_KERNEL or torch.equal(adopted.probe, source.probe)
     assert files(tmp_path / "model")["model.safetensors"] == files(source.folder)["model.safetensors"]
 
 
@@ -246,16 +218,24 @@ def test_what_the_record_says_of_its_tokens(done: Callable[[str, str], Done]):
     assert (depth.calibration_tokens, depth.tokens_seen) == (128, 0)
     assert (full.calibration_tokens, full.tokens_seen) == (0, 128)
     assert depth.data == {"text": "a rule"}
-    assert depth.config == {"method": "depth", "keep": 2}
+    assert depth.config == {"method": "depth", "keep": 2, "parameters": None, "by": "block-influence"}
 
 
 def test_bad_input_is_told_before_anything_is_written(tmp_path: Path):
     cases: list[tuple[str, StepConfig, str]] = [
-        ("prune", PruneDepth(method="depth", keep=4), "keep 4 of 4 layers leaves 4; it must leave at least 1 and drop at least 1"),
-        ("prune", PruneDepth(method="depth", keep=0.1), "keep 0.1 of 4 layers leaves 0"),
-        ("prune", PruneWidth(method="width", keep=128), "keep 128 of 128 neurons leaves 128"),
-        ("prune", PruneWidth(method="width", keep=0.1), "keep 0.1 of 128 neurons leaves 0"),
+        ("prune", PruneDepth(method="depth", keep=4), "prune depth: keep: the model has 4 layers here; keep at least 1 and at most 3"),
+        ("prune", PruneDepth(method="depth", keep=0.1), "prune depth: keep: 0.1 leaves 0; the model has 4 layers here"),
+        ("prune", PruneDepth(method="depth", parameters=10**9), "leaves nothing to drop"),
+        (
+            "prune",
+            PruneWidth(method="width", keep=128),
+            "prune width: keep: the model has 128 neurons here; keep at least 1 and at most 127",
+        ),
+        ("prune", PruneWidth(method="width", keep=0.1), "prune width: keep: 0.1 leaves 0 (in steps of 32); the model has 128 neurons here"),
+        ("prune", PruneWidth(method="width", groups=2), "groups: the model has 2 key/value heads here"),
+        ("prune", PruneWidth(method="width", hidden=50), "hidden: 50 is no multiple of the 4 query heads"),
         ("quantize", QuantizeRTN(method="rtn", group_size=48), "group_size 48 does not divide the 64 inputs of model.layers.0.self_attn"),
+        ("quantize", QuantizeGPTQ(method="gptq", group_size=48), "group_size 48 does not divide the 64 inputs of layer 0.self_attn"),
         ("retrain", RetrainFull(method="full", tokens=128), "128 training tokens are less than one batch of 2048"),
     ]
     for kind, config, message in cases:

@@ -13,7 +13,7 @@ from compresslab.errors import BadInput
 from compresslab.models.dequantize import kernel_name, load_for_scoring, scored_as_stored
 from compresslab.models.load import probe_logits
 from compresslab.models.save import reload_difference
-from compresslab.recipe.schema import QuantizeInt8, QuantizeNF4, QuantizeRTN
+from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8, QuantizeRTN
 from compresslab.steps import quantize_bnb
 from compresslab.steps.contract import Context, run
 
@@ -55,7 +55,7 @@ def test_no_size_that_fits_is_said_so(tmp_path: Path):
 
 @pytest.mark.parametrize("double", [False, True])
 def test_an_nf4_folder_stays_good_though_the_model_in_memory_was_used(tmp_path: Path, double: bool):
-    done = run("quantize", QuantizeNF4(method="bnb-nf4", double_quantization=double), make("llama"), Context(), tmp_path)
+    done = run("quantize", Quantize4Bit(method="bnb-nf4", double_quantization=double), make("llama"), Context(), tmp_path)
     with torch.no_grad():
         for _ in range(2):
             done.loaded.model(text().ids)
@@ -68,7 +68,7 @@ def test_double_quantization_stores_less(tmp_path: Path):
     single, double = (
         run(
             "quantize",
-            QuantizeNF4(method="bnb-nf4", double_quantization=double),
+            Quantize4Bit(method="bnb-nf4", double_quantization=double),
             make("llama", hidden_size=384),
             Context(),
             tmp_path / name,
@@ -82,8 +82,8 @@ def test_double_quantization_stores_less(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
-@pytest.mark.parametrize("config", [QuantizeNF4(method="bnb-nf4"), QuantizeRTN(method="rtn")], ids=lambda config: config.method)
-def test_scores_on_plain_weights_are_those_of_the_packed_ones(tmp_path: Path, config: QuantizeNF4 | QuantizeRTN, name: str):
+@pytest.mark.parametrize("config", [Quantize4Bit(method="bnb-nf4"), QuantizeRTN(method="rtn")], ids=lambda config: config.method)
+def test_scores_on_plain_weights_are_those_of_the_packed_ones(tmp_path: Path, config: Quantize4Bit | QuantizeRTN, name: str):
     done = run("quantize", config, make(name), Context(), tmp_path)
     plain, how = load_for_scoring(tmp_path, torch.bfloat16)
     assert how == "dequantized"
@@ -121,7 +121,7 @@ def test_the_folder_is_read_once_for_scoring(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_output_head_and_the_embedding_stay_as_they_are(tmp_path: Path):
-    for config in (QuantizeNF4(method="bnb-nf4"), QuantizeInt8(method="bnb-int8"), QuantizeRTN(method="rtn")):
+    for config in (Quantize4Bit(method="bnb-nf4"), QuantizeInt8(method="bnb-int8"), QuantizeRTN(method="rtn")):
         for name in ("gpt-neox", "qwen2"):
             folder = tmp_path / f"{config.method}-{name}"
             run("quantize", config, make(name), Context(), folder)
@@ -137,10 +137,10 @@ def test_nf4_refuses_sizes_that_the_kernel_of_this_processor_cannot_take(
 ):
     layers = quantize_bnb.quantizable(make_model("llama", intermediate_size=width))
     if fits:
-        quantize_bnb.check_cpu_kernel(layers)
+        quantize_bnb.check_cpu_kernel(layers, "bnb-nf4")
         return
     monkeypatch.setattr(quantize_bnb, "has_avx512bf16", lambda: True)
     loaded = make("llama", intermediate_size=width)
     with pytest.raises(BadInput, match=r"model\.layers\.0\.mlp\.down_proj has 96 inputs and 64 outputs; .* multiples of 64 .*multiple: 64"):
-        run("quantize", QuantizeNF4(method="bnb-nf4"), loaded, Context(), tmp_path / "model")
+        run("quantize", Quantize4Bit(method="bnb-nf4"), loaded, Context(), tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -16,7 +16,7 @@ from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.blockwise import Blockwise
-from compresslab.recipe.schema import Optimizer, PruneSparse, RetrainFull, RetrainLoRA
+from compresslab.recipe.steps import Optimizer, PruneSparse, RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, run
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
@@ -58,7 +58,7 @@ def test_a_pattern_keeps_the_largest_of_each_few_neighbours():
 def test_the_methods_cost_less_and_less_of_the_output(layer: tuple[torch.Tensor, torch.Tensor]):
     weight, moments = layer
     by_size = weight * kept_mask(magnitude(weight), 0.5, "layer")
-    by_input = weight * kept_mask(wanda(weight, moments), 0.5, "row")
+    by_input = weight * kept_mask(wanda(weight, moments.diagonal()), 0.5, "row")
     corrected = sparsegpt(weight, inverse_factor(moments, 0.01), 0.5)
     errors = [output_error(weight, pruned, moments) for pruned in (corrected, by_input, by_size)]
     assert errors == sorted(errors)
@@ -79,7 +79,7 @@ def test_second_moments_that_cannot_be_inverted_are_told():
         inverse_factor(-torch.eye(4) + 2 * torch.ones(4, 4) / 4, 1e-6)
     loaded = make("llama")
     loaded.model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
-    with pytest.raises(RunFailed, match=r"prune sparsegpt, layer 2, .*second moments hold NaN or infinity; take more calibration text"):
+    with pytest.raises(RunFailed, match=r"layer [12], .*inputs on the calibration text are not finite .*; try dtype float32 or bfloat16"):
         run("prune", PruneSparse(method="sparsegpt", sparsity=0.5), loaded, Context(text(4, 32)), Path("never"))
 
 
@@ -95,26 +95,6 @@ def test_layer_by_layer_gives_what_the_whole_model_gives(name: str):
         model(input_ids=ids, use_cache=False)
     handle.remove()
     torch.testing.assert_close(torch.cat(walk.hidden), torch.cat(last))
-
-
-def test_the_second_moments_of_a_layer_are_those_of_its_inputs():
-    model, ids = make("llama", dtype=torch.float32).model, text(4, 32).ids
-    seen: dict[str, torch.Tensor] = {}
-    first = model.model.layers[0]
-    handles = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: gram(inputs[0])}))
-        for name, module in first.named_modules()
-        if type(module) is nn.Linear
-    ]
-    with torch.no_grad():
-        model(input_ids=ids, use_cache=False)
-    for handle in handles:
-        handle.remove()
-    found, _ = Blockwise(model, ids).grams(0)
-    assert found.keys() == seen.keys()
-    assert found["self_attn.q_proj"] is found["self_attn.v_proj"], "one tensor, one sum"
-    for name, expected in seen.items():
-        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from models.tiny import THIRD_PARTY_WARNINGS, make, make_model, make_tokenizer, text
+from torch import nn
 from torch.nn import functional
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.load import Loaded, cast
-from compresslab.recipe.schema import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
+from compresslab.models.text import Tokens
+from compresslab.recipe.steps import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
 from compresslab.steps import trainer
 from compresslab.steps.contract import Context, Saved, run, silent
+from compresslab.steps.held_out import split
 from compresslab.steps.retrain import language_modelling
-from compresslab.steps.trainer import thinned, train
+from compresslab.steps.trainer import Run, learning_rate_factor, thinned, train
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -124,22 +128,20 @@ def test_another_seed_gives_other_adapters(tmp_path: Path):
     assert first != second
 
 
-def gradients(micro_tokens: int) -> dict[str, torch.Tensor]:
+def gradients(monkeypatch: pytest.MonkeyPatch, micro_tokens: int) -> dict[str, torch.Tensor]:
     """Gradients of one whole batch of 256 tokens, as the training loop adds them up."""
-    model = cast(make_model("llama"), torch.float32)
-    found: dict[str, torch.Tensor] = {}
-    for name, parameter in model.named_parameters():
-        parameter.register_post_accumulate_grad_hook(lambda p, name=name: found.__setitem__(name, p.grad.clone()))
+    model = make_model("llama")
+    found: list[torch.Tensor] = []
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda weights, _: found.extend(weight.grad.clone() for weight in weights))
     settings = Optimizer(batch_tokens=256, micro_batch_tokens=micro_tokens)
-    train(model, text(8, 32).ids, settings, 0, language_modelling, silent)
-    return found
+    train(model, text(8, 32), Run(settings, 0, silent), language_modelling)
+    return dict(zip((name for name, _ in model.named_parameters()), found, strict=True))
 
 
 def whole_gradients() -> dict[str, torch.Tensor]:
     """The same by plain automatic differentiation of the whole batch's mean loss."""
     model, ids = cast(make_model("llama"), torch.float32), text(8, 32).ids
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(ids).logits
+    logits = model(ids).logits
     targets = torch.cat([ids[:, 1:], torch.full((8, 1), -100)], 1)
     (functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum") / ids.numel()).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -148,10 +150,10 @@ def whole_gradients() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("chunk", "micro"), [(7, 256), (7, 64), (10_000, 256), (10_000, 64)])
 def test_a_loss_in_chunks_has_the_whole_batchs_gradient(monkeypatch: pytest.MonkeyPatch, chunk: int, micro: int):
     monkeypatch.setattr(trainer, "POSITIONS_A_CHUNK", chunk)
-    ours, whole = gradients(micro), whole_gradients()
+    ours, whole = gradients(monkeypatch, micro), whole_gradients()
     assert ours.keys() == whole.keys()
     for name, expected in whole.items():
-        assert (ours[name] - expected).norm() < 0.02 * expected.norm(), name
+        assert (ours[name] - expected).norm() < 0.03 * expected.norm(), name
 
 
 @pytest.mark.parametrize("step", [lambda folder: distilled(make("gemma2"), make("gemma2", seed=1), folder, sequences=8)])
@@ -172,8 +174,109 @@ def test_the_mean_loss_is_told_per_token(tmp_path: Path):
     assert loss == pytest.approx(torch.tensor(304.0).log().item() * 31 / 32, rel=1e-3)
 
 
+def test_training_goes_on_below_what_bfloat16_can_tell_apart(tmp_path: Path):
+    """Steps of a fortieth of the last bit of a bfloat16 weight are lost without float32 masters."""
+    tiny = Optimizer(learning_rate=1e-4, batch_tokens=64, micro_batch_tokens=64, warmup=0, decay=0)
+    loaded = make("llama")
+    before = loaded.model.model.norm.weight.detach().clone()
+    run("retrain", RetrainFull(method="full", tokens=64 * 60, optimizer=tiny), loaded, Context(text(120, 32)), tmp_path)
+    assert not torch.equal(before, loaded.model.model.norm.weight)
+
+
+def test_the_schedule_is_the_recipes():
+    wsd, cosine = (Optimizer(schedule=schedule, warmup=0, decay=0.5) for schedule in ("wsd", "cosine"))
+    assert [learning_rate_factor(wsd, step, 4) for step in range(4)] == [1, 1, 1, 0.5]
+    assert learning_rate_factor(cosine, 2, 4) == pytest.approx(0.5)
+
+
+def test_training_stops_as_soon_as_the_held_out_loss_is_as_low_as_another_models(tmp_path: Path):
+    taught = run("retrain", RetrainFull(method="full", tokens=2048, optimizer=BATCH), make(), Context(text(64, 32)), tmp_path / "other")
+    config = RetrainFull(method="full", tokens=8192, until="base", optimizer=BATCH)
+    done = run("retrain", config, make(seed=1), Context(text(256, 32), taught.loaded), tmp_path / "model").record
+    told = done.details
+    assert told["held_out_sequences"] == 12
+    assert told["reached_loss"] <= told["target_loss"]
+    assert 0 < told["reached_at_step"] == told["steps"] < 30
+    assert done.tokens_seen == told["steps"] * 256
+    assert all(loss > told["target_loss"] for _, loss in told["held_out_loss"][:-1])
+
+
+def test_training_that_does_not_get_there_says_so(tmp_path: Path):
+    taught = run("retrain", RetrainFull(method="full", tokens=4096, optimizer=BATCH), make(), Context(text(128, 32)), tmp_path / "other")
+    config = RetrainFull(method="full", tokens=1024, until="base", optimizer=BATCH)
+    told = run("retrain", config, make(seed=1), Context(text(32, 32), taught.loaded), tmp_path / "model").record.details
+    assert told["reached_at_step"] is None
+    assert told["reached_loss"] > told["target_loss"]
+    assert told["held_out_loss"][-1][0] == told["steps"] == 3  # of four batches, one sequence is held out
+
+
+def test_a_variant_that_is_there_already_is_not_trained(tmp_path: Path):
+    config = RetrainFull(method="full", tokens=1024, until="base", optimizer=BATCH)
+    done = run("retrain", config, make(), Context(text(32, 32), make()), tmp_path)
+    assert (done.record.details["steps"], done.record.details["reached_at_step"], done.record.tokens_seen) == (0, 0, 0)
+    for name, weight in make_model().named_parameters():
+        assert torch.equal(weight, done.loaded.model.get_parameter(name))
+
+
+def test_held_out_sequences_are_trained_on_nowhere_in_a_repeated_text():
+    once = text(40, 32)
+    numbers = torch.cat([torch.arange(40), torch.randperm(40)])
+    left, held = split(Tokens(once.ids[numbers], once.sha256, numbers))
+    assert torch.equal(held, once.ids[38:])
+    assert left.numbers.max() == 37
+    assert left.ids.shape == (76, 32)
+    with pytest.raises(BadInput, match="a single sequence"):
+        split(text(1, 32))
+
+
+def test_qlora_learns_over_rounded_weights_and_leaves_a_plain_model(tmp_path: Path):
+    config = RetrainLoRA(method="qlora", tokens=2048, rank=8, optimizer=BATCH)
+    done = run("retrain", config, make("qwen2"), Context(text(64, 32)), tmp_path)
+    model, original = done.loaded.model, make_model("qwen2")
+    assert done.record.details["loss"][-1] < done.record.details["loss"][0]
+    assert type(model) is type(original)
+    assert model.state_dict().keys() == original.state_dict().keys()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert torch.equal(model.get_input_embeddings().weight, original.get_input_embeddings().weight)
+    assert all(parameter.requires_grad for parameter in model.parameters()), "the next step must be able to train it"
+
+
+def test_qlora_merges_into_the_weights_that_the_adapters_were_trained_against(tmp_path: Path):
+    """With adapters that learn (next to) nothing, what is left is the base rounded to NF4."""
+    still = Optimizer(learning_rate=1e-12, batch_tokens=64, micro_batch_tokens=64)
+    config = RetrainLoRA(method="qlora", tokens=64, rank=4, optimizer=still)
+    done = run("retrain", config, make("llama"), Context(text(2, 32)), tmp_path).loaded.model
+    weight = make_model("llama").model.layers[1].mlp.up_proj.weight.data
+    rounded = dequantize_4bit(*quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
+    torch.testing.assert_close(done.model.layers[1].mlp.up_proj.weight.data, rounded, rtol=0, atol=1e-9)
+    assert (rounded - weight).abs().max() > 0.01
+
+
+def test_qlora_refuses_inputs_that_do_not_fill_a_block(tmp_path: Path):
+    config = RetrainLoRA(method="qlora", tokens=64, rank=4, optimizer=BATCH)
+    with pytest.raises(
+        BadInput, match=r"retrain qlora: model\.layers\.0\.mlp\.down_proj has 96 inputs; bitsandbytes needs multiples of 64"
+    ):
+        run("retrain", config, make("llama", intermediate_size=96), Context(text(64, 32)), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_adapters_and_companions_keep_the_precision_of_a_float32_base(tmp_path: Path):
+    """The base computes in bfloat16 while adapters are trained, and is merged as it was."""
+    still = Optimizer(learning_rate=1e-12, batch_tokens=64, micro_batch_tokens=64)
+    config = RetrainLoRA(method="lora", tokens=64, rank=4, optimizer=still)
+    done = run("retrain", config, make("llama", torch.float32), Context(text(2, 32)), tmp_path).loaded.model
+    torch.testing.assert_close(
+        done.get_parameter("model.layers.0.mlp.up_proj.weight"),
+        make_model("llama", torch.float32).get_parameter("model.layers.0.mlp.up_proj.weight"),
+        rtol=0,
+        atol=1e-9,
+    )
+
+
 def test_a_long_loss_curve_is_thinned_to_its_last_point():
     curve = thinned([float(step) for step in range(1000)])
     assert len(curve) == 200
     assert curve[-1] == 999
     assert thinned([1.0, 0.1234567]) == [1.0, 0.123457]
+    assert thinned([]) == []

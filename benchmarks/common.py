@@ -1,0 +1,92 @@
+"""What the benchmarks share: SmolLM2 as a folder, the texts, perplexity, and processes whose time and memory are taken."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+HERE = Path(__file__).parent
+SHARED = HERE.parent.parent / "shared" / "data"
+CALIBRATION = SHARED / "corpora" / "wikitext2_paragraphs" / "train.jsonl"
+EVALUATION = SHARED / "hub" / "EleutherAI" / "wikitext_document_level" / "test.jsonl"
+
+
+class Ran(NamedTuple):
+    """A finished process: seconds of its parts as it told them, its wall time and its peak resident set in bytes."""
+
+    parts: dict[str, float]
+    wall: float
+    memory: int
+
+
+def base_folder(folder: Path, model: str = "offline:smollm2-135m-instruct") -> Path:
+    """The model in bfloat16, saved once into `folder`."""
+    from compresslab.models.load import load
+    from compresslab.models.save import save
+
+    if not (folder / "config.json").exists():
+        save(load(model, "bfloat16"), folder)
+    return folder
+
+
+def tokens(tokenizer: Any, path: Path, samples: int, length: int) -> list[list[int]]:
+    """The first `samples` x `length` tokens of a .jsonl file with one text (`text` or `page`) a line."""
+    ids: list[int] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        ids += tokenizer(row.get("text") or row["page"], add_special_tokens=False, verbose=False)["input_ids"]
+        if len(ids) >= samples * length:
+            return [ids[at * length : (at + 1) * length] for at in range(samples)]
+    raise SystemExit(f"{path} has fewer than {samples} x {length} tokens")
+
+
+@torch.no_grad()
+def perplexity(folder: Path, ids: list[list[int]]) -> float:
+    """exp of the mean loss of the tokens after each sequence's first, with the dequantized weights in bfloat16."""
+    from compresslab.models.dequantize import load_for_scoring
+
+    model = load_for_scoring(folder, torch.bfloat16)[0].model
+    total, count = 0.0, 0
+    for start in range(0, len(ids), 4):
+        batch = torch.tensor(ids[start : start + 4])
+        logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()
+        total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum").item()
+        count += batch[:, 1:].numel()
+    return math.exp(total / count)
+
+
+def run(python: Path | str, script: Path, settings: dict[str, Any]) -> Ran:
+    """Run a script on a JSON file of settings; it prints a line `RESULT {"part": seconds}`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "settings.json"
+        file.write_text(json.dumps(settings))
+        log = Path(scratch) / "log"
+        began = time.perf_counter()
+        with log.open("w") as stream:
+            process = subprocess.Popen([str(python), str(script), str(file)], stdout=stream, stderr=subprocess.STDOUT)
+            _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+        said = log.read_text(errors="replace")
+    if status:
+        raise SystemExit(f"{script.name} failed:\n{said[-3000:]}")
+    parts = json.loads(said.split("RESULT", 1)[1].splitlines()[0])
+    return Ran(parts, wall, usage.ru_maxrss * 1024)
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """Print rows of equal keys."""
+    import pandas as pd
+
+    print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}"), flush=True)
+
+
+OURS = sys.executable

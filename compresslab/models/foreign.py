@@ -1,0 +1,40 @@
+"""Folders that other tools wrote in a form that transformers does not load as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from compresslab.pins import cache_folder
+
+AUTO_GPTQ_SETTINGS = "quantize_config.json"
+PLAIN_NAME = "model.safetensors"
+
+
+def loadable(folder: Path) -> Path:
+    """The folder itself, or for one of auto-gptq's a folder of links to its files under the names that transformers looks for.
+
+    auto-gptq kept the quantization's settings in a file of their own and called the weights after them
+    (`gptq_model-4bit-128g.safetensors`).
+    """
+    settings, config = folder / AUTO_GPTQ_SETTINGS, folder / "config.json"
+    weights = sorted(folder.glob("*.safetensors"))
+    if not (settings.is_file() and config.is_file() and len(weights) == 1):
+        return folder
+    written = json.loads(config.read_text())
+    if weights[0].name == PLAIN_NAME and "quantization_config" in written:
+        return folder
+    links = cache_folder() / "linked" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    links.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        _link(links / (PLAIN_NAME if file == weights[0] else file.name), file.resolve())
+    told = {"quant_method": "gptq", "checkpoint_format": "gptq", **json.loads(settings.read_text())}
+    (links / "config.json").unlink()
+    (links / "config.json").write_text(json.dumps({**written, "quantization_config": told}))
+    return links
+
+
+def _link(link: Path, file: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(file)

@@ -1,0 +1,93 @@
+"""Taking layers out of a model, and knowing first whether those that stay can stand where they would."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from compresslab.errors import UnsupportedModel
+from compresslab.models.anatomy import decoder_layers
+
+
+def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
+    """Keep only the layers `kept` and make the config and the cache indices agree with them.
+
+    Raises:
+        UnsupportedModel: a kept layer would be another kind of layer at its new place; nothing was changed.
+    """
+    layers = decoder_layers(model)
+    config = shortened(model.config, kept)
+    check_places(model, kept)
+    survivors = nn.ModuleList(layers[number] for number in kept)
+    for index, layer in enumerate(survivors):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                setattr(module, "layer_idx", index)  # noqa: B010, modules take any attribute, type checkers do not
+    model.base_model.layers = survivors
+    # In place: every module holds the same config.
+    text, new = model.config.get_text_config(), config.get_text_config()
+    for name in ("num_hidden_layers", *per_layer_lists(text)):
+        setattr(text, name, getattr(new, name))
+
+
+def shortened(config: PretrainedConfig, kept: list[int]) -> PretrainedConfig:
+    """A copy of the config for the layers `kept` alone; what it lists layer by layer is cut to them."""
+    copy = deepcopy(config)
+    text = copy.get_text_config()
+    for name in per_layer_lists(text):
+        setattr(text, name, [getattr(text, name)[number] for number in kept])
+    text.num_hidden_layers = len(kept)
+    return copy
+
+
+def per_layer_lists(text: PretrainedConfig) -> list[str]:
+    """Settings with one entry a layer: `layer_types`, `no_rope_layers`, `mlp_layer_types` and what else there may be."""
+    count = text.num_hidden_layers
+    lists = (name for name, value in vars(text).items() if isinstance(value, list | tuple) and len(value) == count)
+    return [name for name in lists if "token" not in name and name != "architectures"]
+
+
+def check_places(model: PreTrainedModel, kept: list[int]) -> None:
+    """Refuse if the config for the layers `kept` makes another layer at a place than the one that would stand there.
+
+    Some architectures derive a layer's kind from its number (every fourth one without positions, the first ones
+    dense), and the saved folder is rebuilt from the config.
+
+    Raises:
+        UnsupportedModel: naming the layer and what differs.
+    """
+    with torch.device("meta"):
+        rebuilt = decoder_layers(type(model)(shortened(model.config, kept)))
+    layers = decoder_layers(model)
+    for place, number in enumerate(kept):
+        ours, theirs = traits(layers[number]), traits(rebuilt[place])
+        differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        if differing:
+            name = differing[0]
+            raise UnsupportedModel(
+                f"{model.config.model_type}: prune depth would move layer {number} to place {place}, where its config makes another kind "
+                f"of layer ({name} is {ours.get(name)} in the one and {theirs.get(name)} in the other)"
+            )
+
+
+def why_not(model: PreTrainedModel, dropped: list[int]) -> str:
+    """Why the layers `dropped` cannot be taken out, or nothing if they can."""
+    try:
+        check_places(model, [number for number in range(len(decoder_layers(model))) if number not in dropped])
+    except UnsupportedModel as error:
+        return str(error)
+    return ""
+
+
+def traits(layer: nn.Module) -> dict[str, object]:
+    """What tells kinds of layers apart: the shapes of parameters, the classes of modules, and their plain settings."""
+    found: dict[str, object] = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
+    for path, module in layer.named_modules():
+        found[path or "layer"] = type(module).__name__
+        for name, value in vars(module).items():
+            if isinstance(value, bool | int | float | str) and not name.startswith("_") and name not in ("layer_idx", "training"):
+                found[f"{path}.{name}".lstrip(".")] = value
+    return found

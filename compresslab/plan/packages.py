@@ -1,0 +1,18 @@
+"""Packages that a method needs and that a plain installation may lack."""
+
+from __future__ import annotations
+
+from compresslab.recipe.source import version
+from compresslab.recipe.steps import Step
+from compresslab.registry import method
+
+EXTRAS = {"gptqmodel": "gptq", "torchao": "torchao"}
+
+
+def missing_package(step: Step) -> str:
+    """Why the step cannot run on this installation and what to do, or nothing."""
+    name = getattr(step.config, "method", None)
+    for package in method(step.kind, name).libraries if name is not None else ():
+        if package in EXTRAS and version(package) == "absent":
+            return f"{name} needs {package}, which is not installed: pip install 'compresslab[{EXTRAS[package]}]'"
+    return ""

@@ -1,0 +1,53 @@
+"""What several steps of a study read and one pass gathers: a model's statistics on the calibration text, a teacher's logits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from compresslab.plan.graph import Gathered
+from compresslab.recipe.steps import Distill, PruneDepth, Step, StepConfig
+from compresslab.registry import method
+
+CODE: dict[Gathered, str] = {
+    "activations": "compresslab.models.statistics",
+    "grams": "compresslab.models.statistics",
+    "removals": "compresslab.models.removals",
+    "logits": "compresslab.steps.stored_logits",
+}
+
+
+class Wish(NamedTuple):
+    """That `gathers` be gathered of the model `model` (a key) on a text, by its digest."""
+
+    model: str
+    gathers: Gathered
+    text: str
+
+
+def gathered_for(step: Step) -> Gathered | None:
+    """What a step reads of a model beside its weights; `None` for most."""
+    config = step.config
+    if isinstance(config, PruneDepth) and config.by == "loss":
+        return "removals"
+    if isinstance(config, Distill):
+        return "logits" if config.top_k is not None else None
+    return method(step.kind, config.method).statistics if hasattr(config, "method") else None
+
+
+def decided_by(gathers: Gathered, readers: Iterable[StepConfig]) -> list[object]:
+    """Of the readers' settings what decides how much is gathered, for the node's key."""
+    if gathers == "removals":
+        found = {(config.keep, config.parameters) for config in readers if isinstance(config, PruneDepth)}
+    elif gathers == "logits":
+        found = {(config.top_k, config.tokens) for config in readers if isinstance(config, Distill)}
+    else:
+        found = set()
+    return sorted(map(list, found), key=json.dumps)
+
+
+def merged(wishes: Iterable[Wish]) -> dict[Wish, Wish]:
+    """For each wish the one that serves it: whoever gathers second moments has the activations' norms, too."""
+    known = set(wishes)
+    return {wish: more if (more := wish._replace(gathers="grams")) in known and wish.gathers == "activations" else wish for wish in known}

@@ -1,0 +1,74 @@
+"""Text that is kept out of training, and the loss on it that training is to reach."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from compresslab.algorithms.next_token import NOTHING, next_token_loss
+from compresslab.errors import BadInput
+from compresslab.models.anatomy import output_head
+from compresslab.models.text import Tokens, batches
+
+# Of the different sequences, at least one; the loss on 64 x 512 tokens is known to half a percent.
+SHARE, MOST = 0.05, 64
+# How often a run looks: with 5% of the text each time this costs a sixth of the training.
+LOOKS = 10
+POSITIONS_A_CHUNK = 512
+
+
+class Goal(NamedTuple):
+    """The loss to reach, in nats a token, on which sequences (n, length)."""
+
+    loss: float
+    ids: Tensor
+
+    def every(self, steps: int) -> int:
+        """Steps between two looks."""
+        return max(1, steps // LOOKS)
+
+    def loss_of(self, model: PreTrainedModel) -> float:
+        """The model's loss on the same sequences."""
+        training = model.training
+        loss = mean_loss(model.eval(), self.ids)
+        model.train(training)
+        return loss
+
+
+def split(text: Tokens) -> tuple[Tokens, Tensor]:
+    """The text to train on, and the held-out sequences (n, length): the last ones of the different ones, wherever they are repeated.
+
+    Raises:
+        BadInput: there is only one sequence.
+    """
+    numbers = text.numbers
+    different = int(numbers.max()) + 1
+    if different < 2:
+        raise BadInput("until holds out some of the training text, and it is a single sequence; raise tokens or lower text.training.length")
+    first = different - min(MOST, max(1, int(SHARE * different)))
+    held = torch.stack([text.ids[(numbers == number).nonzero()[0, 0]] for number in range(first, different)])
+    keep = numbers < first
+    return Tokens(text.ids[keep], text.sha256, numbers[keep]), held
+
+
+@torch.no_grad()
+def mean_loss(model: PreTrainedModel, ids: Tensor) -> float:
+    """Mean next-token loss in nats over sequences (n, length)."""
+    head = output_head(model)
+    total = 0.0
+    for batch in batches(ids):
+        batch = batch.to(model.device)
+        hidden = model.base_model(input_ids=batch, use_cache=False).last_hidden_state.flatten(0, 1)
+        targets = next_targets(batch)
+        for start in range(0, len(hidden), POSITIONS_A_CHUNK):
+            part = slice(start, start + POSITIONS_A_CHUNK)
+            total += next_token_loss(head(hidden[part]), targets[part]).item()
+    return total / (ids.shape[0] * (ids.shape[1] - 1))
+
+
+def next_targets(ids: Tensor) -> Tensor:
+    """For each position of sequences (n, length) the token after it, (n * length,). The last one of a sequence has none."""
+    return torch.cat([ids[:, 1:], ids.new_full((ids.shape[0], 1), NOTHING)], dim=1).flatten()

@@ -1,0 +1,69 @@
+"""Float32 weights behind the bfloat16 ones that a model computes with while it is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.steps.sparsity import is_sparse
+
+COMPUTE = torch.bfloat16
+
+
+class Masters:
+    """What the optimizer updates, and the copies of it that the forward and the backward pass use.
+
+    The model computes in bfloat16 throughout, as it will once it is saved. Casting float32 weights in every forward pass (autocast) gives
+    the same products and costs a tenth of the time. Each micro-batch's gradient comes in bfloat16, as under autocast, and is added up in
+    float32. Source of the scheme: Micikevicius et al. 2017, "Mixed Precision Training", arXiv 1710.03740.
+
+    Attributes:
+        weights: the masters, float32, one for each parameter that is trained.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        """Take over the parameters of `modules`: those that require gradients are trained, all compute in bfloat16 from here on."""
+        zeros: dict[Tensor, Tensor] = {}
+        for part in (part for module in modules for part in module.modules() if is_sparse(part)):
+            assert isinstance(part, nn.Linear)
+            zeros[part.weight] = torch.eq(part.weight, 0)
+        parameters = [parameter for module in modules for parameter in module.parameters() if parameter.is_floating_point()]
+        self.copies = [parameter for parameter in parameters if parameter.requires_grad]
+        self.weights = [copy.data.to(torch.float32, copy=True) for copy in self.copies]
+        self._zeros = [(master, zeros[copy]) for copy, master in zip(self.copies, self.weights, strict=True) if copy in zeros]
+        self._frozen = [(parameter, parameter.data) for parameter in parameters if not parameter.requires_grad]
+        self._of: dict[Tensor, Tensor] = dict(zip(self.copies, self.weights, strict=True))
+        self._hooks = [copy.register_post_accumulate_grad_hook(self._collect) for copy in self.copies]  # type: ignore[no-untyped-call]
+        for parameter in parameters:
+            parameter.data = parameter.data.to(COMPUTE)
+
+    def _collect(self, copy: Tensor) -> None:
+        """Add a gradient that is complete to the master's, and free it."""
+        master, gradient = self._of[copy], copy.grad
+        assert gradient is not None
+        if master.grad is None:
+            master.grad = gradient.float()
+        else:
+            master.grad.add_(gradient)
+        copy.grad = None
+
+    def updated(self) -> None:
+        """After the masters have changed: pruned weights are zero again, the copies follow, gradients start anew."""
+        for master, mask in self._zeros:
+            master.masked_fill_(mask, 0.0)
+        self.refresh()
+        for master in self.weights:
+            master.grad = None
+
+    def refresh(self) -> None:
+        """Round the masters into the copies."""
+        torch._foreach_copy_([copy.data for copy in self.copies], self.weights)
+
+    def release(self) -> None:
+        """Give the parameters back to the model: the trained ones in float32, the frozen ones as they were."""
+        for hook in self._hooks:
+            hook.remove()
+        for copy, master in zip(self.copies, self.weights, strict=True):
+            copy.data = master.detach()
+        for parameter, original in self._frozen:
+            parameter.data = original

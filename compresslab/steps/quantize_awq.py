@@ -1,0 +1,109 @@
+"""AWQ quantization, stored in the AWQ checkpoint format."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.awq import AWQ_SCALES_MAPPINGS
+
+from compresslab.algorithms.awq import channel_scales, clipped
+from compresslab.algorithms.gptq import Rounded
+from compresslab.algorithms.grid import Grid, grid_of
+from compresslab.errors import UnsupportedModel
+from compresslab.models import awq_format
+from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.folding import divide_inputs
+from compresslab.models.load import Loaded
+from compresslab.models.save import Packed
+from compresslab.models.statistics import Statistics
+from compresslab.recipe.steps import QuantizeAWQ
+from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.groups import check_groups, check_words
+
+# Queries and keys meet in a product of their own: a range cut for their outputs alone does harm there (Lin et al., section 4).
+WHOLE_RANGE = ("q_proj", "k_proj", "query_key_value")
+
+
+@torch.no_grad()
+def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> Outcome:
+    """Quantize the linear layers inside the decoder layers to 4 bits, each by its inputs in the model as it was. Needs calibration text.
+
+    Raises:
+        BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message says which sizes do.
+        UnsupportedModel: the layers are in no list that we know, much of the model is in no linear layer, or scales cannot be folded.
+    """
+    model = loaded.model
+    check_linear(model, "awq")
+    check_loader(model)
+    layers = decoder_layers(model)
+    inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
+    check_groups(inside, config.group_size, "awq")
+    check_words(inside, "awq")
+    statistics = statistics_of(loaded, context, grams=True)
+    prefix = next(name for name, module in model.named_modules() if module is layers)
+    packed: dict[str, dict[str, Tensor]] = {}
+    scales: dict[str, Tensor] = {}
+    exponents: list[dict[str, float]] = []
+    for number, layer in enumerate(layers):
+        linears = linear_layers(layer)
+        for linear in linears.values():
+            linear.weight.data = linear.weight.data.float()
+        chosen = {}
+        for names in statistics.reading(number):
+            scale, exponent = scaled_up(layer, names, statistics, number, config.group_size)
+            chosen[names[0]] = exponent
+            scales |= {f"{number}.{name}": scale for name in names}
+        for name, linear in linears.items():
+            gram = statistics.gram(number, name).to(linear.weight.device) / scales[f"{number}.{name}"].outer(scales[f"{number}.{name}"])
+            codes = rounded(linear.weight, gram, config.group_size, whole=name.endswith(WHOLE_RANGE))
+            packed[f"{prefix}.{number}.{name}"] = awq_format.tensors_of(codes)
+            linear.weight.data = codes.weight().to(awq_format.SCALES).to(model.dtype)
+        exponents.append(chosen)
+        context.progress((number + 1) / len(layers), "scaling and rounding, layer by layer")
+    settings = awq_format.settings(config.group_size)
+    return Outcome(model, calibration_tokens=statistics.tokens, details={"exponents": exponents}, packed=Packed(packed, settings))
+
+
+def check_loader(model: PreTrainedModel) -> None:
+    """Refuse architectures for which transformers' loader puts more into an AWQ model than AWQ layers.
+
+    Raises:
+        UnsupportedModel: naming the architecture.
+    """
+    if model.config.model_type in AWQ_SCALES_MAPPINGS:
+        raise UnsupportedModel(
+            f"{model.config.model_type}: transformers' AWQ loader puts scales of its own behind this architecture's activation functions, "
+            "which this method does not make; take gptq or rtn"
+        )
+
+
+def scaled_up(layer: nn.Module, names: list[str], statistics: Statistics, number: int, group_size: int) -> tuple[Tensor, float]:
+    """Multiply the inputs of the linear layers `names` by the scales that serve rounding best, and divide them where they come from.
+
+    Returns:
+        The scales (inputs,), all 1 where nothing comes before that could divide, and the exponent that was chosen.
+    """
+    linears = linear_layers(layer)
+    weights = [linears[name].weight for name in names]
+    grams = [statistics.gram(number, name).to(weights[0].device) for name in names]
+    magnitude = statistics.magnitude(number, names[0]).to(weights[0].device)
+    best = channel_scales(weights, grams, magnitude, awq_format.BITS, group_size, awq_format.SCALES)
+    made = divide_inputs(layer, names, best.scale)
+    if made is None:
+        return torch.ones_like(magnitude), 0.0
+    for name in names:
+        linears[name].weight.data *= made
+    return made, best.exponent
+
+
+def rounded(weight: Tensor, gram: Tensor, group_size: int, *, whole: bool) -> Rounded:
+    """The scaled weight (outputs, inputs) rounded to 4 bits; `whole` keeps each group's whole range."""
+    bits, stored = awq_format.BITS, awq_format.SCALES
+    groups = weight.reshape(-1, group_size)
+    if whole:
+        grid = Grid(*(part.view(len(weight), -1) for part in grid_of(groups, bits, stored, symmetric=False)))
+    else:
+        grid = clipped(weight, gram, bits, group_size, stored)
+    codes = Grid(*(part.reshape(-1, 1) for part in grid)).codes(groups, bits).to(torch.uint8)
+    return Rounded(codes.view_as(weight), grid)

@@ -1,0 +1,66 @@
+"""GPTQ quantization, stored in the GPTQ checkpoint format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from compresslab.algorithms.gptq import Rounded, gptq
+from compresslab.algorithms.grid import Grid
+from compresslab.algorithms.hessian import inverse_factor
+from compresslab.models import gptq_format
+from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.load import Loaded
+from compresslab.models.save import Packed
+from compresslab.models.statistics import Statistics
+from compresslab.recipe.steps import QuantizeGPTQ
+from compresslab.steps.calibration import second_moments
+from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.groups import check_groups, check_words
+
+
+@torch.no_grad()
+def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> Outcome:
+    """Quantize the linear layers inside the decoder layers, each by its inputs in the model as it was. Needs calibration text.
+
+    Raises:
+        BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message says which sizes do.
+        RunFailed: the calibration's second moments cannot be inverted.
+        UnsupportedModel: the layers are in no list that we know, or much of the model is in no linear layer.
+    """
+    model = loaded.model
+    check_linear(model, "gptq")
+    layers = decoder_layers(model)
+    inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
+    check_groups(inside, config.group_size, "gptq")
+    check_words(inside, "gptq")
+    statistics = statistics_of(loaded, context, grams=True)
+    prefix = next(name for name, module in model.named_modules() if module is layers)
+    packed: dict[str, dict[str, Tensor]] = {}
+    for number, layer in enumerate(layers):
+        linears = linear_layers(layer)
+        for names in statistics.sharing(number):
+            weights = [linears[name].weight for name in names]
+            for name, rounded in zip(names, quantized(weights, statistics, config, number, names[0]), strict=True):
+                linears[name].weight.copy_(rounded.weight().to(gptq_format.SCALES))
+                packed[f"{prefix}.{number}.{name}"] = gptq_format.tensors_of(rounded, config.bits)
+        context.progress((number + 1) / len(layers), "rounding, layer by layer")
+    settings = gptq_format.settings(config.bits, config.group_size, symmetric=config.symmetric)
+    return Outcome(model, calibration_tokens=statistics.tokens, packed=Packed(packed, settings))
+
+
+def quantized(weights: Sequence[Tensor], statistics: Statistics, config: QuantizeGPTQ, layer: int, name: str) -> Iterator[Rounded]:
+    """Weights (outputs, inputs) that read the input of the linear layer `name`, rounded; as one matrix, since rows do not meet."""
+    gram = statistics.gram(layer, name).to(weights[0].device)
+    order = gram.diagonal().argsort(descending=True, stable=True) if config.activation_order else None
+    with second_moments(f"quantize gptq, layer {layer}, {name}"):
+        factor = inverse_factor(gram if order is None else gram[order][:, order], config.damping)
+    rounded = gptq(
+        torch.cat(list(weights)), factor, config.bits, config.group_size, gptq_format.SCALES, symmetric=config.symmetric, order=order
+    )
+    start = 0
+    for weight in weights:
+        rows = slice(start, start := start + len(weight))
+        yield Rounded(rounded.codes[rows], Grid(rounded.grid.scale[rows], rounded.grid.zero[rows]))

@@ -1,0 +1,50 @@
+"""torchao's weight-only quantization: int8 with one scale a row, int4 in groups."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, TorchAoConfig
+
+from compresslab.errors import UnsupportedModel
+from compresslab.models.anatomy import check_linear, quantizable
+from compresslab.models.device import device_name, placement
+from compresslab.models.load import Loaded, quiet
+from compresslab.models.save import save
+from compresslab.recipe.steps import QuantizeTorchAO
+from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.groups import check_groups
+
+
+def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> Outcome:
+    """Quantize every linear layer but the output head.
+
+    Raises:
+        BadInput: the group size does not divide a layer's input width; the message says which sizes do.
+        UnsupportedModel: much of the model is in no linear layer, or int4 without a GPU, for which torchao has no kernel.
+    """
+    check_linear(loaded.model, config.method)
+    if config.method == "torchao-int4":
+        check_groups(quantizable(loaded.model), config.group_size, config.method)
+        if device_name() == "cpu":
+            raise UnsupportedModel("torchao-int4: torchao packs int4 weights on a GPU only; on a processor take gptq, awq, rtn or bnb-nf4")
+    context.progress(0.0, config.method)
+    with tempfile.TemporaryDirectory() as scratch:
+        # transformers quantizes while it loads, so the model goes through a folder.
+        folder = Path(scratch)
+        save(loaded, folder)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=loaded.model.dtype, quantization_config=settings(config), local_files_only=True, **placement()
+            )
+    return Outcome(model)
+
+
+def settings(config: QuantizeTorchAO) -> TorchAoConfig:
+    """The recipe's settings in torchao's words."""
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+
+    if config.method == "torchao-int8":
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    return TorchAoConfig(Int4WeightOnlyConfig(group_size=config.group_size, int4_packing_format="tile_packed_to_4d"))

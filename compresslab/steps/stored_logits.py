@@ -1,0 +1,188 @@
+"""A teacher's largest logits on the training text, computed once and read by every student of a study.
+
+A folder holds `logits.json` and safetensors files of some sequences each, read row by row through the operating system's page cache, in
+whatever order the sequences come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from compresslab.algorithms.divergence import blocks
+from compresslab.errors import BadInput, RunFailed
+from compresslab.models.anatomy import output_head
+from compresslab.models.load import Loaded
+from compresslab.models.text import Tokens, batches
+
+SUMMARY = "logits.json"
+# Of one file: small enough to hold in memory while it is gathered, large enough that few files are open.
+FILE_BYTES = 128 * 2**20
+POSITIONS_A_CHUNK = 512
+# Nothing that is less likely than exp(-60) teaches anything, and minus infinity would poison what it is multiplied with.
+LOWEST = -60.0
+
+
+class Targets(NamedTuple):
+    """What a teacher said of some positions: token ids (n, length, k), and log-probabilities (n, length, k + 1) with the rest's last."""
+
+    tokens: Tensor
+    log_probabilities: Tensor
+
+
+class StoredLogits:
+    """The logits in a folder.
+
+    Attributes:
+        top_k: logits of a position. vocabulary: tokens that the probabilities are over. bytes_per_token: on disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        summary = json.loads((folder / SUMMARY).read_text())
+        self.top_k: int = summary["top_k"]
+        self.vocabulary: int = summary["vocabulary"]
+        self.bytes_per_token: int = summary["bytes_per_token"]
+        self._tokenizer: str = summary["tokenizer"]
+        self._sequences: list[str] = summary["sequences"]
+        self._a_file: int = summary["sequences_a_file"]
+        self._open: dict[int, Any] = {}
+
+    def check(self, student: Loaded, text: Tokens) -> None:
+        """Refuse a student that the logits are not for.
+
+        Raises:
+            BadInput: it has another vocabulary, or is to read another text.
+        """
+        if tokenizer_digest(student.tokenizer) != self._tokenizer:
+            raise BadInput(
+                "the stored logits are of a teacher with another vocabulary, so they mean other tokens; choose one of the same tokenizer"
+            )
+        rows = student.model.get_output_embeddings().weight.shape[0]
+        if rows < self.vocabulary:
+            raise BadInput(f"the stored logits are over {self.vocabulary} tokens, and the student's output head has {rows}")
+        for number, ids in distinct(text):
+            if number >= len(self._sequences) or ids_digest(ids) != self._sequences[number]:
+                raise BadInput(
+                    f"the stored logits are for another text: sequence {number + 1} of the training text is not the one that the teacher "
+                    f"read (it read {len(self._sequences)}); store them again for this text"
+                )
+
+    def read(self, numbers: Tensor) -> Targets:
+        """What the teacher said of the sequences with these numbers (n,)."""
+        tokens, log_probabilities = [], []
+        for number in numbers.tolist():
+            file, row = divmod(number, self._a_file)
+            if file not in self._open:
+                self._open[file] = safe_open(self.folder / _file(file), "pt")
+            tokens.append(self._open[file].get_slice("tokens")[row].to(torch.int64))
+            log_probabilities.append(self._open[file].get_slice("log_probabilities")[row].to(torch.float32))
+        return Targets(torch.stack(tokens), torch.stack(log_probabilities))
+
+
+def store_logits(teacher: Loaded, text: Tokens, top_k: int, folder: Path, progress: Callable[[float, str], None]) -> None:
+    """Write the `top_k` largest log-probabilities of every position, and that of all other tokens together.
+
+    A token takes `top_k` numbers of the smallest integer type that holds the vocabulary, and `top_k` + 1 in float16, whose error on a
+    log-probability is at most 2^-11 of it. Each different sequence is read once.
+
+    Raises:
+        BadInput: `top_k` leaves no other tokens. RunFailed: a logit is not finite.
+    """
+    vocabulary = min(teacher.model.get_output_embeddings().weight.shape[0], max(teacher.tokenizer.get_vocab().values()) + 1)
+    if top_k >= vocabulary:
+        raise BadInput(f"top_k {top_k} is not below the vocabulary of {vocabulary} tokens; store fewer, or drop top_k")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [ids for _, ids in distinct(text)]
+    integers = next(kind for kind in (torch.uint8, torch.uint16, torch.int32) if vocabulary <= torch.iinfo(kind).max + 1)
+    bytes_per_token = top_k * integers.itemsize + (top_k + 1) * torch.float16.itemsize
+    a_file = max(1, FILE_BYTES // (bytes_per_token * text.ids.shape[1]))
+    for file, start in enumerate(range(0, len(rows), a_file)):
+        found = []
+        for batch in batches(torch.stack(rows[start : start + a_file])):
+            found.append(_largest(teacher, batch, top_k, vocabulary))
+            done = start + sum(len(targets.tokens) for targets in found)
+            progress(done / len(rows), f"the teacher's {top_k} largest logits")
+        tokens = torch.cat([targets.tokens for targets in found]).to(integers)
+        log_probabilities = torch.cat([targets.log_probabilities for targets in found]).to(torch.float16)
+        save_file({"tokens": tokens, "log_probabilities": log_probabilities}, folder / _file(file))
+    summary = {
+        "top_k": top_k,
+        "vocabulary": vocabulary,
+        "bytes_per_token": bytes_per_token,
+        "tokenizer": tokenizer_digest(teacher.tokenizer),
+        "text": text.sha256,
+        "sequences": [ids_digest(ids) for ids in rows],
+        "sequences_a_file": a_file,
+    }
+    (folder / SUMMARY).write_text(json.dumps(summary))
+
+
+def store_for_now(teacher: Loaded, text: Tokens, top_k: int, progress: Callable[[float, str], None]) -> StoredLogits:
+    """The same in a scratch folder that goes when the stored logits do, for a step that is run by itself."""
+    scratch = Path(tempfile.mkdtemp(prefix="compresslab-logits-"))
+    try:
+        store_logits(teacher, text, top_k, scratch, progress)
+        stored = StoredLogits(scratch)
+    except BaseException:
+        shutil.rmtree(scratch)
+        raise
+    weakref.finalize(stored, shutil.rmtree, scratch)
+    return stored
+
+
+@torch.no_grad()
+def _largest(teacher: Loaded, batch: Tensor, top_k: int, vocabulary: int) -> Targets:
+    """For sequences (n, length)."""
+    model = teacher.model
+    head = output_head(model)
+    hidden = model.base_model(input_ids=batch.to(model.device), use_cache=False).last_hidden_state.flatten(0, 1)
+    tokens, log_probabilities = [], []
+    for start in range(0, len(hidden), POSITIONS_A_CHUNK):
+        logits = head(hidden[start : start + POSITIONS_A_CHUNK])[:, :vocabulary]
+        for rows in blocks(logits):
+            every = F.log_softmax(logits[rows].float(), dim=-1)
+            largest, chosen = every.topk(top_k, dim=-1)
+            rest = every.scatter_(1, chosen, -torch.inf).logsumexp(-1, keepdim=True)
+            tokens.append(chosen.cpu())
+            log_probabilities.append(torch.cat([largest, rest], dim=1).cpu())
+    probabilities = torch.cat(log_probabilities).clamp(min=LOWEST)
+    if not torch.isfinite(probabilities).all():
+        raise RunFailed("the teacher's logits on the training text are not finite (NaN or infinite); try dtype float32 or bfloat16")
+    shape = (*batch.shape, -1)
+    return Targets(torch.cat(tokens).view(shape), probabilities.view(shape))
+
+
+def distinct(text: Tokens) -> Iterator[tuple[int, Tensor]]:
+    """Number and token ids (length,) of each of the different sequences, in the order of their numbers."""
+    numbers = text.numbers.tolist()
+    first = {number: place for place, number in reversed(list(enumerate(numbers)))}
+    for number in sorted(first):
+        yield number, text.ids[first[number]]
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A digest of which token each id is."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+def ids_digest(ids: Tensor) -> str:
+    """A short digest of a sequence's token ids."""
+    return hashlib.sha256(ids.to(torch.int64).cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def _file(number: int) -> str:
+    return f"logits-{number:05}.safetensors"

@@ -1,0 +1,145 @@
+"""GPTQ and AWQ checkpoints: bits where the format wants them, and the same weights back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compresslab.algorithms.gptq import Rounded
+from compresslab.algorithms.grid import Grid
+from compresslab.errors import UnsupportedModel
+from compresslab.models import awq_format, gptq_format
+from compresslab.models.bit_packing import packed, unpacked
+from compresslab.models.folding import divide_inputs
+from compresslab.models.load import load
+from compresslab.recipe.steps import Adopt, QuantizeGPTQ
+from compresslab.steps.contract import Context, run
+from models.tiny import THIRD_PARTY_WARNINGS, make, text
+
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), bits=st.sampled_from([2, 3, 4, 8]), rounds=st.integers(1, 4), columns=st.integers(1, 5))
+def test_packing_is_undone_by_unpacking(seed: int, bits: int, rounds: int, columns: int):
+    values = torch.randint(0, 2**bits, (32 * rounds, columns), generator=torch.Generator().manual_seed(seed))
+    words = packed(values, bits)
+    assert words.dtype == torch.int32
+    assert words.shape == (rounds * bits, columns)
+    assert torch.equal(unpacked(words, bits).long(), values)
+
+
+def test_the_first_value_lies_in_the_lowest_bits_and_three_bit_values_cross_words():
+    values = torch.zeros(32, 1, dtype=torch.int64)
+    values[0], values[1], values[10] = 5, 1, 7
+    first, second, third = packed(values, 3).flatten().tolist()
+    assert first & 0b111111 == 0b001101
+    assert (first >> 30) & 0b11 == 0b11, "two bits of the eleventh value end the first word"
+    assert (second, third) == (1, 0), "its last bit begins the second"
+
+
+def rounded(outputs: int, inputs: int, groups: int, bits: int) -> Rounded:
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(0, 2**bits, (outputs, inputs), generator=generator).to(torch.uint8)
+    scale = torch.rand(outputs, groups, generator=generator).half().float() * 0.01 + 2**-10
+    zero = torch.randint(1, 2**bits, (outputs, groups), generator=generator).float()
+    return Rounded(codes, Grid(scale.half().float(), zero))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_gptq_tensors_give_the_weight_back(bits: int):
+    made = rounded(64, 96, 3, bits)
+    tensors = gptq_format.tensors_of(made, bits)
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "qweight": (96 * bits // 32, 64),
+        "qzeros": (3, 64 * bits // 32),
+        "scales": (3, 64),
+        "g_idx": (96,),
+    }
+    assert torch.equal(gptq_format.weight_of(tensors, bits, "gptq"), made.weight().half())
+    stored = unpacked(tensors["qzeros"].T.contiguous(), bits).T
+    assert torch.equal(stored.float().T, made.grid.zero - 1), "the first form of the format stores zero points less one"
+    plus_one = {**tensors, "qzeros": packed(made.grid.zero, bits).T.contiguous()}
+    assert torch.equal(gptq_format.weight_of(plus_one, bits, "gptq_v2"), made.weight().half())
+
+
+def test_awq_tensors_give_the_weight_back():
+    made = rounded(64, 96, 3, 4)
+    tensors = awq_format.tensors_of(made)
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {"qweight": (96, 8), "qzeros": (3, 8), "scales": (3, 64)}
+    assert torch.equal(awq_format.weight_of(tensors), made.weight().half())
+    word = int(tensors["qweight"][0, 0]) & 0xFFFFFFFF
+    assert [(word >> 4 * place) & 15 for place in range(8)] == [int(made.codes[output, 0]) for output in (0, 2, 4, 6, 1, 3, 5, 7)]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("llama-tied", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+        ("llama-tied", ["mlp.gate_proj", "mlp.up_proj"]),
+        ("llama-tied", ["mlp.down_proj"]),
+        ("gemma3", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+        ("gemma2", ["mlp.gate_proj", "mlp.up_proj"]),
+        ("gpt-neox", ["attention.query_key_value"]),
+        ("gpt-neox", ["mlp.dense_h_to_4h"]),
+    ],
+)
+def test_dividing_inputs_where_they_come_from_and_multiplying_weights_changes_nothing(name: str, names: list[str]):
+    model = make(name, torch.float32).model
+    ids = text(2, 16).ids
+    with torch.no_grad():
+        before = model(ids).logits
+        layer = model.base_model.layers[1]
+        linears = dict(layer.named_modules())
+        scale = torch.rand(linears[names[0]].in_features, generator=torch.Generator().manual_seed(0)) + 0.5
+        made = divide_inputs(layer, names, scale)
+        assert made is not None
+        torch.testing.assert_close(made, scale, rtol=1e-3, atol=1e-3)
+        divided = model(ids).logits
+        for linear in names:
+            linears[linear].weight.data *= made
+        after = model(ids).logits
+    assert (divided - before).abs().max() > 1e-2
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_what_an_activation_function_or_shared_values_stand_before_is_not_divided():
+    neox, grouped = make("gpt-neox").model, make("llama").model
+    before = {name: value.clone() for name, value in neox.state_dict().items()}
+    assert divide_inputs(neox.base_model.layers[0], ["mlp.dense_4h_to_h"], torch.full((128,), 2.0)) is None
+    assert divide_inputs(grouped.base_model.layers[0], ["self_attn.o_proj"], torch.full((64,), 2.0)) is None
+    assert all(torch.equal(value, before[name]) for name, value in neox.state_dict().items())
+
+
+def test_a_norm_that_does_not_scale_by_its_weight_is_refused():
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(64))
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden * self.weight.square()
+
+    layer = make("llama").model.base_model.layers[0]
+    layer.input_layernorm = Odd()
+    with pytest.raises(UnsupportedModel, match="Odd does not multiply its output by its weight"):
+        divide_inputs(layer, ["self_attn.q_proj"], torch.ones(64))
+
+
+def test_a_folder_that_auto_gptq_wrote_is_adopted_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = run("quantize", QuantizeGPTQ(method="gptq"), make("llama"), Context(text(4, 32)), tmp_path / "ours")
+    theirs = tmp_path / "theirs"
+    (tmp_path / "ours").rename(theirs)
+    (theirs / "model.safetensors").rename(theirs / "gptq_model-4bit-32g.safetensors")
+    config = json.loads((theirs / "config.json").read_text())
+    told = config.pop("quantization_config")
+    (theirs / "config.json").write_text(json.dumps(config))
+    (theirs / "quantize_config.json").write_text(json.dumps({key: told[key] for key in ("bits", "group_size", "sym", "desc_act")}))
+    adopted = run("adopt", Adopt(model=str(theirs)), load(str(theirs)), Context(), tmp_path / "adopted")
+    assert adopted.tensors == made.tensors
+    assert adopted.record.size == made.record.size
+    assert (tmp_path / "adopted" / "model.safetensors").read_bytes() == (theirs / "gptq_model-4bit-32g.safetensors").read_bytes()
