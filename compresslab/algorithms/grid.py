@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Scales below the smallest normal number keep enough digits down to this share of it, and 8 bits of small weights need them.
+SUBNORMAL = 2.0**-6
+
 
 class Grid(NamedTuple):
     """Levels w = scale * (code - zero) with codes 0 .. 2^bits - 1; both of one shape, in float32."""
@@ -39,6 +42,6 @@ def grid_of(weight: Tensor, bits: int, stored: torch.dtype, *, symmetric: bool) 
         low = -high
     empty = low == high
     low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
-    scale = ((high - low) / top).clamp(min=torch.finfo(stored).tiny).to(stored).float()
+    scale = ((high - low) / top).clamp(min=torch.finfo(stored).tiny * SUBNORMAL).to(stored).float()
     zero = torch.full_like(scale, (top + 1) // 2) if symmetric else (-low / scale).round().clamp(1, top)
     return Grid(scale, zero)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
 
+from compresslab.errors import RunFailed, UnsupportedModel
 from compresslab.models import awq_format, gptq_format
 from compresslab.models.device import placement
 from compresslab.models.load import Loaded, cast, load_folder, load_tokenizer, quiet
@@ -94,16 +95,27 @@ def _from_checkpoint(folder: Path, quantization: dict[str, Any]) -> PreTrainedMo
     for layer in packed:
         own = {name: tensors.pop(f"{layer}.{name}") for name in PACKED_TENSORS if f"{layer}.{name}" in tensors}
         if quantization["quant_method"] == "awq":
+            if quantization.get("version", "gemm") != "gemm":
+                raise UnsupportedModel(f"{folder}: AWQ of version {quantization['version']!r} is not read; take one of version 'gemm'")
             tensors[f"{layer}.weight"] = awq_format.weight_of(own)
         else:
             form = quantization.get("checkpoint_format") or "gptq"
+            if form not in gptq_format.STORED_LESS or quantization.get("dynamic"):
+                raise UnsupportedModel(
+                    f"{folder}: GPTQ in the form {form!r}, or with bits by layer, is not read; take one in the form 'gptq'"
+                )
             tensors[f"{layer}.weight"] = gptq_format.weight_of(own, quantization["bits"], form)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     del config.quantization_config
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with quiet():
-        model: PreTrainedModel = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=config.dtype, **placement())
-    return model.eval()
+        model, found = kind.from_pretrained(
+            None, config=config, state_dict=tensors, dtype=config.dtype, output_loading_info=True, **placement()
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise RunFailed(f"{folder}: its packed weights lack {missing[0]}, which config.json asks for; it cannot be scored")
+    plain: PreTrainedModel = model.eval()
+    return plain
 
 
 def load_for_scoring(folder: Path, dtype: torch.dtype) -> tuple[Loaded, str]:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
+from compresslab.models.anatomy import linear_layers
+from compresslab.models.blockwise import Blockwise
+
+# Of what the layer adds, in float32: rounding is a hundred times less.
+LARGEST_CHANGE = 1e-2
 
 # Where the input of a linear layer comes from: a norm, or the rows of another linear layer; the first that is there counts.
 NORMS = {
@@ -41,6 +51,56 @@ def divide_inputs(layer: nn.Module, names: list[str], scale: Tensor) -> Tensor |
     if source.bias is not None:
         source.bias.data = source.bias.data / scale.to(source.bias)
     return scale
+
+
+@torch.no_grad()
+def check_folding(model: PreTrainedModel, groups: Callable[[int], list[list[str]]]) -> None:
+    """Divide and multiply by random scales in a copy of each decoder layer, and see whether the layer still computes the same.
+
+    Where it does not, something else reads what was divided (an MLP beside the attention), the norm lies elsewhere, or an activation
+    function stands between.
+
+    Args:
+        groups: for the number of a layer its linear layers, those that read one tensor together.
+
+    Raises:
+        UnsupportedModel: naming the first layer and the linear layers whose inputs cannot be divided; nothing was changed.
+    """
+    ids = torch.arange(24)[None] % model.config.get_text_config().vocab_size
+    walk = Blockwise(model, ids)
+    for number, layer in enumerate(walk.layers):
+        copy = deepcopy(layer).float()
+        hidden, (args, kwargs) = walk.hidden[0].float(), walk.extras[0][number]
+        expected = _output(copy, hidden, args, kwargs)
+        for names in groups(number):
+            linears = linear_layers(copy)
+            width = linears[names[0]].in_features
+            scale = torch.rand(width, generator=torch.Generator().manual_seed(0)).to(hidden.device) + 0.5
+            made = divide_inputs(copy, names, scale)
+            if made is None:
+                continue
+            for name in names:
+                linears[name].weight.data *= made
+            wrong = (_output(copy, hidden, args, kwargs) - expected).abs().max() / (expected - hidden).abs().max()
+            if not wrong <= LARGEST_CHANGE:
+                raise UnsupportedModel(
+                    f"{model.config.model_type}: awq cannot scale the inputs of {', '.join(names)} in layer {number}: "
+                    f"dividing them where they come from changes the layer by {float(wrong):.0%}; take gptq or rtn"
+                )
+
+
+def _output(layer: nn.Module, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """A decoder layer's output in float32."""
+    wide = [_widened(value) for value in args]
+    output = layer(hidden, *wide, **{name: _widened(value) for name, value in kwargs.items()})
+    result: Tensor = output[0] if isinstance(output, tuple) else output
+    return result
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_widened, value))
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _divide_norm(norm: nn.Module, scale: Tensor) -> Tensor:

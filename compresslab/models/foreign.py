@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from compresslab.pins import cache_folder
@@ -27,14 +29,20 @@ def loadable(folder: Path) -> Path:
         return folder
     links = cache_folder() / "linked" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     links.mkdir(parents=True, exist_ok=True)
-    for file in folder.iterdir():
+    for file in (file for file in folder.iterdir() if file != config):
         _link(links / (PLAIN_NAME if file == weights[0] else file.name), file.resolve())
     told = {"quant_method": "gptq", "checkpoint_format": "gptq", **json.loads(settings.read_text())}
-    (links / "config.json").unlink()
-    (links / "config.json").write_text(json.dumps({**written, "quantization_config": told}))
+    _put(links / "config.json", lambda part: part.write_text(json.dumps({**written, "quantization_config": told})))
     return links
 
 
 def _link(link: Path, file: Path) -> None:
-    link.unlink(missing_ok=True)
-    link.symlink_to(file)
+    _put(link, lambda part: part.symlink_to(file))
+
+
+def _put(place: Path, make: Callable[[Path], object]) -> None:
+    """Make a file beside its place and rename it there: another process may do the same, and must never write through a link."""
+    part = place.with_name(f".{place.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    make(part)
+    part.replace(place)

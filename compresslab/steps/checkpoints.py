@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from torch import Tensor
 
 # Seconds between two checkpoints: writing one takes about a second a gigabyte (12 bytes a trained weight).
 EVERY = 120.0
-FILE, PART = "training.safetensors", "training.part"
+FILE = "training.safetensors"
 # Weights of each parameter that tell one model from another.
 SAMPLED = 64
 
@@ -40,6 +39,8 @@ class Progressed(NamedTuple):
 class Checkpoints:
     """One checkpoint in a folder, replaced as the run goes on. Without a folder it keeps nothing.
 
+    The last one stays when the training is over: who keeps the step's result removes it, once that is safe.
+
     Args:
         run: what decides the course of the run; a checkpoint of another one is not gone on from.
     """
@@ -58,10 +59,11 @@ class Checkpoints:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         told = json.dumps({"step": state.step, "losses": state.losses, "checks": state.checks})
-        save_file(state.tensors, self.folder / PART, metadata={"run": self.run, "state": told})
-        with (self.folder / PART).open("rb") as written:
+        part = self.folder / f"training.{os.getpid()}.part"
+        save_file(state.tensors, part, metadata={"run": self.run, "state": told})
+        with part.open("rb") as written:
             os.fsync(written.fileno())
-        (self.folder / PART).replace(self.folder / FILE)
+        part.replace(self.folder / FILE)
         self._last = time.monotonic()
 
     def load(self, tell: Callable[[str], None]) -> Progressed | None:
@@ -80,13 +82,6 @@ class Checkpoints:
             tell(f"the checkpoint is damaged ({type(error).__name__}); starting anew")
             return None
         return Progressed(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
-
-    def clear(self) -> None:
-        """The run is over."""
-        if self.folder is not None:
-            for name in (FILE, PART):
-                with contextlib.suppress(FileNotFoundError):
-                    (self.folder / name).unlink()
 
 
 def fingerprint(tensors: list[Tensor]) -> str:

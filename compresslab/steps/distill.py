@@ -132,8 +132,8 @@ def mixed_in(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
     return chunk
 
 
-def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
-    """Refuse a teacher whose token ids mean something else.
+def same_vocabulary(student: Loaded, teacher: Loaded, name: str = "the teacher") -> None:
+    """Refuse another model whose token ids mean something else.
 
     Raises:
         BadInput: naming the first difference.
@@ -143,8 +143,8 @@ def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
         return
     example = next(iter(sorted(set(ours.items()) ^ set(theirs.items()), key=lambda entry: entry[1])))
     raise BadInput(
-        f"the teacher has another vocabulary ({len(theirs)} tokens against {len(ours)}; "
-        f"token {example[1]}, {example[0]!r}, is not in both), so its logits mean other tokens; choose a teacher of the same tokenizer"
+        f"{name} has another vocabulary ({len(theirs)} tokens against {len(ours)}; "
+        f"token {example[1]}, {example[0]!r}, is not in both), so its logits mean other tokens; choose one of the same tokenizer"
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from compresslab.steps.sparsity import is_sparse
+from compresslab.steps.sparsity import pruned_zeros
 
 COMPUTE = torch.bfloat16
 
@@ -24,9 +25,8 @@ class Masters:
     def __init__(self, modules: list[nn.Module]) -> None:
         """Take over the parameters of `modules`: those that require gradients are trained, all compute in bfloat16 from here on."""
         zeros: dict[Tensor, Tensor] = {}
-        for part in (part for module in modules for part in module.modules() if is_sparse(part)):
-            assert isinstance(part, nn.Linear)
-            zeros[part.weight] = torch.eq(part.weight, 0)
+        for model in (module for module in modules if isinstance(module, PreTrainedModel)):
+            zeros |= {model.get_submodule(name).weight: mask for name, mask in pruned_zeros(model).items()}
         parameters = [parameter for module in modules for parameter in module.parameters() if parameter.is_floating_point()]
         self.copies = [parameter for parameter in parameters if parameter.requires_grad]
         self.weights = [copy.data.to(torch.float32, copy=True) for copy in self.copies]

@@ -19,6 +19,7 @@ from compresslab.models.statistics import Statistics
 from compresslab.recipe.steps import PruneSparse
 from compresslab.steps.calibration import second_moments
 from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.sparsity import mark_sparse
 
 
 @torch.no_grad()
@@ -46,6 +47,7 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
                 dropped += int((weight == 0).sum())
                 total += weight.numel()
         context.progress((number + 1) / len(layers), f"{config.method}, layer by layer")
+    mark_sparse(model)
     details = {"sparsity": round(dropped / total, 6), "weights": total}
     return Outcome(model, calibration_tokens=statistics.tokens if statistics is not None else 0, details=details)
 
@@ -57,9 +59,9 @@ def pruned(
     if config.method == "sparsegpt":
         assert statistics is not None
         with second_moments(f"prune sparsegpt, layer {layer}, {names[0]}"):
-            factor = inverse_factor(statistics.gram(layer, names[0]), config.damping)
+            factor = inverse_factor(statistics.gram(layer, names[0]).to(weights[0].device), config.damping)
         for weight in weights:
-            yield sparsegpt(weight, factor.to(weight.device), config.share, config.of).to(weight.dtype)
+            yield sparsegpt(weight, factor, config.share, config.of).to(weight.dtype)
         return
     for weight, name in zip(weights, names, strict=True):
         importance = magnitude(weight) if statistics is None else wanda(weight, statistics.energy(layer, name).to(weight.device))

@@ -13,7 +13,7 @@ from compresslab.algorithms.grid import Grid, grid_of
 from compresslab.errors import UnsupportedModel
 from compresslab.models import awq_format
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
-from compresslab.models.folding import divide_inputs
+from compresslab.models.folding import check_folding, divide_inputs
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
 from compresslab.models.statistics import Statistics
@@ -41,6 +41,7 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> Outcome:
     check_groups(inside, config.group_size, "awq")
     check_words(inside, "awq")
     statistics = statistics_of(loaded, context, grams=True)
+    check_folding(model, statistics.reading)
     prefix = next(name for name, module in model.named_modules() if module is layers)
     packed: dict[str, dict[str, Tensor]] = {}
     scales: dict[str, Tensor] = {}

@@ -11,8 +11,9 @@ from compresslab.models.load import Loaded, cast
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.distill import same_vocabulary
 from compresslab.steps.held_out import Goal, mean_loss, next_targets, split
-from compresslab.steps.sparsity import is_sparse
+from compresslab.steps.sparsity import pruned_zeros
 from compresslab.steps.trainer import Lesson, Micro, Run, Trained, train
 
 
@@ -23,13 +24,15 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
     last step leaves out the rest of the schedule, the decay with it.
 
     Raises:
-        BadInput: there is too little text; `qlora` and the model has layers that bitsandbytes does not hold at 4 bits.
+        BadInput: there is too little text; the other model has another vocabulary; `qlora`, and the model has layers that bitsandbytes does
+            not hold at 4 bits.
     """
     assert context.text is not None
     dtype = loaded.model.dtype
     text, goal = context.text, None
     if config.until is not None:
         assert context.other is not None
+        same_vocabulary(loaded, context.other, config.until)
         text, held = split(text)
         context.progress(0.0, f"the loss of {config.until} on {len(held)} held-out sequences")
         goal = Goal(mean_loss(context.other.model, held), held)
@@ -53,7 +56,7 @@ def language_modelling(micro: Micro) -> Lesson:
 
 def _through_adapters(model: PreTrainedModel, config: RetrainLoRA, text: Tokens, run: Run) -> tuple[PreTrainedModel, Trained]:
     """Train adapters and merge them in float32; zeros of a pruned model stay."""
-    zeros = {name: module.weight == 0 for name, module in model.named_modules() if is_sparse(module)}
+    zeros = pruned_zeros(model)
     if config.method == "qlora":
         from compresslab.steps.four_bits import hold_at_four_bits, merge_unpacked
 

@@ -152,7 +152,6 @@ class _Training:
             if self.whole and self.step:
                 self.saved.save(self._state())
             raise
-        self.saved.clear()
 
     def _reached(self) -> bool:
         """Whether the loss on held-out text is low enough; looked at now and then, and at the end."""

@@ -148,3 +148,10 @@ def test_awq_cuts_a_range_only_where_that_loses_less():
         inside = second[block, block]
         assert output_error((cut - weight)[:, block], inside) <= output_error((whole - weight)[:, block], inside) * (1 + 1e-5)
     assert not torch.equal(cut, whole)
+
+
+def test_small_weights_at_eight_bits_keep_their_digits():
+    weight = torch.randn(16, 32, generator=torch.Generator().manual_seed(0)) * 0.002
+    half, exact = (grid_of(weight, 8, stored, symmetric=True) for stored in (torch.float16, torch.float32))
+    errors = [(grid.weight(grid.codes(weight, 8)) - weight).square().mean() for grid in (half, exact)]
+    assert errors[0] < 1.1 * errors[1]

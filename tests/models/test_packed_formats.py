@@ -7,17 +7,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from compresslab.algorithms.gptq import Rounded
 from compresslab.algorithms.grid import Grid
-from compresslab.errors import UnsupportedModel
+from compresslab.errors import RunFailed, UnsupportedModel
 from compresslab.models import awq_format, gptq_format
 from compresslab.models.bit_packing import packed, unpacked
+from compresslab.models.dequantize import load_for_scoring
 from compresslab.models.folding import divide_inputs
-from compresslab.models.load import load
-from compresslab.recipe.steps import Adopt, QuantizeGPTQ
+from compresslab.models.load import Loaded, load
+from compresslab.recipe.steps import Adopt, QuantizeAWQ, QuantizeGPTQ
 from compresslab.steps.contract import Context, run
-from models.tiny import THIRD_PARTY_WARNINGS, make, text
+from models.tiny import COMMON, GROUPED, THIRD_PARTY_WARNINGS, make, make_tokenizer, text
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -143,3 +146,39 @@ def test_a_folder_that_auto_gptq_wrote_is_adopted_and_scored(tmp_path: Path, mon
     assert adopted.tensors == made.tensors
     assert adopted.record.size == made.record.size
     assert (tmp_path / "adopted" / "model.safetensors").read_bytes() == (theirs / "gptq_model-4bit-32g.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("olmo2", "mlp.gate_proj, mlp.up_proj"), ("cohere", "self_attn.q_proj"), ("nemotron", "mlp.down_proj"), ("phi", "self_attn.q_proj")],
+)
+def test_awq_refuses_a_layer_whose_inputs_cannot_be_divided_where_they_come_from(kind: str, what: str, tmp_path: Path):
+    """A norm after the block, an MLP beside the attention, an activation function that is no gate."""
+    torch.manual_seed(0)
+    loaded = Loaded(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **GROUPED})).eval(), make_tokenizer())
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    with pytest.raises(
+        UnsupportedModel, match=rf"{kind}: awq cannot scale the inputs of {what}.* in layer 0: .* changes the layer by \d+%"
+    ):
+        run("quantize", QuantizeAWQ(method="awq"), loaded, Context(text(4, 32)), tmp_path / "model")
+    assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
+
+
+def test_a_folder_that_lacks_a_packed_layer_is_not_scored_with_random_numbers(tmp_path: Path):
+    run("quantize", QuantizeGPTQ(method="gptq"), make("llama"), Context(text(4, 32)), tmp_path)
+    tensors = {name: value for name, value in load_file(tmp_path / "model.safetensors").items() if "layers.1.mlp.down_proj" not in name}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RunFailed, match=r"packed weights lack model\.layers\.1\.mlp\.down_proj\.weight"):
+        load_for_scoring(tmp_path, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"), [("checkpoint_format", "marlin", "GPTQ in the form 'marlin'"), ("dynamic", {"a": 1}, "bits by layer")]
+)
+def test_forms_of_the_format_that_are_not_read_are_named(tmp_path: Path, key: str, value: object, told: str):
+    run("quantize", QuantizeGPTQ(method="gptq"), make("llama"), Context(text(4, 32)), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"][key] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModel, match=told):
+        load_for_scoring(tmp_path, torch.bfloat16)

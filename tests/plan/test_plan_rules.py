@@ -252,3 +252,19 @@ def test_a_package_that_is_not_installed_is_told_before_anything_runs(monkeypatc
     (problem,) = problems(variants)
     assert "variants.v[0].quantize.method" in problem
     assert "gptq needs gptqmodel, which is not installed: pip install 'compresslab[gptq]'" in problem
+
+
+def test_groups_that_do_not_divide_are_told_of_every_method_that_has_groups() -> None:
+    found = problems(
+        "variants: {g: [quantize: {method: gptq, group_size: 128}], a: [quantize: {method: awq, group_size: 128}], "
+        "r: [quantize: {method: rtn, group_size: 128}]}"
+    )
+    assert len(found) == 3
+    assert all(
+        "group_size: 128 does not divide the hidden size 576 and the attention width 576; these do: 16, 32, 64" in line for line in found
+    )
+
+
+def test_widths_that_do_not_fill_the_words_of_a_checkpoint_are_told() -> None:
+    (found,) = problems("variants: {v: [prune: {method: width, keep: 1000}, quantize: {method: gptq, group_size: 8}]}")
+    assert "the checkpoint format needs multiples of 32, and the MLP width 1000 is none" in found

@@ -87,7 +87,9 @@ def test_a_run_that_was_stopped_twice_ends_byte_equal_to_one_that_was_not(tmp_pa
     assert sum(line.startswith("loss ") for line in told) < whole.record.details["steps"] - 3
     assert same(tmp_path / "whole", tmp_path / "resumed")
     assert resumed.record == whole.record
-    assert list((tmp_path / "state").iterdir()) == [], "what is done needs no checkpoint"
+    assert [file.name for file in (tmp_path / "state").iterdir()] == ["training.safetensors"], (
+        "kept until the result is safe, which others know"
+    )
 
 
 def test_an_interrupt_is_a_reason_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
