@@ -4,7 +4,7 @@
 
 Teacher: SmolLM2-135M-Instruct; student: its first 24 of 30 layers; forward KL; AdamW; 4 sequences of 512 tokens a step. Every contender
 is a process of its own that does one step when it is told to and sleeps otherwise, so that all meet the same machine. Ratios are of
-medians over the steps after the first two.
+medians over the steps after the first two. Ours run in the environment that `compresslab run` gives its workers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from compresslab.runner.executors import ENVIRONMENT
 
 LAYERS, SEQUENCES, LENGTH, TOP_K = 24, 4, 512, 64
 WARM = 2
@@ -89,7 +91,14 @@ def race(scratch: Path, options: argparse.Namespace) -> tuple[dict[str, list[flo
     if options.peer_python:
         commands[TRL] = [options.peer_python, str(here.with_name("distill_trl.py")), str(scratch), str(options.steps), str(LEARNING_RATE)]
     running = {
-        name: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name, command in commands.items()
+        name: subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | ENVIRONMENT if name in (OURS, STORED) else None,
+        )
+        for name, command in commands.items()
     }
     times: dict[str, list[float]] = {name: [] for name in running}
     work: dict[str, list[float]] = {name: [] for name in running}

@@ -43,5 +43,6 @@ class _Coarse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor, None]:
         gradient, ctx.shares = ctx.shares, None  # scaled in place, so it serves once
-        gradient.mul_(upstream[0][:, -1:])
+        for rows in blocks(gradient):
+            gradient[rows] = gradient[rows].to(upstream[0].dtype).mul_(upstream[0][rows, -1:])
         return gradient.scatter_(1, ctx.tokens, upstream[0][:, :-1].to(gradient.dtype)), None

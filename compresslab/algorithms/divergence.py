@@ -65,5 +65,10 @@ def blocks(logits: Tensor) -> Iterator[slice]:
         yield slice(start, start + rows)
 
 
+def of_tokens(logits: Tensor, tokens: int) -> Tensor:
+    """Logits (positions, tokens), without those of padding. A slice of all would cost its backward pass a copy of all."""
+    return logits if logits.shape[-1] == tokens else logits[:, :tokens]
+
+
 def _scaled(logits: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1 else logits / temperature

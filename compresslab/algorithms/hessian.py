@@ -15,7 +15,8 @@ def gram(inputs: Tensor) -> Tensor:
     """Sum of x x^T over all inputs, (columns, columns) in float32; sums over batches add up.
 
     The Hessian of ||W X - W' X||^2 in a row of W' is twice this. Rounded to bfloat16 the sum would lose its positive definiteness; factors
-    that are bfloat16 already may be multiplied as such, which is exact and three times as fast where the processor can.
+    that are bfloat16 already may be multiplied as such, which is exact and faster where the processor can (1.6 times at 576 columns, 2.7
+    times at 1,536).
 
     Args:
         inputs: (..., columns).

@@ -48,15 +48,7 @@ def gated_mlps(model: PreTrainedModel) -> list[GatedMLP]:
     Raises:
         UnsupportedModel: a block has another kind of MLP (a mixture of experts, say); the message names it.
     """
-    mlps: list[GatedMLP] = []
-    for number, layer in enumerate(decoder_layers(model)):
-        mlp = getattr(layer, "mlp", None)
-        if mlp is None or not all(type(getattr(mlp, name, None)) is nn.Linear for name in GATED_MLP):
-            kind = type(mlp).__name__ if mlp is not None else "no module named mlp"
-            raise UnsupportedModel(
-                f"{model.config.model_type}: width pruning needs {', '.join(GATED_MLP)} as plain linear layers; layer {number} has {kind}"
-            )
-        mlps.append(cast(GatedMLP, mlp))
+    mlps = cast(list[GatedMLP], _with_plain_linears(model, "mlp", GATED_MLP))
     widths = {mlp.down_proj.in_features for mlp in mlps}
     if widths != {model.config.get_text_config().intermediate_size}:
         raise UnsupportedModel(
@@ -82,16 +74,10 @@ def attentions(model: PreTrainedModel) -> list[Attention]:
         UnsupportedModel: a block has another kind of attention (with query, key and value in one matrix, say); the message names it.
     """
     config = model.config.get_text_config()
-    found: list[Attention] = []
-    for number, layer in enumerate(decoder_layers(model)):
-        attention = getattr(layer, "self_attn", None)
-        if attention is None or not all(type(getattr(attention, name, None)) is nn.Linear for name in ATTENTION):
-            kind = type(attention).__name__ if attention is not None else "no module named self_attn"
-            raise UnsupportedModel(
-                f"{model.config.model_type}: width pruning needs {', '.join(ATTENTION)} as plain linear layers; layer {number} has {kind}"
-            )
-        heads, head = config.num_attention_heads, head_dimension(config)
-        key_values = getattr(config, "num_key_value_heads", None) or heads
+    found = cast(list[Attention], _with_plain_linears(model, "self_attn", ATTENTION))
+    heads, head = config.num_attention_heads, head_dimension(config)
+    key_values = getattr(config, "num_key_value_heads", None) or heads
+    for number, attention in enumerate(found):
         outputs = [getattr(attention, name).out_features for name in ("q_proj", "k_proj", "v_proj")]
         if outputs != [heads * head, key_values * head, key_values * head] or heads % key_values:
             raise UnsupportedModel(
@@ -99,7 +85,20 @@ def attentions(model: PreTrainedModel) -> list[Attention]:
                 f"in every layer, as the config states; q_proj, k_proj and v_proj of layer {number} have "
                 f"{', '.join(map(str, outputs))} outputs"
             )
-        found.append(cast(Attention, attention))
+    return found
+
+
+def _with_plain_linears(model: PreTrainedModel, part: str, names: tuple[str, ...]) -> list[nn.Module]:
+    """The module `part` of each block, in which `names` are plain linear layers. Raises UnsupportedModel, naming what is there instead."""
+    found = []
+    for number, layer in enumerate(decoder_layers(model)):
+        module = getattr(layer, part, None)
+        if module is None or not all(type(getattr(module, name, None)) is nn.Linear for name in names):
+            kind = type(module).__name__ if module is not None else f"no module named {part}"
+            raise UnsupportedModel(
+                f"{model.config.model_type}: width pruning needs {', '.join(names)} as plain linear layers; layer {number} has {kind}"
+            )
+        found.append(module)
     return found
 
 

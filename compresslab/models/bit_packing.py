@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WORD = 32
+from compresslab.recipe.amounts import WORD
 
 
 def packed(values: Tensor, bits: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import linear_layers
 from compresslab.models.blockwise import Blockwise
+from compresslab.models.input_sums import InputSums, together
 
 # Of what the layer adds, in float32: rounding is a hundred times less.
 LARGEST_CHANGE = 1e-2
@@ -54,14 +54,11 @@ def divide_inputs(layer: nn.Module, names: list[str], scale: Tensor) -> Tensor |
 
 
 @torch.no_grad()
-def check_folding(model: PreTrainedModel, groups: Callable[[int], list[list[str]]]) -> None:
+def check_folding(model: PreTrainedModel) -> None:
     """Divide and multiply by random scales in a copy of each decoder layer, and see whether the layer still computes the same.
 
     Where it does not, something else reads what was divided (an MLP beside the attention), the norm lies elsewhere, or an activation
     function stands between.
-
-    Args:
-        groups: for the number of a layer its linear layers, those that read one tensor together.
 
     Raises:
         UnsupportedModel: naming the first layer and the linear layers whose inputs cannot be divided; nothing was changed.
@@ -71,8 +68,10 @@ def check_folding(model: PreTrainedModel, groups: Callable[[int], list[list[str]
     for number, layer in enumerate(walk.layers):
         copy = deepcopy(layer).float()
         hidden, (args, kwargs) = walk.hidden[0].float(), walk.extras[0][number]
-        expected = _output(copy, hidden, args, kwargs)
-        for names in groups(number):
+        sums = InputSums(copy, grams=False)
+        with sums:
+            expected = _output(copy, hidden, args, kwargs)
+        for names in together(sums.sources):
             linears = linear_layers(copy)
             width = linears[names[0]].in_features
             scale = torch.rand(width, generator=torch.Generator().manual_seed(0)).to(hidden.device) + 0.5

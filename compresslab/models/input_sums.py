@@ -19,9 +19,9 @@ class InputSums:
     """Sums over the inputs of the linear layers inside `layer`, while it is entered.
 
     Linear layers that read one tensor (q and k) share one sum. The values' projection has its own, over what reaches the output: a
-    value matters through the queries that attend to it, and the first token of a sequence, to which nearly all do, a thousand times as
-    much as the next. Its sum is over A X, the inputs as (every eighth of) the queries of each head mix them. Rounding SmolLM2's values
-    by the plain sum makes the model worse than rounding them to the nearest; see experiments/calibration.
+    value matters through the queries that attend to it, and the first token of a sequence, to which nearly all do, over a thousand
+    times as much as the median one (SmolLM2). Its sum is over A X, the inputs as (every eighth of) the queries of each head mix them.
+    Rounding SmolLM2's values by the plain sum makes the model worse than rounding them to the nearest; see experiments/calibration.
 
     Attributes:
         leaders: for each linear layer the one whose sum it shares. sources: for each the first one that reads the same tensor.
@@ -106,3 +106,11 @@ class InputSums:
 
     def _sum(self, key: str, value: Tensor) -> None:
         self._sums[key] = value if key not in self._sums else self._sums[key].add_(value)
+
+
+def together(shared: dict[str, str]) -> list[list[str]]:
+    """The linear layers of `leaders` or `sources`, those with one value in a list."""
+    groups: dict[str, list[str]] = {}
+    for name, first in shared.items():
+        groups.setdefault(first, []).append(name)
+    return list(groups.values())

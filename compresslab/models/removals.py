@@ -21,14 +21,13 @@ from compresslab.algorithms.next_token import next_token_loss
 from compresslab.errors import RunFailed
 from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
 from compresslab.models.blockwise import Blockwise, replaced
+from compresslab.models.chunks import chunks
 from compresslab.models.shortening import why_not
 from compresslab.models.text import Tokens, batches
 from compresslab.recipe.amounts import Misfit, layers_left
 from compresslab.recipe.steps import PruneDepth
 
 FILE = "removals.json"
-# Positions whose logits exist at the same time, in float32: 512 x 256k x 4 bytes is 520 MB.
-POSITIONS_A_CHUNK = 512
 
 
 class Removals(NamedTuple):
@@ -186,7 +185,6 @@ class _Search:
             states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
         targets = ids[:, 1:].flatten()
         total = 0.0
-        for start in range(0, len(targets), POSITIONS_A_CHUNK):
-            part = slice(start, start + POSITIONS_A_CHUNK)
+        for part in chunks(len(targets), self.model):
             total += next_token_loss(self.head(states[part]), targets[part]).item()
         return total

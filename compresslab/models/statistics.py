@@ -25,7 +25,7 @@ from compresslab.algorithms.block_influence import block_influence
 from compresslab.errors import RunFailed
 from compresslab.models.attention import telling_attention
 from compresslab.models.blockwise import Blockwise
-from compresslab.models.input_sums import InputSums
+from compresslab.models.input_sums import InputSums, together
 from compresslab.models.text import Tokens
 
 SUMMARY = "statistics.json"
@@ -68,11 +68,11 @@ class Statistics:
 
     def sharing(self, layer: int) -> list[list[str]]:
         """The linear layers of a decoder layer, those that share their energy and second moments (q and k) together."""
-        return _together(self._leaders[layer])
+        return together(self._leaders[layer])
 
     def reading(self, layer: int) -> list[list[str]]:
         """The linear layers of a decoder layer, those that read one tensor (q, k and v) together."""
-        return _together(self._sources[layer])
+        return together(self._sources[layer])
 
     def _read(self, what: str, layer: int, name: str, shared: list[dict[str, str]] | None = None) -> Tensor:
         with safe_open(self.folder / _file(layer), "pt") as stored:
@@ -145,13 +145,6 @@ def check_finite_layer(tensors: dict[str, Tensor], number: int) -> None:
 
 def _file(layer: int) -> str:
     return f"layer-{layer:03}.safetensors"
-
-
-def _together(shared: dict[str, str]) -> list[list[str]]:
-    groups: dict[str, list[str]] = {}
-    for name, first in shared.items():
-        groups.setdefault(first, []).append(name)
-    return list(groups.values())
 
 
 def _last_tokens(hidden: list[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from compresslab.plan.facts import Facts, facts_of, packed_by, vocabulary_digest
-from compresslab.recipe.amounts import Misfit, layers_left, widths_left
+from compresslab.recipe.amounts import USUAL_GROUPS, WORD, Misfit, layers_left, widths_left
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import (
     PARENT,
@@ -23,9 +23,6 @@ from compresslab.recipe.steps import (
     StepConfig,
 )
 from compresslab.registry import method
-
-WORD = 32  # bits of the words that GPTQ and AWQ checkpoints pack codes into
-USUAL_GROUPS = (16, 32, 64, 128, 256)
 
 
 class Chain(NamedTuple):
@@ -136,21 +133,19 @@ def _dimension_objections(facts: Facts, config: StepConfig) -> list[Objection]:
         pruned(facts, config)
     except Misfit as misfit:
         return [Objection(*found) for found in misfit.found]
+    widths = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
     if isinstance(config, QuantizeRTN | QuantizeGPTQ | QuantizeAWQ) or getattr(config, "method", "") == "torchao-int4":
         assert isinstance(config, QuantizeRTN | QuantizeGPTQ | QuantizeAWQ | QuantizeTorchAO)
-        widths = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
         bad = [f"the {name} {width}" for name, width in widths.items() if width % config.group_size]
         if bad:
             fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths.values())]
             usual = f"these do: {', '.join(map(str, fitting))}" if fitting else "none of the usual sizes does; prune to a rounder width"
             return [Objection("group_size", f"{config.group_size} does not divide {' and '.join(bad)}; {usual}")]
     if isinstance(config, QuantizeGPTQ | QuantizeAWQ):
-        sizes = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
-        sizes["width of keys and values"] = facts.groups * facts.head
+        sizes = widths | {"width of keys and values": facts.groups * facts.head}
         if odd := [f"the {name} {size}" for name, size in sizes.items() if size % WORD]:
             return [Objection("", f"the checkpoint format needs multiples of {WORD}, and {' and '.join(odd)} is none; take rtn")]
     if isinstance(config, PruneSparse) and config.of is not None:
-        widths = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
         bad = [f"the {name} {width}" for name, width in widths.items() if width % config.of[1]]
         if bad:
             return [Objection("pattern", f"{config.pattern} does not divide {' and '.join(bad)}; take a pattern that does, or a sparsity")]

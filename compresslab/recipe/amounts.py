@@ -12,6 +12,11 @@ from typing import NamedTuple
 
 from compresslab.recipe.steps import PruneDepth, PruneWidth
 
+# Weights that share a scale, as kernels know them.
+USUAL_GROUPS = (16, 32, 64, 128, 256)
+# Bits of the words that GPTQ and AWQ checkpoints pack codes into.
+WORD = 32
+
 
 class Misfit(Exception):
     """Settings that a model cannot take.

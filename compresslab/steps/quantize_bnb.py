@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 
 import torch
 from bitsandbytes.functional import has_avx512bf16
-from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
-from compresslab.errors import BadInput
 from compresslab.models.anatomy import check_linear, quantizable
-from compresslab.models.device import placement
-from compresslab.models.load import Loaded, quiet
-from compresslab.models.save import save
+from compresslab.models.load import Loaded
 from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8
 from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.groups import check_sizes
+from compresslab.steps.through_folder import quantized_by_loading
 
 # It warns at every product of every layer that LLM.int8() computes in float16, which is how the method works.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
 
 # Weights that share a scale, and rows that the kernel takes at a time.
 BLOCK, KERNEL_ROWS = 64, 32
@@ -38,32 +33,11 @@ def apply(loaded: Loaded, config: Quantize4Bit | QuantizeInt8, context: Context)
     """
     check_linear(loaded.model, config.method)
     if isinstance(config, Quantize4Bit) and loaded.model.device.type == "cpu" and has_avx512bf16():
-        check_cpu_kernel(quantizable(loaded.model), config.method)
+        # Its 4-bit kernel for processors with AVX-512 bf16 fails at the first use of what it cannot repack.
+        who = "on this processor bitsandbytes"
+        check_sizes(quantizable(loaded.model), config.method, who, BLOCK, KERNEL_ROWS)
     context.progress(0.0, config.method)
-    with tempfile.TemporaryDirectory() as scratch:
-        # transformers quantizes while it loads, so the model goes through a folder.
-        folder = Path(scratch)
-        save(loaded, folder)
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=loaded.model.dtype, quantization_config=settings(config), local_files_only=True, **placement()
-            )
-    return Outcome(model)
-
-
-def check_cpu_kernel(layers: dict[str, nn.Linear], who: str) -> None:
-    """Refuse layers that bitsandbytes' 4-bit kernel for processors with AVX-512 bf16 cannot repack: it fails at their first use.
-
-    Raises:
-        BadInput: naming the first such layer.
-    """
-    for name, layer in layers.items():
-        if layer.in_features % BLOCK or layer.out_features % KERNEL_ROWS:
-            raise BadInput(
-                f"quantize {who}: {name} has {layer.in_features} inputs and {layer.out_features} outputs; on this processor bitsandbytes "
-                f"needs inputs in multiples of {BLOCK} and outputs in multiples of {KERNEL_ROWS} "
-                f"(after `prune: {{method: width}}`, set `multiple: {BLOCK}`), or a GPU"
-            )
+    return Outcome(quantized_by_loading(loaded, settings(config)))
 
 
 def settings(config: Quantize4Bit | QuantizeInt8) -> BitsAndBytesConfig:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
-from transformers import AutoModelForCausalLM, TorchAoConfig
+from transformers import TorchAoConfig
 
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import check_linear, quantizable
-from compresslab.models.device import device_name, placement
-from compresslab.models.load import Loaded, quiet
-from compresslab.models.save import save
+from compresslab.models.device import device_name
+from compresslab.models.load import Loaded
 from compresslab.recipe.steps import QuantizeTorchAO
 from compresslab.steps.contract import Context, Outcome
 from compresslab.steps.groups import check_groups
+from compresslab.steps.through_folder import quantized_by_loading
 
 
 def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> Outcome:
@@ -30,15 +27,7 @@ def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> Outcome:
         if device_name() == "cpu":
             raise UnsupportedModel("torchao-int4: torchao packs int4 weights on a GPU only; on a processor take gptq, awq, rtn or bnb-nf4")
     context.progress(0.0, config.method)
-    with tempfile.TemporaryDirectory() as scratch:
-        # transformers quantizes while it loads, so the model goes through a folder.
-        folder = Path(scratch)
-        save(loaded, folder)
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=loaded.model.dtype, quantization_config=settings(config), local_files_only=True, **placement()
-            )
-    return Outcome(model)
+    return Outcome(quantized_by_loading(loaded, settings(config)))
 
 
 def settings(config: QuantizeTorchAO) -> TorchAoConfig:

@@ -22,16 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from compresslab.algorithms.divergence import blocks
+from compresslab.algorithms.divergence import blocks, of_tokens
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
+from compresslab.models.chunks import chunks
 from compresslab.models.load import Loaded
 from compresslab.models.text import Tokens, batches
 
 SUMMARY = "logits.json"
 # Of one file: small enough to hold in memory while it is gathered, large enough that few files are open.
 FILE_BYTES = 128 * 2**20
-POSITIONS_A_CHUNK = 512
 # Nothing that is less likely than exp(-60) teaches anything, and minus infinity would poison what it is multiplied with.
 LOWEST = -60.0
 
@@ -151,8 +151,8 @@ def _largest(teacher: Loaded, batch: Tensor, top_k: int, vocabulary: int) -> Tar
     head = output_head(model)
     hidden = model.base_model(input_ids=batch.to(model.device), use_cache=False).last_hidden_state.flatten(0, 1)
     tokens, log_probabilities = [], []
-    for start in range(0, len(hidden), POSITIONS_A_CHUNK):
-        logits = head(hidden[start : start + POSITIONS_A_CHUNK])[:, :vocabulary]
+    for part in chunks(len(hidden), model):
+        logits = of_tokens(head(hidden[part]), vocabulary)
         for rows in blocks(logits):
             every = F.log_softmax(logits[rows].float(), dim=-1)
             largest, chosen = every.topk(top_k, dim=-1)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.schedule import warmup_cosine, warmup_stable_decay
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
+from compresslab.models.chunks import chunks
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Optimizer
 from compresslab.steps.checkpoints import Checkpoints, Progressed, fingerprint
@@ -21,9 +22,6 @@ from compresslab.steps.contract import Progress
 from compresslab.steps.held_out import Goal
 from compresslab.steps.masters import Masters
 
-# Positions whose logits exist at the same time: 512 x 49k x 2 bytes is 50 MB, 512 x 256k is 260 MB, and as much for a teacher's and for
-# the gradient. Fewer would add the head's weight gradient more often.
-POSITIONS_A_CHUNK = 512
 LOSSES_KEPT = 200
 
 # (logits (positions, vocabulary), which of the lesson's positions these are) -> summed loss in nats
@@ -194,8 +192,7 @@ class _Training:
         # The head's gradient is taken chunk by chunk and handed to the backbone in one go.
         leaf = hidden.detach().requires_grad_()
         total = 0.0
-        for start in range(0, leaf.shape[0], POSITIONS_A_CHUNK):
-            part = slice(start, min(start + POSITIONS_A_CHUNK, leaf.shape[0]))
+        for part in chunks(leaf.shape[0], self.model):
             loss = lesson.chunk_loss(self.head(leaf[part]), part) / tokens
             torch.autograd.backward(loss)
             total += loss.item()

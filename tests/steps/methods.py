@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from models.tiny import ARCHITECTURES, make, text
 
 from compresslab.recipe.steps import (
@@ -85,7 +86,6 @@ PAIRS = [(method, name) for method in METHOD_CONFIGS for name in ARCHITECTURES]
 PASSING = [pair for pair in PAIRS if pair not in REFUSED]
 
 
-def context(method: str, name: str, teacher: bool = True) -> Context:
+def context(method: str, name: str, dtype: torch.dtype = torch.bfloat16) -> Context:
     """What a step of `method` needs on a tiny model of the architecture `name`."""
-    needs_teacher = METHOD_CONFIGS[method][0] == "distill" and teacher
-    return Context(text(4, 32), make(name, seed=1) if needs_teacher else None)
+    return Context(text(4, 32), make(name, dtype, seed=1) if METHOD_CONFIGS[method][0] == "distill" else None)

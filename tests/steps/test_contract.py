@@ -27,7 +27,7 @@ from compresslab.recipe.steps import Adopt, PruneDepth, PruneWidth, QuantizeGPTQ
 from compresslab.records import StepRecord
 from compresslab.registry import METHODS
 from compresslab.steps.contract import Context, Saved, run
-from steps.methods import METHOD_CONFIGS, OTHER_KERNEL, PASSING, REFUSED, SPARSE
+from steps.methods import METHOD_CONFIGS, OTHER_KERNEL, PASSING, REFUSED, SPARSE, context
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -43,10 +43,9 @@ class Done(NamedTuple):
 
 def step(method: str, name: str, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Saved:
     kind, config = METHOD_CONFIGS[method]
-    teacher = make(name, dtype, seed=1) if kind == "distill" else None
-    loaded = make(name, dtype)
+    loaded, needed = make(name, dtype), context(method, name, dtype)
     torch.seed()  # whatever was drawn before, a step draws from its own seed
-    return run(kind, config, loaded, Context(text(4, 32), teacher), folder)
+    return run(kind, config, loaded, needed, folder)
 
 
 @pytest.fixture(scope="module")

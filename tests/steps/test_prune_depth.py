@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from models.tiny import ARCHITECTURES, make, make_model, text
+from models.tiny import ARCHITECTURES, VOCABULARY, make, make_model, text
 from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
-from compresslab.models import removals
+from compresslab.models import chunks, removals
 from compresslab.models.anatomy import parameters_of
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.removals import order_removals, read_removals
@@ -111,7 +111,7 @@ def test_the_order_does_not_depend_on_how_the_text_is_batched(tmp_path: Path, mo
     model = make_model("gemma2", torch.float32)
     order_removals(model, text(7, 16), [TWO], tmp_path / "together", silent)
     monkeypatch.setattr("compresslab.models.text.TOKENS_A_BATCH", 32)
-    monkeypatch.setattr(removals, "POSITIONS_A_CHUNK", 7)
+    monkeypatch.setattr(chunks, "LOGITS_A_CHUNK", 7 * VOCABULARY)
     order_removals(model, text(7, 16), [TWO], tmp_path / "apart", silent)
     together, apart = read_removals(tmp_path / "together"), read_removals(tmp_path / "apart")
     assert apart.order == together.order

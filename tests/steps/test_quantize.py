@@ -16,6 +16,7 @@ from compresslab.models.save import reload_difference
 from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8, QuantizeRTN
 from compresslab.steps import quantize_bnb
 from compresslab.steps.contract import Context, run
+from compresslab.steps.groups import check_sizes
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -137,7 +138,7 @@ def test_nf4_refuses_sizes_that_the_kernel_of_this_processor_cannot_take(
 ):
     layers = quantize_bnb.quantizable(make_model("llama", intermediate_size=width))
     if fits:
-        quantize_bnb.check_cpu_kernel(layers, "bnb-nf4")
+        check_sizes(layers, "bnb-nf4", "the kernel", quantize_bnb.BLOCK, quantize_bnb.KERNEL_ROWS)
         return
     monkeypatch.setattr(quantize_bnb, "has_avx512bf16", lambda: True)
     loaded = make("llama", intermediate_size=width)

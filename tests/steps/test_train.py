@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-from models.tiny import THIRD_PARTY_WARNINGS, make, make_model, make_tokenizer, text
+from models.tiny import THIRD_PARTY_WARNINGS, VOCABULARY, make, make_model, make_tokenizer, text
 from torch import nn
 from torch.nn import functional
 
 from compresslab.errors import BadInput, RunFailed
+from compresslab.models import chunks
 from compresslab.models.load import Loaded, cast
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
-from compresslab.steps import trainer
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.held_out import split
 from compresslab.steps.retrain import language_modelling
@@ -149,7 +149,7 @@ def whole_gradients() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("chunk", "micro"), [(7, 256), (7, 64), (10_000, 256), (10_000, 64)])
 def test_a_loss_in_chunks_has_the_whole_batchs_gradient(monkeypatch: pytest.MonkeyPatch, chunk: int, micro: int):
-    monkeypatch.setattr(trainer, "POSITIONS_A_CHUNK", chunk)
+    monkeypatch.setattr(chunks, "LOGITS_A_CHUNK", chunk * VOCABULARY)
     ours, whole = gradients(monkeypatch, micro), whole_gradients()
     assert ours.keys() == whole.keys()
     for name, expected in whole.items():
@@ -160,7 +160,7 @@ def test_a_loss_in_chunks_has_the_whole_batchs_gradient(monkeypatch: pytest.Monk
 def test_the_loss_does_not_depend_on_the_size_of_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[Path], Saved]):
     found = []
     for chunk in (7, 10_000):
-        monkeypatch.setattr(trainer, "POSITIONS_A_CHUNK", chunk)
+        monkeypatch.setattr(chunks, "LOGITS_A_CHUNK", chunk * VOCABULARY)
         found.append(step(tmp_path / str(chunk)).record.details["loss"][0])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
