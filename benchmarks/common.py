@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from compresslab.runner.executors import ENVIRONMENT
+
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"
 CALIBRATION = SHARED / "corpora" / "wikitext2_paragraphs" / "train.jsonl"
@@ -65,14 +67,16 @@ def perplexity(folder: Path, ids: list[list[int]]) -> float:
 
 
 def run(python: Path | str, script: Path, settings: dict[str, Any]) -> Ran:
-    """Run a script on a JSON file of settings; it prints a line `RESULT {"part": seconds}`."""
+    """Run a script on a JSON file of settings; it prints a line `RESULT {"part": seconds}`. Ours runs in the environment of our workers."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "settings.json"
         file.write_text(json.dumps(settings))
         log = Path(scratch) / "log"
         began = time.perf_counter()
         with log.open("w") as stream:
-            process = subprocess.Popen([str(python), str(script), str(file)], stdout=stream, stderr=subprocess.STDOUT)
+            environment = os.environ | ENVIRONMENT if python == OURS else None
+            command = [str(python), str(script), str(file)]
+            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
             _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
         said = log.read_text(errors="replace")

@@ -13,6 +13,8 @@ from compresslab.models.anatomy import linear_layers
 from compresslab.models.attention import asked
 
 VALUES = "v_proj"
+# Numbers that are worked on at a time on a processor: 1 MB in float32.
+BLOCK = 2**18
 
 
 class InputSums:
@@ -91,21 +93,34 @@ class InputSums:
             taken = self._values.pop(name)
             weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
             self.leaders[values] = values
-            self._add(values, taken if weights is None else asked(weights, taken.shape[1]).to(taken.dtype) @ taken[:, None])
+            # Heads and queries as one dimension: over two, the product would copy the inputs for each head.
+            mixed = taken if weights is None else asked(weights, taken.shape[1]).to(taken.dtype).flatten(1, 2) @ taken
+            self._add(values, mixed)
 
         return hook
 
     def _add(self, name: str, inputs: Tensor) -> None:
         # Not the diagonal of the second moments, which rounds otherwise: who else reads the statistics must change no result.
-        self._sum(f"energy/{name}", inputs.flatten(0, -2).float().square().sum(0).double())
+        self._sum(f"energy/{name}", column_sums(inputs, torch.square).double())
         if self.grams:
             self._sum(f"gram/{name}", gram(inputs))
 
     def _add_magnitude(self, name: str, inputs: Tensor) -> None:
-        self._sum(f"magnitude/{name}", inputs.flatten(0, -2).abs().sum(0, dtype=torch.float32))
+        self._sum(f"magnitude/{name}", column_sums(inputs, torch.abs))
 
     def _sum(self, key: str, value: Tensor) -> None:
         self._sums[key] = value if key not in self._sums else self._sums[key].add_(value)
+
+
+def column_sums(inputs: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sum over rows of a function of each element of (..., columns), in float32; part by part, so that all passes but the first find the
+    rows in the cache."""
+    flat = inputs.flatten(0, -2)
+    rows = max(1, BLOCK // flat.shape[1]) if flat.device.type == "cpu" else len(flat)
+    total = torch.zeros(flat.shape[1], device=flat.device)
+    for part in torch.split(flat, max(1, rows)):
+        total += of(part.float()).sum(0)
+    return total
 
 
 def together(shared: dict[str, str]) -> list[list[str]]:

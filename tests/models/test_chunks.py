@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from models.tiny import VOCABULARY, make_model
 
 from compresslab.models import chunks
+from models.tiny import VOCABULARY, make_model
 
 
 @pytest.mark.parametrize(("positions", "most"), [(20, 7), (21, 7), (3, 7), (5, 1), (0, 7)])
