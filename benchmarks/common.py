@@ -77,13 +77,26 @@ def run(python: Path | str, script: Path, settings: dict[str, Any]) -> Ran:
             environment = os.environ | ENVIRONMENT if python == OURS else None
             command = [str(python), str(script), str(file)]
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)
+            memory = 0
+            while process.poll() is None:
+                memory = max(memory, peak(process.pid))
+                time.sleep(0.1)
         wall = time.perf_counter() - began
         said = log.read_text(errors="replace")
-    if status:
+    if process.returncode:
         raise SystemExit(f"{script.name} failed:\n{said[-3000:]}")
     parts = json.loads(said.split("RESULT", 1)[1].splitlines()[0])
-    return Ran(parts, wall, usage.ru_maxrss * 1024)
+    return Ran(parts, wall, memory)
+
+
+def peak(pid: int) -> int:
+    """Peak resident set of a running process in bytes. What the system tells of a dead one counts its parent's from before the exec."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(found[0]) * 1024 if found else 0
 
 
 def table(rows: list[dict[str, Any]]) -> None:

@@ -119,7 +119,7 @@ class TaskScore(Record):
         accuracy: mean over items of the task's accuracy; for OLMES tasks length-normalised by characters.
         metric: which accuracy this is, e.g. "acc_per_char", "acc", "exact_match".
         chance: accuracy of a uniform guess. `None` where the task has no options.
-        engine: how the log-likelihoods were computed: "tree", "plain"; "published" for a score taken from a table.
+        engine: how the answers were computed: "tree", "shared", "plain"; "published" for a score taken from a table.
         weights: "as stored" or "dequantized" (equal mathematics, much faster than a packed kernel on a CPU).
         bos: whether a beginning-of-sequence token was put first.
         truncated: items whose prompt did not fit the model's context and was cut from the left.
@@ -245,7 +245,12 @@ class Density(Record):
 
 
 class TaskComparison(Record):
-    """Child against parent on one task: paired differences over the same items, child minus parent."""
+    """Child against parent on one task: paired differences over the same items, child minus parent.
+
+    Attributes:
+        lost, gained: items that the parent had right and the child has not, and the other way round. mcnemar: two-sided p of McNemar's
+            exact test on these. `None` where items are not simply right or wrong, or not known.
+    """
 
     task: str
     items: int
@@ -253,6 +258,9 @@ class TaskComparison(Record):
     accuracy: Interval
     ratio_by_loss: Interval | None
     ratio_by_score: Interval | None
+    lost: int | None = None
+    gained: int | None = None
+    mcnemar: float | None = None
 
 
 class Alternative(Record):

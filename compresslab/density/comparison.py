@@ -24,6 +24,7 @@ from compresslab.density.capability import Ruler, best_estimator, density, minor
 from compresslab.density.draws import MIN_ITEMS, Draws, Measured
 from compresslab.density.inference_time import Hardware, seconds
 from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, verdict
+from compresslab.density.mcnemar import mcnemar
 from compresslab.density.names import reference_names
 from compresslab.density.reference import Reference
 from compresslab.density.robustness import alternatives
@@ -196,6 +197,8 @@ def _on_task(study: Study, ruler: Ruler, child: Measured, parent: Measured, task
     ours, theirs = study.capability(ruler, child.name, task), study.capability(ruler, parent.name, task)
     answered, before = study.bench[child.name, task], study.bench[parent.name, task]
     loss, loss_before = answered.losses.get("bits per byte"), before.losses.get("bits per byte")
+    score, score_before = answered.score.values, before.score.values
+    changed = None if score is None or score_before is None else mcnemar(score_before, score)
     return TaskComparison(
         task=task,
         items=child.count(task),
@@ -203,6 +206,9 @@ def _on_task(study: Study, ruler: Ruler, child: Measured, parent: Measured, task
         accuracy=_score_difference(answered.score, before.score),
         ratio_by_loss=_over(task_ratio(ours, theirs, "loss"), params),
         ratio_by_score=_over(task_ratio(ours, theirs, "score"), params),
+        lost=None if changed is None else changed.lost,
+        gained=None if changed is None else changed.gained,
+        mcnemar=None if changed is None else changed.p,
     )
 
 

@@ -1,9 +1,10 @@
 """Resampled means: what every variant answered, with the draws that all of them share.
 
 Items are drawn with replacement, the same draws for every variant that answered them, so that what child and parent have in common
-(hard items) cancels in their ratio. Random streams depend on the seed and the task alone: adding a variant to a study changes no
-figure of the others. A published score has no items; its draws are those of a share of its benchmark's items, and those of
-parent and child are independent, which is wider than the truth where both answered the same items.
+(hard items) cancels in their ratio. Where a benchmark is made of many groups (subjects), whole groups are drawn. Random streams depend
+on the seed and the task alone: adding a variant to a study changes no figure of the others. A published score has no items; its draws
+are those of a share of its benchmark's items, and those of parent and child are independent, which is wider than the truth where both
+answered the same items.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from compresslab.density.laws import Array
@@ -23,6 +25,9 @@ from compresslab.records import ItemScores, Record, Shape, Size
 
 MIN_ITEMS = 10
 """Fewer items give no estimate: a bootstrap of so few values understates their spread badly."""
+
+MIN_GROUPS = 10
+"""Fewer groups than this are not drawn: their spread would say too little."""
 
 CHUNK = 4_000_000
 """Most numbers in one block of resampling weights (32 MB)."""
@@ -112,8 +117,30 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def resampled_means(columns: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """Means over items drawn with replacement: (items, k) columns to (resamples, k), the same draws for every column."""
+def groups_of(items: Sequence[str]) -> NDArray[np.int64] | None:
+    """The number of each item's group, where a benchmark is made of enough of them (57 subjects of MMLU), else nothing.
+
+    Items of one subject share their examples and their matter, so what is drawn anew is the subject.
+    """
+    names = [item.partition("/")[0] for item in items if "/" in item]
+    if len(names) < len(items):
+        return None
+    _, numbers = np.unique(names, return_inverse=True)
+    return numbers.astype(np.int64) if MIN_GROUPS <= len(set(names)) < len(items) else None
+
+
+def resampled_means(columns: Array, resamples: int, rng: np.random.Generator, groups: NDArray[np.int64] | None = None) -> Array:
+    """Means over items drawn with replacement: (items, k) columns to (resamples, k), the same draws for every column.
+
+    Args:
+        groups: (items,) of each item; whole groups are then drawn, and the mean is over the items that came with them.
+    """
+    if groups is not None:
+        sizes = np.bincount(groups).astype(np.float64)
+        sums = np.stack([np.bincount(groups, weights=column) for column in columns.T], axis=1)
+        # Of means over as many groups as there are, the number of groups cancels.
+        drawn = resampled_means(np.concatenate([sums, sizes[:, None]], axis=1), resamples, rng)
+        return drawn[:, :-1] / drawn[:, -1:]
     n = len(columns)
     rows = max(1, CHUNK // n)
     blocks = []
@@ -154,7 +181,8 @@ def _of_items(bench: Bench, variants: Sequence[Measured], task: str, resamples: 
             columns.append((variant.name, "bits per byte", np.asarray(scores.bits_per_byte, dtype=np.float64)))
         if scores.logprob is not None:
             columns.append((variant.name, "bits per word", -np.asarray(scores.logprob, dtype=np.float64) / math.log(2)))
-    means = resampled_means(np.stack([values for _, _, values in columns], axis=1), resamples, stream(seed, task))
+    groups = groups_of(variants[0].items[task].item)
+    means = resampled_means(np.stack([values for _, _, values in columns], axis=1), resamples, stream(seed, task), groups)
     found: dict[str, dict[str, Draws]] = {}
     for i, (name, what, values) in enumerate(columns):
         column = means[:, i]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -36,6 +36,7 @@ def evaluate_model(
     weights: str = "as stored",
     done: Callable[[TaskScore, ItemScores], None] | None = None,
     progress: Callable[[float, str], None] | None = None,
+    journals: Path | None = None,
 ) -> list[Result]:
     """Answer the tasks `names` with `model` and return their records in that order.
 
@@ -45,15 +46,16 @@ def evaluate_model(
         weights: how the weights stand in memory, for the record: "as stored" or "dequantized".
         done: called with each task's records as soon as it is finished, so that a killed evaluation resumes there.
         progress: called with the share of the whole that is done and a word on what runs.
+        journals: folder for what this very model has answered of an unfinished task, to go on from after a stop.
 
     Raises:
         BadInput: a task that does not exist or whose data cannot be reached; before anything is computed.
-        RunFailed: log-likelihoods that are not finite.
+        RunFailed: log-likelihoods that are not finite, or prompts that do not fit where `config` does not let them be cut.
     """
     results: list[Result] = []
     with quiet():
-        todo = [(name, tasks.load(name, seed=config.seed)) for name in names]
-        lm = TreeLM(model, tokenizer)
+        todo = [(name, tasks.load(name, seed=config.seed, run_code=config.run_code)) for name in names]
+        lm = TreeLM(model, tokenizer, journals=journals, truncate=config.truncate)
         for index, (name, leaves) in enumerate(todo):
             if progress is not None:
                 lm.progress = partial(_report, progress, name, index, len(todo))
@@ -71,9 +73,10 @@ def _report(progress: Callable[[float, str], None], name: str, index: int, count
 def _evaluate_task(lm: TreeLM, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
     """One task, or a group as the union of its leaves (each item counts once, whichever leaf it is of)."""
     lm.truncated.clear()
-    lm.engine = "plain"  # what lm-eval's own generation is; log-likelihoods set it anew
     limit = None if config.items == "all" else config.items
-    answers = lm_eval.evaluator.evaluate(lm, {"tasks": leaves}, limit=limit, log_samples=True, bootstrap_iters=0)
+    answers = lm_eval.evaluator.evaluate(
+        lm, {"tasks": leaves}, limit=limit, log_samples=True, bootstrap_iters=0, confirm_run_unsafe_code=config.run_code
+    )
     answered: list[scores.Answered] = []
     metrics: set[str] = set()
     for leaf, task in leaves.items():
@@ -97,7 +100,7 @@ def _first_filter(samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, scores.Answered]:
     """One of lm-eval's samples and the name of the metric that it is scored by."""
-    requests = [(str(args[0]), _second(args)) for args in sample["arguments"]]
+    requests = [scores.pair(args) for args in sample["arguments"]]
     if isinstance(task, tasks.OlmesRequests):
         doc: olmes.Item = sample["doc"]
         logprobs = [float(response[0][0]) for response in sample["resps"]]
@@ -118,10 +121,6 @@ def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, sco
     lengths = [max(len(option), 1) for option in options] if metric == "acc_norm" else None
     gold = _gold(task, sample["doc"], options)
     return name, scores.Answered(identifier, requests, logprobs, gold, len(options), scores.choose(logprobs, lengths), correct)
-
-
-def _second(args: Sequence[Any]) -> str:
-    return args[1] if isinstance(args[1], str) else json.dumps(args[1], sort_keys=True, default=str)
 
 
 def _gold(task: Task, doc: dict[str, Any], options: Sequence[str]) -> list[int]:

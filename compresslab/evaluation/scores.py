@@ -54,6 +54,11 @@ class Circumstances:
     truncated: frozenset[Pair]
 
 
+def pair(args: Sequence[Any]) -> Pair:
+    """A request's prompt and continuation, or prompt and generation settings as JSON."""
+    return str(args[0]), args[1] if isinstance(args[1], str) else json.dumps(args[1], sort_keys=True, default=str)
+
+
 def characters(continuation: str) -> int:
     """Characters of a continuation without its leading space: what `acc_per_char` divides by."""
     return max(len(continuation.removeprefix(" ")), 1)

@@ -17,6 +17,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from compresslab.errors import BadInput
 from compresslab.evaluation import olmes, scores, stock
+from compresslab.evaluation.sandbox import own_code_eval
 
 UNREACHABLE = (OSError, DatasetsError, HfHubHTTPError, OfflineModeIsEnabled)
 
@@ -88,22 +89,24 @@ class OlmesRequests(Task):  # type: ignore[misc]
         return {self.olmes.metric: True, "bits_per_byte": False}
 
 
-def load(name: str, *, seed: int = 0) -> dict[str, Task]:
+def load(name: str, *, seed: int = 0, run_code: bool = False) -> dict[str, Task]:
     """The lm-eval tasks that `name` stands for: one, or all leaves of a group such as `mmlu`.
 
-    `seed` moves the choice of few-shot examples of those tasks that draw them; 0 draws what lm-eval draws by default.
+    `seed` moves the choice of few-shot examples of those tasks that draw them; 0 draws what lm-eval draws by default. `run_code` allows
+    tasks that run programs that the model wrote.
 
     Raises:
         BadInput: no such task, its data cannot be reached, or it has no answer that can be right or wrong.
     """
     if olmes.is_olmes(name):
         return {name: OlmesRequests(olmes.TASKS[name])}
-    tasks = _stock(stock.plain(name))
+    with own_code_eval():
+        tasks = _stock(stock.plain(name))
     for leaf, task in tasks.items():
         if task.OUTPUT_TYPE == "loglikelihood_rolling":
             raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {stock.offline_tasks()}")
-        if getattr(task, "UNSAFE_CODE", False):
-            raise BadInput(f"{leaf} runs code that the model wrote, which compresslab does not do. {stock.offline_tasks()}")
+        if getattr(task, "UNSAFE_CODE", False) and not run_code:
+            raise BadInput(f"{leaf} runs programs that the model wrote; set evaluate.run_code: true if that may happen here")
         if task.config.num_fewshot is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234 + seed)

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from compresslab.algorithms.divergence import blocks
 from compresslab.errors import RunFailed
-from compresslab.evaluation.trie import Forward, Trie, build, forwards
+from compresslab.evaluation import scores
+from compresslab.evaluation.generation import Prompt, generate
+from compresslab.evaluation.journal import Journal
+from compresslab.evaluation.tree_attention import laid_out, layout, tree_attention
+from compresslab.evaluation.trie import Forward, Trie, ancestral, build, forwards
 
 # Architectures for which the tests show that tree and plain give the same log-likelihoods: attention is the only way
 # from one position to another, it takes a 4-D mask as it is, and positions are read from `position_ids`.
@@ -28,7 +37,6 @@ ARCHITECTURES = frozenset(
 )
 BATCH = 8  # sequences a forward on the plain path
 SLICE = 128  # requests between two progress reports on the plain path
-SCORED_ROWS = 128  # rows of logits brought to fp32 at a time
 LOGITS = 1 << 26  # most logits held at a time
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -39,8 +47,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
     """lm-eval's `hf` for a model in memory, exact and several times faster wherever requests share prefixes.
 
     Attributes:
-        engine: how the last log-likelihoods were computed: "tree", or "plain" (lm-eval's own way) where a tree mask
-            would not be exact for this model; `why_plain` then says why.
+        engine: how the last answers were computed: "tree" (log-likelihoods), "shared" (generated behind a shared prefix), or "plain"
+            (lm-eval's own way) where a mask of ours would not be exact for this model; `why_plain` then says why.
         truncated: the (prompt, continuation) pairs that did not fit the context and were cut from the left.
         bos: whether the tokenizer puts a beginning-of-sequence token first.
     """
@@ -52,13 +60,27 @@ class TreeLM(HFLM):  # type: ignore[misc]
         *,
         budget: int | None = None,
         progress: Callable[[float], None] | None = None,
+        journals: Path | None = None,
+        truncate: bool = True,
     ) -> None:
-        """Wrap `model`; `budget` is the number of new tokens a forward, `progress` is called with the share that is done."""
+        """Wrap `model`.
+
+        Args:
+            budget: new tokens a forward. progress: called with the share that is done.
+            journals: folder for what is answered of this very model, to go on from after a stop.
+            truncate: cut prompts that do not fit the context from the left, as lm-eval does, instead of refusing them.
+        """
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
         # 512 is where a CPU's matrix products reach their rate; beyond it only attention across unrelated branches grows.
         wanted = budget or (512 if model.device.type == "cpu" else 2048)
         self.budget = max(1, min(wanted, LOGITS // model.config.get_text_config().vocab_size))
         self.progress: Callable[[float], None] = progress or (lambda _share: None)
+        self.journals, self.truncate = journals, truncate
+        text = model.config.get_text_config()
+        # The layout's kernel is one for processors, and knows no capped scores.
+        self.branches = (
+            model.device.type == "cpu" and text._attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None) is None
+        )
         self.engine = "tree"
         self.why_plain = ""
         self.truncated: set[tuple[str, str]] = set()
@@ -108,6 +130,64 @@ class TreeLM(HFLM):  # type: ignore[misc]
                 encoded.update(zip(group, ids["input_ids"], strict=True))
         return encoded
 
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
+        """The model's greedy continuation of each context up to a stop string; lm-eval's contract.
+
+        Requests that draw at random, or ask for anything else, go lm-eval's own way.
+        """
+        contexts = self._encoded({request.args[0] for request in requests})
+        prompts, reasons = [], []
+        for request in requests:
+            until, most, why = self._wanted(request)
+            ids = contexts[request.args[0]] or [self.prefix_token_id]
+            if len(ids) + most > self.max_length:
+                self._cut({scores.pair(request.args)})
+            prompts.append(Prompt(ids[-(self.max_length - most) :], most, self._enough(until), until))
+            reasons.append(why)
+        longest = max((len(prompt.ids) + prompt.most for prompt in prompts), default=0)
+        self.why_plain = obstacle(self.model.config, longest) or next(filter(None, reasons), "")
+        self.engine = "plain" if self.why_plain else "shared"
+        if self.why_plain:
+            answers: list[str] = super().generate_until(requests, disable_tqdm=True)
+            return answers
+        answers = []
+        generated = generate(self.model, prompts, self.budget, self.progress, self.journals)
+        for request, prompt, ids in zip(requests, prompts, generated, strict=True):
+            text = postprocess_generated_text(self.tok_decode(ids), prompt.until, None)
+            self.cache_hook.add_partial("generate_until", request.args, text)
+            answers.append(text)
+        return answers
+
+    def _wanted(self, request: Instance) -> tuple[list[str], int, str]:
+        """Stop strings, most new tokens, and why the request is none of ours, if so.
+
+        Raises:
+            RunFailed: the context leaves no room for an answer.
+        """
+        settings = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
+        until = handle_stop_sequences(settings.pop("until", None), eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
+        most = int(settings.pop("max_gen_toks"))
+        if most >= self.max_length:
+            raise RunFailed(f"a task asks for up to {most} new tokens, which leaves no room for a prompt in {self.max_length}")
+        drawn = bool(settings.pop("do_sample", False)) | bool(settings.pop("temperature", 0.0))
+        if drawn or settings:
+            return until, most, f"a task asks for {'random draws' if drawn else 'generation with ' + ', '.join(sorted(settings))}"
+        return until, most, ""
+
+    def _enough(self, until: list[str]) -> Callable[[list[int]], bool]:
+        """Whether new tokens hold a stop string or the end of the text. Looks at as many of the last tokens as a stop string may take."""
+        ends = self.model.generation_config.eos_token_id
+        last = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])}
+        look = max((len(self.tok_encode(stop, add_special_tokens=False)) for stop in until), default=0) + 2
+
+        def enough(ids: list[int]) -> bool:
+            if ids[-1] in last:
+                return True
+            text = self.tokenizer.decode(ids[-look:])
+            return any(stop in text for stop in until)
+
+        return enough
+
     def _loglikelihood_tokens(
         self,
         requests: Sequence[Request],
@@ -134,7 +214,17 @@ class TreeLM(HFLM):  # type: ignore[misc]
         if long:
             limit = f"the model's context of {self.max_length} tokens"
             raise RunFailed(f"{len(long)} of {len(requests)} continuations are longer than {limit}; the first is {_shown(long[0])}")
-        self.truncated |= {pair for pair, head, tail in requests if pair is not None and len(head) + len(tail) > self.max_length + 1}
+        self._cut({pair for pair, head, tail in requests if pair is not None and len(head) + len(tail) > self.max_length + 1})
+
+    def _cut(self, pairs: set[tuple[str, str]]) -> None:
+        """Note the requests that do not fit the context; refuse them where nobody allowed to cut them."""
+        if pairs and not self.truncate:
+            first = min(pairs)
+            raise RunFailed(
+                f"{len(pairs)} requests do not fit the model's context of {self.max_length} tokens; the first begins {first[0][:60]!r} and "
+                f"asks for {first[1][:60]!r}. Take fewer examples, another task, or evaluate.truncate: true, which cuts them from the left"
+            )
+        self.truncated |= pairs
 
     def _plain(self, requests: Sequence[Request], override_bs: int | None) -> list[Answer]:
         """lm-eval's own way, sorted here so that batches do not depend on the order of the requests."""
@@ -158,15 +248,25 @@ class TreeLM(HFLM):  # type: ignore[misc]
         trie = build(sequences, [tail for _, _, tail in requests])
         logprobs = np.zeros(len(trie.score_node))
         greedy = np.zeros(len(trie.score_node), dtype=bool)
+        parts = (trie.tokens, trie.parent, trie.score_node, trie.score_target)
+        journal = Journal(self.journals, [b"tree", str(self.budget).encode(), *(part.tobytes() for part in parts)])
+        known = len(journal.pieces)
+        again = ancestral(trie, self.budget, known)
         cache = DynamicCache()
-        for forward in forwards(trie, self.budget):
-            low, high = np.searchsorted(trie.score_node, [forward.start, forward.stop])
-            logprobs[low:high], greedy[low:high] = self._scored(trie, forward, cache, int(low), int(high))
-            keep = torch.from_numpy(forward.keep).to(self.device)
-            for layer in cache.layers:
-                layer.keys = layer.keys.index_select(2, keep)
-                layer.values = layer.values.index_select(2, keep)
-            self.progress(forward.stop / len(trie.tokens))
+        with tree_attention(self.model) if self.branches else nullcontext():
+            for number, forward in enumerate(forwards(trie, self.budget)):
+                low, high = (int(place) for place in np.searchsorted(trie.score_node, [forward.start, forward.stop]))
+                if number < known:
+                    logprobs[low:high], greedy[low:high] = journal.pieces[number]
+                    if number not in again:
+                        continue
+                _select(cache, slice(forward.past))  # what a forward that was left out would not have kept
+                found = self._scored(trie, forward, cache, low, high)
+                if number >= known:
+                    logprobs[low:high], greedy[low:high] = found
+                    journal.add([part.tolist() for part in found])
+                _select(cache, torch.from_numpy(forward.keep).to(self.device))
+                self.progress(forward.stop / len(trie.tokens))
         sums = np.bincount(trie.score_request, weights=logprobs, minlength=len(requests))
         missed = np.bincount(trie.score_request, weights=~greedy, minlength=len(requests))
         return [(float(total), misses == 0) for total, misses in zip(sums, missed.tolist(), strict=True)]
@@ -178,20 +278,22 @@ class TreeLM(HFLM):  # type: ignore[misc]
         nodes, row = np.unique(trie.score_node[low:high] - forward.start, return_inverse=True)
         # A forward that scores nothing still needs one row: not every head takes none.
         rows = torch.from_numpy(nodes if len(nodes) else np.array([forward.stop - forward.start - 1])).to(self.device)
-        mask = torch.zeros(forward.visible.shape, dtype=self.model.dtype)
-        mask.masked_fill_(~torch.from_numpy(forward.visible), torch.finfo(self.model.dtype).min)
-        logits = self.model(
-            input_ids=torch.from_numpy(trie.tokens[forward.start : forward.stop])[None].to(self.device),
-            attention_mask=mask[None, None].to(self.device),
-            position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=rows,
-        ).logits[0]
+        # What each node sees: as a mask, or by the layout of the branches, and then there is none.
+        mask = torch.zeros((1, 1) if self.branches else forward.visible.shape, dtype=self.model.dtype)
+        if not self.branches:
+            mask.masked_fill_(~torch.from_numpy(forward.visible), torch.finfo(self.model.dtype).min)
+        with laid_out(layout(trie, forward)) if self.branches else nullcontext():
+            logits = self.model(
+                input_ids=torch.from_numpy(trie.tokens[forward.start : forward.stop])[None].to(self.device),
+                attention_mask=mask[None, None].to(self.device),
+                position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=rows,
+            ).logits[0]
         target = torch.from_numpy(trie.score_target[low:high]).to(self.device)
         index = torch.from_numpy(row).to(self.device)
-        norm = torch.cat([block.float().logsumexp(-1) for block in logits.split(SCORED_ROWS)])
-        best = logits.argmax(-1)
+        norm, best = (torch.cat(parts) for parts in zip(*(_norm_and_best(logits[rows]) for rows in blocks(logits)), strict=True))
         return (logits[index, target].float() - norm[index]).double().cpu().numpy(), (best[index] == target).cpu().numpy()
 
 
@@ -212,6 +314,16 @@ def obstacle(config: PretrainedConfig, longest: int) -> str:
     if window is not None and longest > window:
         return f"a sequence of {longest} tokens outgrows its attention window of {window}"
     return ""
+
+
+def _norm_and_best(logits: Tensor) -> tuple[Tensor, Tensor]:
+    wide = logits.float()
+    return wide.logsumexp(-1), wide.argmax(-1)
+
+
+def _select(cache: DynamicCache, positions: Tensor | slice) -> None:
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[:, :, positions], layer.values[:, :, positions]
 
 
 def _varies_with_length(rope: object) -> bool:

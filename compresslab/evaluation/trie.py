@@ -107,6 +107,24 @@ def forwards(trie: Trie, budget: int) -> Iterator[Forward]:
         yield Forward(start, stop, past, visible, keep)
 
 
+def ancestral(trie: Trie, budget: int, number: int) -> set[int]:
+    """The forwards before forward `number` that its path of keys and values comes from, and those that theirs come from.
+
+    Computing these alone gives the same keys and values as computing all.
+    """
+    needed: set[int] = set()
+    waiting = [number] if number * budget < len(trie.tokens) else []
+    while waiting:
+        first = waiting.pop() * budget
+        node = int(trie.parent[first])
+        while node >= 0:
+            if node // budget not in needed:
+                needed.add(node // budget)
+                waiting.append(node // budget)
+            node = int(trie.parent[node])
+    return needed
+
+
 def _row(trie: Trie, visible: NDArray[np.bool_], start: int, node: int) -> NDArray[np.bool_]:
     """The positions of the ancestors of `node`, in a forward that begins at `start`."""
     row = np.zeros(visible.shape[1], dtype=bool)

@@ -93,6 +93,9 @@ class Evaluate(Strict):
 
     `items` is the number of items per task, the first ones in the task's order; `all` takes every one.
 
+    `run_code` allows tasks that run programs that the model wrote (humaneval, mbpp), in processes without a network. `truncate` lets
+    prompts that are longer than the model's context be cut from the left; each score then counts its cut items.
+
     `source: published` runs nothing: it takes the scores of `published:` models from `table`, all its benchmarks or those that `tasks`
     names. Parent and child from different tables are refused unless `across_tables` allows it.
     """
@@ -104,6 +107,8 @@ class Evaluate(Strict):
     seed: Seed = 0
     table: Words | None = None
     across_tables: bool = False
+    run_code: bool = False
+    truncate: bool = False
 
     @field_validator("tasks")
     @classmethod

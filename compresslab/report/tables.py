@@ -130,6 +130,7 @@ def task_differences(study: StudyRecord) -> pd.DataFrame:
                                 "items": task.items,
                                 "metric": metric,
                                 **_flat("difference", interval),
+                                **({"lost": task.lost, "gained": task.gained, "mcnemar_p": task.mcnemar} if metric == "accuracy" else {}),
                             }
                         )
     return pd.DataFrame(rows, columns=None if rows else ["variant", "against", "relation", "task", "items", "metric", "difference"])

@@ -196,6 +196,8 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
             threads=provenance.threads(),
         )
         outcome = execute(task, listener, lambda name: store.commit(missing[name], scores[name]))
+        if node.kind == "evaluate" and not outcome.failure:
+            shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
         if outcome.failure or node.kind == "evaluate":
             return outcome
         if node.kind == "model":

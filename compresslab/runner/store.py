@@ -2,7 +2,7 @@
 
 <root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet
 <root>/staging/           what is being made; a crash leaves rubbish only here
-<root>/checkpoints/<key>/ how far a training step has come; gone when its result is there
+<root>/checkpoints/<key>/ how far a training step or an evaluation has come; gone when its result is there
 <root>/logs/<key>.log     what the libraries printed while a node ran
 <root>/studies/<study>.json   which study used which keys, for `ls` and `show`
 """

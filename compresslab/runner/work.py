@@ -29,7 +29,8 @@ class Task(NamedTuple):
         staged: folder to write the result into. log: file that takes what the libraries print.
         models: model folders of the nodes that it needs, by key.
         scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
-        shared: folder of the shared node that the step reads. checkpoints: where a training step keeps how far it has come.
+        shared: folder of the shared node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
+            has come.
     """
 
     node: Node
@@ -253,7 +254,7 @@ def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
         pipe.send(Report("scored", (score.task,)))
 
     names = [name for name in config.tasks if name in task.scores]
-    evaluate_model(loaded.model, loaded.tokenizer, names, config, weights=weights, done=done, progress=progress)
+    evaluate_model(loaded.model, loaded.tokenizer, names, config, weights=weights, done=done, progress=progress, journals=task.checkpoints)
 
 
 def _measure(task: Task, progress: Progress) -> None:

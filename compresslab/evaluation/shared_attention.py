@@ -1,0 +1,122 @@
+"""Attention of many sequences over one prefix that they share: its keys and values are kept and read once, not once a sequence."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.masking_utils import sdpa_mask
+
+NAME = "compresslab_shared"
+
+# Keys and values of the shared prefix by layer, each (key/value heads, prefix, head dimension).
+Prefix = list[tuple[Tensor, Tensor]]
+_PREFIX: ContextVar[Prefix | None] = ContextVar("prefix", default=None)
+
+
+class Room(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of one layer in memory that is taken once: a step of generation copies none of those before it."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.filled = room, 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Put keys and values (sequences, heads, new, dimension) behind those before; returns all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            sequences, heads, _new, _dim = key_states.shape
+            self.keys = key_states.new_empty(sequences, heads, self.room, key_states.shape[-1])
+            self.values = value_states.new_empty(sequences, heads, self.room, value_states.shape[-1])
+        end = self.filled + key_states.shape[2]
+        self.keys[:, :, self.filled : end], self.values[:, :, self.filled : end] = key_states, value_states
+        self.filled = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        """Positions that hold something."""
+        return self.filled
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some of the sequences."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+def roomy_cache(layers: int, room: int) -> Cache:
+    """A cache of `room` positions a sequence in every layer."""
+    return Cache(layers=[Room(room) for _ in range(layers)])
+
+
+@contextlib.contextmanager
+def shared_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend by `attend` instead of its own kernel."""
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    before = model.config._attn_implementation
+    try:
+        model.set_attn_implementation(NAME)
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def behind(prefix: Prefix | None) -> Iterator[None]:
+    """Put a prefix before every sequence that `attend` sees."""
+    token = _PREFIX.set(prefix)
+    try:
+        yield
+    finally:
+        _PREFIX.reset(token)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention over the shared prefix, which every query sees whole, and over the sequences' own keys, in one softmax.
+
+    The queries of all sequences meet the prefix in one matrix product.
+
+    Args:
+        query: (sequences, heads, new, dim). key, value: (sequences, key/value heads, own, dim). attention_mask: (sequences, 1, new, own),
+            added to the scores.
+
+    Returns:
+        (sequences, new, heads, dim).
+    """
+    sequences, heads, new, dim = query.shape
+    groups = key.shape[1]
+    rows = query.reshape(sequences, groups, -1, dim)
+    near = rows @ key.transpose(2, 3)
+    prefix = _PREFIX.get()
+    shared = 0
+    if prefix is not None:
+        keys, values = prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+        shared = keys.shape[1]
+        # (key/value heads, sequences and queries, dim): one product a head for all sequences
+        far = rows.transpose(0, 1).reshape(groups, -1, dim) @ keys.transpose(1, 2)
+        near = torch.cat([far.view(groups, sequences, -1, shared).transpose(0, 1), near], dim=-1)
+    scores = near.float().mul_(dim**-0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
+    own = scores.view(sequences, groups, heads // groups, new, -1)[..., shared:]
+    own += attention_mask[:, :, None]
+    weights = scores.softmax(-1).to(value.dtype)
+    output = weights[..., shared:] @ value
+    if prefix is not None:
+        far = weights[..., :shared].transpose(0, 1).reshape(groups, -1, shared) @ values
+        output += far.view(groups, sequences, -1, dim).transpose(0, 1)
+    return output.view(sequences, heads, new, dim).transpose(1, 2).contiguous(), None

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from compresslab.errors import RunFailed
+from compresslab.evaluation import generation
+from compresslab.evaluation.generation import Prompt, batches, common
+from compresslab.evaluation.treelm import TreeLM
+
+from .conftest import LINES
+from .test_treelm import ARCHITECTURES, FEW_SHOT
+
+PROMPTS = [
+    FEW_SHOT + "Question: Which fox sleeps?\nAnswer:",
+    FEW_SHOT + "Question: What is warm in the sun, and which of the dogs sleeps there?\nAnswer:",
+    FEW_SHOT + "Question: What?\nAnswer:",
+    "xyz",
+    "The quick brown fox",
+    FEW_SHOT + "Question: What?\nAnswer:",
+]
+
+
+def asked(prompts: list[str], **settings: Any) -> list[Instance]:
+    given = {"until": ["\n\n", "fox"], "max_gen_toks": 24, "do_sample": False, **settings}
+    return [Instance("generate_until", {}, (prompt, given), 0) for prompt in prompts]
+
+
+def plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, requests: list[Instance]) -> list[str]:
+    """One by one, so that padding plays no part."""
+    answers: list[str] = HFLM(model, tokenizer=tokenizer, batch_size=1).generate_until(requests, disable_tqdm=True)
+    return answers
+
+
+@pytest.mark.parametrize(("kind", "settings"), ARCHITECTURES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(ARCHITECTURES)])
+@pytest.mark.parametrize("budget", [7, 512])
+def test_what_is_generated_behind_a_shared_prefix_is_what_lm_eval_generates(
+    kind: str, settings: dict[str, Any], budget: int, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+):
+    model = build(kind, **settings)
+    before = model.config._attn_implementation
+    lm = TreeLM(model, tokenizer, budget=budget)
+    assert lm.generate_until(asked(PROMPTS)) == plain(model, tokenizer, asked(PROMPTS))
+    assert lm.engine == "shared"
+    assert model.config._attn_implementation == before
+
+
+def test_answers_end_at_their_own_stop_strings_and_lengths(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    whole = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS, until=[]))
+    stop = whole[0][3:6]
+    requests = [*asked(PROMPTS[:1], until=[stop]), *asked(PROMPTS[1:3], max_gen_toks=5), *asked(PROMPTS[3:], until=["\n"], max_gen_toks=40)]
+    answers = TreeLM(llama, tokenizer).generate_until(requests)
+    assert answers == plain(llama, tokenizer, requests)
+    assert answers[0] == whole[0].split(stop)[0]
+    assert whole[1].startswith(answers[1])
+
+
+def test_what_is_not_greedy_goes_lm_evals_own_way(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    lm = TreeLM(llama, tokenizer)
+    lm.generate_until(asked(PROMPTS[3:4], do_sample=True, temperature=0.7))
+    assert lm.engine == "plain"
+    assert "random draws" in lm.why_plain
+
+
+def test_a_prompt_that_leaves_no_room_for_the_answer_is_cut_and_marked(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    long = LINES[2] * 40
+    lm = TreeLM(llama, tokenizer)
+    requests = asked([long, PROMPTS[0]])
+    assert lm.generate_until(requests) == plain(llama, tokenizer, requests)
+    assert {prompt for prompt, _ in lm.truncated} == {long}
+    with pytest.raises(RunFailed, match="leaves no room for a prompt in 512"):
+        lm.generate_until(asked(PROMPTS, max_gen_toks=512))
+
+
+def test_batches_hold_prompts_that_begin_alike(monkeypatch: pytest.MonkeyPatch):
+    def prompt(ids: list[int], most: int = 4) -> Prompt:
+        return Prompt(ids, most, lambda _: False, [])
+
+    first, second = [list(range(start, start + 20)) for start in (100, 200)]
+    prompts = [prompt([*shared, number]) for number in range(3) for shared in (second, first)]
+    assert sorted(map(sorted, batches(prompts, 1))) == [[0, 2, 4], [1, 3, 5]]
+    monkeypatch.setattr(generation, "SEQUENCES", 2)
+    assert sorted(map(len, batches(prompts, 1))) == [1, 1, 2, 2]
+    monkeypatch.setattr(generation, "OWN_BYTES", 5)
+    assert [len(batch) for batch in batches(prompts, 1)] == [1] * 6
+    assert common([1, 2, 3], [1, 2, 3]) == 2
+    assert common([1, 2], [3]) == 0

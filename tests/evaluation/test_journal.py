@@ -1,0 +1,74 @@
+"""Evaluations that are stopped go on where they were, and end the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from compresslab.evaluation.journal import Journal
+from compresslab.evaluation.treelm import TreeLM
+
+from .test_generation import PROMPTS, asked
+from .test_treelm import PAIRS
+
+
+def scored() -> list[Instance]:
+    return [Instance("loglikelihood", {}, pair, 0) for pair in PAIRS]
+
+
+def stopping(after: float) -> Callable[[float], None]:
+    def progress(share: float) -> None:
+        if share > after:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.9])
+def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
+    tmp_path: Path, after: float, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+):
+    model = build("llama").to(torch.bfloat16)
+    undisturbed = TreeLM(model, tokenizer, budget=16).loglikelihood(scored())
+    stopped = TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=stopping(after))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.loglikelihood(scored())
+    done: list[float] = []
+    again = TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=done.append)
+    assert again.loglikelihood(scored()) == undisturbed
+    assert TreeLM(model, tokenizer, budget=16, journals=tmp_path).loglikelihood(scored()) == undisturbed
+
+
+def test_generation_after_a_stop_answers_only_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+):
+    monkeypatch.setattr("compresslab.evaluation.generation.SEQUENCES", 2)
+    undisturbed = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
+    with pytest.raises(KeyboardInterrupt):
+        TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(asked(PROMPTS))
+    again = TreeLM(llama, tokenizer, journals=tmp_path)
+    forward, calls = llama.forward, []
+    monkeypatch.setattr(llama, "forward", lambda *args, **kwargs: (calls.append(1), forward(*args, **kwargs))[1])
+    assert again.generate_until(asked(PROMPTS)) == undisturbed
+    left = len(calls)
+    TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
+    assert 0 < left < len(calls) - left
+
+
+def test_a_line_that_was_cut_off_is_done_again(tmp_path: Path):
+    journal = Journal(tmp_path, [b"work"])
+    journal.add([1.5, "é"])
+    journal.add([2.5])
+    file = next(tmp_path.iterdir())
+    file.write_bytes(file.read_bytes()[:-3])
+    again = Journal(tmp_path, [b"work"])
+    assert again.pieces == [[1.5, "é"]]
+    again.add([3])
+    assert Journal(tmp_path, [b"work"]).pieces == [[1.5, "é"], [3]]
+    assert Journal(tmp_path, [b"other", b"work"]).pieces == []
+    assert Journal(None, [b"work"]).pieces == []

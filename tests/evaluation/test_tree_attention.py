@@ -1,0 +1,76 @@
+"""The layout of branches hides nothing and shows nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from compresslab.evaluation import tree_attention
+from compresslab.evaluation.tree_attention import attend, laid_out, layout
+from compresslab.evaluation.trie import Forward, Trie, build, forwards
+
+QUESTIONS = [[*range(40), *range(100 * q, 100 * q + 9), *[q + option] * (1 + option)] for q in range(6) for option in range(4)]
+
+
+def check(trie: Trie, forward: Forward) -> None:
+    nodes = layout(trie, forward)
+    new = forward.stop - forward.start
+    assert len(nodes.places) == new
+    seen = np.zeros((new, forward.past + new), dtype=bool)
+    seen[:, : nodes.shared] = True
+    bundles, room = nodes.queries.shape
+    for node, place in enumerate(nodes.places.tolist()):
+        bundle, slot = divmod(place, room)
+        assert bundle < bundles
+        assert nodes.queries[bundle, slot] == node
+        for key in torch.nonzero(nodes.visible[bundle, slot]).flatten().tolist():
+            position = int(nodes.keys[bundle, key]) + nodes.shared
+            assert not seen[node, position], "seen twice"
+            seen[node, position] = True
+    assert (seen == forward.visible).all()
+
+
+@pytest.mark.parametrize("budget", [1, 5, 16, 50, 500])
+def test_a_layout_shows_each_node_what_the_mask_shows_it(monkeypatch: pytest.MonkeyPatch, budget: int):
+    monkeypatch.setattr(tree_attention, "SHORTEST", 4)
+    trie = build(QUESTIONS, [[0]] * len(QUESTIONS))
+    for forward in forwards(trie, budget):
+        check(trie, forward)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=9), st.integers(1, 12))
+def test_a_layout_of_any_sequences_shows_what_the_mask_shows(sequences: list[list[int]], budget: int):
+    trie = build(sequences, [[0]] * len(sequences))
+    for forward in forwards(trie, budget):
+        check(trie, forward)
+
+
+def test_branches_do_not_meet(monkeypatch: pytest.MonkeyPatch):
+    """What the layout is for: questions behind a shared block lie side by side, and products grow with their lengths alone."""
+    monkeypatch.setattr(tree_attention, "SHORTEST", 4)
+    trie = build(QUESTIONS, [[0]] * len(QUESTIONS))
+    *_, last = forwards(trie, 40 + 19 * 3)
+    nodes = layout(trie, last)
+    assert nodes.shared == 40
+    assert nodes.visible.numel() < last.visible.size / 4
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+@pytest.mark.parametrize("budget", [7, 64])
+def test_attention_in_branches_is_attention_under_the_mask(groups: int, budget: int):
+    trie = build(QUESTIONS, [[0]] * len(QUESTIONS))
+    torch.manual_seed(0)
+    for forward in forwards(trie, budget):
+        new = forward.stop - forward.start
+        query = torch.randn(1, 6, new, 16)
+        key, value = torch.randn(2, 1, groups, forward.past + new, 16).unbind(0)
+        with laid_out(layout(trie, forward)):
+            ours, _ = attend(nn.Module(), query, key, value, None, scaling=0.3)
+        repeated = (part.repeat_interleave(6 // groups, dim=1) for part in (key, value))
+        plain = nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=torch.from_numpy(forward.visible), scale=0.3)
+        torch.testing.assert_close(ours, plain.transpose(1, 2), atol=1e-5, rtol=1e-5)
