@@ -20,9 +20,15 @@ def kept_mask(importance: Tensor, sparsity: float, among: Among) -> Tensor:
     """
     scores = importance if among == "row" else importance.reshape(1, -1)
     dropped = int(sparsity * scores.shape[1])
-    mask = torch.ones_like(scores, dtype=torch.bool)
-    mask.scatter_(1, scores.argsort(dim=1, stable=True)[:, :dropped], value=False)
-    return mask.reshape(importance.shape)
+    if dropped == 0:
+        return torch.ones_like(importance, dtype=torch.bool)
+    # Selecting the threshold takes a third of the time of sorting.
+    threshold = scores.kthvalue(dropped, dim=1, keepdim=True).values
+    below, equal = scores < threshold, scores == threshold
+    room = dropped - below.sum(1, keepdim=True)
+    if not torch.equal(equal.sum(1, keepdim=True), room):
+        equal &= equal.cumsum(1) <= room
+    return ~(below | equal).reshape(importance.shape)
 
 
 def kept_of_each(importance: Tensor, keep: int, of: int) -> Tensor:

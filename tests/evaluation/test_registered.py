@@ -1,0 +1,38 @@
+"""`compresslab` in lm-eval's own command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lm_eval.api.registry import get_model
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from compresslab.errors import BadInput
+from compresslab.evaluation import registered
+from compresslab.evaluation.treelm import TreeLM
+from compresslab.models.load import Loaded
+from compresslab.models.save import save
+
+from .test_treelm import PAIRS, answers, same
+
+
+def test_lm_eval_finds_the_model_by_its_name(tmp_path: Path, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    save(Loaded(llama, tokenizer), tmp_path)
+    kind = get_model("compresslab")
+    assert kind is registered.CommandLineLM
+    lm = kind.create_from_arg_string(f"pretrained={tmp_path},dtype=float32,budget=16", {"batch_size": 4, "device": "cpu"})
+    assert lm.budget == 16
+    assert same(answers(lm, PAIRS), answers(TreeLM(llama, tokenizer), PAIRS))
+
+
+def test_an_argument_that_means_nothing_here_is_refused(tmp_path: Path):
+    with pytest.raises(BadInput, match="takes pretrained, dtype and budget; it knows no parallelize"):
+        registered.CommandLineLM(str(tmp_path), parallelize=True)
+
+
+def test_the_command_line_is_lm_evals():
+    shown = subprocess.run([sys.executable, "-m", "compresslab.evaluation", "--help"], capture_output=True, text=True, check=True)
+    assert "lm-eval" in shown.stdout
