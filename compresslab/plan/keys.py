@@ -8,7 +8,8 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,17 +54,21 @@ def _digest(path: Path, size: int, modified: int) -> str:
     """A file's digest, computed once as long as its size and time of change stay; of large files it is kept in the cache."""
     if size < REMEMBERED_FROM:
         return file_sha256(path)
-    name = hashlib.sha256(f"{path.resolve()}\0{size}\0{modified}".encode()).hexdigest()
-    memory = cache_folder() / "digests" / name
+    return _remembered("digests", f"{path.resolve()}\0{size}\0{modified}", lambda: file_sha256(path))
+
+
+def _remembered(folder: str, name: str, compute: Callable[[], str]) -> str:
+    """What `compute` gives, from the cache if an earlier process left it there under this name."""
+    memory = cache_folder() / folder / hashlib.sha256(name.encode()).hexdigest()
     with contextlib.suppress(OSError):
         return memory.read_text()
-    digest = file_sha256(path)
+    value = compute()
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
         memory.parent.mkdir(parents=True, exist_ok=True)
         part = memory.with_suffix(f".{os.getpid()}")
-        part.write_text(digest)
+        part.write_text(value)
         part.replace(memory)
-    return digest
+    return value
 
 
 @functools.cache
@@ -86,7 +91,7 @@ def code_version(*modules: str) -> str:
 
 
 class _Code(NamedTuple):
-    """A module as far as keys go: its syntax tree without docstrings, as text, and what it imports from the deciding rooms."""
+    """A module as far as keys go: a digest of its syntax tree without docstrings, and what it imports from the deciding rooms."""
 
     meaning: str
     imports: tuple[str, ...]
@@ -97,6 +102,14 @@ def _code(module: str) -> _Code:
     source = _source(module)
     if source is None:
         raise ModuleNotFoundError(f"no module {module} to compute the version of")
+    # Python's version because syntax trees differ between versions; remembered because parsing every module takes half a second.
+    # Whoever changes what `_read` gives changes the folder's name, too.
+    meaning, *imports = _remembered("code", f"{sys.version_info[:2]}\0{source}", lambda: _read(source)).splitlines()
+    return _Code(meaning, tuple(name for name in imports if _decides(name)))
+
+
+def _read(source: str) -> str:
+    """The digest of a module's syntax tree without docstrings and, a line each, all names that it may import a module by."""
     tree = ast.parse(source)
     imports = []
     for node in _statements(tree):
@@ -109,7 +122,7 @@ def _code(module: str) -> _Code:
             and ast.get_docstring(node, clean=False) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return _Code(ast.dump(tree), tuple(name for name in imports if _decides(name)))
+    return "\n".join([hashlib.sha256(ast.dump(tree).encode()).hexdigest(), *imports])
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
