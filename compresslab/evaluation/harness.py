@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -16,11 +15,10 @@ import lm_eval.evaluator
 import lm_eval.models.huggingface
 import transformers
 from lm_eval.api.task import Task
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compresslab.errors import BadInput
+from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import olmes, scores, tasks
-from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.backends import Answering
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
 
@@ -28,25 +26,23 @@ Result = tuple[TaskScore, ItemScores]
 
 
 def evaluate_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    lm: Answering,
     names: Sequence[str],
     config: Evaluate,
     *,
     weights: str = "as stored",
     done: Callable[[TaskScore, ItemScores], None] | None = None,
     progress: Callable[[float, str], None] | None = None,
-    journals: Path | None = None,
 ) -> list[Result]:
-    """Answer the tasks `names` with `model` and return their records in that order.
+    """Answer the tasks `names` with `lm` and return their records in that order.
 
     Args:
+        lm: what answers; see `backends.answering`.
         names: OLMES tasks or lm-eval's own; those of `config.tasks` that are still to do.
-        config: gives the number of items (of each leaf, for a group) and the seed. The dtype is the model's own, set when it was loaded.
+        config: gives the number of items (of each leaf, for a group) and the seed. Dtype and backend are those of `lm`.
         weights: how the weights stand in memory, for the record: "as stored" or "dequantized".
         done: called with each task's records as soon as it is finished, so that a killed evaluation resumes there.
         progress: called with the share of the whole that is done and a word on what runs.
-        journals: folder for what this very model has answered of an unfinished task, to go on from after a stop.
 
     Raises:
         BadInput: a task that does not exist or whose data cannot be reached; before anything is computed.
@@ -55,7 +51,6 @@ def evaluate_model(
     results: list[Result] = []
     with quiet():
         todo = [(name, tasks.load(name, seed=config.seed, run_code=config.run_code)) for name in names]
-        lm = TreeLM(model, tokenizer, journals=journals, truncate=config.truncate)
         for index, (name, leaves) in enumerate(todo):
             if progress is not None:
                 lm.progress = partial(_report, progress, name, index, len(todo))
@@ -70,13 +65,22 @@ def _report(progress: Callable[[float, str], None], name: str, index: int, count
     progress((index + share) / count, name)
 
 
-def _evaluate_task(lm: TreeLM, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
+def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
     """One task, or a group as the union of its leaves (each item counts once, whichever leaf it is of)."""
     lm.truncated.clear()
+    lm.lengths.clear()
     limit = None if config.items == "all" else config.items
-    answers = lm_eval.evaluator.evaluate(
-        lm, {"tasks": leaves}, limit=limit, log_samples=True, bootstrap_iters=0, confirm_run_unsafe_code=config.run_code
-    )
+    with _metric_failures(leaves) as failures:
+        answers = lm_eval.evaluator.evaluate(
+            lm, {"tasks": leaves}, limit=limit, log_samples=True, bootstrap_iters=0, confirm_run_unsafe_code=config.run_code
+        )
+    if failures:
+        samples = [(leaf, sample) for leaf in leaves for sample in _first_filter(answers["samples"][leaf])]
+        lost = [f"{leaf}/{sample['doc_id']}" for leaf, sample in samples if not sample["metrics"]]
+        raise RunFailed(
+            f"the metric of {name} fails on {len(lost)} of {len(samples)} items ({', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}): "
+            f"{type(failures[0]).__name__}: {failures[0]}. Their answers are kept, and a score without them would be of another task"
+        ) from failures[0]
     answered: list[scores.Answered] = []
     metrics: set[str] = set()
     for leaf, task in leaves.items():
@@ -87,9 +91,30 @@ def _evaluate_task(lm: TreeLM, name: str, leaves: dict[str, Task], config: Evalu
             answered.append(item)
     if len(metrics) > 1:
         raise BadInput(f"the tasks of {name} are scored by different metrics ({', '.join(sorted(metrics))}); name them one by one")
-    circumstances = scores.Circumstances(lm.engine, weights, lm.bos, frozenset(lm.truncated))
+    circumstances = scores.Circumstances(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths))
     chance = olmes.TASKS[name].chance if olmes.is_olmes(name) else None
     return scores.summarise(name, metrics.pop(), answered, circumstances, chance=chance)
+
+
+@contextmanager
+def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[Exception]]:
+    """What the tasks' metrics raise on single items, collected, so that one item does not hide how many there are."""
+    failures: list[Exception] = []
+
+    def collecting(process: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+        try:
+            return process(*args)
+        except Exception as error:  # whatever a task's own code raises
+            failures.append(error)
+            return {}
+
+    for task in leaves.values():
+        task.process_results = partial(collecting, task.process_results)
+    try:
+        yield failures
+    finally:
+        for task in leaves.values():
+            task.process_results = task.process_results.args[0]
 
 
 def _first_filter(samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -101,26 +126,29 @@ def _first_filter(samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]
 def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, scores.Answered]:
     """One of lm-eval's samples and the name of the metric that it is scored by."""
     requests = [scores.pair(args) for args in sample["arguments"]]
+    metrics = scores.numbers(sample)
     if isinstance(task, tasks.OlmesRequests):
         doc: olmes.Item = sample["doc"]
         logprobs = [float(response[0][0]) for response in sample["resps"]]
         choice = task.choice(doc, logprobs)
-        metric = task.olmes.metric
-        return metric, scores.Answered(doc.id, requests, logprobs, [doc.gold], len(requests), choice, float(sample[metric]))
+        return task.olmes.metric, scores.Answered(
+            doc.id, requests, logprobs, [doc.gold], len(requests), choice, metrics[task.olmes.metric], metrics
+        )
     metric = scores.primary_metric(sample)
     name = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
     identifier, correct = f"{prefix}{sample['doc_id']}", float(sample[metric])
     if task.OUTPUT_TYPE == "generate_until":
-        return name, scores.Answered(identifier, requests, [], [], 0, -1, correct)
+        generated = str(sample["resps"][0][0])
+        return name, scores.Answered(identifier, requests, [], [], 0, -1, correct, metrics, generated)
     logprobs = [float(response[0][0]) for response in sample["resps"]]
     if task.OUTPUT_TYPE == "loglikelihood":
-        return name, scores.Answered(identifier, requests, logprobs, [0], 0, -1, correct)
+        return name, scores.Answered(identifier, requests, logprobs, [0], 0, -1, correct, metrics)
     options = task.doc_to_choice(sample["doc"])
     # A task scored by mutual information asks for every option twice; the second time is without the question.
     requests, logprobs = requests[: len(options)], logprobs[: len(options)]
     lengths = [max(len(option), 1) for option in options] if metric == "acc_norm" else None
-    gold = _gold(task, sample["doc"], options)
-    return name, scores.Answered(identifier, requests, logprobs, gold, len(options), scores.choose(logprobs, lengths), correct)
+    gold, choice = _gold(task, sample["doc"], options), scores.choose(logprobs, lengths)
+    return name, scores.Answered(identifier, requests, logprobs, gold, len(options), choice, correct, metrics)
 
 
 def _gold(task: Task, doc: dict[str, Any], options: Sequence[str]) -> list[int]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compresslab.errors import RunFailed
-from compresslab.records import ItemScores, TaskScore
+from compresslab.records import ItemDetail, ItemScores, TaskScore
 
 Pair = tuple[str, str]
 # Which of a stock task's own metrics is its accuracy: the first of these that it reports.
@@ -33,6 +34,8 @@ class Answered:
         gold: the requests that are right answers; empty where there is no gold continuation.
         options: number of options to choose from; 0 where there is no choice.
         choice: the option chosen, -1 where there is none.
+        correct: by the task's main metric. metrics: by each metric that gives a number for an item.
+        generated: the answer's text, where it was generated.
     """
 
     id: str
@@ -42,16 +45,19 @@ class Answered:
     options: int
     choice: int
     correct: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    generated: str | None = None
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How the answers came about, as `TaskScore` records it."""
+    """How the answers came about, as `TaskScore` records it; and the tokens of each continuation."""
 
     engine: str
     weights: str
     bos: bool
     truncated: frozenset[Pair]
+    lengths: Mapping[Pair, int]
 
 
 def pair(args: Sequence[Any]) -> Pair:
@@ -86,11 +92,16 @@ def primary_metric(sample: Mapping[str, Any]) -> str:
     Raises:
         RunFailed: the task reports nothing that is a number per item.
     """
-    numbers: list[str] = [name for name in sample["metrics"] if isinstance(sample[name], (int, float, np.number))]
-    for name in (*PREFERRED, *numbers):
-        if name in numbers:
+    found = numbers(sample)
+    for name in (*PREFERRED, *found):
+        if name in found:
             return name
     raise RunFailed(f"none of the metrics {', '.join(sample['metrics']) or '(none)'} is a number for each item")
+
+
+def numbers(sample: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of one of lm-eval's samples that are a number for the item."""
+    return {name: float(sample[name]) for name in sample["metrics"] if isinstance(sample[name], (int, float, np.number))}
 
 
 def summarise(
@@ -139,8 +150,26 @@ def summarise(
         choice=[item.choice for item in items],
         gold=[item.gold[0] if item.options and item.gold else -1 for item in items],
         logprob=[min(logprob, 0.0) for _, logprob in best] if gold_known else None,  # rounding may put a sure answer above 0
+        details=[_detail(item, circumstances.lengths) for item in items],
     )
     return score, columns
+
+
+def _detail(item: Answered, lengths: Mapping[Pair, int]) -> ItemDetail:
+    contexts = [context for context, _ in item.requests]
+    # Options may differ in the question instead of in the answer (winogrande): what all have in common counts as the prompt.
+    prompt = os.path.commonprefix(contexts)  # noqa: RUF071 - of strings, not of paths
+    options = [context[len(prompt) :] + continuation for context, continuation in item.requests] if item.generated is None else []
+    return ItemDetail(
+        prompt=prompt,
+        prompt_hash=prompts_hash([item]),
+        options=options,
+        generated=item.generated,
+        logprobs=list(item.logprobs),
+        tokens=[lengths[pair] for pair in item.requests if pair in lengths],
+        bytes=[utf8_bytes(continuation) for _, continuation in item.requests] if item.generated is None else [],
+        metrics=dict(item.metrics),
+    )
 
 
 def prompts_hash(items: Sequence[Answered]) -> str:
@@ -153,7 +182,7 @@ def prompts_hash(items: Sequence[Answered]) -> str:
 
 
 def write_items(path: Path, items: ItemScores) -> None:
-    """Write per-item results as parquet, one row an item. The same results give the same bytes."""
+    """Write per-item results as parquet, one row an item, each metric a column of its own. The same results give the same bytes."""
     import pandas as pd  # half a second, and a run that is all cached would wait for it before its first line
 
     rows = len(items.item)
@@ -168,11 +197,15 @@ def write_items(path: Path, items: ItemScores) -> None:
             "logprob": np.full(rows, np.nan) if items.logprob is None else np.asarray(items.logprob, dtype=np.float64),
         }
     )
+    if items.details is not None:
+        details = pd.DataFrame([detail.model_dump(exclude={"metrics"}) for detail in items.details])
+        metrics = pd.DataFrame([detail.metrics for detail in items.details]).add_prefix("metric.")
+        frame = pd.concat([frame, details, metrics], axis=1)
     frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
 
 
 def read_items(path: Path) -> ItemScores:
-    """Read what `write_items` wrote.
+    """Read what `write_items` wrote, without the details, which only a reader of single items needs.
 
     Raises:
         RunFailed: the file is no such file.

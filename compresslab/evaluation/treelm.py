@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +21,23 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from compresslab.algorithms.divergence import blocks
 from compresslab.errors import RunFailed
-from compresslab.evaluation import scores
+from compresslab.evaluation import limits, scores
+from compresslab.evaluation.encodings import Encodings
+from compresslab.evaluation.exactness import obstacle, outgrown_window
 from compresslab.evaluation.generation import Prompt, generate
 from compresslab.evaluation.journal import Journal
+from compresslab.evaluation.limits import Request
 from compresslab.evaluation.tree_attention import laid_out, layout, tree_attention
 from compresslab.evaluation.trie import Forward, Trie, ancestral, build, forwards
 
-# Architectures for which the tests show that tree and plain give the same log-likelihoods: attention is the only way
-# from one position to another, it takes a 4-D mask as it is, and positions are read from `position_ids`.
-ARCHITECTURES = frozenset(
-    {"gemma", "gemma2", "gemma3_text", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
-)
 BATCH = 8  # sequences a forward on the plain path
 SLICE = 128  # requests between two progress reports on the plain path
 LOGITS = 1 << 26  # most logits held at a time
 
-Request = tuple[tuple[str, str] | None, list[int], list[int]]
 Answer = tuple[float, bool]
 
 
@@ -50,6 +48,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         engine: how the last answers were computed: "tree" (log-likelihoods), "shared" (generated behind a shared prefix), or "plain"
             (lm-eval's own way) where a mask of ours would not be exact for this model; `why_plain` then says why.
         truncated: the (prompt, continuation) pairs that did not fit the context and were cut from the left.
+        lengths: tokens of each pair's continuation, or of what was generated behind a shared prefix.
         bos: whether the tokenizer puts a beginning-of-sequence token first.
     """
 
@@ -61,21 +60,26 @@ class TreeLM(HFLM):  # type: ignore[misc]
         budget: int | None = None,
         progress: Callable[[float], None] | None = None,
         journals: Path | None = None,
+        encodings: Path | None = None,
         truncate: bool = True,
+        plain: str = "",
     ) -> None:
         """Wrap `model`.
 
         Args:
             budget: new tokens a forward. progress: called with the share that is done.
             journals: folder for what is answered of this very model, to go on from after a stop.
+            encodings: folder for token ids, to tokenize no task twice.
             truncate: cut prompts that do not fit the context from the left, as lm-eval does, instead of refusing them.
+            plain: why everything is to go lm-eval's own way, if it is.
         """
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
         # 512 is where a CPU's matrix products reach their rate; beyond it only attention across unrelated branches grows.
         wanted = budget or (512 if model.device.type == "cpu" else 2048)
         self.budget = max(1, min(wanted, LOGITS // model.config.get_text_config().vocab_size))
         self.progress: Callable[[float], None] = progress or (lambda _share: None)
-        self.journals, self.truncate = journals, truncate
+        self.journals, self.truncate, self.plain = journals, truncate, plain
+        self.encodings = Encodings(encodings, tokenizer)
         text = model.config.get_text_config()
         # The layout's kernel is one for processors, and knows no capped scores.
         self.branches = (
@@ -84,11 +88,14 @@ class TreeLM(HFLM):  # type: ignore[misc]
         self.engine = "tree"
         self.why_plain = ""
         self.truncated: set[tuple[str, str]] = set()
+        self.lengths: dict[tuple[str, str], int] = {}
         self.bos = self.tokenizer.bos_token_id is not None and self.tok_encode("a")[:1] == [self.tokenizer.bos_token_id]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:  # noqa: ARG002
         """Log-likelihood of each continuation and whether it is the greedy one; lm-eval's contract."""
-        return self._loglikelihood_tokens(self.encode([request.args for request in requests]))
+        encoded = self.encode([request.args for request in requests])
+        self.lengths |= {pair: len(tail) for pair, _, tail in encoded if pair is not None}
+        return self._loglikelihood_tokens(encoded)
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
         """Token ids of (context, continuation) pairs as `HFLM` splits them, each distinct string tokenized once.
@@ -126,9 +133,14 @@ class TreeLM(HFLM):  # type: ignore[misc]
             ({"add_special_tokens": False}, [string for string in ordered if bos and string.startswith(bos)]),
         ):
             if group:
-                ids = self.tokenizer(group, padding=False, truncation=False, return_attention_mask=False, verbose=False, **kwargs)
-                encoded.update(zip(group, ids["input_ids"], strict=True))
+                ids = self.encodings.encoded(group, str(kwargs), partial(self._tokenized, special=kwargs))
+                encoded.update(zip(group, ids, strict=True))
         return encoded
+
+    def _tokenized(self, strings: list[str], special: dict[str, bool]) -> list[list[int]]:
+        tokenized = self.tokenizer(strings, padding=False, truncation=False, return_attention_mask=False, verbose=False, **special)
+        ids: list[list[int]] = tokenized["input_ids"]
+        return ids
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
         """The model's greedy continuation of each context up to a stop string; lm-eval's contract.
@@ -145,7 +157,9 @@ class TreeLM(HFLM):  # type: ignore[misc]
             prompts.append(Prompt(ids[-(self.max_length - most) :], most, self._enough(until), until))
             reasons.append(why)
         longest = max((len(prompt.ids) + prompt.most for prompt in prompts), default=0)
-        self.why_plain = obstacle(self.model.config, longest) or next(filter(None, reasons), "")
+        window = outgrown_window(self.model.config, longest)
+        hidden = f"a sequence of {longest} tokens outgrows its attention window of {window}" if window else ""
+        self.why_plain = self.plain or obstacle(self.model.config) or hidden or next(filter(None, reasons), "")
         self.engine = "plain" if self.why_plain else "shared"
         if self.why_plain:
             answers: list[str] = super().generate_until(requests, disable_tqdm=True)
@@ -154,6 +168,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         generated = generate(self.model, prompts, self.budget, self.progress, self.journals)
         for request, prompt, ids in zip(requests, prompts, generated, strict=True):
             text = postprocess_generated_text(self.tok_decode(ids), prompt.until, None)
+            self.lengths[scores.pair(request.args)] = len(ids)
             self.cache_hook.add_partial("generate_until", request.args, text)
             answers.append(text)
         return answers
@@ -195,9 +210,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
         override_bs: int | None = None,
     ) -> list[Answer]:
         """Answers in the order of `requests`; the numbers do not depend on that order."""
-        self._check(requests)
-        longest = max((min(len(head) + len(tail) - 1, self.max_length) for _, head, tail in requests), default=0)
-        self.why_plain = obstacle(self.model.config, longest)
+        self._cut(limits.too_long(requests, self.max_length))
+        self.why_plain = self.plain or obstacle(self.model.config)
         self.engine = "plain" if self.why_plain else "tree"
         answers = self._plain(requests, override_bs) if self.why_plain else self._tree(requests)
         for (pair, _, _), answer in zip(requests, answers, strict=True):
@@ -205,25 +219,10 @@ class TreeLM(HFLM):  # type: ignore[misc]
                 self.cache_hook.add_partial("loglikelihood", pair, answer)
         return answers
 
-    def _check(self, requests: Sequence[Request]) -> None:
-        """Refuse what has no log-likelihood; note what has to be cut."""
-        empty = [pair for pair, _, tail in requests if not tail]
-        if empty:
-            raise RunFailed(f"{len(empty)} of {len(requests)} continuations have no token of their own; the first is {_shown(empty[0])}")
-        long = [pair for pair, _, tail in requests if len(tail) > self.max_length]
-        if long:
-            limit = f"the model's context of {self.max_length} tokens"
-            raise RunFailed(f"{len(long)} of {len(requests)} continuations are longer than {limit}; the first is {_shown(long[0])}")
-        self._cut({pair for pair, head, tail in requests if pair is not None and len(head) + len(tail) > self.max_length + 1})
-
     def _cut(self, pairs: set[tuple[str, str]]) -> None:
         """Note the requests that do not fit the context; refuse them where nobody allowed to cut them."""
-        if pairs and not self.truncate:
-            first = min(pairs)
-            raise RunFailed(
-                f"{len(pairs)} requests do not fit the model's context of {self.max_length} tokens; the first begins {first[0][:60]!r} and "
-                f"asks for {first[1][:60]!r}. Take fewer examples, another task, or evaluate.truncate: true, which cuts them from the left"
-            )
+        if not self.truncate:
+            limits.refuse(pairs, self.max_length)
         self.truncated |= pairs
 
     def _plain(self, requests: Sequence[Request], override_bs: int | None) -> list[Answer]:
@@ -252,8 +251,10 @@ class TreeLM(HFLM):  # type: ignore[misc]
         journal = Journal(self.journals, [b"tree", str(self.budget).encode(), *(part.tobytes() for part in parts)])
         known = len(journal.pieces)
         again = ancestral(trie, self.budget, known)
-        cache = DynamicCache()
-        with tree_attention(self.model) if self.branches else nullcontext():
+        cache = DynamicCache()  # without the config, so that layers with a window, too, keep the whole path
+        window = outgrown_window(self.model.config, max(map(len, sequences), default=0))
+        branches = self.branches and window is None
+        with tree_attention(self.model) if branches else nullcontext():
             for number, forward in enumerate(forwards(trie, self.budget)):
                 low, high = (int(place) for place in np.searchsorted(trie.score_node, [forward.start, forward.stop]))
                 if number < known:
@@ -261,7 +262,9 @@ class TreeLM(HFLM):  # type: ignore[misc]
                     if number not in again:
                         continue
                 _select(cache, slice(forward.past))  # what a forward that was left out would not have kept
-                found = self._scored(trie, forward, cache, low, high)
+                sees = laid_out(layout(trie, forward)) if branches else nullcontext()
+                with sees:
+                    found = self._scored(trie, forward, cache, low, high, None if branches else self._masks(trie, forward, window))
                 if number >= known:
                     logprobs[low:high], greedy[low:high] = found
                     journal.add([part.tolist() for part in found])
@@ -271,49 +274,42 @@ class TreeLM(HFLM):  # type: ignore[misc]
         missed = np.bincount(trie.score_request, weights=~greedy, minlength=len(requests))
         return [(float(total), misses == 0) for total, misses in zip(sums, missed.tolist(), strict=True)]
 
+    def _masks(self, trie: Trie, forward: Forward, window: int | None) -> Tensor | dict[str, Tensor]:
+        """What each node sees, added to the attention scores: (1, 1, new, past + new), or one for each kind of layer."""
+        if window is None:
+            return self._added(forward.visible)
+        depth = trie.depth[forward.start : forward.stop]
+        near = np.concatenate([np.arange(forward.past), depth]) > depth[:, None] - window
+        sliding = self._added(forward.visible & near)
+        if not getattr(self.model.config.get_text_config(), "layer_types", None):
+            return sliding
+        return {"full_attention": self._added(forward.visible), "sliding_attention": sliding}
+
+    def _added(self, visible: NDArray[np.bool_]) -> Tensor:
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype)
+        mask.masked_fill_(~torch.from_numpy(visible), torch.finfo(self.model.dtype).min)
+        return mask[None, None].to(self.device)
+
     def _scored(
-        self, trie: Trie, forward: Forward, cache: DynamicCache, low: int, high: int
+        self, trie: Trie, forward: Forward, cache: DynamicCache, low: int, high: int, masks: Tensor | dict[str, Tensor] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """One forward; log-probability and greediness of the targets `low` to `high`."""
+        """One forward; log-probability and greediness of the targets `low` to `high`. Without masks the nodes are laid out by branches."""
         nodes, row = np.unique(trie.score_node[low:high] - forward.start, return_inverse=True)
         # A forward that scores nothing still needs one row: not every head takes none.
         rows = torch.from_numpy(nodes if len(nodes) else np.array([forward.stop - forward.start - 1])).to(self.device)
-        # What each node sees: as a mask, or by the layout of the branches, and then there is none.
-        mask = torch.zeros((1, 1) if self.branches else forward.visible.shape, dtype=self.model.dtype)
-        if not self.branches:
-            mask.masked_fill_(~torch.from_numpy(forward.visible), torch.finfo(self.model.dtype).min)
-        with laid_out(layout(trie, forward)) if self.branches else nullcontext():
-            logits = self.model(
-                input_ids=torch.from_numpy(trie.tokens[forward.start : forward.stop])[None].to(self.device),
-                attention_mask=mask[None, None].to(self.device),
-                position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=rows,
-            ).logits[0]
+        logits = self.model(
+            input_ids=torch.from_numpy(trie.tokens[forward.start : forward.stop])[None].to(self.device),
+            # The layout by branches reads none, but without one transformers would build its own.
+            attention_mask=torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.device) if masks is None else masks,
+            position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=rows,
+        ).logits[0]
         target = torch.from_numpy(trie.score_target[low:high]).to(self.device)
         index = torch.from_numpy(row).to(self.device)
         norm, best = (torch.cat(parts) for parts in zip(*(_norm_and_best(logits[rows]) for rows in blocks(logits)), strict=True))
         return (logits[index, target].float() - norm[index]).double().cpu().numpy(), (best[index] == target).cpu().numpy()
-
-
-def obstacle(config: PretrainedConfig, longest: int) -> str:
-    """Why a tree mask is not exact for a model of `config` and sequences of up to `longest` tokens; empty if it is."""
-    text = config.get_text_config()
-    if text.model_type not in ARCHITECTURES:
-        return f"no test shows that a tree mask is exact for the architecture {text.model_type}"
-    if text._attn_implementation not in ("sdpa", "eager"):
-        return f"the attention implementation {text._attn_implementation} takes no mask of its own"
-    if _varies_with_length(getattr(text, "rope_parameters", None)):
-        return "its rotary embedding depends on the length of the whole input"
-    kinds = set(getattr(text, "layer_types", None) or ())
-    if other := kinds - {"full_attention", "sliding_attention"}:
-        return f"it has layers of kind {', '.join(sorted(other))}"
-    # A window that no sequence outgrows hides nothing. Without `layer_types`, a window set is a window used.
-    window = getattr(text, "sliding_window", None) if not kinds or "sliding_attention" in kinds else None
-    if window is not None and longest > window:
-        return f"a sequence of {longest} tokens outgrows its attention window of {window}"
-    return ""
 
 
 def _norm_and_best(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,16 +322,6 @@ def _select(cache: DynamicCache, positions: Tensor | slice) -> None:
         layer.keys, layer.values = layer.keys[:, :, positions], layer.values[:, :, positions]
 
 
-def _varies_with_length(rope: object) -> bool:
-    if not isinstance(rope, dict):
-        return False
-    return rope.get("rope_type") in ("dynamic", "longrope") or any(_varies_with_length(inner) for inner in rope.values())
-
-
 def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation
-
-
-def _shown(pair: tuple[str, str] | None) -> str:
-    return "a window of a long text" if pair is None else repr(pair[1])

@@ -10,7 +10,7 @@ from compresslab.errors import BadInput
 from compresslab.plan.facts import Facts
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import code_version, content_key, model_identity
-from compresslab.plan.packages import missing_package
+from compresslab.plan.packages import missing_backend, missing_package
 from compresslab.plan.rules import Chain, after, objections, start
 from compresslab.plan.shared import CODE, Wish, decided_by, gathered_for, merged
 from compresslab.recipe.order import ordered
@@ -65,6 +65,8 @@ class _Look:
         for number, task in enumerate(recipe.evaluate.tasks):
             with self._complaining("evaluate", "tasks", number):
                 self.tasks[task] = identify_task(task)
+        if missing := missing_backend(recipe.evaluate.backend):
+            self.complaints.append(Complaint(("evaluate", "backend"), missing))
         identities: dict[str, dict[str, str]] = {}
         for role, text in recipe.text:
             with self._complaining("text", role, "source"):
@@ -273,9 +275,10 @@ class _Builder:
     def _variant(self, name: str, parent: str, chain: tuple[str, ...]) -> None:
         model = chain[-1]
         evaluate, density = self.recipe.evaluate, self.recipe.density
-        code = code_version("compresslab.evaluation.harness", "compresslab.models.dequantize")
-        libraries = self._libraries("lm_eval")
-        settings = {"items": evaluate.items, "dtype": evaluate.dtype, "seed": evaluate.seed, "code": code, "libraries": libraries}
+        code = code_version("compresslab.evaluation.harness")
+        libraries = self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else []))
+        decides = evaluate.model_dump(mode="json", include={"items", "dtype", "seed", "truncate", "backend"})
+        settings = {**decides, "code": code, "libraries": libraries}
         tasks = {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.looked.tasks.items()}
         facts = self.nodes[model].facts
         scores = Node("evaluate", name, content_key("evaluate", tasks=tasks), (model,), tasks=tasks, facts=facts)

@@ -1,4 +1,4 @@
-"""Packages that a method needs and that a plain installation may lack."""
+"""Packages that a method or a backend needs and that a plain installation may lack."""
 
 from __future__ import annotations
 
@@ -15,4 +15,11 @@ def missing_package(step: Step) -> str:
     for package in method(step.kind, name).libraries if name is not None else ():
         if package in EXTRAS and version(package) == "absent":
             return f"{name} needs {package}, which is not installed: pip install 'compresslab[{EXTRAS[package]}]'"
+    return ""
+
+
+def missing_backend(backend: str) -> str:
+    """Why nothing can be evaluated by this backend on this installation and what to do, or nothing."""
+    if backend == "vllm" and version("vllm") == "absent":
+        return "vllm is not installed: pip install vllm where there is a GPU that it serves, or take backend: tree"
     return ""

@@ -96,6 +96,9 @@ class Evaluate(Strict):
     `run_code` allows tasks that run programs that the model wrote (humaneval, mbpp), in processes without a network. `truncate` lets
     prompts that are longer than the model's context be cut from the left; each score then counts its cut items.
 
+    `backend` is what answers: `tree` computes shared prefixes once, `hf` is lm-eval's own way, `vllm` needs vLLM and serves each variant's
+    folder on all GPUs, with the kernels that its format has.
+
     `source: published` runs nothing: it takes the scores of `published:` models from `table`, all its benchmarks or those that `tasks`
     names. Parent and child from different tables are refused unless `across_tables` allows it.
     """
@@ -109,6 +112,7 @@ class Evaluate(Strict):
     across_tables: bool = False
     run_code: bool = False
     truncate: bool = False
+    backend: Literal["tree", "hf", "vllm"] = "tree"
 
     @field_validator("tasks")
     @classmethod

@@ -192,6 +192,7 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
             scores=scores,
             shared=store.folder(node.shared) if node.shared else None,
             checkpoints=store.checkpoints(node.key),
+            encodings=store.encodings,
             machine=provenance.processor(),
             threads=provenance.threads(),
         )

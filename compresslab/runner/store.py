@@ -3,6 +3,7 @@
 <root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet
 <root>/staging/           what is being made; a crash leaves rubbish only here
 <root>/checkpoints/<key>/ how far a training step or an evaluation has come; gone when its result is there
+<root>/encodings/         token ids of tasks, for all variants that share a tokenizer; may be deleted
 <root>/logs/<key>.log     what the libraries printed while a node ran
 <root>/studies/<study>.json   which study used which keys, for `ls` and `show`
 """
@@ -34,6 +35,7 @@ class Store:
         self.staging = root / "staging"
         self.logs = root / "logs"
         self.studies = root / "studies"
+        self.encodings = root / "encodings"
 
     def folder(self, key: str) -> Path:
         """Where the result `key` is, or would be."""

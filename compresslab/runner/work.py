@@ -30,7 +30,7 @@ class Task(NamedTuple):
         models: model folders of the nodes that it needs, by key.
         scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
         shared: folder of the shared node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
-            has come.
+            has come. encodings: where a study keeps its tasks' token ids.
     """
 
     node: Node
@@ -41,6 +41,7 @@ class Task(NamedTuple):
     scores: dict[str, Path]
     shared: Path | None
     checkpoints: Path
+    encodings: Path
     machine: str
     threads: int
 
@@ -228,18 +229,17 @@ def _reload(task: Reload) -> float:
 
 
 def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
-    import torch
-
+    from compresslab.evaluation.backends import answering
     from compresslab.evaluation.harness import evaluate_model
     from compresslab.evaluation.scores import write_items
-    from compresslab.models.dequantize import load_for_scoring
+    from compresslab.models.device import device_name
     from compresslab.records import ItemScores, TaskScore
     from compresslab.runner.provenance import now
     from compresslab.runner.store import write_record
 
     config = task.recipe.evaluate
-    loaded, weights = load_for_scoring(task.models[task.node.needs[0]], getattr(torch, config.dtype))
-    device = str(loaded.model.device)
+    lm, weights = answering(task.models[task.node.needs[0]], config, journals=task.checkpoints, encodings=task.encodings)
+    device = device_name()
     clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:
@@ -254,7 +254,7 @@ def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
         pipe.send(Report("scored", (score.task,)))
 
     names = [name for name in config.tasks if name in task.scores]
-    evaluate_model(loaded.model, loaded.tokenizer, names, config, weights=weights, done=done, progress=progress, journals=task.checkpoints)
+    evaluate_model(lm, names, config, weights=weights, done=done, progress=progress)
 
 
 def _measure(task: Task, progress: Progress) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -13,6 +14,7 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import olmes, tasks
 from compresslab.evaluation import stock as stock_room
 from compresslab.evaluation.harness import evaluate_model
+from compresslab.evaluation.scores import read_items, write_items
 from compresslab.evaluation.treelm import TreeLM
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
@@ -70,7 +72,7 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 def test_an_olmes_task_is_scored_by_characters_and_bytes_without_the_leading_space(
     llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    [(score, items)] = evaluate_model(llama, tokenizer, ["arc_easy"], config("arc_easy"), weights="dequantized")
+    [(score, items)] = evaluate_model(TreeLM(llama, tokenizer), ["arc_easy"], config("arc_easy"), weights="dequantized")
     lm = TreeLM(llama, tokenizer)
     for item, choice, correct, bits in zip(ITEMS, items.choice, items.correct, items.bits_per_byte or [], strict=True):
         logprobs = [answer[0] for answer in lm._loglikelihood_tokens(lm.encode(item.requests))]
@@ -85,7 +87,7 @@ def test_an_olmes_task_is_scored_by_characters_and_bytes_without_the_leading_spa
 
 @pytest.mark.usefixtures("two_olmes_tasks")
 def test_boolq_is_scored_without_normalisation_as_the_ladder_was(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    [(score, _)] = evaluate_model(llama, tokenizer, ["boolq"], config("boolq"))
+    [(score, _)] = evaluate_model(TreeLM(llama, tokenizer), ["boolq"], config("boolq"))
     assert score.metric == "acc"
 
 
@@ -102,7 +104,7 @@ def test_each_task_is_handed_over_as_soon_as_it_is_done(
         events.append(f"{share:.1f} {what}")
 
     names = ["arc_easy", "csqa"]
-    results = evaluate_model(llama, tokenizer, names, config(*names, items=2), done=done, progress=progress)
+    results = evaluate_model(TreeLM(llama, tokenizer), names, config(*names, items=2), done=done, progress=progress)
     assert events == ["0.5 arc_easy", "done arc_easy 2", "1.0 csqa", "done csqa 2"]
     assert [score.task for score, _ in results] == names
     assert capfd.readouterr() == ("", "")
@@ -110,7 +112,7 @@ def test_each_task_is_handed_over_as_soon_as_it_is_done(
 
 @pytest.mark.usefixtures("two_olmes_tasks")
 def test_the_same_evaluation_twice_gives_the_same_records(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    once, again = (evaluate_model(llama, tokenizer, ["arc_easy"], config("arc_easy")) for _ in range(2))
+    once, again = (evaluate_model(TreeLM(llama, tokenizer), ["arc_easy"], config("arc_easy")) for _ in range(2))
     assert once == again
 
 
@@ -120,14 +122,75 @@ def test_a_model_with_broken_weights_is_named(build: Callable[..., PreTrainedMod
     with torch.no_grad():
         model.get_output_embeddings().weight[3] = math.nan
     with pytest.raises(RunFailed, match="arc_easy: the log-likelihoods of 3 of 3 items are not finite"):
-        evaluate_model(model, tokenizer, ["arc_easy"], config("arc_easy"))
+        evaluate_model(TreeLM(model, tokenizer), ["arc_easy"], config("arc_easy"))
+
+
+@pytest.mark.usefixtures("two_olmes_tasks")
+def test_all_that_is_known_of_an_item_is_readable_by_pandas_in_one_line(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    [(score, items)] = evaluate_model(TreeLM(llama, tokenizer), ["arc_easy"], config("arc_easy"))
+    write_items(tmp_path / "items.parquet", items)
+    table = pd.read_parquet(tmp_path / "items.parquet")
+    first = table.iloc[0]
+    assert first["prompt"] == "The quick brown"
+    assert list(first["options"]) == [" fox", " dog sleeps", " é"]
+    assert list(first["bytes"]) == [3, 10, 2]
+    assert list(first["tokens"]) == [len(tokenizer(option)["input_ids"]) for option in first["options"]]
+    assert max(first["logprobs"][first["gold"]], -1e9) == pytest.approx(first["logprob"])
+    assert list(table["metric.acc_per_char"]) == list(table["correct"])
+    assert list(table["metric.bits_per_byte"]) == pytest.approx(list(table["bits_per_byte"]))
+    assert table["prompt_hash"].nunique() == 3
+    assert read_items(tmp_path / "items.parquet") == items.model_copy(update={"details": None})
+    assert score.metric == "acc_per_char"
+
+
+@pytest.mark.usefixtures("two_olmes_tasks")
+def test_lm_evals_own_way_gives_the_same_scores_where_the_recipe_asks_for_it(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    [(tree, items)] = evaluate_model(TreeLM(llama, tokenizer), ["arc_easy"], config("arc_easy"))
+    lm = TreeLM(llama, tokenizer, plain="the recipe asks for it")
+    [(plain, others)] = evaluate_model(lm, ["arc_easy"], config("arc_easy"))
+    assert (tree.engine, plain.engine, lm.why_plain) == ("tree", "plain", "the recipe asks for it")
+    assert others.bits_per_byte == pytest.approx(items.bits_per_byte, abs=1e-5)
+    assert others.choice == items.choice
+
+
+@pytest.mark.usefixtures("two_olmes_tasks")
+@pytest.mark.parametrize("broken", [{"1"}, {"0", "1", "2"}])
+def test_items_that_a_metric_fails_on_are_named_and_counted(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, broken: set[str]
+) -> None:
+    process = tasks.OlmesRequests.process_results
+
+    def failing(task: tasks.OlmesRequests, doc: olmes.Item, results: list[tuple[float, bool]]) -> dict[str, float]:
+        if doc.id in broken:
+            raise ZeroDivisionError("no number in the answer")
+        return process(task, doc, results)
+
+    monkeypatch.setattr(tasks.OlmesRequests, "process_results", failing)
+    which = ", ".join(f"arc_easy/{name}" for name in sorted(broken))
+    with pytest.raises(RunFailed, match=rf"fails on {len(broken)} of 3 items \({which}\): ZeroDivisionError: no number in the answer"):
+        evaluate_model(TreeLM(llama, tokenizer), ["arc_easy"], config("arc_easy"))
+
+
+@pytest.mark.usefixtures("two_olmes_tasks")
+def test_prompts_that_do_not_fit_are_refused_unless_the_recipe_lets_them_be_cut(
+    build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    short = build(max_position_embeddings=8)
+    with pytest.raises(RunFailed, match=r"7 requests do not fit the model's context of 8 tokens.*evaluate\.truncate: true"):
+        evaluate_model(TreeLM(short, tokenizer, truncate=False), ["arc_easy"], config("arc_easy"))
+    [(score, _)] = evaluate_model(TreeLM(short, tokenizer, truncate=True), ["arc_easy"], config("arc_easy"))
+    assert score.truncated == 3
 
 
 def test_a_stock_task_has_accuracy_and_bits_of_the_right_option(
     stock: Callable[..., None], llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     stock()
-    [(score, items)] = evaluate_model(llama, tokenizer, ["pets"], config("pets", items=3))
+    [(score, items)] = evaluate_model(TreeLM(llama, tokenizer), ["pets"], config("pets", items=3))
     lm = TreeLM(llama, tokenizer)
     right = [(f"The quick {i} brown", [" fox", " lazy dog"][i % 2]) for i in range(3)]
     bits = [
@@ -144,7 +207,7 @@ def test_a_stock_task_without_options_is_scored_by_its_own_metric(
     stock: Callable[..., None], llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     stock(kind="loglikelihood", target='" {{word}}"', choices="")
-    [(score, items)] = evaluate_model(llama, tokenizer, ["pets"], config("pets"))
+    [(score, items)] = evaluate_model(TreeLM(llama, tokenizer), ["pets"], config("pets"))
     assert (score.metric, score.chance, score.items, items.choice) == ("acc", None, 4, [-1] * 4)
     assert score.bits_per_byte is not None
 
@@ -153,7 +216,7 @@ def test_a_training_split_that_the_data_lack_does_no_harm(
     stock: Callable[..., None], llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     stock(train="absent")
-    [(score, _)] = evaluate_model(llama, tokenizer, ["pets"], config("pets"))
+    [(score, _)] = evaluate_model(TreeLM(llama, tokenizer), ["pets"], config("pets"))
     assert score.items == 4
 
 

@@ -254,6 +254,17 @@ def test_a_package_that_is_not_installed_is_told_before_anything_runs(monkeypatc
     assert "gptq needs gptqmodel, which is not installed: pip install 'compresslab[gptq]'" in problem
 
 
+def test_a_backend_that_is_not_installed_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from compresslab.plan import packages
+
+    head = HEAD.replace("tasks:", "backend: vllm, tasks:")
+    monkeypatch.setattr(packages, "version", lambda _: "absent")
+    (problem,) = problems("", head=head)
+    assert "evaluate.backend: vllm is not installed: pip install vllm" in problem
+    monkeypatch.setattr(packages, "version", lambda _: "0.12")
+    assert plan_of("", head=head).of_kind("evaluate")
+
+
 def test_groups_that_do_not_divide_are_told_of_every_method_that_has_groups() -> None:
     found = problems(
         "variants: {g: [quantize: {method: gptq, group_size: 128}], a: [quantize: {method: awq, group_size: 128}], "

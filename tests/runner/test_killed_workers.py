@@ -83,7 +83,7 @@ def test_killed_in_every_kind_of_node_then_rerun_gives_equal_bytes(recipe: Path,
     assert results(store) == undisturbed
 
 
-def test_evaluation_resumes_at_the_task_where_it_was_killed(recipe: Path, tmp_path: Path) -> None:
+def test_evaluation_resumes_at_the_items_where_it_was_killed(recipe: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     plan, store = prepare(recipe), Store(tmp_path / "store")
 
     class KillAfterFirstTask(Killer):
@@ -96,9 +96,13 @@ def test_evaluation_resumes_at_the_task_where_it_was_killed(recipe: Path, tmp_pa
     assert store.has(first)
     assert not store.has(second)
     stamp = store.folder(first).stat().st_mtime_ns
+    answered = store.checkpoints(plan.variant("base").evaluate)
+    assert sum(len(file.read_text().splitlines()) for file in answered.glob("*.jsonl")) >= 2
     assert not run(plan, store, Watcher()).failures
     assert store.has(second)
     assert store.folder(first).stat().st_mtime_ns == stamp
+    assert not answered.exists()
+    assert results(store) == undisturbed
 
 
 def test_second_run_does_nothing(recipe: Path, tmp_path: Path) -> None:

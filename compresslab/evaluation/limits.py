@@ -1,0 +1,44 @@
+"""What a model's context has room for: requests that have no answer are refused, those that must be cut are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compresslab.errors import RunFailed
+
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+"""A (context, continuation) pair, `None` for a window of a long text; the context's token ids; the continuation's."""
+
+
+def too_long(requests: Sequence[Request], context: int) -> set[tuple[str, str]]:
+    """The pairs whose prompts have to be cut to fit a context of `context` tokens. The last token is scored and never read.
+
+    Raises:
+        RunFailed: a continuation without tokens, or one that is longer than the context.
+    """
+    empty = [pair for pair, _, tail in requests if not tail]
+    if empty:
+        raise RunFailed(f"{len(empty)} of {len(requests)} continuations have no token of their own; the first is {_shown(empty[0])}")
+    long = [pair for pair, _, tail in requests if len(tail) > context]
+    if long:
+        limit = f"the model's context of {context} tokens"
+        raise RunFailed(f"{len(long)} of {len(requests)} continuations are longer than {limit}; the first is {_shown(long[0])}")
+    return {pair for pair, head, tail in requests if pair is not None and len(head) + len(tail) > context + 1}
+
+
+def refuse(pairs: set[tuple[str, str]], context: int) -> None:
+    """Say which requests do not fit, where nobody allowed to cut them.
+
+    Raises:
+        RunFailed: there are any.
+    """
+    if pairs:
+        first = min(pairs)
+        raise RunFailed(
+            f"{len(pairs)} requests do not fit the model's context of {context} tokens; the first begins {first[0][:60]!r} and "
+            f"asks for {first[1][:60]!r}. Take fewer examples, another task, or evaluate.truncate: true, which cuts them from the left"
+        )
+
+
+def _shown(pair: tuple[str, str] | None) -> str:
+    return "a window of a long text" if pair is None else repr(pair[1])

@@ -1,0 +1,38 @@
+"""The frozen records in which the rooms meet: what a step did, what a variant scored, how dense it is.
+
+Everything here is plain data that survives a round trip through JSON. A record holds only what is decided by its
+inputs; seconds, memory and dates live in `Cost`, which is stored apart, so that the same work twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from compresslab.records.base import Record
+from compresslab.records.densities import Alternative, Comparison, Density, Estimator, Interval, TaskComparison, TaskDensity, Verdict
+from compresslab.records.models import Cost, Shape, Size, StepRecord
+from compresslab.records.scores import ItemDetail, ItemScores, MachineSpeed, TaskScore, Timing
+from compresslab.records.study import Failure, Provenance, StudyRecord, VariantRecord
+
+__all__ = [
+    "Alternative",
+    "Comparison",
+    "Cost",
+    "Density",
+    "Estimator",
+    "Failure",
+    "Interval",
+    "ItemDetail",
+    "ItemScores",
+    "MachineSpeed",
+    "Provenance",
+    "Record",
+    "Shape",
+    "Size",
+    "StepRecord",
+    "StudyRecord",
+    "TaskComparison",
+    "TaskDensity",
+    "TaskScore",
+    "Timing",
+    "VariantRecord",
+    "Verdict",
+]

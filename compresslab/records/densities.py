@@ -1,0 +1,142 @@
+"""How dense a variant is, and against its parent."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from compresslab.records.base import Record
+
+Verdict = Literal["raised", "lowered", "inconclusive"]
+Estimator = Literal["loss", "score"]
+
+
+class Interval(Record):
+    """A value with its 95% interval. `bound` is "<" or ">" when the value is only a bound, else empty.
+
+    `extrapolated` says that the value was read off the reference outside the range it was fitted on.
+    """
+
+    value: float
+    low: float
+    high: float
+    extrapolated: bool = False
+    bound: Literal["", "<", ">"] = ""
+
+
+class TaskDensity(Record):
+    """Effective parameters of a variant on one task, in parameters. A missing estimate is `None` with its `reason`."""
+
+    task: str
+    by_loss: Interval | None
+    by_score: Interval | None
+    reason: str = ""
+
+
+class Density(Record):
+    """Capability density of one variant.
+
+    Attributes:
+        tokens: D0, the training-token budget given to the reference.
+        effective_by_loss, effective_by_score: N_hat over all tasks, in parameters (geometric mean over tasks).
+        estimator: what `params`, `active`, `bits` and `time` rest on: "loss", or "score" where the reference or the study has no losses.
+        params, active, bits: N_hat over N, over active N, over N * stored bits / 16. Their intervals hold three things: the
+            items, the fit, and the scatter of the reference's own models around it.
+        time: N_hat over N_time, by hardware profile; N_time is modelled (see `density.inference_time`).
+        modelled_seconds: modelled time of one request of the workload, by hardware profile.
+    """
+
+    reference: str
+    tokens: float
+    effective_by_loss: Interval | None
+    effective_by_score: Interval | None
+    params: Interval | None
+    active: Interval | None
+    bits: Interval | None
+    params_by_score: Interval | None
+    estimator: Estimator = "loss"
+    time: dict[str, Interval] = Field(default_factory=dict)
+    modelled_seconds: dict[str, float] = Field(default_factory=dict)
+    tasks: list[TaskDensity] = Field(default_factory=list)
+
+
+class TaskComparison(Record):
+    """Child against parent on one task: paired differences over the same items, child minus parent.
+
+    Attributes:
+        lost, gained: items that the parent had right and the child has not, and the other way round. mcnemar: two-sided p of McNemar's
+            exact test on these. `None` where items are not simply right or wrong, or not known.
+    """
+
+    task: str
+    items: int
+    bits_per_byte: Interval | None
+    accuracy: Interval
+    ratio_by_loss: Interval | None
+    ratio_by_score: Interval | None
+    lost: int | None = None
+    gained: int | None = None
+    mcnemar: float | None = None
+
+
+class Alternative(Record):
+    """The density ratio under one other choice that the study could have made.
+
+    Attributes:
+        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "weights", "estimator", "task alone", "task left out".
+        setting: the other choice. verdict: by the interval alone, without the study's correction.
+        flips: it decides the other way, or (a single task excepted) its value lies on the other side of 1 with an interval
+            that does not hold the study's own.
+        reason: why there is no ratio.
+    """
+
+    choice: str
+    setting: str
+    ratio: Interval | None
+    verdict: Verdict
+    flips: bool = False
+    reason: str = ""
+
+
+class Comparison(Record):
+    """A variant against its parent, or against its root.
+
+    Attributes:
+        against: name of the other variant. relation: "parent" or "root".
+        ratio: density ratio r by params, by `estimator`; the verdict rests on it.
+        ratio_by_score: r by params and by score. ratio_bits, ratio_time: r by stored bits, by modelled time.
+        ratio_active: r by active parameters, for mixtures of experts.
+        verdict: "raised" or "lowered" if the 95% interval of `ratio` lies on one side of 1 and the false-discovery rate over all
+            comparisons of this relation in the study stays at 5% (Benjamini and Hochberg 1995), else "inconclusive".
+        verdict_bits, verdict_time: the same rule on the other two counts of N.
+        p, q: of `ratio` being 1: from the draws, two-sided; and adjusted for the study's number of comparisons.
+        items_needed: for an inconclusive verdict, how many items a task would decide it with 80% chance if r is what it seems, at the
+            variance observed; infinite if the ruler's own uncertainty forbids it with any number.
+        fragile: another choice of D0, reference, estimator or tasks turns the verdict round; `robustness` shows which.
+        density_days: ln(r) / A: days of the field's progress that the compression gained (or cost, if negative).
+        reason: why there is no ratio, or what is special about it (parent and child from different tables).
+    """
+
+    against: str
+    relation: Literal["parent", "root"]
+    ratio: Interval | None
+    ratio_by_score: Interval | None
+    ratio_bits: Interval | None
+    ratio_active: Interval | None = None
+    ratio_time: dict[str, Interval] = Field(default_factory=dict)
+    verdict: Verdict
+    verdict_by_score: Verdict
+    verdict_bits: Verdict
+    verdict_time: dict[str, Verdict] = Field(default_factory=dict)
+    density_days: Interval | None
+    tasks: list[TaskComparison] = Field(default_factory=list)
+    resamples: int
+    seed: int
+    p: float | None = None
+    q: float | None = None
+    items_needed: float | None = None
+    fragile: bool = False
+    robustness: list[Alternative] = Field(default_factory=list)
+    estimator: Estimator = "loss"
+    reason: str = ""

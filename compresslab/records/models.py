@@ -1,0 +1,98 @@
+"""What a model weighs, what a step did to it, and what that cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from compresslab.records.base import Record
+
+
+class Size(Record):
+    """What a model weighs, counted from the files written and never from a config.
+
+    Attributes:
+        parameters: all parameters; tied tensors count once.
+        counted: parameters that multiply activations: everything but a pure input-embedding lookup. This is N.
+        active: those of `counted` that one token meets (smaller than `counted` only for mixtures of experts).
+        nonzero: parameters whose stored value is not zero.
+        stored_bytes: bytes of all tensors in the weight files, scales and zero points included.
+        effective_bits: stored bits per parameter, 8 * stored_bytes / parameters.
+    """
+
+    parameters: int
+    counted: int
+    active: int
+    nonzero: int
+    stored_bytes: int
+    effective_bits: float
+
+
+class Shape(Record):
+    """The dimensions that decide inference time, read from a model's config.
+
+    Attributes:
+        architecture: transformers' `model_type`.
+        key_value_width: KV heads times head dimension (features of K, and as many of V, per token and layer).
+        attention_width: attention heads times head dimension.
+        weight_bits: mean stored bits of a weight that a matrix product reads.
+        weight_only: the weights are stored below 16 bits but multiplied at 16 (GPTQ, NF4), so compute does not shrink.
+    """
+
+    architecture: str
+    layers: int
+    hidden: int
+    intermediate: int
+    attention_width: int
+    key_value_width: int
+    vocabulary: int
+    weight_bits: float = 16.0
+    weight_only: bool = True
+    experts: int = 0
+    experts_per_token: int = 0
+
+
+class StepRecord(Record):
+    """What one step of a chain did.
+
+    Attributes:
+        kind: "base", "prune", "distill", "quantize", "retrain" or "adopt".
+        method: the method within the kind, as the recipe names it.
+        config: the step's whole configuration, defaults included.
+        tokens_seen: training tokens, each position of each batch once; 0 for steps that do not train.
+        calibration_tokens: tokens of the calibration text that the step read.
+        data: sha256 of every text or file that decided the result, by role.
+        reload_difference: largest absolute difference of a logit between the model in memory and the saved folder,
+            loaded by plain transformers in a fresh process; 0 if all tensors are equal bit for bit, whatever a matrix
+            product rounds. `None` for adopted published scores.
+        details: what the method wants to tell: layers dropped, importances, loss curve.
+    """
+
+    kind: str
+    method: str
+    config: dict[str, Any]
+    seed: int
+    size: Size
+    shape: Shape
+    tokens_seen: int = 0
+    calibration_tokens: int = 0
+    data: dict[str, str] = Field(default_factory=dict)
+    reload_difference: float | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Cost(Record):
+    """What a node cost. Differs from run to run, so it is stored beside the record and never inside it.
+
+    Attributes:
+        seconds: wall time. peak_memory_bytes: peak resident set of the worker. started: ISO 8601, UTC.
+        tokens_per_second: throughput where tokens were processed.
+    """
+
+    seconds: float
+    peak_memory_bytes: int
+    started: str
+    threads: int
+    device: str
+    tokens_per_second: float | None = None

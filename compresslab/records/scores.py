@@ -1,0 +1,113 @@
+"""What a variant scored, item by item, and how fast it is."""
+
+from __future__ import annotations
+
+from compresslab.records.base import Record
+
+
+class TaskScore(Record):
+    """One variant on one task.
+
+    Attributes:
+        items: number of items answered.
+        bits_per_byte: mean over items of -log2 P(gold | prompt) / bytes of the gold continuation without its leading
+            space (the OLMo ladder's count). `None` for tasks without a gold continuation.
+        accuracy: mean over items of the task's accuracy; for OLMES tasks length-normalised by characters.
+        metric: which accuracy this is, e.g. "acc_per_char", "acc", "exact_match".
+        chance: accuracy of a uniform guess. `None` where the task has no options.
+        engine: how the answers were computed: "tree", "shared", "plain"; "published" for a score taken from a table.
+        weights: "as stored" or "dequantized" (equal mathematics, much faster than a packed kernel on a CPU).
+        bos: whether a beginning-of-sequence token was put first.
+        truncated: items whose prompt did not fit the model's context and was cut from the left.
+        prompts: sha256 over all prompts and continuations.
+    """
+
+    task: str
+    items: int
+    bits_per_byte: float | None
+    bits_per_byte_stderr: float | None
+    accuracy: float
+    accuracy_stderr: float
+    metric: str
+    chance: float | None
+    engine: str
+    weights: str
+    bos: bool
+    truncated: int
+    prompts: str
+
+
+class ItemDetail(Record):
+    """All that is known of one item, for whoever looks at single ones.
+
+    Attributes:
+        prompt: what all options have in common before them. prompt_hash: sha256 of the item's prompts and continuations.
+        options: the continuations, or what differs between the options. generated: the answer's text, where it was generated.
+        logprobs: log P(option | prompt) in nats. tokens, bytes: of each option (tokens of a generated answer, where they are known).
+        metrics: the item's value by every metric of the task that is a number for an item.
+    """
+
+    prompt: str
+    prompt_hash: str
+    options: list[str]
+    generated: str | None
+    logprobs: list[float]
+    tokens: list[int]
+    bytes: list[int]
+    metrics: dict[str, float]
+
+
+class ItemScores(Record):
+    """Per-item results of one variant on one task, column by column, in the task's own order.
+
+    Attributes:
+        item: the task's identifier of each item, for pairing child and parent.
+        bits_per_byte: of the gold continuation; NaN-free, `None` for tasks without one.
+        correct: 1.0 or 0.0 (or the metric's value in [0, 1]) for each item.
+        choice: index of the option chosen, -1 where there are no options.
+        gold: index of the right option, -1 where there are no options.
+        logprob: log P(gold continuation | prompt) in nats, whole; `None` for tasks without one. LAMBADA's loss a word is this.
+        details: of each item; `None` where scores were read to compare means only.
+    """
+
+    task: str
+    item: list[str]
+    bits_per_byte: list[float] | None
+    correct: list[float]
+    choice: list[int]
+    gold: list[int]
+    logprob: list[float] | None = None
+    details: list[ItemDetail] | None = None
+
+
+class Timing(Record):
+    """Measured inference time of a variant and of its parent, taken in turn in one run on one machine.
+
+    Attributes:
+        seconds: median wall time of one request (prefill and decode of the workload). parent_seconds: the parent's.
+        prefill_seconds: the prefill's part of it.
+        ratio: median over rounds of child time / parent time, with `low` and `high` its smallest and largest round.
+        weights: which kernel ran, in words.
+    """
+
+    machine: str
+    batch: int
+    prompt: int
+    decode: int
+    rounds: int
+    seconds: float
+    prefill_seconds: float
+    parent_seconds: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    weights: str
+
+
+class MachineSpeed(Record):
+    """What this machine reaches: `bandwidth` in bytes per second, `flops` in bfloat16 operations per second."""
+
+    bandwidth: float
+    flops: float
+    threads: int
+    device: str

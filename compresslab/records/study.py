@@ -1,0 +1,82 @@
+"""A whole study: its variants, its failures, where its figures come from."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from compresslab.records.base import Record
+from compresslab.records.densities import Comparison, Density
+from compresslab.records.models import Cost, Size, StepRecord
+from compresslab.records.scores import TaskScore, Timing
+
+
+class Failure(Record):
+    """Why a variant, or a part of its results, is missing. `cause` is one clear sentence; `node` names the node."""
+
+    node: str
+    cause: str
+
+
+class VariantRecord(Record):
+    """One variant of a study with everything known about it.
+
+    Attributes:
+        parent: the variant before its last step ("" for the base). A chain that passes through unnamed variants has
+            parents that are named `<variant>/<step number>`. root: the base's name.
+        steps: the whole chain from the base, the base's own record first.
+        keys: content keys of its nodes in the store, by kind ("model", "evaluate", "measure").
+        costs: what each of its own nodes cost when it ran, by kind.
+        named: whether the recipe names it; a step inside a chain gives an unnamed variant.
+    """
+
+    name: str
+    parent: str
+    root: str
+    named: bool = True
+    steps: list[StepRecord]
+    keys: dict[str, str] = Field(default_factory=dict)
+    costs: dict[str, Cost] = Field(default_factory=dict)
+    scores: list[TaskScore] = Field(default_factory=list)
+    timing: Timing | None = None
+    density: Density | None = None
+    comparisons: list[Comparison] = Field(default_factory=list)
+    failures: list[Failure] = Field(default_factory=list)
+
+    @property
+    def size(self) -> Size | None:
+        """The size after the last step, or `None` if the chain did not get that far."""
+        return self.steps[-1].size if self.steps else None
+
+
+class Provenance(Record):
+    """Where a study's figures come from."""
+
+    recipe_sha256: str
+    recipe_path: str
+    commit: str
+    dirty: bool
+    versions: dict[str, str]
+    python: str
+    machine: str
+    cores: int
+    memory_bytes: int
+    finished: str
+
+
+class StudyRecord(Record):
+    """A whole study: the input of the report and what `reports/<study>/study.json` holds.
+
+    `notes`: what a reader must know of the figures, in whole sentences.
+    """
+
+    study: str
+    question: str
+    base: str
+    recipe: str
+    variants: list[VariantRecord]
+    provenance: Provenance
+    seconds: float
+    cached_nodes: int
+    nodes: int
+    workload: dict[str, int] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
