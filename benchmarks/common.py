@@ -66,15 +66,18 @@ def perplexity(folder: Path, ids: list[list[int]]) -> float:
     return math.exp(total / count)
 
 
-def run(python: Path | str, script: Path, settings: dict[str, Any]) -> Ran:
-    """Run a script on a JSON file of settings; it prints a line `RESULT {"part": seconds}`. Ours runs in the environment of our workers."""
+def run(python: Path | str, script: Path, settings: dict[str, Any], *, ours: bool | None = None) -> Ran:
+    """Run a script on a JSON file of settings; it prints a line `RESULT {"part": seconds}`.
+
+    Ours (by default: what our Python runs) runs in the environment of our workers.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "settings.json"
         file.write_text(json.dumps(settings))
         log = Path(scratch) / "log"
         began = time.perf_counter()
         with log.open("w") as stream:
-            environment = os.environ | ENVIRONMENT if python == OURS else None
+            environment = os.environ | ENVIRONMENT if (python == OURS if ours is None else ours) else None
             command = [str(python), str(script), str(file)]
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
             memory = 0

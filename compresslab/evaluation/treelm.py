@@ -74,8 +74,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
             plain: why everything is to go lm-eval's own way, if it is.
         """
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
-        # 512 is where a CPU's matrix products reach their rate; beyond it only attention across unrelated branches grows.
-        wanted = budget or (512 if model.device.type == "cpu" else 2048)
+        # 1024 is where a CPU's matrix products reach their rate.
+        wanted = budget or (1024 if model.device.type == "cpu" else 2048)
         self.budget = max(1, min(wanted, LOGITS // model.config.get_text_config().vocab_size))
         self.progress: Callable[[float], None] = progress or (lambda _share: None)
         self.journals, self.truncate, self.plain = journals, truncate, plain
@@ -308,13 +308,19 @@ class TreeLM(HFLM):  # type: ignore[misc]
         ).logits[0]
         target = torch.from_numpy(trie.score_target[low:high]).to(self.device)
         index = torch.from_numpy(row).to(self.device)
-        norm, best = (torch.cat(parts) for parts in zip(*(_norm_and_best(logits[rows]) for rows in blocks(logits)), strict=True))
-        return (logits[index, target].float() - norm[index]).double().cpu().numpy(), (best[index] == target).cpu().numpy()
+        norm, largest = (torch.cat(parts) for parts in zip(*(_norm_and_largest(logits[rows]) for rows in blocks(logits)), strict=True))
+        wanted = logits[index, target].float()
+        greedy = wanted == largest[index]
+        # Of equally likely tokens the first is the greedy one.
+        greedy[greedy.clone()] = logits[index[greedy]].max(-1).indices == target[greedy]
+        return (wanted - norm[index]).double().cpu().numpy(), greedy.cpu().numpy()
 
 
-def _norm_and_best(logits: Tensor) -> tuple[Tensor, Tensor]:
-    wide = logits.float()
-    return wide.logsumexp(-1), wide.argmax(-1)
+def _norm_and_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp and largest logit of each row, in float32. A third of the time of `logsumexp` and `argmax`."""
+    wide = logits.to(torch.float32, copy=True)
+    largest = wide.amax(-1, keepdim=True)
+    return wide.sub_(largest).exp_().sum(-1).log_().add_(largest[:, 0]), largest[:, 0]
 
 
 def _select(cache: DynamicCache, positions: Tensor | slice) -> None:

@@ -1,4 +1,4 @@
-"""The layout of branches hides nothing and shows nothing."""
+"""The layout in chunks hides nothing and shows nothing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,12 @@ QUESTIONS = [[*range(40), *range(100 * q, 100 * q + 9), *[q + option] * (1 + opt
 def check(trie: Trie, forward: Forward) -> None:
     nodes = layout(trie, forward)
     new = forward.stop - forward.start
-    assert len(nodes.places) == new
     seen = np.zeros((new, forward.past + new), dtype=bool)
     seen[:, : nodes.shared] = True
-    bundles, room = nodes.queries.shape
-    for node, place in enumerate(nodes.places.tolist()):
-        bundle, slot = divmod(place, room)
-        assert bundle < bundles
-        assert nodes.queries[bundle, slot] == node
-        for key in torch.nonzero(nodes.visible[bundle, slot]).flatten().tolist():
-            position = int(nodes.keys[bundle, key]) + nodes.shared
+    for node in range(new):
+        chunk, slot = divmod(node, tree_attention.CHUNK)
+        for key in torch.nonzero(nodes.hidden[chunk, 0, slot] == 0).flatten().tolist():
+            position = int(nodes.keys[chunk, key]) + nodes.shared
             assert not seen[node, position], "seen twice"
             seen[node, position] = True
     assert (seen == forward.visible).all()
@@ -36,7 +32,7 @@ def check(trie: Trie, forward: Forward) -> None:
 
 @pytest.mark.parametrize("budget", [1, 5, 16, 50, 500])
 def test_a_layout_shows_each_node_what_the_mask_shows_it(monkeypatch: pytest.MonkeyPatch, budget: int):
-    monkeypatch.setattr(tree_attention, "SHORTEST", 4)
+    monkeypatch.setattr(tree_attention, "CHUNK", 4)
     trie = build(QUESTIONS, [[0]] * len(QUESTIONS))
     for forward in forwards(trie, budget):
         check(trie, forward)
@@ -52,12 +48,12 @@ def test_a_layout_of_any_sequences_shows_what_the_mask_shows(sequences: list[lis
 
 def test_branches_do_not_meet(monkeypatch: pytest.MonkeyPatch):
     """What the layout is for: questions behind a shared block lie side by side, and products grow with their lengths alone."""
-    monkeypatch.setattr(tree_attention, "SHORTEST", 4)
+    monkeypatch.setattr(tree_attention, "CHUNK", 4)
     trie = build(QUESTIONS, [[0]] * len(QUESTIONS))
     *_, last = forwards(trie, 40 + 19 * 3)
     nodes = layout(trie, last)
     assert nodes.shared == 40
-    assert nodes.visible.numel() < last.visible.size / 4
+    assert nodes.hidden.numel() < last.visible.size / 4
 
 
 @pytest.mark.parametrize("groups", [2, 6])
