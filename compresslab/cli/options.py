@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from compresslab.recipe.changes import Changes
 
 RecipePaths = Annotated[list[Path], typer.Argument(help="One recipe or several, YAML files.", metavar="RECIPE...")]
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
@@ -15,7 +18,27 @@ StorePath = Annotated[
     typer.Option("--store", help="Where results are kept.  [default: $COMPRESSLAB_STORE or .compresslab]", show_default=False),
 ]
 ReportsPath = Annotated[Path, typer.Option("--reports", help="Where pages are written, a folder a study.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Another value for one setting, by its path: --set evaluate.items=50. May be given several times.",
+        metavar="PATH=VALUE",
+    ),
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", help="Only this variant and what it needs. May be given several times.", metavar="VARIANT")
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Items of each task, for a quick look: --set evaluate.items=N.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def changes(settings: list[str] | None, only: list[str] | None, limit: int | None) -> Changes:
+    """What the options change in a recipe."""
+    from compresslab.recipe.changes import Changes
+
+    limited = [] if limit is None else [f"evaluate.items={limit}"]
+    return Changes((*(settings or ()), *limited), tuple(only or ()))
 
 
 def store_root(given: Path | None) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compresslab.cli.options import AsJson, RecipePath, StorePath, duration, number_of, size, store_root
+from compresslab.cli.options import AsJson, Limit, Only, RecipePath, Settings, StorePath, changes, duration, number_of, size, store_root
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
 
 
-def plan(recipe: RecipePath, store: StorePath = None, on: On = None, as_json: AsJson = False) -> None:
+def plan(
+    recipe: RecipePath,
+    store: StorePath = None,
+    on: On = None,
+    as_json: AsJson = False,
+    settings: Settings = None,
+    only: Only = None,
+    limit: Limit = None,
+) -> None:
     """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time."""
     from compresslab.plan.estimate import estimate
     from compresslab.runner.run import prepare, to_do
     from compresslab.runner.store import Store
 
-    planned = prepare(recipe)
+    planned = prepare(recipe, changes(settings, only, limit))
     kept = Store(store_root(store))
     peak = _peak_flops(on, planned, kept)
     left = {node.key for node in to_do(planned, kept)}

@@ -6,17 +6,24 @@ from pathlib import Path
 
 import typer
 
-from compresslab.cli.options import RecipePath, ReportsPath, StorePath, store_root
+from compresslab.cli.options import Limit, Only, RecipePath, ReportsPath, Settings, StorePath, changes, store_root
 
 
-def report(recipe: RecipePath, store: StorePath = None, reports: ReportsPath = Path("reports")) -> None:
+def report(
+    recipe: RecipePath,
+    store: StorePath = None,
+    reports: ReportsPath = Path("reports"),
+    settings: Settings = None,
+    only: Only = None,
+    limit: Limit = None,
+) -> None:
     """Write the report of a recipe from what is in the store, and run nothing. What is missing is named on the page."""
     from compresslab.errors import BadInput
     from compresslab.records import Failure
     from compresslab.runner.run import Ran, prepare, to_do
     from compresslab.runner.store import Store
 
-    plan = prepare(recipe)
+    plan = prepare(recipe, changes(settings, only, limit))
     if plan.recipe.evaluate.source == "published":
         from compresslab.report.html import write
         from compresslab.runner import published

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from compresslab.cli.options import RecipePaths, ReportsPath, StorePath, duration, store_root
+import typer
+
+from compresslab.cli.options import Limit, Only, RecipePaths, ReportsPath, Settings, StorePath, changes, duration, store_root
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,18 +21,36 @@ NARROW_COLUMNS = ("variant", "stored", "bpb", "density", "r to parent", "verdict
 WIDE_ENOUGH = 98
 
 
-def run(recipes: RecipePaths, store: StorePath = None, reports: ReportsPath = Path("reports")) -> None:
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and what it would cost, and run nothing.")]
+
+
+def run(
+    recipes: RecipePaths,
+    store: StorePath = None,
+    reports: ReportsPath = Path("reports"),
+    settings: Settings = None,
+    only: Only = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+) -> None:
     """Run recipes: make what is missing, evaluate, compute densities, write the report. Running again resumes.
 
     Of several recipes all are checked before the first runs.
     """
+    if dry_run:
+        from compresslab.cli.plan import plan as show_plan
+
+        for recipe in recipes:
+            show_plan(recipe, store, settings=settings, only=only, limit=limit)
+        return
     from rich.console import Console
 
     from compresslab.errors import RunFailed
     from compresslab.runner.run import prepare
 
     console = Console()
-    plans = [(recipe, prepare(recipe)) for recipe in recipes]
+    changed = changes(settings, only, limit)
+    plans = [(recipe, prepare(recipe, changed)) for recipe in recipes]
     failed = []
     for recipe, plan in plans:
         for warning in plan.warnings:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from compresslab.cli.options import RecipePath, number_of
+from compresslab.cli.options import Limit, Only, RecipePath, Settings, changes, number_of
 
 
-def validate(recipe: RecipePath) -> None:
+def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, limit: Limit = None) -> None:
     """Check a recipe: form, names, order of the steps. Tells everything that is wrong at once. Runs nothing."""
     from compresslab.runner.run import prepare
 
-    plan = prepare(recipe)
+    plan = prepare(recipe, changes(settings, only, limit))
     named = [variant.name for variant in plan.variants if variant.named and variant.parent]
     published = plan.recipe.evaluate.source == "published"
     tasks = "published scores" if published else number_of(len(plan.recipe.evaluate.tasks), "task")

@@ -81,12 +81,16 @@ class PlanVariant:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe as a graph. `nodes` are in an order in which each comes after what it needs."""
+    """A recipe as a graph. `nodes` are in an order in which each comes after what it needs.
+
+    `changes` are those of the command line, as comments above the recipe's text.
+    """
 
     recipe: Recipe
     nodes: tuple[Node, ...]
     variants: tuple[PlanVariant, ...]
     warnings: tuple[str, ...] = ()
+    changes: str = ""
 
     def node(self, key: str) -> Node:
         """The node with this key."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RecipeError
+from compresslab.recipe.changes import Changes, changed, kept
 from compresslab.recipe.explain import check
 from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown, suggest
 from compresslab.recipe.order import sort
@@ -24,6 +25,7 @@ from compresslab.recipe.sweeps import expand, pattern
 
 MAX_BYTES = 1_000_000
 MAX_EXPANDED = 5 * MAX_NODES
+NO_CHANGES = Changes()
 _FORM = "recipes/quickstart.yaml shows the form"
 
 
@@ -43,7 +45,7 @@ def load(path: Path) -> Recipe:
     return load_located(path).recipe
 
 
-def load_located(path: Path) -> Read:
+def load_located(path: Path, changes: Changes = NO_CHANGES) -> Read:
     """Reads a recipe file and keeps its places, for whoever finds more to say about it. Raises like `load`."""
     name = str(path)
     try:
@@ -64,7 +66,7 @@ def load_located(path: Path) -> Read:
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
         raise RecipeError([f"{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"]) from None
-    return loads_located(text, name)
+    return loads_located(text, name, changes)
 
 
 def _nearby(folder: Path, wanted: Path) -> str:
@@ -81,19 +83,19 @@ def loads(text: str, name: str) -> Recipe:
     return loads_located(text, name).recipe
 
 
-def loads_located(text: str, name: str) -> Read:
+def loads_located(text: str, name: str, changes: Changes = NO_CHANGES) -> Read:
     """Reads a recipe from text and keeps its places. Raises like `load`."""
     root, problems = parse(text)
     if root is None or root.value is None:
         raise _refusal(name, problems or [Problem(1, 1, "", f"the recipe is empty; {_FORM}")])
     if not isinstance(root.value, dict):
         raise _refusal(name, [*problems, root.problem(f"a recipe is a mapping with keys such as 'study:'; {_FORM}")])
-    whole = _collect(root)
+    whole = _collect(changed(root, changes.settings))
     recipe, found = check(Recipe, whole.root, aside=["sweeps"])
     problems += [*whole.problems, *found, *_graph_problems(whole)]
     if recipe is None or problems:
         raise _refusal(name, problems)
-    return Read(recipe, Places(name, whole.root))
+    return Read(kept(recipe, changes.only), Places(name, whole.root))
 
 
 def _refusal(name: str, problems: list[Problem]) -> RecipeError:

@@ -68,7 +68,7 @@ def assemble(plan: Plan, recipe_path: Path) -> StudyRecord:
                 comparisons=comparisons,
             )
         )
-    return study_record(recipe, recipe_path, variants, seconds=time.perf_counter() - began, notes=list(_notes(recipe, entries)))
+    return study_record(plan, recipe_path, variants, seconds=time.perf_counter() - began, notes=list(_notes(recipe, entries)))
 
 
 def _entries(recipe: Recipe) -> dict[str, Entry]:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from compresslab.evaluation import olmes, stock
 from compresslab.plan.build import build
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
-from compresslab.recipe.load import load_located
+from compresslab.recipe.changes import Changes
+from compresslab.recipe.load import NO_CHANGES, load_located
 from compresslab.recipe.places import Complaint
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.source import version
@@ -49,18 +51,20 @@ class Ran(NamedTuple):
     seconds: float
 
 
-def prepare(path: Path) -> Plan:
-    """Load, check and plan a recipe without importing torch.
+def prepare(path: Path, changes: Changes = NO_CHANGES) -> Plan:
+    """Load, check and plan a recipe, with what a command line changes in it, without importing torch.
 
     Raises:
         BadInput: anything in the recipe that cannot work, named.
     """
-    recipe, places = load_located(path)
+    recipe, places = load_located(path, changes)
     if recipe.evaluate.source == "published":
         from compresslab.runner import published  # numpy and the tables, which a plan of models to run does not need
 
-        return published.plan(recipe, places, complaints(recipe))
-    return build(recipe, identify_task, provenance.machine_identity(), places, complaints(recipe))
+        planned = published.plan(recipe, places, complaints(recipe))
+    else:
+        planned = build(recipe, identify_task, provenance.machine_identity(), places, complaints(recipe))
+    return replace(planned, changes=changes.described())
 
 
 def complaints(recipe: Recipe) -> list[Complaint]:

@@ -9,7 +9,6 @@ from compresslab.density import Hardware, Measured, assess, load_hardware
 from compresslab.density.names import reference_names
 from compresslab.evaluation.scores import read_items
 from compresslab.plan.graph import Plan, PlanVariant
-from compresslab.recipe.schema import Recipe
 from compresslab.records import Cost, Failure, ItemScores, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
 from compresslab.runner.provenance import provenance
 from compresslab.runner.run import THIS_MACHINE, Ran, is_done, machine_speed, this_machine
@@ -40,18 +39,19 @@ def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyReco
             density, comparisons = densities[variant.name]
             variant = variant.model_copy(update={"density": density, "comparisons": comparisons})
         rated.append(variant)
-    return study_record(recipe, recipe_path, rated, seconds=ran.seconds, cached=ran.cached, nodes=len(plan.nodes))
+    return study_record(plan, recipe_path, rated, seconds=ran.seconds, cached=ran.cached, nodes=len(plan.nodes))
 
 
 def study_record(
-    recipe: Recipe, path: Path, variants: list[VariantRecord], *, seconds: float, cached: int = 0, nodes: int = 0, notes: Sequence[str] = ()
+    plan: Plan, path: Path, variants: list[VariantRecord], *, seconds: float, cached: int = 0, nodes: int = 0, notes: Sequence[str] = ()
 ) -> StudyRecord:
     """The record of a study that ends now, with what its recipe says and where its figures come from."""
+    recipe = plan.recipe
     return StudyRecord(
         study=recipe.study,
         question=recipe.question,
         base=recipe.base.model,
-        recipe=path.read_text(encoding="utf-8-sig"),
+        recipe=plan.changes + path.read_text(encoding="utf-8-sig"),
         variants=variants,
         provenance=provenance(path),
         seconds=seconds,
