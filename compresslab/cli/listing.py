@@ -10,7 +10,10 @@ from compresslab.cli.options import AsJson, StorePath, number_of, size, store_ro
 
 
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
-    """List the studies that ran here, with their variants, sizes and folders."""
+    """List the studies that ran here, with their variants, sizes and folders.
+
+    Example: compresslab ls
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -44,7 +47,7 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     console = Console()
     for study in dict.fromkeys(row["study"] for row in rows):
         own = [row for row in rows if row["study"] == study]
-        title = f"{study}: {number_of(len(own), 'variant')}, last run {own[0]['finished']}"
+        title = f"{study}: {number_of(len(own), 'variant')}, last run {own[0]['finished'] or 'not finished'}"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for heading in ("variant", "N", "stored", "model folder"):
             table.add_column(heading, justify="right" if heading in ("N", "stored") else "left", overflow="fold")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compresslab import __version__
-from compresslab.cli import doctor, fetch, listing, plan, reference, report, run, show, trend, validate
+from compresslab.cli import doctor, export, fetch, gc, listing, plan, reference, report, run, show, trend, validate, verify
 from compresslab.errors import CompresslabError
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.report,
     "ls": listing.ls,
     "show": show.show,
+    "export": export.export,
+    "verify": verify.verify,
+    "gc": gc.gc,
     "trend": trend.trend,
     "fetch": fetch.fetch,
     "doctor": doctor.doctor,

@@ -28,7 +28,10 @@ def plan(
     only: Only = None,
     limit: Limit = None,
 ) -> None:
-    """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time."""
+    """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time.
+
+    Example: compresslab plan recipes/quickstart.yaml
+    """
     from compresslab.plan.estimate import estimate
     from compresslab.runner.run import prepare, to_do
     from compresslab.runner.store import Store

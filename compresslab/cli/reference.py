@@ -23,7 +23,10 @@ STEPS = 60
 
 @app.command("ls")
 def ls(as_json: AsJson = False) -> None:
-    """List the references that ship with compresslab."""
+    """List the references that ship with compresslab.
+
+    Example: compresslab reference ls
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -55,7 +58,10 @@ def show(
     tokens: Annotated[float, typer.Option("--tokens", help="D0, training tokens given to the reference.")] = 1e12,
     as_json: AsJson = False,
 ) -> None:
-    """Show how a reference was fitted and what it is worth; with --task and a value, read effective parameters off it."""
+    """Show how a reference was fitted and what it is worth; with --task and a value, read effective parameters off it.
+
+    Example: compresslab reference show olmo-ladder --task arc_easy --bpb 0.9
+    """
     from rich.console import Console
 
     from compresslab.density import Reference
@@ -94,7 +100,10 @@ def plot(
     out: Annotated[Path | None, typer.Option("--out", help="The picture, .svg.  [default: NAME.svg here]", show_default=False)] = None,
     tokens: Annotated[float, typer.Option("--tokens", help="D0, training tokens given to the reference.")] = 1e12,
 ) -> None:
-    """Draw a reference's curves with their bands: loss where it has losses, else score."""
+    """Draw a reference's curves with their bands: loss where it has losses, else score.
+
+    Example: compresslab reference plot olmo-ladder
+    """
     from compresslab.density import Reference
     from compresslab.errors import BadInput
     from compresslab.report.ruler import ruler_chart, to_svg
@@ -117,7 +126,10 @@ def fit(
     unit: Annotated[str, typer.Option("--unit", help="Unit of the losses: 'bits per byte' or 'bits per word'.")] = "bits per byte",
     out: OUT = None,
 ) -> None:
-    """Fit a reference to a table of models; use it in a recipe as `density: {reference: ./NAME.json}`."""
+    """Fit a reference to a table of models; use it in a recipe as `density: {reference: ./NAME.json}`.
+
+    Example: compresslab reference fit models.csv --name mine
+    """
     from compresslab.density.user import fit_table, read_table
 
     called = name or table.stem
@@ -127,7 +139,10 @@ def fit(
 
 @app.command("build")
 def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
-    """Evaluate a recipe's base and adopted models, each with its `train_tokens`, and fit a reference to them."""
+    """Evaluate a recipe's base and adopted models, each with its `train_tokens`, and fit a reference to them.
+
+    Example: compresslab reference build my-models.yaml
+    """
     import pandas as pd
     from rich.console import Console
 

@@ -17,7 +17,10 @@ def report(
     only: Only = None,
     limit: Limit = None,
 ) -> None:
-    """Write the report of a recipe from what is in the store, and run nothing. What is missing is named on the page."""
+    """Write the report of a recipe from what is in the store, and run nothing. What is missing is named on the page.
+
+    Example: compresslab report recipes/quickstart.yaml
+    """
     from compresslab.errors import BadInput
     from compresslab.records import Failure
     from compresslab.runner.run import Ran, prepare, to_do

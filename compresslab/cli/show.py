@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compresslab.cli.options import ReportsPath
+
+if TYPE_CHECKING:
+    from compresslab.records import StudyRecord, VariantRecord
 
 
 def show(
@@ -18,11 +21,36 @@ def show(
     reports: ReportsPath = Path("reports"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
-    """Show a study's verdicts, or everything that is recorded of one variant, from its last report."""
-    from pydantic import ValidationError
+    """Show a study's verdicts, or everything that is recorded of one variant, from its last report.
+
+    Example: compresslab show smollm2-quickstart nf4
+    """
     from rich.console import Console
 
     from compresslab.cli.run import summary
+
+    if variant is None:
+        record = study_of(study, reports)
+        if as_json:
+            typer.echo(record.model_dump_json(indent=2))
+        else:
+            summary(Console(), record)
+        return
+    _, found = variant_of(study, variant, reports)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        Console().print_json(json.dumps(found.model_dump(mode="json", exclude_defaults=True)), indent=2)
+
+
+def study_of(study: str, reports: Path) -> StudyRecord:
+    """The record of a study's last report.
+
+    Raises:
+        BadInput: there is none, or it is of another version.
+    """
+    from pydantic import ValidationError
+
     from compresslab.errors import BadInput
     from compresslab.records import StudyRecord
 
@@ -31,23 +59,24 @@ def show(
         there = sorted(folder.parent.name for folder in reports.glob("*/study.json"))
         raise BadInput(f"no report of a study {study!r} in {reports}; there are: {', '.join(there) or 'none'}{_meant(study, there)}")
     try:
-        record = StudyRecord.model_validate_json(path.read_bytes())
+        return StudyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise BadInput(f"{path} was not written by this version of compresslab; `compresslab report RECIPE` writes it again") from error
-    if variant is None:
-        if as_json:
-            typer.echo(record.model_dump_json(indent=2))
-        else:
-            summary(Console(), record)
-        return
+
+
+def variant_of(study: str, variant: str, reports: Path) -> tuple[StudyRecord, VariantRecord]:
+    """The record of a study and that of one of its variants.
+
+    Raises:
+        BadInput: there is no such study or variant.
+    """
+    from compresslab.errors import BadInput
+
+    record = study_of(study, reports)
     names = [entry.name for entry in record.variants]
     if variant not in names:
         raise BadInput(f"{study} has no variant {variant!r}; it has: {', '.join(names)}{_meant(variant, names)}")
-    found = next(entry for entry in record.variants if entry.name == variant)
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-    else:
-        Console().print_json(json.dumps(found.model_dump(mode="json", exclude_defaults=True)), indent=2)
+    return record, record.variants[names.index(variant)]
 
 
 def _meant(word: str, names: list[str]) -> str:

@@ -19,7 +19,10 @@ def trend(
     every: Annotated[bool, typer.Option("--all", help="List every model, not only those that set records.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fit ln(rho_max) = A t + B to the dated base models whose five benchmarks are published, and compare with the Densing Law paper."""
+    """Fit ln(rho_max) = A t + B to the dated base models whose five benchmarks are published, and compare with the Densing Law paper.
+
+    Example: compresslab trend --all
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -8,7 +8,10 @@ from compresslab.cli.options import Limit, Only, RecipePath, Settings, changes, 
 
 
 def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, limit: Limit = None) -> None:
-    """Check a recipe: form, names, order of the steps. Tells everything that is wrong at once. Runs nothing."""
+    """Check a recipe: form, names, order of the steps. Tells everything that is wrong at once. Runs nothing.
+
+    Example: compresslab validate recipes/quickstart.yaml --set evaluate.items=50
+    """
     from compresslab.runner.run import prepare
 
     plan = prepare(recipe, changes(settings, only, limit))

@@ -78,6 +78,11 @@ class PlanVariant:
         """Key of its own model node."""
         return self.chain[-1]
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """Keys of what is known of it, by kind of node."""
+        return {"model": self.model, "evaluate": self.evaluate} | ({"measure": self.measure} if self.measure else {})
+
 
 @dataclass(frozen=True)
 class Plan:

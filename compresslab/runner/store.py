@@ -1,6 +1,6 @@
 """The content-addressed store: one folder a result, which appears whole or not at all.
 
-<root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet
+<root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet; digests.json of all but the cost
 <root>/staging/           what is being made; a crash leaves rubbish only here
 <root>/checkpoints/<key>/ how far a training step or an evaluation has come; gone when its result is there
 <root>/encodings/         token ids of tasks, for all variants that share a tokenizer; may be deleted
@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 
 import psutil
 
+from compresslab.recipe.source import file_sha256
 from compresslab.records import Cost, Record
 
+DIGESTS = "digests.json"
 Some = TypeVar("Some", bound=Record)
 
 
@@ -74,6 +76,8 @@ class Store:
     def commit(self, key: str, staged: Path) -> None:
         """Make a staged folder the result `key`, by one atomic rename. If another run was quicker, its result stays."""
         self.objects.mkdir(parents=True, exist_ok=True)
+        files = (path for path in sorted(staged.rglob("*")) if path.is_file() and path.name != "cost.json")
+        write_json(staged / DIGESTS, {str(path.relative_to(staged)): [path.stat().st_size, file_sha256(path)] for path in files})
         try:
             staged.rename(self.folder(key))
         except OSError:

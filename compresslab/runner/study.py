@@ -74,7 +74,6 @@ def _hardware(plan: Plan, store: Store) -> list[Hardware]:
 
 
 def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: Ran) -> VariantRecord:
-    keys = {"model": variant.model, "evaluate": variant.evaluate} | ({"measure": variant.measure} if variant.measure else {})
     there = [key for key in variant.chain if store.has(key)]
     node = plan.node(variant.evaluate)
     scored = is_done(node, store) and store.has(variant.model)
@@ -85,7 +84,7 @@ def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: Ran) -> Varian
         root=plan.variants[0].name,
         named=variant.named,
         steps=[store.read(key, StepRecord) for key in there],
-        keys=keys,
+        keys=variant.keys,
         costs=_costs(variant, plan, store),
         scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
         timing=timing,

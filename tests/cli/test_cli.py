@@ -137,7 +137,7 @@ def test_a_failure_is_no_bad_input(call: Call, recipe: Path, tmp_path: Path) -> 
 
 
 def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: Path) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("compresslab.runner.run.prepare", interrupted)

@@ -1,0 +1,48 @@
+"""`compresslab export`: a variant as a folder to hand on, with its model card."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compresslab.cli.options import ReportsPath, StorePath, size, store_root
+
+
+def export(
+    study: Annotated[str, typer.Argument(help="A study's name.")],
+    variant: Annotated[str, typer.Argument(help="One of its variants.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    store: StorePath = None,
+    reports: ReportsPath = Path("reports"),
+) -> None:
+    """Copy a variant's model out of the store, as plain transformers loads it, with a card that tells density, parent and recipe.
+
+    Example: compresslab export smollm2-quickstart nf4 my-model
+    """
+    from compresslab.cli.show import variant_of
+    from compresslab.errors import BadInput, RunFailed
+    from compresslab.report.card import card
+    from compresslab.runner.store import Store
+    from compresslab.runner.upkeep import damages
+
+    record, found = variant_of(study, variant, reports)
+    kept = Store(store_root(store))
+    key = found.keys.get("model", "")
+    if not key or not kept.has(key):
+        raise BadInput(f"{variant} of {study} is not in {kept.root}; `compresslab run` makes it, --store names another store")
+    if folder.exists():
+        raise BadInput(f"{folder} exists already; give a folder that does not")
+    if damaged := damages(kept, [key]):
+        raise RunFailed(f"{kept.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A copy that is cut off leaves no folder that looks whole.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        copy = Path(scratch) / "model"
+        shutil.copytree(kept.model(key), copy)
+        (copy / "README.md").write_text(card(record, found).replace('"FOLDER"', f'"{folder.name}"'), encoding="utf-8")
+        copy.rename(folder)
+    typer.echo(f"{folder}: {size(sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()))}, with its card in README.md")

@@ -1,0 +1,58 @@
+"""A variant's model card: what it is, how dense, how it was made, in the form that model hubs read."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compresslab.records import StepRecord, StudyRecord, VariantRecord
+from compresslab.report import facts, words
+
+FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio")
+
+
+def card(study: StudyRecord, variant: VariantRecord) -> str:
+    """The card as Markdown with its YAML head. `variant` was made: it has a size."""
+    environment = Environment(
+        loader=PackageLoader("compresslab.report"), autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update({name: getattr(words, name) for name in FILTERS})
+    by_name = {entry.name: entry for entry in study.variants}
+    parent, tasks = by_name.get(variant.parent), facts.shared_tasks(study)
+    return environment.get_template("card.md.j2").render(
+        study=study,
+        variant=variant,
+        parent=parent,
+        comparison=facts.compared(variant, "parent"),
+        chain=words.chain(variant) or "the base",
+        front=_front(study, variant),
+        settings=_settings,
+        bpb=facts.mean_bpb(variant, tasks),
+        accuracy=facts.mean_accuracy(variant, tasks),
+        parent_bpb=facts.mean_bpb(parent, tasks) if parent else None,
+        parent_accuracy=facts.mean_accuracy(parent, tasks) if parent else None,
+        fence=_fence(study.recipe),
+    )
+
+
+def _front(study: StudyRecord, variant: VariantRecord) -> str:
+    """What hubs read of a card. A base that is no hub id is not named there: it would be a link to nothing."""
+    tags = ["compresslab", *dict.fromkeys(step.method for step in variant.steps if step.kind != "base")]
+    head: dict[str, object] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", study.base):
+        head["base_model"] = study.base.partition("@")[0]
+    return yaml.safe_dump(head, sort_keys=True, allow_unicode=True).rstrip()
+
+
+def _settings(step: StepRecord) -> str:
+    """A step's settings as JSON in a table's cell."""
+    text = json.dumps({name: value for name, value in step.config.items() if value is not None and name != "method"}, ensure_ascii=False)
+    return f"`{text}`".replace("|", "\\|") if len(text) > 2 else ""
+
+
+def _fence(text: str) -> str:
+    """A fence longer than any that the text holds."""
+    return "`" * (max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1)

@@ -1,0 +1,110 @@
+"""Keeping a store in order: what no study uses, and what is no longer what was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from compresslab.errors import RunFailed
+from compresslab.plan.keys import KEY_LENGTH
+from compresslab.recipe.source import file_sha256
+from compresslab.runner.store import DIGESTS, Store
+
+
+class Unused(NamedTuple):
+    """Something that may go: a folder or file of the store, why nothing needs it, and its bytes on disk."""
+
+    path: Path
+    why: str
+    size: int
+
+
+class Damage(NamedTuple):
+    """A result that is not as it was written: its key, and what is wrong with which of its files."""
+
+    key: str
+    problems: tuple[str, ...]
+
+
+def unused(store: Store) -> list[Unused]:
+    """What no study uses, the largest first.
+
+    Raises:
+        RunFailed: a run is going on here, whose results no study has noted yet.
+    """
+    if running := sorted(_running(store)):
+        raise RunFailed(f"process {running[0]} is running a study in {store.root}; wait for it, since what it has made is not noted yet")
+    used = {key for facts in store.remembered().values() for key in facts.get("keys", [])}
+    found = [
+        *_of(store.objects, used, "a result that no study uses"),
+        *_of(store.root / "checkpoints", used, "how far an unused step had come"),
+    ]
+    found += _of(
+        store.root / "checkpoints", {key for key in used if not store.has(key)}, "how far a step had come that is done", among=used
+    )
+    found += [Unused(path, "what a dead run left", _size(path)) for path in _entries(store.staging)]
+    # Logs that are named otherwise are those of the workers as a whole.
+    logs = (path for path in _entries(store.logs) if len(path.stem) == KEY_LENGTH and path.stem not in used)
+    found += [Unused(path, "the log of an unused result", _size(path)) for path in logs]
+    return sorted(found, key=lambda one: (-one.size, str(one.path)))
+
+
+def remove(found: list[Unused]) -> int:
+    """Remove them; the bytes freed."""
+    for one in found:
+        if one.path.is_dir() and not one.path.is_symlink():
+            shutil.rmtree(one.path)
+        else:
+            one.path.unlink(missing_ok=True)
+    return sum(one.size for one in found)
+
+
+def damages(store: Store, keys: list[str]) -> list[Damage]:
+    """The results among `keys` whose files are not those that were written, by size and SHA-256."""
+    return [Damage(key, problems) for key in keys if store.has(key) and (problems := tuple(_problems(store.folder(key))))]
+
+
+def _problems(folder: Path) -> Iterator[str]:
+    try:
+        written: dict[str, tuple[int, str]] = json.loads((folder / DIGESTS).read_text())
+    except (OSError, ValueError):
+        yield f"{DIGESTS} is missing or unreadable, so nothing can be said of the files"
+        return
+    there = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    for name, (size, digest) in sorted(written.items()):
+        if name not in there:
+            yield f"{name} is missing"
+        elif there[name].stat().st_size != size:
+            yield f"{name} has {there[name].stat().st_size} bytes and was written with {size}"
+        elif file_sha256(there[name]) != digest:
+            yield f"{name} has other bytes than were written"
+    for name in sorted(set(there) - set(written) - {DIGESTS, "cost.json"}):
+        yield f"{name} was not written by a run"
+
+
+def _running(store: Store) -> Iterator[int]:
+    for path in _entries(store.staging):
+        owner = path.name.split("-")[0]
+        if owner.isdigit() and int(owner) != os.getpid() and psutil.pid_exists(int(owner)):
+            yield int(owner)
+
+
+def _of(folder: Path, needed: set[str], why: str, among: set[str] | None = None) -> Iterator[Unused]:
+    for path in _entries(folder):
+        if path.name not in needed and (among is None or path.name in among):
+            yield Unused(path, why, _size(path))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())

@@ -1,0 +1,162 @@
+"""A store in order: `gc` frees what no study uses and nothing else, `verify` finds what is no longer what was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compresslab.cli.main import app
+from compresslab.errors import RunFailed
+from compresslab.records import ItemScores
+from compresslab.runner.rescore import compared
+from compresslab.runner.run import Watcher, prepare, run, to_do
+from compresslab.runner.store import Store
+from compresslab.runner.upkeep import damages, unused
+
+runner = CliRunner()
+
+
+def call(*arguments: str | Path) -> str:
+    done = runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def short(recipe: Path) -> Path:
+    """A recipe with one variant."""
+    text = recipe.read_text()
+    start, end = text.index("  healed:"), text.index("evaluate:")
+    recipe.write_text(text[:start] + text[end:])
+    return recipe
+
+
+@pytest.fixture
+def store(short: Path, tmp_path: Path) -> Store:
+    call("run", short, "--store", tmp_path / "store", "--reports", tmp_path / "reports")
+    return Store(tmp_path / "store")
+
+
+def test_what_recipes_no_longer_have_is_freed_and_the_rest_stays(short: Path, store: Store, tmp_path: Path) -> None:
+    everything = {path.name for path in store.objects.iterdir()}
+    assert "nothing to free" in call("gc", "--store", store.root)
+    # another item count gives other scores; a run with a change keeps what the recipe as it stands uses
+    call("run", short, "--limit", 3, "--store", store.root, "--reports", tmp_path / "reports")
+    more = {path.name for path in store.objects.iterdir()}
+    assert "nothing to free" in call("gc", "--store", store.root)
+    call("run", short, "--store", store.root, "--reports", tmp_path / "reports")
+    (store.root / "checkpoints" / "abandoned").mkdir(parents=True)
+    told = json.loads(call("gc", "--json", "--store", store.root))
+    assert {Path(one["path"]).name for one in told["unused"]} >= (more - everything) | {"abandoned"}
+    assert {path.name for path in store.objects.iterdir()} == more
+    asked = runner.invoke(app, ["gc", "--store", str(store.root)], input="n\n")
+    assert "nothing was freed" in asked.output
+    assert "freed" in call("gc", "--yes", "--store", store.root)
+    assert {path.name for path in store.objects.iterdir()} == everything
+    assert not to_do(prepare(short), store)
+
+
+def test_nothing_is_freed_while_a_study_runs(store: Store) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (store.staging / f"{other.pid}-key-x").mkdir(parents=True)
+        with pytest.raises(RunFailed, match=f"process {other.pid} is running a study"):
+            unused(store)
+        other.communicate(b"\n")
+    assert [one.why for one in unused(store)] == ["what a dead run left"]
+
+
+def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    class Stop(Watcher):
+        def ended(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    from compresslab.cli.run import remember
+
+    plan = prepare(short)
+    remember(plan, store, short)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, store, Stop())
+    assert len(list(store.objects.iterdir())) == 1
+    assert not unused(store)
+
+
+@pytest.mark.parametrize("kind", ["changed", "cut", "gone", "added", "no digests"])
+def test_damage_is_found_and_repaired(short: Path, store: Store, tmp_path: Path, kind: str) -> None:
+    plan = prepare(short)
+    assert "7 results of 7 are there; 7 are as they were written" in call("verify", short, "--store", store.root)
+    key = plan.variant("pruned").model
+    weights = store.model(key) / "model.safetensors"
+    content = weights.read_bytes()
+    if kind == "changed":
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif kind == "cut":
+        os.truncate(weights, 100)
+    elif kind == "gone":
+        weights.unlink()
+    elif kind == "added":
+        (store.model(key) / "model-2.safetensors").write_bytes(b"")
+    else:
+        (store.folder(key) / "digests.json").unlink()
+    words = {
+        "changed": "has other bytes",
+        "cut": "has 100 bytes",
+        "gone": "is missing",
+        "added": "not written by a run",
+        "no digests": "unreadable",
+    }
+    failed = runner.invoke(app, ["verify", str(short), "--store", str(store.root)])
+    assert isinstance(failed.exception, RunFailed)
+    assert words[kind] in str(failed.exception)
+    assert "prune pruned" in str(failed.exception)
+    call("verify", short, "--repair", "--store", store.root)
+    assert not store.has(key)
+    call("run", short, "--store", store.root, "--reports", tmp_path / "reports")
+    assert not damages(store, [key])
+
+
+def test_a_variant_answers_again_what_is_stored(short: Path, store: Store) -> None:
+    told = json.loads(call("verify", short, "pruned", "--json", "--store", store.root))
+    assert (told["rescored"]["holds"], told["rescored"]["largest"], told["rescored"]["items"]) == (True, 0.0, 12)
+
+
+def test_scores_that_changed_are_told() -> None:
+    then = ItemScores(task="t", item=["0", "1"], bits_per_byte=[1.0, 2.0], correct=[1.0, 0.0], choice=[0, 1], gold=[0, 0])
+    assert compared(then, then).holds
+    assert compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
+    assert not compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
+    assert not compared(then, then.model_copy(update={"choice": [0, 2]})).holds
+
+
+def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_path: Path) -> None:
+    import yaml
+    from transformers import AutoModelForCausalLM
+
+    where = ("--store", store.root, "--reports", tmp_path / "reports")
+    assert "with its card in README.md" in call("export", "tiny", "pruned", tmp_path / "out" / "mine", *where)
+    folder = tmp_path / "out" / "mine"
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
+    head, card = (folder / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    assert yaml.safe_load(head)["tags"] == ["compresslab", "depth"]
+    for told in (
+        "# pruned",
+        "Does anything here get denser?",
+        "prune depth",
+        "openbookqa",
+        short.read_text().strip(),
+    ):
+        assert told in card
+    assert 'from_pretrained("mine"' in card
+    refused = runner.invoke(app, ["export", "tiny", "pruned", str(folder), *map(str, where)])
+    assert "exists already" in str(refused.exception)
+    (store.model(prepare(short).variant("pruned").model) / "config.json").write_text("{}")
+    refused = runner.invoke(app, ["export", "tiny", "pruned", str(tmp_path / "other"), *map(str, where)])
+    assert "config.json has" in str(refused.exception)
+    assert not (tmp_path / "other").exists()
