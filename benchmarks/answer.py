@@ -54,7 +54,7 @@ def requests(given: dict[str, Any]) -> list[Any]:
             for leaf in tasks.load(name).values():
                 if given["shots"] is not None:
                     leaf.set_config(key="num_fewshot", value=given["shots"])
-                leaf.build_all_requests(limit=given["items"])
+                leaf.build_all_requests(limit=given["items"].get(name) if isinstance(given["items"], dict) else given["items"])
                 instances += leaf.instances
     return instances
 

@@ -3,6 +3,7 @@
     python benchmarks/evaluation.py [--case olmes] [--rounds 2] [--data ../shared/data/hub] [--json FILE]
     python benchmarks/evaluation.py --equality
     python benchmarks/evaluation.py --memory
+    python benchmarks/evaluation.py --full
 
 Both answer the same requests with the same SmolLM2-135M in bfloat16, in processes of their own, one after the other: ours in the
 environment of a study's workers, lm-eval's in the system's, at the fastest of several batch sizes (tried on a quarter of the items).
@@ -10,7 +11,7 @@ environment of a study's workers, lm-eval's in the system's, at the fastest of s
 likeliest option is another one, ours against hf and hf against itself at another batch size.
 
 `--equality` answers 3,000 requests of ten tasks in float32 and prints the largest difference of a log-likelihood. `--memory` prints our
-peak memory at several budgets.
+peak memory at several budgets, `--full` the time of all seven OLMES tasks in full (hellaswag: 1,000 items).
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from common import HERE, OURS, SHARED, Ran, run, table
 
 
 class Case(NamedTuple):
-    """Tasks (of our own names), how many examples before each question (`None`: as the task says), items of each, hf's batch sizes."""
+    """Tasks (of our own names), examples before each question (`None`: as the task says), items of each (not named: all), hf's batches."""
 
     tasks: list[str]
     shots: int | None
-    items: int
+    items: int | dict[str, int]
     batches: tuple[int, ...] = (4, 16)
 
 
@@ -62,11 +63,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "hub", help="folder with the sets under their hub names")
     parser.add_argument("--equality", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     cases = {name: case for name, case in CASES.items() if not given.case or any(part in name for part in given.case)}
     if given.equality:
         rows = [equality(given.data)]
+    elif given.full:
+        ran = contender("ours", Case(OLMES, None, {"hellaswag": 1000}), given.data).ran
+        rows = [{**ran.parts, "GB": ran.memory / 1e9, "tokens a second": ran.parts["computed"] / ran.parts["seconds"]}]
     else:
         rows = []
         for name, case in cases.items():
@@ -80,7 +85,8 @@ def main() -> None:
 
 def in_turn(case: Case, data: Path, rounds: int) -> dict[str, Any]:
     """One case: ours, then hf at its best batch size, `rounds` times; medians."""
-    tried = {size: contender("hf", case._replace(items=max(2, case.items // 4)), data, batch=size) for size in case.batches}
+    assert isinstance(case.items, int)
+    tried = {size: contender("hf", case._replace(items=case.items // 4), data, batch=size) for size in case.batches}
     best = min(tried, key=lambda size: tried[size].ran.parts["seconds"])
     pairs = [(contender("ours", case, data), contender("hf", case, data, batch=best)) for _ in range(rounds)]
     ours, hf = pairs[0]
