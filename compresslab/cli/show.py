@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +39,7 @@ def show(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        Console().print_json(json.dumps(found.model_dump(mode="json", exclude_defaults=True)), indent=2)
+        Console().print_json(found.model_dump_json(exclude_defaults=True), indent=2)
 
 
 def study_of(study: str, reports: Path) -> StudyRecord:

@@ -107,7 +107,7 @@ class Store:
 
 def write_record(folder: Path, record: Record, name: str = "record.json") -> None:
     """Write a record as JSON with sorted keys: equal records are equal bytes."""
-    write_json(folder / name, record.model_dump(mode="json"))
+    write_json(folder / name, json.loads(record.model_dump_json()))
 
 
 def write_json(path: Path, content: object) -> None:
