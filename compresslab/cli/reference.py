@@ -12,13 +12,11 @@ from compresslab.cli.options import AsJson, RecipePath, StorePath, store_root
 
 if TYPE_CHECKING:
     from compresslab.density import Reference
-    from compresslab.report.ruler import Curve
 
 app = typer.Typer(help="References: what density is relative to. List, show, plot, fit, build.", no_args_is_help=True)
 
 NAME = Annotated[str, typer.Argument(help="A reference's name, or its .json file.")]
 OUT = Annotated[Path | None, typer.Option("--out", help="Where to write it.  [default: NAME.json here]", show_default=False)]
-STEPS = 60
 
 
 @app.command("ls")
@@ -105,16 +103,16 @@ def plot(
     Example: compresslab reference plot olmo-ladder
     """
     from compresslab.density import Reference
+    from compresslab.density.curve import curve
     from compresslab.errors import BadInput
-    from compresslab.report.ruler import ruler_chart, to_svg
+    from compresslab.report.charts.standalone import ruler_chart, to_svg
 
     if not 0 < tokens < float("inf"):
         raise BadInput(f"--tokens {tokens}: it must be a positive number")
     reference = Reference.load(name)
-    curves = [_curve(reference, task, tokens) for task in reference.tasks]
-    y_title = "score" if reference.kind == "family" else f"loss, {reference.unit}"
+    curves = [curve(reference, task, tokens) for task in reference.tasks]
     path = out or Path(f"{reference.name}.svg")
-    path.write_text(to_svg(ruler_chart(curves, f"{reference.name}, {tokens:.3g} tokens", y_title)), encoding="utf-8")
+    path.write_text(to_svg(ruler_chart(curves, f"{reference.name}, {tokens:.3g} tokens")), encoding="utf-8")
     typer.echo(path)
 
 
@@ -153,6 +151,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
     from compresslab.runner.run import prepare
     from compresslab.runner.run import run as run_plan
     from compresslab.runner.store import Store
+    from compresslab.runner.upkeep import note
 
     plan = prepare(recipe)
     if plan.recipe.evaluate.source != "run":
@@ -160,6 +159,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
     reference.check(plan)
     path = _target(out, plan.recipe.study)
     kept = Store(store_root(store))
+    note(plan, kept, recipe)
     with Bars(Console(), plan, kept) as bars:
         ran = run_plan(plan, kept, bars)
     if ran.failures:
@@ -224,22 +224,3 @@ def _table(reference: Reference) -> Any:
         r2 = ["" if value is None else f"{value:.3f}" for value in (fit.r2_loss, fit.r2_score)]
         table.add_row(task, *r2, *ends, *held)
     return table
-
-
-def _curve(reference: Reference, task: str, tokens: float) -> Curve:
-    import numpy as np
-
-    from compresslab.density.laws import D_UNIT, N_UNIT, Array, loss_law, score_link
-    from compresslab.report.ruler import Curve
-
-    fit = reference.tasks[task]
-    first, last = reference.parameters_range
-    params: Array = np.geomspace(first / 4, last * 4, STEPS).astype(np.float64)
-    losses = np.stack([loss_law(theta, params / N_UNIT, np.array(tokens / D_UNIT)) for theta in fit.loss])
-    scored = reference.kind == "family" and fit.score is not None
-    values = (
-        np.stack([score_link(phi, row) for phi, row in zip(fit.score, losses, strict=True)]) if scored and fit.score is not None else losses
-    )
-    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
-    own = [(float(n), float(score)) for n, score in fit.points]
-    return Curve(task, params.tolist(), values[0].tolist(), low.tolist(), high.tolist(), reference.parameters_range, own)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from compresslab.plan.graph import Plan
     from compresslab.records import StudyRecord
-    from compresslab.runner.store import Store
 
 
 COLUMNS = ("variant", "N", "stored", "bpb", "accuracy", "density", "r to parent", "verdict")
@@ -89,13 +88,14 @@ def _run(console: Console, recipe: Path, plan: Plan, store: Path | None, reports
     from compresslab.runner.run import run as run_plan
     from compresslab.runner.store import Store
     from compresslab.runner.study import assemble
+    from compresslab.runner.upkeep import note
 
     kept = Store(store_root(store))
-    remember(plan, kept, recipe)
+    note(plan, kept, recipe)
     with Bars(console, plan, kept) as bars:
         ran = run_plan(plan, kept, bars)
     record = assemble(plan, kept, ran, recipe)
-    remember(plan, kept, recipe, record.provenance.finished)
+    note(plan, kept, recipe, record.provenance.finished)
     page = write(record, reports / record.study)
     summary(console, record)
     cached = f"{ran.cached} of {len(plan.nodes)} nodes were cached"
@@ -104,21 +104,6 @@ def _run(console: Console, recipe: Path, plan: Plan, store: Path | None, reports
         causes = [f"  {failure.node}: {failure.cause}" for failure in ran.failures.values()]
         failed = f"{len(causes)} of {len(plan.nodes)} nodes failed or could not run; the rest is in the report:"
         raise RunFailed("\n".join([failed, *causes]))
-
-
-def remember(plan: Plan, kept: Store, recipe: Path, finished: str = "") -> None:
-    """Note what the study uses: before it runs, so that `gc` spares what a run that was stopped has made; and again when it ends.
-
-    A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that.
-    """
-    before = kept.remembered().get(plan.recipe.study, {})
-    variants = {variant.name: variant.keys for variant in plan.variants}
-    keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
-    if plan.changes:
-        variants = {**before.get("variants", {}), **variants}
-        keys |= set(before.get("keys", []))
-    facts = {"recipe": str(recipe), "finished": finished or before.get("finished", ""), "variants": variants, "keys": sorted(keys)}
-    kept.remember(plan.recipe.study, facts)
 
 
 def summary(console: Console, record: StudyRecord) -> None:

@@ -94,14 +94,20 @@ class Store:
     def remember(self, study: str, facts: dict[str, Any]) -> None:
         """Note which keys a study uses."""
         self.studies.mkdir(parents=True, exist_ok=True)
-        write_json(self.studies / f"{study}.json", facts)
+        write_json(self.note(study), facts)
+
+    def note(self, study: str) -> Path:
+        """The file that says which keys a study uses."""
+        return self.studies / f"{study}.json"
 
     def remembered(self) -> dict[str, dict[str, Any]]:
-        """What is noted of every study, by name."""
+        """What is noted of every study, by name, without notes that cannot be read."""
         found = {}
         for path in sorted(self.studies.glob("*.json")) if self.studies.is_dir() else ():
-            with suppress(json.JSONDecodeError):
-                found[path.stem] = json.loads(path.read_text())
+            with suppress(ValueError):
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                if isinstance(facts, dict) and isinstance(facts.get("variants"), dict):
+                    found[path.stem] = facts
         return found
 
 

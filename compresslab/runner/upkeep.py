@@ -7,11 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
 from compresslab.errors import RunFailed
+from compresslab.plan.graph import Plan
 from compresslab.plan.keys import KEY_LENGTH
 from compresslab.recipe.source import file_sha256
 from compresslab.runner.store import DIGESTS, Store
@@ -32,27 +33,47 @@ class Damage(NamedTuple):
     problems: tuple[str, ...]
 
 
+def note(plan: Plan, store: Store, recipe: Path, finished: str = "") -> None:
+    """Note what the study uses: before it runs, so that `unused` spares what a run that was stopped has made; and again when it ends.
+
+    A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that.
+    """
+    before = store.remembered().get(plan.recipe.study, {})
+    facts: dict[str, Any] = {
+        "recipe": str(recipe),
+        "finished": finished or before.get("finished", ""),
+        "variants": {variant.name: variant.keys for variant in plan.variants},
+        "keys": sorted({key for node in plan.nodes for key in (node.key, *node.tasks.values())}),
+    }
+    if plan.changes and store.note(plan.recipe.study).exists():
+        facts["variants"] = {**before.get("variants", {}), **facts["variants"]}
+        if isinstance(before.get("keys"), list):
+            facts["keys"] = sorted({*before["keys"], *facts["keys"]})
+        else:  # What the recipe as it stands uses is not known, and must not look as if it were.
+            del facts["keys"]
+    store.remember(plan.recipe.study, facts)
+
+
 def unused(store: Store) -> list[Unused]:
     """What no study uses, the largest first.
 
     Raises:
-        RunFailed: a run is going on here, whose results no study has noted yet.
+        RunFailed: a run is going on here, whose results no study has noted yet; or a study's note does not say what it uses.
     """
     if running := sorted(_running(store)):
         raise RunFailed(f"process {running[0]} is running a study in {store.root}; wait for it, since what it has made is not noted yet")
-    used = {key for facts in store.remembered().values() for key in facts.get("keys", [])}
-    found = [
-        *_of(store.objects, used, "a result that no study uses"),
-        *_of(store.root / "checkpoints", used, "how far an unused step had come"),
-    ]
-    found += _of(
-        store.root / "checkpoints", {key for key in used if not store.has(key)}, "how far a step had come that is done", among=used
-    )
-    found += [Unused(path, "what a dead run left", _size(path)) for path in _entries(store.staging)]
+    used = _used(store)
+    found = [(path, "a result that no study uses") for path in _entries(store.objects) if path.name not in used]
+    for path in _entries(store.root / "checkpoints"):
+        if path.name not in used:
+            found.append((path, "how far an unused step had come"))
+        elif store.has(path.name):
+            found.append((path, "how far a step had come that is done"))
+    found += [(path, "what a dead run left") for path in _entries(store.staging)]
     # Logs that are named otherwise are those of the workers as a whole.
     logs = (path for path in _entries(store.logs) if len(path.stem) == KEY_LENGTH and path.stem not in used)
-    found += [Unused(path, "the log of an unused result", _size(path)) for path in logs]
-    return sorted(found, key=lambda one: (-one.size, str(one.path)))
+    found += [(path, "the log of an unused result") for path in logs]
+    return sorted((Unused(path, why, _size(path)) for path, why in found), key=lambda one: (-one.size, str(one.path)))
 
 
 def remove(found: list[Unused]) -> int:
@@ -88,17 +109,24 @@ def _problems(folder: Path) -> Iterator[str]:
         yield f"{name} was not written by a run"
 
 
+def _used(store: Store) -> set[str]:
+    used: set[str] = set()
+    for path in sorted(store.studies.glob("*.json")):
+        facts = store.remembered().get(path.stem, {})
+        if not isinstance(facts.get("keys"), list):
+            raise RunFailed(
+                f"{path} does not say which results its study uses (damaged, or of an older version), so nothing can be freed; "
+                f"run the recipe of {path.stem} once more, or remove this file if the study may go"
+            )
+        used |= set(facts["keys"])
+    return used
+
+
 def _running(store: Store) -> Iterator[int]:
     for path in _entries(store.staging):
         owner = path.name.split("-")[0]
         if owner.isdigit() and int(owner) != os.getpid() and psutil.pid_exists(int(owner)):
             yield int(owner)
-
-
-def _of(folder: Path, needed: set[str], why: str, among: set[str] | None = None) -> Iterator[Unused]:
-    for path in _entries(folder):
-        if path.name not in needed and (among is None or path.name in among):
-            yield Unused(path, why, _size(path))
 
 
 def _entries(folder: Path) -> list[Path]:

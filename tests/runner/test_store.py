@@ -62,4 +62,6 @@ def test_a_broken_note_of_a_study_does_not_hide_the_others(tmp_path: Path) -> No
     store = Store(tmp_path)
     store.remember("good", {"variants": {}})
     (store.studies / "bad.json").write_text("{")
+    (store.studies / "worse.json").write_text("[]")
+    (store.studies / "worst.json").write_text("{}")
     assert store.remembered() == {"good": {"variants": {}}}

@@ -17,7 +17,7 @@ from compresslab.records import ItemScores
 from compresslab.runner.rescore import compared
 from compresslab.runner.run import Watcher, prepare, run, to_do
 from compresslab.runner.store import Store
-from compresslab.runner.upkeep import damages, unused
+from compresslab.runner.upkeep import damages, note, unused
 
 runner = CliRunner()
 
@@ -78,14 +78,29 @@ def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:
         def ended(self, *_: object) -> None:
             raise KeyboardInterrupt
 
-    from compresslab.cli.run import remember
-
     plan = prepare(short)
-    remember(plan, store, short)
+    note(plan, store, short)
     with pytest.raises(KeyboardInterrupt):
         run(plan, store, Stop())
     assert len(list(store.objects.iterdir())) == 1
     assert not unused(store)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"keys": 3}'])
+def test_nothing_is_freed_while_a_note_does_not_say_what_its_study_uses(short: Path, store: Store, tmp_path: Path, content: str) -> None:
+    [path] = store.studies.glob("*.json")
+    everything = {entry.name for entry in store.objects.iterdir()}
+    path.write_text(content)
+    with pytest.raises(RunFailed, match=f"{path.name} does not say which results its study uses"):
+        unused(store)
+    # A run of a part of the study does not know what the whole uses.
+    call("run", short, "--limit", 3, "--store", store.root, "--reports", tmp_path / "reports")
+    with pytest.raises(RunFailed, match="does not say"):
+        unused(store)
+    call("run", short, "--store", store.root, "--reports", tmp_path / "reports")
+    freed = {entry.path.name for entry in unused(store) if entry.path.parent == store.objects}
+    assert freed
+    assert not freed & everything
 
 
 @pytest.mark.parametrize("kind", ["changed", "cut", "gone", "added", "no digests"])
