@@ -43,6 +43,6 @@ def export(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         copy = Path(scratch) / "model"
         shutil.copytree(kept.model(key), copy)
-        (copy / "README.md").write_text(card(record, found).replace('"FOLDER"', f'"{folder.name}"'), encoding="utf-8")
+        (copy / "README.md").write_text(card(record, found, folder.name), encoding="utf-8")
         copy.rename(folder)
     typer.echo(f"{folder}: {size(sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()))}, with its card in README.md")

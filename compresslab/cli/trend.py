@@ -78,7 +78,7 @@ def _picture(found: Trend) -> str:
 
     import numpy as np
 
-    from compresslab.report.ruler import to_svg, trend_chart
+    from compresslab.report.charts.standalone import to_svg, trend_chart
 
     top = [point for point in found.points if point.frontier]
     days = np.array([point.released.toordinal() for point in top], dtype=float)

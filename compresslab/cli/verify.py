@@ -22,7 +22,7 @@ def verify(
 
     Example: compresslab verify recipes/quickstart.yaml nf4
     """
-    from compresslab.errors import RunFailed
+    from compresslab.errors import BadInput, RunFailed
     from compresslab.runner.run import prepare
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
@@ -30,8 +30,6 @@ def verify(
     plan, kept = prepare(recipe), Store(store_root(store))
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
-        from compresslab.errors import BadInput
-
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")
     labels = {key: f"{node.label}, {task}" for node in plan.nodes for task, key in node.tasks.items()}
     labels |= {node.key: node.label for node in plan.nodes if not node.tasks}

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compresslab.evaluation import shared_attention
 from compresslab.evaluation.journal import Journal
-from compresslab.evaluation.shared_attention import Prefix, behind, roomy_cache, shared_attention
+from compresslab.evaluation.own_attention import attending
+from compresslab.evaluation.shared_attention import Prefix, behind, roomy_cache
 
 SEQUENCES = 32  # at a time, where the memory allows
 OWN_BYTES = 2**30  # most memory for the sequences' own keys and values
@@ -50,7 +52,7 @@ def generate(
     done = 0
     asked = [json.dumps([prompt.ids, prompt.most, prompt.until]).encode() for prompt in prompts]
     journal = Journal(journals, [b"generate", str(budget).encode(), *asked])
-    with shared_attention(model):
+    with attending(model, shared_attention.NAME, shared_attention.attend):
         for number, batch in enumerate(batches(prompts, bytes_per_token(model))):
             if number == len(journal.pieces):
                 journal.add(_Batch(model, [prompts[index] for index in batch], budget).go())

@@ -79,7 +79,7 @@ def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Ev
         lost = [f"{leaf}/{sample['doc_id']}" for leaf, sample in samples if not sample["metrics"]]
         raise RunFailed(
             f"the metric of {name} fails on {len(lost)} of {len(samples)} items ({', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}): "
-            f"{type(failures[0]).__name__}: {failures[0]}. Their answers are kept, and a score without them would be of another task"
+            f"{type(failures[0]).__name__}: {failures[0]}; a score without them would be of another task"
         ) from failures[0]
     answered: list[scores.Answered] = []
     metrics: set[str] = set()

@@ -213,7 +213,7 @@ def read_items(path: Path) -> ItemScores:
     import pandas as pd
 
     try:
-        frame = pd.read_parquet(path, engine="pyarrow")
+        frame = pd.read_parquet(path, engine="pyarrow", columns=[name for name in ItemScores.model_fields if name != "details"])
         bits, logprob = frame["bits_per_byte"], frame["logprob"]
         return ItemScores(
             task=str(frame["task"].iloc[0]),
@@ -226,6 +226,30 @@ def read_items(path: Path) -> ItemScores:
         )
     except (OSError, KeyError, IndexError, ValueError) as problem:
         raise RunFailed(f"{path} does not hold per-item results: {problem}; delete it and evaluate again") from problem
+
+
+def read_details(path: Path, rows: Sequence[int]) -> list[ItemDetail]:
+    """All that is known of some items, by their place.
+
+    Raises:
+        RunFailed: the file has no such columns or rows.
+    """
+    from pyarrow.parquet import read_table
+
+    names = [name for name in ItemDetail.model_fields if name != "metrics"]
+    try:
+        table = read_table(path)
+        metrics = [name for name in table.column_names if name.startswith("metric.")]
+        found = table.select([*names, *metrics]).take(list(rows)).to_pylist()
+    except (OSError, KeyError, IndexError, ValueError) as problem:
+        raise RunFailed(f"{path} does not hold the items' prompts and answers: {problem}; delete it and evaluate again") from problem
+    return [
+        ItemDetail(
+            **{name: row[name] for name in names},
+            metrics={name.removeprefix("metric."): row[name] for name in metrics if row[name] is not None},
+        )
+        for row in found
+    ]
 
 
 def _stderr(values: Sequence[float]) -> float:

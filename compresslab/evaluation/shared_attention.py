@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
-from transformers.masking_utils import sdpa_mask
 
 NAME = "compresslab_shared"
 
@@ -51,19 +49,6 @@ class Room(DynamicLayer):  # type: ignore[misc]
 def roomy_cache(layers: int, room: int) -> Cache:
     """A cache of `room` positions a sequence in every layer."""
     return Cache(layers=[Room(room) for _ in range(layers)])
-
-
-@contextlib.contextmanager
-def shared_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend by `attend` instead of its own kernel."""
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    before = model.config._attn_implementation
-    try:
-        model.set_attn_implementation(NAME)
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 @contextlib.contextmanager

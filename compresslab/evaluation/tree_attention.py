@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
 
 from compresslab.evaluation.trie import Forward, Trie
 
@@ -66,19 +64,6 @@ def layout(trie: Trie, forward: Forward) -> Layout:
     visible = forward.visible[nodes[:, :, None], positions[:, None, :] + shared] & known[:, None, :]
     hidden = np.where(visible, np.float32(0), np.float32(HIDDEN))[:, None]
     return Layout(shared, torch.from_numpy(positions), torch.from_numpy(hidden))
-
-
-@contextlib.contextmanager
-def tree_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend by `attend` instead of its own kernel."""
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    before = model.config._attn_implementation
-    try:
-        model.set_attn_implementation(NAME)
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 @contextlib.contextmanager

@@ -25,13 +25,14 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from compresslab.algorithms.divergence import blocks
 from compresslab.errors import RunFailed
-from compresslab.evaluation import limits, scores
+from compresslab.evaluation import limits, scores, tree_attention
 from compresslab.evaluation.encodings import Encodings
 from compresslab.evaluation.exactness import obstacle, outgrown_window
 from compresslab.evaluation.generation import Prompt, generate
 from compresslab.evaluation.journal import Journal
 from compresslab.evaluation.limits import Request
-from compresslab.evaluation.tree_attention import laid_out, layout, tree_attention
+from compresslab.evaluation.own_attention import attending
+from compresslab.evaluation.tree_attention import laid_out, layout
 from compresslab.evaluation.trie import Forward, Trie, ancestral, build, forwards
 
 BATCH = 8  # sequences a forward on the plain path
@@ -74,15 +75,15 @@ class TreeLM(HFLM):  # type: ignore[misc]
             plain: why everything is to go lm-eval's own way, if it is.
         """
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
-        # 1024 is where a CPU's matrix products reach their rate.
+        # On two cores 1024 was about a tenth faster than 512, and no slower than 2048.
         wanted = budget or (1024 if model.device.type == "cpu" else 2048)
         self.budget = max(1, min(wanted, LOGITS // model.config.get_text_config().vocab_size))
         self.progress: Callable[[float], None] = progress or (lambda _share: None)
         self.journals, self.truncate, self.plain = journals, truncate, plain
         self.encodings = Encodings(encodings, tokenizer)
         text = model.config.get_text_config()
-        # The layout's kernel is one for processors, and knows no capped scores.
-        self.branches = (
+        # Attention in chunks is for processors, and knows no capped scores.
+        self.chunked = (
             model.device.type == "cpu" and text._attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None) is None
         )
         self.engine = "tree"
@@ -253,8 +254,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
         again = ancestral(trie, self.budget, known)
         cache = DynamicCache()  # without the config, so that layers with a window, too, keep the whole path
         window = outgrown_window(self.model.config, max(map(len, sequences), default=0))
-        branches = self.branches and window is None
-        with tree_attention(self.model) if branches else nullcontext():
+        chunked = self.chunked and window is None
+        with attending(self.model, tree_attention.NAME, tree_attention.attend) if chunked else nullcontext():
             for number, forward in enumerate(forwards(trie, self.budget)):
                 low, high = (int(place) for place in np.searchsorted(trie.score_node, [forward.start, forward.stop]))
                 if number < known:
@@ -262,9 +263,9 @@ class TreeLM(HFLM):  # type: ignore[misc]
                     if number not in again:
                         continue
                 _select(cache, slice(forward.past))  # what a forward that was left out would not have kept
-                sees = laid_out(layout(trie, forward)) if branches else nullcontext()
+                sees = laid_out(layout(trie, forward)) if chunked else nullcontext()
                 with sees:
-                    found = self._scored(trie, forward, cache, low, high, None if branches else self._masks(trie, forward, window))
+                    found = self._scored(trie, forward, cache, low, high, None if chunked else self._masks(trie, forward, window))
                 if number >= known:
                     logprobs[low:high], greedy[low:high] = found
                     journal.add([part.tolist() for part in found])
@@ -293,13 +294,13 @@ class TreeLM(HFLM):  # type: ignore[misc]
     def _scored(
         self, trie: Trie, forward: Forward, cache: DynamicCache, low: int, high: int, masks: Tensor | dict[str, Tensor] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """One forward; log-probability and greediness of the targets `low` to `high`. Without masks the nodes are laid out by branches."""
+        """One forward; log-probability and greediness of the targets `low` to `high`. Without masks the nodes are laid out in chunks."""
         nodes, row = np.unique(trie.score_node[low:high] - forward.start, return_inverse=True)
         # A forward that scores nothing still needs one row: not every head takes none.
         rows = torch.from_numpy(nodes if len(nodes) else np.array([forward.stop - forward.start - 1])).to(self.device)
         logits = self.model(
             input_ids=torch.from_numpy(trie.tokens[forward.start : forward.stop])[None].to(self.device),
-            # The layout by branches reads none, but without one transformers would build its own.
+            # Attention in chunks reads none, but without one transformers would build its own.
             attention_mask=torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.device) if masks is None else masks,
             position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
             past_key_values=cache,

@@ -17,10 +17,9 @@ from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Calibration, Recipe, Training
 from compresslab.recipe.source import Source, parse_source, text_identity, version
-from compresslab.recipe.steps import PARENT, Adopt, Distill, Step, StepConfig
+from compresslab.recipe.steps import BASE, PARENT, Adopt, Distill, Step, StepConfig
 from compresslab.registry import method
 
-BASE = "base"
 MOVING_REVISIONS = (None, "main", "master")
 
 
@@ -275,7 +274,7 @@ class _Builder:
     def _variant(self, name: str, parent: str, chain: tuple[str, ...]) -> None:
         model = chain[-1]
         evaluate, density = self.recipe.evaluate, self.recipe.density
-        code = code_version("compresslab.evaluation.harness")
+        code = code_version("compresslab.evaluation.harness", "compresslab.evaluation.sandboxed_program")
         libraries = self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else []))
         decides = evaluate.model_dump(mode="json", include={"items", "dtype", "seed", "truncate", "backend"})
         settings = {**decides, "code": code, "libraries": libraries}

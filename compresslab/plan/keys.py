@@ -102,7 +102,7 @@ def _code(module: str) -> _Code:
     source = _source(module)
     if source is None:
         raise ModuleNotFoundError(f"no module {module} to compute the version of")
-    # Python's version because syntax trees differ between versions; remembered because parsing every module takes half a second.
+    # Python's version because syntax trees differ between versions; remembered because parsing every module takes 0.4 s.
     # Whoever changes what `_read` gives changes the folder's name, too.
     meaning, *imports = _remembered("code", f"{sys.version_info[:2]}\0{source}", lambda: _read(source)).splitlines()
     return _Code(meaning, tuple(name for name in imports if _decides(name)))

@@ -9,8 +9,7 @@ from compresslab.errors import RecipeError
 from compresslab.recipe.locate import Located, join, parse, relocate, suggest
 from compresslab.recipe.order import needs
 from compresslab.recipe.schema import Recipe
-
-BASE = "base"
+from compresslab.recipe.steps import BASE
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,9 @@ class Changes:
     def described(self) -> str:
         """The changes as the comments that stand above the recipe in a study's record; nothing if there are none."""
         return "".join(f"# --set {setting}\n" for setting in self.settings) + "".join(f"# --only {name}\n" for name in self.only)
+
+
+NO_CHANGES = Changes()
 
 
 def changed(root: Located, settings: tuple[str, ...]) -> Located:

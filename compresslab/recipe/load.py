@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RecipeError
-from compresslab.recipe.changes import Changes, changed, kept
+from compresslab.recipe.changes import NO_CHANGES, Changes, changed, kept
 from compresslab.recipe.explain import check
 from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown, suggest
 from compresslab.recipe.order import sort
@@ -25,7 +25,6 @@ from compresslab.recipe.sweeps import expand, pattern
 
 MAX_BYTES = 1_000_000
 MAX_EXPANDED = 5 * MAX_NODES
-NO_CHANGES = Changes()
 _FORM = "recipes/quickstart.yaml shows the form"
 
 

@@ -274,6 +274,7 @@ StepConfig = (
     | Adopt
 )
 # What `until` calls the model before the last prune step.
+BASE = "base"
 PARENT = "parent"
 STEP_KINDS = ("prune", "distill", "quantize", "retrain", "adopt")
 

@@ -7,21 +7,23 @@ inputs; seconds, memory and dates live in `Cost`, which is stored apart, so that
 from __future__ import annotations
 
 from compresslab.records.base import Record
-from compresslab.records.densities import Alternative, Comparison, Density, Estimator, Interval, TaskComparison, TaskDensity, Verdict
+from compresslab.records.densities import Alternative, Comparison, Curve, Density, Estimator, Interval, TaskComparison, TaskDensity, Verdict
 from compresslab.records.models import Cost, Shape, Size, StepRecord
-from compresslab.records.scores import ItemDetail, ItemScores, MachineSpeed, TaskScore, Timing
+from compresslab.records.scores import ItemDetail, ItemScores, LostItem, MachineSpeed, TaskScore, Timing
 from compresslab.records.study import Failure, Provenance, StudyRecord, VariantRecord
 
 __all__ = [
     "Alternative",
     "Comparison",
     "Cost",
+    "Curve",
     "Density",
     "Estimator",
     "Failure",
     "Interval",
     "ItemDetail",
     "ItemScores",
+    "LostItem",
     "MachineSpeed",
     "Provenance",
     "Record",

@@ -34,6 +34,26 @@ class TaskDensity(Record):
     reason: str = ""
 
 
+class Curve(Record):
+    """The reference on one task at one token budget: what size it needs for which quality.
+
+    Attributes:
+        unit: of the values: "bits per byte", "bits per word", "latent loss", or "score".
+        params: sizes in parameters, rising. middle, low, high: the value at each, and the 95% band of the resampled fits.
+        fitted: smallest and largest size in the fit; beyond it the curve is extrapolated.
+        points: a family's own models, as (parameters, value); those of a ladder were trained on other budgets and lie on no one curve.
+    """
+
+    task: str
+    unit: str
+    params: list[float]
+    middle: list[float]
+    low: list[float]
+    high: list[float]
+    fitted: tuple[float, float]
+    points: list[tuple[float, float]] = Field(default_factory=list)
+
+
 class Density(Record):
     """Capability density of one variant.
 

@@ -80,6 +80,34 @@ class ItemScores(Record):
     details: list[ItemDetail] | None = None
 
 
+class LostItem(Record):
+    """An item that a variant answers worse than its parent, as both answered it.
+
+    Attributes:
+        prompt: its end, where it is long; `cut` says so. options: the continuations, none for generated answers.
+        gold: index of the right option, -1 where there are no options.
+        parent_choice, child_choice: index of the option chosen, -1 where there are no options.
+        parent_logprobs, child_logprobs: of each option, in nats. parent_text, child_text: generated answers, their beginning.
+        bits: by how many bits a byte the gold continuation became less likely; `None` where there is none.
+        flipped: the parent had it right and the child has not.
+    """
+
+    task: str
+    item: str
+    prompt: str
+    cut: bool
+    options: list[str]
+    gold: int
+    parent_choice: int
+    child_choice: int
+    parent_logprobs: list[float]
+    child_logprobs: list[float]
+    parent_text: str | None = None
+    child_text: str | None = None
+    bits: float | None
+    flipped: bool
+
+
 class Timing(Record):
     """Measured inference time of a variant and of its parent, taken in turn in one run on one machine.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from compresslab.records.base import Record
-from compresslab.records.densities import Comparison, Density
+from compresslab.records.densities import Comparison, Curve, Density
 from compresslab.records.models import Cost, Size, StepRecord
-from compresslab.records.scores import TaskScore, Timing
+from compresslab.records.scores import LostItem, TaskScore, Timing
 
 
 class Failure(Record):
@@ -26,6 +26,7 @@ class VariantRecord(Record):
         steps: the whole chain from the base, the base's own record first.
         keys: content keys of its nodes in the store, by kind ("model", "evaluate", "measure").
         costs: what each of its own nodes cost when it ran, by kind.
+        lost_items: the items that it answers worst against its parent, over all tasks.
         named: whether the recipe names it; a step inside a chain gives an unnamed variant.
     """
 
@@ -41,6 +42,7 @@ class VariantRecord(Record):
     density: Density | None = None
     comparisons: list[Comparison] = Field(default_factory=list)
     failures: list[Failure] = Field(default_factory=list)
+    lost_items: list[LostItem] = Field(default_factory=list)
 
     @property
     def size(self) -> Size | None:
@@ -66,7 +68,10 @@ class Provenance(Record):
 class StudyRecord(Record):
     """A whole study: the input of the report and what `reports/<study>/study.json` holds.
 
-    `notes`: what a reader must know of the figures, in whole sentences.
+    Attributes:
+        workload: the request whose time is modelled and measured.
+        curves: the reference on each task that a density rests on.
+        notes: what a reader must know of the figures, in whole sentences.
     """
 
     study: str
@@ -79,4 +84,5 @@ class StudyRecord(Record):
     cached_nodes: int
     nodes: int
     workload: dict[str, int] = Field(default_factory=dict)
+    curves: list[Curve] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)

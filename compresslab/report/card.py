@@ -14,8 +14,8 @@ from compresslab.report import facts, words
 FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio")
 
 
-def card(study: StudyRecord, variant: VariantRecord) -> str:
-    """The card as Markdown with its YAML head. `variant` was made: it has a size."""
+def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
+    """The card as Markdown with its YAML head. `variant` was made: it has a size. It lies in `folder`, from where the card loads it."""
     environment = Environment(
         loader=PackageLoader("compresslab.report"), autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -25,6 +25,7 @@ def card(study: StudyRecord, variant: VariantRecord) -> str:
     return environment.get_template("card.md.j2").render(
         study=study,
         variant=variant,
+        folder=folder,
         parent=parent,
         comparison=facts.compared(variant, "parent"),
         chain=words.chain(variant) or "the base",

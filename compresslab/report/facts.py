@@ -5,7 +5,9 @@ Free of pandas, because importing it takes longer than drawing the page.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from compresslab.records import Comparison, Interval, StudyRecord, TaskScore, VariantRecord
 
@@ -61,6 +63,29 @@ def slower_in_fact(variant: VariantRecord, by_name: dict[str, VariantRecord]) ->
     return measured is not None and measured > 1.05 and any(ratio < 0.95 for ratio in modelled.values())
 
 
+THREAD_WATTS, GPU_WATTS = 10, 500
+"""What a busy thread and a busy GPU are taken to draw: round figures of today's servers, for an estimate that says so."""
+
+
+class Spent(NamedTuple):
+    """What all nodes of a study cost when they ran: seconds, an estimate of the energy, and the bytes of its models."""
+
+    seconds: float
+    kilowatt_hours: float
+    stored_bytes: int
+    thread_watts: int = THREAD_WATTS
+    gpu_watts: int = GPU_WATTS
+
+
+def spent(study: StudyRecord) -> Spent:
+    """The study's cost, each node once."""
+    by_name = {variant.name: variant for variant in study.variants}
+    costs = [cost for variant in study.variants for cost in variant.costs.values()]
+    joules = sum(cost.seconds * (GPU_WATTS if cost.device.startswith("cuda") else THREAD_WATTS * cost.threads) for cost in costs)
+    stored = sum(variant.size.stored_bytes for variant in study.variants if variant.size and reached(variant, by_name))
+    return Spent(sum(cost.seconds for cost in costs), joules / 3.6e6, stored)
+
+
 def shared_tasks(study: StudyRecord) -> list[str]:
     """The tasks that the first scored variant (the base, unless it failed) answered: those over which means are taken."""
     return next(([score.task for score in variant.scores] for variant in study.variants if variant.scores), [])
@@ -71,6 +96,12 @@ def mean_bpb(variant: VariantRecord, tasks: Sequence[str]) -> float | None:
     found = _scores(variant, tasks)
     values = [score.bits_per_byte for score in found if score.bits_per_byte is not None]
     return sum(values) / len(values) if values else None
+
+
+def bpb_stderr(variant: VariantRecord, tasks: Sequence[str]) -> float:
+    """Standard error of `mean_bpb`, the tasks' items being independent of one another; 0 where it is not known."""
+    found = [score.bits_per_byte_stderr for score in _scores(variant, tasks) if score.bits_per_byte is not None]
+    return math.sqrt(sum((error or 0) ** 2 for error in found)) / len(found) if found else 0.0
 
 
 def mean_accuracy(variant: VariantRecord, tasks: Sequence[str]) -> float | None:

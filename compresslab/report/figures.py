@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+import numpy as np
 from markupsafe import Markup
 
-from compresslab.records import Comparison, Interval, StudyRecord, VariantRecord
-from compresslab.report import charts, facts, words
-from compresslab.report.charts import Bar, Dot, Drawer
+from compresslab.records import Comparison, Curve, Interval, StudyRecord, VariantRecord
+from compresslab.report import facts, words
+from compresslab.report.charts.forest import Bar, forest, interval_domain, moody
+from compresslab.report.charts.healing import healing_curve
+from compresslab.report.charts.ruler import Placed, ruler
+from compresslab.report.charts.scatter import Dot, scatter
+from compresslab.report.charts.stacked import stacked
+from compresslab.report.charts.vega import Drawer, Spec, log_domain
+from compresslab.report.charts.waterfall import Fall, waterfall
+from compresslab.report.healing import Healing, healings
+
+MOST_CHAINS = 24
+"""Waterfalls on one page: more would not be looked at, and the tables hold them all."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The page's charts as SVG, by section; an empty list where the record has nothing to draw."""
+    """The page's charts as SVG, by section; an empty list where the record has nothing to draw.
 
+    `chains` come with the names of the variants along them, `healing` with what was drawn.
+    """
+
+    chains: list[tuple[list[str], Markup]] = field(default_factory=list)
+    chains_left_out: int = 0
     ratios: list[Markup] = field(default_factory=list)
+    rulers: list[Markup] = field(default_factory=list)
+    healing: list[tuple[Healing, Markup]] = field(default_factory=list)
     sizes: list[Markup] = field(default_factory=list)
     measured: list[Markup] = field(default_factory=list)
     modelled: list[Markup] = field(default_factory=list)
@@ -30,7 +50,14 @@ def figures(study: StudyRecord) -> Figures:
     drawer = Drawer()
     machines = facts.hardware(study)
     measured = next((variant.timing.machine for variant in study.variants if variant.timing), "")
+    chains = _chains(study)
     return Figures(
+        chains=_waterfalls(chains[:MOST_CHAINS], drawer),
+        chains_left_out=max(0, len(chains) - MOST_CHAINS),
+        rulers=_rulers(study, drawer),
+        healing=[
+            (one, _draw(drawer, healing_curve(one), f"Density of {one.start} against tokens of {one.method}")) for one in healings(study)
+        ],
         ratios=_ratios(study, drawer, machines),
         sizes=[
             *_scatter(study, drawer, "by parameters", "N, parameters", words.count, lambda one: one.size.counted if one.size else None),
@@ -48,6 +75,72 @@ def figures(study: StudyRecord) -> Figures:
     )
 
 
+def _chains(study: StudyRecord) -> list[list[VariantRecord]]:
+    """Every chain from a base to a variant that no other starts from, the longest first; chains without any density are left out."""
+    by_name = {variant.name: variant for variant in study.variants}
+    parents = {variant.parent for variant in study.variants}
+    chains = []
+    for leaf in study.variants:
+        if leaf.name in parents or leaf.parent not in by_name:
+            continue
+        chain = [leaf]
+        while (parent := by_name.get(chain[0].parent)) is not None and parent not in chain:
+            chain.insert(0, parent)
+        if any(_density(variant) is not None for variant in chain[1:]):
+            chains.append(chain)
+    return sorted(chains, key=lambda chain: -len(chain))
+
+
+def _waterfalls(chains: list[list[VariantRecord]], drawer: Drawer) -> list[tuple[list[str], Markup]]:
+    domain = log_domain([value for chain in chains for variant in chain if (value := _density(variant)) is not None])
+    drawn = []
+    for chain in chains:
+        falls = []
+        for parent, child in pairwise(chain):
+            comparison = facts.compared(child, "parent")
+            step = words.step(child.steps[-1]).split(" (")[0] if len(child.steps) > len(parent.steps) else "not built"
+            ratio = comparison.ratio if comparison else None
+            mood = comparison.verdict if comparison and ratio else ""
+            falls.append(Fall(step, child.name, _density(parent), _density(child), ratio, mood))
+        leaf = chain[-1].name
+        label = f"Density along the chain to {leaf}: " + ", ".join(
+            f"{fall.label} {words.times(fall.ratio.value) if fall.ratio else 'unknown'}" for fall in falls
+        )
+        drawn.append(([variant.name for variant in chain], _draw(drawer, waterfall(falls, leaf, chain[0].name, domain), label)))
+    return drawn
+
+
+def _density(variant: VariantRecord) -> float | None:
+    return variant.density.params.value if variant.density and variant.density.params and variant.density.params.value > 0 else None
+
+
+def _rulers(study: StudyRecord, drawer: Drawer) -> list[Markup]:
+    """One panel a task of the reference."""
+    drawn = []
+    for curve in study.curves:
+        placed = []
+        for variant in study.variants:
+            size, density = variant.size, variant.density
+            task = next((one for one in density.tasks if one.task == curve.task), None) if density else None
+            read = (task.by_score if curve.unit == "score" else task.by_loss) if task else None
+            if size is None or read is None or not (0 < read.value < math.inf):
+                continue
+            comparison = facts.compared(variant, "parent") if variant.parent else None
+            score = next((one for one in variant.scores if one.task == curve.task), None)
+            measured = {"bits per byte": score.bits_per_byte, "score": score.accuracy}.get(curve.unit) if score else None
+            value = _on_curve(curve, read.value) if measured is None else measured
+            flagged = read.extrapolated or bool(read.bound)
+            placed.append(Placed(variant.name, size.counted, value, read.value, flagged, _mood(variant, comparison), not variant.named))
+        if placed:
+            drawn.append(_draw(drawer, ruler(curve, placed), f"The reference's {curve.unit} on {curve.task} by size, with every variant"))
+    return drawn
+
+
+def _on_curve(curve: Curve, params: float) -> float:
+    """The curve's value at a size, between its points."""
+    return float(np.interp(math.log(params), np.log(curve.params), curve.middle))
+
+
 def _ratios(study: StudyRecord, drawer: Drawer, machines: list[str]) -> list[Markup]:
     """One forest plot for each count of N: parameters, stored bits, modelled time on the first hardware."""
     found: dict[str, list[Bar]] = {}
@@ -57,11 +150,11 @@ def _ratios(study: StudyRecord, drawer: Drawer, machines: list[str]) -> list[Mar
             if basis in ("params", "bits") or (basis == "time" and name == next(iter(machines), "")):
                 found.setdefault(basis, []).append(Bar(variant.name, interval, verdict, not variant.named))
     titles = {"params": "N = parameters", "bits": "N = stored bits / 16", "time": f"N = modelled time, {next(iter(machines), '')}"}
-    domain = charts.interval_domain([bar.interval for bars in found.values() for bar in bars], log=True)
+    domain = interval_domain([bar.interval for bars in found.values() for bar in bars], log=True)
     return [
         _draw(
             drawer,
-            charts.forest(found[basis], title, "density ratio r to the parent", log=True, domain=domain),
+            forest(found[basis], title, "density ratio r to the parent", log=True, domain=domain),
             f"Forest plot of density ratios, {title}",
         )
         for basis, title in titles.items()
@@ -83,10 +176,20 @@ def _scatter(
         if across is None or across <= 0 or bpb is None or not facts.reached(variant, by_name):
             continue
         comparison = facts.compared(variant, "parent") if variant.parent else None
-        dots.append(Dot(variant.name, variant.parent, across, bpb, _mood(variant, comparison), not variant.named))
+        dots.append(
+            Dot(
+                variant.name,
+                variant.parent,
+                across,
+                bpb,
+                1.96 * facts.bpb_stderr(variant, tasks),
+                _mood(variant, comparison),
+                not variant.named,
+            )
+        )
     if not dots:
         return []
-    chart = charts.scatter(dots, title, x_title, "bits per byte (better ↑)", form)
+    chart = scatter(dots, title, x_title, "bits per byte (better ↑)", form)
     return [_draw(drawer, chart, f"Bits per byte against {x_title}, {title}")]
 
 
@@ -112,12 +215,11 @@ def _differences(study: StudyRecord, drawer: Drawer, axis: str, *, loss: bool) -
         for task in comparison.tasks if comparison else []:
             interval: Interval | None = task.bits_per_byte if loss else task.accuracy
             if interval is not None:
-                mood = charts.moody(interval, 0.0, lower_is_better=loss)
+                mood = moody(interval, 0.0, lower_is_better=loss)
                 found.setdefault(task.task, []).append(Bar(variant.name, interval, mood, not variant.named))
-    domain = charts.interval_domain([bar.interval for bars in found.values() for bar in bars], log=False)
+    domain = interval_domain([bar.interval for bars in found.values() for bar in bars], log=False)
     return [
-        _draw(drawer, charts.forest(bars, words.clip(task, 40), axis, log=False, domain=domain), f"{task}: {axis}")
-        for task, bars in found.items()
+        _draw(drawer, forest(bars, words.clip(task, 40), axis, log=False, domain=domain), f"{task}: {axis}") for task, bars in found.items()
     ]
 
 
@@ -134,10 +236,10 @@ def _costs(study: StudyRecord, drawer: Drawer) -> list[Markup]:
     if not seconds:
         return []
     return [
-        _draw(drawer, charts.stacked(seconds, "seconds by kind of node", "seconds"), "Seconds that each variant's nodes took"),
-        _draw(drawer, charts.stacked(memory, "peak memory of the largest node", "GB"), "Peak memory of each variant's largest node"),
+        _draw(drawer, stacked(seconds, "seconds by kind of node", "seconds"), "Seconds that each variant's nodes took"),
+        _draw(drawer, stacked(memory, "peak memory of the largest node", "GB"), "Peak memory of each variant's largest node"),
     ]
 
 
-def _draw(drawer: Drawer, chart: charts.Spec, label: str) -> Markup:
+def _draw(drawer: Drawer, chart: Spec, label: str) -> Markup:
     return Markup(drawer.svg(chart, label))  # the renderer escapes every text of the record

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import os
 import tempfile
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +17,7 @@ from markupsafe import Markup
 from compresslab.records import Comparison, Failure, StudyRecord, TaskComparison, Timing, VariantRecord
 from compresslab.report import facts, lineage, words
 from compresslab.report.answer import answer
+from compresslab.report.downloads import downloads
 from compresslab.report.figures import figures
 
 MOST_ITEMS = 1e6
@@ -71,7 +75,8 @@ class Row:
 def write(study: StudyRecord, folder: Path) -> Path:
     """Write `folder/index.html` and `folder/study.json`, each in one atomic rename; returns the page's path.
 
-    The page needs nothing beside it: no script, no network, no other file. `study.json` is the record that it was drawn from.
+    The page needs nothing beside it: no network, no other file. Its one script only filters and hands out the tables. `study.json` is the
+    record that it was drawn from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
@@ -88,13 +93,21 @@ def render(study: StudyRecord) -> str:
     )
     names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio")
     environment.filters.update({name: getattr(words, name) for name in names})
-    source = environment.loader.get_source(environment, "study.css")[0] if environment.loader else ""
+    templates = resources.files("compresslab.report") / "templates"
+    css, script = ((templates / name).read_text("utf-8") for name in ("study.css", "study.js"))
+    tables = downloads(study)
     rows = _rows(study)
     found = answer(study)
     graph = lineage.layout(study)
     return environment.get_template("study.html.j2").render(
         study=study,
-        css=Markup(source),
+        css=Markup(css),
+        script=Markup(script),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(tables.script),
+        tables=tables.listed,
+        spent=facts.spent(study),
+        lost=any(variant.lost_items for variant in study.variants),
         answer=found,
         rows=rows,
         missing=words.MISSING,

@@ -24,8 +24,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """A step: the path from the parent's card to the child's, its name, and what it did."""
+    """A step: the child that it made, the path from the parent's card to the child's, its name, and what it did."""
 
+    child: str
     path: str
     x: int
     y: int
@@ -104,6 +105,7 @@ def _edge(
     comparison = facts.compared(child, "parent")
     ratio = comparison.ratio if comparison else None
     return Edge(
+        child.name,
         path,
         turn + 5,
         end,

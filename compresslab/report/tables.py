@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -162,6 +163,19 @@ def scores(study: StudyRecord) -> pd.DataFrame:
     """One row a variant and a task: the scores as recorded."""
     rows = [{"variant": variant.name, **score.model_dump()} for variant in study.variants for score in variant.scores]
     return pd.DataFrame(rows, columns=None if rows else ["variant", "task", "items", "bits_per_byte", "accuracy"])
+
+
+TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
+    "variants": variants,
+    "densities": densities,
+    "ratios": ratios,
+    "robustness": robustness,
+    "task_differences": task_differences,
+    "scores": scores,
+    "times": times,
+    "costs": costs,
+}
+"""Every table by name."""
 
 
 def _flat(name: str, interval: Interval | None) -> dict[str, Any]:

@@ -25,8 +25,8 @@ ENVIRONMENT = {
     # Large tensors on huge pages. Each is memory that the system has just cleared, 4 kB at a time otherwise: five million page faults in
     # six training steps of 2,048 tokens, a fifth of their time.
     "THP_MEM_ALLOC_ENABLE": "1",
-    # And kept when it is free again, for the next tensor: glibc gives it back to the system and asks for it anew a thousand times a second.
-    # A norm over 1,024 tokens takes half of the time, with a fiftieth of the page faults.
+    # And kept when it is free again, for the next tensor, where glibc would give it back to the system and ask for it anew: a norm over
+    # 1,024 tokens took 1.2 ms instead of 2.3 at best, with a sixteenth of the page faults.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
 }

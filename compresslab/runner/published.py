@@ -12,14 +12,13 @@ from compresslab.density import Measured, Reference, assess, load_hardware
 from compresslab.density import published as tables
 from compresslab.density.names import reference_names
 from compresslab.errors import BadInput
-from compresslab.plan.build import BASE
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Base, Recipe
-from compresslab.recipe.steps import Adopt
+from compresslab.recipe.steps import BASE, Adopt
 from compresslab.records import Shape, Size, StepRecord, StudyRecord, TaskScore, VariantRecord
-from compresslab.runner.run import THIS_MACHINE
+from compresslab.runner.run import THIS_MACHINE, Ran
 from compresslab.runner.study import study_record
 
 
@@ -68,7 +67,7 @@ def assemble(plan: Plan, recipe_path: Path) -> StudyRecord:
                 comparisons=comparisons,
             )
         )
-    return study_record(plan, recipe_path, variants, seconds=time.perf_counter() - began, notes=list(_notes(recipe, entries)))
+    return study_record(plan, recipe_path, variants, Ran({}, 0, time.perf_counter() - began), list(_notes(recipe, entries)))
 
 
 def _entries(recipe: Recipe) -> dict[str, Entry]:

@@ -17,8 +17,8 @@ from compresslab.evaluation import olmes, stock
 from compresslab.plan.build import build
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
-from compresslab.recipe.changes import Changes
-from compresslab.recipe.load import NO_CHANGES, load_located
+from compresslab.recipe.changes import NO_CHANGES, Changes
+from compresslab.recipe.load import load_located
 from compresslab.recipe.places import Complaint
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.source import version

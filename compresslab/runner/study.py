@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compresslab.density import Hardware, Measured, assess, load_hardware
+from compresslab.density.curve import curves
 from compresslab.density.names import reference_names
 from compresslab.evaluation.scores import read_items
 from compresslab.plan.graph import Plan, PlanVariant
-from compresslab.records import Cost, Failure, ItemScores, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
+from compresslab.records import Cost, Failure, ItemScores, LostItem, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
+from compresslab.runner.lost_items import lost_items
 from compresslab.runner.provenance import provenance
 from compresslab.runner.run import THIS_MACHINE, Ran, is_done, machine_speed, this_machine
 from compresslab.runner.store import Store
@@ -39,12 +41,12 @@ def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyReco
             density, comparisons = densities[variant.name]
             variant = variant.model_copy(update={"density": density, "comparisons": comparisons})
         rated.append(variant)
-    return study_record(plan, recipe_path, rated, seconds=ran.seconds, cached=ran.cached, nodes=len(plan.nodes))
+    items = {one.name: one.items for one in scored}
+    told = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in rated]
+    return study_record(plan, recipe_path, told, ran)
 
 
-def study_record(
-    plan: Plan, path: Path, variants: list[VariantRecord], *, seconds: float, cached: int = 0, nodes: int = 0, notes: Sequence[str] = ()
-) -> StudyRecord:
+def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: Ran, notes: Sequence[str] = ()) -> StudyRecord:
     """The record of a study that ends now, with what its recipe says and where its figures come from."""
     recipe = plan.recipe
     return StudyRecord(
@@ -54,10 +56,11 @@ def study_record(
         recipe=plan.changes + path.read_text(encoding="utf-8-sig"),
         variants=variants,
         provenance=provenance(path),
-        seconds=seconds,
-        cached_nodes=cached,
-        nodes=nodes,
+        seconds=ran.seconds,
+        cached_nodes=ran.cached,
+        nodes=len(plan.nodes),
         workload=recipe.density.workload.model_dump(),
+        curves=curves(recipe.density.reference, [variant.density for variant in variants if variant.density]),
         notes=list(notes),
     )
 
@@ -108,5 +111,17 @@ def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
     return costs
 
 
+def _lost_items(variant: VariantRecord, items: dict[str, dict[str, ItemScores]], plan: Plan, store: Store) -> list[LostItem]:
+    if variant.name not in items or variant.parent not in items:
+        return []
+    before, after = (plan.node(plan.variant(name).evaluate).tasks for name in (variant.parent, variant.name))
+    files = {task: (_table(before[task], store), _table(after[task], store)) for task in after if task in before}
+    return lost_items(items[variant.parent], items[variant.name], files)
+
+
+def _table(key: str, store: Store) -> Path:
+    return store.folder(key) / "items.parquet"
+
+
 def _items(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, ItemScores]:
-    return {task: read_items(store.folder(key) / "items.parquet") for task, key in plan.node(variant.evaluate).tasks.items()}
+    return {task: read_items(_table(key, store)) for task, key in plan.node(variant.evaluate).tasks.items()}

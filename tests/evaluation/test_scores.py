@@ -75,3 +75,12 @@ def test_a_file_that_holds_no_items_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     with pytest.raises(RunFailed, match=r"broken\.parquet does not hold per-item results"):
         scores.read_items(tmp_path / "broken.parquet")
+
+
+def test_single_items_are_read_back_with_all_that_is_known_of_them(tmp_path: Path) -> None:
+    _, items = scores.summarise("t", "acc_per_char", ITEMS, HOW)
+    scores.write_items(tmp_path / "items.parquet", items)
+    assert items.details is not None
+    assert scores.read_details(tmp_path / "items.parquet", [1, 0]) == [items.details[1], items.details[0]]
+    with pytest.raises(RunFailed, match="does not hold the items' prompts"):
+        scores.read_details(tmp_path / "items.parquet", [7])

@@ -181,15 +181,23 @@ def quickstart(**changes: Any) -> StudyRecord:
     return study([root, nf4, depth, healed, last, middle, width], **changes)
 
 
-def many(number: int) -> StudyRecord:
+def many(number: int, tasks: list[str] = TASKS) -> StudyRecord:
     """A base and `number` children, each a little smaller."""
-    root = base()
+    root = base(tasks=tasks)
     made = [root]
     for place in range(number):
-        share = 1 - 0.008 * place
+        share = 1 - 0.9 * place / number
         parent = made[-1] if place % 3 else root
         made.append(
-            child(parent, root, f"depth-{place}", step("prune", "depth", 134.5e6 * share, 16), 0.94 + 0.01 * place, share, measured=share)
+            child(
+                parent,
+                root,
+                f"depth-{place}",
+                step("prune", "depth", 134.5e6 * share, 16),
+                0.94 + 0.3 * place / number,
+                share,
+                measured=share,
+            )
         )
     return study(made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -10,7 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from compresslab.report import tables
+from compresslab.report.html import write
+
+from . import studies
 
 sync_api = pytest.importorskip("playwright.sync_api")
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -82,4 +89,85 @@ def test_charts_are_drawn_and_not_only_present(browser: Any, page_path: Path) ->
         box = charts[place].bounding_box()
         png = page.screenshot(clip={"x": box["x"], "y": box["y"], "width": min(box["width"], 320), "height": min(box["height"], 130)})
         assert colours(png) > 12
+    page.close()
+
+
+@pytest.fixture
+def opened(browser: Any, page_path: Path) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(page_path.as_uri())
+    yield page
+    page.close()
+
+
+def rows(page: Any) -> list[str]:
+    """The variants that the verdict table shows."""
+    return [row.get_attribute("data-variant") for row in page.query_selector_all("table.verdicts tbody tr") if row.is_visible()]
+
+
+def test_a_click_on_a_card_shows_its_lineage_alone_and_escape_shows_all(opened: Any) -> None:
+    everything = rows(opened)
+    opened.click('g.node[data-variant="depth-24-healed"]')
+    assert rows(opened) == ["base", "depth-24", "depth-24-healed", "depth-24-healed-nf4"]
+    assert "4 of 8 variants: depth-24-healed and its lineage" in opened.inner_text("#shown")
+    chains = [one.get_attribute("data-chain") for one in opened.query_selector_all("[data-chain]") if one.is_visible()]
+    assert chains
+    assert all("depth-24" in chain or "base" in chain for chain in chains)
+    # marks of charts fade, since a chart has no rows to take out
+    assert float(opened.evaluate("getComputedStyle(document.querySelector('path[data-variant=\"bnb-nf4\"]')).opacity")) < 0.2
+    opened.keyboard.press("Escape")
+    assert rows(opened) == everything
+
+
+def test_the_filters_work_with_the_keyboard_alone(opened: Any) -> None:
+    opened.keyboard.press("/")
+    opened.keyboard.type("NF4")
+    assert rows(opened) == ["bnb-nf4", "depth-24-healed-nf4"]
+    opened.keyboard.press("Escape")
+    opened.keyboard.press("Tab")
+    opened.keyboard.press("ArrowDown")
+    raised = rows(opened)
+    assert raised
+    assert all("raised" in opened.inner_text(f'table.verdicts tr[data-variant="{name}"]') for name in raised)
+    opened.keyboard.press("Escape")
+    opened.focus('g.node[data-variant="bnb-nf4"]')
+    opened.keyboard.press("Enter")
+    assert rows(opened) == ["base", "bnb-nf4"]
+    assert opened.get_attribute('g.node[data-variant="bnb-nf4"]', "aria-pressed") == "true"
+
+
+def test_every_table_is_handed_out_as_csv_and_json(opened: Any, tmp_path: Path) -> None:
+    for name, make in tables.TABLES.items():
+        frame = make(studies.with_failure())
+        for form in ("CSV", "JSON"):
+            with opened.expect_download() as download:
+                opened.click(f'button[data-table="{name}"][data-form="{form}"]')
+            assert download.value.suggested_filename == f"{name}.{form.lower()}"
+            download.value.save_as(tmp_path / "table")
+            read = pd.read_csv(tmp_path / "table") if form == "CSV" else pd.DataFrame(json.loads((tmp_path / "table").read_text()))
+            if len(frame):
+                assert list(read.columns) == list(frame.columns)
+            assert len(read) == len(frame)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(browser: Any, page_path: Path, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page.goto(page_path.as_uri())
+    found = Axe().run(page).response["violations"]
+    page.close()
+    serious = [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def test_a_page_of_two_hundred_variants_is_whole_and_draws_in_time(browser: Any, tmp_path: Path) -> None:
+    path = write(studies.many(200, tasks=[f"task-{number}" for number in range(10)]), tmp_path)
+    assert path.stat().st_size < 12_000_000
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(path.as_uri())
+    assert len(rows(page)) == 201
+    page.fill("#search", "depth-19")
+    assert len(rows(page)) == 11
     page.close()

@@ -12,7 +12,7 @@ from .studies import quickstart, with_failure
 def test_the_card_tells_parent_density_and_verdict() -> None:
     study = quickstart()
     variant = study.variants[1]
-    text = card(study, variant)
+    text = card(study, variant, "my-model")
     head, body = text.removeprefix("---\n").split("\n---\n", 1)
     assert yaml.safe_load(head)["library_name"] == "transformers"
     comparison = variant.comparisons[0]
@@ -25,7 +25,7 @@ def test_the_card_tells_parent_density_and_verdict() -> None:
 def test_a_base_of_a_hub_is_named_for_the_hub_and_another_is_not() -> None:
     def head(base: str) -> dict[str, object]:
         study = quickstart(base=base)
-        found: dict[str, object] = yaml.safe_load(card(study, study.variants[1]).split("---\n")[1])
+        found: dict[str, object] = yaml.safe_load(card(study, study.variants[1], "my-model").split("---\n")[1])
         return found
 
     assert head("meta-llama/Llama-3.1-8B@0123abc")["base_model"] == "meta-llama/Llama-3.1-8B"
@@ -36,9 +36,9 @@ def test_every_variant_that_was_made_has_a_card_and_the_base_too() -> None:
     study = with_failure()
     for variant in study.variants:
         if variant.size is not None:
-            assert f"# {variant.name}\n" in card(study, variant)
+            assert f"# {variant.name}\n" in card(study, variant, "my-model")
 
 
 def test_a_recipe_with_fences_stays_inside_its_own() -> None:
     study = quickstart(recipe="question: |\n  ```\n  code\n  ```\n")
-    assert card(study, study.variants[0]).rstrip().endswith("````")
+    assert card(study, study.variants[0], "my-model").rstrip().endswith("````")

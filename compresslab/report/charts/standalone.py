@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import vl_convert
 
+from compresslab.records import Curve
 from compresslab.report import words
 
 Spec = dict[str, Any]
@@ -16,32 +16,13 @@ Spec = dict[str, Any]
 INK, BAND, POINT = "#1f2937", "#93c5fd", "#b45309"
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One task of a reference at one token budget.
-
-    Attributes:
-        params: parameters. middle, low, high: the value at each, and the 95% band of the resampled fits.
-        fitted: smallest and largest size in the fit; beyond it the curve is extrapolated.
-        points: a family's own models, as (parameters, value); those of a ladder were trained on other budgets and lie on no one curve.
-    """
-
-    task: str
-    params: Sequence[float]
-    middle: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    fitted: tuple[float, float]
-    points: Sequence[tuple[float, float]] = ()
-
-
-def ruler_chart(curves: Sequence[Curve], title: str, y_title: str) -> Spec:
+def ruler_chart(curves: Sequence[Curve], title: str) -> Spec:
     """One panel a task, side by side; dashed where the curve leaves the sizes it was fitted on."""
     return {
         "title": title,
         "config": {"axis": {"gridOpacity": 0.4}, "font": "Arial"},
         "columns": 3,
-        "concat": [_panel(curve, y_title) for curve in curves],
+        "concat": [_panel(curve) for curve in curves],
     }
 
 
@@ -50,7 +31,7 @@ def to_svg(chart: Spec) -> str:
     return str(vl_convert.vegalite_to_svg(chart))
 
 
-def _panel(curve: Curve, y_title: str) -> Spec:
+def _panel(curve: Curve) -> Spec:
     rows = [
         {"n": n, "m": m, "l": low, "h": high, "fitted": curve.fitted[0] * 0.999 <= n <= curve.fitted[1] * 1.001}
         for n, m, low, high in zip(curve.params, curve.middle, curve.low, curve.high, strict=True)
@@ -64,7 +45,7 @@ def _panel(curve: Curve, y_title: str) -> Spec:
         "title": "parameters",
         "axis": {"values": ticks, "labelExpr": labels},
     }
-    y = {"type": "quantitative", "scale": {"zero": False}, "title": y_title}
+    y = {"type": "quantitative", "scale": {"zero": False}, "title": curve.unit}
     band: Spec = {
         "mark": {"type": "area", "opacity": 0.35, "color": BAND},
         "encoding": {"x": x, "y": {"field": "l", **y}, "y2": {"field": "h"}},

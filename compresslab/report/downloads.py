@@ -1,0 +1,59 @@
+"""The page's tables as data inside the page, for its script to hand out as CSV or JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from compresslab.records import StudyRecord
+from compresslab.report.facts import compared
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Downloads(NamedTuple):
+    """What the page hands out.
+
+    Attributes:
+        listed: each table's name, what a row of it is, and how many there are. script: the tables with lineage and verdicts as JSON for a
+            script element; nothing in it ends the element.
+    """
+
+    listed: list[tuple[str, str, int]]
+    script: str
+
+
+def downloads(study: StudyRecord) -> Downloads:
+    """Every table of `tables.TABLES`."""
+    from compresslab.report.tables import TABLES  # pandas, which takes as long as the page
+
+    frames = {name: make(study) for name, make in TABLES.items()}
+    listed = [(name, (TABLES[name].__doc__ or "").split("\n")[0].rstrip("."), len(frame)) for name, frame in frames.items()]
+    return Downloads(listed, _script(study, frames))
+
+
+def _script(study: StudyRecord, frames: dict[str, pd.DataFrame]) -> str:
+    lineage = [(variant.name, variant.parent) for variant in study.variants]
+    verdicts = [
+        (variant.name, comparison.verdict)
+        for variant in study.variants
+        if (comparison := compared(variant, "parent")) is not None and comparison.ratio is not None
+    ]
+    tables = {name: {"columns": list(frame.columns), "rows": _rows(frame)} for name, frame in frames.items()}
+    content = {"lineage": lineage, "verdicts": verdicts, "tables": tables}
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _rows(frame: pd.DataFrame) -> list[list[Any]]:
+    columns = [frame[name].tolist() for name in frame.columns]
+    return [[_plain(value) for value in row] for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN, which is no value, nor infinity, which is written as a word."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value if math.isfinite(value) else "inf" if value > 0 else "-inf"
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

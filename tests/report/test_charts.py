@@ -1,0 +1,77 @@
+"""What the charts are drawn from: the frontier, the chains, the places on the ruler."""
+
+from __future__ import annotations
+
+import pytest
+
+from compresslab.records import Curve
+from compresslab.report.charts.ruler import Placed, ruler
+from compresslab.report.charts.scatter import Dot, frontier
+from compresslab.report.charts.vega import Drawer
+from compresslab.report.figures import figures
+from compresslab.report.html import render
+
+from . import studies
+
+CURVE = Curve(
+    task="arc_easy",
+    unit="bits per byte",
+    params=[1e7, 1e8, 1e9],
+    middle=[1.4, 1.0, 0.7],
+    low=[1.3, 0.95, 0.65],
+    high=[1.5, 1.05, 0.75],
+    fitted=(1e8, 1e9),
+)
+
+
+def test_the_frontier_holds_what_nothing_beats_on_both_axes() -> None:
+    dots = [Dot(name, "", x, y, 0.0, "base") for name, x, y in (("a", 1, 5), ("b", 2, 3), ("c", 3, 4), ("d", 4, 1), ("e", 4, 2))]
+    assert [dot.name for dot in frontier(dots)] == ["a", "b", "d"]
+
+
+def test_every_chain_to_an_end_has_a_waterfall_with_its_steps() -> None:
+    drawn = figures(studies.quickstart()).chains
+    ends = {names[-1]: (names, svg) for names, svg in drawn}
+    assert ends["depth-24-healed-nf4"][0] == ["base", "depth-24", "depth-24-healed", "depth-24-healed-nf4"]
+    assert "distill forward-kl" in ends["depth-24-healed-nf4"][1]
+    assert "depth-24" not in ends  # another variant goes on from it
+    assert drawn[0][0] == ends["depth-24-healed-nf4"][0], "the longest first"
+
+
+def test_a_step_without_density_keeps_its_row_and_says_so() -> None:
+    study = studies.quickstart()
+    blind = [one.model_copy(update={"density": None, "comparisons": []}) if one.name == "depth-24" else one for one in study.variants]
+    svg = next(svg for names, svg in figures(study.model_copy(update={"variants": blind})).chains if "depth-24" in names)
+    assert "no density" in svg
+    assert "prune depth" in svg
+
+
+def test_more_chains_than_anyone_looks_at_are_counted_and_not_drawn() -> None:
+    found = figures(studies.many(90))
+    assert (len(found.chains), found.chains_left_out) == (24, 6)
+    assert "6 more chains are not drawn" in render(studies.many(90))
+
+
+@pytest.mark.parametrize("read", [3e6, 4e8, 5e10])
+def test_a_variant_lies_on_the_ruler_between_its_own_size_and_the_one_read_off(read: float) -> None:
+    spec = ruler(CURVE, [Placed("child", 2e8, 0.9, read, read < 1e8, "lowered", False)])
+    [mark] = spec["layer"][-1]["data"]["values"]
+    low, high = spec["layer"][1]["encoding"]["x"]["scale"]["domain"]
+    assert mark["n"] == 2e8
+    assert mark["read"] == min(max(read, low), high)
+    assert mark["fill"] == ("var(--card)" if read < 1e8 else "var(--lowered)")
+    assert low >= 1e7
+    assert 'data-variant="child"' in Drawer().svg(spec, "a ruler")
+
+
+def test_the_page_places_every_variant_on_the_ruler() -> None:
+    page = render(studies.quickstart(curves=[CURVE]))
+    section = page[page.index('<h2 id="ruler">') : page.index('<h2 id="ratios">')]
+    for variant in studies.quickstart().variants:
+        assert f'data-variant="{variant.name}"' in section
+
+
+def test_marks_tell_whose_they_are_and_no_screen_reader_reads_each() -> None:
+    page = render(studies.quickstart())
+    assert page.count('data-variant="bnb-nf4"') > 10
+    assert "graphics-symbol" not in page
