@@ -1,3 +1,55 @@
-"""compresslab: does compressing a language model raise its capability density, or only shrink it?"""
+"""compresslab: does compressing a language model raise its capability density, or only shrink it?
+
+The public interface is what this module exports; everything else may change.
+
+Studies: `run_study` runs a recipe and gives its record, `read_study` reads one that was reported, `write_report` writes its page, and
+`tables` has every table of a record as a pandas frame. Steps: `compress` applies one step to a model. Density: `Reference` is a ruler,
+`assess` gives densities and verdicts, `compare` those of one child and one parent. Evaluation: `TreeLM` is lm-eval's model, exact and
+faster. Errors are `CompresslabError`s: `BadInput`, what the caller can mend, and `RunFailed`.
+
+Types stand in `__init__.pyi`, so that looking at a name here imports nothing before it is used.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "BadInput": "errors",
+    "Comparison": "records",
+    "CompresslabError": "errors",
+    "Density": "records",
+    "Interval": "records",
+    "Measured": "density",
+    "Recipe": "recipe.schema",
+    "Reference": "density",
+    "RunFailed": "errors",
+    "StepRecord": "records",
+    "StudyRecord": "records",
+    "TaskScore": "records",
+    "TreeLM": "evaluation.treelm",
+    "VariantRecord": "records",
+    "assess": "density",
+    "compare": "density",
+    "compress": "runner.library",
+    "load_recipe": "recipe.load",
+    "read_study": "runner.library",
+    "run_study": "runner.library",
+    "tables": "report",
+    "write_report": "report.html",
+}
+_INSIDE = {"load_recipe": "load", "write_report": "write"}  # what a name is called at home
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name == "tables":
+        return import_module("compresslab.report.tables")
+    if name in _HOMES:
+        return getattr(import_module(f"compresslab.{_HOMES[name]}"), _INSIDE.get(name, name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

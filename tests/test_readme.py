@@ -9,6 +9,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 START, END = "<!-- files -->\n", "<!-- end of files -->\n"
@@ -49,14 +51,18 @@ def test_the_recipes_in_the_readme_load(tmp_path: Path) -> None:
     assert [variant.name for variant in prepare(tmp_path / "r.yaml").variants] == ["base", "gemma-2-9b"]
 
 
-def test_the_library_example_compiles_and_imports_what_exists() -> None:
-    import importlib
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "first-study.md"], ids=lambda page: page.name)
+def test_the_library_examples_use_what_is_exported(page: Path) -> None:
+    import compresslab
 
-    (text,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            module = importlib.import_module(node.module)
-            assert all(hasattr(module, alias.name) for alias in node.names)
+    (text,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "compresslab"
+    }
+    assert used
+    assert used <= set(compresslab.__all__)
 
 
 def test_every_subcommand_is_told() -> None:

@@ -19,13 +19,15 @@ class Finding(NamedTuple):
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Examine this machine: libraries, processor, GPU, memory, disk, hub, offline parts, tasks.
+    """Examine this machine: libraries, processor, GPU, memory, disk, kernels, offline parts, hub, tasks. Takes some seconds.
 
     Example: compresslab doctor
     """
     from rich.console import Console
 
-    found = [*_libraries(), *_machine(), *_parts()]
+    from compresslab.cli.kernels import kernels
+
+    found = [*_libraries(), *_machine(), *kernels(), *_parts()]
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in found], indent=2))
         return

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compresslab import __version__
-from compresslab.cli import doctor, export, fetch, gc, listing, plan, reference, report, run, show, trend, validate, verify
+from compresslab.cli import compare, doctor, export, fetch, gc, init, listing, plan, reference, report, run, show, trend, validate, verify
 from compresslab.errors import CompresslabError
 
 app = typer.Typer(
@@ -22,12 +22,14 @@ app = typer.Typer(
 )
 INTERRUPTED = 130
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init.init,
     "run": run.run,
     "plan": plan.plan,
     "validate": validate.validate,
     "report": report.report,
     "ls": listing.ls,
     "show": show.show,
+    "compare": compare.compare,
     "export": export.export,
     "verify": verify.verify,
     "gc": gc.gc,

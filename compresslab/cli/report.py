@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from compresslab.cli.options import Limit, Only, RecipePath, ReportsPath, Settings, StorePath, changes, store_root
+
+if TYPE_CHECKING:
+    from compresslab.records import StudyRecord
 
 
 def report(
@@ -28,20 +32,25 @@ def report(
 
     plan = prepare(recipe, changes(settings, only, limit))
     if plan.recipe.evaluate.source == "published":
-        from compresslab.report.html import write
         from compresslab.runner import published
 
         record = published.assemble(plan, recipe)
-        typer.echo(write(record, reports / record.study))
+        _write(record, reports)
         return
     kept = Store(store_root(store))
     missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in to_do(plan, kept)}
     if plan.variants[0].model in missing:
         raise BadInput(f"nothing of {recipe} has run yet in {kept.root}; `compresslab run {recipe}` makes it")
 
-    # Slow to import, so a recipe is refused before.
-    from compresslab.report.html import write
-    from compresslab.runner.study import assemble
+    from compresslab.runner.study import assemble  # slow to import, so a recipe is refused before
 
     record = assemble(plan, kept, Ran(missing, len(plan.nodes) - len(missing), 0.0), recipe)
+    _write(record, reports)
+
+
+def _write(record: StudyRecord, reports: Path) -> None:
+    from compresslab.report.html import write
+    from compresslab.report.index import write_index
+
     typer.echo(write(record, reports / record.study))
+    write_index(reports)

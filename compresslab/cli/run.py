@@ -71,10 +71,12 @@ def run(
 def _published(console: Console, recipe: Path, plan: Plan, reports: Path) -> None:
     """A study of published scores: nothing runs, so nothing is kept but the report."""
     from compresslab.report.html import write
+    from compresslab.report.index import write_index
     from compresslab.runner.published import assemble
 
     record = assemble(plan, recipe)
     page = write(record, reports / record.study)
+    write_index(reports)
     summary(console, record)
     console.print(f"published scores, {duration(record.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)
 
@@ -85,6 +87,7 @@ def _run(console: Console, recipe: Path, plan: Plan, store: Path | None, reports
 
     # Slow to import, so a recipe is refused before.
     from compresslab.report.html import write
+    from compresslab.report.index import write_index
     from compresslab.runner.run import run as run_plan
     from compresslab.runner.store import Store
     from compresslab.runner.study import assemble
@@ -97,6 +100,7 @@ def _run(console: Console, recipe: Path, plan: Plan, store: Path | None, reports
     record = assemble(plan, kept, ran, recipe)
     note(plan, kept, recipe, record.provenance.finished)
     page = write(record, reports / record.study)
+    write_index(reports)
     summary(console, record)
     cached = f"{ran.cached} of {len(plan.nodes)} nodes were cached"
     console.print(f"{cached}; {duration(ran.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)

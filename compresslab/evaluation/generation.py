@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from compresslab.evaluation import shared_attention
 from compresslab.evaluation.journal import Journal
@@ -18,8 +18,12 @@ from compresslab.evaluation.shared_attention import Prefix, behind, roomy_cache
 
 SEQUENCES = 32  # at a time, where the memory allows
 OWN_BYTES = 2**30  # most memory for the sequences' own keys and values
-# A prompt joins a batch if it leaves at least this share of the prefix that the batch has in common.
+# Answers of many prompts side by side save more than a shared prefix does, so a batch takes any prompt until it has this many;
+FEWEST = 8
+# beyond, a prompt joins if it leaves at least this share of the prefix that the batch has in common.
 KEPT_PREFIX = 0.5
+# A common beginning that is a smaller share of the prompts is not worth reading by itself.
+WORTH_SHARING = 0.2
 
 
 class Prompt(NamedTuple):
@@ -52,14 +56,13 @@ def generate(
     done = 0
     asked = [json.dumps([prompt.ids, prompt.most, prompt.until]).encode() for prompt in prompts]
     journal = Journal(journals, [b"generate", str(budget).encode(), *asked])
-    with attending(model, shared_attention.NAME, shared_attention.attend):
-        for number, batch in enumerate(batches(prompts, bytes_per_token(model))):
-            if number == len(journal.pieces):
-                journal.add(_Batch(model, [prompts[index] for index in batch], budget).go())
-            for index, new in zip(batch, journal.pieces[number], strict=True):
-                answers[index] = new
-            done += len(batch)
-            progress(done / len(prompts))
+    for number, batch in enumerate(batches(prompts, bytes_per_token(model))):
+        if number == len(journal.pieces):
+            journal.add(_Batch(model, [prompts[index] for index in batch], budget).go())
+        for index, new in zip(batch, journal.pieces[number], strict=True):
+            answers[index] = new
+        done += len(batch)
+        progress(done / len(prompts))
     return answers
 
 
@@ -77,7 +80,8 @@ def batches(prompts: Sequence[Prompt], own_bytes: int) -> Iterator[list[int]]:
             left = common(first, prompts[index].ids)
             left = min(left, shared)
             room = max(len(prompts[i].ids) + prompts[i].most for i in [*batch, index]) - left
-            if len(batch) == SEQUENCES or left < KEPT_PREFIX * shared or (len(batch) + 1) * room * own_bytes > OWN_BYTES:
+            strange = left < KEPT_PREFIX * shared and len(batch) >= FEWEST
+            if len(batch) == SEQUENCES or strange or (len(batch) + 1) * room * own_bytes > OWN_BYTES:
                 yield batch
                 batch = []
             else:
@@ -109,6 +113,8 @@ class _Batch:
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Prompt], budget: int) -> None:
         self.model, self.prompts, self.budget = model, prompts, budget
         self.shared = min((common(prompts[0].ids, prompt.ids) for prompt in prompts), default=0)
+        if self.shared < WORTH_SHARING * max(len(prompt.ids) for prompt in prompts):
+            self.shared = 0
         tails = [prompt.ids[self.shared :] for prompt in prompts]
         width = max(map(len, tails))
         self.pads = torch.tensor([width - len(tail) for tail in tails], device=model.device)
@@ -121,10 +127,9 @@ class _Batch:
         """The answers in the order of the prompts."""
         answers: list[list[int]] = [[] for _ in self.prompts]
         active = [number for number, prompt in enumerate(self.prompts) if prompt.most > 0]
-        with behind(self._prefix()):
-            step = max(1, self.budget // len(self.prompts))
-            for start in range(0, self.tails.shape[1], step):
-                logits = self._forward(self.tails[:, start : start + step])
+        alone = None if self.shared else self._each_alone()
+        with attending(self.model, shared_attention.NAME, shared_attention.attend), behind(self._prefix()):
+            logits = self._tails() if alone is None else alone
             self._keep(active)
             logits = logits[active]
             while active:
@@ -142,6 +147,27 @@ class _Batch:
                 if active:
                     logits = self._forward(chosen[:, None])
         return answers
+
+    def _each_alone(self) -> Tensor:
+        """Read the prompts one by one by the model's own attention, which is the fastest for a single one; the logits after each."""
+        logits = []
+        for row, prompt in enumerate(self.prompts):
+            cache = DynamicCache()  # without the config, so that layers with a window, too, keep everything
+            ids = torch.tensor([prompt.ids], device=self.model.device)
+            for start in range(0, ids.shape[1], self.budget):
+                part = ids[:, start : start + self.budget]
+                output = self.model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits.append(output.logits[:, -1])
+            for own, read in zip(self.cache.layers, cache.layers, strict=True):
+                own.put(row, len(self.prompts), self.tails.shape[1], read.keys, read.values)
+        return torch.cat(logits)
+
+    def _tails(self) -> Tensor:
+        """Read what follows the prefix, all prompts side by side; the logits after the last tokens."""
+        step = max(1, self.budget // len(self.prompts))
+        for start in range(0, self.tails.shape[1], step):
+            logits = self._forward(self.tails[:, start : start + step])
+        return logits
 
     def _prefix(self) -> Prefix | None:
         """Read what all prompts share."""

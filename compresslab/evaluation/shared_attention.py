@@ -27,15 +27,26 @@ class Room(DynamicLayer):  # type: ignore[misc]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Put keys and values (sequences, heads, new, dimension) behind those before; returns all."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            sequences, heads, _new, _dim = key_states.shape
-            self.keys = key_states.new_empty(sequences, heads, self.room, key_states.shape[-1])
-            self.values = value_states.new_empty(sequences, heads, self.room, value_states.shape[-1])
+        self._take(len(key_states), key_states, value_states)
         end = self.filled + key_states.shape[2]
         self.keys[:, :, self.filled : end], self.values[:, :, self.filled : end] = key_states, value_states
         self.filled = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def put(self, row: int, sequences: int, end: int, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values (1, heads, length, dimension) of one of the sequences so that they end before `end`."""
+        self._take(sequences, keys, values)
+        start = end - keys.shape[2]
+        self.keys[row, :, start:end], self.values[row, :, start:end] = keys[0], values[0]
+        self.filled = end
+
+    def _take(self, sequences: int, keys: Tensor, values: Tensor) -> None:
+        if self.is_initialized:
+            return
+        self.lazy_initialization(keys, values)
+        # Zeros, since what nothing was put into is multiplied by a weight of 0, and must be finite for that.
+        self.keys = keys.new_zeros(sequences, keys.shape[1], self.room, keys.shape[-1])
+        self.values = values.new_zeros(sequences, values.shape[1], self.room, values.shape[-1])
 
     def get_seq_length(self) -> int:
         """Positions that hold something."""

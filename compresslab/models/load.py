@@ -60,7 +60,6 @@ def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = Fals
 
     Raises:
         BadInput: there is no such model, the hub cannot be reached, or its weights are not safetensors.
-        RunFailed: it loads but its logits are not finite.
     """
     source = parse_source(name)
     kind = getattr(torch, dtype)
@@ -181,7 +180,10 @@ def _why_not(source: Source, error: Exception) -> str:
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"
     if "trust_remote_code" in said:
-        return f"{source.name} needs its own code to load; read it, then set `base.trust_remote_code: true` if you trust it"
+        return (
+            f"{source.name} needs its own code to load; read it, then set `base.trust_remote_code: true` if you trust it; "
+            "a model to adopt cannot bring its own"
+        )
     if "safetensors" in said:
         return f"{source.name} has no safetensors weights; pickled weights are not loaded, because they can run code. Convert it first"
     if source.kind == "folder":

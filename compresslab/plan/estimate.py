@@ -127,7 +127,8 @@ def _gathering(node: Node, recipe: Recipe, weights: float, forward: float) -> Es
         stored = (readers[0].top_k or 1) * (number + 2) + 2
         return Estimate(WORKER_BYTES + 1.5 * weights, tokens * stored, WORKER_SECONDS + tokens * forward)
     tokens = recipe.text.calibration.samples * recipe.text.calibration.length
-    widths = (facts.hidden, facts.hidden, facts.attention, facts.intermediate)  # of the inputs of q k v, gate and up, o, down
+    # Of the inputs of q and k, of v (what attention makes of them), of gate and up, of o, of down.
+    widths = (facts.hidden, facts.hidden, facts.hidden, facts.attention, facts.intermediate)
     memory = WORKER_BYTES + 1.5 * weights + 3 * tokens * facts.hidden * BYTES[recipe.base.dtype]
     seconds = WORKER_SECONDS + tokens * forward
     if node.gathers == "removals":

@@ -16,7 +16,7 @@ from compresslab.recipe.amounts import Widths
 from compresslab.recipe.source import Source
 
 # transformers' names of the formats that keep weights packed in memory; others are unpacked as they are loaded.
-PACKED_FORMATS = ("bitsandbytes", "gptq", "awq", "auto-round", "compressed-tensors", "hqq", "eetq", "aqlm", "quanto")
+PACKED_FORMATS = ("bitsandbytes", "gptq", "awq", "auto-round", "compressed-tensors", "hqq", "eetq", "aqlm", "quanto", "torchao")
 LONGEST_HEADER = 100_000_000  # of a safetensors file; the format's own limit
 # Norms and biases are a hundredth of a layer; where files hold more, it is something else (an image encoder).
 LARGEST_OTHER_SHARE = 0.05

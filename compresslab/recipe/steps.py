@@ -69,6 +69,13 @@ def _both_or_neither(given: object) -> str:
     return "neither is given" if given is None else "both are given"
 
 
+def _refuse_unread(step: Strict, method: str, readers: dict[str, str]) -> None:
+    """Refuse a setting that another method reads, and this one would swallow. One left at its default does no harm."""
+    for name, reader in readers.items():
+        if method != reader and getattr(step, name) != type(step).model_fields[name].default:
+            raise ValueError(f"{name} is a setting of {reader}, and {method} does not read it; leave it out")
+
+
 class PruneSparse(Strict):
     """Set weights of the linear layers to zero: the share `sparsity`, or all but some of each few neighbours (`pattern`, such as 2:4).
 
@@ -85,6 +92,7 @@ class PruneSparse(Strict):
 
     @model_validator(mode="after")
     def _one_measure(self) -> PruneSparse:
+        _refuse_unread(self, self.method, {"damping": "sparsegpt"})
         if (self.sparsity is None) == (self.pattern is None):
             raise ValueError(
                 f"{_both_or_neither(self.pattern)}; set exactly one of sparsity (a share, such as 0.5) and pattern (such as 2:4)"
@@ -157,6 +165,11 @@ class QuantizeTorchAO(Strict):
     method: Literal["torchao-int8", "torchao-int4"]
     group_size: PositiveInt = 32
 
+    @model_validator(mode="after")
+    def _groups_are_of_int4(self) -> QuantizeTorchAO:
+        _refuse_unread(self, self.method, {"group_size": "torchao-int4"})
+        return self
+
 
 class Optimizer(Strict):
     """AdamW with linear warm-up, then a constant phase and a linear decay to zero (`wsd`), or a cosine to zero; shares are of all steps."""
@@ -205,6 +218,7 @@ class Distill(Strict):
 
     @model_validator(mode="after")
     def _teacher_is_there(self) -> Distill:
+        _refuse_unread(self, self.method, {"beta": "jsd", "skew": "skewed-kl"})
         if self.top_k is not None and (self.hidden or self.on_policy):
             needs = "hidden" if self.hidden else "on_policy"
             raise ValueError(f"{needs} needs the teacher itself, and top_k replaces it by stored logits; drop one of the two")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from compresslab.records.display import as_html
+
 
 class Record(BaseModel):
     """A frozen record; unknown keys are errors. In JSON an infinite number is the string "Infinity", which every reader of JSON takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return as_html(self)

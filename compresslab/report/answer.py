@@ -37,8 +37,8 @@ class _Judged:
 def answer(study: StudyRecord) -> Answer:
     """Say what the study found, most important first: the named variants against the base, then the steps, then other counts of N."""
     derived = [variant for variant in study.variants if variant.parent]
-    base = next((variant.name for variant in study.variants if not variant.parent), study.base)
-    base = "the base" if base == "base" else base
+    roots = [variant.name for variant in study.variants if not variant.parent]
+    base = "its base" if len(roots) > 1 else "the base" if roots in ([], ["base"]) else roots[0]
     if not derived:
         return Answer("", "No answer: the study has no compressed variant, only its base.", [])
     ends = _judge(study, "root", _by_params, named_only=True)
@@ -74,7 +74,7 @@ def _headline(ends: list[_Judged], base: str) -> str:
         return f"{best.name} {state[best.verdict]} {base}: {words.ratio(best.ratio)}."
     shown = f"{best.name} ({words.ratio(best.ratio)})"
     if len(up) == len(ends):
-        return f"All {len(ends)} variants are denser than {base}, most of all {shown}."
+        return f"Each of {len(ends)} variants is denser than {base}, most of all {shown}."
     if up:
         best = max(up, key=lambda end: end.ratio.value)
         rest = ", ".join(text for text in (f"{len(down)} less dense" if down else "", f"{len(open_)} undecided" if open_ else "") if text)

@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from compresslab.report import facts, lineage, words
 from compresslab.report.answer import answer
 from compresslab.report.downloads import downloads
 from compresslab.report.figures import figures
+from compresslab.report.merge import Difference
 
 MOST_ITEMS = 1e6
 """A benchmark of more items than this does not exist, so the page does not ask for one."""
@@ -72,7 +74,7 @@ class Row:
         return "base" if not self.variant.parent else "named" if self.variant.named else "faint"
 
 
-def write(study: StudyRecord, folder: Path) -> Path:
+def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) -> Path:
     """Write `folder/index.html` and `folder/study.json`, each in one atomic rename; returns the page's path.
 
     The page needs nothing beside it: no network, no other file. Its one script only filters and hands out the tables. `study.json` is the
@@ -80,14 +82,14 @@ def write(study: StudyRecord, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
-    text = render(study)
-    _replace(folder / "study.json", words.as_json(study))
-    _replace(page, text)
+    text = render(study, diffs)
+    replace(folder / "study.json", words.as_json(study))
+    replace(page, text)
     return page
 
 
-def render(study: StudyRecord) -> str:
-    """The page as text."""
+def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
+    """The page as text. `diffs`: of several studies on one page, how their recipes differ."""
     environment = Environment(
         loader=PackageLoader("compresslab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -101,6 +103,7 @@ def render(study: StudyRecord) -> str:
     graph = lineage.layout(study)
     return environment.get_template("study.html.j2").render(
         study=study,
+        diffs=diffs,
         css=Markup(css),
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -171,7 +174,7 @@ def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
     return [(variant.name, failure) for variant in study.variants for failure in variant.failures]
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

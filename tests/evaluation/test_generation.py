@@ -39,9 +39,17 @@ def plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, requests: 
 
 @pytest.mark.parametrize(("kind", "settings"), ARCHITECTURES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(ARCHITECTURES)])
 @pytest.mark.parametrize("budget", [7, 512])
-def test_what_is_generated_behind_a_shared_prefix_is_what_lm_eval_generates(
-    kind: str, settings: dict[str, Any], budget: int, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+@pytest.mark.parametrize("fewest", [1, 8], ids=["prefixes", "strangers"])
+def test_what_is_generated_is_what_lm_eval_generates(
+    kind: str,
+    settings: dict[str, Any],
+    budget: int,
+    fewest: int,
+    build: Callable[..., PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(generation, "FEWEST", fewest)
     model = build(kind, **settings)
     before = model.config._attn_implementation
     lm = TreeLM(model, tokenizer, budget=budget)
@@ -86,8 +94,13 @@ def test_batches_hold_prompts_that_begin_alike(monkeypatch: pytest.MonkeyPatch):
 
     first, second = [list(range(start, start + 20)) for start in (100, 200)]
     prompts = [prompt([*shared, number]) for number in range(3) for shared in (second, first)]
+    # so few are answered side by side, whatever they share
+    assert sorted(map(sorted, batches(prompts, 1))) == [[0, 1, 2, 3, 4, 5]]
+    monkeypatch.setattr(generation, "FEWEST", 2)
     assert sorted(map(sorted, batches(prompts, 1))) == [[0, 2, 4], [1, 3, 5]]
     monkeypatch.setattr(generation, "SEQUENCES", 2)
+    assert sorted(map(len, batches(prompts, 1))) == [2, 2, 2]
+    monkeypatch.setattr(generation, "FEWEST", 1)
     assert sorted(map(len, batches(prompts, 1))) == [1, 1, 2, 2]
     monkeypatch.setattr(generation, "OWN_BYTES", 5)
     assert [len(batch) for batch in batches(prompts, 1)] == [1] * 6

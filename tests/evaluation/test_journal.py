@@ -29,10 +29,16 @@ def stopping(after: float) -> Callable[[float], None]:
     return progress
 
 
-@pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize(("after", "nothing_shared"), [(0.0, 2), (0.3, 2), (0.6, 2), (0.9, 2), (0.0, 0), (0.5, 0)])
 def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
-    tmp_path: Path, after: float, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path,
+    after: float,
+    nothing_shared: float,
+    build: Callable[..., PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr("compresslab.evaluation.treelm.NOTHING_SHARED", nothing_shared)
     model = build("llama").to(torch.bfloat16)
     undisturbed = TreeLM(model, tokenizer, budget=16).loglikelihood(scored())
     stopped = TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=stopping(after))

@@ -11,6 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import RunFailed
+from compresslab.evaluation import treelm
 from compresslab.evaluation.treelm import TreeLM
 
 from .conftest import LINES, make_tokenizer
@@ -80,14 +81,31 @@ ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "settings"), ARCHITECTURES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(ARCHITECTURES)])
 @pytest.mark.parametrize("budget", [7, 512])
-def test_the_tree_gives_what_lm_eval_gives(
-    kind: str, settings: dict[str, Any], budget: int, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+@pytest.mark.parametrize("engine", ["tree", "batched"])
+def test_the_tree_and_the_batches_give_what_lm_eval_gives(
+    kind: str,
+    settings: dict[str, Any],
+    budget: int,
+    engine: str,
+    build: Callable[..., PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(treelm, "NOTHING_SHARED", 2.0 if engine == "tree" else 0.0)
     model = build(kind, **settings)
     lm = TreeLM(model, tokenizer, budget=budget)
     got = answers(lm, PAIRS)
-    assert lm.engine == "tree"
+    assert lm.engine == engine
     assert same(got, answers(plain(model, tokenizer), PAIRS))
+
+
+def test_prompts_that_share_nothing_go_in_batches_and_others_as_a_tree(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = TreeLM(llama, tokenizer)
+    strangers = [(f"{letter} {word * 8}", " fox") for letter, word in zip("ABCDE", ("brown", "dog", "xyz", "sun", "what"), strict=True)]
+    lm.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in strangers])
+    assert lm.engine == "batched"
+    lm.loglikelihood([Instance("loglikelihood", {}, (strangers[0][0], tail), 0) for tail in (" fox", " dog", " sun")])
+    assert lm.engine == "tree"
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ CASES: dict[str, Case] = {
     "unknown-step-kind": step("prun: {method: depth, keep: 3}", "variants.v[0].prun: unknown key 'prun'; did you mean 'prune'?"),
     "unknown-step-key": step("quantize: {method: rtn, group: 32}", "unknown key 'group'; did you mean 'group_size'?"),
     "key-of-another-method": step("quantize: {method: bnb-nf4, bits: 4}", "known here: method, double_quantization"),
+    "damping-of-another-method": step("prune: {method: wanda, sparsity: 0.5, damping: 0.1}", "damping is a setting of sparsegpt"),
+    "group-of-another-method": step("quantize: {method: torchao-int8, group_size: 64}", "group_size is a setting of torchao-int4"),
+    "beta-of-another-method": step("distill: {tokens: 9, beta: 0.9}", "beta is a setting of jsd, and forward-kl does not read it"),
+    "skew-of-another-method": step("distill: {method: jsd, tokens: 9, skew: 0.2}", "skew is a setting of skewed-kl"),
     "unknown-key-named-like-its-method": step("prune: {method: depth, keep: 3, depth: 3}", "prune.depth: unknown key 'depth'"),
     "unknown-optimizer-key": step(
         "distill: {tokens: 9, optimizer: {lr: 1e-4}}", "distill.optimizer.lr: unknown key 'lr'; did you mean 'learning_rate'?"

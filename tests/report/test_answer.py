@@ -24,7 +24,7 @@ UP, OPEN, DOWN, WORSE = 0.80, 0.93, 1.1, 1.3
     ("bpbs", "verdict", "said"),
     [
         ((DOWN, WORSE), "lowered", "No variant is denser than the base: all 2 are less dense; the least costly is v0"),
-        ((UP, UP), "raised", "All 2 variants are denser than the base"),
+        ((UP, UP), "raised", "Each of 2 variants is denser than the base"),
         ((UP, DOWN, OPEN), "raised", "1 of 3 variants is denser than the base, most of all v0"),
         ((DOWN, OPEN), "inconclusive", "No variant is shown to be denser than the base: 1 of 2 is less dense, 1 undecided; best is v1"),
         ((OPEN, OPEN), "inconclusive", "Undecided: none of 2 variants"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from compresslab.cli.main import COMMANDS, app
 
 # Its example takes a recipe of several models; tests/runner/test_reference_build.py runs one.
 ELSEWHERE = {"reference build"}
-ORDER = ["fetch", "validate", "plan", "run", "report", "ls", "show", "verify", "export", "gc"]
+ORDER = ["fetch", "validate", "plan", "run", "report", "ls", "show", "compare", "verify", "export", "gc"]
 TABLE = "run,params,tokens,task,bpb\n" + "".join(
     f"r{size}-{tokens},{size}e8,{tokens}e9,easy,{0.4 + 0.9 / size**0.35 + 0.5 / tokens**0.3:.5f}\n"
     for size in (1, 2, 4, 8, 16)
@@ -43,6 +44,8 @@ def test_every_example_works(recipe: Path, tmp_path: Path, monkeypatch: pytest.M
     )
     Path("models.csv").write_text(TABLE)
     for name, example in examples():
+        if name == "compare":
+            shutil.copytree("reports", "quick")  # what a run with other settings and `--reports quick` leaves
         if name not in ELSEWHERE:
             done = CliRunner().invoke(app, shlex.split(example))
             assert done.exit_code == 0, f"{example}: {done.output}{done.exception}"
@@ -50,3 +53,5 @@ def test_every_example_works(recipe: Path, tmp_path: Path, monkeypatch: pytest.M
     assert Path("my-model/README.md").exists()
     assert Path("olmo-ladder.svg").exists()
     assert Path("mine.json").exists()
+    assert Path("reports/index.html").exists()
+    assert Path("my-study.yaml").exists()

@@ -1,0 +1,99 @@
+"""`compresslab compare`: several studies on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compresslab.cli.options import ReportsPath
+
+if TYPE_CHECKING:
+    from compresslab.records import StudyRecord
+
+LONGEST_NAME = 120  # of the folder, whatever the studies are called
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Reported studies: names, folders or study.json files of reports.", metavar="RUN...", show_default=False),
+    ] = None,
+    across: Annotated[
+        list[Path] | None, typer.Option("--across", help="Compare the studies of these recipes. May be given several times.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The folder to write.  \\[default: in the reports, after the studies]", show_default=False)
+    ] = None,
+    reports: ReportsPath = Path("reports"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the joint record as JSON, and write nothing.")] = False,
+) -> None:
+    """Put several reported studies, or several runs of one, on one page, with what their recipes set differently.
+
+    To compare two runs of one recipe, report them in different folders: compresslab run RECIPE --set evaluate.items=50 --reports quick
+
+    Example: compresslab compare smollm2-quickstart quick/smollm2-quickstart
+    """
+    from rich.console import Console
+
+    from compresslab.cli.run import summary
+    from compresslab.errors import BadInput
+    from compresslab.report.html import write
+    from compresslab.report.index import write_index
+    from compresslab.report.merge import differences, merged
+
+    found = [_record(run, reports) for run in runs or ()]
+    found += [_of_recipe(path, reports) for path in across or ()]
+    if len(found) < 2:
+        raise BadInput(f"{len(found)} of at least two studies to compare; name more, or recipes with --across")
+    studies = _told_apart(found)
+    joint = merged(studies)
+    if as_json:
+        typer.echo(joint.model_dump_json(indent=2))
+        return
+    folder = out or reports / "+".join(study.study for study in studies).replace("/", "-")[:LONGEST_NAME]
+    page = write(joint, folder, differences(studies))
+    if folder.parent == reports:
+        write_index(reports)
+    summary(Console(), joint)
+    typer.echo(f"Report: {page}")
+
+
+def _record(run: str, reports: Path) -> StudyRecord:
+    """A run by its name, its report's folder or its record.
+
+    Raises:
+        BadInput: there is none of these, or it is of another version.
+    """
+    from compresslab.cli.show import study_of
+
+    path = Path(run)
+    if path.name == "study.json":
+        path = path.parent
+    if (path / "study.json").is_file() and not (reports / run / "study.json").is_file():
+        return study_of(path.name, path.parent)
+    return study_of(run, reports)
+
+
+def _of_recipe(path: Path, reports: Path) -> StudyRecord:
+    from compresslab.cli.show import study_of
+    from compresslab.errors import BadInput
+    from compresslab.recipe.load import load
+
+    name = load(path).study
+    try:
+        return study_of(name, reports)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}; `compresslab run {path}` makes it") from error
+
+
+def _told_apart(studies: list[StudyRecord]) -> list[StudyRecord]:
+    """Runs of one study get numbers."""
+    names = [study.study for study in studies]
+    told = []
+    for place, study in enumerate(studies):
+        before = names[:place].count(study.study)
+        numbered = f"{study.study} ({before + 1})" if names.count(study.study) > 1 else study.study
+        told.append(study.model_copy(update={"study": numbered}))
+    return told

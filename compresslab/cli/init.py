@@ -1,0 +1,213 @@
+"""`compresslab init`: a first recipe, from a few answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from compresslab.cli.options import number_of
+
+ANSWER = TypeVar("ANSWER")
+DEFAULT_STUDY = "my-study"
+DEFAULT_MODEL = "offline:smollm2-135m-instruct"
+DEFAULT_COMPRESS = "depth, nf4"
+DEFAULT_ITEMS = 200
+
+RecipeToWrite = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The file to write; it must not exist yet.  \\[default: the study's name and .yaml]", metavar="PATH", show_default=False
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help=f"offline:<name>, a Hub id, a folder or a .gguf file.  \\[default: {DEFAULT_MODEL}]", show_default=False),
+]
+Study = Annotated[
+    str | None, typer.Option("--study", help=f"The study's name.  \\[default: the file's, else {DEFAULT_STUDY}]", show_default=False)
+]
+Compress = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compress",
+        help="depth, width, sparse, distill, nf4, int8, rtn, gptq, awq: several with commas, or given several times.  "
+        f"\\[default: {DEFAULT_COMPRESS}]",
+        metavar="HOW",
+        show_default=False,
+    ),
+]
+Heal = Annotated[
+    bool | None, typer.Option("--heal/--no-heal", help="Train what is pruned afterwards.  \\[default: heal]", show_default=False)
+]
+Items = Annotated[int | None, typer.Option("--items", help=f"Items of each task.  \\[default: {DEFAULT_ITEMS}]", min=1, show_default=False)]
+
+
+def init(
+    path: RecipeToWrite = None,
+    model: Model = None,
+    study: Study = None,
+    compress: Compress = None,
+    heal: Heal = None,
+    items: Items = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: defaults where no option says.")] = False,
+) -> None:
+    """Write a recipe to start from, every setting with a comment. Asks what the options leave open; without a terminal it takes defaults.
+
+    Amounts and group sizes are chosen to suit the model, where its dimensions are known without loading it.
+
+    Example: compresslab init my-study.yaml --yes
+    """
+    import shlex
+
+    from compresslab.errors import BadInput
+    from compresslab.plan.rules import start
+    from compresslab.plan.starter import CHOICES, PRUNED, Answers, starter
+
+    asking = not yes and sys.stdin is not None and sys.stdin.isatty()
+    if path is not None:
+        _refuse(path)
+    model = _answer("Which model? (offline:<name>, a Hub id, a folder or a .gguf file)", model, DEFAULT_MODEL, _model, asking)
+    known = start(model)
+    study = _answer("The study's name?", study, _name_of(path), _study, asking)
+    if path is None:
+        path = Path(f"{study}.yaml")
+        _refuse(path)
+    if asking and compress is None:
+        typer.echo("\n".join(["Ways to compress:", *(f"  {name:<8} {does}" for name, does in CHOICES.items())]))
+    chosen = _answer("Which ones? (with commas)", None if compress is None else ",".join(compress), DEFAULT_COMPRESS, _choices, asking)
+    pruned = [choice for choice in chosen if choice in PRUNED]
+    if heal and not pruned:
+        raise BadInput(f"--heal trains what is pruned, and nothing is; add {', '.join(PRUNED[:-1])} or {PRUNED[-1]} to --compress")
+    if heal is None:
+        heal = bool(pruned) and (not asking or typer.confirm("Train what is pruned afterwards?", default=True))
+    count = _answer("Items of each task?", None if items is None else str(items), str(DEFAULT_ITEMS), _items, asking)
+    _write(path, starter(Answers(study, model, chosen, heal, count), known, shlex.quote(str(path))))
+
+
+def _answer(question: str, option: str | None, default: str, check: Callable[[str], ANSWER], asking: bool) -> ANSWER:
+    """What the option says, else what is answered at the terminal, else the default. At the terminal a bad answer is asked for again."""
+    from compresslab.errors import BadInput
+
+    if option is not None or not asking:
+        return check(default if option is None else option)
+
+    def checked(answer: str) -> ANSWER:
+        try:
+            return check(answer)
+        except BadInput as error:
+            raise typer.BadParameter(str(error)) from None
+
+    answer: ANSWER = typer.prompt(question, default=default, value_proc=checked)
+    return answer
+
+
+def _refuse(path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is asked."""
+    from compresslab.errors import BadInput
+    from compresslab.recipe.locate import shown
+
+    if path.exists() or path.is_symlink():
+        raise BadInput(f"{path} exists already and is left as it is; give a file that does not")
+    if not str(path).isprintable():
+        raise BadInput(f"{shown(str(path))} holds an unprintable character; give another name")
+    if not path.parent.is_dir():
+        raise BadInput(f"no folder {path.parent}; make it first")
+
+
+def _model(answer: str) -> str:
+    from compresslab.errors import BadInput
+    from compresslab.recipe.locate import shown
+    from compresslab.recipe.source import parse_source
+
+    model = answer.strip()
+    if not model.isprintable():
+        raise BadInput(f"{shown(model)} holds an unprintable character, which no recipe can name; rename it")
+    parse_source(model)
+    return model
+
+
+def _name_of(path: Path | None) -> str:
+    """The file's name as the study's, if it can be one."""
+    from compresslab.errors import BadInput
+
+    try:
+        return DEFAULT_STUDY if path is None else _study(path.stem)
+    except BadInput:
+        return DEFAULT_STUDY
+
+
+def _study(answer: str) -> str:
+    from pydantic import TypeAdapter, ValidationError
+
+    from compresslab.errors import BadInput
+    from compresslab.recipe.locate import shown
+    from compresslab.recipe.schema import NAME_FORM, Name
+
+    try:
+        return TypeAdapter[str](Name).validate_python(answer.strip())
+    except ValidationError:
+        raise BadInput(f"{shown(answer)} cannot name a study; give {NAME_FORM}") from None
+
+
+def _choices(answer: str) -> tuple[str, ...]:
+    from compresslab.errors import BadInput
+    from compresslab.plan.starter import CHOICES
+    from compresslab.recipe.locate import shown, suggest
+
+    names = list(dict.fromkeys(word.strip().lower() for word in answer.split(",") if word.strip()))
+    for name in names:
+        if name not in CHOICES:
+            raise BadInput(f"no way to compress is called {shown(name)};{suggest(name, list(CHOICES))} there are: {', '.join(CHOICES)}")
+    if not names:
+        raise BadInput(f"name at least one way to compress: {', '.join(CHOICES)}")
+    return tuple(names)
+
+
+def _items(answer: str) -> int:
+    from compresslab.errors import BadInput
+    from compresslab.recipe.locate import shown
+
+    try:
+        count = int(answer)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise BadInput(f"{shown(answer)} is no number of items; give a whole number above 0")
+    return count
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the recipe and say what comes next; what cannot be planned is not left.
+
+    Raises:
+        BadInput: somebody else wrote the file meanwhile, or the recipe does not suit this model or this installation.
+    """
+    import shlex
+
+    from compresslab.errors import BadInput
+    from compresslab.runner.run import prepare
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        _refuse(path)
+        raise
+    try:
+        plan = prepare(path)
+    except BaseException as error:
+        path.unlink()
+        if isinstance(error, BadInput):
+            raise BadInput(f"{path} is not written, because it could not run; {error}") from error
+        raise
+    named = [variant for variant in plan.variants if variant.named and variant.parent]
+    tasks = f"{number_of(len(plan.recipe.evaluate.tasks), 'task')} of {number_of(int(plan.recipe.evaluate.items), 'item')}"
+    typer.echo(f"{path}: {number_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}; change it as you like")
+    for warning in plan.warnings:
+        typer.echo(f"warning: {warning}")
+    file_name = shlex.quote(str(path))
+    typer.echo(f"next: compresslab plan {file_name}    what would run, at what cost?\n      compresslab run {file_name}     run it")

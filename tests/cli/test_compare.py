@@ -1,0 +1,67 @@
+"""`compresslab compare`: which runs it takes, and what it says of those it does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from calling import Call
+from report import studies
+
+from compresslab.report.html import write
+
+
+@pytest.fixture(autouse=True)
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(studies.quickstart(study="one"), Path("reports/one"))
+    write(studies.quickstart(study="two", question="Two?"), Path("reports/two"))
+    write(studies.quickstart(study="one", recipe="items: 3\n"), Path("quick/one"))
+
+
+def test_two_studies_by_name_are_one_page_and_stand_in_the_index(call: Call) -> None:
+    said = call("compare", "one", "two")
+    assert said.code == 0, said.err
+    assert "Report: reports/one+two/index.html" in said.out
+    page = Path("reports/one+two/index.html").read_text()
+    assert "two/depth-24" in page
+    assert "one+two" in Path("reports/index.html").read_text() or "one%2Btwo" in Path("reports/index.html").read_text()
+
+
+@pytest.mark.parametrize("run", ["quick/one", "quick/one/study.json"])
+def test_two_runs_of_one_study_get_numbers_and_the_diff_of_their_recipes(call: Call, run: str) -> None:
+    said = call("compare", "one", run, "--out", "both")
+    assert said.code == 0, said.err
+    page = Path("both/index.html").read_text()
+    assert "one (2)/depth-24" in page
+    assert "+items: 3" in page
+
+
+def test_the_joint_record_can_be_had_as_json(call: Call) -> None:
+    record = json.loads(call("compare", "one", "two", "--json").out)
+    assert record["study"] == "one + two"
+    assert not Path("reports/one+two").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["one"], "1 of at least two studies to compare"),
+        ([], "0 of at least two studies to compare"),
+        (["one", "three"], "no report of a study 'three' in reports; there are: one, two"),
+        (["one", "--across", "r.yaml"], "r.yaml: no report of a study 'nobody' in reports"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(call: Call, arguments: list[str], said: str) -> None:
+    Path("r.yaml").write_text("study: nobody\nbase: {model: offline:smollm2-135m-instruct}\nevaluate: {tasks: [csqa]}\n")
+    refused = call("compare", *arguments)
+    assert refused.code == 2
+    assert said in refused.err
+
+
+def test_recipes_name_their_studies(call: Call) -> None:
+    for name in ("one", "two"):
+        Path(f"{name}.yaml").write_text(f"study: {name}\nbase: {{model: offline:smollm2-135m-instruct}}\nevaluate: {{tasks: [csqa]}}\n")
+    assert call("compare", "--across", "one.yaml", "--across", "two.yaml").code == 0
+    assert Path("reports/one+two/study.json").exists()

@@ -1,0 +1,83 @@
+"""Several studies on one page: nothing renamed twice, nothing shared shown twice, and a warning where figures do not compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compresslab.records import StudyRecord
+from compresslab.report.html import render, write
+from compresslab.report.index import write_index
+from compresslab.report.merge import differences, merged
+
+from . import studies
+
+
+def keyed(study: StudyRecord, name: str, shared: tuple[str, ...] = ("base",)) -> StudyRecord:
+    """The study under another name, with content keys of its own but for some variants."""
+    variants = [
+        one.model_copy(update={"keys": {"model": one.name if one.name in shared else f"{name}-{one.name}"}}) for one in study.variants
+    ]
+    return study.model_copy(update={"study": name, "variants": variants, "recipe": f"study: {name}\nitems: {len(name)}\n"})
+
+
+def test_variants_are_named_after_their_studies_and_what_is_shared_stands_once() -> None:
+    left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right")
+    joint = merged([left, right])
+    names = [variant.name for variant in joint.variants]
+    assert names == [f"left/{one.name}" for one in left.variants] + [f"right/{one.name}" for one in right.variants[1:]]
+    child = next(variant for variant in joint.variants if variant.name == "right/depth-24")
+    assert (child.parent, child.root) == ("left/base", "left/base")
+    assert {one.against for one in child.comparisons} == {"left/base"}
+
+
+def test_a_variant_with_other_answers_is_another_one() -> None:
+    left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right", shared=())
+    assert len(merged([left, right]).variants) == 2 * len(left.variants)
+
+
+def test_published_studies_which_have_no_keys_share_nothing() -> None:
+    left = studies.quickstart(study="left")
+    right = studies.quickstart(study="right")
+    assert len(merged([left, right]).variants) == 2 * len(left.variants)
+
+
+def test_what_does_not_compare_is_said() -> None:
+    left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right", shared=())
+    assert not any("⚠" in note for note in merged([left, right]).notes)
+    ruled = [one.model_copy(update={"density": one.density and one.density.model_copy(update={"tokens": 5e11})}) for one in right.variants]
+    other = merged([left, right.model_copy(update={"variants": ruled})])
+    assert any("different rulers (olmo-ladder at 1e+12 tokens, olmo-ladder at 5e+11 tokens)" in note for note in other.notes)
+    fewer = [one.model_copy(update={"scores": [score.model_copy(update={"items": 50}) for score in one.scores]}) for one in right.variants]
+    assert any("different tasks or numbers of items" in note for note in merged([left, right.model_copy(update={"variants": fewer})]).notes)
+    asked = [
+        one.model_copy(update={"scores": [score.model_copy(update={"prompts": "cd"}) for score in one.scores]}) for one in right.variants
+    ]
+    assert any("other prompts" in note for note in merged([left, right.model_copy(update={"variants": asked})]).notes)
+
+
+def test_the_page_shows_what_the_recipes_set_differently() -> None:
+    left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "other")
+    found = differences([left, right])
+    assert [line for line in found[0].lines if line.startswith(("-study", "+study"))] == ["-study: left", "+study: other"]
+    page = render(merged([left, right]), found)
+    assert '<span class="raised">+items: 5</span>' in page
+    assert "denser than left/base" in page
+    assert "denser than its base" in render(merged([left, keyed(studies.quickstart(), "other", shared=())]))
+    assert "The recipes are the same." in render(merged([left, right]), differences([left, left]))
+
+
+def test_the_index_lists_every_study_with_its_verdicts_and_what_cannot_be_read(tmp_path: Path) -> None:
+    write(studies.quickstart(study="<b>one</b>"), tmp_path / "one two")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.json").write_text("{")
+    text = write_index(tmp_path).read_text(encoding="utf-8")
+    assert 'href="one%20two/index.html"' in text
+    assert "&lt;b&gt;one&lt;/b&gt;" in text
+    assert "No variant is denser than the base" in text
+    assert "lowered</span>" in text
+    assert "not written by this version" in text
+    assert text.index("one%20two") < text.index("broken")
+
+
+def test_an_index_of_nothing_is_a_page(tmp_path: Path) -> None:
+    assert "No study has been reported here yet." in write_index(tmp_path).read_text(encoding="utf-8")
