@@ -15,11 +15,13 @@ from compresslab.cli.options import ReportsPath, StorePath, size, store_root
 def export(
     study: Annotated[str, typer.Argument(help="A study's name.")],
     variant: Annotated[str, typer.Argument(help="One of its variants.")],
-    folder: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    folder: Annotated[Path, typer.Argument(help="The folder, or .gguf file, to write; it must not exist.", metavar="FOLDER|FILE.gguf")],
     store: StorePath = None,
     reports: ReportsPath = Path("reports"),
 ) -> None:
     """Copy a variant's model out of the store, as plain transformers loads it, with a card that tells density, parent and recipe.
+
+    A plain Llama can be written as a GGUF file, for llama.cpp and what is built on it; the card lies beside it.
 
     Example: compresslab export smollm2-quickstart nf4 my-model
     """
@@ -39,6 +41,15 @@ def export(
     if damaged := damages(kept, [key]):
         raise RunFailed(f"{kept.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.suffix == ".gguf":
+        from compresslab.models.gguf_file import write_gguf
+
+        title = f"{found.name} of {record.study}, a compression of {record.base}"
+        write_gguf(kept.model(key), folder, f"{record.study} {found.name}", title)
+        beside = folder.with_suffix(".md")
+        beside.write_text(card(record, found, folder.name), encoding="utf-8")
+        typer.echo(f"{folder}: {size(folder.stat().st_size)}, read back with equal logits; its card is {beside}")
+        return
     # A copy that is cut off leaves no folder that looks whole.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         copy = Path(scratch) / "model"

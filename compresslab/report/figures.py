@@ -35,6 +35,7 @@ class Figures:
     chains: list[tuple[list[str], Markup]] = field(default_factory=list)
     chains_left_out: int = 0
     ratios: list[Markup] = field(default_factory=list)
+    days: list[Markup] = field(default_factory=list)
     rulers: list[Markup] = field(default_factory=list)
     healing: list[tuple[Healing, Markup]] = field(default_factory=list)
     sizes: list[Markup] = field(default_factory=list)
@@ -54,6 +55,7 @@ def figures(study: StudyRecord) -> Figures:
     return Figures(
         chains=_waterfalls(chains[:MOST_CHAINS], drawer),
         chains_left_out=max(0, len(chains) - MOST_CHAINS),
+        days=_days(study, drawer),
         rulers=_rulers(study, drawer),
         healing=[
             (one, _draw(drawer, healing_curve(one), f"Density of {one.start} against tokens of {one.method}")) for one in healings(study)
@@ -160,6 +162,20 @@ def _ratios(study: StudyRecord, drawer: Drawer, machines: list[str]) -> list[Mar
         for basis, title in titles.items()
         if basis in found
     ]
+
+
+def _days(study: StudyRecord, drawer: Drawer) -> list[Markup]:
+    """Where each named variant lies from its base on the Densing Law's line, in days."""
+    bars = []
+    for variant in study.variants:
+        found = facts.compared(variant, "root") if variant.parent and variant.named else None
+        if found is not None and found.density_days is not None and found.ratio is not None:
+            bars.append(Bar(variant.name, found.density_days, found.verdict))
+    if not bars:
+        return []
+    domain = interval_domain([bar.interval for bar in bars], log=False)
+    chart = forest(bars, "against the base", "days of the field's progress", log=False, domain=domain)
+    return [_draw(drawer, chart, "Days of the field's progress that each variant gained or lost against the base")]
 
 
 def _scatter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from compresslab.density import GROWTH_PER_DAY
 from compresslab.records import Curve
 from compresslab.report.charts.ruler import Placed, ruler
 from compresslab.report.charts.scatter import Dot, frontier
@@ -62,6 +63,15 @@ def test_a_variant_lies_on_the_ruler_between_its_own_size_and_the_one_read_off(r
     assert mark["fill"] == ("var(--card)" if read < 1e8 else "var(--lowered)")
     assert low >= 1e7
     assert 'data-variant="child"' in Drawer().svg(spec, "a ruler")
+
+
+def test_named_variants_lie_on_the_densing_laws_line() -> None:
+    study = studies.quickstart()
+    [days] = figures(study).days
+    for variant in study.variants[1:]:
+        assert (f'data-variant="{variant.name}"' in days) == variant.named
+    assert f"ln r = A t, A = {GROWTH_PER_DAY} a day" in render(study)
+    assert figures(studies.study([studies.base()])).days == []
 
 
 def test_the_page_places_every_variant_on_the_ruler() -> None:

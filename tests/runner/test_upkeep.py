@@ -169,6 +169,8 @@ def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_pat
     ):
         assert told in card
     assert 'from_pretrained("mine"' in card
+    assert "read back with equal logits" in call("export", "tiny", "pruned", tmp_path / "out" / "mine.gguf", *where)
+    assert "# pruned" in (tmp_path / "out" / "mine.md").read_text()
     refused = runner.invoke(app, ["export", "tiny", "pruned", str(folder), *map(str, where)])
     assert "exists already" in str(refused.exception)
     (store.model(prepare(short).variant("pruned").model) / "config.json").write_text("{}")

@@ -1,0 +1,98 @@
+"""A Llama as a GGUF file: what transformers reads back is the same model with the same words, and what cannot be exact is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from gguf import GGUFReader
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.models import gguf_file
+from compresslab.models.gguf_file import write_gguf
+from compresslab.models.load import load_folder, load_gguf, probe_logits
+
+
+def words(splitter: pre_tokenizers.PreTokenizer) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(["the quick brown fox jumps over the lazy dog in 2026"] * 4, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def folder(path: Path, dtype: torch.dtype = torch.float32, splitter: pre_tokenizers.PreTokenizer | None = None, **changes: object) -> Path:
+    tokenizer = words(splitter or pre_tokenizers.ByteLevel(add_prefix_space=False))
+    torch.manual_seed(0)
+    settings = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=304, initializer_range=0.2, **{**settings, "tie_word_embeddings": True, **changes})
+    LlamaForCausalLM(config).to(dtype).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_file_read_back_is_the_same_model(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
+    source = folder(tmp_path / "model", dtype, tie_word_embeddings=tied, rope_parameters={"rope_type": "default", "rope_theta": 5e4})
+    write_gguf(source, tmp_path / "out.gguf", "a name", "a description")
+    plain, read = load_folder(source), load_gguf(tmp_path / "out.gguf", dtype)
+    assert torch.equal(probe_logits(plain.model), probe_logits(read.model))
+    text = "the lazy fox, 1987 <s> é"
+    assert read.tokenizer(text)["input_ids"] == plain.tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("splitter", "called"),
+    [
+        (pre_tokenizers.ByteLevel(add_prefix_space=False), "gpt-2"),
+        (
+            pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+            "smollm",
+        ),
+    ],
+)
+def test_the_way_of_splitting_text_has_llama_cpps_name(tmp_path: Path, splitter: pre_tokenizers.PreTokenizer, called: str) -> None:
+    write_gguf(folder(tmp_path / "model", splitter=splitter), tmp_path / "out.gguf", "n", "d")
+    fields = GGUFReader(tmp_path / "out.gguf").fields
+    assert fields["tokenizer.ggml.pre"].contents() == called
+    types = fields["tokenizer.ggml.token_type"].contents()
+    assert types[:3] == [3, 3, 1]  # control, control, normal
+    assert types[-1] == 5  # an id that only the embedding has
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "its rotary embedding is 'linear'"),
+        ({"attention_bias": True}, "have biases"),
+        ({"splitter": pre_tokenizers.Whitespace()}, r"its tokenizer \(Whitespace\) is not known here"),
+        ({"splitter": pre_tokenizers.ByteLevel(add_prefix_space=True)}, "is not known here"),
+    ],
+)
+def test_what_would_not_be_exact_is_refused_and_nothing_is_left(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    source = folder(tmp_path / "model", **changes)  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedModel, match=said):
+        write_gguf(source, tmp_path / "out.gguf", "n", "d")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_other_architectures_are_refused(tmp_path: Path) -> None:
+    source = folder(tmp_path / "model")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "model_type": "mistral", "architectures": ["MistralForCausalLM"]}))
+    with pytest.raises(UnsupportedModel, match="it is a mistral"):
+        write_gguf(source, tmp_path / "out.gguf", "n", "d")
+
+
+def test_a_file_with_other_logits_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf_file, "_interleaved", lambda weight, _: weight)
+    with pytest.raises(RunFailed, match="gives logits that are off by"):
+        write_gguf(folder(tmp_path / "model"), tmp_path / "out.gguf", "n", "d")
+    assert not (tmp_path / "out.gguf").exists()
