@@ -42,7 +42,7 @@ CASES = {
     "mmlu 5-shot": Case(["mmlu_anatomy", "mmlu_astronomy", "mmlu_virology"], 5, 60),
     "hellaswag 0-shot": Case(["lm-eval:hellaswag"], 0, 100, (8, 32)),
     "lambada": Case(["lambada_openai"], 0, 200, (8, 32)),
-    "gsm8k": Case(["gsm8k"], 5, 32, (8, 32)),
+    "gsm8k": Case(["gsm8k"], 5, 16, (16,)),
 }
 EQUALITY = Case([*OLMES[:5], "lm-eval:hellaswag", "lm-eval:piqa", "lm-eval:arc_easy", "lambada_openai", "mmlu_anatomy"], None, 100)
 

@@ -35,7 +35,7 @@ density: {hardware: [this-machine]}
 
 def large_store(folder: Path) -> int:
     """A recipe, its store and its report in `folder`; how many results the store has."""
-    from compresslab.records import Cost
+    from compresslab.records import Cost, MachineSpeed
     from compresslab.report.html import write
     from compresslab.runner.run import prepare
     from compresslab.runner.store import Store, write_record
@@ -47,10 +47,11 @@ def large_store(folder: Path) -> int:
     cost = Cost(seconds=1, peak_memory_bytes=1, started="2026-11-22T00:00:00+00:00", threads=2, device="cpu")
     made = studies.many(99)
     step = made.variants[1].steps[-1]
-    keys = {key for node in plan.nodes for key in (node.tasks.values() if node.tasks else [node.key])}
-    for key in keys:
+    speed = MachineSpeed(bandwidth=1e10, flops=1e12, threads=2, device="cpu")
+    keys = {key: node.kind for node in plan.nodes for key in (node.tasks.values() if node.tasks else [node.key])}
+    for key, kind in keys.items():
         with store.stage(key) as staged:
-            write_record(staged, step)
+            write_record(staged, speed if kind == "machine" else step)
             write_record(staged, cost, "cost.json")
             store.commit(key, staged)
     note(plan, store, recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,10 @@ def compare(
     if as_json:
         typer.echo(joint.model_dump_json(indent=2))
         return
-    folder = out or reports / "+".join(study.study for study in studies).replace("/", "-")[:LONGEST_NAME]
+    called = "+".join(study.study for study in studies).replace("/", "-")
+    if len(called) > LONGEST_NAME:  # cut, and still another name for other studies
+        called = f"{called[:LONGEST_NAME]}-{zlib.crc32(called.encode()):08x}"
+    folder = out or reports / called
     page = write(joint, folder, differences(studies))
     if folder.parent == reports:
         write_index(reports)

@@ -48,8 +48,11 @@ def curve(reference: Reference, task: str, tokens: float, estimator: Estimator |
     )
 
 
-def curves(name: str, densities: Iterable[Density]) -> list[Curve]:
+def curves(name: str, densities: Iterable[Density], sizes: Iterable[float] = ()) -> list[Curve]:
     """The curves of the reference `name` that these densities were read off: one a task with an estimate.
+
+    Args:
+        sizes: the models' own, in parameters, which lie on the curves, too.
 
     Raises:
         BadInput: there is no such reference.
@@ -58,9 +61,9 @@ def curves(name: str, densities: Iterable[Density]) -> list[Curve]:
     if not known:
         return []
     first, reference = known[0], Reference.load(name)
-    sizes: dict[str, list[float]] = {}
+    own, reads = list(sizes), dict[str, list[float]]()
     for density in known:
         for task in density.tasks:
             if (read := task.by_loss if first.estimator == "loss" else task.by_score) is not None:
-                sizes.setdefault(task.task, []).append(read.value)
-    return [curve(reference, task, first.tokens, first.estimator, found) for task, found in sizes.items()]
+                reads.setdefault(task.task, []).append(read.value)
+    return [curve(reference, task, first.tokens, first.estimator, [*own, *found]) for task, found in reads.items()]

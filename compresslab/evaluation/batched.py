@@ -13,7 +13,7 @@ from compresslab.evaluation.journal import Journal
 from compresslab.evaluation.target_scores import target_scores
 
 Answer = tuple[float, bool]
-LONGER = 2  # times as many tokens a forward as a tree's: nothing else is kept
+LONGER = 2  # times as many tokens a forward as a tree's, since nothing else is kept; logits at no more positions than there
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def in_batches(
     asked = (np.array([*sequences[i], -1, *tails[i], -2], dtype=np.int64).tobytes() for i in order)
     journal = Journal(journals, [b"batched", str(budget).encode(), *asked])
     answers: dict[int, Answer] = {}
-    for number, batch in enumerate(_batches([len(sequences[i]) for i in order], LONGER * budget)):
+    for number, batch in enumerate(_batches([len(sequences[i]) for i in order], max(map(len, tails), default=0), budget)):
         chosen = [order[place] for place in batch]
         if number == len(journal.pieces):
             found = _scored(model, [sequences[i] for i in chosen], [tails[i] for i in chosen])
@@ -47,13 +47,20 @@ def in_batches(
     return [answers[i] for i in range(len(sequences))]
 
 
-def _batches(lengths: Sequence[int], most: int) -> Iterator[range]:
-    """Runs of neighbours, by rising length, that padded take at most so many tokens; at least one each."""
+def _batches(lengths: Sequence[int], tail: int, budget: int) -> Iterator[range]:
+    """Runs of neighbours, by rising length, whose padded tokens and whose logits are no more than may be; at least one each.
+
+    Args:
+        tail: the most tokens that are scored of a sequence.
+    """
     start = 0
     for stop in range(1, len(lengths) + 1):
-        if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > most:
-            yield range(start, stop)
-            start = stop
+        if stop < len(lengths):
+            rows, columns = stop + 1 - start, lengths[stop] - lengths[start] + tail
+            if rows * lengths[stop] <= LONGER * budget and rows * columns <= budget:
+                continue
+        yield range(start, stop)
+        start = stop
 
 
 def _scored(model: PreTrainedModel, sequences: list[list[int]], tails: list[list[int]]) -> list[Answer]:

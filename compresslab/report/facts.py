@@ -68,7 +68,7 @@ THREAD_WATTS, GPU_WATTS = 10, 500
 
 
 class Spent(NamedTuple):
-    """What all nodes of a study cost when they ran: seconds, an estimate of the energy, and the bytes of its models."""
+    """What models, scores and timings of a study cost when they ran: seconds, an estimate of the energy, and the bytes of the models."""
 
     seconds: float
     kilowatt_hours: float
@@ -78,7 +78,7 @@ class Spent(NamedTuple):
 
 
 def spent(study: StudyRecord) -> Spent:
-    """The study's cost, each node once."""
+    """The study's cost, without the nodes that its steps share, whose cost no variant records."""
     by_name = {variant.name: variant for variant in study.variants}
     costs = [cost for variant in study.variants for cost in variant.costs.values()]
     joules = sum(cost.seconds * (GPU_WATTS if cost.device.startswith("cuda") else THREAD_WATTS * cost.threads) for cost in costs)

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from compresslab.records import Comparison, Curve, Interval, StudyRecord, VariantRecord
+from compresslab.records import Comparison, Curve, Interval, StudyRecord, Timing, VariantRecord
 from compresslab.report import facts, words
 from compresslab.report.charts.forest import Bar, forest, interval_domain, moody
 from compresslab.report.charts.healing import healing_curve
@@ -18,7 +19,7 @@ from compresslab.report.charts.ruler import Placed, ruler
 from compresslab.report.charts.scatter import Dot, scatter
 from compresslab.report.charts.stacked import stacked
 from compresslab.report.charts.vega import Drawer, Spec, log_domain
-from compresslab.report.charts.waterfall import Fall, waterfall
+from compresslab.report.charts.waterfall import Fall, told, waterfall
 from compresslab.report.healing import Healing, healings
 
 MOST_CHAINS = 24
@@ -50,7 +51,7 @@ def figures(study: StudyRecord) -> Figures:
     """Draw every chart for which the study has data."""
     drawer = Drawer()
     machines = facts.hardware(study)
-    measured = next((variant.timing.machine for variant in study.variants if variant.timing), "")
+    measured = dict.fromkeys(_request(variant.timing) for variant in study.variants if variant.timing)
     chains = _chains(study)
     return Figures(
         chains=_waterfalls(chains[:MOST_CHAINS], drawer),
@@ -65,7 +66,11 @@ def figures(study: StudyRecord) -> Figures:
             *_scatter(study, drawer, "by parameters", "N, parameters", words.count, lambda one: one.size.counted if one.size else None),
             *_scatter(study, drawer, "by stored bytes", "stored", words.size, lambda one: one.size.stored_bytes if one.size else None),
         ],
-        measured=_scatter(study, drawer, f"measured on {words.clip(measured, 34)}", "one request", words.duration, _measured),
+        measured=[
+            svg
+            for request in measured
+            for svg in _scatter(study, drawer, f"measured on {words.clip(request.machine, 34)}", "one request", words.duration, request.of)
+        ],
         modelled=[
             svg
             for name in machines
@@ -105,9 +110,7 @@ def _waterfalls(chains: list[list[VariantRecord]], drawer: Drawer) -> list[tuple
             mood = comparison.verdict if comparison and ratio else ""
             falls.append(Fall(step, child.name, _density(parent), _density(child), ratio, mood))
         leaf = chain[-1].name
-        label = f"Density along the chain to {leaf}: " + ", ".join(
-            f"{fall.label} {words.times(fall.ratio.value) if fall.ratio else 'unknown'}" for fall in falls
-        )
+        label = f"Density along the chain to {leaf}: " + ", ".join(f"{fall.label} {told(fall.ratio)}" for fall in falls)
         drawn.append(([variant.name for variant in chain], _draw(drawer, waterfall(falls, leaf, chain[0].name, domain), label)))
     return drawn
 
@@ -215,8 +218,21 @@ def _mood(variant: VariantRecord, comparison: Comparison | None) -> str:
     return comparison.verdict if comparison and comparison.ratio else "inconclusive"
 
 
-def _measured(variant: VariantRecord) -> float | None:
-    return variant.timing.seconds if variant.timing else None
+class _Request(NamedTuple):
+    """On which machine something was timed at which request: only such times lie on one axis."""
+
+    machine: str
+    batch: int
+    prompt: int
+    decode: int
+
+    def of(self, variant: VariantRecord) -> float | None:
+        """The variant's seconds, if they are of this request."""
+        return variant.timing.seconds if variant.timing and _request(variant.timing) == self else None
+
+
+def _request(timing: Timing) -> _Request:
+    return _Request(timing.machine, timing.batch, timing.prompt, timing.decode)
 
 
 def _modelled(name: str) -> Callable[[VariantRecord], float | None]:

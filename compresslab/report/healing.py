@@ -33,9 +33,10 @@ class Healing:
 
     Attributes:
         start: the model before. before: its r to the base. method: the step in words. points: by rising tokens.
-        slope: of ln r against ln tokens, with its intercept at ln tokens = 0; `None` with fewer than two budgets.
-        needed: tokens at which r reaches 1 on that line, with the 95% interval that follows from those of the points; `None` without a
-            line, infinite where the line does not rise.
+        line: intercept and slope of ln r against ln tokens; `None` with fewer than two budgets.
+        needed: tokens at which r reaches 1 on that line, with the 95% interval that follows from those of the points: the wider of what
+            errors of their own and one error in common would give, since points share items and ruler to an unknown part. `None` without
+            a line, infinite where the line does not rise.
     """
 
     start: str
@@ -48,8 +49,11 @@ class Healing:
     @property
     def said(self) -> str:
         """What the points say of the tokens needed, in a sentence."""
-        if reached := next((point for point in self.points if point.ratio.value >= 1), None):
-            return f"The base's density is reached within {words.count(reached.tokens)} tokens."
+        held = [point for point in self.points if point.ratio.high >= 1 and point.ratio.bound != "<"]
+        if reached := next((point for point in held if point.ratio.low >= 1), None):
+            return f"The base's density is reached within {words.count(reached.tokens)} tokens: {words.ratio(reached.ratio)}."
+        if held:
+            return f"The base's density may be reached within {words.count(held[0].tokens)} tokens: {words.ratio(held[0].ratio)} holds 1."
         if self.needed is None:
             return "One budget draws no line; train at two or more to see how many tokens would bring the base's density back."
         if not self.needed.value < MOST_TOKENS:
@@ -92,10 +96,13 @@ def _healing(start: str, before: Interval, method: str, points: list[Healed]) ->
     design = np.stack([np.ones_like(x), x], axis=1) * weight[:, None]
     solve = np.linalg.pinv(design)
     (intercept, slope) = (float(value) for value in solve @ (y * weight))
-    # The points share items and ruler, so taking them as independent makes the interval too wide rather than too narrow.
-    drawn = (y + np.random.default_rng(SEED).normal(size=(DRAWS, len(y))) * error) * weight @ solve.T
-    crossings = np.where(drawn[:, 1] > 0, -drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], 1), np.inf)
-    low, high = (_exp(float(value)) for value in np.quantile(crossings, [0.025, 0.975], method="nearest"))
+    random = np.random.default_rng(SEED)
+    ends = []
+    for columns in (len(y), 1):  # an error of its own for each point, one in common
+        drawn = (y + random.normal(size=(DRAWS, columns)) * error) * weight @ solve.T
+        crossings = np.where(drawn[:, 1] > 0, -drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], 1), np.inf)
+        ends.append(np.quantile(crossings, [0.025, 0.975], method="nearest"))
+    low, high = _exp(float(min(end[0] for end in ends))), _exp(float(max(end[1] for end in ends)))
     needed = Interval(value=_exp(-intercept / slope) if slope > 0 else math.inf, low=low, high=high, extrapolated=True)
     return Healing(start, before, method, tuple(points), (intercept, slope), needed)
 

@@ -17,6 +17,8 @@ from compresslab.report.answer import Answer, answer
 from compresslab.report.facts import compared
 from compresslab.report.html import replace
 
+OURS = '<meta name="generator" content="compresslab">'
+
 
 class Entry(NamedTuple):
     """A study as the list shows it. Without a record `problem` says why."""
@@ -29,7 +31,13 @@ class Entry(NamedTuple):
 
 
 def write_index(reports: Path) -> Path:
-    """Write `index.html` over all `<folder>/study.json` below `reports`, the last finished first; returns its path."""
+    """Write `index.html` over all `<folder>/study.json` below `reports`, the last finished first; returns its path.
+
+    A page that is there and was not written by compresslab is left as it is.
+    """
+    page = reports / "index.html"
+    if page.is_file() and OURS not in page.read_text(encoding="utf-8", errors="replace"):
+        return page
     found = [_entry(path) for path in sorted(reports.glob("*/study.json"))]
     found.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
     environment = Environment(
@@ -37,7 +45,6 @@ def write_index(reports: Path) -> Path:
     )
     css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
     text = environment.get_template("index.html.j2").render(entries=found, css=Markup(css), symbols=words.SYMBOLS)
-    page = reports / "index.html"
     replace(page, text)
     return page
 

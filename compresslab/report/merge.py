@@ -20,20 +20,20 @@ class Difference(NamedTuple):
 
 
 def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
-    """One record with the variants of all, each called `<study>/<variant>`; what two studies share, file for file, stands once.
+    """One record with the variants of all, each called `<study>/<variant>`; a base that two studies share, and tell alike, stands once.
 
     Verdicts are those of the studies. `studies` are two or more of different names.
     """
     first = studies[0]
-    names: dict[tuple[str, ...], str] = {}
+    bases: dict[str, str] = {}
     called: dict[tuple[str, str], str] = {}
     variants: list[VariantRecord] = []
     for study in studies:
         for variant in study.variants:
             name = f"{study.study}/{variant.name}"
-            # The same model with the same answers, by content: nothing that a study says of it differs but its name.
-            content = tuple(f"{kind}:{key}" for kind, key in sorted(variant.keys.items()))
-            known = names.setdefault(content, name) if content and not variant.failures else name
+            # The same files with the same answers on the same ruler: a base has nothing else that a study could say of it.
+            alike = variant.model_copy(update={"name": "", "root": "", "costs": {}}).model_dump_json()
+            known = bases.setdefault(alike, name) if not variant.parent and variant.keys and not variant.failures else name
             called[study.study, variant.name] = known
             if known == name:
                 variants.append(_renamed(variant, study.study, called))
@@ -100,6 +100,11 @@ def _warnings(studies: Sequence[StudyRecord]) -> list[str]:
         told.append(
             "⚠ The studies answer different tasks or numbers of items: means of bits per byte and accuracy do not compare across them."
         )
+    if len({tuple(sorted(study.workload.items())) for study in studies}) > 1:
+        told.append("⚠ The studies time different requests (batch, prompt, decode): their inference times do not compare.")
+    machines = sorted({study.provenance.machine for study in studies})
+    if len(machines) > 1:
+        told.append(f"⚠ The studies ran on different machines ({', '.join(machines)}): neither measured times nor this-machine's compare.")
     prompts: dict[tuple[str, int], set[str]] = {}
     for score in (score for study in studies for variant in study.variants for score in variant.scores):
         prompts.setdefault((score.task, score.items), set()).add(score.prompts)

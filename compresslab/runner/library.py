@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,8 +114,14 @@ def compress(
     loaded = load(model, dtype)
     entry = method(asked.kind, method_name(asked.config))
     read = _text(entry.text, text or {}, asked, loaded)
-    looked_at = load(other or model, dtype) if asked.looks_at else None
-    return run(asked.kind, asked.config, loaded, Context(read, looked_at), folder).record
+    needed = asked.distill is not None or (asked.retrain is not None and asked.retrain.until is not None)
+    looked_at = load(other or model, dtype) if needed else None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # What fails on the way leaves no folder that looks whole.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        record = run(asked.kind, asked.config, loaded, Context(read, looked_at), Path(scratch) / "model").record
+        (Path(scratch) / "model").rename(folder)
+    return record
 
 
 Some = TypeVar("Some", bound=BaseModel)

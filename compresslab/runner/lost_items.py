@@ -32,7 +32,7 @@ def lost_items(parent: Mapping[str, ItemScores], child: Mapping[str, ItemScores]
         for place, item in enumerate(child[task].item):
             if (there := before.get(item)) is None:
                 continue
-            flipped = parent[task].correct[there] > child[task].correct[place]
+            flipped = parent[task].correct[there] == 1 and child[task].correct[place] == 0
             bits = _bits(child[task], place) - _bits(parent[task], there)
             if flipped or bits > 0:
                 ranked.append((flipped, bits, task, there, place))

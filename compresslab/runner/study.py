@@ -60,7 +60,11 @@ def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: Ran
         cached_nodes=ran.cached,
         nodes=len(plan.nodes),
         workload=recipe.density.workload.model_dump(),
-        curves=curves(recipe.density.reference, [variant.density for variant in variants if variant.density]),
+        curves=curves(
+            recipe.density.reference,
+            [variant.density for variant in variants if variant.density],
+            [variant.size.counted for variant in variants if variant.size],
+        ),
         notes=list(notes),
     )
 

@@ -39,15 +39,17 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("compresslab.evaluation.treelm.NOTHING_SHARED", nothing_shared)
+    monkeypatch.setattr("compresslab.evaluation.batched.LONGER", 0)  # a sequence a batch
+    budget = 512 if nothing_shared == 0 else 16
     model = build("llama").to(torch.bfloat16)
-    undisturbed = TreeLM(model, tokenizer, budget=16).loglikelihood(scored())
-    stopped = TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=stopping(after))
+    undisturbed = TreeLM(model, tokenizer, budget=budget).loglikelihood(scored())
+    stopped = TreeLM(model, tokenizer, budget=budget, journals=tmp_path, progress=stopping(after))
     with pytest.raises(KeyboardInterrupt):
         stopped.loglikelihood(scored())
     done: list[float] = []
-    again = TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=done.append)
+    again = TreeLM(model, tokenizer, budget=budget, journals=tmp_path, progress=done.append)
     assert again.loglikelihood(scored()) == undisturbed
-    assert TreeLM(model, tokenizer, budget=16, journals=tmp_path).loglikelihood(scored()) == undisturbed
+    assert TreeLM(model, tokenizer, budget=budget, journals=tmp_path).loglikelihood(scored()) == undisturbed
 
 
 def test_generation_after_a_stop_answers_only_what_is_left(

@@ -80,8 +80,7 @@ ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "settings"), ARCHITECTURES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(ARCHITECTURES)])
-@pytest.mark.parametrize("budget", [7, 512])
-@pytest.mark.parametrize("engine", ["tree", "batched"])
+@pytest.mark.parametrize(("engine", "budget"), [("tree", 7), ("tree", 512), ("batched", 512)])
 def test_the_tree_and_the_batches_give_what_lm_eval_gives(
     kind: str,
     settings: dict[str, Any],
@@ -97,6 +96,15 @@ def test_the_tree_and_the_batches_give_what_lm_eval_gives(
     got = answers(lm, PAIRS)
     assert lm.engine == engine
     assert same(got, answers(plain(model, tokenizer), PAIRS))
+
+
+def test_a_sequence_that_asks_for_more_logits_than_may_be_held_stays_on_the_tree(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    lm = TreeLM(llama, tokenizer, budget=16)
+    text = Instance("loglikelihood_rolling", {}, ("The quick brown fox jumps over the lazy dog, and what is warm in the sun?",), 0)
+    lm.loglikelihood_rolling([text])
+    assert lm.engine == "tree"
 
 
 def test_prompts_that_share_nothing_go_in_batches_and_others_as_a_tree(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

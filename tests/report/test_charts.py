@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from compresslab.density import GROWTH_PER_DAY
-from compresslab.records import Curve
+from compresslab.records import Curve, Interval
 from compresslab.report.charts.ruler import Placed, ruler
 from compresslab.report.charts.scatter import Dot, frontier
 from compresslab.report.charts.vega import Drawer
+from compresslab.report.charts.waterfall import Fall, told, waterfall
 from compresslab.report.figures import figures
 from compresslab.report.html import render
 
@@ -37,6 +38,14 @@ def test_every_chain_to_an_end_has_a_waterfall_with_its_steps() -> None:
     assert "distill forward-kl" in ends["depth-24-healed-nf4"][1]
     assert "depth-24" not in ends  # another variant goes on from it
     assert drawn[0][0] == ends["depth-24-healed-nf4"][0], "the longest first"
+
+
+def test_extrapolations_and_bounds_are_told_beside_the_bars() -> None:
+    assert told(Interval(value=0.3, low=0.2, high=0.4)) == "×0.30"
+    assert told(Interval(value=0.3, low=0.0, high=0.3, bound="<", extrapolated=True)) == "< ×0.30†"
+    fall = Fall("prune depth", "child", 0.5, 0.15, Interval(value=0.3, low=0.2, high=0.4, extrapolated=True), "lowered")
+    bar = waterfall([fall], "child", "base", (0.1, 1))["layer"][1]["data"]["values"][0]
+    assert bar["fill"] == 0
 
 
 def test_a_step_without_density_keeps_its_row_and_says_so() -> None:

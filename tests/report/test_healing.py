@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from compresslab.records import Interval, StudyRecord
@@ -40,16 +41,19 @@ def test_the_tokens_needed_are_read_off_the_line_through_the_budgets() -> None:
     assert healing.said.startswith("Extrapolated: the base's density would be reached at ≈ 485.2 M tokens [")
 
 
-def test_the_interval_of_the_tokens_needed_covers_as_often_as_it_says() -> None:
-    import numpy as np
-
-    draws, truth, hits = np.random.default_rng(1), math.exp(20), 0
+@pytest.mark.parametrize("common", [0.0, 0.5, 0.9], ids=["own errors", "half in common", "nearly all in common"])
+@pytest.mark.parametrize("reached", [1.2, 30.0])
+def test_the_interval_of_the_tokens_needed_covers_as_often_as_it_says(common: float, reached: float) -> None:
+    draws, hits = np.random.default_rng(1), 0
+    truth = 1e7 * reached
     for _ in range(100):
-        noisy = {tokens: math.exp(-4 + 0.2 * math.log(tokens) + draws.normal(0, 0.1)) for tokens in (1e5, 1e6, 1e7)}
+        shared = draws.normal(0, 0.1 * math.sqrt(common))
+        own = 0.1 * math.sqrt(1 - common)
+        noisy = {tokens: math.exp(0.2 * math.log(tokens / truth) + shared + draws.normal(0, own)) for tokens in (1e5, 1e6, 1e7)}
         [healing] = healings(healed(noisy, spread=0.1))
         assert healing.needed is not None
         hits += healing.needed.low <= truth <= healing.needed.high
-    assert 88 <= hits <= 100
+    assert hits >= 88
 
 
 def test_one_budget_draws_no_line() -> None:
@@ -66,8 +70,19 @@ def test_a_line_that_falls_reaches_nothing() -> None:
 
 
 def test_a_budget_that_reaches_the_base_needs_no_extrapolation() -> None:
-    [healing] = healings(healed({1e5: 0.8, 1e6: 1.1}))
-    assert healing.said == "The base's density is reached within 1 M tokens."
+    [healing] = healings(healed({1e5: 0.8, 1e6: 1.2}))
+    assert healing.said.startswith("The base's density is reached within 1 M tokens: r\u00a0=\u00a01.20 [")
+
+
+def test_an_interval_that_holds_one_says_only_that_it_may() -> None:
+    [healing] = healings(healed({1e5: 0.5, 1e6: 1.01}, spread=0.2))
+    assert healing.said.startswith("The base's density may be reached within 1 M tokens")
+    study = healed({1e6: 1.05})
+    bound = Interval(value=1.05, low=0.0, high=1.05, bound="<")
+    last = study.variants[-1]
+    compared = [one.model_copy(update={"ratio": bound}) for one in last.comparisons]
+    [healing] = healings(study.model_copy(update={"variants": [*study.variants[:-1], last.model_copy(update={"comparisons": compared})]}))
+    assert "reached within" not in healing.said
 
 
 def test_another_learning_rate_is_another_curve_and_training_the_base_is_no_healing() -> None:

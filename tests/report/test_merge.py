@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compresslab.records import StudyRecord
+from compresslab.report.figures import figures
 from compresslab.report.html import render, write
 from compresslab.report.index import write_index
 from compresslab.report.merge import differences, merged
@@ -33,6 +34,32 @@ def test_variants_are_named_after_their_studies_and_what_is_shared_stands_once()
 def test_a_variant_with_other_answers_is_another_one() -> None:
     left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right", shared=())
     assert len(merged([left, right]).variants) == 2 * len(left.variants)
+
+
+def test_the_same_base_on_another_ruler_is_another_one() -> None:
+    left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right")
+    base = right.variants[0]
+    assert base.density is not None
+    ruled = base.model_copy(update={"density": base.density.model_copy(update={"tokens": 5e11})})
+    joint = merged([left, right.model_copy(update={"variants": [ruled, *right.variants[1:]]})])
+    assert [variant.name for variant in joint.variants if not variant.parent] == ["left/base", "right/base"]
+    # and what only names and keys tell apart, such as two rulers over one store, keeps all its variants
+    same = keyed(studies.quickstart(), "same", shared=tuple(one.name for one in left.variants))
+    assert len(merged([same, same.model_copy(update={"study": "other"})]).variants) == 2 * len(left.variants) - 1
+
+
+def test_times_of_two_machines_are_drawn_apart_and_said_not_to_compare() -> None:
+    left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right", shared=())
+    moved = [
+        one.model_copy(update={"timing": one.timing and one.timing.model_copy(update={"machine": "another"})}) for one in right.variants
+    ]
+    machine = right.provenance.model_copy(update={"machine": "another"})
+    joint = merged([left, right.model_copy(update={"variants": moved, "provenance": machine})])
+    first, second = figures(joint).measured
+    assert "left/depth-24" in first
+    assert "right/depth-24" not in first
+    assert "measured on another" in second
+    assert any("different machines" in note for note in joint.notes)
 
 
 def test_published_studies_which_have_no_keys_share_nothing() -> None:
@@ -77,6 +104,12 @@ def test_the_index_lists_every_study_with_its_verdicts_and_what_cannot_be_read(t
     assert "lowered</span>" in text
     assert "not written by this version" in text
     assert text.index("one%20two") < text.index("broken")
+
+
+def test_somebody_elses_page_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<h1>my site</h1>")
+    write_index(tmp_path)
+    assert (tmp_path / "index.html").read_text() == "<h1>my site</h1>"
 
 
 def test_an_index_of_nothing_is_a_page(tmp_path: Path) -> None:

@@ -34,6 +34,24 @@ def test_a_step_alone_gives_a_folder_that_transformers_loads(tiny_folder: Path, 
         compresslab.compress(str(tiny_folder), step, tmp_path / "out")
 
 
+def test_a_step_that_trains_until_a_models_loss_gets_that_model(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
+    optimizer = {"batch_tokens": 64, "micro_batch_tokens": 64}
+    step = {"retrain": {"method": "full", "tokens": 128, "until": "parent", "optimizer": optimizer}}
+    text = {"source": str(tiny_text), "tokens": 4096, "length": 32}
+    record = compresslab.compress(str(tiny_folder), step, tmp_path / "out", text=text, dtype="float32")
+    assert record.method == "full"
+
+
+def test_a_model_that_comes_out_broken_leaves_nothing(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise compresslab.RunFailed("not finite")
+
+    monkeypatch.setattr("compresslab.steps.contract.check_finite", broken)
+    with pytest.raises(compresslab.RunFailed):
+        compresslab.compress(str(tiny_folder), {"prune": {"method": "magnitude", "sparsity": 0.5}}, tmp_path / "out" / "model")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("step", "text", "said"),
     [

@@ -49,6 +49,13 @@ def test_what_was_right_before_comes_first_and_then_what_lost_most(tmp_path: Pat
     assert (found[0].parent_choice, found[0].child_choice, found[0].options) == (0, 1, [" a", " b"])
 
 
+def test_a_metric_between_zero_and_one_flips_nothing(tmp_path: Path) -> None:
+    parent = {"t": answers("t", [("a", 1, 0.3), ("b", 1, 0.9)], "parent")}
+    child = {"t": answers("t", [("a", 0.5, 0.29), ("b", 9, 0.1)], "child")}
+    [found] = lost_items(parent, child, files(tmp_path, parent, child))
+    assert (found.item, found.flipped) == ("b", False)
+
+
 def test_only_the_worst_few_of_all_tasks_are_told(tmp_path: Path) -> None:
     parent = {task: answers(task, [(str(i), 1, 1) for i in range(9)], "parent") for task in ("t", "u")}
     child = {task: answers(task, [(str(i), 1 + i + shift, 0) for i in range(9)], "child") for task, shift in (("t", 0), ("u", 0.5))}

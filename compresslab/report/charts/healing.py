@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from compresslab.report import words
-from compresslab.report.charts.vega import VARIANT, Spec, chart, layer, log_axis, log_domain
+from compresslab.report.charts.vega import VARIANT, Spec, chart, layer, log_axis, log_domain, own
 from compresslab.report.healing import MOST_TOKENS, Healing
 
 WIDTH, HEIGHT = 330, 220
@@ -15,7 +15,15 @@ STEPS = 40
 def healing_curve(healing: Healing) -> Spec:
     """r to the base on log axes; the dashed line below is the model before training, the one at 1 the base."""
     points: list[Spec] = [
-        {"variant": one.name, "tokens": one.tokens, "r": one.ratio.value, "low": one.ratio.low, "high": one.ratio.high}
+        {
+            "variant": one.name,
+            "tokens": one.tokens,
+            "r": one.ratio.value,
+            "low": one.ratio.low,
+            "high": one.ratio.high,
+            "fill": "var(--card)" if one.ratio.extrapolated else "var(--accent)",
+            "name": f"{one.ratio.bound} {one.name}".strip(),
+        }
         for one in healing.points
         if one.ratio.value > 0
     ]
@@ -47,8 +55,8 @@ def healing_curve(healing: Healing) -> Spec:
     place = {**VARIANT, "x": {**x, "field": "tokens"}, "y": {**y, "field": "r"}}
     marks = [
         layer("rule", {**place, "y": {**y, "field": "low"}, "y2": {"field": "high"}}, color="var(--accent)", clip=True),
-        layer("point", place, filled=True, size=64, color="var(--accent)", opacity=1),
-        layer("text", {**place, "text": {"field": "variant"}}, dx=7, dy=9, align="left", limit=110, fontSize=11),
+        layer("point", {**place, "fill": own("fill", "nominal")}, size=64, color="var(--accent)", opacity=1),
+        layer("text", {**place, "text": {"field": "name"}}, dx=7, dy=9, align="left", limit=110, fontSize=11),
     ]
     layers.append({"data": {"values": points}, "layer": marks})
     return chart(words.clip(f"{healing.start}, {healing.method}", 48), WIDTH, HEIGHT, {"layer": layers})

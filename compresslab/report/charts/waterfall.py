@@ -27,6 +27,13 @@ class Fall:
     mood: str
 
 
+def told(ratio: Interval | None) -> str:
+    """A step's factor, with the signs of a bound and of an extrapolation."""
+    if ratio is None:
+        return "no density"
+    return f"{ratio.bound} {words.times(ratio.value)}".strip() + ("†" if ratio.extrapolated else "")
+
+
 def waterfall(falls: Sequence[Fall], title: str, start: str, domain: tuple[float, float]) -> Spec:
     """Bars from density to density on a log axis, one a step, under the density of `start`; a factor stands beside each."""
     low, high = domain
@@ -41,7 +48,9 @@ def waterfall(falls: Sequence[Fall], title: str, start: str, domain: tuple[float
             "before": fall.before,
             "after": fall.after,
             "mood": fall.mood or "inconclusive",
-            "text": f"{words.SYMBOLS.get(fall.mood, '')} {words.times(fall.ratio.value)}" if fall.ratio else "no density",
+            "text": f"{words.SYMBOLS.get(fall.mood, '')} {told(fall.ratio)}",
+            # Hollow: read off the reference outside its sizes.
+            "fill": 0.0 if fall.ratio is not None and fall.ratio.extrapolated else 0.85,
             "at": max((value for value in (fall.before, fall.after) if value is not None), default=low),
             "next": row + 1,
         }
@@ -78,8 +87,11 @@ def waterfall(falls: Sequence[Fall], title: str, start: str, domain: tuple[float
                     "y": {"field": "top", "type": "quantitative", **lane},
                     "y2": {"field": "bottom"},
                     "color": colour,
+                    "stroke": colour,
+                    "fillOpacity": own("fill", "quantitative"),
                 },
-                opacity=0.85,
+                strokeWidth=1.2,
+                opacity=1,
             ),
         },
         {
