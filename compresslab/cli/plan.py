@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from compresslab.plan.graph import Node, Plan
     from compresslab.runner.store import Store
 
-
+LISTED = 100  # nodes: in a table of more, what is there already hides what is to run, and rich takes a third of a second for 300 rows
 On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
 
 
@@ -79,13 +79,17 @@ def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) ->
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    title = f"{planned.recipe.study}: {number_of(len(rows), 'node')}"
+    cached = sum(row["cached"] for row in rows)
+    short = len(rows) > LISTED and cached > 0
+    title = f"{planned.recipe.study}: {number_of(len(rows), 'node')}" + (f", {cached} of them cached and not listed" if short else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("node", "made from", "state"):
         table.add_column(heading, overflow="fold")
     for heading in ("memory", "disk", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for node, row in zip(planned.nodes, rows, strict=True):
+        if short and row["cached"]:
+            continue
         part = scored.get(node.key, 0)
         state = "cached" if row["cached"] else f"{part} of {len(node.tasks)} cached" if part else "to run"
         costs = ("", "", "") if row["cached"] else (size(row["memory"]), size(row["disk"]), duration(row["seconds"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_nothing_is_freed_while_a_study_runs(store: Store) -> None:
             unused(store)
         other.communicate(b"\n")
     assert [one.why for one in unused(store)] == ["what a dead run left"]
+
+
+def test_a_long_plan_lists_only_what_is_to_run(short: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "prune pruned" in call("plan", short, "--store", store.root)
+    monkeypatch.setattr("compresslab.cli.plan.LISTED", 2)
+    told = call("plan", short, "--store", store.root)
+    assert "5 nodes, 5 of them cached" in told
+    assert "prune pruned" not in told
+    shutil.rmtree(store.folder(prepare(short).variant("pruned").model))
+    told = call("plan", short, "--store", store.root)
+    assert "4 of them cached" in told
+    assert "prune pruned" in told
 
 
 def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:
