@@ -101,7 +101,7 @@
       link.href = URL.createObjectURL(new Blob([text], { type }));
       link.download = `${table}.${form.toLowerCase()}`;
       link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000); // a busy machine begins late
     });
   }
   bar.hidden = false;
