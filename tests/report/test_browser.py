@@ -148,6 +148,7 @@ def test_every_table_is_handed_out_as_csv_and_json(opened: Any, tmp_path: Path) 
             if len(frame):
                 assert list(read.columns) == list(frame.columns)
             assert len(read) == len(frame)
+            opened.wait_for_timeout(150)  # Chromium drops what a frame downloads beyond ten a second, without a word
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
