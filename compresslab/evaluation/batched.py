@@ -20,7 +20,7 @@ LONGER = 2  # times as many tokens a forward as a tree's, since nothing else is 
 def in_batches(
     model: PreTrainedModel,
     sequences: Sequence[list[int]],
-    tails: Sequence[list[int]],
+    tails: Sequence[Sequence[int]],
     budget: int,
     progress: Callable[[float], None],
     journals: Path | None = None,
@@ -63,7 +63,7 @@ def _batches(lengths: Sequence[int], tail: int, budget: int) -> Iterator[range]:
         start = stop
 
 
-def _scored(model: PreTrainedModel, sequences: list[list[int]], tails: list[list[int]]) -> list[Answer]:
+def _scored(model: PreTrainedModel, sequences: list[list[int]], tails: Sequence[Sequence[int]]) -> list[Answer]:
     width = max(map(len, sequences))
     ids = torch.tensor([sequence + [0] * (width - len(sequence)) for sequence in sequences], device=model.device)
     places = [range(len(sequence) - len(tail), len(sequence)) for sequence, tail in zip(sequences, tails, strict=True)]

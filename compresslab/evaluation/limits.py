@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from compresslab.errors import RunFailed
 
-Request = tuple[tuple[str, str] | None, list[int], list[int]]
+Request = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
 """A (context, continuation) pair, `None` for a window of a long text; the context's token ids; the continuation's."""
 
 

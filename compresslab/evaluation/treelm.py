@@ -9,7 +9,8 @@ needed is that of one piece and one path, whatever the task.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from compresslab.errors import RunFailed
 from compresslab.evaluation import limits, scores, tree_attention
 from compresslab.evaluation.batched import Answer, in_batches
-from compresslab.evaluation.encodings import Encodings
+from compresslab.evaluation.encodings import Encodings, Ids
 from compresslab.evaluation.exactness import obstacle, outgrown_window
 from compresslab.evaluation.generation import Prompt, generate
 from compresslab.evaluation.journal import Journal
@@ -109,53 +110,62 @@ class TreeLM(HFLM):  # type: ignore[misc]
         figure means the same as lm-eval's.
         """
         moved = [_spaces_moved(context, continuation) for context, continuation in pairs]
-        with_context = [(context, continuation) for context, continuation in moved if context]
-        whole = self._encoded({context + continuation for context, continuation in with_context} | {context for context, _ in with_context})
-        bare = self._encoded({continuation for context, continuation in moved if not context}, add_special_tokens=False)
+        heads = self._encoded({(context, "") for context, _ in moved if context})
+        tails = self._encoded({pair for pair in moved if pair[0]}, behind=heads)
+        bare = self._encoded({pair for pair in moved if not pair[0]}, add_special_tokens=False)
         encoded: list[Request] = []
         for pair, (context, continuation) in zip(pairs, moved, strict=True):
             if context:
-                head = whole[context]
-                tail = whole[context + continuation][len(head) :]
+                head, tail = heads[context, ""], tails[context, continuation]
             elif self.prefix_token_id is None:
                 raise RunFailed("the tokenizer has neither a beginning- nor an end-of-sequence token to stand for an empty prompt")
             else:
-                tail = bare[continuation]
+                tail, prefix = bare["", continuation], array("i", [self.prefix_token_id])
                 # An empty context is one beginning- or end-of-sequence token, unless the continuation brings its own.
-                head, tail = (tail[:1], tail[1:]) if tail[:1] == [self.prefix_token_id] else ([self.prefix_token_id], tail)
+                head, tail = (prefix, tail[1:]) if tail[:1] == prefix else (prefix, tail)
             encoded.append((pair, head, tail))
         return encoded
 
-    def _encoded(self, strings: Iterable[str], **special: bool) -> dict[str, list[int]]:
-        """Encodings as `tok_encode` gives them: a string that begins with the BOS token does not get another one."""
+    def _encoded(
+        self, pairs: Iterable[scores.Pair], behind: Mapping[scores.Pair, Ids] | None = None, **special: bool
+    ) -> dict[scores.Pair, Ids]:
+        """Encodings of the pairs' strings as `tok_encode` gives them: a string that begins with the BOS token does not get another one.
+
+        Args:
+            behind: encodings of the contexts; only what is behind them is kept.
+        """
         prefix = self.prefix_token_id
         bos = "" if special or prefix is None else self.tokenizer.decode(prefix)
-        encoded: dict[str, list[int]] = {}
-        ordered = sorted(strings)
+        encoded: dict[scores.Pair, Ids] = {}
+        ordered = sorted(pairs)
         for kwargs, group in (
-            (special, [string for string in ordered if not (bos and string.startswith(bos))]),
-            ({"add_special_tokens": False}, [string for string in ordered if bos and string.startswith(bos)]),
+            (special, [pair for pair in ordered if not (bos and "".join(pair).startswith(bos))]),
+            ({"add_special_tokens": False}, [pair for pair in ordered if bos and "".join(pair).startswith(bos)]),
         ):
             if group:
-                ids = self.encodings.encoded(group, str(kwargs), partial(self._tokenized, special=kwargs))
+                tokenized = partial(self._tokenized, special=kwargs, behind=behind)
+                ids = self.encodings.encoded(group, f"{kwargs}{'' if behind is None else ', continuations'}", tokenized)
                 encoded.update(zip(group, ids, strict=True))
         return encoded
 
-    def _tokenized(self, strings: list[str], special: dict[str, bool]) -> list[list[int]]:
+    def _tokenized(
+        self, pairs: Sequence[scores.Pair], special: dict[str, bool], behind: Mapping[scores.Pair, Ids] | None
+    ) -> list[list[int]]:
+        strings = ["".join(pair) for pair in pairs]
         tokenized = self.tokenizer(strings, padding=False, truncation=False, return_attention_mask=False, verbose=False, **special)
         ids: list[list[int]] = tokenized["input_ids"]
-        return ids
+        return ids if behind is None else [row[len(behind[context, ""]) :] for (context, _), row in zip(pairs, ids, strict=True)]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
         """The model's greedy continuation of each context up to a stop string; lm-eval's contract.
 
         Requests that draw at random, or ask for anything else, go lm-eval's own way.
         """
-        contexts = self._encoded({request.args[0] for request in requests})
+        contexts = self._encoded({(request.args[0], "") for request in requests})
         prompts, reasons = [], []
         for request in requests:
             until, most, why = self._wanted(request)
-            ids = contexts[request.args[0]] or [self.prefix_token_id]
+            ids = list(contexts[request.args[0], ""]) or [self.prefix_token_id]
             if len(ids) + most > self.max_length:
                 self._cut({scores.pair(request.args)})
             prompts.append(Prompt(ids[-(self.max_length - most) :], most, self._enough(until), until))
@@ -231,14 +241,15 @@ class TreeLM(HFLM):  # type: ignore[misc]
 
     def _plain(self, requests: Sequence[Request], override_bs: int | None) -> list[Answer]:
         """lm-eval's own way, sorted here so that batches do not depend on the order of the requests."""
+        lists = [(list(head), list(tail)) for _, head, tail in requests]
         # lm-eval reads the logits of equal inputs once; but where one sequence is split in two ways, it scores wrong rows.
-        splits = {(tuple(head + tail[:-1]), len(tail)) for _, head, tail in requests}
+        splits = {(tuple(head + tail[:-1]), len(tail)) for head, tail in lists}
         self.logits_cache = len(splits) == len({tokens for tokens, _ in splits})
-        order = sorted(range(len(requests)), key=lambda i: (-len(requests[i][1]) - len(requests[i][2]), requests[i][1], requests[i][2]))
+        order = sorted(range(len(requests)), key=lambda i: (-len(lists[i][0]) - len(lists[i][1]), *lists[i]))
         answers: list[Answer] = [(math.nan, False)] * len(requests)
         for start in range(0, len(order), SLICE):
             part = order[start : start + SLICE]
-            got = super()._loglikelihood_tokens([(None, *requests[i][1:]) for i in part], disable_tqdm=True, override_bs=override_bs)
+            got = super()._loglikelihood_tokens([(None, *lists[i]) for i in part], disable_tqdm=True, override_bs=override_bs)
             for i, answer in zip(part, got, strict=True):
                 answers[i] = answer
             self.progress((start + len(part)) / len(order))
@@ -246,14 +257,15 @@ class TreeLM(HFLM):  # type: ignore[misc]
 
     @torch.inference_mode()
     def _tree(self, requests: Sequence[Request]) -> list[Answer]:
-        """All requests as one trie. The last token of a sequence is only scored, never read, as in `HFLM`."""
-        sequences = [(head + tail)[-(self.max_length + 1) :][:-1] for _, head, tail in requests]
+        """All requests as one trie."""
         tails = [tail for _, _, tail in requests]
-        trie = build(sequences, tails)
-        short = max(map(len, sequences), default=0) <= self.budget  # a longer one asks for more logits than may be held
-        if short and len(trie.tokens) > NOTHING_SHARED * sum(map(len, sequences)):
+        trie = build(map(self._read, requests), tails)
+        longest = int(trie.depth.max(initial=-1)) + 1
+        asked = sum(min(len(head) + len(tail) - 1, self.max_length) for _, head, tail in requests)
+        # A sequence longer than a forward asks for more logits than may be held.
+        if longest <= self.budget and len(trie.tokens) > NOTHING_SHARED * asked:
             self.engine = "batched"
-            return in_batches(self.model, sequences, tails, self.budget, self.progress, self.journals)
+            return in_batches(self.model, [self._read(request) for request in requests], tails, self.budget, self.progress, self.journals)
         logprobs = np.zeros(len(trie.score_node))
         greedy = np.zeros(len(trie.score_node), dtype=bool)
         parts = (trie.tokens, trie.parent, trie.score_node, trie.score_target)
@@ -261,7 +273,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         known = len(journal.pieces)
         again = ancestral(trie, self.budget, known)
         cache = DynamicCache()  # without the config, so that layers with a window, too, keep the whole path
-        window = outgrown_window(self.model.config, max(map(len, sequences), default=0))
+        window = outgrown_window(self.model.config, longest)
         chunked = self.chunked and window is None
         with attending(self.model, tree_attention.NAME, tree_attention.attend) if chunked else nullcontext():
             for number, forward in enumerate(forwards(trie, self.budget)):
@@ -282,6 +294,11 @@ class TreeLM(HFLM):  # type: ignore[misc]
         sums = np.bincount(trie.score_request, weights=logprobs, minlength=len(requests))
         missed = np.bincount(trie.score_request, weights=~greedy, minlength=len(requests))
         return [(float(total), misses == 0) for total, misses in zip(sums, missed.tolist(), strict=True)]
+
+    def _read(self, request: Request) -> list[int]:
+        """The sequence that the model reads. Its last token is only scored, never read, as in `HFLM`."""
+        _, head, tail = request
+        return [*head, *tail][-(self.max_length + 1) :][:-1]
 
     def _masks(self, trie: Trie, forward: Forward, window: int | None) -> Tensor | dict[str, Tensor]:
         """What each node sees, added to the attention scores: (1, 1, new, past + new), or one for each kind of layer."""

@@ -7,7 +7,7 @@ all that has to be kept from one forward to the next, whatever the tree looks li
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,14 +52,14 @@ class Forward:
     keep: Integers
 
 
-def build(sequences: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Trie:
+def build(sequences: Iterable[Sequence[int]], targets: Sequence[Sequence[int]]) -> Trie:
     """The trie of `sequences`, where `targets[i]` are the tokens to score after the last `len(targets[i])` positions of `sequences[i]`.
 
     The result does not depend on the order of the sequences (but for the numbers of the requests).
     """
     # Big-endian bytes sort like the token lists, and comparing them is one memcmp.
     keys = [np.asarray(sequence, dtype=">u4").tobytes() for sequence in sequences]
-    path = np.zeros(max(map(len, sequences), default=0), dtype=np.int64)
+    path = np.zeros(max(map(len, keys), default=0) // 4, dtype=np.int64)
     tokens: list[Integers] = []
     depth: list[Integers] = []
     parent: list[Integers] = []

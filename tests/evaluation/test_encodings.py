@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compresslab.evaluation.encodings import Encodings
+from compresslab.evaluation.encodings import SLICE, Encodings
+from compresslab.evaluation.scores import Pair
 from compresslab.evaluation.treelm import TreeLM
 
 from .conftest import make_tokenizer
 
-STRINGS = ["The quick", "", "brown fox é"]
+PAIRS = [("The quick", ""), ("", ""), ("brown", " fox é")]
 
 
 def test_what_one_process_tokenized_the_next_one_reads(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    def encode(strings: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(strings)["input_ids"]
+    def encode(pairs: Sequence[Pair]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(["".join(pair) for pair in pairs])["input_ids"]
         return ids
 
-    def never(_strings: list[str]) -> list[list[int]]:
+    def never(_pairs: Sequence[Pair]) -> list[list[int]]:
         raise AssertionError("tokenized again")
 
-    first = Encodings(tmp_path, tokenizer).encoded(STRINGS, "{}", encode)
-    assert Encodings(tmp_path, tokenizer).encoded(STRINGS, "{}", never) == first == encode(STRINGS)
+    first = Encodings(tmp_path, tokenizer).encoded(PAIRS, "{}", encode)
+    assert Encodings(tmp_path, tokenizer).encoded(PAIRS, "{}", never) == first
+    assert [list(ids) for ids in first] == encode(PAIRS)
     for other in (
-        lambda: Encodings(tmp_path, make_tokenizer(bos=True)).encoded(STRINGS, "{}", never),
-        lambda: Encodings(tmp_path, tokenizer).encoded(STRINGS, "{'add_special_tokens': False}", never),
-        lambda: Encodings(tmp_path, tokenizer).encoded(STRINGS[:2], "{}", never),
-        lambda: Encodings(None, tokenizer).encoded(STRINGS, "{}", never),
+        lambda: Encodings(tmp_path, make_tokenizer(bos=True)).encoded(PAIRS, "{}", never),
+        lambda: Encodings(tmp_path, tokenizer).encoded(PAIRS, "{'add_special_tokens': False}", never),
+        lambda: Encodings(tmp_path, tokenizer).encoded(PAIRS[:2], "{}", never),
+        lambda: Encodings(tmp_path, tokenizer).encoded([("The", " quick"), *PAIRS[1:]], "{}", never),
+        lambda: Encodings(None, tokenizer).encoded(PAIRS, "{}", never),
     ):
         with pytest.raises(AssertionError, match="again"):
             other()
@@ -37,10 +41,18 @@ def test_what_one_process_tokenized_the_next_one_reads(tmp_path: Path, tokenizer
 
 def test_a_damaged_file_costs_time_and_nothing_else(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     kept = Encodings(tmp_path, tokenizer)
-    kept.encoded(STRINGS, "{}", lambda _: [[1], [], [2, 3]])
+    kept.encoded(PAIRS, "{}", lambda _: [[1], [], [2, 3]])
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:40])
-    assert kept.encoded(STRINGS, "{}", lambda _: [[4], [], []]) == [[4], [], []]
+    assert [list(ids) for ids in kept.encoded(PAIRS, "{}", lambda _: [[4], [], []])] == [[4], [], []]
+
+
+def test_a_tokenizer_is_never_asked_for_all_of_a_large_task_at_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    asked: list[int] = []
+    pairs = [(str(number), "") for number in range(2 * SLICE + 1)]
+    found = Encodings(None, tokenizer).encoded(pairs, "{}", lambda part: asked.append(len(part)) or [[int(text)] for text, _ in part])
+    assert asked == [SLICE, SLICE, 1]
+    assert [list(ids) for ids in found] == [[number] for number in range(len(pairs))]
 
 
 def test_a_variant_tokenizes_nothing_that_another_one_has(
