@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,9 @@ from compresslab.evaluation.trie import Forward, Trie
 
 NAME = "compresslab_tree"
 HIDDEN = -1e30  # a score that leaves nothing, and is finite, so that a row of padding is no NaN
-# The least exponent that is computed: exp(-80) is lost in the rounding of any sum with a 1 in it, and what underflows costs MKL's exp
-# sixty times as much.
-SMALLEST = -80.0
 CHUNK = 64  # nodes: fewer make small products, more make products that are mostly hidden
+
+FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # gives the log-sum-exp, too, which torch's public attention does not
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,13 @@ class Layout:
     shared: int
     keys: Tensor
     hidden: Tensor
+    _widened: dict[int, Tensor] = field(default_factory=dict, init=False)
+
+    def hidden_rows(self, queries: int) -> Tensor:
+        """`hidden` with the rows of `queries` heads that have their keys in common: (chunks, 1, queries x CHUNK, keys). Made once a forward."""
+        if queries not in self._widened:
+            self._widened[queries] = self.hidden.repeat(1, 1, queries, 1)
+        return self._widened[queries]
 
 
 _LAYOUT: ContextVar[Layout] = ContextVar("layout")
@@ -99,31 +105,24 @@ def attend(
     scale = dim**-0.5 if scaling is None else scaling
     output, weight = _in_chunks(query[0], key[0, :, nodes.shared :], value[0, :, nodes.shared :], nodes, scale)
     if nodes.shared:
-        # The queries of one key/value head as rows of one product.
-        rows = query.reshape(1, groups, -1, dim)
-        far, far_weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            rows, key[:, :, : nodes.shared], value[:, :, : nodes.shared], 0.0, False, scale=scale
-        )
+        past = slice(nodes.shared)
+        far, far_weight = FLASH(query.reshape(1, groups, -1, dim), key[:, :, past], value[:, :, past], 0.0, False, scale=scale)
         near = (weight - far_weight.reshape(heads, new)).sigmoid_()[..., None]
-        output = torch.lerp(far.reshape(heads, new, dim).float(), output, near)
+        output = torch.lerp(far.reshape(heads, new, dim).float(), output.float(), near)
     return output.to(query.dtype).transpose(0, 1)[None].contiguous(), None
 
 
 def _in_chunks(query: Tensor, key: Tensor, value: Tensor, nodes: Layout, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention within chunks: (heads, new, dim), and the log-sum-exp of the scores (heads, new), in float32."""
+    """Attention within chunks, each a sequence of its own: (heads, new, dim), and the log-sum-exp of the scores (heads, new)."""
     heads, new, dim = query.shape
     groups = key.shape[0]
     chunks, _, room, seen = nodes.hidden.shape
+    queries = heads // groups
     padded = nn.functional.pad(query, (0, 0, 0, chunks * room - new))
-    rows = padded.view(groups, heads // groups, chunks, room, dim).transpose(1, 2).reshape(groups, chunks, -1, dim)
-    keys, values = (tensor.index_select(1, nodes.keys.view(-1)).view(groups, chunks, seen, dim) for tensor in (key, value))
-    scores = (rows @ keys.transpose(2, 3)).float().view(groups, chunks, heads // groups, room, seen)
-    scores = scores.mul_(scale).add_(nodes.hidden).view(groups, chunks, -1, seen)
-    largest = scores.amax(-1, keepdim=True)
-    shares = scores.sub_(largest).clamp_(min=SMALLEST).exp_()
-    total = shares.sum(-1, keepdim=True)
-    output = (shares.to(values.dtype) @ values).float().div_(total)
-    joined = torch.cat([output, largest.add_(total.log_())], dim=-1).view(groups, chunks, heads // groups, room, dim + 1)
-    # (heads, chunks and rooms); what the last chunk is padded with falls away
-    flat = joined.transpose(1, 2).reshape(heads, chunks * room, dim + 1)[:, :new]
-    return flat[..., :dim], flat[..., dim]
+    # The queries of one key/value head as rows of one product.
+    rows = padded.view(groups, queries, chunks, room, dim).permute(2, 0, 1, 3, 4).reshape(chunks, groups, -1, dim)
+    keys, values = (part.index_select(1, nodes.keys.view(-1)).view(groups, chunks, seen, dim).transpose(0, 1) for part in (key, value))
+    output, weight = FLASH(rows, keys, values, 0.0, False, attn_mask=nodes.hidden_rows(queries), scale=scale)
+    # What the last chunk is padded with falls away.
+    output = output.view(chunks, groups, queries, room, dim).permute(1, 2, 0, 3, 4).reshape(heads, -1, dim)[:, :new]
+    return output, weight.view(chunks, groups, queries, room).permute(1, 2, 0, 3).reshape(heads, -1)[:, :new]
