@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from compresslab.evaluation.processor_attention import fused, joined
+
 NAME = "compresslab_shared"
 
 # Keys and values of the shared prefix by layer, each (key/value heads, prefix, head dimension).
@@ -94,25 +96,47 @@ def attend(
         (sequences, new, heads, dim).
     """
     sequences, heads, new, dim = query.shape
-    groups = key.shape[1]
-    rows = query.reshape(sequences, groups, -1, dim)
-    near = rows @ key.transpose(2, 3)
+    scale = dim**-0.5 if scaling is None else scaling
+    # (sequences, key/value heads, queries, dim): the queries of one key/value head as rows of one product
+    rows = query.reshape(sequences, key.shape[1], -1, dim)
+    added = attention_mask.repeat(1, 1, heads // key.shape[1], 1)
     prefix = _PREFIX.get()
-    shared = 0
-    if prefix is not None:
-        keys, values = prefix[int(module.layer_idx)]  # type: ignore[arg-type]
-        shared = keys.shape[1]
+    shared = None if prefix is None else prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+    if query.device.type == "cpu" and softcap is None:
+        output = _fused(rows, key, value, added, shared, scale)
+    else:
+        output = _product(rows, key, value, added, shared, scale, softcap)
+    return output.reshape(sequences, heads, new, dim).transpose(1, 2).contiguous(), None
+
+
+def _fused(rows: Tensor, key: Tensor, value: Tensor, added: Tensor, shared: tuple[Tensor, Tensor] | None, scale: float) -> Tensor:
+    near = fused(rows, key, value, scale, added)
+    if shared is None:
+        return near[0]
+    sequences, groups, _, dim = rows.shape
+    far, weight = fused(rows.transpose(0, 1).reshape(1, groups, -1, dim), shared[0][None], shared[1][None], scale)
+    apart = far.reshape(groups, sequences, -1, dim), weight.reshape(groups, sequences, -1)
+    return joined(near, (apart[0].transpose(0, 1), apart[1].transpose(0, 1))).to(rows.dtype)
+
+
+def _product(
+    rows: Tensor, key: Tensor, value: Tensor, added: Tensor, shared: tuple[Tensor, Tensor] | None, scale: float, softcap: float | None
+) -> Tensor:
+    sequences, groups, _, dim = rows.shape
+    scores = rows @ key.transpose(2, 3)
+    prefix = 0
+    if shared is not None:
+        prefix = shared[0].shape[1]
         # (key/value heads, sequences and queries, dim): one product a head for all sequences
-        far = rows.transpose(0, 1).reshape(groups, -1, dim) @ keys.transpose(1, 2)
-        near = torch.cat([far.view(groups, sequences, -1, shared).transpose(0, 1), near], dim=-1)
-    scores = near.float().mul_(dim**-0.5 if scaling is None else scaling)
+        far = rows.transpose(0, 1).reshape(groups, -1, dim) @ shared[0].transpose(1, 2)
+        scores = torch.cat([far.view(groups, sequences, -1, prefix).transpose(0, 1), scores], dim=-1)
+    scores = scores.float().mul_(scale)
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
-    own = scores.view(sequences, groups, heads // groups, new, -1)[..., shared:]
-    own += attention_mask[:, :, None]
+    scores[..., prefix:] += added
     weights = scores.softmax(-1).to(value.dtype)
-    output = weights[..., shared:] @ value
-    if prefix is not None:
-        far = weights[..., :shared].transpose(0, 1).reshape(groups, -1, shared) @ values
+    output = weights[..., prefix:] @ value
+    if shared is not None:
+        far = weights[..., :prefix].transpose(0, 1).reshape(groups, -1, prefix) @ shared[1]
         output += far.view(groups, sequences, -1, dim).transpose(0, 1)
-    return output.view(sequences, heads, new, dim).transpose(1, 2).contiguous(), None
+    return output

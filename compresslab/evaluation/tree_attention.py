@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compresslab.evaluation.processor_attention import Part, fused, joined
 from compresslab.evaluation.trie import Forward, Trie
 
 NAME = "compresslab_tree"
 HIDDEN = -1e30  # a score that leaves nothing, and is finite, so that a row of padding is no NaN
 CHUNK = 64  # nodes: fewer make small products, more make products that are mostly hidden
-
-FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # gives the log-sum-exp, too, which torch's public attention does not
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Layout:
     _widened: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def hidden_rows(self, queries: int) -> Tensor:
-        """`hidden` with the rows of `queries` heads that have their keys in common: (chunks, 1, queries x CHUNK, keys). Made once a forward."""
+        """`hidden` with the rows of `queries` heads that have their keys in common: (chunks, 1, queries x CHUNK, keys)."""
         if queries not in self._widened:
             self._widened[queries] = self.hidden.repeat(1, 1, queries, 1)
         return self._widened[queries]
@@ -103,16 +102,17 @@ def attend(
     _, heads, new, dim = query.shape
     groups = key.shape[1]
     scale = dim**-0.5 if scaling is None else scaling
-    output, weight = _in_chunks(query[0], key[0, :, nodes.shared :], value[0, :, nodes.shared :], nodes, scale)
+    near = _in_chunks(query[0], key[0, :, nodes.shared :], value[0, :, nodes.shared :], nodes, scale)
     if nodes.shared:
         past = slice(nodes.shared)
-        far, far_weight = FLASH(query.reshape(1, groups, -1, dim), key[:, :, past], value[:, :, past], 0.0, False, scale=scale)
-        near = (weight - far_weight.reshape(heads, new)).sigmoid_()[..., None]
-        output = torch.lerp(far.reshape(heads, new, dim).float(), output.float(), near)
+        far, weight = fused(query.reshape(1, groups, -1, dim), key[:, :, past], value[:, :, past], scale)
+        output = joined(near, (far.reshape(heads, new, dim), weight.reshape(heads, new)))
+    else:
+        output = near[0]
     return output.to(query.dtype).transpose(0, 1)[None].contiguous(), None
 
 
-def _in_chunks(query: Tensor, key: Tensor, value: Tensor, nodes: Layout, scale: float) -> tuple[Tensor, Tensor]:
+def _in_chunks(query: Tensor, key: Tensor, value: Tensor, nodes: Layout, scale: float) -> Part:
     """Attention within chunks, each a sequence of its own: (heads, new, dim), and the log-sum-exp of the scores (heads, new)."""
     heads, new, dim = query.shape
     groups = key.shape[0]
@@ -122,7 +122,7 @@ def _in_chunks(query: Tensor, key: Tensor, value: Tensor, nodes: Layout, scale: 
     # The queries of one key/value head as rows of one product.
     rows = padded.view(groups, queries, chunks, room, dim).permute(2, 0, 1, 3, 4).reshape(chunks, groups, -1, dim)
     keys, values = (part.index_select(1, nodes.keys.view(-1)).view(groups, chunks, seen, dim).transpose(0, 1) for part in (key, value))
-    output, weight = FLASH(rows, keys, values, 0.0, False, attn_mask=nodes.hidden_rows(queries), scale=scale)
+    output, weight = fused(rows, keys, values, scale, nodes.hidden_rows(queries))
     # What the last chunk is padded with falls away.
     output = output.view(chunks, groups, queries, room, dim).permute(1, 2, 0, 3, 4).reshape(heads, -1, dim)[:, :new]
     return output, weight.view(chunks, groups, queries, room).permute(1, 2, 0, 3).reshape(heads, -1)[:, :new]
