@@ -1,4 +1,4 @@
-"""Where a tree of token sequences can be computed exactly: which architectures, and behind which attention windows."""
+"""Which ways of sharing prefixes are exact for which architectures, and behind which attention windows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from transformers import PretrainedConfig
 # Architectures for which the tests show that tree and plain give the same log-likelihoods: attention is the only way
 # from one position to another, it takes a 4-D mask as it is, and positions are read from `position_ids`.
 ARCHITECTURES = frozenset(
-    {"gemma", "gemma2", "gemma3_text", "gpt_neox", "llama", "mistral", "mixtral", "olmo2", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
+    {
+        *("cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "llama", "mistral"),
+        *("mixtral", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "starcoder2"),
+    }
 )
+
+# Those for which the tests show, beyond these, that a model goes on from a copy of its cache with several tokens as if it had read all at
+# once. Not so mamba, falcon_mamba, jamba and bamba: transformers 5.23 begins their scans anew, without a word.
+REMEMBERING = ARCHITECTURES | {
+    *("falcon", "falcon_h1", "granitemoehybrid", "lfm2", "mamba2", "olmo_hybrid", "qwen3_5_text", "qwen3_next"),
+}
 
 
 def obstacle(config: PretrainedConfig) -> str:
@@ -23,6 +32,12 @@ def obstacle(config: PretrainedConfig) -> str:
     if other := set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
         return f"it has layers of kind {', '.join(sorted(other))}"
     return ""
+
+
+def remembers(config: PretrainedConfig) -> bool:
+    """Whether a model of `config` goes on from a copy of its cache exactly as if it had read everything at once."""
+    text = config.get_text_config()
+    return text.model_type in REMEMBERING and not _varies_with_length(getattr(text, "rope_parameters", None))
 
 
 def outgrown_window(config: PretrainedConfig, longest: int) -> int | None:

@@ -82,6 +82,7 @@ def attend(
     attention_mask: Tensor,
     scaling: float | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention over the shared prefix, which every query sees whole, and over the sequences' own keys, in one softmax.
@@ -90,7 +91,7 @@ def attend(
 
     Args:
         query: (sequences, heads, new, dim). key, value: (sequences, key/value heads, own, dim). attention_mask: (sequences, 1, new, own),
-            added to the scores.
+            added to the scores. s_aux: (heads,) the score of each head's attention sink, a key without a value (gpt-oss).
 
     Returns:
         (sequences, new, heads, dim).
@@ -102,10 +103,11 @@ def attend(
     added = attention_mask.repeat(1, 1, heads // key.shape[1], 1)
     prefix = _PREFIX.get()
     shared = None if prefix is None else prefix[int(module.layer_idx)]  # type: ignore[arg-type]
-    if query.device.type == "cpu" and softcap is None:
+    if query.device.type == "cpu" and softcap is None and s_aux is None:
         output = _fused(rows, key, value, added, shared, scale)
     else:
-        output = _product(rows, key, value, added, shared, scale, softcap)
+        sinks = None if s_aux is None else s_aux.repeat_interleave(new).view(1, key.shape[1], -1, 1).expand(sequences, -1, -1, -1)
+        output = _product(rows, key, value, added, shared, scale, softcap, sinks)
     return output.reshape(sequences, heads, new, dim).transpose(1, 2).contiguous(), None
 
 
@@ -120,7 +122,14 @@ def _fused(rows: Tensor, key: Tensor, value: Tensor, added: Tensor, shared: tupl
 
 
 def _product(
-    rows: Tensor, key: Tensor, value: Tensor, added: Tensor, shared: tuple[Tensor, Tensor] | None, scale: float, softcap: float | None
+    rows: Tensor,
+    key: Tensor,
+    value: Tensor,
+    added: Tensor,
+    shared: tuple[Tensor, Tensor] | None,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     sequences, groups, _, dim = rows.shape
     scores = rows @ key.transpose(2, 3)
@@ -134,7 +143,9 @@ def _product(
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
     scores[..., prefix:] += added
-    weights = scores.softmax(-1).to(value.dtype)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks], dim=-1)
+    weights = scores.softmax(-1).to(value.dtype)[..., : prefix + key.shape[2]]
     output = weights[..., prefix:] @ value
     if shared is not None:
         far = weights[..., :prefix].transpose(0, 1).reshape(groups, -1, prefix) @ shared[1]

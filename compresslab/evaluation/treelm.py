@@ -27,8 +27,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from compresslab.errors import RunFailed
 from compresslab.evaluation import limits, scores, tree_attention
 from compresslab.evaluation.batched import Answer, in_batches
+from compresslab.evaluation.branched import along_branches
 from compresslab.evaluation.encodings import Encodings, Ids
-from compresslab.evaluation.exactness import obstacle, outgrown_window
+from compresslab.evaluation.exactness import obstacle, outgrown_window, remembers
 from compresslab.evaluation.generation import Prompt, generate
 from compresslab.evaluation.journal import Journal
 from compresslab.evaluation.limits import Request
@@ -42,6 +43,8 @@ SLICE = 128  # requests between two progress reports on the plain path
 # Where the trie saves less than this leaves, prompts go in batches of the model's own attention: at 0.98 (LAMBADA) that was a fifth faster;
 # where the two cross has not been measured.
 NOTHING_SHARED = 0.9
+# A branch at a time makes small products; where the trie has more of the tokens than this, batches of whole sequences are taken (a choice).
+WORTH_BRANCHING = 0.5
 LOGITS = 1 << 26  # most logits held at a time
 
 
@@ -50,8 +53,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
 
     Attributes:
         engine: how the last answers were computed: "tree" (log-likelihoods), "batched" (of prompts that share nothing), "shared" (generated
-            behind a shared prefix), or "plain" (lm-eval's own way) where a mask of ours would not be exact for this model; `why_plain`
-            then says why.
+            behind a shared prefix); where a mask of ours would not be exact for this model, "branched" (one branch after the other) or
+            "plain" (lm-eval's own way). `why_plain` then says why.
         truncated: the (prompt, continuation) pairs that did not fit the context and were cut from the left.
         lengths: tokens of each pair's continuation, or of what was generated behind a shared prefix.
         bos: whether the tokenizer puts a beginning-of-sequence token first.
@@ -226,8 +229,15 @@ class TreeLM(HFLM):  # type: ignore[misc]
         """Answers in the order of `requests`; the numbers do not depend on that order."""
         self._cut(limits.too_long(requests, self.max_length))
         self.why_plain = self.plain or obstacle(self.model.config)
-        self.engine = "plain" if self.why_plain else "tree"
-        answers = self._plain(requests, override_bs) if self.why_plain else self._tree(requests)
+        answers = None
+        if not self.why_plain:
+            answers = self._tree(requests)
+        # On a GPU, where short inputs take as long as batches of long ones, lm-eval's own way is the faster.
+        elif not self.plain and self.model.device.type == "cpu" and remembers(self.model.config):
+            answers = self._branched(requests)
+        if answers is None:
+            self.engine = "plain"
+            answers = self._plain(requests, override_bs)
         for (pair, _, _), answer in zip(requests, answers, strict=True):
             if pair is not None:  # rolling windows have no pair of their own
                 self.cache_hook.add_partial("loglikelihood", pair, answer)
@@ -258,18 +268,17 @@ class TreeLM(HFLM):  # type: ignore[misc]
     @torch.inference_mode()
     def _tree(self, requests: Sequence[Request]) -> list[Answer]:
         """All requests as one trie."""
-        tails = [tail for _, _, tail in requests]
-        trie = build(map(self._read, requests), tails)
+        trie, share = self._trie(requests)
         longest = int(trie.depth.max(initial=-1)) + 1
-        asked = sum(min(len(head) + len(tail) - 1, self.max_length) for _, head, tail in requests)
         # A sequence longer than a forward asks for more logits than may be held.
-        if longest <= self.budget and len(trie.tokens) > NOTHING_SHARED * asked:
+        if longest <= self.budget and share > NOTHING_SHARED:
             self.engine = "batched"
-            return in_batches(self.model, [self._read(request) for request in requests], tails, self.budget, self.progress, self.journals)
+            sequences, tails = [self._read(request) for request in requests], [tail for _, _, tail in requests]
+            return in_batches(self.model, sequences, tails, self.budget, self.progress, self.journals)
+        self.engine = "tree"
         logprobs = np.zeros(len(trie.score_node))
         greedy = np.zeros(len(trie.score_node), dtype=bool)
-        parts = (trie.tokens, trie.parent, trie.score_node, trie.score_target)
-        journal = Journal(self.journals, [b"tree", str(self.budget).encode(), *(part.tobytes() for part in parts)])
+        journal = self._journal("tree", trie)
         known = len(journal.pieces)
         again = ancestral(trie, self.budget, known)
         cache = DynamicCache()  # without the config, so that layers with a window, too, keep the whole path
@@ -291,9 +300,25 @@ class TreeLM(HFLM):  # type: ignore[misc]
                     journal.add([part.tolist() for part in found])
                 _select(cache, torch.from_numpy(forward.keep).to(self.device))
                 self.progress(forward.stop / len(trie.tokens))
-        sums = np.bincount(trie.score_request, weights=logprobs, minlength=len(requests))
-        missed = np.bincount(trie.score_request, weights=~greedy, minlength=len(requests))
-        return [(float(total), misses == 0) for total, misses in zip(sums, missed.tolist(), strict=True)]
+        return trie.answers(logprobs, greedy)
+
+    def _branched(self, requests: Sequence[Request]) -> list[Answer] | None:
+        """All requests along the branches of one trie, or nothing if they have too little in common for that to be the faster way."""
+        trie, share = self._trie(requests)
+        if share > WORTH_BRANCHING:
+            return None
+        self.engine = "branched"
+        return trie.answers(*along_branches(self.model, trie, self.budget, self.progress, self._journal("branched", trie)))
+
+    def _trie(self, requests: Sequence[Request]) -> tuple[Trie, float]:
+        """The trie of all requests, and its nodes as a share of their tokens."""
+        trie = build(map(self._read, requests), [tail for _, _, tail in requests])
+        asked = sum(min(len(head) + len(tail) - 1, self.max_length) for _, head, tail in requests)
+        return trie, len(trie.tokens) / max(asked, 1)
+
+    def _journal(self, engine: str, trie: Trie) -> Journal:
+        parts = (trie.tokens, trie.parent, trie.score_node, trie.score_target)
+        return Journal(self.journals, [engine.encode(), str(self.budget).encode(), *(part.tobytes() for part in parts)])
 
     def _read(self, request: Request) -> list[int]:
         """The sequence that the model reads. Its last token is only scored, never read, as in `HFLM`."""

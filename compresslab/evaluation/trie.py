@@ -25,6 +25,7 @@ class Trie:
         tokens, depth, parent: of each node in preorder; the parent of a root is -1.
         score_node, score_target, score_request: which token `score_target` is scored after which node and for which
             request; sorted by node.
+        requests: how many there are.
     """
 
     tokens: Integers
@@ -33,6 +34,13 @@ class Trie:
     score_node: Integers
     score_target: Integers
     score_request: Integers
+    requests: int
+
+    def answers(self, logprobs: NDArray[np.float64], greedy: NDArray[np.bool_]) -> list[tuple[float, bool]]:
+        """Each request's log-likelihood and whether all of it is greedy, from those of the targets."""
+        sums = np.bincount(self.score_request, weights=logprobs, minlength=self.requests)
+        missed = np.bincount(self.score_request, weights=~greedy, minlength=self.requests)
+        return [(float(total), misses == 0) for total, misses in zip(sums, missed.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ def build(sequences: Iterable[Sequence[int]], targets: Sequence[Sequence[int]]) 
         before = sequence
     node = _joined(nodes)
     order = np.argsort(node, kind="stable")
-    return Trie(_joined(tokens), _joined(depth), _joined(parent), node[order], _joined(scored)[order], _joined(requests)[order])
+    scores = node[order], _joined(scored)[order], _joined(requests)[order]
+    return Trie(_joined(tokens), _joined(depth), _joined(parent), *scores, requests=len(keys))
 
 
 def forwards(trie: Trie, budget: int) -> Iterator[Forward]:

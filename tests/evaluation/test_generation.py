@@ -38,27 +38,26 @@ def plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, requests: 
 
 
 @pytest.mark.parametrize(("kind", "settings"), ARCHITECTURES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(ARCHITECTURES)])
-@pytest.mark.parametrize("budget", [7, 512])
-@pytest.mark.parametrize("fewest", [1, 8], ids=["prefixes", "strangers"])
 def test_what_is_generated_is_what_lm_eval_generates(
     kind: str,
     settings: dict[str, Any],
-    budget: int,
-    fewest: int,
     build: Callable[..., PreTrainedModel],
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(generation, "FEWEST", fewest)
+    """Behind a shared prefix (batches of one where nothing is shared) and side by side, in short forwards and in long ones."""
     model = build(kind, **settings)
     before = model.config._attn_implementation
-    lm = TreeLM(model, tokenizer, budget=budget)
-    assert lm.generate_until(asked(PROMPTS)) == plain(model, tokenizer, asked(PROMPTS))
+    expected = plain(model, tokenizer, asked(PROMPTS))
     # What a window hides from a token is not what it hides from those that share its prefix.
     outgrown = settings.get("sliding_window") == 20
-    assert lm.engine == ("plain" if outgrown else "shared")
-    assert ("outgrows its attention window of 20" in lm.why_plain) is outgrown
-    assert model.config._attn_implementation == before
+    for fewest, budget in ((1, 7), (8, 512)) if outgrown else ((1, 7), (1, 512), (8, 7), (8, 512)):
+        monkeypatch.setattr(generation, "FEWEST", fewest)
+        lm = TreeLM(model, tokenizer, budget=budget)
+        assert lm.generate_until(asked(PROMPTS)) == expected
+        assert lm.engine == ("plain" if outgrown else "shared")
+        assert ("outgrows its attention window of 20" in lm.why_plain) is outgrown
+        assert model.config._attn_implementation == before
 
 
 def test_answers_end_at_their_own_stop_strings_and_lengths(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):

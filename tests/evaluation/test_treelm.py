@@ -76,26 +76,30 @@ ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
     ("gemma2", {"head_dim": 16, "attn_implementation": "eager", "sliding_window": 20}),
     ("gemma3_text", {"head_dim": 16, "sliding_window": 400}),
     ("gemma3_text", {"head_dim": 16, "sliding_window": 20}),
+    *((kind, {}) for kind in ("cohere", "gpt2", "granite", "opt", "phi")),
+    *((kind, {"sliding_window": window}) for kind in ("cohere2", "exaone4", "olmo3", "starcoder2") for window in (400, 20)),
+    *(("phi3", {"pad_token_id": 0, "sliding_window": window}) for window in (None, 20)),
+    ("qwen2_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}),
+    *(("gpt_oss", {"num_local_experts": 4, "head_dim": 16, "sliding_window": window}) for window in (400, 20)),
 ]
 
 
 @pytest.mark.parametrize(("kind", "settings"), ARCHITECTURES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(ARCHITECTURES)])
-@pytest.mark.parametrize(("engine", "budget"), [("tree", 7), ("tree", 512), ("batched", 512)])
 def test_the_tree_and_the_batches_give_what_lm_eval_gives(
     kind: str,
     settings: dict[str, Any],
-    budget: int,
-    engine: str,
     build: Callable[..., PreTrainedModel],
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(treelm, "NOTHING_SHARED", 2.0 if engine == "tree" else 0.0)
     model = build(kind, **settings)
-    lm = TreeLM(model, tokenizer, budget=budget)
-    got = answers(lm, PAIRS)
-    assert lm.engine == engine
-    assert same(got, answers(plain(model, tokenizer), PAIRS))
+    expected = answers(plain(model, tokenizer), PAIRS)
+    for engine, budget in (("tree", 7), ("tree", 512), ("batched", 512)):
+        monkeypatch.setattr(treelm, "NOTHING_SHARED", 2.0 if engine == "tree" else 0.0)
+        lm = TreeLM(model, tokenizer, budget=budget)
+        got = answers(lm, PAIRS)
+        assert lm.engine == engine
+        assert same(got, expected)
 
 
 def test_a_sequence_that_asks_for_more_logits_than_may_be_held_stays_on_the_tree(

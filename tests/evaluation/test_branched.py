@@ -1,0 +1,103 @@
+"""Where a tree's mask is not exact, branches that go on from copies give what lm-eval gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from compresslab.evaluation import exactness, treelm
+from compresslab.evaluation.branched import pieces
+from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.trie import build as trie_of
+
+from .test_journal import scored, stopping
+from .test_treelm import PAIRS, answers, plain, same
+
+MAMBA = {"mamba_n_heads": 6, "mamba_d_head": 16, "mamba_d_state": 8}
+DELTA = {
+    **{"layer_types": ["linear_attention", "full_attention", "linear_attention"], "head_dim": 16},
+    **{"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16},
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "falcon": {},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"], "num_local_experts": 2, "shared_intermediate_size": 32, **MAMBA},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
+    "mamba2": {"num_heads": 6, "head_dim": 16, "n_groups": 2, "state_size": 8, "expand": 2},
+    "olmo_hybrid": {**DELTA, "pad_token_id": 0},
+    "qwen3_5_text": DELTA,
+    "qwen3_next": {**EXPERTS, **DELTA},
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_branches_give_what_lm_eval_gives(kind: str, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build(kind, **ARCHITECTURES[kind])
+    expected = answers(plain(model, tokenizer), PAIRS)
+    for budget in (7, 512):
+        lm = TreeLM(model, tokenizer, budget=budget)
+        got = answers(lm, PAIRS)
+        assert lm.engine == "branched"
+        assert same(got, expected)
+
+
+def test_no_architecture_is_trusted_untested() -> None:
+    assert exactness.ARCHITECTURES | set(ARCHITECTURES) == exactness.REMEMBERING
+
+
+@pytest.mark.parametrize(("kind", "own"), [("llama", {}), ("gemma3_text", {"head_dim": 16, "sliding_window": 20})])
+def test_a_kernel_that_takes_no_mask_is_no_obstacle_to_branches(
+    kind: str,
+    own: dict[str, Any],
+    build: Callable[..., PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = build(kind, **own)
+    monkeypatch.setattr(treelm, "obstacle", lambda _config: "the attention implementation takes no mask of its own")
+    lm = TreeLM(model, tokenizer)
+    got = answers(lm, PAIRS)
+    assert (lm.engine, "takes no mask" in lm.why_plain) == ("branched", True)
+    assert same(got, answers(plain(model, tokenizer), PAIRS))
+
+
+def test_prompts_that_share_little_go_lm_evals_own_way(build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = TreeLM(build("mamba2", **ARCHITECTURES["mamba2"]), tokenizer)
+    answers(lm, [(f"{letter} brown fox", " jumps") for letter in "ABC"])
+    assert lm.engine == "plain"
+
+
+@pytest.mark.parametrize("after", [0.0, 0.3, 0.7, 0.9])
+def test_answers_after_a_stop_are_the_same_bit_for_bit(
+    tmp_path: Path, after: float, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = build("mamba2", **ARCHITECTURES["mamba2"]).to(torch.bfloat16)
+    undisturbed = TreeLM(model, tokenizer, budget=16).loglikelihood(scored())
+    with pytest.raises(KeyboardInterrupt):
+        TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=stopping(after)).loglikelihood(scored())
+    done: list[float] = []
+    again = TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=done.append)
+    assert again.loglikelihood(scored()) == undisturbed
+    assert again.engine == "branched"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=9), st.integers(1, 5))
+def test_pieces_hold_each_node_once_and_branch_only_at_their_ends(sequences: list[list[int]], budget: int) -> None:
+    trie = trie_of(sequences, [[0]] * len(sequences))
+    cut = list(pieces(trie, budget))
+    assert [node for piece in cut for node in range(*piece)] == list(range(len(trie.tokens)))
+    ends = {piece.stop - 1 for piece in cut} | {-1}
+    for piece in cut:
+        assert 1 <= piece.stop - piece.start <= budget
+        assert int(trie.parent[piece.start]) in ends
+        assert (trie.parent[piece.start + 1 : piece.stop] == np.arange(piece.start, piece.stop - 1)).all()
