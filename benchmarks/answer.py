@@ -20,10 +20,13 @@ def main() -> None:
     os.chdir(given["data"])
     from lm_eval.models.huggingface import HFLM
 
+    from compresslab.evaluation import treelm
     from compresslab.evaluation.harness import quiet
     from compresslab.evaluation.treelm import TreeLM
     from compresslab.models.load import load
 
+    if given["branched"]:
+        treelm.obstacle = lambda _config: "the benchmark asks for branches"
     loaded = load("offline:smollm2-135m-instruct", given["dtype"])
     instances = requests(given)
     with quiet(), torch.inference_mode():

@@ -28,12 +28,14 @@ from common import HERE, OURS, SHARED, Ran, run, table
 
 
 class Case(NamedTuple):
-    """Tasks (of our own names), examples before each question (`None`: as the task says), items of each (not named: all), hf's batches."""
+    """Tasks (of our own names), examples before each question (`None`: as the task says), items of each (not named: all), hf's batches,
+    and whether ours goes along branches, as it does for recurrent models."""
 
     tasks: list[str]
     shots: int | None
     items: int | dict[str, int]
     batches: tuple[int, ...] = (4, 16)
+    branched: bool = False
 
 
 OLMES = ["arc_easy", "arc_challenge", "csqa", "openbookqa", "piqa", "socialiqa", "hellaswag"]
@@ -43,6 +45,7 @@ CASES = {
     "hellaswag 0-shot": Case(["lm-eval:hellaswag"], 0, 100, (8, 32)),
     "lambada": Case(["lambada_openai"], 0, 200, (8, 32)),
     "gsm8k": Case(["gsm8k"], 5, 16, (16,)),
+    "along branches": Case(["arc_easy"], None, 100, branched=True),
 }
 EQUALITY = Case([*OLMES[:5], "lm-eval:hellaswag", "lm-eval:piqa", "lm-eval:arc_easy", "lambada_openai", "mmlu_anatomy"], None, 100)
 

@@ -15,7 +15,8 @@ class TaskScore(Record):
         accuracy: mean over items of the task's accuracy; for OLMES tasks length-normalised by characters.
         metric: which accuracy this is, e.g. "acc_per_char", "acc", "exact_match".
         chance: accuracy of a uniform guess. `None` where the task has no options.
-        engine: how the answers were computed: "tree", "batched", "shared", "plain"; "published" for a score taken from a table.
+        engine: how the answers were computed: "tree", "batched", "shared", "branched", "plain" (docs/evaluation.md); "published" for a
+            score taken from a table.
         weights: "as stored" or "dequantized" (equal mathematics, much faster than a packed kernel on a CPU).
         bos: whether a beginning-of-sequence token was put first.
         truncated: items whose prompt did not fit the model's context and was cut from the left.
