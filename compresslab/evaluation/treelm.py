@@ -27,7 +27,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from compresslab.errors import RunFailed
 from compresslab.evaluation import limits, scores, tree_attention
 from compresslab.evaluation.batched import Answer, in_batches
-from compresslab.evaluation.branched import along_branches
+from compresslab.evaluation.branched import along_branches, pieces
 from compresslab.evaluation.encodings import Encodings, Ids
 from compresslab.evaluation.exactness import obstacle, outgrown_window, remembers
 from compresslab.evaluation.generation import Prompt, generate
@@ -43,8 +43,8 @@ SLICE = 128  # requests between two progress reports on the plain path
 # Where the trie saves less than this leaves, prompts go in batches of the model's own attention: at 0.98 (LAMBADA) that was a fifth faster;
 # where the two cross has not been measured.
 NOTHING_SHARED = 0.9
-# A branch at a time makes small products; where the trie has more of the tokens than this, batches of whole sequences are taken (a choice).
-WORTH_BRANCHING = 0.5
+# A forward of one branch takes as long as this many tokens of lm-eval's batches (SmolLM2 on two cores).
+WORTH_BRANCHING = 128
 LOGITS = 1 << 26  # most logits held at a time
 
 
@@ -305,7 +305,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
     def _branched(self, requests: Sequence[Request]) -> list[Answer] | None:
         """All requests along the branches of one trie, or nothing if they have too little in common for that to be the faster way."""
         trie, share = self._trie(requests)
-        if share > WORTH_BRANCHING:
+        asked = len(trie.tokens) / share if share else 0.0
+        if asked < WORTH_BRANCHING * sum(1 for _ in pieces(trie, self.budget)):
             return None
         self.engine = "branched"
         return trie.answers(*along_branches(self.model, trie, self.budget, self.progress, self._journal("branched", trie)))

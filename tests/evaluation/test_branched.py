@@ -39,6 +39,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(treelm, "WORTH_BRANCHING", 2)
+
+
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_branches_give_what_lm_eval_gives(kind: str, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> None:
     model = build(kind, **ARCHITECTURES[kind])
@@ -70,9 +75,12 @@ def test_a_kernel_that_takes_no_mask_is_no_obstacle_to_branches(
     assert same(got, answers(plain(model, tokenizer), PAIRS))
 
 
-def test_prompts_that_share_little_go_lm_evals_own_way(build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> None:
+def test_where_branches_are_many_and_short_prompts_go_lm_evals_own_way(
+    build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(treelm, "WORTH_BRANCHING", 128)
     lm = TreeLM(build("mamba2", **ARCHITECTURES["mamba2"]), tokenizer)
-    answers(lm, [(f"{letter} brown fox", " jumps") for letter in "ABC"])
+    answers(lm, PAIRS)
     assert lm.engine == "plain"
 
 
