@@ -26,7 +26,7 @@ def main() -> None:
     from compresslab.models.load import load
 
     if given["branched"]:
-        treelm.obstacle = lambda _config: "the benchmark asks for branches"
+        treelm.obstacle, treelm.remembers = lambda _config: "the benchmark asks for branches", lambda _config: True
     loaded = load("offline:smollm2-135m-instruct", given["dtype"])
     instances = requests(given)
     with quiet(), torch.inference_mode():

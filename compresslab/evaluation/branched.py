@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,46 +45,43 @@ def pieces(trie: Trie, budget: int) -> Iterator[Piece]:
 
 @torch.inference_mode()
 def along_branches(
-    model: PreTrainedModel, trie: Trie, budget: int, progress: Callable[[float], None], journal: Journal
+    model: PreTrainedModel, trie: Trie, cut: Sequence[Piece], progress: Callable[[float], None], journal: Journal
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Log-probability and greediness of each of the trie's targets.
 
     Args:
-        budget: most tokens of a forward. journal: holds the pieces that were answered before a stop.
+        cut: the trie's pieces, a forward each. journal: holds the pieces that were answered before a stop.
     """
     logprobs = np.zeros(len(trie.score_node))
     greedy = np.zeros(len(trie.score_node), dtype=bool)
-    cut = list(pieces(trie, budget))
     known = len(journal.pieces)
     again = _ancestral(trie, cut, known)
     name = "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
     waiting = Counter(int(trie.parent[piece.start]) for number, piece in enumerate(cut) if number >= known or number in again)
     remembered: dict[int, Any] = {-1: None}
     for number, piece in enumerate(cut):
-        low, high = (int(place) for place in np.searchsorted(trie.score_node, piece))
+        targets, rows, row = trie.scored(*piece)
         if number < known:
-            logprobs[low:high], greedy[low:high] = journal.pieces[number]
+            logprobs[targets], greedy[targets] = journal.pieces[number]
             if number not in again:
                 continue
         parent = int(trie.parent[piece.start])
         waiting[parent] -= 1
         # The last branch may write on what the others copied.
         cache = copy.deepcopy(remembered[parent]) if waiting[parent] else remembered.pop(parent)
-        nodes, row = np.unique(trie.score_node[low:high] - piece.start, return_inverse=True)
-        rows = torch.from_numpy(nodes if len(nodes) else np.array([piece.stop - piece.start - 1])).to(model.device)
         ids = torch.from_numpy(trie.tokens[slice(*piece)])[None].to(model.device)
-        output = model(input_ids=ids, use_cache=True, logits_to_keep=rows, **{name: cache})
+        output = model(input_ids=ids, use_cache=True, logits_to_keep=torch.from_numpy(rows).to(model.device), **{name: cache})
         if waiting[piece.stop - 1]:
             remembered[piece.stop - 1] = output[name]
         if number >= known:
-            found = target_scores(output.logits[0], torch.from_numpy(row), torch.from_numpy(trie.score_target[low:high]))
-            logprobs[low:high], greedy[low:high] = found
+            found = target_scores(output.logits[0], torch.from_numpy(row), torch.from_numpy(trie.score_target[targets]))
+            logprobs[targets], greedy[targets] = found
             journal.add([part.tolist() for part in found])
         progress(piece.stop / len(trie.tokens))
     return logprobs, greedy
 
 
-def _ancestral(trie: Trie, cut: list[Piece], known: int) -> set[int]:
+def _ancestral(trie: Trie, cut: Sequence[Piece], known: int) -> set[int]:
     """The first `known` pieces that later ones go on from."""
     place = {piece.stop - 1: number for number, piece in enumerate(cut)}
     needed: set[int] = set()

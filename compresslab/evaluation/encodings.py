@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compresslab.evaluation.scores import Pair
 
-Ids: TypeAlias = "array[int]"  # of C ints: a list of Python's takes nine times as much, and MMLU asks for 39 million
+Ids: TypeAlias = "array[int]"  # of C ints: a list of Python's takes nine times as much, and the seven OLMES tasks ask for 7 million
 Encode = Callable[[Sequence[Pair]], Sequence[Sequence[int]]]
 SLICE = 512  # pairs encoded at a time: what a tokenizer tells of a token besides its id takes a hundred bytes
 

@@ -13,11 +13,9 @@ ARCHITECTURES = frozenset(
     }
 )
 
-# Those for which the tests show, beyond these, that a model goes on from a copy of its cache with several tokens as if it had read all at
-# once. Not so mamba, falcon_mamba and jamba, whose scans transformers 5.23 begins anew then, without a word; bamba is off, too.
-REMEMBERING = ARCHITECTURES | {
-    *("falcon", "falcon_h1", "granitemoehybrid", "lfm2", "mamba2", "olmo_hybrid", "qwen3_5_text", "qwen3_next"),
-}
+# Others, for which the tests show that a model goes on from a copy of its cache with several tokens as if it had read all at once. Not so
+# mamba, falcon_mamba and jamba, whose scans transformers 5.23 begins anew then, without a word; bamba is off, too.
+REMEMBERING = frozenset({"falcon", "falcon_h1", "granitemoehybrid", "lfm2", "mamba2", "olmo_hybrid", "qwen3_5_text", "qwen3_next"})
 
 
 def obstacle(config: PretrainedConfig) -> str:

@@ -117,8 +117,8 @@ def _fused(rows: Tensor, key: Tensor, value: Tensor, added: Tensor, shared: tupl
         return near[0]
     sequences, groups, _, dim = rows.shape
     far, weight = fused(rows.transpose(0, 1).reshape(1, groups, -1, dim), shared[0][None], shared[1][None], scale)
-    apart = far.reshape(groups, sequences, -1, dim), weight.reshape(groups, sequences, -1)
-    return joined(near, (apart[0].transpose(0, 1), apart[1].transpose(0, 1))).to(rows.dtype)
+    far, weight = far.reshape(groups, sequences, -1, dim).transpose(0, 1), weight.reshape(groups, sequences, -1).transpose(0, 1)
+    return joined(near, (far, weight)).to(rows.dtype)
 
 
 def _product(

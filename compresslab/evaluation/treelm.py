@@ -43,8 +43,8 @@ SLICE = 128  # requests between two progress reports on the plain path
 # Where the trie saves less than this leaves, prompts go in batches of the model's own attention: at 0.98 (LAMBADA) that was a fifth faster;
 # where the two cross has not been measured.
 NOTHING_SHARED = 0.9
-# A forward of one branch takes as long as this many tokens of lm-eval's batches (SmolLM2 on two cores).
-WORTH_BRANCHING = 128
+# A forward of one branch takes as long as this many tokens of lm-eval's batches: 143 were measured (SmolLM2 on two cores, arc_easy).
+WORTH_BRANCHING = 150
 LOGITS = 1 << 26  # most logits held at a time
 
 
@@ -268,10 +268,10 @@ class TreeLM(HFLM):  # type: ignore[misc]
     @torch.inference_mode()
     def _tree(self, requests: Sequence[Request]) -> list[Answer]:
         """All requests as one trie."""
-        trie, share = self._trie(requests)
+        trie, asked = self._trie(requests)
         longest = int(trie.depth.max(initial=-1)) + 1
         # A sequence longer than a forward asks for more logits than may be held.
-        if longest <= self.budget and share > NOTHING_SHARED:
+        if longest <= self.budget and len(trie.tokens) > NOTHING_SHARED * asked:
             self.engine = "batched"
             sequences, tails = [self._read(request) for request in requests], [tail for _, _, tail in requests]
             return in_batches(self.model, sequences, tails, self.budget, self.progress, self.journals)
@@ -286,17 +286,18 @@ class TreeLM(HFLM):  # type: ignore[misc]
         chunked = self.chunked and window is None
         with attending(self.model, tree_attention.NAME, tree_attention.attend) if chunked else nullcontext():
             for number, forward in enumerate(forwards(trie, self.budget)):
-                low, high = (int(place) for place in np.searchsorted(trie.score_node, [forward.start, forward.stop]))
+                targets, rows, row = trie.scored(forward.start, forward.stop)
                 if number < known:
-                    logprobs[low:high], greedy[low:high] = journal.pieces[number]
+                    logprobs[targets], greedy[targets] = journal.pieces[number]
                     if number not in again:
                         continue
                 _select(cache, slice(forward.past))  # what a forward that was left out would not have kept
                 sees = laid_out(layout(trie, forward)) if chunked else nullcontext()
                 with sees:
-                    found = self._scored(trie, forward, cache, low, high, None if chunked else self._masks(trie, forward, window))
+                    logits = self._logits(trie, forward, cache, rows, None if chunked else self._masks(trie, forward, window))
                 if number >= known:
-                    logprobs[low:high], greedy[low:high] = found
+                    found = target_scores(logits, torch.from_numpy(row), torch.from_numpy(trie.score_target[targets]))
+                    logprobs[targets], greedy[targets] = found
                     journal.add([part.tolist() for part in found])
                 _select(cache, torch.from_numpy(forward.keep).to(self.device))
                 self.progress(forward.stop / len(trie.tokens))
@@ -304,18 +305,17 @@ class TreeLM(HFLM):  # type: ignore[misc]
 
     def _branched(self, requests: Sequence[Request]) -> list[Answer] | None:
         """All requests along the branches of one trie, or nothing if they have too little in common for that to be the faster way."""
-        trie, share = self._trie(requests)
-        asked = len(trie.tokens) / share if share else 0.0
-        if asked < WORTH_BRANCHING * sum(1 for _ in pieces(trie, self.budget)):
+        trie, asked = self._trie(requests)
+        cut = list(pieces(trie, self.budget))
+        if asked < WORTH_BRANCHING * len(cut):
             return None
         self.engine = "branched"
-        return trie.answers(*along_branches(self.model, trie, self.budget, self.progress, self._journal("branched", trie)))
+        return trie.answers(*along_branches(self.model, trie, cut, self.progress, self._journal("branched", trie)))
 
-    def _trie(self, requests: Sequence[Request]) -> tuple[Trie, float]:
-        """The trie of all requests, and its nodes as a share of their tokens."""
+    def _trie(self, requests: Sequence[Request]) -> tuple[Trie, int]:
+        """The trie of all requests, and how many tokens they are without it."""
         trie = build(map(self._read, requests), [tail for _, _, tail in requests])
-        asked = sum(min(len(head) + len(tail) - 1, self.max_length) for _, head, tail in requests)
-        return trie, len(trie.tokens) / max(asked, 1)
+        return trie, sum(min(len(head) + len(tail) - 1, self.max_length) for _, head, tail in requests)
 
     def _journal(self, engine: str, trie: Trie) -> Journal:
         parts = (trie.tokens, trie.parent, trie.score_node, trie.score_target)
@@ -342,23 +342,20 @@ class TreeLM(HFLM):  # type: ignore[misc]
         mask.masked_fill_(~torch.from_numpy(visible), torch.finfo(self.model.dtype).min)
         return mask[None, None].to(self.device)
 
-    def _scored(
-        self, trie: Trie, forward: Forward, cache: DynamicCache, low: int, high: int, masks: Tensor | dict[str, Tensor] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """One forward; log-probability and greediness of the targets `low` to `high`. Without masks the nodes are laid out in chunks."""
-        nodes, row = np.unique(trie.score_node[low:high] - forward.start, return_inverse=True)
-        # A forward that scores nothing still needs one row: not every head takes none.
-        rows = torch.from_numpy(nodes if len(nodes) else np.array([forward.stop - forward.start - 1])).to(self.device)
-        logits = self.model(
+    def _logits(
+        self, trie: Trie, forward: Forward, cache: DynamicCache, rows: NDArray[np.int64], masks: Tensor | dict[str, Tensor] | None
+    ) -> Tensor:
+        """One forward: (rows, vocabulary) after the nodes at `rows`. Without masks the nodes are laid out in chunks."""
+        logits: Tensor = self.model(
             input_ids=torch.from_numpy(trie.tokens[forward.start : forward.stop])[None].to(self.device),
             # Attention in chunks reads none, but without one transformers would build its own.
             attention_mask=torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.device) if masks is None else masks,
             position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=rows,
+            logits_to_keep=torch.from_numpy(rows).to(self.device),
         ).logits[0]
-        return target_scores(logits, torch.from_numpy(row), torch.from_numpy(trie.score_target[low:high]))
+        return logits
 
 
 def _select(cache: DynamicCache, positions: Tensor | slice) -> None:

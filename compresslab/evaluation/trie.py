@@ -36,6 +36,14 @@ class Trie:
     score_request: Integers
     requests: int
 
+    def scored(self, start: int, stop: int) -> tuple[slice, Integers, Integers]:
+        """Which targets are scored after nodes `start` to `stop`, after which of these nodes (one at least, counted from `start`), and the
+        place of each target's node among them."""
+        low, high = (int(place) for place in np.searchsorted(self.score_node, [start, stop]))
+        nodes, place = np.unique(self.score_node[low:high] - start, return_inverse=True)
+        # A forward that scores nothing still needs the logits of one row: not every head takes none.
+        return slice(low, high), nodes if len(nodes) else np.array([stop - start - 1]), place
+
     def answers(self, logprobs: NDArray[np.float64], greedy: NDArray[np.bool_]) -> list[tuple[float, bool]]:
         """Each request's log-likelihood and whether all of it is greedy, from those of the targets."""
         sums = np.bincount(self.score_request, weights=logprobs, minlength=self.requests)
