@@ -29,6 +29,11 @@ class Method(NamedTuple):
     packs: bool = False
     libraries: tuple[str, ...] = ()
 
+    @property
+    def computes(self) -> bool:
+        """Whether forward or backward passes decide its result; else the weights alone do, and every machine gives the same."""
+        return self.text is not None
+
 
 METHODS = (
     Method("prune", "depth", "compresslab.steps.prune_depth", text="calibration", statistics="activations"),

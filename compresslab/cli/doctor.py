@@ -8,6 +8,7 @@ from typing import NamedTuple
 import typer
 
 from compresslab.cli.options import AsJson, size
+from compresslab.records.compute import Dtype, Probe
 
 
 class Finding(NamedTuple):
@@ -59,28 +60,30 @@ def _machine() -> list[Finding]:
     from pathlib import Path
 
     import psutil
-    import torch
 
+    from compresslab.runner.machine import machine_name, probed
     from compresslab.runner.provenance import processor, threads
 
     memory = psutil.virtual_memory()
-    bf16 = "avx512_bf16" in _processor_flags() or "amx_bf16" in _processor_flags()
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; everything runs on the processor"
+    found = probed()
+    name = machine_name(found) if found.accelerator else "none; the processor computes"
     return [
         Finding("processor", True, f"{processor()}, {threads()} threads"),
-        Finding("bfloat16", bf16 or None, "in hardware" if bf16 else "emulated: evaluate with `dtype: float32` if it is slow"),
+        Finding("accelerator", bool(found.accelerator) or None, name),
+        *(_dtype(dtype, found) for dtype in ("float32", "bfloat16", "float16")),
         Finding("memory", None, f"{size(memory.available)} free of {size(memory.total)}"),
         Finding("disk", None, f"{size(shutil.disk_usage(Path.cwd()).free)} free here"),
-        Finding("GPU", torch.cuda.is_available() or None, gpu),
     ]
 
 
-def _processor_flags() -> set[str]:
-    from pathlib import Path
-
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
+def _dtype(dtype: Dtype, found: Probe) -> Finding:
+    """How fast the machine multiplies in a dtype, and whether `compute: auto` takes it for weights that are stored in it."""
+    if dtype not in found.rates:
+        return Finding(dtype, None, "no product in it works here")
+    chosen = found.dtype_for(dtype)
+    takes = "" if dtype == "float32" else f", {found.slowdown[dtype]:.2g} times as long as in float32"
+    auto = f"; compute: auto takes {chosen} for weights stored in it"
+    return Finding(dtype, chosen == dtype or None, f"{found.rates[dtype] / 1e9:.3g} GFLOP/s in matrix products{takes}{auto}")
 
 
 def _parts() -> list[Finding]:

@@ -109,7 +109,7 @@ def packed(config: Packing) -> str:
     if missing := missing_package(Step(quantize=config)):
         raise UnsupportedModel(missing)
     from compresslab.models.dequantize import dequantized, kernel_name
-    from compresslab.models.device import device_name
+    from compresslab.models.device import find_device
     from compresslab.models.load import load_folder, probe_logits
     from compresslab.steps.contract import run
 
@@ -122,7 +122,7 @@ def packed(config: Packing) -> str:
         plain = probe_logits(dequantized(folder, loaded).model)
         kernel = kernel_name(folder)
     by = "" if layer == "Linear" else f", by {layer}"
-    return f"{kernel}{by}, on {device_name()}: {_compared(logits, plain)}"
+    return f"{kernel}{by}, on {find_device()}: {_compared(logits, plain)}"
 
 
 def _tiny() -> Loaded:
@@ -132,7 +132,7 @@ def _tiny() -> Loaded:
     from tokenizers.models import WordLevel
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from compresslab.models.device import device_name
+    from compresslab.models.device import find_device
     from compresslab.models.load import Loaded, cast
 
     torch.manual_seed(0)
@@ -145,7 +145,7 @@ def _tiny() -> Loaded:
         initializer_range=0.1,  # large enough that the layer moves the logits
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a")))
-    return Loaded(cast(LlamaForCausalLM(config).eval(), torch.bfloat16).to(device_name()), tokenizer)
+    return Loaded(cast(LlamaForCausalLM(config).eval(), torch.bfloat16).to(find_device()), tokenizer)
 
 
 def _text() -> Context:
@@ -166,9 +166,9 @@ def bf16() -> str:
     """
     import torch
 
-    from compresslab.models.device import device_name
+    from compresslab.models.device import find_device
 
-    left, right = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0)).to(device_name())
+    left, right = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0)).to(find_device())
     seconds, products = [], []
     for dtype in (torch.bfloat16, torch.float32):
         pair = left.to(dtype), right.to(dtype)
@@ -180,7 +180,7 @@ def bf16() -> str:
         seconds.append(min(times))
         products.append(product)
     compared = _compared(*products)
-    return f"a 512 x 512 product on {device_name()} takes {seconds[0] / seconds[1]:.2f} times as long as in float32: {compared}"
+    return f"a 512 x 512 product on {find_device()} takes {seconds[0] / seconds[1]:.2f} times as long as in float32: {compared}"
 
 
 def tree_attention() -> str:
@@ -195,9 +195,9 @@ def tree_attention() -> str:
 
     from compresslab.evaluation.tree_attention import attend, laid_out, layout
     from compresslab.evaluation.trie import build, forwards
-    from compresslab.models.device import device_name
+    from compresslab.models.device import find_device
 
-    device = device_name()
+    device = find_device()
     sequences = [[*range(40), 100 + question, 200 + option] for question in range(6) for option in range(4)]
     trie = build(sequences, [[0]] * len(sequences))
     *_, last = forwards(trie, 20)
@@ -208,7 +208,7 @@ def tree_attention() -> str:
     key, value = torch.randn(2, 1, 4, seen, 64, generator=random).to(device)
     plain = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
-    if device != "cpu":
+    if device.type != "cpu":
         masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return f"attention under a tree's mask on {device}, in bfloat16: {_compared(masked, plain)}"
     with laid_out(layout(trie, last)):

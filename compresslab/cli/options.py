@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.records.compute import ComputeChoice
+
 if TYPE_CHECKING:
     from compresslab.recipe.changes import Changes
 
@@ -30,15 +32,24 @@ Only = Annotated[
     list[str] | None, typer.Option("--only", help="Only this variant and what it needs. May be given several times.", metavar="VARIANT")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Items of each task, for a quick look: --set evaluate.items=N.", min=1)]
+Computing = Annotated[
+    ComputeChoice | None,
+    typer.Option("--compute", help="Dtype of all matrix products: --set compute=DTYPE. `auto` takes what is fastest here."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, xpu, mps.  [default: the accelerator, if there is one]"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def changes(settings: list[str] | None, only: list[str] | None, limit: int | None) -> Changes:
+def changes(settings: list[str] | None, only: list[str] | None, limit: int | None, compute: ComputeChoice | None = None) -> Changes:
     """What the options change in a recipe."""
     from compresslab.recipe.changes import Changes
 
     limited = [] if limit is None else [f"evaluate.items={limit}"]
-    return Changes((*(settings or ()), *limited), tuple(only or ()))
+    computed = [] if compute is None else [f"compute={compute}"]
+    return Changes((*(settings or ()), *limited, *computed), tuple(only or ()))
 
 
 def store_root(given: Path | None) -> Path:

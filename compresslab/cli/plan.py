@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compresslab.cli.options import AsJson, Limit, Only, RecipePath, Settings, StorePath, changes, duration, number_of, size, store_root
+from compresslab.cli.options import (
+    AsJson,
+    Computing,
+    Device,
+    Limit,
+    Only,
+    RecipePath,
+    Settings,
+    StorePath,
+    changes,
+    duration,
+    number_of,
+    size,
+    store_root,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +41,8 @@ def plan(
     settings: Settings = None,
     only: Only = None,
     limit: Limit = None,
+    compute: Computing = None,
+    device: Device = None,
 ) -> None:
     """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time.
 
@@ -36,7 +52,7 @@ def plan(
     from compresslab.runner.run import prepare, to_do
     from compresslab.runner.store import Store
 
-    planned = prepare(recipe, changes(settings, only, limit))
+    planned = prepare(recipe, changes(settings, only, limit, compute), device)
     kept = Store(store_root(store))
     peak = _peak_flops(on, planned, kept)
     left = {node.key for node in to_do(planned, kept)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compresslab.cli.options import AsJson, RecipePath, StorePath, store_root
+from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, store_root
 
 if TYPE_CHECKING:
     from compresslab.density import Reference
@@ -136,7 +136,7 @@ def fit(
 
 
 @app.command("build")
-def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
+def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute: Computing = None, device: Device = None) -> None:
     """Evaluate a recipe's base and adopted models, each with its `train_tokens`, and fit a reference to them.
 
     Example: compresslab reference build my-models.yaml
@@ -153,7 +153,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None) -> None:
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import note
 
-    plan = prepare(recipe)
+    plan = prepare(recipe, changes(None, None, None, compute), device)
     if plan.recipe.evaluate.source != "run":
         raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
     reference.check(plan)

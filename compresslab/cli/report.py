@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from compresslab.cli.options import Limit, Only, RecipePath, ReportsPath, Settings, StorePath, changes, store_root
+from compresslab.cli.options import Computing, Device, Limit, Only, RecipePath, ReportsPath, Settings, StorePath, changes, store_root
 
 if TYPE_CHECKING:
     from compresslab.records import StudyRecord
@@ -20,6 +20,8 @@ def report(
     settings: Settings = None,
     only: Only = None,
     limit: Limit = None,
+    compute: Computing = None,
+    device: Device = None,
 ) -> None:
     """Write the report of a recipe from what is in the store, and run nothing. What is missing is named on the page.
 
@@ -30,7 +32,7 @@ def report(
     from compresslab.runner.run import Ran, prepare, to_do
     from compresslab.runner.store import Store
 
-    plan = prepare(recipe, changes(settings, only, limit))
+    plan = prepare(recipe, changes(settings, only, limit, compute), device)
     if plan.recipe.evaluate.source == "published":
         from compresslab.runner import published
 

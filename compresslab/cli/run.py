@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compresslab.cli.options import Limit, Only, RecipePaths, ReportsPath, Settings, StorePath, changes, duration, store_root
+from compresslab.cli.options import (
+    Computing,
+    Device,
+    Limit,
+    Only,
+    RecipePaths,
+    ReportsPath,
+    Settings,
+    StorePath,
+    changes,
+    duration,
+    store_root,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +43,8 @@ def run(
     settings: Settings = None,
     only: Only = None,
     limit: Limit = None,
+    compute: Computing = None,
+    device: Device = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run recipes: make what is missing, evaluate, compute densities, write the report. Running again resumes.
@@ -43,7 +57,7 @@ def run(
         from compresslab.cli.plan import plan as show_plan
 
         for recipe in recipes:
-            show_plan(recipe, store, settings=settings, only=only, limit=limit)
+            show_plan(recipe, store, settings=settings, only=only, limit=limit, compute=compute, device=device)
         return
     from rich.console import Console
 
@@ -51,8 +65,8 @@ def run(
     from compresslab.runner.run import prepare
 
     console = Console()
-    changed = changes(settings, only, limit)
-    plans = [(recipe, prepare(recipe, changed)) for recipe in recipes]
+    changed = changes(settings, only, limit, compute)
+    plans = [(recipe, prepare(recipe, changed, device)) for recipe in recipes]
     failed = []
     for recipe, plan in plans:
         for warning in plan.warnings:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from compresslab.cli.options import AsJson, RecipePath, StorePath, number_of, store_root
+from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, number_of, store_root
 
 
 def verify(
@@ -16,6 +16,8 @@ def verify(
     variant: Annotated[str | None, typer.Argument(help="Reload this variant and answer its shortest task again.")] = None,
     store: StorePath = None,
     repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged, so that the next run makes it again.")] = False,
+    compute: Computing = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that all results of a recipe are as they were written, by size and SHA-256, and that a variant still scores what is stored.
@@ -27,7 +29,7 @@ def verify(
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
 
-    plan, kept = prepare(recipe), Store(store_root(store))
+    plan, kept = prepare(recipe, changes(None, None, None, compute), device), Store(store_root(store))
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from compresslab.evaluation.treelm import TreeLM
 from compresslab.evaluation.vllmlm import VllmLM
 from compresslab.evaluation.vllmlm import load as load_vllm
 from compresslab.models.dequantize import load_for_scoring
+from compresslab.models.device import torch_dtype
 from compresslab.recipe.schema import Evaluate
+from compresslab.records.compute import Compute
 
 Answering = TreeLM | VllmLM
 
 
-def answering(folder: Path, config: Evaluate, *, journals: Path | None = None, encodings: Path | None = None) -> tuple[Answering, str]:
+def answering(
+    folder: Path, config: Evaluate, compute: Compute, *, journals: Path | None = None, encodings: Path | None = None
+) -> tuple[Answering, str]:
     """What answers for the variant in `folder`, and how its weights stand in memory: "as stored" or "dequantized".
 
     Args:
+        compute: what the forward passes multiply in, and on what.
         journals: where this variant's answers are kept until its tasks are done. encodings: where a study's token ids are.
     """
     if config.backend == "vllm":
-        return load_vllm(folder, config.dtype, truncate=config.truncate), "as stored"
-    loaded, weights = load_for_scoring(folder, getattr(torch, config.dtype))
+        return load_vllm(folder, compute, truncate=config.truncate), "as stored"
+    loaded, weights = load_for_scoring(folder, torch_dtype(compute), compute.device)
     plain = "the recipe asks for lm-eval's hf" if config.backend == "hf" else ""
     lm = TreeLM(loaded.model, loaded.tokenizer, journals=journals, encodings=encodings, truncate=config.truncate, plain=plain)
     return lm, weights

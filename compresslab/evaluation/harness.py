@@ -91,7 +91,7 @@ def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Ev
             answered.append(item)
     if len(metrics) > 1:
         raise BadInput(f"the tasks of {name} are scored by different metrics ({', '.join(sorted(metrics))}); name them one by one")
-    circumstances = scores.Circumstances(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths))
+    circumstances = scores.Circumstances(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths), lm.compute)
     chance = olmes.TASKS[name].chance if olmes.is_olmes(name) else None
     return scores.summarise(name, metrics.pop(), answered, circumstances, chance=chance)
 

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import torch
 
+from compresslab.models.device import torch_dtype
+from compresslab.models.probe import fastest
 from compresslab.records import MachineSpeed
+from compresslab.records.compute import Compute
 
 # Larger than any cache of a processor, small enough for a laptop.
 BUFFER_BYTES = 512 * 2**20
-# Rows of activations against a square weight; large enough that the product, not its launch, is timed.
-PRODUCT = 3072
+# Edge lengths of square products. The largest has its product timed, not its launch; a machine that takes longer than `BUDGET` for a
+# smaller one is measured by that.
+PRODUCTS = (768, 1536, 3072)
 ROUNDS = 7
+# Seconds of all rounds of one product, and of the copies.
+BUDGET = 4.0
+GROWTH = 8  # operations, from one size to the next
 
 
-def measure_machine(device: str) -> MachineSpeed:
-    """Bandwidth of a large copy (bytes read and written) and operations per second of a bfloat16 matrix product.
+def measure_machine(compute: Compute) -> MachineSpeed:
+    """Bandwidth of a large copy (bytes read and written) and operations per second of a matrix product in the compute dtype.
 
     The best of several rounds: other programs can only make a round slower.
     """
+    device, dtype = torch.device(compute.device), torch_dtype(compute)
     source = torch.ones(BUFFER_BYTES // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    copy = _best(lambda: target.copy_(source), device)
-    left = torch.randn(PRODUCT, PRODUCT, device=device).to(torch.bfloat16)
-    right = torch.randn(PRODUCT, PRODUCT, device=device).to(torch.bfloat16)
-    product = _best(lambda: left @ right, device)
-    return MachineSpeed(bandwidth=2 * BUFFER_BYTES / copy, flops=2 * PRODUCT**3 / product, threads=torch.get_num_threads(), device=device)
-
-
-def _best(work: Callable[[], object], device: str) -> float:
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        work()
-        if device != "cpu":
-            torch.accelerator.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    copy = fastest(lambda: target.copy_(source), device, ROUNDS, BUDGET)
+    flops, took = 0.0, 0.0
+    for size in PRODUCTS:
+        if took * GROWTH > BUDGET:
+            break
+        left, right = torch.randn(2, size, size, device=device).to(dtype)
+        took = fastest(lambda: left @ right, device, ROUNDS, BUDGET)  # noqa: B023
+        flops = max(flops, 2 * size**3 / took)
+    threads = torch.get_num_threads()
+    return MachineSpeed(bandwidth=2 * BUFFER_BYTES / copy, flops=flops, threads=threads, device=compute.device, dtype=compute.dtype)

@@ -58,6 +58,7 @@ class Circumstances:
     bos: bool
     truncated: frozenset[Pair]
     lengths: Mapping[Pair, int]
+    compute: Mapping[str, str]
 
 
 def pair(args: Sequence[Any]) -> Pair:
@@ -141,6 +142,7 @@ def summarise(
         bos=circumstances.bos,
         truncated=sum(any(pair in circumstances.truncated for pair in item.requests) for item in items),
         prompts=prompts_hash(items),
+        compute=dict(circumstances.compute),
     )
     columns = ItemScores(
         task=task,

@@ -10,10 +10,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from compresslab.models.computing import computing
 from compresslab.models.dequantize import kernel_name
+from compresslab.models.device import synchronize, torch_dtype
 from compresslab.models.load import load_folder
 from compresslab.recipe.schema import Workload
 from compresslab.records import Timing
+from compresslab.records.compute import Compute
 
 ROUNDS = 3
 # Decoded tokens that are really timed; the time of the workload's `decode` tokens is scaled up from these.
@@ -21,15 +24,20 @@ DECODED = 8
 
 
 @torch.no_grad()
-def measure(folder: Path, parent: Path | None, workload: Workload, machine: str, progress: Callable[[float, str], None]) -> Timing:
+def measure(
+    folder: Path, parent: Path | None, workload: Workload, machine: str, compute: Compute, progress: Callable[[float, str], None]
+) -> Timing:
     """Time one request batch of `workload` on the model in `folder` and, in turn, on its parent's.
 
     A round is one prefill of the prompt and `DECODED` greedy steps with the cache; the first round of each model is
     thrown away, because packed kernels lay out their weights at the first use. The ratio is taken round by round, so
     that a slow minute of the machine slows both.
+
+    Args:
+        machine: its name, for the record. compute: what is multiplied in, plain weights and packed ones alike, and on what.
     """
-    model = load_folder(folder).model
-    other = load_folder(parent).model if parent is not None else None
+    model = _as_served(folder, compute)
+    other = _as_served(parent, compute) if parent is not None else None
     _round(model, workload)
     if other is not None:
         _round(other, workload)
@@ -55,7 +63,13 @@ def measure(folder: Path, parent: Path | None, workload: Workload, machine: str,
         low=min(ratios, default=None),
         high=max(ratios, default=None),
         weights=kernel_name(folder),
+        compute=compute.decides(),
     )
+
+
+def _as_served(folder: Path, compute: Compute) -> PreTrainedModel:
+    """The model of a folder with the kernels that its format has."""
+    return computing(load_folder(folder, device=compute.device).model, torch_dtype(compute))
 
 
 def _round(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
@@ -73,6 +87,5 @@ def _round(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
 
 
 def _now(model: PreTrainedModel) -> float:
-    if model.device.type != "cpu":
-        torch.accelerator.synchronize()
+    synchronize(model.device)
     return time.perf_counter()

@@ -11,6 +11,7 @@ from lm_eval.api.model import TemplateLM
 
 from compresslab.errors import RunFailed
 from compresslab.evaluation import limits, scores
+from compresslab.records.compute import Compute
 
 
 class VllmLM(TemplateLM):  # type: ignore[misc]
@@ -21,10 +22,10 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
 
     engine = "vllm"
 
-    def __init__(self, inner: Any, *, truncate: bool) -> None:
-        """Wrap lm-eval's model `inner`."""
+    def __init__(self, inner: Any, *, truncate: bool, compute: dict[str, str] | None = None) -> None:
+        """Wrap lm-eval's model `inner`, whose dtype and backend are `compute`."""
         super().__init__()
-        self.inner, self.truncate = inner, truncate
+        self.inner, self.truncate, self.compute = inner, truncate, compute or {}
         self.progress: Callable[[float], None] = lambda _share: None
         self.truncated: set[tuple[str, str]] = set()
         self.lengths: dict[tuple[str, str], int] = {}
@@ -81,10 +82,12 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
         self.truncated |= pairs
 
 
-def load(folder: Path, dtype: str, *, truncate: bool) -> VllmLM:
-    """The variant of a folder over all GPUs of this machine, by the kernels that vLLM picks for its weights."""
+def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
+    """The variant of a folder over all accelerators of this machine, by the kernels that vLLM picks for its weights."""
     import torch
     from lm_eval.models.vllm_causallms import VLLM
 
-    inner = VLLM(pretrained=str(folder), dtype=dtype, tensor_parallel_size=max(1, torch.cuda.device_count()), batch_size="auto")
-    return VllmLM(inner, truncate=truncate)
+    inner = VLLM(
+        pretrained=str(folder), dtype=compute.dtype, tensor_parallel_size=max(1, torch.accelerator.device_count()), batch_size="auto"
+    )
+    return VllmLM(inner, truncate=truncate, compute=compute.decides())

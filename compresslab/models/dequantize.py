@@ -13,7 +13,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 
 from compresslab.errors import RunFailed, UnsupportedModel
 from compresslab.models import awq_format, gptq_format
-from compresslab.models.device import placement
+from compresslab.models.device import find_device, placement
 from compresslab.models.load import Loaded, cast, load_folder, load_tokenizer, quiet
 
 # Formats that are unpacked here, so that scoring does not wait for the library whose kernels run them.
@@ -59,21 +59,23 @@ def dequantized(folder: Path, loaded: Loaded) -> Loaded:
     Packed weights are read from the files again: bitsandbytes repacks them in memory at their first use.
     """
     quantization = quantization_of(folder)
-    return loaded if quantization is None else Loaded(_plain_model(folder, quantization), loaded.tokenizer)
+    if quantization is None:
+        return loaded
+    return Loaded(_plain_model(folder, quantization, loaded.model.device), loaded.tokenizer)
 
 
-def _plain_model(folder: Path, quantization: dict[str, Any]) -> PreTrainedModel:
+def _plain_model(folder: Path, quantization: dict[str, Any], device: torch.device) -> PreTrainedModel:
     if quantization["quant_method"] in OWN_READERS:
-        return _from_checkpoint(folder, quantization)
+        return _from_checkpoint(folder, quantization, device)
     with quiet(), warnings.catch_warnings():
         if quantization["quant_method"] in ("bitsandbytes", "torchao"):
-            packed = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement())
+            packed = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(device))
             return packed.dequantize().eval() if quantization["quant_method"] == "bitsandbytes" else _without_torchao(packed)
         # It warns that the folder's own settings win over all but `dequantize`, which is what is wanted.
         warnings.simplefilter("ignore", UserWarning)
         settings = CompressedTensorsConfig(dequantize=True)
         plain = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", local_files_only=True, quantization_config=settings, **placement()
+            folder, dtype="auto", local_files_only=True, quantization_config=settings, **placement(device)
         )
         return plain.eval()
 
@@ -86,7 +88,7 @@ def _without_torchao(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def _from_checkpoint(folder: Path, quantization: dict[str, Any]) -> PreTrainedModel:
+def _from_checkpoint(folder: Path, quantization: dict[str, Any], device: torch.device) -> PreTrainedModel:
     """A GPTQ or AWQ folder as a plain model, without the library whose kernels run it."""
     tensors: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
@@ -110,7 +112,7 @@ def _from_checkpoint(folder: Path, quantization: dict[str, Any]) -> PreTrainedMo
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with quiet():
         model, found = kind.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=config.dtype, output_loading_info=True, **placement()
+            None, config=config, state_dict=tensors, dtype=config.dtype, output_loading_info=True, **placement(device)
         )
     if missing := sorted(found["missing_keys"]):
         raise RunFailed(f"{folder}: its packed weights lack {missing[0]}, which config.json asks for; it cannot be scored")
@@ -118,11 +120,12 @@ def _from_checkpoint(folder: Path, quantization: dict[str, Any]) -> PreTrainedMo
     return plain
 
 
-def load_for_scoring(folder: Path, dtype: torch.dtype) -> tuple[Loaded, str]:
+def load_for_scoring(folder: Path, dtype: torch.dtype, device: str | None = None) -> tuple[Loaded, str]:
     """A saved variant ready to be scored in `dtype`, and whether its weights are "as stored" or "dequantized"."""
     quantization = quantization_of(folder)
     if quantization is None:
-        return load_folder(folder, dtype), "as stored"
+        return load_folder(folder, dtype, device), "as stored"
     if scored_as_stored(folder):
-        return load_folder(folder), "as stored"
-    return Loaded(cast(_plain_model(folder, quantization), dtype), load_tokenizer(folder)), "dequantized"
+        loaded = load_folder(folder, device=device)
+        return Loaded(cast(loaded.model, dtype), loaded.tokenizer), "as stored"
+    return Loaded(cast(_plain_model(folder, quantization, find_device(device)), dtype), load_tokenizer(folder)), "dequantized"

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from compresslab.errors import RunFailed, UnsupportedModel
-from compresslab.models.load import load_folder, load_gguf, probe_logits, quiet
+from compresslab.models.load import cast, load_folder, load_gguf, probe_logits, quiet
 
 FILE_TYPES = {
     torch.float32: (LlamaFileType.ALL_F32, GGMLQuantizationType.F32),
@@ -173,13 +173,14 @@ def _interleaved(weight: Tensor, heads: int) -> Tensor:
 
 
 def _check(path: Path, model: PreTrainedModel) -> None:
-    """Read the file as transformers does, and compare.
+    """Read the file as transformers does, and compare, both in float32, where every machine is fast and 16-bit weights are exact.
 
     Raises:
         RunFailed: the logits differ.
     """
     with quiet():
-        again = load_gguf(path, model.dtype).model
-    difference = float((probe_logits(again) - probe_logits(model)).abs().max())
+        again = load_gguf(path, model.dtype, model.device).model
+    ours, theirs = (probe_logits(cast(each, torch.float32)) for each in (model, again))
+    difference = float((theirs - ours).abs().max())
     if not difference <= 1e-5:
         raise RunFailed(f"the GGUF file, read back, gives logits that are off by {difference:.3g}; it was not kept")

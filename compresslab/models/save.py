@@ -15,8 +15,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.quantization_config import QuantizationMethod
 
 from compresslab.errors import RunFailed
-from compresslab.models.device import placement
+from compresslab.models.computing import computing
+from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.load import Loaded, probe_logits, quiet
+from compresslab.records.compute import Compute
 
 # Larger shards than the default keep one file for everything a laptop runs, and stay below what a FAT disk takes.
 SHARD = "4GB"
@@ -150,7 +152,7 @@ def _kernel_weight(module: torch.nn.Module) -> torch.Tensor:
     return torch.empty(0)
 
 
-def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "") -> float:
+def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", compute: Compute | None = None) -> float:
     """Largest absolute difference of a probe logit between a saved folder and the model that was saved.
 
     Meant to run in a fresh process, where nothing that a step patched or imported can help the folder to load.
@@ -160,17 +162,19 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "") -
         tensors: its `tensors_digest`. If the folder's is the same, what is left of a difference is the rounding of a
             matrix product (which in bfloat16 depends on where in memory a weight lies, and comes to almost 1 here),
             and 0 is given back, unless the difference is larger than any rounding.
+        compute: what the logits were computed in, and on what; the folder's own dtype without it.
 
     Raises:
         RunFailed: plain transformers does not load the folder.
     """
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement()).eval()
+            place = placement(find_device(compute and compute.device))
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **place).eval()
     except Exception as error:  # whatever transformers raises, the folder is of no use to anybody
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = bool(tensors) and tensors_digest(model) == tensors
-    difference = probe_logits(model) - expected
+    difference = probe_logits(computing(model, torch_dtype(compute)) if compute else model) - expected
     if same and float(difference.square().mean().sqrt()) <= LARGEST_ROUNDING * float(expected.std()):
         return 0.0
     return float(difference.abs().max())

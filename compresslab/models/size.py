@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -13,9 +14,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from compresslab.errors import BadInput
 from compresslab.records import Shape, Size
 
+# safetensors' names of dtypes of more than 16 bits that weights come in.
+WIDE = ("F32", "F64")
 
-def tensor_bytes(folder: Path) -> dict[str, int]:
-    """Bytes of each tensor in the folder's safetensors files, headers excluded.
+
+class Stored(NamedTuple):
+    """A tensor in a safetensors file: its dtype as the format names it ("F32", "BF16", "I32"), its elements and its bytes."""
+
+    dtype: str
+    elements: int
+    bytes: int
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """The tensors in the folder's safetensors files, from their headers.
 
     Raises:
         BadInput: the folder has no safetensors file.
@@ -23,13 +35,31 @@ def tensor_bytes(folder: Path) -> dict[str, int]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BadInput(f"no safetensors file in {folder}")
-    found: dict[str, int] = {}
+    found: dict[str, Stored] = {}
     for file in files:
         with file.open("rb") as stream:
             header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
-        spans = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-        found |= {name: end - start for name, (start, end) in spans.items()}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                start, end = entry["data_offsets"]
+                found[name] = Stored(entry["dtype"], math.prod(entry["shape"]), end - start)
     return found
+
+
+def counted_bytes(tensors: dict[str, Stored], skeleton: PreTrainedModel, *, packed: bool) -> dict[str, int]:
+    """What each tensor counts by bits: its bytes, but a plain weight at most 16 bits, since a wider copy of it knows nothing more.
+
+    Args:
+        skeleton: the model with plain weights. packed: whether a format has packed some of them; what stands beside those (scales, maps)
+            counts as it is.
+    """
+    plain = {name: parameter.numel() for name, parameter in skeleton.named_parameters()}
+    return {
+        name: min(stored.bytes, 2 * stored.elements)
+        if stored.dtype in WIDE and (not packed or plain.get(name) == stored.elements)
+        else stored.bytes
+        for name, stored in tensors.items()
+    }
 
 
 def size_of(folder: Path, model: PreTrainedModel) -> Size:
@@ -44,14 +74,15 @@ def size_of(folder: Path, model: PreTrainedModel) -> Size:
     parameters = sum(p.numel() for p in skeleton.parameters())
     lookup = _lookup_only(skeleton)
     counted = parameters - (lookup.numel() if lookup is not None else 0)
-    stored = sum(tensor_bytes(folder).values())
+    tensors = stored_tensors(folder)
+    counts = sum(counted_bytes(tensors, skeleton, packed=_is_packed(folder)).values())
     return Size(
         parameters=parameters,
         counted=counted,
         active=counted - _idle_expert_parameters(skeleton),
         nonzero=sum(int(torch.count_nonzero(_plain(p))) for p in model.parameters()),
-        stored_bytes=stored,
-        effective_bits=8 * stored / parameters,
+        stored_bytes=sum(stored.bytes for stored in tensors.values()),
+        effective_bits=8 * counts / parameters,
     )
 
 
@@ -106,7 +137,12 @@ def _multiplied_bits(folder: Path, size: Size) -> float:
     skeleton = plain_skeleton(folder)
     embedding = _lookup_only(skeleton)
     name = next(name for name, parameter in skeleton.named_parameters() if parameter is embedding)
-    return 8 * (size.stored_bytes - tensor_bytes(folder)[name]) / size.counted
+    counts = counted_bytes(stored_tensors(folder), skeleton, packed=_is_packed(folder))
+    return 8 * (sum(counts.values()) - counts[name]) / size.counted
+
+
+def _is_packed(folder: Path) -> bool:
+    return "quantization_config" in json.loads((folder / "config.json").read_text())
 
 
 def _multiplies_in_int8(quantization: Any) -> bool:

@@ -18,8 +18,11 @@ from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Calibration, Recipe, Training
 from compresslab.recipe.source import Source, parse_source, text_identity, version
 from compresslab.recipe.steps import BASE, PARENT, Adopt, Distill, Step, StepConfig
+from compresslab.records.compute import PROCESSOR, Compute
 from compresslab.registry import method
 
+# What makes a base's folder and its record.
+BASE_CODE = tuple(f"compresslab.models.{name}" for name in ("load", "save", "size", "gguf_origin"))
 MOVING_REVISIONS = (None, "main", "master")
 
 
@@ -29,14 +32,16 @@ def build(
     machine: Mapping[str, Any],
     places: Places | None = None,
     found: Sequence[Complaint] = (),
+    compute: Compute = PROCESSOR,
 ) -> Plan:
     """Plan a recipe: every node once, shared prefixes shared, everything illegal refused before anything runs.
 
     Args:
         identify_task: what decides the content of a task, by its name (evaluation knows); `BadInput` if there is no such task.
-        machine: what decides measured times: processor, threads, libraries.
+        machine: what decides measured times: processor, threads, accelerator, libraries.
         places: where the recipe's values stand in its file, for the messages.
         found: what the caller found wrong already, to be told with the rest.
+        compute: what every forward and backward pass multiplies in, and on what.
 
     Raises:
         RecipeError: all at once, illegal step orders and settings, and models, texts and tasks that do not exist.
@@ -44,7 +49,7 @@ def build(
     looked = _Look(recipe, identify_task)
     if complaints := [*found, *looked.complaints]:
         raise refusal(complaints, places)
-    return _Builder(looked, machine).plan()
+    return _Builder(looked, machine, compute).plan()
 
 
 class _Look:
@@ -118,8 +123,9 @@ class _Complaining:
 class _Builder:
     """Keys first, for all chains; then names for what the keys stand for; then nodes."""
 
-    def __init__(self, looked: _Look, machine: Mapping[str, Any]) -> None:
+    def __init__(self, looked: _Look, machine: Mapping[str, Any], compute: Compute) -> None:
         self.looked = looked
+        self.compute = compute
         self.recipe = looked.recipe
         self.machine = dict(machine)
         self.versions: dict[str, str] = {}
@@ -142,12 +148,13 @@ class _Builder:
         self.shared = {key: (served[wish], self._shared_key(served[wish])) for key, wish in self.wishes.items()}
         if "this-machine" in self.recipe.density.hardware:
             code = code_version("compresslab.evaluation.machine")
-            self._add(Node("machine", "", content_key("machine", machine=self.machine, code=code)))
+            self._add(Node("machine", "", content_key("machine", machine=self.machine, compute=self.compute.decides(), code=code)))
         self._add(Node("model", BASE, self.keys[BASE][0], facts=self.looked.facts[BASE][0]))
         self._variant(BASE, "", self.keys[BASE])
         for name in ordered(self.recipe):
             self._chain(name)
-        return Plan(self.recipe, _in_running_order(self.nodes), tuple(self.variants.values()), tuple(self._warnings()))
+        nodes, variants = _in_running_order(self.nodes), tuple(self.variants.values())
+        return Plan(self.recipe, nodes, variants, tuple(self._warnings()), compute=self.compute)
 
     def _base_key(self) -> str:
         base, source = self.recipe.base, parse_source(self.recipe.base.model)
@@ -156,7 +163,7 @@ class _Builder:
             model=model_identity(source),
             dtype=base.dtype,
             own_code=base.trust_remote_code,
-            code=code_version("compresslab.models.load", "compresslab.models.save", "compresslab.models.size"),
+            code=code_version(*BASE_CODE),
             libraries=self._libraries(*_readers(source)),
         )
 
@@ -193,6 +200,7 @@ class _Builder:
             "shared",
             **wish._asdict(),
             readers=decided_by(wish.gathers, self._readers_of(wish)),
+            compute=self.compute.decides(),
             code=code_version(CODE[wish.gathers]),
             libraries=self._libraries(),
         )
@@ -222,6 +230,7 @@ class _Builder:
             config=config.model_dump(mode="json", exclude={"teacher", "until"}),
             other=self._other(step, before),
             text=self._text(config, entry.text),
+            **({"compute": self.compute.decides()} if entry.computes else {}),
             code=code_version(entry.module, "compresslab.steps.contract"),
             libraries=self._libraries(*entry.libraries),
         )
@@ -276,8 +285,8 @@ class _Builder:
         evaluate, density = self.recipe.evaluate, self.recipe.density
         code = code_version("compresslab.evaluation.harness", "compresslab.evaluation.sandboxed_program")
         libraries = self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else []))
-        decides = evaluate.model_dump(mode="json", include={"items", "dtype", "seed", "truncate", "backend"})
-        settings = {**decides, "code": code, "libraries": libraries}
+        decides = evaluate.model_dump(mode="json", include={"items", "seed", "truncate", "backend"})
+        settings = {**decides, "compute": self.compute.decides(), "code": code, "libraries": libraries}
         tasks = {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.looked.tasks.items()}
         facts = self.nodes[model].facts
         scores = Node("evaluate", name, content_key("evaluate", tasks=tasks), (model,), tasks=tasks, facts=facts)
@@ -287,7 +296,8 @@ class _Builder:
             above = self.variants[parent].model if parent else None
             workload = density.workload.model_dump()
             code = code_version("compresslab.evaluation.timing")
-            measure = content_key("measure", child=model, parent=above, workload=workload, machine=self.machine, code=code)
+            where = {"machine": self.machine, "compute": self.compute.decides()}
+            measure = content_key("measure", child=model, parent=above, workload=workload, code=code, **where)
             self._add(Node("measure", name, measure, (model, above) if above else (model,), facts=facts))
         named = name == BASE or name in self.recipe.variants
         self.variants[name] = PlanVariant(name, parent, named, chain, scores.key, measure)

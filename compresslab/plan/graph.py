@@ -9,6 +9,7 @@ from typing import Literal
 from compresslab.plan.facts import Facts
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import StepConfig
+from compresslab.records.compute import PROCESSOR, Compute, Probe
 
 NodeKind = Literal["machine", "shared", "model", "evaluate", "measure"]
 Gathered = Literal["activations", "grams", "removals", "logits"]
@@ -88,7 +89,8 @@ class PlanVariant:
 class Plan:
     """A recipe as a graph. `nodes` are in an order in which each comes after what it needs.
 
-    `changes` are those of the command line, as comments above the recipe's text.
+    `changes` are those of the command line, as comments above the recipe's text. `compute` is what everything multiplies in, and where.
+    `probe` is what the machine was found to reach, `machine` its name; of a study of published scores, nothing.
     """
 
     recipe: Recipe
@@ -96,6 +98,9 @@ class Plan:
     variants: tuple[PlanVariant, ...]
     warnings: tuple[str, ...] = ()
     changes: str = ""
+    compute: Compute = PROCESSOR
+    probe: Probe | None = None
+    machine: str = ""
 
     def node(self, key: str) -> Node:
         """The node with this key."""

@@ -19,9 +19,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from compresslab.recipe.locate import Located, Problem, resolve, shown, suggest
-from compresslab.recipe.schema import Variant
+from compresslab.recipe.schema import Evaluate, Variant
 from compresslab.recipe.steps import STEP_KINDS, Step
 
+# Keys of earlier versions, and what to write instead.
+MOVED: dict[tuple[Any, str], str] = {(Evaluate, "dtype"): "write `compute:` at the top of the recipe: it holds for all that runs a model"}
 _QUOTED_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
@@ -208,6 +210,8 @@ class _Explainer:
         known = self._known(place)
         if place.form.type is Variant and key in STEP_KINDS:
             return place.node.key_problem(key, f"a step stands where a variant belongs; make it a list of steps, as in `- {key}: …`")
+        if (moved := MOVED.get((place.form.type, key))) is not None:
+            return place.node.key_problem(key, f"{key} is no setting here any more; {moved}")
         message = f"unknown key {shown(key)};{suggest(key, known) or ' remove it;'} known here: {', '.join(known)}"
         return place.node.key_problem(key, message)
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from compresslab.recipe.steps import Seed, Step, Strict, Words
-
-Dtype = Literal["bfloat16", "float32", "float16"]
+from compresslab.records.compute import ComputeChoice, Dtype
 
 # Names become folders and addresses of pages, on systems that tell no upper from lower case.
 NAME_FORM = "a name of at most 100 letters (a-z), digits, '.', '_' and '-' that starts with a letter or a digit"
@@ -32,6 +31,8 @@ class Base(Strict):
 
     `model` is `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file; in a study of published
     scores `published:<name>`, and `table` says which of its tables counts.
+
+    `dtype` is what its checkpoint and those of its variants hold; what is multiplied in is `compute`.
 
     `train_tokens` is how many tokens it was trained on: what `compresslab reference build` fits on.
     """
@@ -106,7 +107,6 @@ class Evaluate(Strict):
     source: Literal["run", "published"] = "run"
     tasks: list[Words] = Field(default_factory=list, min_length=1)
     items: PositiveInt | Literal["all"] = "all"
-    dtype: Dtype = "bfloat16"
     seed: Seed = 0
     table: Words | None = None
     across_tables: bool = False
@@ -155,11 +155,17 @@ class DensityConfig(Strict):
 
 
 class Recipe(Strict):
-    """A whole study. `variants` holds those written out and those that the sweeps expanded to."""
+    """A whole study. `variants` holds those written out and those that the sweeps expanded to.
+
+    `compute` is the dtype that matrix products are computed in, for everything that runs a model: calibration, training, evaluation and
+    timing. Checkpoints keep `base.dtype`. `auto` takes that one where the device multiplies in it at least as fast as in float32, else
+    float32; a short probe decides it once for each machine.
+    """
 
     study: Name
     question: str = "Does each step raise capability density, or only shrink the model?"
     base: Base
+    compute: ComputeChoice = "auto"
     text: Text = Text()
     variants: dict[VariantName, Variant] = Field(default_factory=dict)
     evaluate: Evaluate

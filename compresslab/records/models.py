@@ -18,7 +18,7 @@ class Size(Record):
         active: those of `counted` that one token meets (smaller than `counted` only for mixtures of experts).
         nonzero: parameters whose stored value is not zero.
         stored_bytes: bytes of all tensors in the weight files, scales and zero points included.
-        effective_bits: stored bits per parameter, 8 * stored_bytes / parameters.
+        effective_bits: stored bits per parameter, a plain weight counted at 16 bits at most.
     """
 
     parameters: int
@@ -66,6 +66,7 @@ class StepRecord(Record):
         reload_difference: largest absolute difference of a logit between the model in memory and the saved folder,
             loaded by plain transformers in a fresh process; 0 if all tensors are equal bit for bit, whatever a matrix
             product rounds. `None` for adopted published scores.
+        compute: dtype and backend of the forward and backward passes that decided the result; empty where the weights alone did.
         details: what the method wants to tell: layers dropped, importances, loss curve.
     """
 
@@ -79,6 +80,7 @@ class StepRecord(Record):
     calibration_tokens: int = 0
     data: dict[str, str] = Field(default_factory=dict)
     reload_difference: float | None = None
+    compute: dict[str, str] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
 
 

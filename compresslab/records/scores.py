@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from compresslab.records.base import Record
+from compresslab.records.compute import Dtype
 
 
 class TaskScore(Record):
@@ -21,6 +24,7 @@ class TaskScore(Record):
         bos: whether a beginning-of-sequence token was put first.
         truncated: items whose prompt did not fit the model's context and was cut from the left.
         prompts: sha256 over all prompts and continuations.
+        compute: dtype and backend of the forward passes; empty for a score taken from a table.
     """
 
     task: str
@@ -36,6 +40,7 @@ class TaskScore(Record):
     bos: bool
     truncated: int
     prompts: str
+    compute: dict[str, str] = Field(default_factory=dict)
 
 
 class ItemDetail(Record):
@@ -116,7 +121,7 @@ class Timing(Record):
         seconds: median wall time of one request (prefill and decode of the workload). parent_seconds: the parent's.
         prefill_seconds: the prefill's part of it.
         ratio: median over rounds of child time / parent time, with `low` and `high` its smallest and largest round.
-        weights: which kernel ran, in words.
+        machine: what computed, in words. weights: which kernel ran, in words. compute: dtype and backend of the forward passes.
     """
 
     machine: str
@@ -131,12 +136,14 @@ class Timing(Record):
     low: float | None
     high: float | None
     weights: str
+    compute: dict[str, str] = Field(default_factory=dict)
 
 
 class MachineSpeed(Record):
-    """What this machine reaches: `bandwidth` in bytes per second, `flops` in bfloat16 operations per second."""
+    """What this machine reaches: `bandwidth` in bytes per second, `flops` in operations per second of products in `dtype`."""
 
     bandwidth: float
     flops: float
     threads: int
     device: str
+    dtype: Dtype

@@ -51,7 +51,7 @@ class VariantRecord(Record):
 
 
 class Provenance(Record):
-    """Where a study's figures come from."""
+    """Where a study's figures come from. `compute` is the dtype and the backend of its forward and backward passes."""
 
     recipe_sha256: str
     recipe_path: str
@@ -60,6 +60,7 @@ class Provenance(Record):
     versions: dict[str, str]
     python: str
     machine: str
+    compute: dict[str, str] = Field(default_factory=dict)
     cores: int
     memory_bytes: int
     finished: str
@@ -71,7 +72,7 @@ class StudyRecord(Record):
     Attributes:
         workload: the request whose time is modelled and measured.
         curves: the reference on each task that a density rests on.
-        notes: what a reader must know of the figures, in whole sentences.
+        notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
     study: str
@@ -86,3 +87,4 @@ class StudyRecord(Record):
     workload: dict[str, int] = Field(default_factory=dict)
     curves: list[Curve] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    caveats: list[str] = Field(default_factory=list)

@@ -81,7 +81,7 @@ def spent(study: StudyRecord) -> Spent:
     """The study's cost, without the nodes that its steps share, whose cost no variant records."""
     by_name = {variant.name: variant for variant in study.variants}
     costs = [cost for variant in study.variants for cost in variant.costs.values()]
-    joules = sum(cost.seconds * (GPU_WATTS if cost.device.startswith("cuda") else THREAD_WATTS * cost.threads) for cost in costs)
+    joules = sum(cost.seconds * (GPU_WATTS if cost.device != "cpu" else THREAD_WATTS * cost.threads) for cost in costs)
     stored = sum(variant.size.stored_bytes for variant in study.variants if variant.size and reached(variant, by_name))
     return Spent(sum(cost.seconds for cost in costs), joules / 3.6e6, stored)
 

@@ -49,6 +49,7 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         nodes=sum(study.nodes for study in studies),
         workload=first.workload if all(study.workload == first.workload for study in studies) else {},
         curves=_curves(studies),
+        caveats=list(dict.fromkeys(caveat for study in studies for caveat in study.caveats)),
         notes=[*_warnings(studies), *dict.fromkeys(note for study in studies for note in study.notes)],
     )
 

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from compresslab.errors import BadInput
 from compresslab.recipe.changes import Changes
-from compresslab.recipe.schema import Calibration, Dtype, Training
+from compresslab.recipe.schema import Calibration, Training
 from compresslab.recipe.steps import Adopt, Step
 from compresslab.records import StepRecord, StudyRecord
+from compresslab.records.compute import ComputeChoice, Dtype
 from compresslab.registry import method
+from compresslab.runner.machine import compute_of, probed
 from compresslab.runner.run import Watcher, prepare
 from compresslab.runner.run import run as run_plan
 from compresslab.runner.store import Store
@@ -30,6 +32,7 @@ def run_study(
     store: str | Path = ".compresslab",
     settings: Sequence[str] = (),
     only: Sequence[str] = (),
+    device: str | None = None,
     watcher: Watcher | None = None,
 ) -> StudyRecord:
     """Run what a recipe needs and the store lacks, and give the study's record. What failed stands in its variants' `failures`.
@@ -37,6 +40,7 @@ def run_study(
     Args:
         recipe: a YAML file. store: the folder of results; what is there is not made again.
         settings: changes as `path=value`, such as `evaluate.items=50`. only: the variants that are meant; all without it.
+        device: by torch's name ("cpu", "cuda:1"), to compute on; this machine's own choice without it.
         watcher: hears which node starts and ends.
 
     Raises:
@@ -44,7 +48,7 @@ def run_study(
         RunFailed: the disk has too little room for what is to be made.
     """
     path = Path(recipe)
-    plan = prepare(path, Changes(tuple(settings), tuple(only)))
+    plan = prepare(path, Changes(tuple(settings), tuple(only)), device)
     if plan.recipe.evaluate.source == "published":
         from compresslab.runner import published
 
@@ -84,6 +88,8 @@ def compress(
     text: Mapping[str, Any] | None = None,
     other: str | None = None,
     dtype: Dtype = "bfloat16",
+    compute: ComputeChoice = "auto",
+    device: str | None = None,
 ) -> StepRecord:
     """Apply one step of a recipe to a model, and save a folder that plain transformers loads.
 
@@ -93,7 +99,8 @@ def compress(
         output: the folder to write; it must not exist yet.
         text: what the step reads, as `text.calibration` or `text.training` of a recipe; the defaults without it.
         other: the teacher of a distill step, or the model whose loss a retrain step names by `until`. Without it the model itself.
-        dtype: of plain weights in memory and in the folder.
+        dtype: of plain weights in the folder. compute: what forward and backward passes multiply in; `auto` as in a recipe.
+        device: by torch's name; this machine's own choice without it.
 
     Returns:
         What the step did: sizes counted from the files, tokens seen, whatever the method tells.
@@ -108,18 +115,21 @@ def compress(
     folder = Path(output)
     if folder.exists():
         raise BadInput(f"{folder} exists already; give a folder that does not")
+    from compresslab.models.device import torch_dtype
     from compresslab.models.load import load
     from compresslab.steps.contract import Context, method_name, run
 
-    loaded = load(model, dtype)
+    chosen = compute_of(compute, dtype, probed(device))
+    loaded = load(model, dtype, device=chosen.device)
     entry = method(asked.kind, method_name(asked.config))
     read = _text(entry.text, text or {}, asked, loaded)
     needed = asked.distill is not None or (asked.retrain is not None and asked.retrain.until is not None)
-    looked_at = load(other or model, dtype) if needed else None
+    looked_at = load(other or model, chosen.dtype, device=chosen.device) if needed else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     # What fails on the way leaves no folder that looks whole.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        record = run(asked.kind, asked.config, loaded, Context(read, looked_at), Path(scratch) / "model").record
+        context = Context(read, looked_at, compute=torch_dtype(chosen))
+        record = run(asked.kind, asked.config, loaded, context, Path(scratch) / "model").record
         (Path(scratch) / "model").rename(folder)
     return record
 

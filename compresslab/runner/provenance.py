@@ -8,18 +8,18 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 import compresslab
+from compresslab.plan.graph import Plan
 from compresslab.recipe.source import version
 from compresslab.records import Provenance
 
 LIBRARIES = ("torch", "transformers", "lm_eval", "bitsandbytes", "compressed-tensors", "peft", "datasets", "numpy", "scipy", "pandas")
 
 
-def provenance(recipe_path: Path) -> Provenance:
+def provenance(recipe_path: Path, plan: Plan) -> Provenance:
     """Provenance of a study that runs now."""
     package = Path(compresslab.__file__).parent
     return Provenance(
@@ -29,7 +29,8 @@ def provenance(recipe_path: Path) -> Provenance:
         dirty=bool(_git(package, "status", "--porcelain", "--", ".")),
         versions={"compresslab": compresslab.__version__} | {name: version(name) for name in LIBRARIES},
         python=platform.python_version(),
-        machine=processor(),
+        machine=plan.machine or processor(),
+        compute=plan.compute.decides() if plan.probe else {},
         cores=threads(),
         memory_bytes=psutil.virtual_memory().total,
         finished=now(),
@@ -56,14 +57,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine_identity() -> dict[str, Any]:
-    """What decides measured times, for content keys: processor, threads, memory, and the libraries with kernels."""
-    return {
-        "processor": processor(),
-        "threads": threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "libraries": {name: version(name) for name in ("torch", "transformers", "bitsandbytes", "compressed-tensors")},
-    }
+def processor_flags() -> set[str]:
+    """The instruction sets that the processor has, as the system names them; empty where it does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()[2:]}
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -25,6 +25,7 @@ from compresslab.recipe.source import version
 from compresslab.records import Cost, Failure, MachineSpeed, StepRecord
 from compresslab.runner import provenance
 from compresslab.runner.executors import LARGEST_RELOAD_DIFFERENCE, Listener, Outcome, execute
+from compresslab.runner.machine import compute_of, emulation_warning, machine_identity, machine_name, probed
 from compresslab.runner.store import Store, write_record
 from compresslab.runner.work import Reload, Task
 
@@ -51,8 +52,11 @@ class Ran(NamedTuple):
     seconds: float
 
 
-def prepare(path: Path, changes: Changes = NO_CHANGES) -> Plan:
+def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None) -> Plan:
     """Load, check and plan a recipe, with what a command line changes in it, without importing torch.
+
+    Args:
+        device: by torch's name, to compute on; this machine's own choice without it.
 
     Raises:
         BadInput: anything in the recipe that cannot work, named.
@@ -63,7 +67,11 @@ def prepare(path: Path, changes: Changes = NO_CHANGES) -> Plan:
 
         planned = published.plan(recipe, places, complaints(recipe))
     else:
-        planned = build(recipe, identify_task, provenance.machine_identity(), places, complaints(recipe))
+        found = probed(device)
+        compute = compute_of(recipe.compute, recipe.base.dtype, found)
+        planned = build(recipe, identify_task, machine_identity(found), places, complaints(recipe), compute)
+        warnings = (*filter(None, [emulation_warning(recipe.compute, recipe.base.dtype, found)]), *planned.warnings)
+        planned = replace(planned, warnings=warnings, probe=found, machine=machine_name(found))
     return replace(planned, changes=changes.described())
 
 
@@ -175,9 +183,9 @@ def machine_speed(plan: Plan, store: Store) -> MachineSpeed | None:
     return store.read(node.key, MachineSpeed) if node is not None and store.has(node.key) else None
 
 
-def this_machine(speed: MachineSpeed) -> Hardware:
+def this_machine(speed: MachineSpeed, machine: str) -> Hardware:
     """The measured machine as a hardware profile."""
-    return Hardware(name=THIS_MACHINE, flops=speed.flops, bandwidth=speed.bandwidth, source=f"measured: {provenance.processor()}")
+    return Hardware(name=THIS_MACHINE, flops=speed.flops, bandwidth=speed.bandwidth, source=f"measured in {speed.dtype}: {machine}")
 
 
 def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
@@ -197,8 +205,9 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
             shared=store.folder(node.shared) if node.shared else None,
             checkpoints=store.checkpoints(node.key),
             encodings=store.encodings,
-            machine=provenance.processor(),
+            machine=plan.machine,
             threads=provenance.threads(),
+            compute=plan.compute,
         )
         outcome = execute(task, listener, lambda name: store.commit(missing[name], scores[name]))
         if node.kind == "evaluate" and not outcome.failure:
@@ -219,7 +228,7 @@ def _check_reload(staged: Path, outcome: Outcome, listener: Listener, task: Task
     """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
     listener.progress(1.0, "reloading in a fresh process")
     probe = staged / "probe.pt"
-    reloaded = execute(Reload(staged / "model", probe, task.log, task.threads), listener)
+    reloaded = execute(Reload(staged / "model", probe, task.log, task.threads, task.compute), listener)
     if reloaded.failure:
         return reloaded
     assert reloaded.value is not None

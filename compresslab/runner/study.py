@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compresslab.density import Hardware, Measured, assess, load_hardware
@@ -55,7 +55,7 @@ def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: Ran
         base=recipe.base.model,
         recipe=plan.changes + path.read_text(encoding="utf-8-sig"),
         variants=variants,
-        provenance=provenance(path),
+        provenance=provenance(path, plan),
         seconds=ran.seconds,
         cached_nodes=ran.cached,
         nodes=len(plan.nodes),
@@ -66,7 +66,20 @@ def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: Ran
             [variant.size.counted for variant in variants if variant.size],
         ),
         notes=list(notes),
+        caveats=list(_caveats(variants)),
     )
+
+
+def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:
+    """Bases and adopted models whose plain weights are unpacked copies of quantized ones."""
+    for variant in variants:
+        own = variant.steps[-1] if variant.steps else None
+        if own is not None and own.kind in ("base", "adopt") and (before := own.details.get("quantized_before")):
+            bits = f"{own.size.effective_bits:.0f}"
+            yield (
+                f"The weights of {variant.name} were quantized before: its file holds {before}. Its {bits} bits a weight are an unpacked copy, "
+                "so by bits it is counted as larger than what it knows, and quantizing it again is a second rounding."
+            )
 
 
 def _hardware(plan: Plan, store: Store) -> list[Hardware]:
@@ -76,7 +89,7 @@ def _hardware(plan: Plan, store: Store) -> list[Hardware]:
         if name != THIS_MACHINE:
             profiles.append(load_hardware(name))
         elif speed := machine_speed(plan, store):
-            profiles.append(this_machine(speed))
+            profiles.append(this_machine(speed, plan.machine))
     return profiles
 
 

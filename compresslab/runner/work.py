@@ -18,6 +18,7 @@ from compresslab.errors import BadInput, CompresslabError
 from compresslab.plan.graph import Node
 from compresslab.recipe.schema import Recipe
 from compresslab.records import Cost, StepRecord
+from compresslab.records.compute import Compute
 
 Progress = Callable[[float, str], None]
 
@@ -30,7 +31,7 @@ class Task(NamedTuple):
         models: model folders of the nodes that it needs, by key.
         scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
         shared: folder of the shared node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
-            has come. encodings: where a study keeps its tasks' token ids.
+            has come. encodings: where a study keeps its tasks' token ids. machine: its name. compute: what is multiplied in, and on what.
     """
 
     node: Node
@@ -44,6 +45,7 @@ class Task(NamedTuple):
     encodings: Path
     machine: str
     threads: int
+    compute: Compute
 
 
 class Reload(NamedTuple):
@@ -53,6 +55,7 @@ class Reload(NamedTuple):
     probe: Path
     log: Path
     threads: int
+    compute: Compute
 
 
 class Clock(NamedTuple):
@@ -74,10 +77,8 @@ def work(task: Task | Reload, pipe: Connection) -> None:
     _settle(task.log, task.threads)
     started = time.perf_counter()
     try:
-        from compresslab.models.device import device_name
-
         value = _reload(task) if isinstance(task, Reload) else _run(task, pipe)
-        pipe.send(Report("done", (value, time.perf_counter() - started, peak_memory(), device_name())))
+        pipe.send(Report("done", (value, time.perf_counter() - started, peak_memory(), task.compute.device)))
     except CompresslabError as error:
         pipe.send(Report("failed", (str(error), isinstance(error, BadInput))))
     except Exception as error:  # whatever a library raised: the parent must hear of it and go on with the rest
@@ -132,16 +133,16 @@ def _run(task: Task, pipe: Connection) -> str | None:
         _measure(task, progress)
     else:
         from compresslab.evaluation.machine import measure_machine
-        from compresslab.models.device import device_name
         from compresslab.runner.store import write_record
 
-        write_record(task.staged, measure_machine(device_name()))
+        write_record(task.staged, measure_machine(task.compute))
     return None
 
 
 def _make_model(task: Task, progress: Progress) -> None:
     import torch
 
+    from compresslab.models.device import torch_dtype
     from compresslab.models.load import load, load_folder
     from compresslab.models.text import calibration_tokens, training_tokens
     from compresslab.recipe.steps import Adopt
@@ -154,19 +155,24 @@ def _make_model(task: Task, progress: Progress) -> None:
     folder = task.staged / "model"
     if node.step is None:
         progress(0.0, f"loading {base.model}")
-        record, probe, tensors = _save_base(load(base.model, base.dtype, trust_remote_code=base.trust_remote_code), task, folder)
+        loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=task.compute.device)
+        record, probe, tensors = _save_base(loaded, task, folder)
     else:
         kind, config = node.step
         progress(0.0, "loading")
         entry = method(kind, method_name(config))
-        loaded = adopted(config, base.dtype) if isinstance(config, Adopt) else load_folder(task.models[node.needs[0]])
+        device, compute = task.compute.device, torch_dtype(task.compute)
+        if isinstance(config, Adopt):
+            loaded = adopted(config, base.dtype, device)
+        else:
+            loaded = load_folder(task.models[node.needs[0]], device=device)
         text = None
         if entry.text == "calibration":
             text = calibration_tokens(task.recipe.text.calibration, loaded.tokenizer)
         elif entry.text == "training":
             text = training_tokens(task.recipe.text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
-        other = load_folder(task.models[node.other]) if node.other else None
-        saved = run(kind, config, loaded, Context(text, other, progress, task.shared, task.checkpoints), folder)
+        other = load_folder(task.models[node.other], compute, device) if node.other else None
+        saved = run(kind, config, loaded, Context(text, other, progress, task.shared, task.checkpoints, compute), folder)
         record, probe, tensors = saved.record, saved.probe, saved.tensors
     torch.save({"logits": probe, "tensors": tensors}, task.staged / "probe.pt")
     write_record(task.staged, record)
@@ -174,13 +180,14 @@ def _make_model(task: Task, progress: Progress) -> None:
 
 def _gather(task: Task, progress: Progress) -> None:
     """What several steps read of one model."""
+    from compresslab.models.device import torch_dtype
     from compresslab.models.load import load_folder
     from compresslab.models.text import calibration_tokens, training_tokens
     from compresslab.recipe.steps import Distill, PruneDepth
 
     node, text = task.node, task.recipe.text
     progress(0.0, "loading")
-    loaded = load_folder(task.models[node.needs[0]])
+    loaded = load_folder(task.models[node.needs[0]], torch_dtype(task.compute), task.compute.device)
     if node.gathers == "logits":
         from compresslab.steps.stored_logits import store_logits
 
@@ -204,7 +211,10 @@ def _gather(task: Task, progress: Progress) -> None:
 
 
 def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any, str]:
+    from compresslab.models.computing import computing
     from compresslab.models.dequantize import countable, dequantized
+    from compresslab.models.device import torch_dtype
+    from compresslab.models.gguf_origin import origin_details
     from compresslab.models.load import check_finite
     from compresslab.models.save import save, tensors_digest
     from compresslab.models.size import shape_of, size_of
@@ -215,7 +225,10 @@ def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any, 
     tensors = tensors_digest(loaded.model)
     size = size_of(folder, loaded.model if countable(folder) else dequantized(folder, loaded).model)
     config = base.model_dump(mode="json")
-    record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size))
+    record = StepRecord(
+        kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size), details=origin_details(base.model)
+    )
+    computing(loaded.model, torch_dtype(task.compute))
     return record, check_finite(loaded, base.model), tensors
 
 
@@ -225,21 +238,19 @@ def _reload(task: Reload) -> float:
     from compresslab.models.save import reload_difference
 
     expected = torch.load(task.probe, weights_only=True)
-    return reload_difference(task.folder, expected["logits"], expected["tensors"])
+    return reload_difference(task.folder, expected["logits"], expected["tensors"], task.compute)
 
 
 def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
     from compresslab.evaluation.backends import answering
     from compresslab.evaluation.harness import evaluate_model
     from compresslab.evaluation.scores import write_items
-    from compresslab.models.device import device_name
     from compresslab.records import ItemScores, TaskScore
     from compresslab.runner.provenance import now
     from compresslab.runner.store import write_record
 
     config = task.recipe.evaluate
-    lm, weights = answering(task.models[task.node.needs[0]], config, journals=task.checkpoints, encodings=task.encodings)
-    device = device_name()
+    lm, weights = answering(task.models[task.node.needs[0]], config, task.compute, journals=task.checkpoints, encodings=task.encodings)
     clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:
@@ -248,7 +259,7 @@ def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
         write_record(folder, score)
         nonlocal clock
         seconds = time.perf_counter() - clock.seconds
-        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=task.threads, device=device)
+        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=task.threads, device=task.compute.device)
         write_record(folder, cost, "cost.json")
         clock = Clock(time.perf_counter(), now())
         pipe.send(Report("scored", (score.task,)))
@@ -262,4 +273,5 @@ def _measure(task: Task, progress: Progress) -> None:
     from compresslab.runner.store import write_record
 
     child, *parent = (task.models[key] for key in task.node.needs)
-    write_record(task.staged, measure(child, parent[0] if parent else None, task.recipe.density.workload, task.machine, progress))
+    workload = task.recipe.density.workload
+    write_record(task.staged, measure(child, parent[0] if parent else None, workload, task.machine, task.compute, progress))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from compresslab.models.gguf_origin import origin_details
 from compresslab.models.load import Loaded, load
-from compresslab.recipe.schema import Dtype
 from compresslab.recipe.steps import Adopt
+from compresslab.records.compute import Dtype
 from compresslab.steps.contract import Context, Outcome
 
 
-def adopted(config: Adopt, dtype: Dtype) -> Loaded:
+def adopted(config: Adopt, dtype: Dtype, device: str | None = None) -> Loaded:
     """Load the model that the step names, with its own tokenizer."""
-    return load(config.model, dtype)
+    return load(config.model, dtype, device=device)
 
 
 def apply(loaded: Loaded, config: Adopt, context: Context) -> Outcome:
     """The loaded model itself: `adopted` has put it in the place of the parent's."""
     context.progress(1.0, "adopted")
-    return Outcome(loaded.model, details={"model": config.model, "how": config.how})
+    return Outcome(loaded.model, details={"model": config.model, "how": config.how, **origin_details(config.model)})

@@ -12,7 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
+from compresslab.models.computing import computing, computing_for_now
 from compresslab.models.dequantize import countable, dequantized
+from compresslab.models.device import backend_of
 from compresslab.models.load import Loaded, check_finite
 from compresslab.models.save import Packed, save, tensors_digest
 from compresslab.models.size import shape_of, size_of
@@ -38,6 +40,7 @@ class Context(NamedTuple):
         progress: called with the share done in [0, 1] and what is going on.
         shared: folder with what was gathered for several steps (statistics, stored logits); without it a step gathers for itself.
         checkpoints: folder in which a training step keeps how far it has come, to go on from there; without it, it starts anew.
+        compute: dtype of forward and backward passes; without it the dtype of the model's weights.
     """
 
     text: Tokens | None = None
@@ -45,6 +48,11 @@ class Context(NamedTuple):
     progress: Progress = silent
     shared: Path | None = None
     checkpoints: Path | None = None
+    compute: torch.dtype | None = None
+
+    def dtype(self, model: PreTrainedModel) -> torch.dtype:
+        """What the passes of `model` are computed in."""
+        return self.compute or model.dtype
 
 
 def statistics_of(loaded: Loaded, context: Context, *, grams: bool = False) -> Statistics:
@@ -56,7 +64,8 @@ def statistics_of(loaded: Loaded, context: Context, *, grams: bool = False) -> S
     if context.shared is not None:
         return Statistics(context.shared)
     assert context.text is not None
-    return gather_for_now(loaded.model, context.text, grams=grams, progress=context.progress)
+    with computing_for_now(loaded.model, context.dtype(loaded.model)) as model:
+        return gather_for_now(model, context.text, grams=grams, progress=context.progress)
 
 
 class Outcome(NamedTuple):
@@ -98,6 +107,7 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     entry = method(kind, method_name(config))
     if entry.kind != "adopt":
         refuse_packed(loaded, f"{kind} {entry.name}")
+    compute = context.dtype(loaded.model)
     apply: Callable[[Loaded, StepConfig, Context], Outcome] = importlib.import_module(entry.module).apply
     outcome = apply(loaded, config, context)
     after = Loaded(outcome.model.eval(), loaded.tokenizer, loaded.files)
@@ -107,7 +117,15 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     tensors = tensors_digest(after.model)
     data = {"text": context.text.sha256} if context.text else {}
     made = record(kind, config, folder, after, data, outcome)
+    if entry.computes:
+        made = made.model_copy(update={"compute": computed(after.model, compute)})
+    computing(after.model, compute)
     return Saved(after, made, check_finite(after, f"{kind} {entry.name}"), tensors)
+
+
+def computed(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, str]:
+    """What the record says of passes of `model` in `dtype`."""
+    return {"dtype": str(dtype).removeprefix("torch."), "backend": backend_of(model.device)}
 
 
 def refuse_packed(loaded: Loaded, what: str) -> None:

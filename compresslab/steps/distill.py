@@ -38,7 +38,7 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
         BadInput: the teacher has another vocabulary, the stored logits are for another text, or a setting does not suit the text.
     """
     assert context.text is not None
-    dtype = loaded.model.dtype
+    dtype, compute = loaded.model.dtype, context.dtype(loaded.model)
     matching = None
     details: dict[str, object] = {}
     if config.top_k is not None:
@@ -53,7 +53,7 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
         matching = HiddenMatching(loaded.model, context.other.model) if config.hidden else None
         teach = learn_from(loaded, context.other, config, matching)
     companions = (matching,) if matching is not None else ()
-    run = Run(config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json())
+    run = Run(config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json(), compute=compute)
     done = train(loaded.model, context.text, run, teach)
     return Outcome(cast(loaded.model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **details})
 

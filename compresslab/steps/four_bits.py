@@ -10,14 +10,13 @@ from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import check_linear, quantizable
-from compresslab.steps.masters import COMPUTE
 
 # Weights that share a scale; bitsandbytes' kernels want whole ones in a row.
 BLOCK = 64
 
 
-def hold_at_four_bits(model: PreTrainedModel) -> None:
-    """Round every linear layer but the output head to NF4, in place, with double quantization of the scales.
+def hold_at_four_bits(model: PreTrainedModel, compute: torch.dtype) -> None:
+    """Round every linear layer but the output head to NF4, in place, with double quantization of the scales; they compute in `compute`.
 
     Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, as bitsandbytes implements it.
 
@@ -33,7 +32,7 @@ def hold_at_four_bits(model: PreTrainedModel) -> None:
                 f"(after `prune: {{method: width}}`, set `multiple: {BLOCK}`), or use lora"
             )
     for name, layer in layers.items():
-        model.set_submodule(name, _packed(layer))
+        model.set_submodule(name, _packed(layer, compute))
     model.is_loaded_in_4bit = True  # what peft asks
 
 
@@ -51,10 +50,10 @@ def merge_unpacked(adapted: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _packed(layer: nn.Linear) -> Linear4bit:
+def _packed(layer: nn.Linear, compute: torch.dtype) -> Linear4bit:
     device = layer.weight.device
-    packed = Linear4bit(layer.in_features, layer.out_features, bias=False, compute_dtype=COMPUTE, quant_type="nf4", device="meta")
-    packed.weight = Params4bit(layer.weight.data.to(COMPUTE), requires_grad=False, quant_type="nf4", module=packed)
+    packed = Linear4bit(layer.in_features, layer.out_features, bias=False, compute_dtype=compute, quant_type="nf4", device="meta")
+    packed.weight = Params4bit(layer.weight.data.to(compute), requires_grad=False, quant_type="nf4", module=packed)
     packed.bias = layer.bias
     # Its kernel for evaluation lays the weights out anew, and through that layout no gradient flows.
     packed.support_avx512bf16_for_cpu = False

@@ -6,7 +6,6 @@ from transformers import TorchAoConfig
 
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import check_linear, quantizable
-from compresslab.models.device import device_name
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import QuantizeTorchAO
 from compresslab.steps.contract import Context, Outcome
@@ -24,7 +23,7 @@ def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> Outcome:
     check_linear(loaded.model, config.method)
     if config.method == "torchao-int4":
         check_groups(quantizable(loaded.model), config.group_size, config.method)
-        if device_name() == "cpu":
+        if loaded.model.device.type == "cpu":
             raise UnsupportedModel("torchao-int4: torchao packs int4 weights on a GPU only; on a processor take gptq, awq, rtn or bnb-nf4")
     context.progress(0.0, config.method)
     return Outcome(quantized_by_loading(loaded, settings(config)))

@@ -28,7 +28,7 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
             not hold at 4 bits.
     """
     assert context.text is not None
-    dtype = loaded.model.dtype
+    dtype, compute = loaded.model.dtype, context.dtype(loaded.model)
     text, goal = context.text, None
     if config.until is not None:
         assert context.other is not None
@@ -36,7 +36,7 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
         text, held = split(text)
         context.progress(0.0, f"the loss of {config.until} on {len(held)} held-out sequences")
         goal = Goal(mean_loss(context.other.model, held), held)
-    run = Run(config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal)
+    run = Run(config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal, compute)
     if isinstance(config, RetrainFull):
         model, done = loaded.model, train(loaded.model, text, run, language_modelling)
     else:
@@ -60,7 +60,7 @@ def _through_adapters(model: PreTrainedModel, config: RetrainLoRA, text: Tokens,
     if config.method == "qlora":
         from compresslab.steps.four_bits import hold_at_four_bits, merge_unpacked
 
-        hold_at_four_bits(model)
+        hold_at_four_bits(model, run.compute)
         adapted = with_adapters(model, config)
         done = train(model, text, run, language_modelling)
         merged = merge_unpacked(adapted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from compresslab.algorithms.schedule import warmup_cosine, warmup_stable_decay
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
+from compresslab.models.device import random_states, set_random_states
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Optimizer
 from compresslab.steps.checkpoints import Checkpoints, Progressed, fingerprint
@@ -67,7 +68,7 @@ class Run(NamedTuple):
     Attributes:
         companions: modules that are trained along and thrown away (projectors).
         checkpoints: folder for the run's state. config: of the step, to know the run's own state by.
-        goal: to stop as soon as the loss on held-out text is low enough.
+        goal: to stop as soon as the loss on held-out text is low enough. compute: dtype of the forward and backward passes.
     """
 
     optimizer: Optimizer
@@ -77,6 +78,7 @@ class Run(NamedTuple):
     checkpoints: Path | None = None
     config: str = ""
     goal: Goal | None = None
+    compute: torch.dtype = torch.float32
 
 
 class Trained(NamedTuple):
@@ -89,7 +91,7 @@ class Trained(NamedTuple):
 
 
 def train(model: PreTrainedModel, text: Tokens, run: Run, teach: Teaching) -> Trained:
-    """Train the parameters that require gradients: float32 masters, bfloat16 forward and backward passes.
+    """Train the parameters that require gradients: float32 masters, forward and backward passes in the compute dtype.
 
     Each sequence of `text` is used once, in order. Logits of the whole batch never exist at once, so that a vocabulary of 256k costs no
     more memory than one of 32k.
@@ -123,18 +125,18 @@ class _Training:
                 f"{text.ids.numel()} training tokens are less than one batch of {optimizer.batch_tokens}; "
                 "raise tokens or lower optimizer.batch_tokens"
             )
-        self.head = output_head(model)
         torch.manual_seed(run.seed)
         course = {"config": run.config, "steps": self.steps, "text": fingerprint([text.ids]), "weights": fingerprint([*model.parameters()])}
         self.saved = Checkpoints(run.checkpoints, course)
-        self.masters = Masters([model, *run.companions])
+        self.masters = Masters([model, *run.companions], run.compute)
+        self.head = output_head(model)
         self.adam = torch.optim.AdamW(
             self.masters.weights, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True
         )
         self.step = 0
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
-        self.random = _random_states(model)
+        self.random = random_states(model.device)
         self.whole = True  # no update is half done
 
     def go(self) -> None:
@@ -176,7 +178,7 @@ class _Training:
         self.adam.step()
         self.masters.updated()
         self.losses.append(total)
-        self.random = _random_states(self.model)
+        self.random = random_states(self.model.device)
         self.step += 1
         self.whole = True
         if self.saved.due():
@@ -205,7 +207,7 @@ class _Training:
         return total
 
     def _state(self) -> Progressed:
-        tensors = {f"master.{number}": weight for number, weight in enumerate(self.masters.weights)}
+        tensors = {f"master.{number}": weight.detach() for number, weight in enumerate(self.masters.weights)}
         for number, weight in enumerate(self.masters.weights):
             tensors |= {f"adam.{number}.{name}": value for name, value in self.adam.state[weight].items()}
         return Progressed(self.step, self.losses, self.checks, tensors | self.random)
@@ -221,7 +223,7 @@ class _Training:
         self.masters.refresh()
         self.step, self.losses, self.checks = state.step, state.losses, state.checks
         self.random = {name: value for name, value in state.tensors.items() if name.startswith("random.")}
-        _set_random_states(self.random)
+        set_random_states(self.random, self.model.device)
         self.run.progress(self.step / self.steps, f"going on from step {self.step} of {self.steps}")
 
 
@@ -236,16 +238,3 @@ def thinned(losses: list[float]) -> list[float]:
     """At most `LOSSES_KEPT` evenly spaced values, the last one among them, to six digits."""
     stride = max(1, -(-len(losses) // LOSSES_KEPT))
     return [round(value, 6) for value in losses[::-1][::stride][::-1]]
-
-
-def _random_states(model: PreTrainedModel) -> dict[str, Tensor]:
-    states: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if model.device.type == "cuda":
-        states["random.cuda"] = torch.cuda.get_rng_state(model.device)
-    return states
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["random.cpu"])
-    if "random.cuda" in states:
-        torch.cuda.set_rng_state(states["random.cuda"])

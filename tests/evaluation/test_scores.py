@@ -10,7 +10,7 @@ from compresslab.evaluation import scores
 from compresslab.evaluation.scores import Answered, Circumstances
 from compresslab.records import ItemScores
 
-HOW = Circumstances("tree", "as stored", False, frozenset({("long", " a")}), {("long", " a"): 1})
+HOW = Circumstances("tree", "as stored", False, frozenset({("long", " a")}), {("long", " a"): 1}, {"dtype": "float32", "backend": "cpu"})
 ITEMS = [
     Answered("0", [("q", " abc"), ("q", " de")], [-3 * math.log(2), -8 * math.log(2)], [0], 2, 0, 1.0),
     Answered("1", [("long", " a"), ("r", " bb")], [-2 * math.log(2), -4 * math.log(2)], [1], 2, 0, 0.0),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from compresslab.errors import BadInput
 from compresslab.models.save import save
-from compresslab.models.size import shape_of, size_of, tensor_bytes
+from compresslab.models.size import shape_of, size_of, stored_tensors
 from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8, QuantizeRTN
 from compresslab.records import Size
 from compresslab.steps.contract import Context, run
@@ -70,12 +70,16 @@ def test_several_weight_files_are_added_up(tmp_path: Path):
     model = make_model("llama")
     model.save_pretrained(tmp_path, max_shard_size="40KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    assert sum(tensor_bytes(tmp_path).values()) == read_bytes(tmp_path) == 2 * sum(p.numel() for p in model.parameters())
+    assert (
+        sum(stored.bytes for stored in stored_tensors(tmp_path).values())
+        == read_bytes(tmp_path)
+        == 2 * sum(p.numel() for p in model.parameters())
+    )
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="no safetensors file in"):
-        tensor_bytes(tmp_path)
+        stored_tensors(tmp_path)
 
 
 def test_zeros_are_parameters_but_not_non_zero_ones(tmp_path: Path):

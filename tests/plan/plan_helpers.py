@@ -10,6 +10,7 @@ from pathlib import Path
 from compresslab.plan.build import build
 from compresslab.plan.graph import Plan
 from compresslab.recipe.load import loads_located
+from compresslab.records.compute import PROCESSOR, Compute
 
 CONFIG = {
     "model_type": "llama",
@@ -27,10 +28,10 @@ HEAD = "study: s\nbase: {model: offline:smollm2-135m-instruct}\nevaluate: {tasks
 FolderMaker = Callable[..., Path]
 
 
-def plan_of(text: str, *, head: str = HEAD) -> Plan:
+def plan_of(text: str, *, head: str = HEAD, compute: Compute = PROCESSOR) -> Plan:
     """The plan of a recipe given as text."""
     recipe, places = loads_located(head + text, "r.yaml")
-    return build(recipe, lambda name: f"content of {name}", MACHINE, places)
+    return build(recipe, lambda name: f"content of {name}", MACHINE, places, compute=compute)
 
 
 def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:

@@ -12,6 +12,7 @@ from compresslab.plan import build as building
 from compresslab.plan import keys
 from compresslab.plan.graph import Plan
 from compresslab.recipe.source import version
+from compresslab.records.compute import Compute
 
 STUDY = """
 variants:
@@ -79,8 +80,27 @@ def test_the_dtype_of_the_base_changes_all_models() -> None:
     assert edited("", "", head=("}\n", ", dtype: float32}\n")) == MODELS
 
 
+@pytest.mark.parametrize("other", [Compute("bfloat16"), Compute("float32", "cuda:0", "cuda"), Compute("float32", "cuda:0", "rocm")])
+def test_what_multiplies_decides_all_but_what_the_weights_alone_decide(other: Compute) -> None:
+    one, two = plan_of(STUDY), plan_of(STUDY, compute=other)
+    assert changed(one, two) == MODELS - {"base", "nf4"}
+    for kind in ("csqa", "measure"):
+        assert changed(one, two, kind) == MODELS
+    weights_alone = plan_of("variants: {a: [{prune: {method: magnitude, sparsity: 0.5}}, {quantize: {method: rtn}}]}\n")
+    again = plan_of("variants: {a: [{prune: {method: magnitude, sparsity: 0.5}}, {quantize: {method: rtn}}]}\n", compute=other)
+    assert changed(weights_alone, again) == set()
+    assert {node.key for node in one.of_kind("shared")}.isdisjoint(node.key for node in two.of_kind("shared"))
+
+
+def test_two_devices_of_one_kind_share_their_keys() -> None:
+    assert (
+        changed(plan_of(STUDY, compute=Compute("float32", "cuda:0", "cuda")), plan_of(STUDY, compute=Compute("float32", "cuda:1", "cuda")))
+        == set()
+    )
+
+
 def test_evaluation_settings_change_scores_alone() -> None:
-    for new in ("items: 11", "items: 10, dtype: float32", "items: 10, seed: 1"):
+    for new in ("items: 11", "items: 10, seed: 1"):
         assert edited("", "", "arc_easy", head=("items: 10", new)) == MODELS
         assert edited("", "", head=("items: 10", new)) == set()
         assert edited("", "", "measure", head=("items: 10", new)) == set()

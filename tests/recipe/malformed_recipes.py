@@ -131,6 +131,8 @@ CASES: dict[str, Case] = {
         2,
         "base: 'some/model' does not fit here; give a mapping with keys among model",
     ),
+    "moved-dtype": Case("study: s\nbase: {model: m}\nevaluate: {tasks: [a], dtype: float32}\n", 3, "write `compute:` at the top"),
+    "unknown-compute": Case("study: s\nbase: {model: m}\ncompute: bf16\nevaluate: {tasks: [a]}\n", 3, "one of auto, bfloat16"),
     "unknown-dtype": Case("study: s\nbase: {model: m, dtype: bfloat}\nevaluate: {tasks: [a]}\n", 2, "did you mean 'bfloat16'?"),
     "remote-code-as-text": Case(
         "study: s\nbase: {model: m, trust_remote_code: sure}\nevaluate: {tasks: [a]}\n", 2, "'sure' does not fit here; give true or false"

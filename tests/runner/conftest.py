@@ -20,7 +20,7 @@ variants:
   pruned: [{{prune: {{method: depth, keep: 2}}}}]
   healed: {{from: pruned, steps: [{{distill: {{tokens: 512, optimizer: {{batch_tokens: 128, micro_batch_tokens: 64}}}}}}]}}
   packed: {{from: healed, steps: [{{quantize: {{method: rtn, bits: 8, group_size: 32}}}}]}}
-evaluate: {{tasks: [openbookqa, csqa], items: 12, dtype: float32}}
+evaluate: {{tasks: [openbookqa, csqa], items: 12}}
 density: {{hardware: [h100-sxm], measure: false, resamples: 200}}
 """
 

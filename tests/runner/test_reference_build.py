@@ -23,7 +23,7 @@ variants:
   b: [{{adopt: {{model: {models[1]}, train_tokens: 1.0e+9}}}}]
   c: [{{adopt: {{model: {models[2]}, train_tokens: 1.0e+9}}}}]
   d: [{{adopt: {{model: {models[3]}, train_tokens: 1.0e+9}}}}]
-evaluate: {{tasks: [openbookqa], items: 12, dtype: float32}}
+evaluate: {{tasks: [openbookqa], items: 12}}
 density: {{hardware: [h100-sxm], measure: false}}
 """
 

@@ -1,0 +1,54 @@
+"""What a GGUF file stored its weights in: a base that is unpacked from one is an inflated copy of rounded weights."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from gguf import GGUFReader
+from gguf.constants import GGML_QUANT_SIZES
+
+from compresslab.models.load import gguf_path
+from compresslab.recipe.source import parse_source
+
+# K-quants give a scale to sub-blocks of this many weights.
+SUB_BLOCKS = {"Q2_K": 16, "Q3_K": 16, "Q4_K": 32, "Q5_K": 32, "Q6_K": 16}
+PLAIN_BITS = 16
+
+
+def origin_details(model: str) -> dict[str, str]:
+    """What the record of a model that a recipe names says of how its weights were stored before; nothing of plain ones."""
+    path = gguf_path(parse_source(model))
+    before = quantized_before(path) if path is not None else ""
+    return {"quantized_before": before} if before else {}
+
+
+def quantized_before(path: Path) -> str:
+    """The format that most quantized weights of a GGUF file are stored in, in words; empty if all are of 16 bits or more.
+
+    Such as: "Q4_1 (5 bits a weight, at most 16 values in a group of 32), 106 of 135 million parameters".
+    """
+    parameters: Counter[str] = Counter()
+    bits: dict[str, float] = {}
+    for tensor in GGUFReader(path).tensors:
+        name = tensor.tensor_type.name
+        block, stored = GGML_QUANT_SIZES[tensor.tensor_type]
+        parameters[name] += int(tensor.n_elements)
+        bits[name] = 8 * stored / block
+    packed = {name: count for name, count in parameters.items() if bits[name] < PLAIN_BITS}
+    if not packed:
+        return ""
+    name = max(packed, key=lambda one: packed[one])
+    others = f" and {', '.join(sorted(packed.keys() - {name}))}" if len(packed) > 1 else ""
+    counts = f"{sum(packed.values()) / 1e6:.3g} of {parameters.total() / 1e6:.3g} million parameters"
+    return f"{name} ({bits[name]:.3g} bits a weight{_values(name)}){others}, {counts}"
+
+
+def _values(name: str) -> str:
+    """How many values a group of weights can take, where the format's name tells."""
+    found = re.match(r"Q(\d)_", name)
+    if found is None:
+        return ""
+    group = SUB_BLOCKS.get(name, 32)
+    return f", at most {2 ** int(found[1])} values in a group of {group}" if 2 ** int(found[1]) < 2**8 else ""

@@ -1,0 +1,142 @@
+"""What a device multiplies in how fast: a probe of less than two seconds on any machine. `python -m compresslab.models.probe` prints it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from compresslab.errors import BadInput
+from compresslab.models.device import backend_of, find_device, synchronize
+from compresslab.records.compute import Dtype, Probe
+
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+# Edge lengths of square products. A processor that emulates a dtype takes a fifth of a second for the fourth, one with units for it
+# milliseconds; an accelerator needs the large ones to show its rate.
+SIZES = (64, 128, 256, 512, 1024)
+LARGE_SIZES = (2048, 4096)
+# Seconds that the products of one dtype may take, and those of one size.
+BUDGET = 0.45
+SHARE = 0.2
+REPEATS = 5
+COPIED_BYTES = 64 * 2**20
+# Operations of a product grow eightfold from one size to the next. An emulated one leaves the cache and grows faster.
+GROWTH = 12
+
+Clock = Callable[[], float]
+
+
+def probe(device: torch.device, threads: int) -> Probe:
+    """Measure products of growing size in each dtype while their time is left, and the bandwidth of a copy.
+
+    A dtype is compared with float32 at the largest size that both had time for. One that the device cannot multiply in has no rate.
+    On a processor one thread is measured, by its own processor time: what else runs there must not decide a choice that is remembered.
+    (Two threads that wait for each other beside other programs took a thousand times as long for a small product.)
+
+    Args:
+        threads: processors that a run will use; the rate of one is multiplied by them.
+    """
+    on_processor = device.type == "cpu"
+    clock = time.thread_time if on_processor else time.perf_counter
+    with _threads(1 if on_processor else threads):
+        times = _times(SIZES if on_processor else SIZES + LARGE_SIZES, device, clock)
+        bandwidth = _bandwidth(device, clock)
+    parallel = threads if on_processor else 1
+    rates = {dtype: parallel * 2 * max(found) ** 3 / found[max(found)] for dtype, found in times.items() if found}
+    common = {dtype: max(found.keys() & times["float32"]) for dtype, found in times.items() if found}
+    slowdown = {dtype: times[dtype][size] / times["float32"][size] for dtype, size in common.items()}
+    name, driver, count = accelerator(device)
+    return Probe(
+        device=str(device),
+        backend=backend_of(device),
+        accelerator=name,
+        driver=driver,
+        count=count,
+        rates=rates,
+        slowdown=slowdown,
+        bandwidth=bandwidth,
+    )
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def accelerator(device: torch.device) -> tuple[str, str, int]:
+    """An accelerator's name, its driver's version, and how many of its kind there are; nothing of a processor."""
+    if device.type == "cpu":
+        return "", "", 0
+    count = torch.accelerator.device_count()
+    if device.type == "mps":
+        import platform
+
+        return platform.processor(), f"macOS {platform.mac_ver()[0]}", count
+    facts = torch.get_device_module(device).get_device_properties(device)
+    driver = getattr(facts, "driver_version", "") or torch.version.hip or _cuda_driver() or torch.version.cuda or ""
+    return str(facts.name), str(driver), count
+
+
+def _cuda_driver() -> str:
+    try:
+        return str(torch._C._cuda_getDriverVersion())  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):
+        return ""
+
+
+def _times(sizes: tuple[int, ...], device: torch.device, clock: Clock) -> dict[Dtype, dict[int, float]]:
+    """By dtype the seconds of the fastest product of each size that there was time for."""
+    found: dict[Dtype, dict[int, float]] = {dtype: {} for dtype in DTYPES}
+    spent = dict.fromkeys(DTYPES, 0.0)
+    for size in sizes:
+        for dtype in DTYPES:
+            smaller = found[dtype].get(size // 2, math.inf if size > sizes[0] else 0.0)
+            if spent[dtype] + GROWTH * smaller > BUDGET:
+                continue
+            try:
+                left, right = torch.randn(2, size, size, device=device).to(getattr(torch, dtype))
+                start = clock()
+                found[dtype][size] = fastest(lambda: left @ right, device, REPEATS, SHARE * BUDGET, clock)  # noqa: B023
+                spent[dtype] += clock() - start
+            except (RuntimeError, TypeError):  # no kernel for the dtype, or no memory for the size
+                spent[dtype] = math.inf
+    return found
+
+
+def _bandwidth(device: torch.device, clock: Clock) -> float:
+    source = torch.ones(COPIED_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPIED_BYTES / fastest(lambda: target.copy_(source), device, REPEATS, SHARE * BUDGET, clock)
+
+
+def fastest(work: Callable[[], object], device: torch.device, repeats: int, budget: float, clock: Clock = time.perf_counter) -> float:
+    """Seconds of the fastest of some repeats, which other programs can only make slower; fewer where the first ones take long."""
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < budget:
+        start = clock()
+        work()
+        synchronize(device)
+        times.append(clock() - start)
+    return min(times)
+
+
+def main() -> None:
+    """Print the probe of the device that is named, or of this machine's own choice, as JSON."""
+    threads, *asked = sys.argv[1:]
+    try:
+        print(probe(find_device(asked[0] if asked else None), int(threads)).model_dump_json())
+    except BadInput as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
