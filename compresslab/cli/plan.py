@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from compresslab.plan.graph import Node, Plan
-    from compresslab.runner.store import Store
 
 LISTED = 100  # nodes: in a table of more, what is there already hides what is to run, and rich takes a third of a second for 300 rows
 On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
@@ -54,7 +53,7 @@ def plan(
 
     planned = prepare(recipe, changes(settings, only, limit, compute), device)
     kept = Store(store_root(store))
-    peak = _peak_flops(on, planned, kept)
+    peak = _peak_flops(on)
     left = {node.key for node in to_do(planned, kept)}
     rows: list[dict[str, Any]] = []
     for node in planned.nodes:
@@ -76,19 +75,15 @@ def plan(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _peak_flops(on: str | None, planned: Plan, kept: Store) -> float | None:
-    """Operations per second of the hardware that times are estimated for; `None` if this machine has not been measured.
+def _peak_flops(on: str | None) -> float | None:
+    """Operations per second of the hardware that times are estimated for; `None` for this machine.
 
     Raises:
         BadInput: no hardware of that name is known.
     """
     from compresslab.density.inference_time import load_hardware
-    from compresslab.runner.run import machine_speed
 
-    if on is not None:
-        return load_hardware(on).flops
-    speed = machine_speed(planned, kept)
-    return speed.flops if speed else None
+    return load_hardware(on).flops if on is not None else None
 
 
 def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> Table:

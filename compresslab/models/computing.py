@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils.quantization_config import QuantizationMethod
 
-from compresslab.models.load import cast, quiet
+from compresslab.models.load import cast
+
+# compressed-tensors': unpacks a model before its first forward pass, and removes itself.
+UNPACKING_HOOK = "ct_decompress_hook"
 
 
 def computing(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -19,9 +21,9 @@ def computing(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     weights to it; a kernel that knows only 16 bits (gptqmodel's AWQ on a processor) rounds its inputs. compressed-tensors unpacks at the
     first use in any case, so it does so here.
     """
-    if getattr(model, "quantization_method", None) == QuantizationMethod.COMPRESSED_TENSORS:
-        with quiet():
-            model.hf_quantizer.compressor.decompress_model(model)
+    for hook in list(model._forward_pre_hooks.values()):
+        if getattr(hook, "__name__", "") == UNPACKING_HOOK:
+            hook(model, ())
     cast(model, dtype)
     for module in model.modules():
         if hasattr(module, "compute_type_is_set"):  # bitsandbytes' 4-bit layers

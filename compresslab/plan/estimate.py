@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from compresslab.plan import rules
 from compresslab.plan.graph import Node, Plan
 from compresslab.recipe.schema import Recipe
+from compresslab.recipe.source import parse_source
 from compresslab.recipe.steps import (
     Distill,
     PruneDepth,
@@ -21,16 +23,23 @@ from compresslab.recipe.steps import (
     RetrainLoRA,
 )
 
-# Operations per second that a transformer's forward pass reaches on two AMX cores with bfloat16 (SmolLM2-135M: 2,000
-# tokens a second); what a machine really reaches replaces it once it has been measured.
-ASSUMED_RATE = 0.5e12
-# Share of the measured matrix-product peak that a whole forward pass reaches.
-SHARE_OF_PEAK = 0.4
+# Operations and bytes per second where nobody probed the machine: two processor cores without units for 16 bits.
+ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
+# Shares of the rate of large matrix products that passes over many tokens reach: norms, attention and activations take the rest, and the
+# more of it the faster the products are (SmolLM2 on two cores; see docs/measurements in the project's README).
+SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
-WORKER_SECONDS = 3.0
+# Starting a worker, loading a model of a gigabyte and storing what was made; a model node's folder is loaded again in a fresh process.
+WORKER_SECONDS, RELOAD_SECONDS = 2.5, 2.0
+# Unpacking a GGUF file, for each parameter.
+GGUF_SECONDS = 1.2e-7
 # Tokens that one OLMES item costs once the few-shot prefix is shared: the question and its options.
-TOKENS_AN_ITEM = 120
+TOKENS_AN_ITEM = 60
 ITEMS_IF_ALL = 1500
+# One decoding step, beside reading all weights: launches, for each layer.
+LAYER_SECONDS = 2e-4
+# Requests that are timed of a variant and of its parent, and tokens that are really decoded in each.
+REQUESTS, DECODED = 8, 8
 # What a column-by-column solver takes for each weight (SmolLM2: 106M weights in some 15 s).
 SOLVER_SECONDS = 1.5e-7
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -44,35 +53,66 @@ class Estimate(NamedTuple):
     seconds: float | None
 
 
-def estimate(node: Node, plan: Plan, peak_flops: float | None = None) -> Estimate:
-    """Estimate one node.
+class Speed(NamedTuple):
+    """What times rest on: operations per second of whole forward passes, and bytes per second of reading weights."""
+
+    passes: float
+    bandwidth: float
+
+
+def speed_of(peak: float, bandwidth: float) -> Speed:
+    """From the rate of large matrix products in the compute dtype: the share that whole passes reach falls with it (see `SLOW`)."""
+    (low, high), (share, least) = (SLOW[0], FAST[0]), (SLOW[1], FAST[1])
+    position = min(1.0, max(0.0, math.log(peak / low) / math.log(high / low)))
+    return Speed(peak * share * (least / share) ** position, bandwidth)
+
+
+def speed_here(plan: Plan, peak_flops: float | None = None) -> Speed:
+    """This machine's speed by the plan's probe.
 
     Args:
-        peak_flops: this machine's measured matrix-product peak, if it has been measured.
+        peak_flops: of other hardware than this machine.
+    """
+    if peak_flops is not None:
+        return speed_of(peak_flops, plan.probe.bandwidth if plan.probe else ASSUMED_BANDWIDTH)
+    if plan.probe is None:
+        return speed_of(ASSUMED_RATE, ASSUMED_BANDWIDTH)
+    return speed_of(plan.probe.rates.get(plan.compute.dtype, ASSUMED_RATE), plan.probe.bandwidth)
+
+
+def estimate(node: Node, plan: Plan, peak_flops: float | None = None) -> Estimate:
+    """Estimate one node from the size of its model and what the probe found of this machine.
+
+    Args:
+        peak_flops: matrix-product peak of other hardware, to estimate for that.
     """
     if node.kind == "machine":
-        return Estimate(WORKER_BYTES, 1e4, 8.0)
+        return Estimate(WORKER_BYTES, 1e4, 6.0)
     if node.facts is None:
         return Estimate(None, None, None)
     recipe = plan.recipe
-    rate = peak_flops * SHARE_OF_PEAK if peak_flops else ASSUMED_RATE
+    speed = speed_here(plan, peak_flops)
     parameters = node.facts.parameters
-    weights = parameters * BYTES[recipe.base.dtype]
-    forward = 2 * parameters / rate
+    stored = parameters * BYTES[recipe.base.dtype]
+    weights = parameters * BYTES[plan.compute.dtype]  # in memory, while it computes
+    forward = 2 * parameters / speed.passes
     if node.kind == "evaluate":
         items = ITEMS_IF_ALL if recipe.evaluate.items == "all" else recipe.evaluate.items
         tokens = items * TOKENS_AN_ITEM * len(node.tasks)
         return Estimate(WORKER_BYTES + 1.5 * weights, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
-    workload = recipe.density.workload
     if node.kind == "measure":
-        # Decoding one token reads all weights; on a processor that is some ten times slower than its share of compute.
-        tokens = workload.batch * (workload.prompt + 10 * workload.decode)
-        return Estimate(WORKER_BYTES + 2 * weights, 1e4, WORKER_SECONDS + 6 * tokens * forward)
+        workload = recipe.density.workload
+        step = weights / speed.bandwidth + node.facts.layers * LAYER_SECONDS
+        request = workload.batch * workload.prompt * forward + DECODED * step
+        models = len(node.needs)
+        return Estimate(WORKER_BYTES + models * weights, 1e4, models * (WORKER_SECONDS + REQUESTS / 2 * request))
     if node.kind == "shared":
         return _gathering(node, recipe, weights, forward)
-    disk = _stored(node, weights)
+    disk = _stored(node, stored)
     seconds, memory = _step(node, weights, forward)
-    return Estimate(WORKER_BYTES + memory, disk, WORKER_SECONDS + seconds)
+    if node.step is None and parse_source(recipe.base.model).kind in ("offline", "gguf"):
+        seconds += parameters * GGUF_SECONDS
+    return Estimate(WORKER_BYTES + memory, disk, WORKER_SECONDS + RELOAD_SECONDS + seconds)
 
 
 def _stored(node: Node, weights: float) -> float:
@@ -129,7 +169,7 @@ def _gathering(node: Node, recipe: Recipe, weights: float, forward: float) -> Es
     tokens = recipe.text.calibration.samples * recipe.text.calibration.length
     # Of the inputs of q and k, of v (what attention makes of them), of gate and up, of o, of down.
     widths = (facts.hidden, facts.hidden, facts.hidden, facts.attention, facts.intermediate)
-    memory = WORKER_BYTES + 1.5 * weights + 3 * tokens * facts.hidden * BYTES[recipe.base.dtype]
+    memory = WORKER_BYTES + 1.5 * weights + 3 * tokens * facts.hidden * weights / facts.parameters
     seconds = WORKER_SECONDS + tokens * forward
     if node.gathers == "removals":
         kept = [rules.kept(config, facts) for config in node.readers if isinstance(config, PruneDepth)]

@@ -66,9 +66,9 @@ def emulation_warning(choice: ComputeChoice, storage: Dtype, found: Probe) -> st
     if choice == "auto" or (times := found.slowdown.get(choice, float("inf"))) < EMULATED:
         return ""
     name = found.accelerator or processor()
-    takes = (
-        f"a product in it takes {times:.0f} times as long as in float32 (measured)" if times != float("inf") else "no product in it works"
-    )
+    if times == float("inf"):
+        return f"compute: {choice}: {name} has no matrix product in it; compute: auto takes {found.dtype_for(storage)}"
+    takes = f"a product in it takes {times:.0f} times as long as in float32 (measured)"
     return f"compute: {choice} is emulated on {name}: {takes}; compute: auto takes {found.dtype_for(storage)}"
 
 

@@ -140,14 +140,13 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> Ran:
     store.sweep()
     todo = to_do(plan, store)
     check_disk(todo, plan, store)
-    peak = machine_speed(plan, store)
     failures: dict[str, Failure] = {}
     for node in todo:
         lost = next((failures[key] for key in node.needs if key in failures), None)
         if lost is not None:
             failures[node.key] = Failure(node=node.label, cause=f"not run, because “{_root_cause(lost)}” failed")
             continue
-        listener = watcher.starting(node, estimate(node, plan, peak.flops if peak else None).seconds)
+        listener = watcher.starting(node, estimate(node, plan).seconds)
         started = time.perf_counter()
         outcome = _make(node, plan, store, listener)
         if outcome.failure:

@@ -77,8 +77,8 @@ def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:
         if own is not None and own.kind in ("base", "adopt") and (before := own.details.get("quantized_before")):
             bits = f"{own.size.effective_bits:.0f}"
             yield (
-                f"The weights of {variant.name} were quantized before: its file holds {before}. Its {bits} bits a weight are an unpacked copy, "
-                "so by bits it is counted as larger than what it knows, and quantizing it again is a second rounding."
+                f"The weights of {variant.name} were quantized before: its file holds {before}. Its {bits} bits a weight are an unpacked "
+                "copy, so by bits it is counted as larger than what it knows, and quantizing it again is a second rounding."
             )
 
 

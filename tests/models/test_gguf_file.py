@@ -42,7 +42,7 @@ def folder(path: Path, dtype: torch.dtype = torch.float32, splitter: pre_tokeniz
 def test_the_file_read_back_is_the_same_model(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
     source = folder(tmp_path / "model", dtype, tie_word_embeddings=tied, rope_parameters={"rope_type": "default", "rope_theta": 5e4})
     write_gguf(source, tmp_path / "out.gguf", "a name", "a description")
-    plain, read = load_folder(source), load_gguf(tmp_path / "out.gguf", dtype)
+    plain, read = load_folder(source), load_gguf(tmp_path / "out.gguf", dtype, torch.device("cpu"))
     assert torch.equal(probe_logits(plain.model), probe_logits(read.model))
     text = "the lazy fox, 1987 <s> é"
     assert read.tokenizer(text)["input_ids"] == plain.tokenizer(text)["input_ids"]
