@@ -84,18 +84,28 @@ def work(task: Task | Reload, pipe: Connection) -> None:
     except Exception as error:  # whatever a library raised: the parent must hear of it and go on with the rest
         traceback.print_exc()
         sys.stderr.flush()
-        pipe.send(Report("failed", (explained(error, task.log), False)))
+        pipe.send(Report("failed", (explained(error, task.log, task.compute.device), False)))
     finally:
         pipe.close()
 
 
-def explained(error: Exception, log: Path) -> str:
-    """One clear sentence for an exception of somebody else's code."""
+def explained(error: Exception, log: Path, device: str = "cpu") -> str:
+    """One clear sentence for an exception of somebody else's code while something was computed on `device`."""
     text = " ".join(str(error).split())
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
         return f"no space is left on the disk of {log.parent.parent}; free some (`compresslab ls` tells what the store holds) and run again"
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
-        return f"not enough memory: {text[:200]}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less"
+        where = "" if device == "cpu" else f" on {device}"
+        else_cpu = "" if device == "cpu" else ", and --device cpu has the machine's own memory"
+        return (
+            f"not enough memory{where}: {text[:200]}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less{else_cpu}"
+        )
+    if device != "cpu" and isinstance(error, NotImplementedError):
+        return f"{device} has no kernel for an operation of this node: {text[:200]}. Run it with --device cpu"
+    if device != "cpu" and type(error).__name__ == "AcceleratorError":
+        return (
+            f"{device} failed while it computed: {text[:200]}. Look at its driver (`compresslab doctor`), then run again to go on from here"
+        )
     return f"{type(error).__name__}: {text[:400]} (the traceback is in {log})"
 
 

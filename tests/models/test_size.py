@@ -62,7 +62,7 @@ def test_one_token_meets_only_its_own_experts(tmp_path: Path):
 def test_bytes_and_bits_are_those_of_the_files(tmp_path: Path, dtype: torch.dtype, bits: int):
     size = weigh(tmp_path, "llama", dtype)
     assert size.stored_bytes == read_bytes(tmp_path) == size.parameters * bits // 8
-    assert size.effective_bits == bits
+    assert size.effective_bits == 16
     assert size.stored_bytes < (tmp_path / "model.safetensors").stat().st_size, "the header is no weight"
 
 
@@ -138,3 +138,19 @@ def test_int8_computes_in_8_bits_and_the_others_only_store_in_fewer(tmp_path: Pa
     rtn = run("quantize", QuantizeRTN(method="rtn"), make("llama"), Context(), tmp_path / "rtn")
     assert not int8.record.shape.weight_only
     assert rtn.record.shape.weight_only
+
+
+@pytest.mark.parametrize("method", [Quantize4Bit(method="bnb-nf4"), QuantizeRTN(method="rtn"), QuantizeInt8(method="bnb-int8")])
+def test_a_plain_weight_counts_sixteen_bits_at_most_whatever_copy_is_stored(tmp_path: Path, method: object):
+    sizes = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        base = weigh(tmp_path / f"base-{dtype}", "llama-tied", dtype)
+        made = run("quantize", method, make("llama-tied", dtype), Context(), tmp_path / f"made-{dtype}").record  # type: ignore[arg-type]
+        sizes[dtype] = (base, made.size, made.shape)
+    narrow, wide = sizes[torch.bfloat16], sizes[torch.float32]
+    assert narrow[0].effective_bits == wide[0].effective_bits == 16
+    assert wide[0].stored_bytes == 2 * narrow[0].stored_bytes
+    assert wide[1].stored_bytes > narrow[1].stored_bytes
+    # Scales are stored in the dtype that the format chose, so they may differ; the plain weights beside them do not.
+    assert wide[1].effective_bits == pytest.approx(narrow[1].effective_bits, rel=0.1)
+    assert wide[2].weight_bits == pytest.approx(narrow[2].weight_bits, rel=0.1)

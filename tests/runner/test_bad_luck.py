@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -96,3 +97,28 @@ def test_a_disk_that_fills_up_is_explained(error: Exception, tmp_path: Path) -> 
 def test_an_unexpected_error_names_the_log_that_holds_its_traceback(tmp_path: Path) -> None:
     log = tmp_path / "key.log"
     assert explained(ValueError("odd"), log) == f"ValueError: odd (the traceback is in {log})"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+            r"^not enough memory on cuda:1: CUDA out of memory.*--device cpu",
+        ),
+        (
+            NotImplementedError("The operator 'aten::x' is not implemented for the MPS device"),
+            r"^cuda:1 has no kernel for .*aten::x.*--device cpu",
+        ),
+        (
+            type("AcceleratorError", (RuntimeError,), {})("CUDA error: unspecified launch failure"),
+            r"^cuda:1 failed while it computed: .*doctor",
+        ),
+    ],
+)
+def test_a_device_that_fails_is_named_with_what_to_do(tmp_path: Path, error: Exception, said: str) -> None:
+    assert re.search(said, explained(error, tmp_path / "logs" / "node.log", "cuda:1"))
+
+
+def test_memory_of_the_processor_is_not_blamed_on_a_device(tmp_path: Path) -> None:
+    assert "--device" not in explained(MemoryError(), tmp_path / "logs" / "node.log")

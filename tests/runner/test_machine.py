@@ -1,0 +1,112 @@
+"""This machine: probed once, remembered by what decides it, and chosen for by what was measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compresslab.errors import BadInput, RunFailed
+from compresslab.records.compute import Compute, Probe
+from compresslab.runner import machine
+
+PROBE = Probe(
+    device="cpu",
+    backend="cpu",
+    rates={"float32": 1e11, "bfloat16": 1e9},
+    slowdown={"float32": 1.0, "bfloat16": 80.0},
+    bandwidth=1e10,
+)
+GPU = PROBE.model_copy(
+    update={
+        "device": "cuda:1",
+        "backend": "cuda",
+        "accelerator": "NVIDIA H100",
+        "driver": "12080",
+        "count": 8,
+        "slowdown": {"bfloat16": 0.1},
+    }
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COMPRESSLAB_CACHE", str(tmp_path))
+    return tmp_path / "machines"
+
+
+def test_a_machine_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(machine, "_probe", lambda device: asked.append(device) or PROBE)
+    assert machine.probed() == machine.probed() == PROBE
+    assert asked == [None]
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("cache")
+def test_another_machine_another_device_and_other_instructions_are_probed_anew(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(machine, "_probe", lambda device: asked.append(device) or PROBE)
+    machine.probed()
+    machine.probed("cpu")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    machine.probed()
+    monkeypatch.setattr(machine, "processor", lambda: "another one")
+    machine.probed()
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("left", ["", "{", '{"device": "cpu"}'])
+def test_a_damaged_memory_is_probed_anew(cache: Path, monkeypatch: pytest.MonkeyPatch, left: str):
+    monkeypatch.setattr(machine, "_probe", lambda _: PROBE)
+    machine.probed()
+    [file] = cache.iterdir()
+    file.write_text(left)
+    assert machine.probed() == PROBE
+    assert Probe.model_validate_json(file.read_text()) == PROBE
+
+
+def test_the_probe_runs_in_a_process_of_its_own_and_refuses_a_device_in_one_sentence(cache: Path):
+    with pytest.raises(BadInput, match=r"^--device cuda:9: this machine has no such device; there is: .*cpu"):
+        machine.probed("cuda:9")
+    assert not cache.exists()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_probe_that_dies_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], -9, "", "what it said last\n"))
+    with pytest.raises(RunFailed, match=r"the probe of this machine failed \(exit code -9\): what it said last; try another --device"):
+        machine.probed()
+
+
+def test_auto_takes_what_the_probe_found_and_a_name_what_it_names():
+    assert machine.compute_of("auto", "bfloat16", PROBE) == Compute("float32", "cpu", "cpu")
+    assert machine.compute_of("bfloat16", "bfloat16", PROBE) == Compute("bfloat16", "cpu", "cpu")
+    assert machine.compute_of("auto", "bfloat16", GPU) == Compute("bfloat16", "cuda:1", "cuda")
+
+
+def test_an_emulated_dtype_is_warned_of_with_the_measured_ratio():
+    said = machine.emulation_warning("bfloat16", "bfloat16", PROBE)
+    assert "is emulated" in said
+    assert "80 times as long as in float32 (measured); compute: auto takes float32" in said
+    assert "no matrix product in it" in machine.emulation_warning("float16", "bfloat16", PROBE)
+    assert machine.emulation_warning("auto", "bfloat16", PROBE) == machine.emulation_warning("float32", "bfloat16", PROBE) == ""
+    assert machine.emulation_warning("bfloat16", "bfloat16", GPU) == ""
+
+
+def test_times_of_another_accelerator_driver_or_number_of_devices_are_not_shared():
+    others = [GPU, *(GPU.model_copy(update=change) for change in ({"accelerator": "NVIDIA A100"}, {"driver": "12090"}, {"count": 4}))]
+    identities = [machine.machine_identity(found) for found in (PROBE, *others)]
+    assert all(one != two for number, one in enumerate(identities) for two in identities[:number])
+    assert machine.machine_name(GPU).startswith("8 x NVIDIA H100 (cuda, driver 12080), ")
+
+
+def test_planning_and_the_look_at_the_machine_import_no_torch():
+    code = (
+        "import sys, compresslab.runner.machine as m; m.probed(); m._fingerprint(None); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
