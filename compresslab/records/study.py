@@ -51,13 +51,18 @@ class VariantRecord(Record):
 
 
 class Provenance(Record):
-    """Where a study's figures come from."""
+    """Where a study's figures come from.
+
+    Attributes:
+        differing: the installed packages that differ from the lock: locked and installed version. `None` if nobody looked.
+    """
 
     recipe_sha256: str
     recipe_path: str
     commit: str
     dirty: bool
     versions: dict[str, str]
+    differing: dict[str, tuple[str, str]] | None = None
     python: str
     machine: str
     cores: int

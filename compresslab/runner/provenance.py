@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 import compresslab
+from compresslab import lock
 from compresslab.recipe.source import version
 from compresslab.records import Provenance
 
@@ -28,6 +29,7 @@ def provenance(recipe_path: Path) -> Provenance:
         commit=_git(package, "rev-parse", "HEAD"),
         dirty=bool(_git(package, "status", "--porcelain", "--", ".")),
         versions={"compresslab": compresslab.__version__} | {name: version(name) for name in LIBRARIES},
+        differing=lock.differing(),
         python=platform.python_version(),
         machine=processor(),
         cores=threads(),
