@@ -12,5 +12,5 @@ NAMES = ("cache", "cache_params", "past_key_values")
 
 def cache_name(model: PreTrainedModel) -> str:
     """The keyword of `model`'s cache: transformers renames it, and a model's own code may keep the old name."""
-    parameters = inspect.signature(model.forward).parameters
+    parameters = inspect.signature(type(model).forward).parameters
     return next((name for name in NAMES if name in parameters), NAMES[-1])
