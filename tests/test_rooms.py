@@ -13,7 +13,7 @@ import compresslab
 
 PACKAGE = Path(compresslab.__file__).parent
 FLOORS = {
-    **dict.fromkeys(("", "errors", "records", "registry", "pins"), 0),
+    **dict.fromkeys(("", "errors", "records", "registry", "pins", "lock"), 0),
     "recipe": 1,
     "plan": 2,
     "algorithms": 3,
@@ -22,7 +22,7 @@ FLOORS = {
     "runner": 6,
     "cli": 7,
 }
-LIGHT_ROOMS = ("", "errors", "records", "registry", "pins", "recipe", "plan", "density", "report")
+LIGHT_ROOMS = ("", "errors", "records", "registry", "pins", "lock", "recipe", "plan", "density", "report")
 HEAVY = ("torch", "transformers", "lm_eval")
 
 

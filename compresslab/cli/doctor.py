@@ -45,7 +45,7 @@ def _libraries() -> list[Finding]:
     from compresslab.runner.provenance import LIBRARIES
 
     needed = [Finding(name, (have := version(name)) != "absent", have) for name in LIBRARIES]
-    return [*needed, *(_extra(package, extra) for package, extra in EXTRAS.items())]
+    return [*needed, *(_extra(package, extra) for package, extra in EXTRAS.items()), _lock()]
 
 
 def _extra(package: str, extra: str) -> Finding:
@@ -53,6 +53,14 @@ def _extra(package: str, extra: str) -> Finding:
 
     have = version(package)
     return Finding(package, None, have if have != "absent" else f"absent; `pip install 'compresslab[{extra}]'` for what needs it")
+
+
+def _lock() -> Finding:
+    from compresslab.lock import differing
+
+    found = [f"{name} {locked} -> {installed}" for name, (locked, installed) in differing().items()]
+    said = f"{len(found)} packages differ (locked -> installed): {', '.join(found)}" if found else "every installed package as locked"
+    return Finding("lock", not found or None, said)
 
 
 def _machine() -> list[Finding]:

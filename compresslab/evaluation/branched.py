@@ -7,7 +7,6 @@ states) is copied, and every branch goes on from a copy.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from compresslab.evaluation.cache_name import cache_name
 from compresslab.evaluation.journal import Journal
 from compresslab.evaluation.target_scores import target_scores
 from compresslab.evaluation.trie import Trie
@@ -56,7 +56,7 @@ def along_branches(
     greedy = np.zeros(len(trie.score_node), dtype=bool)
     known = len(journal.pieces)
     again = _ancestral(trie, cut, known)
-    name = "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
+    name = cache_name(model)
     waiting = Counter(int(trie.parent[piece.start]) for number, piece in enumerate(cut) if number >= known or number in again)
     remembered: dict[int, Any] = {-1: None}
     for number, piece in enumerate(cut):

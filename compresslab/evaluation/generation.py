@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from compresslab.evaluation import shared_attention
+from compresslab.evaluation.cache_name import cache_name
 from compresslab.evaluation.journal import Journal
 from compresslab.evaluation.own_attention import attending
 from compresslab.evaluation.shared_attention import Prefix, behind, roomy_cache
@@ -157,7 +158,7 @@ class _Batch:
             ids = torch.tensor([prompt.ids], device=self.model.device)
             for start in range(0, ids.shape[1], self.budget):
                 part = ids[:, start : start + self.budget]
-                output = self.model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                output = self.model(input_ids=part, use_cache=True, logits_to_keep=1, **{cache_name(self.model): cache})
             logits.append(output.logits[:, -1])
             for own, read in zip(self.cache.layers, cache.layers, strict=True):
                 own.put(row, len(self.prompts), self.tails.shape[1], read.keys, read.values)
@@ -192,7 +193,12 @@ class _Batch:
         mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=ids.device)
         mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)
         output = self.model(
-            input_ids=ids, attention_mask=mask[:, None], position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=mask[:, None],
+            position_ids=places,
+            use_cache=True,
+            logits_to_keep=1,
+            **{cache_name(self.model): cache},
         )
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from compresslab.evaluation.cache_name import cache_name
 from compresslab.models.computing import computing
 from compresslab.models.dequantize import kernel_name
 from compresslab.models.device import synchronize, torch_dtype
@@ -76,13 +77,14 @@ def _round(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
     """Seconds of the prefill, and of the whole request with its decoding scaled to the workload."""
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.randint(vocabulary, (workload.batch, workload.prompt), generator=torch.Generator().manual_seed(0)).to(model.device)
+    name = cache_name(model)
     start = _now(model)
     output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
     prefill = _now(model) - start
     start = _now(model)
     for _ in range(DECODED):
         step = output.logits[:, -1:].argmax(-1)
-        output = model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
+        output = model(input_ids=step, use_cache=True, **{name: output[name]})
     return prefill, prefill + (_now(model) - start) * workload.decode / DECODED
 
 

@@ -28,6 +28,7 @@ from compresslab.errors import RunFailed
 from compresslab.evaluation import limits, scores, tree_attention
 from compresslab.evaluation.batched import Answer, in_batches
 from compresslab.evaluation.branched import along_branches, pieces
+from compresslab.evaluation.cache_name import cache_name
 from compresslab.evaluation.encodings import Encodings, Ids
 from compresslab.evaluation.exactness import obstacle, outgrown_window, remembers
 from compresslab.evaluation.generation import Prompt, generate
@@ -354,9 +355,9 @@ class TreeLM(HFLM):  # type: ignore[misc]
             # Attention in chunks reads none, but without one transformers would build its own.
             attention_mask=torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.device) if masks is None else masks,
             position_ids=torch.from_numpy(trie.depth[forward.start : forward.stop])[None].to(self.device),
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=torch.from_numpy(rows).to(self.device),
+            **{cache_name(self.model): cache},
         ).logits[0]
         return logits
 

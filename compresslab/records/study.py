@@ -51,13 +51,19 @@ class VariantRecord(Record):
 
 
 class Provenance(Record):
-    """Where a study's figures come from. `compute` is the dtype and the backend of its forward and backward passes."""
+    """Where a study's figures come from.
+
+    Attributes:
+        compute: dtype and backend of its forward and backward passes; empty for published scores.
+        differing: the installed packages that differ from the lock: locked and installed version. `None` if nobody looked.
+    """
 
     recipe_sha256: str
     recipe_path: str
     commit: str
     dirty: bool
     versions: dict[str, str]
+    differing: dict[str, tuple[str, str]] | None = None
     python: str
     machine: str
     compute: dict[str, str] = Field(default_factory=dict)

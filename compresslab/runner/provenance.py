@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 import compresslab
+from compresslab import lock
 from compresslab.plan.graph import Plan
 from compresslab.recipe.source import version
 from compresslab.records import Provenance
@@ -28,6 +29,7 @@ def provenance(recipe_path: Path, plan: Plan) -> Provenance:
         commit=_git(package, "rev-parse", "HEAD"),
         dirty=bool(_git(package, "status", "--porcelain", "--", ".")),
         versions={"compresslab": compresslab.__version__} | {name: version(name) for name in LIBRARIES},
+        differing=lock.differing(),
         python=platform.python_version(),
         machine=plan.machine or processor(),
         compute=plan.compute.decides() if plan.probe else {},
