@@ -17,6 +17,7 @@ from compresslab.cli.doctor import Finding
 from compresslab.errors import CompresslabError, RunFailed, UnsupportedModel
 from compresslab.plan.packages import missing_package
 from compresslab.recipe.steps import Quantize4Bit, QuantizeAWQ, QuantizeGPTQ, QuantizeInt8, QuantizeRTN, QuantizeTorchAO, Step
+from compresslab.runner import sessions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,9 +50,10 @@ def outcomes(tries: Mapping[str, Try], patience: float) -> list[Finding]:
 def _until_stopped(tries: Mapping[str, Try], patience: float) -> list[Finding]:
     """What a new process finds, up to the try that stops it."""
     spawning = multiprocessing.get_context("spawn")  # a GPU that was looked at does not survive a fork
-    ours, theirs = spawning.Pipe(duplex=False)
-    process = spawning.Process(target=_answer, args=(tries, theirs), daemon=True)
+    ours, theirs = spawning.Pipe()
+    process = spawning.Process(target=_answer, args=(tries, theirs), daemon=False)
     process.start()
+    sessions.started(process)
     theirs.close()
     found: list[Finding] = []
     try:
@@ -65,7 +67,7 @@ def _until_stopped(tries: Mapping[str, Try], patience: float) -> list[Finding]:
         process.join()
         found.append(_finding(list(tries)[len(found)], False, f"its process ended without a word ({_ending(process.exitcode)})"))
     finally:
-        process.kill()
+        sessions.finish(process, 0)
         ours.close()
     return found
 
@@ -76,6 +78,7 @@ def _ending(code: int | None) -> str:
 
 def _answer(tries: Mapping[str, Try], pipe: Connection) -> None:
     """Entry point of the process. What libraries print goes nowhere: gptqmodel prints a page."""
+    sessions.lead(pipe)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from compresslab.plan.graph import Node, Plan
+    from compresslab.runner.store import Store
 
 LISTED = 100  # nodes: in a table of more, what is there already hides what is to run, and rich takes a third of a second for 300 rows
 On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
@@ -47,19 +48,13 @@ def plan(
 
     Example: compresslab plan recipes/quickstart.yaml
     """
-    from compresslab.plan.estimate import estimate
-    from compresslab.runner.run import prepare, to_do
+    from compresslab.plan.advice import advice
+    from compresslab.runner.run import prepare
     from compresslab.runner.store import Store
 
     planned = prepare(recipe, changes(settings, only, limit, compute), device)
     kept = Store(store_root(store))
-    peak = _peak_flops(on)
-    left = {node.key for node in to_do(planned, kept)}
-    rows: list[dict[str, Any]] = []
-    for node in planned.nodes:
-        cost = estimate(node, planned, peak)
-        needs = [planned.node(key).label for key in node.needs]
-        rows.append({"node": node.label, "key": node.key, "needs": needs, "cached": node.key not in left, **cost._asdict()})
+    rows = costs(planned, kept, on)
     if as_json:
         typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": list(planned.warnings)}, indent=2))
         return
@@ -71,8 +66,36 @@ def plan(
     console = Console()
     scored = {node.key: sum(kept.has(key) for key in node.tasks.values()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
-    for line in [_summary(rows), *(f"warning: {warning}" for warning in [*planned.warnings, *(_shortage(rows) if on is None else [])])]:
+    warnings = [*planned.warnings, *(_shortage(rows) if on is None else [])]
+    for line in [summary(rows), *advice(planned, seconds_left(rows)), *(f"warning: {warning}" for warning in warnings)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def costs(planned: Plan, kept: Store, on: str | None = None) -> list[dict[str, Any]]:
+    """Every node with what it needs, whether it is cached, and its estimate.
+
+    Args:
+        on: hardware to estimate times for; this machine without it.
+
+    Raises:
+        BadInput: no hardware of that name is known.
+    """
+    from compresslab.plan.estimate import estimate
+    from compresslab.runner.run import to_do
+
+    peak = _peak_flops(on)
+    left = {node.key for node in to_do(planned, kept)}
+    rows: list[dict[str, Any]] = []
+    for node in planned.nodes:
+        cost = estimate(node, planned, peak)
+        needs = [planned.node(key).label for key in node.needs]
+        rows.append({"node": node.label, "key": node.key, "needs": needs, "cached": node.key not in left, **cost._asdict()})
+    return rows
+
+
+def seconds_left(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Estimated seconds of the nodes that are to run, by key."""
+    return {row["key"]: row["seconds"] for row in rows if not row["cached"]}
 
 
 def _peak_flops(on: str | None) -> float | None:
@@ -115,7 +138,8 @@ def _made_from(node: Node, planned: Plan) -> str:
     return ", ".join(planned.node(key).variant for key in node.needs if key != node.shared) if node.kind == "model" else ""
 
 
-def _summary(rows: list[dict[str, Any]]) -> str:
+def summary(rows: list[dict[str, Any]]) -> str:
+    """What there is to run and what that costs, in one line."""
     left = [row for row in rows if not row["cached"]]
     if not left:
         return "everything is cached; a run only writes the report"

@@ -1,87 +1,207 @@
-"""Progress on the terminal: a bar for the study, one for the node that runs, with remaining time."""
+"""Signs of life of a run: bars on a terminal, lines elsewhere, and all lines in the run's log; one every 30 s at the latest."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from compresslab.cli.options import duration
-from compresslab.plan.estimate import estimate
-from compresslab.plan.graph import Node, Plan
+from compresslab.cli.options import duration, number_of
+from compresslab.cli.signs import Sign, clock
 from compresslab.runner.executors import Listener
-from compresslab.runner.run import Watcher, to_do
-from compresslab.runner.store import Store
+from compresslab.runner.run import Watcher
 
-# Before this share of a node is done its own pace says less than the estimate.
-PACE_COUNTS_FROM = 0.05
+if TYPE_CHECKING:
+    from pathlib import Path
 
+    from compresslab.models.progress import Amount
+    from compresslab.plan.graph import Node, Plan
+    from compresslab.runner.store import Store
 
-class NodeBar(Listener):
-    """The bar of one node."""
-
-    def __init__(self, bars: Bars, node: Node, estimated: float | None) -> None:
-        self.bars, self.node, self.estimated = bars, node, estimated
-        self.began = time.monotonic()
-        self.task: TaskID = bars.progress.add_task(node.label, total=1.0, note="starting", left=duration(estimated))
-
-    def progress(self, share: float, text: str) -> None:
-        """Move the bar and guess the rest from the pace so far."""
-        spent = time.monotonic() - self.began
-        left = spent / share - spent if share > PACE_COUNTS_FROM else self.estimated
-        self.bars.progress.update(self.task, completed=share, note=text, left=duration(left))
-        self.bars.count(self.node, left or 0.0)
+INTERVAL = 30.0
 
 
-class Bars(Watcher):
-    """Bars on a terminal; one line a finished node where the output is a file."""
+def announce(signs: Signs, plan: Plan, kept: Store) -> None:
+    """Say what a study comes to here, and what would make it shorter if that is long."""
+    from compresslab.cli.plan import costs, seconds_left, summary
+    from compresslab.plan.advice import advice
 
-    def __init__(self, console: Console, plan: Plan, store: Store) -> None:
-        self.console = console
-        self.todo = {node.key: estimate(node, plan).seconds or 0.0 for node in to_do(plan, store)}
-        self.total, self.finished = len(self.todo), 0
-        self.seconds = sum(self.todo.values()) or 1.0
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]} left", markup=False),
-            TextColumn("{task.fields[note]}", markup=False, style="dim"),
-            console=console,
-            transient=True,
-        )
-        self.study: TaskID | None = None
-        self.bar: NodeBar | None = None
+    rows = costs(plan, kept)
+    seconds, study = seconds_left(rows), plan.recipe.study
+    signs.study(study, seconds, kept)
+    for line in [f"{study}: {number_of(len(rows), 'node')}; {summary(rows)}. Log: {kept.run_log(study)}", *advice(plan, seconds)]:
+        signs.say(line)
 
-    def __enter__(self) -> Bars:
-        if self.todo:
-            self.progress.start()
-            self.study = self.progress.add_task("study", total=self.seconds, note="", left=duration(self.seconds))
+
+class Signs(Watcher, Listener):
+    """Tells what a run does. A thread of the command itself tells it, so that work that hangs is told of, too.
+
+    Args:
+        interval: seconds between two lines at the most.
+        now: seconds, only going forward.
+    """
+
+    def __init__(self, console: Console, interval: float = INTERVAL, now: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.interval, self.now = console, interval, now
+        self.sign: Sign | None = None
+        self.said = now()
+        self.lock = threading.RLock()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.log: Path | None = None
+        self.store: Store | None = None
+        self.todo: dict[str, float] = {}
+        self.key = ""
+        self.number, self.total = 0, 0
+        self.bars = _bars(console) if _shows_bars(console) else None
+        self.node_bar: TaskID | None = None
+        self.study_bar: TaskID | None = None
+
+    def __enter__(self) -> Signs:
+        self.thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
+        self.over.set()
+        self.thread.join()
+        self._stop_bars()
+        if error is not None:
+            self._write(f"stopped: {str(error) or type(error).__name__}")
+
+    def say(self, text: str, *, shown: bool = True) -> None:
+        """A line with the clock: into the log, and onto the terminal unless bars show there what it says."""
+        with self.lock:
+            line = self._write(text)
+            if shown or self.bars is None:
+                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def during(self, what: str) -> None:
+        """A part of the run that is no node goes on from here."""
+        with self.lock:
+            self._stop_bars()
+            self.sign = Sign(what, self.now())
+
+    def study(self, name: str, seconds: Mapping[str, float | None], store: Store) -> None:
+        """A study starts: from here all lines go into its log, too.
+
+        Args:
+            seconds: estimates of the nodes that are to run, by key.
+        """
+        with self.lock:
+            self._stop_bars()
+            self.log, self.store = store.run_log(name), store
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.todo = {key: estimated or 0.0 for key, estimated in seconds.items()}
+            self.number, self.total = 0, len(self.todo)
+            if self.bars is not None and self.todo:
+                self.bars.start()
+                self.study_bar = self.bars.add_task(name, total=self._rest() or 1.0, note="", left=duration(self._rest()))
 
     def starting(self, node: Node, estimated: float | None) -> Listener:
-        """Show a bar for the node."""
-        self.bar = NodeBar(self, node, estimated)
-        return self.bar
+        """A node starts."""
+        with self.lock:
+            self.number, self.key = self.number + 1, node.key
+            log = self.store.logs / f"{node.key}.log" if self.store else None
+            self.sign = Sign(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
+            about = "" if estimated is None else f", about {duration(estimated)}"
+            self.say(f"{self.sign.label}: starts{about}", shown=False)
+            if self.bars is not None:
+                self.node_bar = self.bars.add_task(f"{clock()} {self.sign.label}", total=1.0, note="starting", left=duration(estimated))
+        return self
 
-    def count(self, node: Node, left: float) -> None:
-        """Tell the study's bar how many seconds of a node are left."""
-        self.todo[node.key] = left
-        if self.study is not None:
-            rest = sum(self.todo.values())
-            self.progress.update(self.study, completed=max(0.0, self.seconds - rest), left=duration(rest))
+    def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
+        """The node that runs reports."""
+        with self.lock:
+            if self.sign is not None:
+                self.sign.hear(share, text, amount, self.now())
+                self._move_bars()
 
     def ended(self, node: Node, seconds: float, failure: str) -> None:
-        """Replace the node's bar by a line that stays."""
-        if self.bar is not None:
-            self.progress.remove_task(self.bar.task)
-        self.finished += 1
-        state = f"failed: {failure}" if failure else f"done in {duration(seconds)}"
-        self.progress.console.print(f"[{self.finished}/{self.total}] {node.label}: {state}", markup=False, highlight=False)
-        self.count(node, 0.0)
+        """A node ended."""
+        with self.lock:
+            self.todo[node.key] = 0.0
+            rest = f"; about {duration(self._rest())} left in all" if self._rest() else ""
+            self.say(
+                f"[{self.number}/{self.total}] {node.label}: {f'failed: {failure}' if failure else f'done in {duration(seconds)}'}{rest}"
+            )
+            if self.bars is not None and self.node_bar is not None:
+                self.bars.remove_task(self.node_bar)
+            self.sign = self.node_bar = None
+
+    def lost(self, node: Node, cause: str) -> None:
+        """A node is not run."""
+        with self.lock:
+            self.number += 1
+            self.todo[node.key] = 0.0
+            self.say(f"[{self.number}/{self.total}] {node.label}: {cause}")
+
+    def beat(self) -> None:
+        """Tell what goes on if nothing was told for long, and if it has taken far too long."""
+        with self.lock:
+            if self.sign is None:
+                return
+            if late := self.sign.overdue(self.now()):
+                self.say(f"{self.sign.label} {late}")
+            if self.now() - self.said >= self.interval:
+                self.say(f"{self.sign.label}: {self.sign.line(self.now())}", shown=False)
+            self._move_bars()
+
+    def _watch(self) -> None:
+        while not self.over.wait(min(1.0, self.interval / 4)):
+            with contextlib.suppress(OSError):  # a pipe that nobody reads any more is met again by the next line of the run itself
+                self.beat()
+
+    def _rest(self) -> float:
+        """Seconds of all nodes that are still to run, by their estimates."""
+        return sum(self.todo.values())
+
+    def _move_bars(self) -> None:
+        if self.bars is None or self.sign is None or self.node_bar is None:
+            return
+        now = self.now()
+        self.bars.update(self.node_bar, completed=self.sign.last.share, note=self.sign.note(now), left=duration(self.sign.left(now)))
+        self.todo[self.key] = self.sign.left(now) or 0.0
+        if self.study_bar is not None:
+            whole = self.bars.tasks[self.bars.task_ids.index(self.study_bar)].total or 1.0
+            self.bars.update(self.study_bar, completed=max(0.0, whole - self._rest()), left=duration(self._rest()))
+
+    def _stop_bars(self) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+            for bar in self.bars.task_ids:
+                self.bars.remove_task(bar)
+        self.node_bar = self.study_bar = None
+
+    def _write(self, text: str) -> str:
+        """Put a line into the log; gives it with its clock. A disk that is full must not end the run here."""
+        self.said = self.now()
+        line = f"{clock()} {' '.join(text.split())}"
+        if self.log is not None:
+            with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d')} {line}\n")
+        return line
+
+
+def _shows_bars(console: Console) -> bool:
+    """Whether somebody watches: colours that are forced into a pipe are no terminal, and a terminal of a CI run ends in a file."""
+    return console.is_interactive and console.file.isatty() and not os.environ.get("CI")
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]} left", markup=False),
+        TextColumn("{task.fields[note]}", markup=False, style="dim"),
+        console=console,
+        transient=True,
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, store_root
+from compresslab.cli.signs import first_line
 
 if TYPE_CHECKING:
     from compresslab.density import Reference
@@ -141,10 +142,11 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
 
     Example: compresslab reference build my-models.yaml
     """
+    first_line(recipe)
     import pandas as pd
     from rich.console import Console
 
-    from compresslab.cli.progress import Bars
+    from compresslab.cli.progress import Signs, announce
     from compresslab.density.user import fit_table
     from compresslab.errors import BadInput, RunFailed
     from compresslab.runner import reference
@@ -153,15 +155,17 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import note
 
-    plan = prepare(recipe, changes(None, None, None, compute), device)
-    if plan.recipe.evaluate.source != "run":
-        raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
-    reference.check(plan)
-    path = _target(out, plan.recipe.study)
-    kept = Store(store_root(store))
-    note(plan, kept, recipe)
-    with Bars(Console(), plan, kept) as bars:
-        ran = run_plan(plan, kept, bars)
+    with Signs(Console()) as signs:
+        signs.during("read what is to run")
+        plan = prepare(recipe, changes(None, None, None, compute), device)
+        if plan.recipe.evaluate.source != "run":
+            raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
+        reference.check(plan)
+        path = _target(out, plan.recipe.study)
+        kept = Store(store_root(store))
+        note(plan, kept, recipe)
+        announce(signs, plan, kept)
+        ran = run_plan(plan, kept, signs)
     if ran.failures:
         raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in ran.failures.values()))
     table = pd.DataFrame(reference.rows(plan, kept))

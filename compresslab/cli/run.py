@@ -20,10 +20,12 @@ from compresslab.cli.options import (
     duration,
     store_root,
 )
+from compresslab.cli.signs import first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from compresslab.cli.progress import Signs
     from compresslab.plan.graph import Plan
     from compresslab.records import StudyRecord
 
@@ -59,25 +61,31 @@ def run(
         for recipe in recipes:
             show_plan(recipe, store, settings=settings, only=only, limit=limit, compute=compute, device=device)
         return
+    # Before anything that takes time, the first look at this machine included.
+    first_line(*recipes)
     from rich.console import Console
 
+    from compresslab.cli.progress import Signs
     from compresslab.errors import RunFailed
     from compresslab.runner.run import prepare
 
     console = Console()
-    changed = changes(settings, only, limit, compute)
-    plans = [(recipe, prepare(recipe, changed, device)) for recipe in recipes]
     failed = []
-    for recipe, plan in plans:
-        for warning in plan.warnings:
-            console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
-        if plan.recipe.evaluate.source == "published":
-            _published(console, recipe, plan, reports)
-        else:
-            try:
-                _run(console, recipe, plan, store, reports)
-            except RunFailed as error:
-                failed.append(str(error))
+    with Signs(console) as signs:
+        signs.during("read what is to run")
+        changed = changes(settings, only, limit, compute)
+        plans = [(recipe, prepare(recipe, changed, device)) for recipe in recipes]
+        for recipe, plan in plans:
+            for warning in plan.warnings:
+                console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+            if plan.recipe.evaluate.source == "published":
+                signs.during("assess published scores")
+                _published(console, recipe, plan, reports)
+            else:
+                try:
+                    _run(console, signs, recipe, plan, store, reports)
+                except RunFailed as error:
+                    failed.append(str(error))
     if failed:
         raise RunFailed("\n".join(failed))
 
@@ -95,22 +103,23 @@ def _published(console: Console, recipe: Path, plan: Plan, reports: Path) -> Non
     console.print(f"published scores, {duration(record.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _run(console: Console, recipe: Path, plan: Plan, store: Path | None, reports: Path) -> None:
-    from compresslab.cli.progress import Bars
+def _run(console: Console, signs: Signs, recipe: Path, plan: Plan, store: Path | None, reports: Path) -> None:
+    from compresslab.cli.progress import announce
     from compresslab.errors import RunFailed
-
-    # Slow to import, so a recipe is refused before.
-    from compresslab.report.html import write
-    from compresslab.report.index import write_index
     from compresslab.runner.run import run as run_plan
     from compresslab.runner.store import Store
-    from compresslab.runner.study import assemble
     from compresslab.runner.upkeep import note
 
     kept = Store(store_root(store))
     note(plan, kept, recipe)
-    with Bars(console, plan, kept) as bars:
-        ran = run_plan(plan, kept, bars)
+    announce(signs, plan, kept)
+    ran = run_plan(plan, kept, signs)
+    signs.during("compute densities and write the report")
+    # Slow to import, so nodes start before.
+    from compresslab.report.html import write
+    from compresslab.report.index import write_index
+    from compresslab.runner.study import assemble
+
     record = assemble(plan, kept, ran, recipe)
     note(plan, kept, recipe, record.provenance.finished)
     page = write(record, reports / record.study)

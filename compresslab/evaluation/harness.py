@@ -19,6 +19,7 @@ from lm_eval.api.task import Task
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import olmes, scores, tasks
 from compresslab.evaluation.backends import Answering
+from compresslab.models.progress import Amount, Progress, silent
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
 
@@ -32,7 +33,7 @@ def evaluate_model(
     *,
     weights: str = "as stored",
     done: Callable[[TaskScore, ItemScores], None] | None = None,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress = silent,
 ) -> list[Result]:
     """Answer the tasks `names` with `lm` and return their records in that order.
 
@@ -42,7 +43,7 @@ def evaluate_model(
         config: gives the number of items (of each leaf, for a group) and the seed. Dtype and backend are those of `lm`.
         weights: how the weights stand in memory, for the record: "as stored" or "dequantized".
         done: called with each task's records as soon as it is finished, so that a killed evaluation resumes there.
-        progress: called with the share of the whole that is done and a word on what runs.
+        progress: hears the share of the whole that is done, which task runs, and how many items of it are answered.
 
     Raises:
         BadInput: a task that does not exist or whose data cannot be reached; before anything is computed.
@@ -51,9 +52,10 @@ def evaluate_model(
     results: list[Result] = []
     with quiet():
         todo = [(name, tasks.load(name, seed=config.seed, run_code=config.run_code)) for name in names]
+        items = [_items(leaves, config) for _, leaves in todo]
         for index, (name, leaves) in enumerate(todo):
-            if progress is not None:
-                lm.progress = partial(_report, progress, name, index, len(todo))
+            lm.progress = partial(_report, progress, name, index, items)
+            lm.progress(0.0)
             result = _evaluate_task(lm, name, leaves, config, weights)
             results.append(result)
             if done is not None:
@@ -61,8 +63,15 @@ def evaluate_model(
     return results
 
 
-def _report(progress: Callable[[float, str], None], name: str, index: int, count: int, share: float) -> None:
-    progress((index + share) / count, name)
+def _report(progress: Progress, name: str, index: int, items: Sequence[int], share: float) -> None:
+    done = sum(items[:index]) + share * items[index]
+    progress((index + share) / len(items), name, Amount(done, sum(items), "items"))
+
+
+def _items(leaves: dict[str, Task], config: Evaluate) -> int:
+    """How many items a task comes to, of all its leaves."""
+    there = [len(task.eval_docs) for task in leaves.values()]
+    return sum(there if config.items == "all" else (min(config.items, number) for number in there))
 
 
 def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:

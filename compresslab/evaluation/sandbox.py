@@ -44,7 +44,7 @@ def passes(program: str, seconds: float = SECONDS) -> bool:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,  # in the session of the worker, so that it ends with it
         )
         try:
             said = _said(process, program, seconds)

@@ -39,6 +39,7 @@ def measure(
     """
     model = _as_served(folder, compute)
     other = _as_served(parent, compute) if parent is not None else None
+    progress(0.0, "a first round, which does not count")
     _round(model, workload)
     if other is not None:
         _round(other, workload)
@@ -49,7 +50,7 @@ def measure(
         ours.append(total)
         if other is not None:
             theirs.append(_round(other, workload)[1])
-        progress((number + 1) / ROUNDS, "timing")
+        progress((number + 1) / ROUNDS, f"round {number + 1} of {ROUNDS}")
     ratios = [mine / other_time for mine, other_time in zip(ours, theirs, strict=True)] if theirs else []
     return Timing(
         machine=machine,

@@ -22,6 +22,7 @@ from compresslab.errors import RunFailed
 from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
 from compresslab.models.blockwise import Blockwise, replaced
 from compresslab.models.chunks import chunks
+from compresslab.models.progress import Progress
 from compresslab.models.shortening import why_not
 from compresslab.models.text import Tokens, batches
 from compresslab.recipe.amounts import Misfit, layers_left
@@ -53,16 +54,14 @@ def read_removals(folder: Path) -> Removals:
     return Removals(**json.loads((folder / FILE).read_text()))
 
 
-def order_for_now(model: PreTrainedModel, text: Tokens, reader: PruneDepth, progress: Callable[[float, str], None]) -> Removals:
+def order_for_now(model: PreTrainedModel, text: Tokens, reader: PruneDepth, progress: Progress) -> Removals:
     """The same in a scratch folder, for a step that is run by itself."""
     with tempfile.TemporaryDirectory(prefix="compresslab-removals-") as scratch:
         order_removals(model, text, [reader], Path(scratch), progress)
         return read_removals(Path(scratch))
 
 
-def order_removals(
-    model: PreTrainedModel, text: Tokens, readers: Sequence[PruneDepth], folder: Path, progress: Callable[[float, str], None]
-) -> None:
+def order_removals(model: PreTrainedModel, text: Tokens, readers: Sequence[PruneDepth], folder: Path, progress: Progress) -> None:
     """Order as many removals as the reader that drops most needs, and write them into `folder`. The model is left as it is.
 
     Raises:
@@ -95,9 +94,9 @@ def order_removals(
     (folder / FILE).write_text(json.dumps(Removals(text.ids.numel(), text.sha256, whole, order, losses, stopped)._asdict()))
 
 
-def _part(progress: Callable[[float, str], None], done: int, of: int) -> Callable[[float], None]:
+def _part(progress: Progress, done: int, of: int) -> Callable[[float], None]:
     """The progress of one removal after `done` others. With layers of several sizes there may be more than were expected."""
-    return lambda share: progress(min(1.0, (done + share) / of), "loss without each layer")
+    return lambda share: progress(min(1.0, (done + share) / of), f"loss without each layer, removal {done + 1} of {max(of, done + 1)}")
 
 
 def _removals(reader: PruneDepth, sizes: Sequence[int], total: int, first: Sequence[int]) -> int:

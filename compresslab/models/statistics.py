@@ -11,7 +11,6 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ from compresslab.errors import RunFailed
 from compresslab.models.attention import telling_attention
 from compresslab.models.blockwise import Blockwise
 from compresslab.models.input_sums import InputSums, together
+from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import Tokens
 
 SUMMARY = "statistics.json"
@@ -80,7 +80,7 @@ class Statistics:
         return tensor
 
 
-def gather(model: PreTrainedModel, text: Tokens, folder: Path, *, grams: bool, progress: Callable[[float, str], None]) -> Statistics:
+def gather(model: PreTrainedModel, text: Tokens, folder: Path, *, grams: bool, progress: Progress) -> Statistics:
     """Pass the text through the model one decoder layer at a time and write what its insides say.
 
     Args:
@@ -107,7 +107,8 @@ def gather(model: PreTrainedModel, text: Tokens, folder: Path, *, grams: bool, p
             influence.append(_influence(walk.hidden, after))
             walk.hidden = after
             last.append(_last_tokens(after))
-            progress((number + 1) / len(walk.layers), "calibration text, layer by layer")
+            share, tokens = (number + 1) / len(walk.layers), text.ids.numel()
+            progress(share, f"layer {number + 1} of {len(walk.layers)}", Amount(share * tokens, tokens, "tokens"))
     summary = {
         "tokens": text.ids.numel(),
         "text": text.sha256,
@@ -121,7 +122,7 @@ def gather(model: PreTrainedModel, text: Tokens, folder: Path, *, grams: bool, p
     return Statistics(folder)
 
 
-def gather_for_now(model: PreTrainedModel, text: Tokens, *, grams: bool, progress: Callable[[float, str], None]) -> Statistics:
+def gather_for_now(model: PreTrainedModel, text: Tokens, *, grams: bool, progress: Progress) -> Statistics:
     """The same in a scratch folder that goes when the statistics do, for a step that is run by itself."""
     folder = tempfile.mkdtemp(prefix="compresslab-statistics-")
     statistics = gather(model, text, Path(folder), grams=grams, progress=progress)

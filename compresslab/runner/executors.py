@@ -1,4 +1,7 @@
-"""Worker processes: one node a process, so that whatever kills it (the kernel included) kills nothing else."""
+"""Worker processes: one node a process, so that whatever kills it (the kernel included) kills nothing else.
+
+A worker may start processes of its own; they end with it (`runner.sessions`).
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
 
+from compresslab.models.progress import Amount
+from compresslab.runner import sessions
 from compresslab.runner.work import Reload, Task, work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3
+# Seconds that a worker gets to end by itself: when it has said how it ended, and when the run is interrupted, in which it may save how
+# far its training has come.
+TO_END, TO_SAVE = 5, 15
 # What a process that computes should find in its environment before it imports torch, unless the user has set it.
 ENVIRONMENT = {
     # Threads that wait for one another by spinning take the processor from whoever they wait for as soon as anything
@@ -49,8 +58,8 @@ class Listener:
     def started(self, pid: int) -> None:
         """The worker's process id."""
 
-    def progress(self, share: float, text: str) -> None:
-        """The share done in [0, 1] and what is going on."""
+    def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
+        """The share done in [0, 1], what is going on, and the amount behind the share where it is known."""
 
 
 def context(log: Path) -> ForkServerContext:
@@ -92,36 +101,48 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
         KeyboardInterrupt: after the worker is gone.
     """
     server = context(task.log.with_name("workers.log"))
-    ours, theirs = server.Pipe(duplex=False)
-    process = server.Process(target=work, args=(task, theirs), daemon=True)
+    ours, theirs = server.Pipe()  # both ways, so that the worker notices when this end closes
+    # Not a daemon, which may start no processes.
+    process = server.Process(target=work, args=(task, theirs), daemon=False)
+    patience = TO_END
     try:
         process.start()
         theirs.close()
-        assert process.pid is not None
-        listener.started(process.pid)
-        while True:
-            try:
-                report = ours.recv()
-            except (EOFError, ConnectionResetError):
-                process.join()
-                return Outcome(None, 0.0, 0, failure=_died(process.exitcode))
-            if report.kind == "progress":
-                listener.progress(*report.values)
-            elif report.kind == "scored":
-                scored(*report.values)
-            elif report.kind == "failed":
-                return Outcome(None, 0.0, 0, "", *report.values)
-            else:
-                return Outcome(*report.values)
-    finally:
-        # After "done" it exits by itself; after an interruption, at whatever moment it came, it must not go on writing.
+        listener.started(sessions.started(process))
+        return _outcome(process, ours, listener, scored)
+    except KeyboardInterrupt:
+        # The terminal interrupts its own session, which a worker has left.
+        patience = TO_SAVE
         if process.pid is not None:
-            process.join(timeout=5 if process.exitcode is None else 0)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        with contextlib.suppress(OSError):
-            ours.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+        raise
+    finally:
+        # Also what a worker that has ended left behind; and at whatever moment the interruption came, nobody must go on writing.
+        sessions.finish(process, patience)
+        ours.close()
+
+
+def _outcome(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> Outcome:
+    """Hear a worker's reports until it has ended."""
+    while True:
+        # A process that it started may hold its end of the pipe open, so its death is looked for, too.
+        if pipe not in wait([pipe, process.sentinel]):
+            break
+        try:
+            report = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            break
+        if report.kind == "progress":
+            listener.progress(*report.values)
+        elif report.kind == "scored":
+            scored(*report.values)
+        elif report.kind == "failed":
+            return Outcome(None, 0.0, 0, "", *report.values)
+        else:
+            return Outcome(*report.values)
+    process.join(TO_END)
+    return Outcome(None, 0.0, 0, failure=_died(process.exitcode))
 
 
 def _died(code: int | None) -> str:

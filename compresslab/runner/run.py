@@ -43,6 +43,9 @@ class Watcher:
     def ended(self, node: Node, seconds: float, failure: str) -> None:
         """A node ended; `failure` is empty if it finished."""
 
+    def lost(self, node: Node, cause: str) -> None:
+        """A node is not run, because one that it needs failed."""
+
 
 class Ran(NamedTuple):
     """What running a plan came to: failures by node key, and how many nodes were there already."""
@@ -145,6 +148,7 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> Ran:
         lost = next((failures[key] for key in node.needs if key in failures), None)
         if lost is not None:
             failures[node.key] = Failure(node=node.label, cause=f"not run, because “{_root_cause(lost)}” failed")
+            watcher.lost(node, failures[node.key].cause)
             continue
         listener = watcher.starting(node, estimate(node, plan).seconds)
         started = time.perf_counter()

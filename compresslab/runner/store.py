@@ -5,6 +5,7 @@
 <root>/checkpoints/<key>/ how far a training step or an evaluation has come; gone when its result is there
 <root>/encodings/         token ids of tasks, for all variants that share a tokenizer; may be deleted
 <root>/logs/<key>.log     what the libraries printed while a node ran
+<root>/logs/run-<study>.log   what a study's runs said of how far they were
 <root>/studies/<study>.json   which study used which keys, for `ls` and `show`
 """
 
@@ -46,6 +47,10 @@ class Store:
     def model(self, key: str) -> Path:
         """The model folder of a model node, which plain transformers loads."""
         return self.folder(key) / "model"
+
+    def run_log(self, study: str) -> Path:
+        """The log of a study's runs: what they told on the terminal, or would have told where bars were shown."""
+        return self.logs / f"run-{study}.log"
 
     def checkpoints(self, key: str) -> Path:
         """Where the step that makes `key` keeps how far it has come."""

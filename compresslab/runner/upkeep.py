@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,8 +71,8 @@ def unused(store: Store) -> list[Unused]:
         elif store.has(path.name):
             found.append((path, "how far a step had come that is done"))
     found += [(path, "what a dead run left") for path in _entries(store.staging)]
-    # Logs that are named otherwise are those of the workers as a whole.
-    logs = (path for path in _entries(store.logs) if len(path.stem) == KEY_LENGTH and path.stem not in used)
+    # Logs that are named otherwise are those of studies and of the workers as a whole.
+    logs = (path for path in _entries(store.logs) if re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", path.stem) and path.stem not in used)
     found += [(path, "the log of an unused result") for path in logs]
     return sorted((Unused(path, why, _size(path)) for path, why in found), key=lambda one: (-one.size, str(one.path)))
 

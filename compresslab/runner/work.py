@@ -9,18 +9,17 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput, CompresslabError
+from compresslab.models.progress import Amount, Progress
 from compresslab.plan.graph import Node
 from compresslab.recipe.schema import Recipe
 from compresslab.records import Cost, StepRecord
 from compresslab.records.compute import Compute
-
-Progress = Callable[[float, str], None]
+from compresslab.runner.sessions import lead
 
 
 class Task(NamedTuple):
@@ -66,7 +65,7 @@ class Clock(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A message from a worker: ("progress", share, text), ("scored", task), ("done", value), ("failed", message, exit code)."""
+    """A message from a worker: ("progress", share, text, amount), ("scored", task), ("done", value), ("failed", message, exit code)."""
 
     kind: str
     values: tuple[Any, ...]
@@ -74,6 +73,7 @@ class Report(NamedTuple):
 
 def work(task: Task | Reload, pipe: Connection) -> None:
     """Entry point of a worker process. Every outcome, an exception too, is sent through the pipe."""
+    lead(pipe)
     _settle(task.log, task.threads)
     started = time.perf_counter()
     try:
@@ -129,8 +129,8 @@ def _settle(log: Path, threads: int) -> None:
 
 
 def _run(task: Task, pipe: Connection) -> str | None:
-    def progress(share: float, text: str) -> None:
-        pipe.send(Report("progress", (share, text)))
+    def progress(share: float, text: str, amount: Amount | None = None, /) -> None:
+        pipe.send(Report("progress", (share, text, amount)))
 
     kind = task.node.kind
     if kind == "model":

@@ -16,6 +16,7 @@ from compresslab.models.computing import computing, computing_for_now
 from compresslab.models.dequantize import countable, dequantized
 from compresslab.models.device import backend_of
 from compresslab.models.load import Loaded, check_finite
+from compresslab.models.progress import Progress, silent
 from compresslab.models.save import Packed, save, tensors_digest
 from compresslab.models.size import shape_of, size_of
 from compresslab.models.statistics import Statistics, gather_for_now
@@ -24,12 +25,6 @@ from compresslab.recipe.steps import Adopt, StepConfig
 from compresslab.records import StepRecord
 from compresslab.registry import method
 
-Progress = Callable[[float, str], None]
-
-
-def silent(done: float, message: str) -> None:
-    """A progress report that nobody reads."""
-
 
 class Context(NamedTuple):
     """What a step may need beside the model.
@@ -37,7 +32,7 @@ class Context(NamedTuple):
     Attributes:
         text: token ids (sequences, length) for calibration or for training, as the method's registry entry says.
         other: another model that the step looks at, frozen: the teacher that `distill` learns from, the one whose loss `until` names.
-        progress: called with the share done in [0, 1] and what is going on.
+        progress: hears the share done, what is going on, and how much that is where it is known.
         shared: folder with what was gathered for several steps (statistics, stored logits); without it a step gathers for itself.
         checkpoints: folder in which a training step keeps how far it has come, to go on from there; without it, it starts anew.
         compute: dtype of forward and backward passes; without it the dtype of the model's weights.

@@ -156,7 +156,7 @@ def _stored(student: Loaded, top_k: int, context: Context, text: Tokens) -> Stor
     else:
         assert context.other is not None
         same_vocabulary(student, context.other)
-        stored = store_for_now(context.other, text, top_k, lambda share, what: context.progress(0.0, f"{what}, {share:.0%}"))
+        stored = store_for_now(context.other, text, top_k, lambda share, what, _=None: context.progress(0.0, f"{what}, {share:.0%}"))
     stored.check(student, text)
     return stored
 

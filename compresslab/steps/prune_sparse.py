@@ -48,7 +48,7 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
                 weight.copy_(new)
                 dropped += int((weight == 0).sum())
                 total += weight.numel()
-        context.progress((number + 1) / len(layers), f"{config.method}, layer by layer")
+        context.progress((number + 1) / len(layers), f"{config.method}, layer {number + 1} of {len(layers)}")
     mark_sparse(model)
     details = {"sparsity": round(dropped / total, 6), "weights": total}
     return Outcome(model, calibration_tokens=statistics.tokens if statistics is not None else 0, details=details)

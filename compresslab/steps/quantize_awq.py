@@ -61,7 +61,7 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> Outcome:
             packed[f"{prefix}.{number}.{name}"] = awq_format.tensors_of(codes)
             linear.weight.data = codes.weight().to(awq_format.SCALES).to(model.dtype)
         exponents.append(chosen)
-        context.progress((number + 1) / len(layers), "scaling and rounding, layer by layer")
+        context.progress((number + 1) / len(layers), f"scaling and rounding, layer {number + 1} of {len(layers)}")
     settings = awq_format.settings(config.group_size)
     return Outcome(model, calibration_tokens=statistics.tokens, details={"exponents": exponents}, packed=Packed(packed, settings))
 

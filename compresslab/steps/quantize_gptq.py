@@ -46,7 +46,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> Outcome:
             for name, rounded in zip(names, quantized(weights, statistics, config, number, names[0]), strict=True):
                 linears[name].weight.copy_(rounded.weight().to(gptq_format.SCALES))
                 packed[f"{prefix}.{number}.{name}"] = gptq_format.tensors_of(rounded, config.bits)
-        context.progress((number + 1) / len(layers), "rounding, layer by layer")
+        context.progress((number + 1) / len(layers), f"rounding, layer {number + 1} of {len(layers)}")
     settings = gptq_format.settings(config.bits, config.group_size, symmetric=config.symmetric)
     return Outcome(model, calibration_tokens=statistics.tokens, packed=Packed(packed, settings))
 

@@ -37,7 +37,7 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
         # compressed-tensors divides in the weight's dtype; in bfloat16 that puts one 8-bit weight in nine on the wrong level.
         layer.weight.data = layer.weight.data.float()
         compress_module(layer, CompressionFormat.pack_quantized)
-        context.progress((number + 1) / len(layers), "rounding")
+        context.progress((number + 1) / len(layers), f"rounding, matrix {number + 1} of {len(layers)}")
     # What is left for the whole model is a hook that unpacks it at its first use.
     ModelCompressor.from_pretrained_model(model, quantization_format="pack-quantized").compress_model(model, skip_compressed=True)
     written = settings.model_dump(mode="json", exclude_none=True) | {"quantization_status": "compressed"}

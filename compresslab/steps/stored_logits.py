@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.load import Loaded
+from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import Tokens, batches
 
 SUMMARY = "logits.json"
@@ -93,7 +94,7 @@ class StoredLogits:
         return Targets(torch.stack(tokens), torch.stack(log_probabilities))
 
 
-def store_logits(teacher: Loaded, text: Tokens, top_k: int, folder: Path, progress: Callable[[float, str], None]) -> None:
+def store_logits(teacher: Loaded, text: Tokens, top_k: int, folder: Path, progress: Progress) -> None:
     """Write the `top_k` largest log-probabilities of every position, and that of all other tokens together.
 
     A token takes `top_k` numbers of the smallest integer type that holds the vocabulary, and `top_k` + 1 in float16, whose error on a
@@ -115,7 +116,8 @@ def store_logits(teacher: Loaded, text: Tokens, top_k: int, folder: Path, progre
         for batch in batches(torch.stack(rows[start : start + a_file])):
             found.append(_largest(teacher, batch, top_k, vocabulary))
             done = start + sum(len(targets.tokens) for targets in found)
-            progress(done / len(rows), f"the teacher's {top_k} largest logits")
+            read = Amount(done * text.ids.shape[1], len(rows) * text.ids.shape[1], "tokens")
+            progress(done / len(rows), f"the teacher's {top_k} largest logits", read)
         tokens = torch.cat([targets.tokens for targets in found]).to(integers)
         log_probabilities = torch.cat([targets.log_probabilities for targets in found]).to(torch.float16)
         save_file({"tokens": tokens, "log_probabilities": log_probabilities}, folder / _file(file))
@@ -131,7 +133,7 @@ def store_logits(teacher: Loaded, text: Tokens, top_k: int, folder: Path, progre
     (folder / SUMMARY).write_text(json.dumps(summary))
 
 
-def store_for_now(teacher: Loaded, text: Tokens, top_k: int, progress: Callable[[float, str], None]) -> StoredLogits:
+def store_for_now(teacher: Loaded, text: Tokens, top_k: int, progress: Progress) -> StoredLogits:
     """The same in a scratch folder that goes when the stored logits do, for a step that is run by itself."""
     scratch = Path(tempfile.mkdtemp(prefix="compresslab-logits-"))
     try:

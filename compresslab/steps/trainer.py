@@ -16,10 +16,10 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
+from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Optimizer
 from compresslab.steps.checkpoints import Checkpoints, Progressed, fingerprint
-from compresslab.steps.contract import Progress
 from compresslab.steps.held_out import Goal
 from compresslab.steps.masters import Masters
 
@@ -159,11 +159,12 @@ class _Training:
         if goal is None or (self.step % goal.every(self.steps) and self.step < self.steps):
             return False
         if not self.checks or self.checks[-1][0] != self.step:
+            self._tell("loss on held-out text")
             self.checks.append((self.step, goal.loss_of(self.model)))
         return self.checks[-1][1] <= goal.loss
 
     def _one_step(self) -> None:
-        run, optimizer = self.run, self.run.optimizer
+        optimizer = self.run.optimizer
         for group in self.adam.param_groups:
             group["lr"] = optimizer.learning_rate * learning_rate_factor(optimizer, self.step, self.steps)
         total = 0.0
@@ -171,6 +172,8 @@ class _Training:
         for start in range(first, first + self.per_batch, self.per_micro):
             rows = slice(start, min(start + self.per_micro, first + self.per_batch))
             total += self._backward(Micro(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step))
+            if rows.stop < first + self.per_batch:  # a batch of many micro-batches may take minutes
+                self._tell(f"step {self.step + 1} of {self.steps}", (rows.stop - first) / self.per_batch)
         if not math.isfinite(total):
             raise RunFailed(f"the training loss is {total} at step {self.step + 1} of {self.steps}; lower optimizer.learning_rate")
         nn.utils.clip_grad_norm_(self.masters.weights, optimizer.max_grad_norm)
@@ -183,7 +186,12 @@ class _Training:
         self.whole = True
         if self.saved.due():
             self.saved.save(self._state())
-        run.progress(self.step / self.steps, f"loss {total:.3f}")
+        self._tell(f"loss {total:.3f}")
+
+    def _tell(self, what: str, part: float = 0.0) -> None:
+        """Report the steps done, and a part of the next one."""
+        share, tokens = (self.step + part) / self.steps, self.per_batch * self.text.ids.shape[1]
+        self.run.progress(share, what, Amount((self.step + part) * tokens, self.steps * tokens, "tokens"))
 
     def _backward(self, micro: Micro) -> float:
         """Forward and backward of one micro-batch; returns its share of the batch's mean loss."""
@@ -224,7 +232,7 @@ class _Training:
         self.step, self.losses, self.checks = state.step, state.losses, state.checks
         self.random = {name: value for name, value in state.tensors.items() if name.startswith("random.")}
         set_random_states(self.random, self.model.device)
-        self.run.progress(self.step / self.steps, f"going on from step {self.step} of {self.steps}")
+        self._tell(f"going on from step {self.step} of {self.steps}")
 
 
 def learning_rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:

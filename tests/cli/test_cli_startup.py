@@ -46,6 +46,39 @@ def test_torch_is_not_imported(arguments: list[str], exit_code: int, tmp_path: P
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_says_what_it_will_do_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """The nodes themselves are not run here; the lines come before the first of them."""
+    stop = f"""
+import sys
+from compresslab.runner import run
+def stopped(*_):
+    raise KeyboardInterrupt
+run.run = stopped
+{PROBE}"""
+    done = call("run", str(QUICKSTART), cwd=tmp_path, code=stop)
+    assert done.returncode == 130, done.stderr
+    begun, study, *_ = done.stdout.splitlines()
+    assert begun.endswith(str(QUICKSTART))
+    assert "23 to run: about" in study
+    assert done.stderr.splitlines()[-1] == "heavy:"
+
+
+def test_the_first_line_of_a_run_comes_before_its_own_imports(tmp_path: Path) -> None:
+    """So that it comes at once however long the machine takes to look at itself and at the recipe."""
+    code = f"""
+import sys
+from compresslab.cli import run
+told = run.first_line
+def first_line(*recipes):
+    told(*recipes)
+    print(*(name for name in ("compresslab.runner.run", "compresslab.plan.build", "rich.progress") if name in sys.modules))
+    raise SystemExit
+run.first_line = first_line
+{PROBE}"""
+    done = call("run", "missing.yaml", cwd=tmp_path, code=code)
+    assert done.stdout.splitlines()[1:] == [""]
+
+
 def test_the_probe_sees_a_heavy_import(tmp_path: Path) -> None:
     done = call("--help", cwd=tmp_path, code="import sys; sys.modules['torch'] = sys\n" + PROBE)
     assert done.stderr.splitlines()[-1] == "heavy: torch"

@@ -16,6 +16,7 @@ from compresslab.evaluation import stock as stock_room
 from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.scores import read_items, write_items
 from compresslab.evaluation.treelm import TreeLM
+from compresslab.models.progress import Amount
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
 
@@ -100,12 +101,20 @@ def test_each_task_is_handed_over_as_soon_as_it_is_done(
     def done(score: TaskScore, items: ItemScores) -> None:
         events.append(f"done {score.task} {len(items.item)}")
 
-    def progress(share: float, what: str) -> None:
-        events.append(f"{share:.1f} {what}")
+    def progress(share: float, what: str, amount: Amount | None = None) -> None:
+        assert amount is not None
+        events.append(f"{share:.1f} {what}, {amount.done:.0f} of {amount.total} {amount.unit}")
 
     names = ["arc_easy", "csqa"]
     results = evaluate_model(TreeLM(llama, tokenizer), names, config(*names, items=2), done=done, progress=progress)
-    assert events == ["0.5 arc_easy", "done arc_easy 2", "1.0 csqa", "done csqa 2"]
+    assert events == [
+        "0.0 arc_easy, 0 of 4 items",
+        "0.5 arc_easy, 2 of 4 items",
+        "done arc_easy 2",
+        "0.5 csqa, 2 of 4 items",
+        "1.0 csqa, 4 of 4 items",
+        "done csqa 2",
+    ]
     assert [score.task for score, _ in results] == names
     assert capfd.readouterr() == ("", "")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from compresslab.models.progress import Amount
 from compresslab.plan.graph import Node, Plan
 from compresslab.runner.executors import Listener
 from compresslab.runner.run import Ran, Watcher, is_done, prepare, run
@@ -29,7 +30,7 @@ class Killer(Watcher, Listener):
     def started(self, pid: int) -> None:
         self.pid = pid
 
-    def progress(self, share: float, text: str) -> None:
+    def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
         assert self.node is not None
         if self.node.label == self.label and not self.killed:
             self.killed = True
@@ -87,9 +88,9 @@ def test_evaluation_resumes_at_the_items_where_it_was_killed(recipe: Path, tmp_p
     plan, store = prepare(recipe), Store(tmp_path / "store")
 
     class KillAfterFirstTask(Killer):
-        def progress(self, share: float, text: str) -> None:
+        def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
             if share > 0.5:
-                super().progress(share, text)
+                super().progress(share, text, amount)
 
     run(plan, store, KillAfterFirstTask("evaluate base"))
     first, second = plan.node(plan.variant("base").evaluate).tasks.values()
@@ -103,6 +104,24 @@ def test_evaluation_resumes_at_the_items_where_it_was_killed(recipe: Path, tmp_p
     assert store.folder(first).stat().st_mtime_ns == stamp
     assert not answered.exists()
     assert results(store) == undisturbed
+
+
+def test_an_interrupted_training_keeps_how_far_it_came(recipe: Path, tmp_path: Path) -> None:
+    """The terminal's Ctrl-C reaches the command alone, which hands it on to the worker."""
+    long = recipe.read_text().replace("tokens: 512", "tokens: 65536").replace("length: 32}\nvariants", "length: 32, tokens: 512}\nvariants")
+    recipe.write_text(long)
+    plan, store = prepare(recipe), Store(tmp_path / "store")
+
+    class CtrlC(Killer):
+        def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
+            assert self.node is not None
+            if self.node.label == self.label and text.startswith("loss"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, store, CtrlC("distill healed"))
+    assert any(store.checkpoints(plan.variant("healed").model).iterdir())
+    assert not list(store.staging.iterdir())
 
 
 def test_second_run_does_nothing(recipe: Path, tmp_path: Path) -> None:

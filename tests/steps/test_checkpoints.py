@@ -62,7 +62,7 @@ def train(case: str, folder: Path, state: Path | None, progress: Callable[[float
 
 
 def stopping(at: float, error: type[BaseException] = Stopped) -> Callable[[float, str], None]:
-    def progress(share: float, what: str) -> None:
+    def progress(share: float, what: str, _: object = None) -> None:
         if share >= at and what.startswith("loss"):
             raise error
 
@@ -183,7 +183,7 @@ import torch
 torch.set_num_threads(1)
 from steps import test_checkpoints as here
 here.checkpoints.EVERY = 0.0
-def progress(share, what):
+def progress(share, what, _=None):
     print(what, flush=True)
     if share >= {at} and what.startswith("loss"):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -207,7 +207,7 @@ def test_progress_is_told_from_nothing_to_all(tmp_path: Path):
         told: list[float] = []
         kind, config = METHOD_CONFIGS[method]
         teacher = make("llama", seed=1)
-        run(kind, config, make("llama"), Context(text(4, 32), teacher, lambda share, _, told=told: told.append(share)), tmp_path / method)
+        run(kind, config, make("llama"), Context(text(4, 32), teacher, lambda share, *_, told=told: told.append(share)), tmp_path / method)
         assert told == sorted(told), method
         assert told[-1] == 1, method
 

@@ -295,7 +295,7 @@ def test_ordering_leaves_the_model_as_it_was(tmp_path: Path):
 @pytest.mark.parametrize("measure", BY)
 def test_progress_is_told_from_nothing_to_all(measure: str):
     told: list[float] = []
-    apply(make("llama"), by(measure, keep=1), Context(text(4, 32), progress=lambda share, _: told.append(share)))
+    apply(make("llama"), by(measure, keep=1), Context(text(4, 32), progress=lambda share, *_: told.append(share)))
     assert told == sorted(told)
     assert told[-1] == 1
     assert len(told) >= 3

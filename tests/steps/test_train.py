@@ -15,6 +15,7 @@ from torch.nn import functional
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models import chunks
 from compresslab.models.load import Loaded, cast
+from compresslab.models.progress import Amount
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
 from compresslab.steps.contract import Context, Saved, run, silent
@@ -280,3 +281,13 @@ def test_a_long_loss_curve_is_thinned_to_its_last_point():
     assert curve[-1] == 999
     assert thinned([1.0, 0.1234567]) == [1.0, 0.123457]
     assert thinned([]) == []
+
+
+def test_a_step_of_many_micro_batches_reports_on_its_way(tmp_path: Path):
+    told: list[tuple[float, str, Amount | None]] = []
+    config = RetrainFull(method="full", tokens=512, optimizer=BATCH)
+    run("retrain", config, make("llama"), Context(text(16, 32), progress=lambda *report: told.append(report)), tmp_path / "model")
+    assert [(share, what[:4], amount) for share, what, amount in told] == [
+        (number / 4, what, Amount(number * 128, 512, "tokens")) for number, what in enumerate(["step", "loss"] * 2, 1)
+    ]
+    assert told[0][1] == "step 1 of 2"

@@ -1,0 +1,70 @@
+"""What would make a long study shorter: the nodes that take most of it, and the settings that shrink them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from compresslab.plan.graph import Node, Plan
+from compresslab.recipe.steps import Distill, RetrainFull, RetrainLoRA
+
+# Seconds of a study that calls for no advice.
+LONG = 3600
+NAMED = 3  # nodes
+# Of the study's time; what takes less is not worth shrinking.
+WORTH_SHRINKING = 0.05
+
+
+def advice(plan: Plan, seconds: Mapping[str, float | None]) -> list[str]:
+    """Sentences on how to shorten a study of more than an hour; none for a shorter one.
+
+    Args:
+        seconds: estimates of the nodes that are to run, by key.
+    """
+    known = {key: estimated for key, estimated in seconds.items() if estimated}
+    total = sum(known.values())
+    if total <= LONG:
+        return []
+    nodes = [node for node in plan.nodes if node.key in known]
+    longest = sorted(nodes, key=lambda node: -known[node.key])[:NAMED]
+    said = ["most of the time goes to " + ", ".join(f"{node.label} ({known[node.key] / total:.0%})" for node in longest)]
+    for what, settings, those in _parts(plan, nodes):
+        share = sum(known[node.key] for node in those) / total
+        if share >= WORTH_SHRINKING:
+            said.append(f"{what} takes {share:.0%}; less with {settings}")
+    named = [variant for variant in plan.variants if variant.named]
+    if len(named) > 2:
+        said.append(f"--only VARIANT runs one of the {len(named) - 1} variants and what it needs")
+    return said
+
+
+def _parts(plan: Plan, nodes: Iterable[Node]) -> list[tuple[str, str, list[Node]]]:
+    """Parts of a study, the settings that each grows with, and its nodes."""
+    recipe = plan.recipe
+    evaluate, calibration, workload = recipe.evaluate, recipe.text.calibration, recipe.density.workload
+    nodes = list(nodes)
+    trained = [node for node in nodes if node.step and isinstance(node.step[1], Distill | RetrainFull | RetrainLoRA)]
+    stored = [node for node in nodes if node.gathers == "logits"]
+    gathered = [node for node in nodes if node.gathers in ("activations", "grams")]
+    ordered = [node for node in nodes if node.gathers == "removals"]
+    text = f"fewer calibration tokens (text.calibration: {calibration.samples} samples of {calibration.length})"
+    return [
+        (
+            "evaluation",
+            f"fewer items (evaluate.items is {evaluate.items}; or --limit) or fewer tasks (evaluate.tasks names {len(evaluate.tasks)})",
+            [node for node in nodes if node.kind == "evaluate"],
+        ),
+        ("training", f"fewer tokens in the steps of {_tokens(trained)}", trained),
+        ("storing logits", f"fewer tokens in the distill steps, or in text.training.tokens ({recipe.text.training.tokens:,})", stored),
+        ("calibration", text, gathered),
+        ("ordering layers by loss", f"by: block-influence, or {text}", ordered),
+        (
+            "timing",
+            f"density.measure: false, or a smaller density.workload ({workload.prompt} + {workload.decode} tokens, batch {workload.batch})",
+            [node for node in nodes if node.kind == "measure"],
+        ),
+    ]
+
+
+def _tokens(trained: Iterable[Node]) -> str:
+    """The steps that train, each with its tokens."""
+    return ", ".join(f"{node.variant} ({getattr(node.step[1], 'tokens', 0):,})" for node in trained if node.step)
