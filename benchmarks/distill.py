@@ -197,7 +197,7 @@ def _ours(folder: Path, *, stored: bool) -> None:
     config = Distill(tokens=ids.numel(), optimizer=optimizer, top_k=TOP_K if stored else None)
     steps: list[Steps] = []
 
-    def progress(_: float, what: str) -> None:
+    def progress(_: float, what: str, *_amount: object) -> None:
         if what.startswith("loss"):
             steps[0].done(float(what.removeprefix("loss ")))
 
