@@ -35,7 +35,7 @@ density: {hardware: [this-machine, h100-sxm], workload: {batch: 1, prompt: 64, d
 
 
 def compresslab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "compresslab.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "guard.command_line", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 

@@ -1,0 +1,33 @@
+"""Which tests are fast: what `make check` runs.
+
+A test is fast unless it is marked `slow`, `real` or `browser`, or is one of many over an architecture that is not one of two.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+# One with nothing special, and one with tied embeddings and norms of queries and keys.
+FAST_ARCHITECTURES = {"llama", "qwen3"}
+NOT_FAST = ("slow", "real", "browser")
+
+
+def is_fast(item: pytest.Item) -> bool:
+    """Whether `--fast` runs a test."""
+    if any(item.get_closest_marker(name) for name in NOT_FAST):
+        return False
+    parameters = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    named = {value for value in parameters if isinstance(value, str)} & architectures()
+    return named <= FAST_ARCHITECTURES
+
+
+@functools.cache
+def architectures() -> frozenset[str]:
+    """The names by which the suites over architectures know them."""
+    from models.tiny import ARCHITECTURES
+
+    from compresslab.evaluation import exactness
+
+    return frozenset(ARCHITECTURES) | exactness.ARCHITECTURES | exactness.REMEMBERING
