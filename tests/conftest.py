@@ -12,6 +12,8 @@ import pytest
 from guard import emulation
 from selection import is_fast
 
+LONGEST = ("tests/end_to_end/", "tests/steps/test_contract.py", "tests/runner/test_killed_workers.py", "tests/runner/", "tests/steps/")
+
 # Before torch is imported: the models are tiny, and two threads that wait for each other beside other tests take far longer than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 FINDINGS = pytest.StashKey[Path]()
@@ -45,6 +47,8 @@ def _take_share(number: int, count: int) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The files that take longest go first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: next((place for place, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST)))
     if config.getoption("--fast"):
         left_out = [item for item in items if not is_fast(item)]
         items[:] = [item for item in items if is_fast(item)]

@@ -1,6 +1,7 @@
 """Which tests are fast: what `make check` runs.
 
-A test is fast unless it is marked `slow`, `real` or `browser`, or is one of many over an architecture that is not one of two.
+A test is fast unless it is marked `slow`, `real` or `browser`, runs a study in worker processes, or is one of many over an architecture
+that is not one of two.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import pytest
 # One with nothing special, and one with tied embeddings and norms of queries and keys.
 FAST_ARCHITECTURES = {"llama", "qwen3"}
 NOT_FAST = ("slow", "real", "browser")
+# The recipe that the tests of the runner run.
+STUDY = "recipe_text"
 
 
 def is_fast(item: pytest.Item) -> bool:
     """Whether `--fast` runs a test."""
-    if any(item.get_closest_marker(name) for name in NOT_FAST):
+    if any(item.get_closest_marker(name) for name in NOT_FAST) or not isinstance(item, pytest.Function) or STUDY in item.fixturenames:
         return False
-    parameters = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     named = {value for value in parameters if isinstance(value, str)} & architectures()
     return named <= FAST_ARCHITECTURES
 

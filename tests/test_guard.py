@@ -74,6 +74,7 @@ def say(pipe: Any) -> None:
     pipe.send((type(torch.mm).__name__, os.environ[DTYPES], "guard.workers" in sys.modules))
 
 
+@pytest.mark.slow
 def test_workers_are_watched(tmp_path: Path) -> None:
     server = context(tmp_path / "workers.log")
     ours, theirs = server.Pipe()

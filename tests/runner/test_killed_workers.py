@@ -47,11 +47,19 @@ def labels(plan: Plan, ran: Ran) -> dict[str, str]:
     return {plan.node(key).label: failure.cause for key, failure in ran.failures.items()}
 
 
-@pytest.fixture
-def undisturbed(recipe: Path, tmp_path: Path) -> dict[str, bytes]:
-    store = Store(tmp_path / "undisturbed")
-    assert not run(prepare(recipe), store, Watcher()).failures
-    return results(store)
+@pytest.fixture(scope="module")
+def finished(recipe_text: str, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store that holds all of the study, from a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "recipe.yaml").write_text(recipe_text)
+    store = Store(folder / "store")
+    assert not run(prepare(folder / "recipe.yaml"), store, Watcher()).failures
+    return store
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Store) -> dict[str, bytes]:
+    return results(finished)
 
 
 def test_killed_in_every_kind_of_node_then_rerun_gives_equal_bytes(recipe: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
@@ -124,13 +132,12 @@ def test_an_interrupted_training_keeps_how_far_it_came(recipe: Path, tmp_path: P
     assert not list(store.staging.iterdir())
 
 
-def test_second_run_does_nothing(recipe: Path, tmp_path: Path) -> None:
-    plan, store = prepare(recipe), Store(tmp_path / "store")
-    run(plan, store, Watcher())
+def test_second_run_does_nothing(recipe: Path, finished: Store) -> None:
+    plan = prepare(recipe)
 
     class Nothing(Watcher):
         def starting(self, node: Node, estimated: float | None) -> Listener:
             raise AssertionError(f"{node.label} ran again")
 
-    ran = run(plan, store, Nothing())
+    ran = run(plan, finished, Nothing())
     assert ran.cached == len(plan.nodes)
