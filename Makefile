@@ -62,7 +62,7 @@ $(INSTALLED): pyproject.toml $(wildcard constraints/*.txt) $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "compresslab needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	rm -f $(VENV)/.installed-*
-ifneq ($(filter $(LOCKS),$(CONSTRAINTS)),)
+ifneq ($(filter $(abspath $(LOCKS)),$(abspath $(CONSTRAINTS))),)
 	$(PIP) install --quiet --constraint compresslab/data/locked.txt torch
 	$(PIP) install --quiet --no-deps --require-hashes --requirement $(CONSTRAINTS)
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .

@@ -1,6 +1,6 @@
 """Speed of distillation: ours, ours on stored logits, a plain full-logit loop, and TRL's GKDTrainer, step by step in turn.
 
-    python benchmarks/distill.py --peer-python /path/to/venv-with-trl/bin/python --json distill.json
+    python benchmarks/distill.py --peer-python /path/to/venv-with-trl/bin/python [--dtype float32] --json distill.json
 
 Teacher: SmolLM2-135M-Instruct; student: its first 24 of 30 layers; forward KL; AdamW; 4 sequences of 512 tokens a step. Every contender
 is a process of its own that does one step when it is told to and sleeps otherwise, so that all meet the same machine. Ratios are of
@@ -33,7 +33,7 @@ def main() -> None:
     """Prepare, run all contenders in turn, tell."""
     options = arguments()
     if options.contender:
-        CONTENDERS[options.contender](Path(options.folder), options.steps)
+        CONTENDERS[options.contender](Path(options.folder), options.steps, options.dtype)
         return
     with tempfile.TemporaryDirectory(prefix="compresslab-benchmark-") as scratch:
         prepare(Path(scratch), options.steps)
@@ -53,6 +53,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"], help="what ours and the plain loop compute in")
     parser.add_argument("--peer-python", help="interpreter of an environment that has trl")
     parser.add_argument("--json", help="file to write the figures to")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -86,7 +87,7 @@ def prepare(scratch: Path, steps: int) -> None:
 def race(scratch: Path, options: argparse.Namespace) -> tuple[dict[str, list[float]], ...]:
     """Seconds, seconds of processor time, and losses of every step, by contender."""
     here = Path(__file__).resolve()
-    own = [sys.executable, str(here), "--steps", str(options.steps), "--folder", str(scratch), "--contender"]
+    own = [sys.executable, str(here), "--steps", str(options.steps), "--dtype", options.dtype, "--folder", str(scratch), "--contender"]
     commands = {OURS: [*own, OURS], STORED: [*own, STORED], PLAIN: [*own, PLAIN]}
     if options.peer_python:
         commands[TRL] = [options.peer_python, str(here.with_name("distill_trl.py")), str(scratch), str(options.steps), str(LEARNING_RATE)]
@@ -171,17 +172,17 @@ class Steps:
         self._started, self._worked = time.perf_counter(), time.process_time()
 
 
-def ours(folder: Path, _: int) -> None:
+def ours(folder: Path, _: int, dtype: str) -> None:
     """The product's own step, with a teacher that reads along."""
-    _ours(folder, stored=False)
+    _ours(folder, dtype, stored=False)
 
 
-def ours_stored(folder: Path, _: int) -> None:
+def ours_stored(folder: Path, _: int, dtype: str) -> None:
     """The product's own step on stored logits."""
-    _ours(folder, stored=True)
+    _ours(folder, dtype, stored=True)
 
 
-def _ours(folder: Path, *, stored: bool) -> None:
+def _ours(folder: Path, dtype: str, *, stored: bool) -> None:
     import torch
 
     from compresslab.models.load import load_folder
@@ -197,31 +198,32 @@ def _ours(folder: Path, *, stored: bool) -> None:
     config = Distill(tokens=ids.numel(), optimizer=optimizer, top_k=TOP_K if stored else None)
     steps: list[Steps] = []
 
-    def progress(_: float, what: str) -> None:
+    def progress(_: float, what: str, __: object = None) -> None:
         if what.startswith("loss"):
             steps[0].done(float(what.removeprefix("loss ")))
 
     student = load_folder(folder / "student")
-    teacher = None if stored else load_folder(folder / "teacher")
-    context = Context(Tokens(ids, ""), teacher, progress, folder / "logits" if stored else None)
+    teacher = None if stored else load_folder(folder / "teacher", getattr(torch, dtype))
+    shared = folder / "logits" if stored else None
+    context = Context(Tokens(ids, ""), teacher, progress, shared, compute=getattr(torch, dtype))
     steps.append(Steps())
     distill.apply(student, config, context)
 
 
-def plain_loop(folder: Path, count: int) -> None:
-    """What anybody would write: whole logits, automatic differentiation, autocast over float32 weights."""
+def plain_loop(folder: Path, count: int, dtype: str) -> None:
+    """What anybody would write: whole logits, automatic differentiation, for bfloat16 autocast over float32 weights."""
     import torch
     from torch.nn import functional
     from transformers import AutoModelForCausalLM
 
     ids = torch.load(folder / "ids.pt")
     student = AutoModelForCausalLM.from_pretrained(folder / "student", dtype=torch.float32).train()
-    teacher = AutoModelForCausalLM.from_pretrained(folder / "teacher", dtype=torch.bfloat16).eval()
+    teacher = AutoModelForCausalLM.from_pretrained(folder / "teacher", dtype=getattr(torch, dtype)).eval()
     adam = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     steps = Steps()
     for step in range(count):
         batch = ids[step * SEQUENCES : (step + 1) * SEQUENCES]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
             with torch.no_grad():
                 target = functional.log_softmax(teacher(batch, use_cache=False).logits.float(), dim=-1)
             logits = functional.log_softmax(student(batch, use_cache=False).logits.float(), dim=-1)
@@ -233,7 +235,7 @@ def plain_loop(folder: Path, count: int) -> None:
         steps.done(loss.item())
 
 
-CONTENDERS: dict[str, Callable[[Path, int], None]] = {OURS: ours, STORED: ours_stored, PLAIN: plain_loop}
+CONTENDERS: dict[str, Callable[[Path, int, str], None]] = {OURS: ours, STORED: ours_stored, PLAIN: plain_loop}
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

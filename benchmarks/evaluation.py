@@ -1,12 +1,13 @@
 """Evaluation by compresslab and by lm-eval's `hf` in turn: seconds, memory, and whether they answer alike.
 
-    python benchmarks/evaluation.py [--case olmes] [--rounds 2] [--data ../shared/data/hub] [--json FILE]
+    python benchmarks/evaluation.py [--case olmes] [--rounds 2] [--dtype float32] [--data ../shared/data/hub] [--json FILE]
     python benchmarks/evaluation.py --equality
     python benchmarks/evaluation.py --memory
     python benchmarks/evaluation.py --full
 
-Both answer the same requests with the same SmolLM2-135M in bfloat16, in processes of their own, one after the other: ours in the
-environment of a study's workers, lm-eval's in the system's, at the fastest of several batch sizes (tried on a quarter of the items).
+Both answer the same requests with the same SmolLM2-135M in one dtype (`--dtype`, bfloat16 without it), in processes of their own, one after
+the other: ours in the environment of a study's workers, lm-eval's in the system's, at the fastest of several batch sizes (tried on a
+quarter of the items).
 "of matrices": the time that the model's linear layers alone take for the tokens computed, over ours. "differ": share of items whose
 likeliest option is another one, ours against hf and hf against itself at another batch size.
 
@@ -63,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", help="a part of a case's name; all without it")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--dtype", default="bfloat16", help="what both compute in")
     parser.add_argument("--data", type=Path, default=SHARED / "hub", help="folder with the sets under their hub names")
     parser.add_argument("--equality", action="store_true")
     parser.add_argument("--memory", action="store_true")
@@ -78,7 +80,7 @@ def main() -> None:
     else:
         rows = []
         for name, case in cases.items():
-            found = list(memory(case, given.data)) if given.memory else [in_turn(case, given.data, given.rounds)]
+            found = list(memory(case, given.data)) if given.memory else [in_turn(case, given.data, given.rounds, given.dtype)]
             rows += [{"case": name, **row} for row in found]
             print(rows[-1], flush=True)
     table(rows)
@@ -86,12 +88,12 @@ def main() -> None:
         given.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def in_turn(case: Case, data: Path, rounds: int) -> dict[str, Any]:
+def in_turn(case: Case, data: Path, rounds: int, dtype: str) -> dict[str, Any]:
     """One case: ours, then hf at its best batch size, `rounds` times; medians."""
     assert isinstance(case.items, int)
-    tried = {size: contender("hf", case._replace(items=case.items // 4), data, batch=size) for size in case.batches}
+    tried = {size: contender("hf", case._replace(items=case.items // 4), data, dtype=dtype, batch=size) for size in case.batches}
     best = min(tried, key=lambda size: tried[size].ran.parts["seconds"])
-    pairs = [(contender("ours", case, data), contender("hf", case, data, batch=best)) for _ in range(rounds)]
+    pairs = [(contender("ours", case, data, dtype=dtype), contender("hf", case, data, dtype=dtype, batch=best)) for _ in range(rounds)]
     ours, hf = pairs[0]
     parts = ours.ran.parts
     row = {

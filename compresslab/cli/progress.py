@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from compresslab.plan.graph import Node, Plan
     from compresslab.runner.store import Store
 
-INTERVAL = 30.0
+INTERVAL = 25.0
 
 
 def announce(signs: Signs, plan: Plan, kept: Store) -> None:

@@ -47,13 +47,13 @@ class Sign:
     """The work that goes on: a node, or another part of a run. Times are seconds on a clock that only goes forward.
 
     Attributes:
-        first: the report that the pace is measured from. What was loaded or taken over before it is no pace.
+        first: the report that the pace is measured from. What was loaded or taken over before it is no pace. before: the report before it.
         last: the latest report.
     """
 
     def __init__(self, label: str, now: float, estimated: float | None = None, log: Path | None = None) -> None:
         self.label, self.began, self.estimated, self.log = label, now, estimated, log
-        self.first = self.last = Mark(now, 0.0)
+        self.before = self.first = self.last = Mark(now, 0.0)
         self.text = ""
         self.late = False
 
@@ -61,14 +61,14 @@ class Sign:
         """Take in a report."""
         mark = Mark(now, share, amount)
         if self.first.share == 0 or share < self.last.share or mark.unit != self.first.unit:
-            self.first = mark
+            self.before, self.first = self.last, mark
         self.last, self.text = mark, text
 
     def left(self, now: float) -> float | None:
-        """Seconds to go, by the measured pace; by the estimate before there is one."""
+        """Seconds to go, by the measured pace; before there is one, by the estimate or the first report, whichever says more."""
         if (pace := self._pace()) is not None:
             return (1 - self.last.share) / pace
-        return None if self.estimated is None else max(0.0, self.estimated - (now - self.began))
+        return max((known for known in (self._estimated_rest(now), self._first_rest()) if known is not None), default=None)
 
     def line(self, now: float) -> str:
         """All that is known, in one line."""
@@ -106,6 +106,15 @@ class Sign:
         share, seconds = self.last.share - self.first.share, self.last.at - self.first.at
         return share / seconds if share > 0 and seconds > 0 else None
 
+    def _estimated_rest(self, now: float) -> float | None:
+        return None if self.estimated is None else max(0.0, self.estimated - (now - self.began))
+
+    def _first_rest(self) -> float | None:
+        """Seconds to go if all goes as what the first report told of: too many after loading, too few after a takeover."""
+        before, first = self.before, self.first
+        done = first.share - (before.share if before.share < first.share else 0.0)
+        return (1 - first.share) * (first.at - before.at) / done if done > 0 else None
+
     def _rate(self) -> str:
         """Units a second."""
         first, last = self.first, self.last
@@ -116,6 +125,6 @@ class Sign:
 
     def _rest(self, now: float) -> str:
         rest = self.left(now)
-        if self._pace() is not None:
-            return f"{duration(rest)} left"
-        return f"about {duration(rest)} left by the estimate" if rest else ""
+        if rest and self._pace() is None and rest == self._estimated_rest(now):
+            return f"about {duration(rest)} left by the estimate"
+        return f"{duration(rest)} left" if rest else ""

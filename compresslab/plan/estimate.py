@@ -34,7 +34,7 @@ WORKER_SECONDS, RELOAD_SECONDS = 2.5, 2.0
 # Unpacking a GGUF file, for each parameter.
 GGUF_SECONDS = 1.2e-7
 # Tokens that one OLMES item costs once the few-shot prefix is shared: the question and its options.
-TOKENS_AN_ITEM = 60
+TOKENS_AN_ITEM = 30
 ITEMS_IF_ALL = 1500
 # One decoding step, beside reading all weights: launches, for each layer.
 LAYER_SECONDS = 2e-4

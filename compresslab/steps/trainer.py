@@ -159,7 +159,7 @@ class _Training:
         if goal is None or (self.step % goal.every(self.steps) and self.step < self.steps):
             return False
         if not self.checks or self.checks[-1][0] != self.step:
-            self._tell("loss on held-out text")
+            self._tell("looking at held-out text")
             self.checks.append((self.step, goal.loss_of(self.model)))
         return self.checks[-1][1] <= goal.loss
 

@@ -191,7 +191,7 @@ def test_plan_tells_what_is_cached(call: Call, recipe: Path, tmp_path: Path) -> 
         for key in node.tasks.values() if node.tasks else [node.key]:
             store.folder(key).mkdir(exist_ok=True)
     # The machine's speed is read, so a folder alone is no result.
-    speed = {"bandwidth": 1e10, "flops": 1e12, "threads": 2, "device": "cpu"}
+    speed = {"bandwidth": 1e10, "flops": 1e12, "threads": 2, "device": "cpu", "dtype": "float32"}
     (store.folder(nodes["measure this machine"]) / "record.json").write_text(json.dumps(speed))
     assert call("plan", recipe, "--store", store.root).out.rstrip().endswith("everything is cached; a run only writes the report")
 

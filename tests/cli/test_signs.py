@@ -201,11 +201,18 @@ def test_the_pace_counts_from_where_the_work_began() -> None:
     assert "1 tokens/s, 30 s left" in sign.line(70.0)
 
 
+def test_a_slow_first_step_says_more_than_the_estimate() -> None:
+    sign = Sign("distill", 0.0, estimated=100.0)
+    sign.hear(0.0, "loading", None, 10.0)
+    sign.hear(0.05, "loss 3", tokens(1), 70.0)
+    assert sign.left(70.0) == pytest.approx(19 * 60)
+    assert sign.line(70.0).endswith("1 of 24,576 tokens, 19 min left")
+
+
 def test_a_second_part_has_a_pace_of_its_own() -> None:
     sign = Sign("quantize", 0.0)
     for second in (10, 20, 30):
         sign.hear(second / 30, "gathering", tokens(second), float(second))
     sign.hear(0.1, "rounding", None, 31.0)
-    assert sign.left(31.0) is None
     sign.hear(0.2, "rounding", None, 32.0)
     assert sign.left(32.0) == pytest.approx(8)

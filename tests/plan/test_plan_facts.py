@@ -231,7 +231,7 @@ def test_more_tokens_and_more_items_take_longer() -> None:
     more = {"items: 10": "items: 20", "csqa": "csqa, piqa", "items: 10}": "items: all}"}
     for old, new in more.items():
         assert (estimates("")["evaluate base"].seconds or 0) < (estimates("", HEAD.replace(old, new))["evaluate base"].seconds or 0)
-    workloads = [estimates(f"density: {{workload: {{decode: {decode}}}}}")["time base"].seconds or 0 for decode in (10, 20)]
+    workloads = [estimates(f"density: {{workload: {{prompt: {prompt}}}}}")["time base"].seconds or 0 for prompt in (100, 200)]
     assert workloads[0] < workloads[1]
 
 

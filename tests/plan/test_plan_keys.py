@@ -77,7 +77,7 @@ def test_what_changes_model_keys(old: str, new: str, expected: set[str]) -> None
 
 
 def test_the_dtype_of_the_base_changes_all_models() -> None:
-    assert edited("", "", head=("}\n", ", dtype: float32}\n")) == MODELS
+    assert edited("", "", head=("instruct}", "instruct, dtype: float32}")) == MODELS
 
 
 @pytest.mark.parametrize("other", [Compute("bfloat16"), Compute("float32", "cuda:0", "cuda"), Compute("float32", "cuda:0", "rocm")])

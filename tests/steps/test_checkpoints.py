@@ -81,7 +81,7 @@ def test_a_run_that_was_stopped_twice_ends_byte_equal_to_one_that_was_not(tmp_pa
         with pytest.raises(Stopped):
             train(case, tmp_path / "stopped", tmp_path / "state", stopping(at))
         assert [path.name for path in (tmp_path / "state").iterdir()] == ["training.safetensors"]
-    resumed = train(case, tmp_path / "resumed", tmp_path / "state", lambda _, what: told.append(what))
+    resumed = train(case, tmp_path / "resumed", tmp_path / "state", lambda _, what, *_more: told.append(what))
     assert [line for line in told if line.startswith("going on from step ")] != []
     assert sum(line.startswith("loss ") for line in told) < whole.record.details["steps"] - 3
     assert same(tmp_path / "whole", tmp_path / "resumed")
@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_told_and_ignored(tmp_path: Path, damage: Callab
         train("full", tmp_path / "stopped", tmp_path / "state", stopping(0.5))
     damage(tmp_path / "state" / "training.safetensors")
     told: list[str] = []
-    train("full", tmp_path / "again", tmp_path / "state", lambda _, what: told.append(what))
+    train("full", tmp_path / "again", tmp_path / "state", lambda _, what, *_more: told.append(what))
     assert any("the checkpoint is damaged" in line for line in told)
     train("full", tmp_path / "whole", None)
     assert same(tmp_path / "whole", tmp_path / "again")
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(tmp_path: Path, config:
         "retrain",
         config,
         make(seed=seed),
-        Context(words, None, lambda _, what: told.append(what), None, tmp_path / "state"),
+        Context(words, None, lambda _, what, *_more: told.append(what), None, tmp_path / "state"),
         tmp_path / "m",
     )
     assert told[0] == "the checkpoint is of another run; starting anew"
@@ -168,7 +168,7 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint_whole(tmp_path: Path, mo
     with pytest.raises(OSError, match="No space left"):
         train("full", tmp_path / "stopped", tmp_path / "state")
     told: list[str] = []
-    train("full", tmp_path / "resumed", tmp_path / "state", lambda _, what: told.append(what))
+    train("full", tmp_path / "resumed", tmp_path / "state", lambda _, what, *_more: told.append(what))
     assert told[0] == "going on from step 2 of 8"
     train("full", tmp_path / "whole", None)
     assert same(tmp_path / "whole", tmp_path / "resumed")
