@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import sys
@@ -16,6 +17,9 @@ LONGEST = ("tests/end_to_end/", "tests/steps/test_contract.py", "tests/runner/te
 
 # Before torch is imported: the models are tiny, and two threads that wait for each other beside other tests take far longer than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# torch.compile keeps machine code under a key that does not know these instructions: code made with more of them gives NaN here.
+if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor-{getpass.getuser()}-{capability}"))
 FINDINGS = pytest.StashKey[Path]()
 
 
