@@ -1,4 +1,5 @@
 # Two commands do everything from a bare clone: `make quickstart` and `make test`. Both may be run again at no cost.
+# `make check` is for while you work: lint, types and the fast tests (docs/testing.md).
 #
 # PYTHON picks the interpreter (3.11 or newer). CONSTRAINTS picks what is installed (docs/installation.md): a lock of
 # LOCKS (constraints/gpu.txt on a machine with a GPU), a constraints file of your own, or nothing for the newest releases.
@@ -10,19 +11,34 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-from-$(notdir $(CONSTRAINTS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Two tests at a time, each file's in one process, because its tests share what is expensive to make.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 # `make lock` resolves with the releases of this moment, so it gives the same files every time. To move the lock, move this.
 LOCKED_ON := 2026-11-26T00:00:00Z
 UV := .venv-lock/bin/uv
 COMPILE = $(UV) --no-config pip compile pyproject.toml --extra dev --constraint constraints/torch.txt --universal --python-version 3.11 \
 	--upgrade --exclude-newer $(LOCKED_ON) --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --quiet
 
-.PHONY: quickstart test test-latest lint contract install lock fetch browser clean
+.PHONY: quickstart test test-avx2 check test-latest lint contract install lock fetch browser clean
 
 quickstart: fetch
 	$(BIN)/compresslab run recipes/quickstart.yaml
 
 test: install fetch browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# The same on a processor without units for 16 bits, which two variables make of any x86 processor.
+test-avx2: install fetch browser
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(PARALLEL)
+
+# Types are checked beside the tests.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@types=$$(mktemp); $(BIN)/mypy >$$types 2>&1 & mypy=$$!; \
+	$(BIN)/python -m pytest --fast $(PARALLEL); tests=$$?; \
+	wait $$mypy; mypy=$$?; cat $$types; rm $$types; exit $$((tests || mypy))
 
 # The tests with the newest releases that pyproject.toml allows, in an environment of their own: what next month breaks.
 # torch alone is held (to its CPU build); `make test-latest CONSTRAINTS=` lets it move, too.

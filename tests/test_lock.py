@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from compresslab import lock
 from compresslab.cli import doctor
 from compresslab.runner.provenance import provenance
+from compresslab.runner.run import prepare
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("cpu", "gpu")
@@ -170,11 +171,11 @@ def test_a_build_and_a_missing_package_do_not_differ(other_versions: Callable[..
     assert lock.differing() == {}
 
 
-def test_packages_that_differ_are_told_with_both_versions(other_versions: Callable[..., None], tmp_path: Path) -> None:
+def test_packages_that_differ_are_told_with_both_versions(other_versions: Callable[..., None]) -> None:
     locked = version(lock.locked()["pytest"])
     other_versions(pytest="1.2rc1")
     assert lock.differing() == {"pytest": (locked, "1.2rc1")}
     assert doctor._lock() == doctor.Finding("lock", None, f"1 packages differ (locked -> installed): pytest {locked} -> 1.2rc1")
-    (tmp_path / "recipe.yaml").write_text("")
-    written = provenance(tmp_path / "recipe.yaml").model_dump_json()
+    recipe = ROOT / "recipes" / "published" / "gemma-2.yaml"
+    written = provenance(recipe, prepare(recipe)).model_dump_json()
     assert json.loads(written)["differing"] == {"pytest": [locked, "1.2rc1"]}

@@ -41,6 +41,10 @@ ENVIRONMENT = {
 }
 
 
+# What the fork server imports before it forks; the tests add to it.
+PRELOAD = ["compresslab.runner.preload"]
+
+
 class Outcome(NamedTuple):
     """How a worker ended. `failure` is empty if it finished; `bad_input` says that the user's input was to blame."""
 
@@ -68,7 +72,7 @@ def context(log: Path) -> ForkServerContext:
     What the libraries print while it imports them, and while it forks, goes to `log`.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["compresslab.runner.preload"])
+    server.set_forkserver_preload(PRELOAD)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with _stderr_to(log):

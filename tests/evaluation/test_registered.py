@@ -33,6 +33,7 @@ def test_an_argument_that_means_nothing_here_is_refused(tmp_path: Path):
         registered.CommandLineLM(str(tmp_path), parallelize=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_is_lm_evals():
     shown = subprocess.run([sys.executable, "-m", "compresslab.evaluation", "--help"], capture_output=True, text=True, check=True)
     assert "lm-eval" in shown.stdout

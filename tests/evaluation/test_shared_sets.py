@@ -14,6 +14,7 @@ from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.treelm import TreeLM
 from compresslab.recipe.schema import Evaluate
 
+pytestmark = pytest.mark.slow
 HUB = Path(__file__).parents[3] / "shared" / "data" / "hub"
 
 

@@ -20,6 +20,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_the_folder_gives_the_same_logits_in_a_process_that_knows_nothing_of_compresslab(tmp_path: Path):
     loaded = make("qwen3")
     save(loaded, tmp_path / "model")

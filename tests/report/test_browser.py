@@ -22,7 +22,7 @@ from . import studies
 sync_api = pytest.importorskip("playwright.sync_api")
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 # `make test` installs Chromium where it may and says so where it may not; a user without a browser must still pass the tests.
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on PATH")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on PATH")]
 
 
 @pytest.fixture(scope="module")

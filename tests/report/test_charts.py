@@ -6,6 +6,7 @@ import pytest
 
 from compresslab.density import GROWTH_PER_DAY
 from compresslab.records import Curve, Interval
+from compresslab.report import figures as drawing
 from compresslab.report.charts.ruler import Placed, ruler
 from compresslab.report.charts.scatter import Dot, frontier
 from compresslab.report.charts.vega import Drawer
@@ -56,10 +57,12 @@ def test_a_step_without_density_keeps_its_row_and_says_so() -> None:
     assert "prune depth" in svg
 
 
-def test_more_chains_than_anyone_looks_at_are_counted_and_not_drawn() -> None:
-    found = figures(studies.many(90))
-    assert (len(found.chains), found.chains_left_out) == (24, 6)
-    assert "6 more chains are not drawn" in render(studies.many(90))
+def test_more_chains_than_anyone_looks_at_are_counted_and_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drawing.MOST_CHAINS == 24
+    monkeypatch.setattr(drawing, "MOST_CHAINS", 4)
+    found = figures(studies.many(21))
+    assert (len(found.chains), found.chains_left_out) == (4, 3)
+    assert "3 more chains are not drawn" in render(studies.many(21))
 
 
 @pytest.mark.parametrize("read", [3e6, 4e8, 5e10])

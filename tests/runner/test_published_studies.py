@@ -267,6 +267,7 @@ def test_a_broken_reference_is_refused_before_anything_runs(written, tmp_path):
         prepare(written(reference=str(broken)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma-2", "llama-3.2-3b-instruct-quantized", "gemma-2-across-tables"])
 def test_the_page_names_the_table_and_what_other_choices_would_say(name, tmp_path):
     record = study(name)

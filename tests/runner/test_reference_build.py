@@ -53,6 +53,7 @@ def family(tiny_folder: Path, tmp_path: Path) -> str:
     return RECIPE.format(models=folders)
 
 
+@pytest.mark.slow
 def test_four_evaluated_models_make_a_reference(family: str, tmp_path: Path):
     recipe, out = tmp_path / "family.yaml", tmp_path / "mine.json"
     recipe.write_text(family)

@@ -19,6 +19,7 @@ from compresslab.runner import executors, sessions
 from compresslab.runner.executors import Listener, execute
 from compresslab.runner.work import Reload, Report
 
+pytestmark = pytest.mark.slow
 SLEEP = "import time; time.sleep(600)"
 
 

@@ -29,18 +29,25 @@ def call(*arguments: str | Path) -> str:
     return done.output
 
 
-@pytest.fixture
-def short(recipe: Path) -> Path:
-    """A recipe with one variant."""
-    text = recipe.read_text()
-    start, end = text.index("  healed:"), text.index("evaluate:")
-    recipe.write_text(text[:start] + text[end:])
-    return recipe
+@pytest.fixture(scope="module")
+def made(recipe_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe with one variant, and the store and the reports of its run. Every test has a copy."""
+    folder = tmp_path_factory.mktemp("made")
+    start, end = recipe_text.index("  healed:"), recipe_text.index("evaluate:")
+    (folder / "recipe.yaml").write_text(recipe_text[:start] + recipe_text[end:])
+    call("run", folder / "recipe.yaml", "--store", folder / "store", "--reports", folder / "reports")
+    return folder
 
 
 @pytest.fixture
-def store(short: Path, tmp_path: Path) -> Store:
-    call("run", short, "--store", tmp_path / "store", "--reports", tmp_path / "reports")
+def short(made: Path, tmp_path: Path) -> Path:
+    return shutil.copy(made / "recipe.yaml", tmp_path / "recipe.yaml")
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Store:
+    for name in ("store", "reports"):
+        shutil.copytree(made / name, tmp_path / name)
     return Store(tmp_path / "store")
 
 

@@ -124,6 +124,7 @@ def test_the_other_dtypes_keep_the_contract(tmp_path: Path, method: str, dtype: 
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
 
 
+@pytest.mark.slow
 def test_every_saved_folder_gives_equal_logits_in_a_fresh_process(done: Callable[[str, str], Done], tmp_path: Path):
     """One process for all of them: most of its time is the import of transformers."""
     for number, pair in enumerate(PASSING):

@@ -52,7 +52,9 @@ def losses(saved: Saved) -> list[float]:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "settings", [{}, {"top_k": 8}, {"hidden": 0.5}, {"on_policy": 0.5, "prompt": 8}], ids=lambda given: "-".join(given)
+    "settings",
+    [{}, {"top_k": 8}, {"hidden": 0.5}, pytest.param({"on_policy": 0.5, "prompt": 8}, marks=pytest.mark.slow)],
+    ids=lambda given: "-".join(given),
 )
 def test_every_divergence_falls_in_every_variant(tmp_path: Path, method: str, settings: dict[str, Any]):
     curve = losses(distilled(tmp_path, method=method, **settings))
