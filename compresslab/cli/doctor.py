@@ -8,6 +8,7 @@ from typing import NamedTuple
 import typer
 
 from compresslab.cli.options import AsJson, size
+from compresslab.errors import CompresslabError
 from compresslab.records.compute import Dtype, Probe
 
 
@@ -73,11 +74,15 @@ def _machine() -> list[Finding]:
     from compresslab.runner.provenance import processor, threads
 
     memory = psutil.virtual_memory()
-    found = probed()
-    name = machine_name(found) if found.accelerator else "none; the processor computes"
+    well: bool | None
+    try:
+        found = probed()
+        name, well = machine_name(found) if found.accelerator else "none; the processor computes", bool(found.accelerator) or None
+    except CompresslabError as error:  # a sick accelerator is what this command is asked about
+        found, name, well = probed("cpu"), str(error), False
     return [
         Finding("processor", True, f"{processor()}, {threads()} threads"),
-        Finding("accelerator", bool(found.accelerator) or None, name),
+        Finding("accelerator", well, name),
         *(_dtype(dtype, found) for dtype in ("float32", "bfloat16", "float16")),
         Finding("memory", None, f"{size(memory.available)} free of {size(memory.total)}"),
         Finding("disk", None, f"{size(shutil.disk_usage(Path.cwd()).free)} free here"),

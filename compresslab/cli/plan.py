@@ -26,6 +26,7 @@ from compresslab.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from compresslab.plan.estimate import Speed
     from compresslab.plan.graph import Node, Plan
     from compresslab.runner.store import Store
 
@@ -83,11 +84,11 @@ def costs(planned: Plan, kept: Store, on: str | None = None) -> list[dict[str, A
     from compresslab.plan.estimate import estimate
     from compresslab.runner.run import to_do
 
-    peak = _peak_flops(on)
+    speed = _speed(on)
     left = {node.key for node in to_do(planned, kept)}
     rows: list[dict[str, Any]] = []
     for node in planned.nodes:
-        cost = estimate(node, planned, peak)
+        cost = estimate(node, planned, speed)
         needs = [planned.node(key).label for key in node.needs]
         rows.append({"node": node.label, "key": node.key, "needs": needs, "cached": node.key not in left, **cost._asdict()})
     return rows
@@ -98,15 +99,16 @@ def seconds_left(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     return {row["key"]: row["seconds"] for row in rows if not row["cached"]}
 
 
-def _peak_flops(on: str | None) -> float | None:
-    """Operations per second of the hardware that times are estimated for; `None` for this machine.
+def _speed(on: str | None) -> Speed | None:
+    """The hardware that times are estimated for; `None` for this machine.
 
     Raises:
         BadInput: no hardware of that name is known.
     """
     from compresslab.density.inference_time import load_hardware
+    from compresslab.plan.estimate import speed_of
 
-    return load_hardware(on).flops if on is not None else None
+    return None if on is None else speed_of((hardware := load_hardware(on)).flops, hardware.bandwidth)
 
 
 def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lm_eval.api.registry import register_model
 
@@ -13,21 +14,24 @@ from compresslab.models.dequantize import load_for_scoring
 from compresslab.models.device import find_device
 from compresslab.models.load import load
 from compresslab.models.probe import probe
-from compresslab.records.compute import ComputeChoice
+from compresslab.records.compute import ComputeChoice, Dtype
 
 # What lm-eval's command line gives to every model, and what `TreeLM` decides by itself.
-LEFT_TO_US = frozenset({"batch_size", "max_batch_size", "device"})
+LEFT_TO_US = frozenset({"batch_size", "max_batch_size"})
 
 
 @register_model("compresslab")
 class CommandLineLM(TreeLM):
     """`--model compresslab --model_args pretrained=FOLDER_OR_NAME,dtype=auto,budget=512`."""
 
-    def __init__(self, pretrained: str, dtype: ComputeChoice = "auto", budget: int | None = None, **others: Any) -> None:
+    def __init__(
+        self, pretrained: str, dtype: ComputeChoice = "auto", budget: int | None = None, device: str | None = None, **others: Any
+    ) -> None:
         """Load the model as a recipe's base is loaded; a packed folder is unpacked for scoring.
 
         Args:
-            dtype: to compute in; `auto` takes bfloat16 where this machine multiplies in it at least as fast as in float32.
+            dtype: to compute in; `auto` takes the dtype that the folder stores where the device multiplies in it at least as fast as in
+                float32, else float32; what is no folder counts as stored in bfloat16.
 
         Raises:
             BadInput: an argument that means nothing here.
@@ -37,6 +41,18 @@ class CommandLineLM(TreeLM):
         if unknown := sorted(set(others) - LEFT_TO_US):
             raise BadInput(f"--model compresslab takes pretrained, dtype and budget; it knows no {', '.join(unknown)}")
         folder = Path(pretrained)
-        chosen = probe(find_device(), torch.get_num_threads()).dtype_for("bfloat16") if dtype == "auto" else dtype
-        loaded = load_for_scoring(folder, getattr(torch, chosen))[0] if folder.is_dir() else load(pretrained, chosen)
+        place = find_device(device)
+        stored = _stored_dtype(folder) if folder.is_dir() else "bfloat16"
+        chosen = probe(place, torch.get_num_threads()).dtype_for(stored) if dtype == "auto" else dtype
+        if folder.is_dir():
+            loaded = load_for_scoring(folder, getattr(torch, chosen), str(place))[0]
+        else:
+            loaded = load(pretrained, chosen, device=str(place))
         super().__init__(loaded.model, loaded.tokenizer, budget=budget)
+
+
+def _stored_dtype(folder: Path) -> Dtype:
+    """The dtype that a folder's config names; bfloat16 where it names none of ours."""
+    config = json.loads((folder / "config.json").read_text())
+    named = str(config.get("dtype") or config.get("torch_dtype"))
+    return named if named in get_args(Dtype) else "bfloat16"  # type: ignore[return-value]

@@ -22,7 +22,7 @@ def target_scores(logits: Tensor, row: Tensor, target: Tensor) -> tuple[NDArray[
     greedy = wanted == largest[index]
     # Of equally likely tokens the first is the greedy one.
     greedy[greedy.clone()] = logits[index[greedy]].max(-1).indices == target[greedy]
-    return (wanted - norm[index]).double().cpu().numpy(), greedy.cpu().numpy()
+    return (wanted - norm[index]).cpu().double().numpy(), greedy.cpu().numpy()
 
 
 def _norm_and_largest(logits: Tensor) -> tuple[Tensor, Tensor]:

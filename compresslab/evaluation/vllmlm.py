@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
-from compresslab.errors import RunFailed
+from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import limits, scores
 from compresslab.records.compute import Compute
 
@@ -87,7 +87,8 @@ def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
     import torch
     from lm_eval.models.vllm_causallms import VLLM
 
-    inner = VLLM(
-        pretrained=str(folder), dtype=compute.dtype, tensor_parallel_size=max(1, torch.accelerator.device_count()), batch_size="auto"
-    )
+    if compute.backend == "cpu" and torch.accelerator.is_available():
+        raise BadInput("evaluate.backend vllm computes on this machine's accelerators; with --device cpu take backend tree or hf")
+    devices = max(1, torch.accelerator.device_count())
+    inner = VLLM(pretrained=str(folder), dtype=compute.dtype, tensor_parallel_size=devices, batch_size="auto")
     return VllmLM(inner, truncate=truncate, compute=compute.decides())

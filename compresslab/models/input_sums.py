@@ -101,7 +101,7 @@ class InputSums:
 
     def _add(self, name: str, inputs: Tensor) -> None:
         # Not the diagonal of the second moments, which rounds otherwise: who else reads the statistics must change no result.
-        self._sum(f"energy/{name}", column_sums(inputs, torch.square).double())
+        self._sum(f"energy/{name}", column_sums(inputs, torch.square).cpu().double())
         if self.grams:
             self._sum(f"gram/{name}", gram(inputs))
 

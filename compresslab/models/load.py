@@ -78,10 +78,14 @@ def gguf_path(source: Source) -> Path | None:
 
 
 def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | None = None) -> Loaded:
-    """Load a variant that compresslab saved, by plain transformers; `dtype` `None` keeps what is stored."""
+    """Load a variant that compresslab saved, by plain transformers; `dtype` `None` keeps what is stored.
+
+    Another dtype is that of the parameters alone. A buffer that is computed from the config (Gemma's scale of the embeddings) stays as the
+    stored dtype rounds it, so that a model is the same one whatever computes it.
+    """
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True, **placement(find_device(device)))
-    return Loaded(model.eval(), load_tokenizer(folder))
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(find_device(device)))
+    return Loaded((cast(model, dtype) if dtype else model).eval(), load_tokenizer(folder))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -1,4 +1,7 @@
-"""What a device multiplies in how fast: a probe of less than two seconds on any machine. `python -m compresslab.models.probe` prints it."""
+"""What a device multiplies in how fast: a probe of less than two seconds on any machine.
+
+`python -m compresslab.models.probe [THREADS [DEVICE]]` prints it as JSON.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 # milliseconds; an accelerator needs the large ones to show its rate.
 SIZES = (64, 128, 256, 512, 1024)
 LARGE_SIZES = (2048, 4096)
+# The smallest product that tells two dtypes apart; a smaller one measures its launch.
+COMPARABLE = 128
 # Seconds that the products of one dtype may take, and those of one size.
 BUDGET = 0.45
 SHARE = 0.2
@@ -47,8 +52,8 @@ def probe(device: torch.device, threads: int) -> Probe:
         bandwidth = _bandwidth(device, clock)
     parallel = threads if on_processor else 1
     rates = {dtype: parallel * 2 * max(found) ** 3 / found[max(found)] for dtype, found in times.items() if found}
-    common = {dtype: max(found.keys() & times["float32"]) for dtype, found in times.items() if found}
-    slowdown = {dtype: times[dtype][size] / times["float32"][size] for dtype, size in common.items()}
+    common = {dtype: max(found.keys() & times["float32"], default=0) for dtype, found in times.items()}
+    slowdown = {dtype: times[dtype][size] / times["float32"][size] for dtype, size in common.items() if size >= COMPARABLE}
     name, driver, count = accelerator(device)
     return Probe(
         device=str(device),
@@ -97,6 +102,7 @@ def _times(sizes: tuple[int, ...], device: torch.device, clock: Clock) -> dict[D
     """By dtype the seconds of the fastest product of each size that there was time for."""
     found: dict[Dtype, dict[int, float]] = {dtype: {} for dtype in DTYPES}
     spent = dict.fromkeys(DTYPES, 0.0)
+    _start_libraries(sizes[0], device)
     for size in sizes:
         for dtype in DTYPES:
             smaller = found[dtype].get(size // 2, math.inf if size > sizes[0] else 0.0)
@@ -110,6 +116,15 @@ def _times(sizes: tuple[int, ...], device: torch.device, clock: Clock) -> dict[D
             except (RuntimeError, TypeError):  # no kernel for the dtype, or no memory for the size
                 spent[dtype] = math.inf
     return found
+
+
+def _start_libraries(size: int, device: torch.device) -> None:
+    """One product in each dtype that is not timed: an accelerator's library starts at its first use, which takes up to seconds."""
+    for dtype in DTYPES:
+        with contextlib.suppress(RuntimeError, TypeError):
+            left, right = torch.randn(2, size, size, device=device).to(getattr(torch, dtype))
+            _ = left @ right
+            synchronize(device)
 
 
 def _bandwidth(device: torch.device, clock: Clock) -> float:
@@ -131,9 +146,9 @@ def fastest(work: Callable[[], object], device: torch.device, repeats: int, budg
 
 def main() -> None:
     """Print the probe of the device that is named, or of this machine's own choice, as JSON."""
-    threads, *asked = sys.argv[1:]
+    threads, device, *_ = [*sys.argv[1:], "", ""]
     try:
-        print(probe(find_device(asked[0] if asked else None), int(threads)).model_dump_json())
+        print(probe(find_device(device or None), int(threads or torch.get_num_threads())).model_dump_json())
     except BadInput as error:
         sys.exit(str(error))
 

@@ -19,7 +19,7 @@ from compresslab.recipe.schema import Calibration, Recipe, Training
 from compresslab.recipe.source import Source, parse_source, text_identity, version
 from compresslab.recipe.steps import BASE, PARENT, Adopt, Distill, Step, StepConfig
 from compresslab.records.compute import PROCESSOR, Compute
-from compresslab.registry import method
+from compresslab.registry import Method, method
 
 # What makes a base's folder and its record.
 BASE_CODE = tuple(f"compresslab.models.{name}" for name in ("load", "save", "size", "gguf_origin"))
@@ -230,10 +230,16 @@ class _Builder:
             config=config.model_dump(mode="json", exclude={"teacher", "until"}),
             other=self._other(step, before),
             text=self._text(config, entry.text),
-            **({"compute": self.compute.decides()} if entry.computes else {}),
+            **self._computed(entry),
             code=code_version(entry.module, "compresslab.steps.contract"),
             libraries=self._libraries(*entry.libraries),
         )
+
+    def _computed(self, entry: Method) -> dict[str, Any]:
+        """What of the compute decides a method's result: nothing where the weights alone do."""
+        if not entry.computes:
+            return {}
+        return {"compute": (self.compute.for_training() if entry.trains else self.compute).decides()}
 
     def _text(self, config: StepConfig, role: str | None) -> dict[str, Any] | None:
         """What decides the tokens that a step reads. How much text there is beyond what it asks for does not count."""
@@ -286,7 +292,9 @@ class _Builder:
         code = code_version("compresslab.evaluation.harness", "compresslab.evaluation.sandboxed_program")
         libraries = self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else []))
         decides = evaluate.model_dump(mode="json", include={"items", "seed", "truncate", "backend"})
-        settings = {**decides, "compute": self.compute.decides(), "code": code, "libraries": libraries}
+        # vLLM spreads a model over all accelerators, and their number changes how sums are rounded.
+        devices = {"devices": self.machine.get("accelerator")} if evaluate.backend == "vllm" else {}
+        settings = {**decides, **devices, "compute": self.compute.decides(), "code": code, "libraries": libraries}
         tasks = {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.looked.tasks.items()}
         facts = self.nodes[model].facts
         scores = Node("evaluate", name, content_key("evaluate", tasks=tasks), (model,), tasks=tasks, facts=facts)
@@ -306,9 +314,12 @@ class _Builder:
         self.nodes.setdefault(node.key, node)
 
     def _libraries(self, *extra: str) -> dict[str, str]:
-        """Versions of the packages that decide a result. Each is looked up once a plan: a look costs a millisecond."""
+        """Versions of the packages that decide a result. Each is looked up once a plan: a look costs a millisecond.
+
+        Builds of one release for different accelerators (2.13.0+cpu, 2.13.0+cu130) count as one: where a device computes, it is in the key.
+        """
         names = ("torch", "transformers", "tokenizers", *extra)
-        self.versions |= {name: version(name) for name in names if name not in self.versions}
+        self.versions |= {name: version(name).partition("+")[0] for name in names if name not in self.versions}
         return {name: self.versions[name] for name in names}
 
     def _warnings(self) -> Iterator[str]:

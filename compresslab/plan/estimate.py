@@ -67,34 +67,29 @@ def speed_of(peak: float, bandwidth: float) -> Speed:
     return Speed(peak * share * (least / share) ** position, bandwidth)
 
 
-def speed_here(plan: Plan, peak_flops: float | None = None) -> Speed:
-    """This machine's speed by the plan's probe.
-
-    Args:
-        peak_flops: of other hardware than this machine.
-    """
-    if peak_flops is not None:
-        return speed_of(peak_flops, plan.probe.bandwidth if plan.probe else ASSUMED_BANDWIDTH)
+def speed_here(plan: Plan) -> Speed:
+    """This machine's speed by the plan's probe."""
     if plan.probe is None:
         return speed_of(ASSUMED_RATE, ASSUMED_BANDWIDTH)
     return speed_of(plan.probe.rates.get(plan.compute.dtype, ASSUMED_RATE), plan.probe.bandwidth)
 
 
-def estimate(node: Node, plan: Plan, peak_flops: float | None = None) -> Estimate:
+def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
     """Estimate one node from the size of its model and what the probe found of this machine.
 
     Args:
-        peak_flops: matrix-product peak of other hardware, to estimate for that.
+        speed: of other hardware, to estimate for that: weights are computed with as they are stored there.
     """
     if node.kind == "machine":
         return Estimate(WORKER_BYTES, 1e4, 6.0)
     if node.facts is None:
         return Estimate(None, None, None)
     recipe = plan.recipe
-    speed = speed_here(plan, peak_flops)
+    dtype = plan.compute.dtype if speed is None else recipe.base.dtype
+    speed = speed or speed_here(plan)
     parameters = node.facts.parameters
     stored = parameters * BYTES[recipe.base.dtype]
-    weights = parameters * BYTES[plan.compute.dtype]  # in memory, while it computes
+    weights = parameters * BYTES[dtype]  # in memory, while it computes
     forward = 2 * parameters / speed.passes
     if node.kind == "evaluate":
         items = ITEMS_IF_ALL if recipe.evaluate.items == "all" else recipe.evaluate.items
@@ -142,13 +137,14 @@ def _step(node: Node, weights: float, forward: float) -> tuple[float, float]:
     config = node.step[1] if node.step else None
     facts = node.facts
     assert facts is not None
+    narrow = weights if weights < 4 * facts.parameters else 0.0
     if isinstance(config, Distill):
         # Forward and backward of the student are 3 forwards, the teacher's is one more unless its logits are stored. Master, gradient,
-        # two moments and the copy that is computed with are 18 bytes a weight.
+        # and two moments are 16 bytes a weight, and a copy in 16 bits to compute with 2 more.
         taught = 3 if config.top_k is not None else 4
-        return config.tokens * taught * forward, 18 * facts.parameters + (0 if config.top_k is not None else weights)
+        return config.tokens * taught * forward, 16 * facts.parameters + narrow + (0 if config.top_k is not None else weights)
     if isinstance(config, RetrainFull):
-        return config.tokens * 3 * forward, 18 * facts.parameters
+        return config.tokens * 3 * forward, 16 * facts.parameters + narrow
     if isinstance(config, RetrainLoRA):
         return config.tokens * 3 * forward, 5 * facts.parameters + weights
     if isinstance(config, QuantizeGPTQ | QuantizeAWQ) or (isinstance(config, PruneSparse) and config.method == "sparsegpt"):

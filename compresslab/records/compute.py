@@ -27,6 +27,10 @@ class Compute(NamedTuple):
         """What of it decides the result of a forward or backward pass, for content keys."""
         return {"dtype": self.dtype, "backend": self.backend}
 
+    def for_training(self) -> Compute:
+        """The same for a step that trains: float16 gradients of a mean over many tokens are zero, so it computes in float32 instead."""
+        return self._replace(dtype="float32") if self.dtype == "float16" else self
+
 
 PROCESSOR = Compute()
 

@@ -120,6 +120,7 @@ def compress(
     from compresslab.steps.contract import Context, method_name, run
 
     chosen = compute_of(compute, dtype, probed(device))
+    chosen = chosen.for_training() if method(asked.kind, method_name(asked.config)).trains else chosen
     loaded = load(model, dtype, device=chosen.device)
     entry = method(asked.kind, method_name(asked.config))
     read = _text(entry.text, text or {}, asked, loaded)

@@ -29,10 +29,21 @@ DECIDING_VARIABLES = (
     "HIP_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
     "ZE_AFFINITY_MASK",
+    "MKL_ENABLE_INSTRUCTIONS",
 )
 # Where the drivers of accelerators tell of themselves, without their libraries.
 DRIVER_FILES = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/xe/version", "/sys/module/i915/version")
-DEVICE_FILES = ("/proc/driver/nvidia/gpus/*/information", "/sys/class/kfd/kfd/topology/nodes/*/name", "/dev/dri/renderD*")
+DEVICE_FILES = (
+    "/proc/driver/nvidia/gpus/*/information",
+    "/sys/class/kfd/kfd/topology/nodes/*/name",
+    # Those that this process may open: a container or a job may see fewer than the drivers tell of.
+    "/dev/nvidia[0-9]*",
+    "/dev/dxg",
+    "/dev/kfd",
+    "/dev/dri/renderD*",
+)
+# Packages whose kernels a measured time depends on.
+KERNEL_LIBRARIES = ("torch", "transformers", "bitsandbytes", "compressed-tensors", "gptqmodel", "torchao")
 PATIENCE = 300  # seconds; importing torch from a cold network disk takes minutes
 EMULATED = 2.0  # times as long as in float32: the machine has no units for the dtype
 
@@ -78,8 +89,9 @@ def machine_identity(found: Probe) -> dict[str, Any]:
         "processor": processor(),
         "threads": threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "libraries": {name: version(name) for name in ("torch", "transformers", "bitsandbytes", "compressed-tensors")},
+        "libraries": {name: version(name) for name in KERNEL_LIBRARIES},
         "accelerator": [found.backend, found.accelerator, found.driver, found.count],
+        "drivers": [_text(Path(name)) for name in DRIVER_FILES] if found.accelerator else [],
         "instructions": {name: os.environ[name] for name in DECIDING_VARIABLES[:3] if name in os.environ},
     }
 

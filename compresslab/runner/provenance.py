@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
+import math
 import os
 import platform
 import subprocess
@@ -17,6 +19,7 @@ from compresslab.plan.graph import Plan
 from compresslab.recipe.source import version
 from compresslab.records import Provenance
 
+CGROUP = Path("/sys/fs/cgroup")
 LIBRARIES = ("torch", "transformers", "lm_eval", "bitsandbytes", "compressed-tensors", "peft", "datasets", "numpy", "scipy", "pandas")
 
 
@@ -45,8 +48,21 @@ def now() -> str:
 
 
 def threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use: those that it may run on, and no more than its control group's quota pays for."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(CGROUP)
+    return allowed if quota == math.inf else max(1, min(allowed, math.ceil(quota)))
+
+
+def _quota(cgroup: Path) -> float:
+    """Processors' worth of time that the control group allows (of containers with `--cpus`); infinite without a limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf
 
 
 def processor() -> str:

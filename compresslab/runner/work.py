@@ -21,6 +21,9 @@ from compresslab.records import Cost, StepRecord
 from compresslab.records.compute import Compute
 from compresslab.runner.sessions import lead
 
+# Variables by which libraries round float32 products to fewer bits: a record that says float32 would not be true.
+LOWERS_PRECISION = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")
+
 
 class Task(NamedTuple):
     """One node's work.
@@ -100,7 +103,7 @@ def explained(error: Exception, log: Path, device: str = "cpu") -> str:
         return (
             f"not enough memory{where}: {text[:200]}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less{else_cpu}"
         )
-    if device != "cpu" and isinstance(error, NotImplementedError):
+    if device != "cpu" and (isinstance(error, NotImplementedError) or (isinstance(error, TypeError) and "MPS" in text)):
         return f"{device} has no kernel for an operation of this node: {text[:200]}. Run it with --device cpu"
     if device != "cpu" and type(error).__name__ == "AcceleratorError":
         return (
@@ -122,6 +125,8 @@ def _settle(log: Path, threads: int) -> None:
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)
+    for name in LOWERS_PRECISION:
+        os.environ.pop(name, None)
     warnings.simplefilter("default")
     import torch
 
@@ -171,7 +176,8 @@ def _make_model(task: Task, progress: Progress) -> None:
         kind, config = node.step
         progress(0.0, "loading")
         entry = method(kind, method_name(config))
-        device, compute = task.compute.device, torch_dtype(task.compute)
+        device = task.compute.device
+        compute = torch_dtype(task.compute.for_training() if entry.trains else task.compute)
         if isinstance(config, Adopt):
             loaded = adopted(config, base.dtype, device)
         else:

@@ -103,6 +103,9 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     if entry.kind != "adopt":
         refuse_packed(loaded, f"{kind} {entry.name}")
     compute = context.dtype(loaded.model)
+    if entry.trains and compute == torch.float16:
+        compute = torch.float32  # see `Compute.for_training`
+    context = context._replace(compute=compute)
     apply: Callable[[Loaded, StepConfig, Context], Outcome] = importlib.import_module(entry.module).apply
     outcome = apply(loaded, config, context)
     after = Loaded(outcome.model.eval(), loaded.tokenizer, loaded.files)

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.contiguous_run import runs_by_distance
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.models.anatomy import decoder_layers, parameters_of
+from compresslab.models.computing import computing_for_now
 from compresslab.models.load import Loaded
 from compresslab.models.removals import order_for_now, read_removals
 from compresslab.models.shortening import drop_layers, why_not
@@ -115,7 +116,8 @@ def by_loss(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
         removals = read_removals(context.shared)
     else:
         assert context.text is not None
-        removals = order_for_now(loaded.model, context.text, config, context.progress)
+        with computing_for_now(loaded.model, context.dtype(loaded.model)) as model:
+            removals = order_for_now(model, context.text, config, context.progress)
 
     def dropped(count: int) -> Sequence[int]:
         if count > len(removals.order):

@@ -66,7 +66,7 @@ def pruned(
             yield sparsegpt(weight, factor, config.share, config.of).to(weight.dtype)
         return
     for weight, name in zip(weights, names, strict=True):
-        importance = magnitude(weight) if statistics is None else wanda(weight, statistics.energy(layer, name).to(weight.device))
+        importance = magnitude(weight) if statistics is None else wanda(weight, statistics.energy(layer, name).float().to(weight.device))
         yield weight * kept(importance, config, f"layer {layer}, {name}")
 
 

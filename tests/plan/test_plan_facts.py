@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from plan_helpers import CONFIG, HEAD, FolderMaker, plan_of, write_safetensors
 
-from compresslab.plan.estimate import Estimate, estimate
+from compresslab.plan.estimate import Estimate, estimate, speed_of
 from compresslab.plan.facts import HEADS_DIVIDE, Facts, facts_of, packed_by, vocabulary_digest
 from compresslab.recipe.amounts import Widths
 from compresslab.recipe.source import Source
@@ -238,7 +238,7 @@ def test_more_tokens_and_more_items_take_longer() -> None:
 def test_a_faster_machine_takes_less_time() -> None:
     plan = plan_of("")
     node = next(plan.of_kind("evaluate"))
-    slow, fast = (estimate(node, plan, flops).seconds or 0 for flops in (1e12, 1e13))
+    slow, fast = (estimate(node, plan, speed_of(flops, 1e12)).seconds or 0 for flops in (1e12, 1e13))
     assert fast < slow
 
 
