@@ -32,14 +32,14 @@ def report(
     from compresslab.runner.run import Ran, prepare, to_do
     from compresslab.runner.store import Store
 
-    plan = prepare(recipe, changes(settings, only, limit, compute), device)
+    kept = Store(store_root(store))
+    plan = prepare(recipe, changes(settings, only, limit, compute), device, ran_in=kept)
     if plan.recipe.evaluate.source == "published":
         from compresslab.runner import published
 
         record = published.assemble(plan, recipe)
         _write(record, reports)
         return
-    kept = Store(store_root(store))
     missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in to_do(plan, kept)}
     if plan.variants[0].model in missing:
         raise BadInput(f"nothing of {recipe} has run yet in {kept.root}; `compresslab run {recipe}` makes it")

@@ -29,7 +29,8 @@ def verify(
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
 
-    plan, kept = prepare(recipe, changes(None, None, None, compute), device), Store(store_root(store))
+    kept = Store(store_root(store))
+    plan = prepare(recipe, changes(None, None, None, compute), device, ran_in=kept)
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")

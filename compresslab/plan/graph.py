@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from compresslab.plan.facts import Facts
 from compresslab.recipe.schema import Recipe
@@ -90,7 +90,8 @@ class Plan:
     """A recipe as a graph. `nodes` are in an order in which each comes after what it needs.
 
     `changes` are those of the command line, as comments above the recipe's text. `compute` is what everything multiplies in, and where.
-    `probe` is what the machine was found to reach, `machine` its name; of a study of published scores, nothing.
+    `probe` is what the machine was found to reach, `machine` its name and `machine_facts` what decides
+    times on it; of a study of published scores, nothing.
     """
 
     recipe: Recipe
@@ -101,6 +102,7 @@ class Plan:
     compute: Compute = PROCESSOR
     probe: Probe | None = None
     machine: str = ""
+    machine_facts: dict[str, Any] = field(default_factory=dict)
 
     def node(self, key: str) -> Node:
         """The node with this key."""

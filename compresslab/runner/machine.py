@@ -8,14 +8,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from pydantic import ValidationError
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.pins import cache_folder
+from compresslab.plan.keys import content_key
 from compresslab.recipe.source import version
 from compresslab.records.compute import Compute, ComputeChoice, Dtype, Probe
 from compresslab.runner.provenance import processor, processor_flags, threads
@@ -46,6 +48,47 @@ DEVICE_FILES = (
 KERNEL_LIBRARIES = ("torch", "transformers", "bitsandbytes", "compressed-tensors", "gptqmodel", "torchao")
 PATIENCE = 300  # seconds; importing torch from a cold network disk takes minutes
 EMULATED = 2.0  # times as long as in float32: the machine has no units for the dtype
+
+
+class Machine(NamedTuple):
+    """A machine as a plan needs it.
+
+    Attributes:
+        compute: what a study computes in there, and on what. facts: what decides measured times. name: in words.
+        probe: what was measured; `None` of a machine that is known from a store's note alone. warning: what a user should know.
+    """
+
+    compute: Compute
+    facts: dict[str, Any]
+    name: str
+    probe: Probe | None = None
+    warning: str = ""
+
+
+def this_machine_for(choice: ComputeChoice, storage: Dtype, device: str | None = None) -> Machine:
+    """This machine, for a recipe's `compute` and weights stored in `storage`. Raises like `probed`."""
+    found = probed(device)
+    compute = compute_of(choice, storage, found)
+    return Machine(compute, machine_identity(found), machine_name(found), found, emulation_warning(choice, storage, found))
+
+
+def machine_key(compute: Compute, facts: Mapping[str, Any]) -> str:
+    """What runs of a study are told apart by in a store's note: results of two such keys share what the weights alone decide."""
+    return content_key("machine note", compute=compute.decides(), machine=dict(facts))
+
+
+def ran_on(note: Mapping[str, Any], choice: ComputeChoice) -> Machine | None:
+    """The machine of the last run that a study's note tells of, and that the recipe's `compute` allows; `None` if it tells of none."""
+    runs = note.get("runs")
+    if not isinstance(runs, dict):
+        return None
+    last = [note.get("last", ""), *sorted(runs)]
+    for run in (runs[key] for key in last if key in runs):
+        with contextlib.suppress(KeyError, TypeError):
+            compute = Compute(*run["compute"])
+            if choice in ("auto", compute.dtype):
+                return Machine(compute, dict(run["facts"]), str(run["machine"]))
+    return None
 
 
 def probed(device: str | None = None) -> Probe:

@@ -35,7 +35,7 @@ def provenance(recipe_path: Path, plan: Plan) -> Provenance:
         differing=lock.differing(),
         python=platform.python_version(),
         machine=plan.machine or processor(),
-        compute=plan.compute.decides() if plan.probe else {},
+        compute=plan.compute.decides() if plan.machine else {},
         cores=threads(),
         memory_bytes=psutil.virtual_memory().total,
         finished=now(),

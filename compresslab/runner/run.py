@@ -25,7 +25,7 @@ from compresslab.recipe.source import version
 from compresslab.records import Cost, Failure, MachineSpeed, StepRecord
 from compresslab.runner import provenance
 from compresslab.runner.executors import LARGEST_RELOAD_DIFFERENCE, Listener, Outcome, execute
-from compresslab.runner.machine import compute_of, emulation_warning, machine_identity, machine_name, probed
+from compresslab.runner.machine import ran_on, this_machine_for
 from compresslab.runner.store import Store, write_record
 from compresslab.runner.work import Reload, Task
 
@@ -55,11 +55,13 @@ class Ran(NamedTuple):
     seconds: float
 
 
-def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None) -> Plan:
+def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None, ran_in: Store | None = None) -> Plan:
     """Load, check and plan a recipe, with what a command line changes in it, without importing torch.
 
     Args:
         device: by torch's name, to compute on; this machine's own choice without it.
+        ran_in: for whoever only reads results: the store whose last run of this study says what was computed in, and where. A store of
+            another machine can be read so.
 
     Raises:
         BadInput: anything in the recipe that cannot work, named.
@@ -70,11 +72,11 @@ def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None
 
         planned = published.plan(recipe, places, complaints(recipe))
     else:
-        found = probed(device)
-        compute = compute_of(recipe.compute, recipe.base.dtype, found)
-        planned = build(recipe, identify_task, machine_identity(found), places, complaints(recipe), compute)
-        warnings = (*filter(None, [emulation_warning(recipe.compute, recipe.base.dtype, found)]), *planned.warnings)
-        planned = replace(planned, warnings=warnings, probe=found, machine=machine_name(found))
+        noted = ran_on(ran_in.remembered().get(recipe.study, {}), recipe.compute) if ran_in is not None and device is None else None
+        here = noted or this_machine_for(recipe.compute, recipe.base.dtype, device)
+        planned = build(recipe, identify_task, here.facts, places, complaints(recipe), here.compute)
+        warnings = (*filter(None, [here.warning]), *planned.warnings)
+        planned = replace(planned, warnings=warnings, probe=here.probe, machine=here.name, machine_facts=here.facts)
     return replace(planned, changes=changes.described())
 
 

@@ -16,6 +16,7 @@ from compresslab.errors import RunFailed
 from compresslab.plan.graph import Plan
 from compresslab.plan.keys import KEY_LENGTH
 from compresslab.recipe.source import file_sha256
+from compresslab.runner.machine import machine_key
 from compresslab.runner.store import DIGESTS, Store
 
 
@@ -37,22 +38,39 @@ class Damage(NamedTuple):
 def note(plan: Plan, store: Store, recipe: Path, finished: str = "") -> None:
     """Note what the study uses: before it runs, so that `unused` spares what a run that was stopped has made; and again when it ends.
 
-    A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that.
+    A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that. So does a run in another
+    compute dtype, on another device or on another machine: its results do not take the place of theirs.
     """
     before = store.remembered().get(plan.recipe.study, {})
+    own = machine_key(plan.compute, plan.machine_facts)
+    keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
+    variants = {variant.name: variant.keys for variant in plan.variants}
+    runs = _noted_runs(before)
+    if plan.changes:
+        variants = {**before.get("variants", {}), **variants}
+        keys |= set(runs.get(own, {}).get("keys", ()))
+    runs[own] = {"compute": list(plan.compute), "machine": plan.machine, "facts": plan.machine_facts, "keys": sorted(keys)}
     facts: dict[str, Any] = {
         "recipe": str(recipe),
         "finished": finished or before.get("finished", ""),
-        "variants": {variant.name: variant.keys for variant in plan.variants},
-        "keys": sorted({key for node in plan.nodes for key in (node.key, *node.tasks.values())}),
+        "variants": variants,
+        "runs": runs,
+        "last": own,
+        "keys": sorted({key for run in runs.values() for key in run["keys"]}),
     }
     if plan.changes and store.note(plan.recipe.study).exists():
-        facts["variants"] = {**before.get("variants", {}), **facts["variants"]}
         if isinstance(before.get("keys"), list):
             facts["keys"] = sorted({*before["keys"], *facts["keys"]})
         else:  # What the recipe as it stands uses is not known, and must not look as if it were.
             del facts["keys"]
     store.remember(plan.recipe.study, facts)
+
+
+def _noted_runs(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a note says of runs by machine and compute dtype, without entries that cannot be read."""
+    runs = facts.get("runs")
+    found = runs.items() if isinstance(runs, dict) else ()
+    return {key: run for key, run in found if isinstance(run, dict) and isinstance(run.get("keys"), list)}
 
 
 def unused(store: Store) -> list[Unused]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+import torch
 from lm_eval.api.registry import get_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import BadInput
 from compresslab.evaluation import registered
 from compresslab.evaluation.treelm import TreeLM
-from compresslab.models.load import Loaded
+from compresslab.models.load import Loaded, cast
 from compresslab.models.save import save
+from compresslab.records.compute import Probe
 
 from .test_treelm import PAIRS, answers, same
 
@@ -31,6 +34,21 @@ def test_lm_eval_finds_the_model_by_its_name(tmp_path: Path, llama: PreTrainedMo
 def test_an_argument_that_means_nothing_here_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="takes pretrained, dtype and budget; it knows no parallelize"):
         registered.CommandLineLM(str(tmp_path), parallelize=True)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_auto_never_computes_in_less_than_is_stored(
+    tmp_path: Path, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype
+):
+    fast = Probe(device="cpu", backend="cpu", rates={}, slowdown={"float32": 1.0, "bfloat16": 0.4}, bandwidth=1e10)
+    monkeypatch.setattr(registered, "probe", lambda *_: fast)
+    save(Loaded(cast(deepcopy(llama), stored), tokenizer), tmp_path)
+    assert registered.CommandLineLM(str(tmp_path), device="cpu").model.dtype == stored
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(BadInput, match="--device cuda:9: this machine has no such device"):
+        registered.CommandLineLM(str(tmp_path), device="cuda:9")
 
 
 @pytest.mark.slow

@@ -115,3 +115,31 @@ def test_random_states_of_a_device_come_back():
     first = torch.rand(3)
     set_random_states(states, CPU)
     assert torch.equal(torch.rand(3), first)
+
+
+def test_an_accelerator_that_takes_long_to_start_is_not_measured_by_its_start(monkeypatch: pytest.MonkeyPatch):
+    """The first product of the process takes a second; after it float32 is fast and bfloat16 twenty times slower."""
+    seconds, started = [0.0], []
+
+    def product(left: torch.Tensor, _right: torch.Tensor) -> torch.Tensor:
+        seconds[0] += 0.0 if started else 1.0
+        started.append(True)
+        seconds[0] += 2 * left.shape[0] ** 3 / (1e13 if left.dtype == torch.float32 else 5e11)
+        return left
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
+    times = probing._times(probing.SIZES, CPU, lambda: seconds[0])
+    assert max(times["float32"]) == max(times["bfloat16"]) == 1024
+    assert times["bfloat16"][1024] / times["float32"][1024] == pytest.approx(20)
+
+
+def test_dtypes_that_only_the_smallest_product_compares_are_not_compared(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(probing, "SIZES", (64,))
+    made = probing.probe(CPU, threads=1)
+    assert made.slowdown == {}
+    assert made.dtype_for("bfloat16") == "float32"
+
+
+def test_float16_trains_in_float32():
+    assert Compute("float16", "cuda:0", "cuda").for_training() == Compute("float32", "cuda:0", "cuda")
+    assert Compute("bfloat16").for_training() == Compute("bfloat16")

@@ -11,7 +11,7 @@ import pytest
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.records.compute import Compute, Probe
-from compresslab.runner import machine
+from compresslab.runner import machine, provenance
 
 PROBE = Probe(
     device="cpu",
@@ -110,3 +110,33 @@ def test_planning_and_the_look_at_the_machine_import_no_torch():
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_container_with_a_quota_has_no_more_threads_than_it_pays_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    monkeypatch.setattr(provenance, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert provenance.threads() == expected
+
+
+def test_the_fork_server_asks_no_accelerator_anything():
+    code = (
+        "import sys, torch, compresslab.runner.preload; "
+        "sys.exit('bitsandbytes' in sys.modules or torch.cuda.is_initialized() or torch.xpu.is_initialized())"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ, check=False).returncode == 0

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
 from compresslab.records import ItemScores
+from compresslab.records.compute import Compute
+from compresslab.runner.machine import Machine, ran_on
 from compresslab.runner.rescore import compared
 from compresslab.runner.run import Watcher, prepare, run, to_do
 from compresslab.runner.store import Store
@@ -89,6 +91,55 @@ def test_a_long_plan_lists_only_what_is_to_run(short: Path, store: Store, monkey
     told = call("plan", short, "--store", store.root)
     assert "4 of them cached" in told
     assert "prune pruned" in told
+
+
+OTHER = Machine(Compute("bfloat16", "cuda:0", "cuda"), {"accelerator": "another one"}, "1 x another one")
+
+
+def on(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    """Plan as on another machine."""
+    monkeypatch.setattr("compresslab.runner.run.this_machine_for", lambda *_: machine)
+
+
+def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_first(
+    short: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not unused(store)
+    with monkeypatch.context() as patch:
+        on(patch, OTHER)
+        there = prepare(short)
+        note(there, store, short)
+    assert not unused(store)
+    note(prepare(short), store, short)
+    assert not unused(store)
+    used = set(store.remembered()["tiny"]["keys"])
+    assert {node.key for node in there.nodes} <= used | {node.key for node in there.of_kind("evaluate")}
+
+
+def test_report_and_verify_read_what_ran_wherever_it_ran(
+    short: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = prepare(short)
+    on(monkeypatch, OTHER)
+    assert len(to_do(prepare(short), store)) > len(to_do(ours, store))
+    assert prepare(short, ran_in=store).compute == ours.compute
+    before = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
+    call("report", short, "--store", store.root, "--reports", tmp_path / "reports")
+    after = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
+    assert [variant["scores"] for variant in after["variants"]] == [variant["scores"] for variant in before["variants"]]
+    assert after["provenance"]["compute"] == before["provenance"]["compute"]
+    told = json.loads(call("verify", short, "--json", "--store", store.root))
+    assert told["checked"] == sum(len(node.tasks) or 1 for node in ours.nodes)
+
+
+@pytest.mark.parametrize("runs", [[], {"a": 3}, {"a": {"keys": 3}}, {"a": {"keys": [], "compute": 3, "facts": {}, "machine": ""}}])
+def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: Store, runs: object) -> None:
+    facts = {**store.remembered()["tiny"], "runs": runs}
+    store.remember("tiny", facts)
+    assert ran_on(facts, "auto") is None
+    assert prepare(short, ran_in=store).compute == prepare(short).compute
+    note(prepare(short), store, short)
+    assert not unused(store)
 
 
 def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:

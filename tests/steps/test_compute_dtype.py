@@ -12,8 +12,8 @@ from models.tiny import THIRD_PARTY_WARNINGS, make, text
 
 from compresslab.models.computing import computing, computing_for_now
 from compresslab.models.load import load_folder, probe_logits
-from compresslab.models.save import reload_difference
-from compresslab.recipe.steps import Optimizer
+from compresslab.models.save import reload_difference, save
+from compresslab.recipe.steps import Optimizer, PruneDepth
 from compresslab.records.compute import Compute
 from compresslab.registry import method
 from compresslab.steps.contract import Context, Saved, run
@@ -147,3 +147,28 @@ def test_losses_hardly_depend_on_the_compute_dtype(tmp_path: Path):
     losses = [step("full", tmp_path / str(dtype), dtype).record.details["loss"] for dtype in (torch.float32, torch.bfloat16)]
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert Context().dtype(make("llama").model) == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["full", "forward-kl"])
+def test_training_in_float16_is_training_in_float32(tmp_path: Path, name: str):
+    half, wide = step(name, tmp_path / "half", torch.float16), step(name, tmp_path / "wide", torch.float32)
+    assert half.record.compute == wide.record.compute
+    if name == "full":  # the teacher of the other is one in float16
+        assert digests(tmp_path / "half") == digests(tmp_path / "wide")
+    assert half.record.details["loss"] == pytest.approx(wide.record.details["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("by", ["block-influence", "angular-distance", "loss"])
+def test_every_search_for_layers_runs_in_the_compute_dtype(tmp_path: Path, by: str):
+    loaded, seen = make("llama"), set()
+    loaded.model.model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].dtype))
+    run("prune", PruneDepth(method="depth", keep=2, by=by), loaded, Context(text(4, 32), compute=torch.float32), tmp_path)
+    assert torch.float32 in seen
+    assert torch.bfloat16 not in seen
+
+
+def test_a_buffer_of_the_config_is_the_same_whatever_computes(tmp_path: Path):
+    save(make("gemma3"), tmp_path)
+    stored, wide = load_folder(tmp_path).model, load_folder(tmp_path, torch.float32).model
+    scales = [float(model.model.embed_tokens.embed_scale.to(model.dtype)) for model in (stored, wide)]
+    assert scales[0] == scales[1]
