@@ -13,6 +13,8 @@ from calling import Call, Said
 
 from compresslab.density import Reference
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "recipes" / "published"
 NAMES = ["llama-1-2", "olmo-ladder", "pythia", "qwen2.5"]
 

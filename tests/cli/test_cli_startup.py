@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 HEAVY = ("torch", "transformers", "lm_eval", "datasets", "pandas", "scipy", "accelerate", "bitsandbytes", "huggingface_hub", "sklearn")
 PROBE = f"""

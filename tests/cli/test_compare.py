@@ -12,6 +12,8 @@ from report import studies
 
 from compresslab.report.html import write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:

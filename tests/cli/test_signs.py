@@ -104,7 +104,7 @@ def test_a_worker_that_says_nothing_is_told_of_every_interval_in_terminal_and_lo
         clock.seconds += 1
         signs.beat()
     told = [line for line in pipe.getvalue().splitlines() if "nothing reported" in line]
-    assert [line.partition("nothing reported for ")[2] for line in told] == ["30 s", "60 s", "90 s"]
+    assert [line.partition("nothing reported for ")[2] for line in told] == ["25 s", "50 s", "75 s", "2 min"]
     assert signs.store is not None
     logged = signs.store.run_log("tiny").read_text().splitlines()
     assert [line.partition(" ")[2] for line in logged] == pipe.getvalue().splitlines()

@@ -159,6 +159,7 @@ def test_a_mixture_reads_the_experts_that_its_batch_touches():
     assert n_time(mixture, model, hardware, many) > 10e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("experts", "per_token", "batch"), [(8, 2, 1), (8, 2, 5), (64, 6, 16), (128, 8, 100)])
 def test_the_experts_touched_are_those_of_random_routing(experts, per_token, batch):
     draw, rounds = random.Random(0), 4000

@@ -288,6 +288,7 @@ def test_r_of_a_model_and_itself_under_another_name_is_one():
 SCORES = st.dictionaries(BENCHMARKS, st.one_of(st.floats(1e-6, 1 - 1e-6), st.sampled_from([0.0, 0.25, 1.0])), min_size=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(base=SCORES, child=SCORES)
 def test_whatever_the_scores_no_end_is_nan(base, child):

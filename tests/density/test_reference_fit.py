@@ -118,6 +118,7 @@ def test_a_familys_own_models_lie_near_its_curves(name):
         assert np.max(np.abs(np.array(predicted) - row)) < 0.1, task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("irreducible", "name"), [(0.8, "E > 0"), (0.0, "E = 0")])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_form_that_the_losses_have_is_chosen(irreducible, name, seed):

@@ -14,6 +14,8 @@ from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import ItemScores, Shape, Size
 
+pytestmark = pytest.mark.slow
+
 SHAPE = Shape(architecture="llama", layers=30, hidden=576, intermediate=1536, attention_width=576, key_value_width=192, vocabulary=49152)
 LAWS = {
     "easy": np.array([0.4, np.log(0.2), np.log(0.35), np.log(0.1), np.log(0.3)]),

@@ -124,6 +124,7 @@ def test_a_bound_that_is_unknown_on_the_deciding_side_has_no_small_p():
     assert p_value(LogEstimate(-0.5, np.full(999, -np.inf), np.full(999, -0.5), "<")) == pytest.approx(2 / 1000)
 
 
+@pytest.mark.slow
 def test_among_many_children_without_a_difference_the_strong_one_stands():
     for study in studies():
         strong = study["strong"]
@@ -132,6 +133,7 @@ def test_among_many_children_without_a_difference_the_strong_one_stands():
         assert strong.items_needed is None
 
 
+@pytest.mark.slow
 def test_the_correction_takes_back_most_false_verdicts_that_the_intervals_alone_would_give():
     single = sum(alone(study, name) != "inconclusive" for study in studies() for name in study if name != "strong")
     stand = sum(study[name].verdict != "inconclusive" for study in studies() for name in study if name != "strong")

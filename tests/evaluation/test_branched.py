@@ -70,6 +70,7 @@ def test_where_branches_are_many_and_short_prompts_go_lm_evals_own_way(
     assert lm.engine == "plain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.7, 0.9])
 def test_answers_after_a_stop_are_the_same_bit_for_bit(
     tmp_path: Path, after: float, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast

@@ -37,6 +37,7 @@ def plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, requests: 
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), ARCHITECTURES, ids=[f"{kind}-{i}" for i, (kind, _) in enumerate(ARCHITECTURES)])
 def test_what_is_generated_is_what_lm_eval_generates(
     kind: str,

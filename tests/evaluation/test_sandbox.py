@@ -11,6 +11,8 @@ from compresslab.errors import RunFailed
 from compresslab.evaluation import sandbox
 from compresslab.evaluation.sandbox import CodeEval, own_code_eval, pass_at_k, passes
 
+pytestmark = pytest.mark.slow
+
 ADD = "def add(a, b):\n    return a + b\n"
 
 

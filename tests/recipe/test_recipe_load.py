@@ -29,13 +29,13 @@ def config(recipe: Recipe, name: str, step: int = 0) -> dict[str, object]:
 def test_quickstart() -> None:
     recipe = load(QUICKSTART)
     assert recipe.study == "smollm2-quickstart"
-    assert recipe.text.training.tokens == 24_576
+    assert recipe.text.training.tokens == 16_384
     assert list(recipe.variants) == ["nf4", "rtn4", "depth-24", "depth-24-healed", "depth-24-healed-nf4", "width-75"]
     assert recipe.variants["depth-24-healed"].start == "depth-24"
     left = {"groups": None, "hidden": None, "parameters": None, "axes": ["neurons"]}
     assert config(recipe, "width-75") == {"method": "width", "keep": 0.75, "multiple": 32, **left}
     assert config(recipe, "rtn4") == {"method": "rtn", "bits": 4, "group_size": 32}
-    assert recipe.evaluate.items == 200
+    assert recipe.evaluate.items == 100
 
 
 def test_every_recipe_of_the_repository_loads() -> None:

@@ -57,6 +57,7 @@ def test_a_step_without_density_keeps_its_row_and_says_so() -> None:
     assert "prune depth" in svg
 
 
+@pytest.mark.slow
 def test_more_chains_than_anyone_looks_at_are_counted_and_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawing.MOST_CHAINS == 24
     monkeypatch.setattr(drawing, "MOST_CHAINS", 4)

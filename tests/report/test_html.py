@@ -192,6 +192,7 @@ def test_modelled_gain_that_was_not_measured_is_marked(page: str) -> None:
     assert page.count("⚠ modelled faster, measured slower") == 2
 
 
+@pytest.mark.slow
 def test_sixty_variants_fit_in_one_page() -> None:
     page = render(studies.many(60))
     assert len(page) < 3_000_000

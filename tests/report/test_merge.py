@@ -50,6 +50,7 @@ def test_the_same_base_on_another_ruler_is_another_one() -> None:
     assert len(merged([same, same.model_copy(update={"study": "other"})]).variants) == 2 * len(left.variants) - 1
 
 
+@pytest.mark.slow
 def test_times_of_two_machines_are_drawn_apart_and_said_not_to_compare() -> None:
     left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right", shared=())
     moved = [

@@ -50,6 +50,7 @@ def test_a_machine_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
 def test_another_machine_another_device_and_other_instructions_are_probed_anew(monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setattr(machine, "_probe", lambda device: asked.append(device) or PROBE)
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
     machine.probed()
     machine.probed("cpu")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
@@ -69,6 +70,7 @@ def test_a_damaged_memory_is_probed_anew(cache: Path, monkeypatch: pytest.Monkey
     assert Probe.model_validate_json(file.read_text()) == PROBE
 
 
+@pytest.mark.slow
 def test_the_probe_runs_in_a_process_of_its_own_and_refuses_a_device_in_one_sentence(cache: Path):
     with pytest.raises(BadInput, match=r"^--device cuda:9: this machine has no such device; there is: .*cpu"):
         machine.probed("cuda:9")

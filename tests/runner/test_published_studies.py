@@ -16,6 +16,8 @@ from compresslab.report import html
 from compresslab.runner import published
 from compresslab.runner.run import prepare
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "recipes" / "published"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 TABLE = "Llama3.2-card-base"
@@ -267,7 +269,6 @@ def test_a_broken_reference_is_refused_before_anything_runs(written, tmp_path):
         prepare(written(reference=str(broken)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma-2", "llama-3.2-3b-instruct-quantized", "gemma-2-across-tables"])
 def test_the_page_names_the_table_and_what_other_choices_would_say(name, tmp_path):
     record = study(name)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from compresslab.records.compute import PROCESSOR
 from compresslab.runner import executors, sessions
 from compresslab.runner.executors import Listener, execute
 from compresslab.runner.work import Reload, Report
@@ -67,7 +68,7 @@ class Interrupted(Listener):
 
 @pytest.fixture
 def task(tmp_path: Path) -> Reload:
-    return Reload(tmp_path, tmp_path / "probe.pt", tmp_path / "log", 1)
+    return Reload(tmp_path, tmp_path / "probe.pt", tmp_path / "log", 1, PROCESSOR)
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +141,7 @@ if {early}:
 else:
     Leave = executors.Listener
 folder = Path({folder!r})
-executors.execute(here.Reload(folder, folder / "probe.pt", folder / "log", 1), Leave())
+executors.execute(here.Reload(folder, folder / "probe.pt", folder / "log", 1, here.PROCESSOR), Leave())
 """
 
 

@@ -20,7 +20,7 @@ from compresslab.steps import checkpoints
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.stored_logits import store_logits
 
-pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
 
 BATCH = Optimizer(learning_rate=3e-3, batch_tokens=256, micro_batch_tokens=128)
 COMMON: dict[str, Any] = {"tokens": 2048, "optimizer": BATCH}
@@ -73,7 +73,7 @@ def same(first: Path, second: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] if case != "full" else []) for case in CASES])
+@pytest.mark.parametrize("case", CASES)
 def test_a_run_that_was_stopped_twice_ends_byte_equal_to_one_that_was_not(tmp_path: Path, case: str):
     whole = train(case, tmp_path / "whole", None)
     told: list[str] = []
@@ -190,7 +190,6 @@ here.train("hidden", Path({folder!r}), Path({state!r}), progress)
 """
 
 
-@pytest.mark.slow
 def test_a_process_that_is_killed_goes_on_in_another_and_ends_byte_equal(tmp_path: Path):
     """This process is the other one."""
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), at=0.5, folder=str(tmp_path / "killed"), state=str(tmp_path / "state"))

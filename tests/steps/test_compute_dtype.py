@@ -22,7 +22,7 @@ from compresslab.steps.retrain import language_modelling
 from compresslab.steps.trainer import Run, train
 from steps.methods import METHOD_CONFIGS, OTHER_KERNEL, REFUSED, context
 
-pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
 
 METHODS = [name for name in METHOD_CONFIGS if (name, "llama") not in REFUSED]
 # gptqmodel's AWQ kernel for processors multiplies in 16 bits whatever comes in.

@@ -111,6 +111,7 @@ def test_a_method_that_cannot_serve_an_architecture_refuses_by_name_and_changes_
     assert loaded.model.config.to_dict() == settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "dtype"),
     [

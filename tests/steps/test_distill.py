@@ -53,7 +53,12 @@ def losses(saved: Saved) -> list[float]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"top_k": 8}, {"hidden": 0.5}, pytest.param({"on_policy": 0.5, "prompt": 8}, marks=pytest.mark.slow)],
+    [
+        {},
+        {"top_k": 8},
+        pytest.param({"hidden": 0.5}, marks=pytest.mark.slow),
+        pytest.param({"on_policy": 0.5, "prompt": 8}, marks=pytest.mark.slow),
+    ],
     ids=lambda given: "-".join(given),
 )
 def test_every_divergence_falls_in_every_variant(tmp_path: Path, method: str, settings: dict[str, Any]):
@@ -62,6 +67,7 @@ def test_every_divergence_falls_in_every_variant(tmp_path: Path, method: str, se
     assert sum(curve[-2:]) < 0.98 * sum(curve[:2])
 
 
+@pytest.mark.slow
 def test_each_method_is_another_loss_and_its_settings_count(tmp_path: Path):
     cases: list[dict[str, Any]] = [
         *({"method": method} for method in METHODS),
@@ -144,6 +150,7 @@ def test_a_text_that_is_gone_over_again_is_stored_once_and_read_in_its_order(tmp
         assert part.chunk_loss(truth.flatten(0, 1), slice(0, 128)).item() == pytest.approx(full.item(), abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_on_stored_logits_bounds_the_full_one_and_comes_near_it(tmp_path: Path, method: str):
     full = losses(distilled(tmp_path / "full", 8, method=method))[0]
@@ -217,6 +224,7 @@ def test_equal_hidden_states_match_and_states_of_zeros_miss_by_all():
     assert HiddenMatching(model, model)(tuple(0 * state for state in states), states).item() == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [{"num_hidden_layers": 2}, {"hidden_size": 32}, {"hidden_size": 128, "num_hidden_layers": 3}])
 def test_a_student_of_other_sizes_learns_from_hidden_states(tmp_path: Path, sizes: dict[str, int]):
     done = distilled(tmp_path, student=make(**sizes), hidden=2.0)

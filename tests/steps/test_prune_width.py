@@ -192,6 +192,7 @@ def test_gathered_statistics_and_ones_own_cut_the_same(tmp_path: Path):
     assert torch.equal(probe_logits(gathered.model), probe_logits(own.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [list(some) for size in (1, 2, 3) for some in itertools.combinations(AXES, size)], ids="-".join)
 @pytest.mark.parametrize("name", ["llama-tied", "qwen3", "gemma2"])
 def test_the_parameters_are_met_by_the_largest_common_share(name: str, axes: list[str]):
