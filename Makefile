@@ -28,9 +28,9 @@ quickstart: fetch
 test: install fetch browser
 	$(BIN)/python -m pytest $(PARALLEL)
 
-# The same on a processor without units for 16 bits, which two variables make of any x86 processor.
+# The same on a processor without units for 16 bits, which two variables make of any x86 processor. SELECT=--fast takes the fast tests.
 test-avx2: install fetch browser
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(PARALLEL)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(SELECT) $(PARALLEL)
 
 # Types are checked beside the tests.
 check: install
