@@ -60,6 +60,8 @@ def test_the_least_influential_layers_go_whichever_they_are(tmp_path: Path):
     influence = gather(make("llama").model, text(), tmp_path / "shared", grams=False, progress=silent).block_influence
     done = run("prune", PruneDepth(method="depth", keep=3), make("llama"), Context(text()), tmp_path / "model")
     assert done.record.details["block_influence"] == [round(value, 6) for value in influence]
+    lowest, second = sorted(influence)[:2]
+    assert done.record.details["margin"] == round(second / lowest - 1, 4)
     assert done.record.details["dropped_layers"] == [influence.index(min(influence))]
     assert done.record.calibration_tokens == text().ids.numel()
 
