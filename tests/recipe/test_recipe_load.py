@@ -35,7 +35,7 @@ def test_quickstart() -> None:
     left = {"groups": None, "hidden": None, "parameters": None, "axes": ["neurons"]}
     assert config(recipe, "width-75") == {"method": "width", "keep": 0.75, "multiple": 32, **left}
     assert config(recipe, "rtn4") == {"method": "rtn", "bits": 4, "group_size": 32}
-    assert recipe.evaluate.items == 100
+    assert recipe.evaluate.items == 150
 
 
 def test_every_recipe_of_the_repository_loads() -> None:
