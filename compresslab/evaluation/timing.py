@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from compresslab.models.computing import computing
 from compresslab.models.dequantize import kernel_name
 from compresslab.models.device import synchronize, torch_dtype
 from compresslab.models.load import load_folder
+from compresslab.models.progress import Progress
 from compresslab.recipe.schema import Workload
 from compresslab.records import Timing
 from compresslab.records.compute import Compute
@@ -25,9 +25,7 @@ DECODED = 8
 
 
 @torch.no_grad()
-def measure(
-    folder: Path, parent: Path | None, workload: Workload, machine: str, compute: Compute, progress: Callable[[float, str], None]
-) -> Timing:
+def measure(folder: Path, parent: Path | None, workload: Workload, machine: str, compute: Compute, progress: Progress) -> Timing:
     """Time one request batch of `workload` on the model in `folder` and, in turn, on its parent's.
 
     A round is one prefill of the prompt and `DECODED` greedy steps with the cache; the first round of each model is

@@ -38,7 +38,7 @@ from compresslab.evaluation.own_attention import attending
 from compresslab.evaluation.target_scores import target_scores
 from compresslab.evaluation.tree_attention import laid_out, layout
 from compresslab.evaluation.trie import Forward, Trie, ancestral, build, forwards
-from compresslab.models.device import backend_of
+from compresslab.models.device import computed
 
 BATCH = 8  # sequences a forward on the plain path
 SLICE = 128  # requests between two progress reports on the plain path
@@ -96,7 +96,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         self.chunked = (
             model.device.type == "cpu" and text._attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None) is None
         )
-        self.compute = {"dtype": str(model.dtype).removeprefix("torch."), "backend": backend_of(model.device)}
+        self.compute = computed(model.dtype, model.device)
         self.engine = "tree"
         self.why_plain = ""
         self.truncated: set[tuple[str, str]] = set()

@@ -47,6 +47,11 @@ def backend_of(device: torch.device) -> Backend:
     raise BadInput(f"compresslab runs on cpu, cuda, rocm, xpu and mps, and this device is {device.type}; take --device cpu")
 
 
+def computed(dtype: torch.dtype, device: torch.device) -> dict[str, str]:
+    """What a record says of passes in `dtype` on `device`: the same two words that `Compute.decides` gives."""
+    return {"dtype": str(dtype).removeprefix("torch."), "backend": backend_of(device)}
+
+
 def torch_dtype(compute: Compute) -> torch.dtype:
     """The compute dtype as torch's own."""
     dtype: torch.dtype = getattr(torch, compute.dtype)

@@ -26,7 +26,8 @@ from compresslab.recipe.steps import (
 # Operations and bytes per second where nobody probed the machine: two processor cores without units for 16 bits.
 ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
 # Shares of the rate of large matrix products that passes over many tokens reach: norms, attention and activations take the rest, and the
-# more of it the faster the products are (SmolLM2 on two cores; see docs/measurements in the project's README).
+# more of it the faster the products are: 67 to 72% in float32 at 1.8e11 operations a second, 26 to 47% in bfloat16 at 1e12
+# (docs/evaluation.md).
 SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
 # Starting a worker, loading a model of a gigabyte and storing what was made; a model node's folder is loaded again in a fresh process.
@@ -36,9 +37,9 @@ GGUF_SECONDS = 1.2e-7
 # Tokens that one OLMES item costs once the few-shot prefix is shared: the question and its options.
 TOKENS_AN_ITEM = 30
 ITEMS_IF_ALL = 1500
-# One decoding step, beside reading all weights: launches, for each layer.
+# One decoding step, beside reading all weights: launches, for each layer. A guess.
 LAYER_SECONDS = 2e-4
-# Requests that are timed of a variant and of its parent, and tokens that are really decoded in each.
+# Requests that are timed of a variant and its parent together, and tokens that are really decoded in each: as evaluation.timing does it.
 REQUESTS, DECODED = 8, 8
 # What a column-by-column solver takes for each weight (SmolLM2: 106M weights in some 15 s).
 SOLVER_SECONDS = 1.5e-7

@@ -22,17 +22,9 @@ from compresslab.recipe.source import version
 from compresslab.records.compute import Compute, ComputeChoice, Dtype, Probe
 from compresslab.runner.provenance import processor, processor_flags, threads
 
-# What hides devices from torch, or instructions from its kernels.
-DECIDING_VARIABLES = (
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA",
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "ZE_AFFINITY_MASK",
-    "MKL_ENABLE_INSTRUCTIONS",
-)
+# What hides instructions from the libraries' kernels, and devices from torch.
+INSTRUCTION_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 # Where the drivers of accelerators tell of themselves, without their libraries.
 DRIVER_FILES = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/xe/version", "/sys/module/i915/version")
 DEVICE_FILES = (
@@ -135,7 +127,7 @@ def machine_identity(found: Probe) -> dict[str, Any]:
         "libraries": {name: version(name) for name in KERNEL_LIBRARIES},
         "accelerator": [found.backend, found.accelerator, found.driver, found.count],
         "drivers": [_text(Path(name)) for name in DRIVER_FILES] if found.accelerator else [],
-        "instructions": {name: os.environ[name] for name in DECIDING_VARIABLES[:3] if name in os.environ},
+        "instructions": {name: os.environ[name] for name in INSTRUCTION_VARIABLES if name in os.environ},
     }
 
 
@@ -171,7 +163,7 @@ def _fingerprint(device: str | None) -> str:
         "flags": sorted(processor_flags()),
         "threads": threads(),
         "torch": version("torch"),
-        "variables": {name: os.environ.get(name) for name in DECIDING_VARIABLES},
+        "variables": {name: os.environ.get(name) for name in INSTRUCTION_VARIABLES + DEVICE_VARIABLES},
         "drivers": [_text(Path(name)) for name in DRIVER_FILES],
         "devices": [_text(path) for pattern in DEVICE_FILES for path in sorted(Path("/").glob(pattern.lstrip("/")))],
     }

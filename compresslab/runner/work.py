@@ -103,6 +103,7 @@ def explained(error: Exception, log: Path, device: str = "cpu") -> str:
         return (
             f"not enough memory{where}: {text[:200]}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less{else_cpu}"
         )
+    # What torch raises for an operation without a kernel there, and MPS for float64.
     if device != "cpu" and (isinstance(error, NotImplementedError) or (isinstance(error, TypeError) and "MPS" in text)):
         return f"{device} has no kernel for an operation of this node: {text[:200]}. Run it with --device cpu"
     if device != "cpu" and type(error).__name__ == "AcceleratorError":

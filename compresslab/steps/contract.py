@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.models.computing import computing, computing_for_now
 from compresslab.models.dequantize import countable, dequantized
-from compresslab.models.device import backend_of
+from compresslab.models.device import computed
 from compresslab.models.load import Loaded, check_finite
 from compresslab.models.progress import Progress, silent
 from compresslab.models.save import Packed, save, tensors_digest
@@ -116,14 +116,9 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     data = {"text": context.text.sha256} if context.text else {}
     made = record(kind, config, folder, after, data, outcome)
     if entry.computes:
-        made = made.model_copy(update={"compute": computed(after.model, compute)})
+        made = made.model_copy(update={"compute": computed(compute, after.model.device)})
     computing(after.model, compute)
     return Saved(after, made, check_finite(after, f"{kind} {entry.name}"), tensors)
-
-
-def computed(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, str]:
-    """What the record says of passes of `model` in `dtype`."""
-    return {"dtype": str(dtype).removeprefix("torch."), "backend": backend_of(model.device)}
 
 
 def refuse_packed(loaded: Loaded, what: str) -> None:

@@ -1,9 +1,18 @@
-"""How the tests speak of a call of the command line; the fixture `call` (conftest.py) makes one."""
+"""How the tests speak of a call of the command line, and the recipe that most of them make; the fixtures are in conftest.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+RECIPE = """study: small
+base: {model: offline:smollm2-135m-instruct}
+variants:
+  depth: [{prune: {method: depth, keep: 24}}]
+evaluate: {tasks: [arc_easy], items: 10}
+"""
 
 
 class Said(NamedTuple):

@@ -249,3 +249,11 @@ def test_an_unknown_model_has_no_estimate(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert {label: cost for label, cost in found.items() if label != "measure this machine"} == dict.fromkeys(
         ["load base", "calibrate base", "prune v", "evaluate base", "evaluate v", "time base", "time v"], Estimate(None, None, None)
     )
+
+
+def test_as_much_is_estimated_as_is_timed() -> None:
+    from compresslab.evaluation import timing
+    from compresslab.plan import estimate as estimating
+
+    assert estimating.DECODED == timing.DECODED
+    assert estimating.REQUESTS == 2 * (timing.ROUNDS + 1), "the first round of each model does not count"

@@ -113,7 +113,7 @@ def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_
     note(prepare(short), store, short)
     assert not unused(store)
     used = set(store.remembered()["tiny"]["keys"])
-    assert {node.key for node in there.nodes} <= used | {node.key for node in there.of_kind("evaluate")}
+    assert {node.key for node in there.nodes} <= used
 
 
 def test_report_and_verify_read_what_ran_wherever_it_ran(

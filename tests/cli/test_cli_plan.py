@@ -1,0 +1,110 @@
+"""`compresslab plan`: what would run here, what it would cost, and how a long study gets shorter."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from calling import QUICKSTART, RECIPE, Call
+
+from compresslab import __version__
+from compresslab.runner.store import Store
+
+
+def test_plan_shows_nodes_and_costs(call: Call) -> None:
+    said = call("plan", QUICKSTART)
+    assert said.code == 0
+    lines = [line.rstrip() for line in said.out.splitlines()]
+    assert lines[0] == "smollm2-quickstart: 23 nodes"
+    nodes = [line for line in lines if "to run" in line and "memory" not in line]
+    assert len(nodes) == 23, "each node has one line, none is wrapped"
+    assert any(re.search(r"distill depth-24-healed +depth-24, base +to run +[\d.]+ GB +[\d.]+ MB +\d+ (s|min)$", line) for line in nodes)
+    assert re.fullmatch(r"0 cached, 23 to run: about \d+ (s|min), [\d.]+ GB of disk, [\d.]+ GB of memory at the peak", lines[-1])
+
+
+def test_plan_as_json(call: Call, recipe: Path) -> None:
+    told = json.loads(call("plan", recipe, "--json").out)
+    assert told["study"] == "small"
+    assert [node["node"] for node in told["nodes"]] == [
+        "measure this machine", "load base", "calibrate base", "prune depth", "evaluate base", "evaluate depth", "time base", "time depth",
+    ]  # fmt: skip
+    assert told["nodes"][2]["needs"] == ["load base"]
+    assert told["nodes"][3]["needs"] == ["load base", "calibrate base"]
+    assert not any(node["cached"] for node in told["nodes"])
+    assert {"key", "memory", "disk", "seconds"} <= set(told["nodes"][0])
+
+
+def test_plan_tells_what_is_cached(call: Call, recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE.replace("[arc_easy]", "[arc_easy, csqa]"))
+    nodes = {node["node"]: node["key"] for node in json.loads(call("plan", recipe, "--json").out)["nodes"]}
+    store = Store(tmp_path / "kept")
+    for label in ("load base", "time base"):
+        store.folder(nodes[label]).mkdir(parents=True)
+    from compresslab.runner.run import prepare
+
+    plan = prepare(recipe)
+    scores = plan.node(nodes["evaluate base"]).tasks
+    store.folder(scores["csqa"]).mkdir()
+    out = call("plan", recipe, "--store", store.root).out
+    assert re.search(r"load base +cached\n", re.sub(r" +\n", "\n", out))
+    assert re.search(r"evaluate base +1 of 2 cached", out)
+    assert "2 cached, 6 to run" in out
+    for node in plan.nodes:
+        for key in node.tasks.values() if node.tasks else [node.key]:
+            store.folder(key).mkdir(exist_ok=True)
+    assert call("plan", recipe, "--store", store.root).out.rstrip().endswith("everything is cached; a run only writes the report")
+
+
+def test_plan_of_a_model_that_is_not_here(call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    recipe.write_text(RECIPE.replace("offline:smollm2-135m-instruct", "owner/model"))
+    said = call("plan", recipe)
+    assert said.code == 0
+    assert re.search(r"load base +to run +\? +\? +\?", said.out)
+    assert "without 7 nodes whose model is not on this machine yet" in said.out
+    assert "warning: base.model: owner/model names no @<commit>" in said.out
+
+
+def test_plan_warns_of_too_little_memory(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory(NamedTuple):
+        total: int = 2**30
+        available: int = 2**30
+
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    # In float32 2.8 GB.
+    assert "needs about 2.0 GB of memory and this machine has 1.1 GB" in call("plan", recipe, "--compute", "bfloat16").out
+
+
+def test_plan_and_run_say_how_a_long_study_gets_shorter(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heal = "depth: [{prune: {method: depth, keep: 24}}, {distill: {tokens: 50_000_000}}]"
+    recipe.write_text(RECIPE.replace("depth: [{prune: {method: depth, keep: 24}}]", heal))
+    advice = "training takes 100%; less with fewer tokens in the steps of depth (50,000,000)"
+    assert advice in call("plan", recipe).out
+    assert advice not in call("plan", recipe, "--set", "variants.depth.steps[1].distill.tokens=20000").out
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("compresslab.runner.run.run", interrupted)
+    begun, warning, study, *said = call("run", recipe).out.splitlines()
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d compresslab {__version__}: {recipe}", begun)
+    assert "go 833.3 times over text.training.tokens" in warning
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d small: \d+ nodes; 0 cached, \d+ to run: about [\d.]+ h, .* of memory at the peak\. "
+        r"Log: \.compresslab/logs/run-small\.log",
+        study,
+    )
+    assert any(line.endswith(advice) for line in said)
+
+
+def test_plan_estimates_for_other_hardware(call: Call) -> None:
+    recipe = QUICKSTART.parent / "full-size" / "llama-3.1-8b-quantized.yaml"
+    here, there = (call("plan", recipe, *on) for on in ((), ("--on", "h100-sxm")))
+    assert here.code == there.code == 0
+    assert re.search(r"about [\d.]+ h, ", here.out)
+    assert "it will be killed" not in there.out
+    assert re.search(r"about [\d.]+ (min|h), .* GB of memory at the peak\n", there.out)
+    assert "did you mean 'h100-sxm'?" in call("plan", recipe, "--on", "h100").err
