@@ -142,3 +142,13 @@ def test_the_fork_server_asks_no_accelerator_anything():
         "sys.exit('bitsandbytes' in sys.modules or torch.cuda.is_initialized() or torch.xpu.is_initialized())"
     )
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ, check=False).returncode == 0
+
+
+def test_a_worker_drops_what_would_round_float32_products(tmp_path: Path):
+    code = (
+        "import os, sys; from pathlib import Path; from compresslab.runner.work import LOWERS_PRECISION, _settle; "
+        "os.environ.update(dict.fromkeys(LOWERS_PRECISION, 'BF16')); "
+        f"_settle(Path({str(tmp_path / 'logs' / 'node.log')!r}), 1); "
+        "sys.exit(any(name in os.environ for name in LOWERS_PRECISION))"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ, check=False).returncode == 0

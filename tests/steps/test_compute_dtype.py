@@ -168,7 +168,7 @@ def test_every_search_for_layers_runs_in_the_compute_dtype(tmp_path: Path, by: s
 
 
 def test_a_buffer_of_the_config_is_the_same_whatever_computes(tmp_path: Path):
-    save(make("gemma3"), tmp_path)
+    save(make("gemma3", hidden_size=96), tmp_path)  # whose square root bfloat16 rounds
     stored, wide = load_folder(tmp_path).model, load_folder(tmp_path, torch.float32).model
     scales = [float(model.model.embed_tokens.embed_scale.to(model.dtype)) for model in (stored, wide)]
     assert scales[0] == scales[1]
