@@ -20,13 +20,13 @@ def main() -> None:
     os.chdir(given["data"])
     from lm_eval.models.huggingface import HFLM
 
-    from compresslab.evaluation import treelm
+    from compresslab.evaluation import tree_lm
     from compresslab.evaluation.harness import quiet
-    from compresslab.evaluation.treelm import TreeLM
+    from compresslab.evaluation.tree_lm import TreeLM
     from compresslab.models.load import load
 
     if given["branched"]:
-        treelm.obstacle, treelm.remembers = lambda _config: "the benchmark asks for branches", lambda _config: True
+        tree_lm.obstacle, tree_lm.remembers = lambda _config: "the benchmark asks for branches", lambda _config: True
     loaded = load("offline:smollm2-135m-instruct", given["dtype"])
     instances = requests(given)
     with quiet(), torch.inference_mode():
@@ -65,7 +65,7 @@ def requests(given: dict[str, Any]) -> list[Any]:
 
 def computed(lm: Any, instances: list[Any]) -> dict[str, float]:
     """Tokens asked for and computed, and seconds that the linear layers alone take for the latter, in forwards of the tree's size."""
-    from compresslab.evaluation.trie import build
+    from compresslab.evaluation.engines.trie import build
     from compresslab.models.anatomy import quantizable
 
     encoded = lm.encode([instance.args for instance in instances])

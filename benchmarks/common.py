@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from compresslab.runner.executors import ENVIRONMENT
+from compresslab.runner.processes import ENVIRONMENT
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"
@@ -54,7 +54,7 @@ def tokens(tokenizer: Any, path: Path, samples: int, length: int) -> list[list[i
 @torch.no_grad()
 def perplexity(folder: Path, ids: list[list[int]]) -> float:
     """exp of the mean loss of the tokens after each sequence's first, with the dequantized weights in bfloat16."""
-    from compresslab.models.dequantize import load_for_scoring
+    from compresslab.models.formats.dequantize import load_for_scoring
 
     model = load_for_scoring(folder, torch.bfloat16)[0].model
     total, count = 0.0, 0

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compresslab.runner.executors import ENVIRONMENT
+from compresslab.runner.processes import ENVIRONMENT
 
 LAYERS, SEQUENCES, LENGTH, TOP_K = 24, 4, 512, 64
 WARM = 2
@@ -65,11 +65,11 @@ def prepare(scratch: Path, steps: int) -> None:
     """Save the teacher, the student and the text, and store the teacher's logits."""
     import torch
 
+    from compresslab.models.calibration.stored_logits import store_logits
     from compresslab.models.load import Loaded, load
     from compresslab.models.save import save
     from compresslab.models.text import sequences
     from compresslab.steps.contract import silent
-    from compresslab.steps.stored_logits import store_logits
 
     teacher = load("offline:smollm2-135m-instruct")
     text = sequences("installed-docs", teacher.tokenizer, steps * SEQUENCES, LENGTH, 0)

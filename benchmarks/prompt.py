@@ -35,9 +35,9 @@ density: {hardware: [this-machine]}
 
 def large_store(folder: Path) -> int:
     """A recipe, its store and its report in `folder`; how many results the store has."""
+    from compresslab.plan.prepare import prepare
     from compresslab.records import Cost, MachineSpeed
     from compresslab.report.html import write
-    from compresslab.runner.run import prepare
     from compresslab.runner.store import Store, write_record
     from compresslab.runner.upkeep import note
 

@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
 
+    from compresslab.models.calibration.statistics import gather
     from compresslab.models.load import load_folder
-    from compresslab.models.statistics import gather
     from compresslab.models.text import Tokens
     from compresslab.recipe.steps import Step
     from compresslab.steps.contract import Context, run

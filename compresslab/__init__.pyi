@@ -5,7 +5,7 @@ from compresslab.density import compare as compare
 from compresslab.errors import BadInput as BadInput
 from compresslab.errors import CompresslabError as CompresslabError
 from compresslab.errors import RunFailed as RunFailed
-from compresslab.evaluation.treelm import TreeLM as TreeLM
+from compresslab.evaluation.tree_lm import TreeLM as TreeLM
 from compresslab.recipe.load import load as load_recipe
 from compresslab.recipe.schema import Recipe as Recipe
 from compresslab.records import Comparison as Comparison
@@ -17,9 +17,9 @@ from compresslab.records import TaskScore as TaskScore
 from compresslab.records import VariantRecord as VariantRecord
 from compresslab.report import tables as tables
 from compresslab.report.html import write as write_report
-from compresslab.runner.library import compress as compress
-from compresslab.runner.library import read_study as read_study
-from compresslab.runner.library import run_study as run_study
+from compresslab.studies.library import compress as compress
+from compresslab.studies.library import read_study as read_study
+from compresslab.studies.library import run_study as run_study
 
 __version__: str
 __all__ = [

@@ -33,6 +33,6 @@ def architectures() -> frozenset[str]:
     """The names by which the suites over architectures know them."""
     from models.tiny import ARCHITECTURES
 
-    from compresslab.evaluation import exactness
+    from compresslab.evaluation.engines import exactness
 
     return frozenset(ARCHITECTURES) | exactness.ARCHITECTURES | exactness.REMEMBERING

@@ -14,7 +14,7 @@ import torch
 from guard import emulation
 from guard.emulation import DTYPES, FINDINGS, LIMIT, Watched
 
-from compresslab.runner.executors import context
+from compresslab.runner.processes import context
 
 HALF = frozenset({torch.bfloat16})
 

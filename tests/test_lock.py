@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 
 from compresslab import lock
 from compresslab.cli import doctor
+from compresslab.plan.prepare import prepare
 from compresslab.runner.provenance import provenance
-from compresslab.runner.run import prepare
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("cpu", "gpu")

@@ -20,7 +20,7 @@ def file_list() -> str:
     """Every module with the first line of its docstring, room by room."""
     lines = []
     package = ROOT / "compresslab"
-    rooms = [package, *sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file())]
+    rooms = sorted(init.parent for init in package.rglob("__init__.py"))
     for room in rooms:
         summary = _summary(room / "__init__.py")
         lines.append(f"- **`{room.relative_to(ROOT)}/`** {summary}")
@@ -42,8 +42,8 @@ def test_every_file_has_its_line() -> None:
 
 
 def test_the_recipes_in_the_readme_load(tmp_path: Path) -> None:
+    from compresslab.plan.prepare import prepare
     from compresslab.recipe.load import loads
-    from compresslab.runner.run import prepare
 
     run, published = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     assert "width-0.75" in loads(run, "README.md").variants

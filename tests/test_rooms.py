@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,25 @@ import pytest
 import compresslab
 
 PACKAGE = Path(compresslab.__file__).parent
+# A module right under the package is a room of its own. Modules of the ground floor may import one another; rooms of another floor may not.
+GROUND = ("", "errors", "records", "registry", "pins", "lock", "versions")
 FLOORS = {
-    **dict.fromkeys(("", "errors", "records", "registry", "pins", "lock"), 0),
-    "recipe": 1,
-    "plan": 2,
-    "algorithms": 3,
-    "models": 4,
-    **dict.fromkeys(("steps", "evaluation", "density", "report"), 5),
-    "runner": 6,
-    "cli": 7,
+    **dict.fromkeys(GROUND, 0),
+    **dict.fromkeys(("recipe", "catalog", "machine"), 1),
+    "density": 2,
+    "plan": 3,
+    "algorithms": 4,
+    "models": 5,
+    **dict.fromkeys(("steps", "evaluation", "report"), 6),
+    "runner": 7,
+    "studies": 8,
+    "cli": 9,
 }
-LIGHT_ROOMS = ("", "errors", "records", "registry", "pins", "lock", "recipe", "plan", "density", "report")
+LIGHT_ROOMS = (*GROUND, "recipe", "catalog", "machine", "density", "plan", "report")
+LONGEST_FILE = 400  # lines
+LARGEST_ROOM = 16  # files, those of its own folder
+# One method a file, and one subcommand a file: these grow with what the package can do.
+LISTS = ("compresslab.algorithms", "compresslab.cli")
 HEAVY = ("torch", "transformers", "lm_eval")
 
 
@@ -104,6 +113,42 @@ def heavy_imports(modules: Mapping[str, str]) -> list[str]:
     return sorted(found)
 
 
+def home(name: str, modules: Mapping[str, str]) -> str:
+    """The module that an imported name comes from; empty if it is none of these."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def circles(modules: Mapping[str, str]) -> list[list[str]]:
+    """Modules that import one another in a circle, wherever in a module the import stands."""
+    arrows = {module: {home(name, modules) for _, name in imports(module, source)} - {module, ""} for module, source in modules.items()}
+    reach = {module: _reach(module, arrows) for module in modules}
+    found = {tuple(sorted({module, *(other for other in reach[module] if module in reach[other])})) for module in modules}
+    return sorted(list(circle) for circle in found if len(circle) > 1)
+
+
+def _reach(module: str, arrows: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = arrows[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def too_long(modules: Mapping[str, str]) -> list[str]:
+    """Files of more lines than one reads at once."""
+    return [f"{module}: {lines} lines" for module, source in modules.items() if (lines := source.count("\n")) > LONGEST_FILE]
+
+
+def too_many(files: Iterable[Path]) -> list[str]:
+    """Folders with more files than one looks through."""
+    folders = Counter(".".join(path.parts[:-1]) for path in files)
+    return [f"{folder}: {count} files" for folder, count in folders.items() if count > LARGEST_ROOM and folder not in LISTS]
+
+
 class EnvironmentReads(ast.NodeVisitor):
     """Reads of the environment that happen as a module is imported: not in functions, but in their defaults and decorators."""
 
@@ -156,6 +201,50 @@ def test_every_room_of_the_design_is_looked_at() -> None:
     assert {room(module) for module in sources()} == set(FLOORS)
 
 
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    assert circles(sources()) == []
+
+
+def test_no_file_is_two_files() -> None:
+    assert too_long(sources()) == []
+
+
+def test_no_room_is_two_rooms() -> None:
+    assert too_many(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("from compresslab.a.two import f", "from compresslab.a.one import g"),
+        ("from compresslab.a import two", "def late():\n    import compresslab.a.one"),
+        ("from . import two", "if TYPE_CHECKING:\n    from compresslab.a.one import G"),
+    ],
+)
+def test_the_check_sees_a_circle(one: str, other: str) -> None:
+    made_up = {"compresslab": "", "compresslab.a": "", "compresslab.a.one": one, "compresslab.a.two": other}
+    assert circles(made_up) == [["compresslab.a.one", "compresslab.a.two"]]
+
+
+def test_the_check_sees_a_circle_over_three_modules_and_none_in_a_fork() -> None:
+    fork = {"p.a": "import p.b\nimport p.c", "p.b": "import p.d", "p.c": "import p.d", "p.d": ""}
+    assert circles(fork) == []
+    assert circles({**fork, "p.d": "from p.a import f"}) == [["p.a", "p.b", "p.c", "p.d"]]
+
+
+def test_the_check_sees_a_file_that_is_too_long() -> None:
+    assert too_long({"a": "x\n" * LONGEST_FILE, "b": "x\n" * (LONGEST_FILE + 1)}) == ["b: 401 lines"]
+
+
+def test_the_check_sees_a_room_that_is_too_large() -> None:
+    def files(folder: str) -> list[Path]:
+        return [Path("compresslab", *folder.split("/"), f"{number}.py") for number in range(LARGEST_ROOM)]
+
+    assert too_many([*files("models"), *files("models/formats")]) == []
+    assert too_many([*files("models/formats"), Path("compresslab/models/formats/more.py")]) == ["compresslab.models.formats: 17 files"]
+    assert too_many([*files("cli"), Path("compresslab/cli/more.py")]) == []
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
@@ -163,7 +252,9 @@ def test_every_room_of_the_design_is_looked_at() -> None:
         ("compresslab.recipe.new", "import compresslab.plan.graph"),
         ("compresslab.recipe.new", "from compresslab import plan"),
         ("compresslab.steps.new", "from compresslab.evaluation.scores import write_items"),
-        ("compresslab.report.new", "from compresslab.density import assess"),
+        ("compresslab.report.new", "from compresslab.evaluation import scores"),
+        ("compresslab.density.new", "from compresslab.plan.graph import Plan"),
+        ("compresslab.runner.new", "from compresslab.studies.assemble import assemble"),
         ("compresslab.density.new", "if True:\n    from ..report import html"),
         ("compresslab.errors", "from compresslab.recipe import schema"),
         ("compresslab.runner.new", "from compresslab.cli.options import size"),

@@ -19,7 +19,7 @@ base = load_folder(Path(settings["model"]))
 loaded = time.perf_counter()
 shared = Path(settings["shared"]) if settings.get("shared") else None
 if shared is not None and not shared.exists():
-    from compresslab.models.statistics import gather
+    from compresslab.models.calibration.statistics import gather
 
     gather(base.model, Tokens(torch.tensor(settings["ids"]), ""), shared, grams=True, progress=lambda *_: None)
 gathered = time.perf_counter()

@@ -9,7 +9,7 @@ import torch
 
 from compresslab.algorithms.grid import grid_of
 from compresslab.models.anatomy import decoder_layers, linear_layers
-from compresslab.models.gptq_format import SCALES
+from compresslab.models.formats.gptq import SCALES
 from compresslab.models.load import load_folder
 from compresslab.models.save import save
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 import typer
 
+from compresslab.cli.findings import Finding
 from compresslab.cli.options import AsJson, size
 from compresslab.errors import CompresslabError
 from compresslab.records.compute import Dtype, Probe
-
-
-class Finding(NamedTuple):
-    """One line of the examination. `well` is `None` for what is neither good nor bad."""
-
-    what: str
-    well: bool | None
-    said: str
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -42,15 +34,15 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _libraries() -> list[Finding]:
     from compresslab.plan.packages import EXTRAS
-    from compresslab.recipe.source import version
     from compresslab.runner.provenance import LIBRARIES
+    from compresslab.versions import version
 
     needed = [Finding(name, (have := version(name)) != "absent", have) for name in LIBRARIES]
     return [*needed, *(_extra(package, extra) for package, extra in EXTRAS.items()), _lock()]
 
 
 def _extra(package: str, extra: str) -> Finding:
-    from compresslab.recipe.source import version
+    from compresslab.versions import version
 
     have = version(package)
     return Finding(package, None, have if have != "absent" else f"absent; `pip install 'compresslab[{extra}]'` for what needs it")
@@ -70,8 +62,8 @@ def _machine() -> list[Finding]:
 
     import psutil
 
-    from compresslab.runner.machine import machine_name, probed
-    from compresslab.runner.provenance import processor, threads
+    from compresslab.machine.processor import processor, threads
+    from compresslab.machine.this_machine import machine_name, probed
 
     memory = psutil.virtual_memory()
     well: bool | None
@@ -100,7 +92,7 @@ def _dtype(dtype: Dtype, found: Probe) -> Finding:
 
 
 def _parts() -> list[Finding]:
-    from compresslab.evaluation.olmes import TASKS
+    from compresslab.catalog.olmes import TASKS
     from compresslab.pins import cache_folder, wheels
 
     found = []

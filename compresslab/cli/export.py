@@ -42,7 +42,7 @@ def export(
         raise RunFailed(f"{kept.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.suffix == ".gguf":
-        from compresslab.models.gguf_file import write_gguf
+        from compresslab.models.formats.gguf import write_gguf
 
         title = f"{found.name} of {record.study}, a compression of {record.base}"
         write_gguf(kept.model(key), folder, f"{record.study} {found.name}", title)

@@ -189,7 +189,7 @@ def _write(path: Path, text: str) -> None:
     import shlex
 
     from compresslab.errors import BadInput
-    from compresslab.runner.run import prepare
+    from compresslab.plan.prepare import prepare
 
     try:
         with path.open("x", encoding="utf-8") as file:

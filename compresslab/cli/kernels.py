@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compresslab.cli.doctor import Finding
+from compresslab.cli.findings import Finding
 from compresslab.errors import CompresslabError, RunFailed, UnsupportedModel
 from compresslab.plan.packages import missing_package
 from compresslab.recipe.steps import Quantize4Bit, QuantizeAWQ, QuantizeGPTQ, QuantizeInt8, QuantizeRTN, QuantizeTorchAO, Step
@@ -111,8 +111,8 @@ def packed(config: Packing) -> str:
     """
     if missing := missing_package(Step(quantize=config)):
         raise UnsupportedModel(missing)
-    from compresslab.models.dequantize import dequantized, kernel_name
     from compresslab.models.device import find_device
+    from compresslab.models.formats.dequantize import dequantized, kernel_name
     from compresslab.models.load import load_folder, probe_logits
     from compresslab.steps.contract import run
 
@@ -196,8 +196,8 @@ def tree_attention() -> str:
     from torch.nn import Module
     from torch.nn.functional import scaled_dot_product_attention
 
-    from compresslab.evaluation.tree_attention import attend, laid_out, layout
-    from compresslab.evaluation.trie import build, forwards
+    from compresslab.evaluation.attention.tree import attend, laid_out, layout
+    from compresslab.evaluation.engines.trie import build, forwards
     from compresslab.models.device import find_device
 
     device = find_device()

@@ -50,7 +50,7 @@ def plan(
     Example: compresslab plan recipes/quickstart.yaml
     """
     from compresslab.plan.advice import advice
-    from compresslab.runner.run import prepare
+    from compresslab.plan.prepare import prepare
     from compresslab.runner.store import Store
 
     planned = prepare(recipe, changes(settings, only, limit, compute), device)
@@ -105,7 +105,7 @@ def _speed(on: str | None) -> Speed | None:
     Raises:
         BadInput: no hardware of that name is known.
     """
-    from compresslab.density.inference_time import load_hardware
+    from compresslab.catalog.hardware import load_hardware
     from compresslab.plan.estimate import speed_of
 
     return None if on is None else speed_of((hardware := load_hardware(on)).flops, hardware.bandwidth)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from compresslab.cli.options import duration, number_of
 from compresslab.cli.signs import Sign, clock
-from compresslab.runner.executors import Listener
+from compresslab.runner.processes import Listener
 from compresslab.runner.run import Watcher
 
 if TYPE_CHECKING:

@@ -104,7 +104,7 @@ def plot(
     Example: compresslab reference plot olmo-ladder
     """
     from compresslab.density import Reference
-    from compresslab.density.curve import curve
+    from compresslab.density.references.curve import curve
     from compresslab.errors import BadInput
     from compresslab.report.charts.standalone import ruler_chart, to_svg
 
@@ -129,7 +129,7 @@ def fit(
 
     Example: compresslab reference fit models.csv --name mine
     """
-    from compresslab.density.user import fit_table, read_table
+    from compresslab.density.references.user import fit_table, read_table
 
     called = name or table.stem
     path = _target(out, called)
@@ -147,13 +147,13 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     from rich.console import Console
 
     from compresslab.cli.progress import Signs, announce
-    from compresslab.density.user import fit_table
+    from compresslab.density.references.user import fit_table
     from compresslab.errors import BadInput, RunFailed
-    from compresslab.runner import reference
-    from compresslab.runner.run import prepare
+    from compresslab.plan.prepare import prepare
     from compresslab.runner.run import run as run_plan
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import note
+    from compresslab.studies import reference
 
     with Signs(Console()) as signs:
         signs.during("read what is to run")
@@ -188,7 +188,7 @@ def _write(built: dict[str, Any], path: Path) -> None:
     from rich.console import Console
 
     from compresslab.density import Reference
-    from compresslab.density.fit import as_text
+    from compresslab.density.references.build import as_text
 
     path.write_text(as_text(built), encoding="utf-8")
     console = Console()

@@ -28,14 +28,15 @@ def report(
     Example: compresslab report recipes/quickstart.yaml
     """
     from compresslab.errors import BadInput
+    from compresslab.plan.prepare import prepare
     from compresslab.records import Failure
-    from compresslab.runner.run import Ran, prepare, to_do
+    from compresslab.runner.run import Ran, to_do
     from compresslab.runner.store import Store
 
     kept = Store(store_root(store))
-    plan = prepare(recipe, changes(settings, only, limit, compute), device, ran_in=kept)
+    plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=kept.remembered())
     if plan.recipe.evaluate.source == "published":
-        from compresslab.runner import published
+        from compresslab.studies import published
 
         record = published.assemble(plan, recipe)
         _write(record, reports)
@@ -44,7 +45,7 @@ def report(
     if plan.variants[0].model in missing:
         raise BadInput(f"nothing of {recipe} has run yet in {kept.root}; `compresslab run {recipe}` makes it")
 
-    from compresslab.runner.study import assemble  # slow to import, so a recipe is refused before
+    from compresslab.studies.assemble import assemble  # slow to import, so a recipe is refused before
 
     record = assemble(plan, kept, Ran(missing, len(plan.nodes) - len(missing), 0.0), recipe)
     _write(record, reports)

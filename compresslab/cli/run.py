@@ -67,7 +67,7 @@ def run(
 
     from compresslab.cli.progress import Signs
     from compresslab.errors import RunFailed
-    from compresslab.runner.run import prepare
+    from compresslab.plan.prepare import prepare
 
     console = Console()
     failed = []
@@ -94,7 +94,7 @@ def _published(console: Console, recipe: Path, plan: Plan, reports: Path) -> Non
     """A study of published scores: nothing runs, so nothing is kept but the report."""
     from compresslab.report.html import write
     from compresslab.report.index import write_index
-    from compresslab.runner.published import assemble
+    from compresslab.studies.published import assemble
 
     record = assemble(plan, recipe)
     page = write(record, reports / record.study)
@@ -118,7 +118,7 @@ def _run(console: Console, signs: Signs, recipe: Path, plan: Plan, store: Path |
     # Slow to import, so nodes start before.
     from compresslab.report.html import write
     from compresslab.report.index import write_index
-    from compresslab.runner.study import assemble
+    from compresslab.studies.assemble import assemble
 
     record = assemble(plan, kept, ran, recipe)
     note(plan, kept, recipe, record.provenance.finished)

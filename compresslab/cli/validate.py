@@ -12,7 +12,7 @@ def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, l
 
     Example: compresslab validate recipes/quickstart.yaml --set evaluate.items=50
     """
-    from compresslab.runner.run import prepare
+    from compresslab.plan.prepare import prepare
 
     plan = prepare(recipe, changes(settings, only, limit))
     named = [variant.name for variant in plan.variants if variant.named and variant.parent]

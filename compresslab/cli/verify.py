@@ -25,12 +25,12 @@ def verify(
     Example: compresslab verify recipes/quickstart.yaml nf4
     """
     from compresslab.errors import BadInput, RunFailed
-    from compresslab.runner.run import prepare
+    from compresslab.plan.prepare import prepare
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
 
     kept = Store(store_root(store))
-    plan = prepare(recipe, changes(None, None, None, compute), device, ran_in=kept)
+    plan = prepare(recipe, changes(None, None, None, compute), device, noted=kept.remembered())
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")
@@ -40,7 +40,7 @@ def verify(
     found = damages(kept, there)
     again = None
     if variant is not None and not found:
-        from compresslab.runner.rescore import rescore
+        from compresslab.studies.rescore import rescore
 
         again = rescore(plan, kept, variant)
     if repair:

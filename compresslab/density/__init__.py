@@ -10,10 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from compresslab.catalog.hardware import Hardware, hardware_names, load_hardware
     from compresslab.density.comparison import GROWTH_PER_DAY, assess, compare, density_days
     from compresslab.density.draws import Measured
-    from compresslab.density.inference_time import Hardware, hardware_names, load_hardware, n_time, seconds
-    from compresslab.density.reference import REACH, Reference, TaskFit
+    from compresslab.density.references.reference import REACH, Reference, TaskFit
+    from compresslab.density.time.inference_time import n_time, seconds
 
 __all__ = [
     "GROWTH_PER_DAY",
@@ -32,10 +33,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "comparison": ("GROWTH_PER_DAY", "assess", "compare", "density_days"),
-    "draws": ("Measured",),
-    "inference_time": ("Hardware", "hardware_names", "load_hardware", "n_time", "seconds"),
-    "reference": ("REACH", "Reference", "TaskFit"),
+    "catalog.hardware": ("Hardware", "hardware_names", "load_hardware"),
+    "density.comparison": ("GROWTH_PER_DAY", "assess", "compare", "density_days"),
+    "density.draws": ("Measured",),
+    "density.time.inference_time": ("n_time", "seconds"),
+    "density.references.reference": ("REACH", "Reference", "TaskFit"),
 }
 
 
@@ -43,5 +45,5 @@ def __getattr__(name: str) -> object:
     """Import a public name when it is first used: planning asks for hardware profiles and must not wait for numpy."""
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"compresslab.density.{module}"), name)
+            return getattr(import_module(f"compresslab.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from compresslab.density.draws import LOSSES, Answers, Draws
 from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, precision_mean, width_of
-from compresslab.density.laws import Array, interpolated_ln_params
-from compresslab.density.reference import REACH, Reference, TaskFit
+from compresslab.density.references.laws import Array, interpolated_ln_params
+from compresslab.density.references.reference import REACH, Reference, TaskFit
 from compresslab.records import Density, Estimator, Interval, Size, TaskDensity
 
 MINOR = 0.05

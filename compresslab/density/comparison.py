@@ -20,15 +20,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from compresslab.catalog.hardware import Hardware
+from compresslab.catalog.references import reference_names
 from compresslab.density.capability import Ruler, best_estimator, density, minor_bounds
 from compresslab.density.draws import MIN_ITEMS, Draws, Measured
-from compresslab.density.inference_time import Hardware, seconds
 from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, verdict
 from compresslab.density.mcnemar import mcnemar
-from compresslab.density.names import reference_names
-from compresslab.density.reference import Reference
+from compresslab.density.references.reference import Reference
 from compresslab.density.robustness import alternatives
-from compresslab.density.study import Study, counts, prepare, task_ratio
+from compresslab.density.sample import Study, counts, prepare, task_ratio
+from compresslab.density.time.inference_time import seconds
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Comparison, Density, Estimator, Interval, TaskComparison, Verdict

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compresslab.density.laws import Array
-from compresslab.density.published import BENCHMARKS
+from compresslab.catalog.published_scores import BENCHMARKS
+from compresslab.density.references.laws import Array
 from compresslab.errors import BadInput
 from compresslab.records import ItemScores, Record, Shape, Size
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compresslab.density.laws import Array
+from compresslab.density.references.laws import Array
 
 
 class Changed(NamedTuple):

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from compresslab.density.capability import Ruler, best_estimator
 from compresslab.density.intervals import verdict
-from compresslab.density.laws import NOTHING
-from compresslab.density.reference import Reference
-from compresslab.density.study import Study
+from compresslab.density.references.laws import NOTHING
+from compresslab.density.references.reference import Reference
+from compresslab.density.sample import Study
 from compresslab.records import Alternative, Comparison, Estimator
 
 BUDGETS = (1e11, 3e11, 1e12, 5e12, 15e12)

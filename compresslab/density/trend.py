@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compresslab.catalog.published_scores import BENCHMARKS, Score, scores, weights
+from compresslab.catalog.published_shapes import dimensions
 from compresslab.density.capability import Ruler, combine, measure_task
 from compresslab.density.draws import of_table, stream
 from compresslab.density.intervals import LogEstimate
-from compresslab.density.laws import Array
-from compresslab.density.published import BENCHMARKS, Score, scores, weights
-from compresslab.density.reference import Reference
-from compresslab.density.shapes import dimensions
+from compresslab.density.references.laws import Array
+from compresslab.density.references.reference import Reference
 from compresslab.errors import BadInput
 from compresslab.records import Interval, Record
 

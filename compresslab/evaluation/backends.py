@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compresslab.evaluation.treelm import TreeLM
-from compresslab.evaluation.vllmlm import VllmLM
-from compresslab.evaluation.vllmlm import load as load_vllm
-from compresslab.models.dequantize import load_for_scoring
+from compresslab.evaluation.engines.vllm import VllmLM
+from compresslab.evaluation.engines.vllm import load as load_vllm
+from compresslab.evaluation.tree_lm import TreeLM
 from compresslab.models.device import torch_dtype
+from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.recipe.schema import Evaluate
 from compresslab.records.compute import Compute
 

@@ -16,9 +16,11 @@ import lm_eval.models.huggingface
 import transformers
 from lm_eval.api.task import Task
 
+from compresslab.catalog import olmes
 from compresslab.errors import BadInput, RunFailed
-from compresslab.evaluation import olmes, scores, tasks
+from compresslab.evaluation import scores, tasks
 from compresslab.evaluation.backends import Answering
+from compresslab.evaluation.olmes_requests import Item
 from compresslab.models.progress import Amount, Progress, silent
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
@@ -137,7 +139,7 @@ def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, sco
     requests = [scores.pair(args) for args in sample["arguments"]]
     metrics = scores.numbers(sample)
     if isinstance(task, tasks.OlmesRequests):
-        doc: olmes.Item = sample["doc"]
+        doc: Item = sample["doc"]
         logprobs = [float(response[0][0]) for response in sample["resps"]]
         choice = task.choice(doc, logprobs)
         return task.olmes.metric, scores.Answered(

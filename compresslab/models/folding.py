@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import linear_layers
-from compresslab.models.blockwise import Blockwise
-from compresslab.models.input_sums import InputSums, together
+from compresslab.models.calibration.blockwise import Blockwise
+from compresslab.models.calibration.input_sums import InputSums, together
 
 # Of what the layer adds, in float32: rounding is a hundred times less.
 LARGEST_CHANGE = 1e-2

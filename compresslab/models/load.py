@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models import offline
 from compresslab.models.device import find_device, placement
-from compresslab.models.foreign import loadable
+from compresslab.models.formats.foreign import loadable
 from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compresslab.catalog.tasks import identify_task
 from compresslab.errors import BadInput
+from compresslab.machine.this_machine import Machine
 from compresslab.plan.facts import Facts
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import code_version, content_key, model_identity
@@ -16,40 +18,36 @@ from compresslab.plan.shared import CODE, Wish, decided_by, gathered_for, merged
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Calibration, Recipe, Training
-from compresslab.recipe.source import Source, parse_source, text_identity, version
+from compresslab.recipe.source import Source, parse_source, text_identity
 from compresslab.recipe.steps import BASE, PARENT, Adopt, Distill, Step, StepConfig
-from compresslab.records.compute import PROCESSOR, Compute
 from compresslab.registry import Method, method
+from compresslab.versions import version
 
 # What makes a base's folder and its record.
-BASE_CODE = tuple(f"compresslab.models.{name}" for name in ("load", "save", "size", "gguf_origin"))
+BASE_CODE = tuple(f"compresslab.models.{name}" for name in ("load", "save", "size", "formats.gguf_origin"))
 MOVING_REVISIONS = (None, "main", "master")
 
 
 def build(
     recipe: Recipe,
-    identify_task: Callable[[str], str],
-    machine: Mapping[str, Any],
+    machine: Machine,
     places: Places | None = None,
     found: Sequence[Complaint] = (),
-    compute: Compute = PROCESSOR,
 ) -> Plan:
     """Plan a recipe: every node once, shared prefixes shared, everything illegal refused before anything runs.
 
     Args:
-        identify_task: what decides the content of a task, by its name (evaluation knows); `BadInput` if there is no such task.
-        machine: what decides measured times: processor, threads, accelerator, libraries.
+        machine: where it is to run: what everything multiplies in there, and what decides measured times.
         places: where the recipe's values stand in its file, for the messages.
         found: what the caller found wrong already, to be told with the rest.
-        compute: what every forward and backward pass multiplies in, and on what.
 
     Raises:
         RecipeError: all at once, illegal step orders and settings, and models, texts and tasks that do not exist.
     """
-    looked = _Look(recipe, identify_task)
+    looked = _Look(recipe)
     if complaints := [*found, *looked.complaints]:
         raise refusal(complaints, places)
-    return _Builder(looked, machine, compute).plan()
+    return _Builder(looked, machine).plan()
 
 
 class _Look:
@@ -60,7 +58,7 @@ class _Look:
         facts: dimensions of each variant after each of its own steps; of the base, of the base.
     """
 
-    def __init__(self, recipe: Recipe, identify_task: Callable[[str], str]) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.complaints: list[Complaint] = []
         self.tasks: dict[str, str] = {}
@@ -123,11 +121,11 @@ class _Complaining:
 class _Builder:
     """Keys first, for all chains; then names for what the keys stand for; then nodes."""
 
-    def __init__(self, looked: _Look, machine: Mapping[str, Any], compute: Compute) -> None:
+    def __init__(self, looked: _Look, machine: Machine) -> None:
         self.looked = looked
-        self.compute = compute
+        self.compute = machine.compute
         self.recipe = looked.recipe
-        self.machine = dict(machine)
+        self.machine = machine
         self.versions: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
         self.wishes: dict[str, Wish] = {}
@@ -147,14 +145,18 @@ class _Builder:
         served = merged(self.wishes.values())
         self.shared = {key: (served[wish], self._shared_key(served[wish])) for key, wish in self.wishes.items()}
         if "this-machine" in self.recipe.density.hardware:
-            code = code_version("compresslab.evaluation.machine")
-            self._add(Node("machine", "", content_key("machine", machine=self.machine, compute=self.compute.decides(), code=code)))
+            code = code_version("compresslab.evaluation.timing.machine")
+            self._add(Node("machine", "", content_key("machine", machine=self.machine.facts, compute=self.compute.decides(), code=code)))
         self._add(Node("model", BASE, self.keys[BASE][0], facts=self.looked.facts[BASE][0]))
         self._variant(BASE, "", self.keys[BASE])
         for name in ordered(self.recipe):
             self._chain(name)
         nodes, variants = _in_running_order(self.nodes), tuple(self.variants.values())
-        return Plan(self.recipe, nodes, variants, tuple(self._warnings()), compute=self.compute)
+        here = self.machine
+        warnings = (*filter(None, [here.warning]), *self._warnings())
+        return Plan(
+            self.recipe, nodes, variants, warnings, compute=self.compute, probe=here.probe, machine=here.name, machine_facts=here.facts
+        )
 
     def _base_key(self) -> str:
         base, source = self.recipe.base, parse_source(self.recipe.base.model)
@@ -293,7 +295,7 @@ class _Builder:
         libraries = self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else []))
         decides = evaluate.model_dump(mode="json", include={"items", "seed", "truncate", "backend"})
         # vLLM spreads a model over all accelerators, and their number changes how sums are rounded.
-        devices = {"devices": self.machine.get("accelerator")} if evaluate.backend == "vllm" else {}
+        devices = {"devices": self.machine.facts.get("accelerator")} if evaluate.backend == "vllm" else {}
         settings = {**decides, **devices, "compute": self.compute.decides(), "code": code, "libraries": libraries}
         tasks = {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.looked.tasks.items()}
         facts = self.nodes[model].facts
@@ -303,8 +305,8 @@ class _Builder:
         if density.measure:
             above = self.variants[parent].model if parent else None
             workload = density.workload.model_dump()
-            code = code_version("compresslab.evaluation.timing")
-            where = {"machine": self.machine, "compute": self.compute.decides()}
+            code = code_version("compresslab.evaluation.timing.measured")
+            where = {"machine": self.machine.facts, "compute": self.compute.decides()}
             measure = content_key("measure", child=model, parent=above, workload=workload, code=code, **where)
             self._add(Node("measure", name, measure, (model, above) if above else (model,), facts=facts))
         named = name == BASE or name in self.recipe.variants

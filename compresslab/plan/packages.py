@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from compresslab.recipe.source import version
 from compresslab.recipe.steps import Step
 from compresslab.registry import method
+from compresslab.versions import version
 
 EXTRAS = {"gptqmodel": "gptq", "torchao": "torchao"}
 

@@ -11,10 +11,10 @@ from compresslab.recipe.steps import Distill, PruneDepth, Step, StepConfig
 from compresslab.registry import method
 
 CODE: dict[Gathered, str] = {
-    "activations": "compresslab.models.statistics",
-    "grams": "compresslab.models.statistics",
-    "removals": "compresslab.models.removals",
-    "logits": "compresslab.steps.stored_logits",
+    "activations": "compresslab.models.calibration.statistics",
+    "grams": "compresslab.models.calibration.statistics",
+    "removals": "compresslab.models.calibration.removals",
+    "logits": "compresslab.models.calibration.stored_logits",
 }
 
 

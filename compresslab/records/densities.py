@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Literal
 
 from pydantic import Field
 
 from compresslab.records.base import Record
+from compresslab.records.display import number
 
 Verdict = Literal["raised", "lowered", "inconclusive"]
 Estimator = Literal["loss", "score"]
@@ -23,6 +25,12 @@ class Interval(Record):
     high: float
     extrapolated: bool = False
     bound: Literal["", "<", ">"] = ""
+
+    def short_html(self) -> str:
+        """How a notebook shows it in a cell."""
+        ends = "" if self.bound else f" [{number(self.low)}, {number(self.high)}]"
+        flag = " <abbr title='extrapolated'>†</abbr>" if self.extrapolated else ""
+        return f"{escape(self.bound)}{number(self.value)}{ends}{flag}"
 
 
 class TaskDensity(Record):
@@ -63,7 +71,7 @@ class Density(Record):
         estimator: what `params`, `active`, `bits` and `time` rest on: "loss", or "score" where the reference or the study has no losses.
         params, active, bits: N_hat over N, over active N, over N * stored bits / 16. Their intervals hold three things: the
             items, the fit, and the scatter of the reference's own models around it.
-        time: N_hat over N_time, by hardware profile; N_time is modelled (see `density.inference_time`).
+        time: N_hat over N_time, by hardware profile; N_time is modelled (see `density.time.inference_time`).
         modelled_seconds: modelled time of one request of the workload, by hardware profile.
     """
 

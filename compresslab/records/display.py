@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from compresslab.records.base import Record
+from pydantic import BaseModel
 
 LONGEST = 300  # characters of a text
 MOST_ROWS = 200
 
 
-def as_html(record: Record) -> str:
+@runtime_checkable
+class Short(Protocol):
+    """A record that fits into one cell."""
+
+    def short_html(self) -> str:
+        """The record as one value."""
+        ...
+
+
+def as_html(record: BaseModel) -> str:
     """A record's fields, one a row; lists of records as tables of their own."""
     title = f"<strong>{escape(type(record).__name__)}</strong>"
     rows = "".join(_pair(name, value) for name, value in record)
@@ -26,21 +34,21 @@ def _pair(name: str, value: object) -> str:
 
 
 def _value(value: object) -> str:
-    from compresslab.records.base import Record
-
-    if isinstance(value, Record):
-        return _interval(value) or f"<details><summary>{escape(type(value).__name__)}</summary>{as_html(value)}</details>"
+    if isinstance(value, Short):
+        return value.short_html()
+    if isinstance(value, BaseModel):
+        return f"<details><summary>{escape(type(value).__name__)}</summary>{as_html(value)}</details>"
     if isinstance(value, Mapping):
         inner = "".join(_pair(str(key), one) for key, one in value.items())
         return f"<table>{inner}</table>" if value else ""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        if value and all(isinstance(one, Record) for one in value):
-            return _table([one for one in value if isinstance(one, Record)])
+        if value and all(isinstance(one, BaseModel) for one in value):
+            return _table([one for one in value if isinstance(one, BaseModel)])
         return escape(", ".join(map(str, value[:MOST_ROWS]))[:LONGEST])
     return _plain(value)
 
 
-def _table(records: Sequence[Record]) -> str:
+def _table(records: Sequence[BaseModel]) -> str:
     """Records as rows; what is no single value or interval in any of them is left to whoever opens the record."""
     names = [name for name in type(records[0]).model_fields if any(_single(getattr(record, name)) for record in records)]
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
@@ -56,29 +64,19 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _single(value: object) -> bool:
-    from compresslab.records.base import Record
-
-    return bool(_interval(value)) if isinstance(value, Record) else isinstance(value, (str, int, float))
-
-
-def _interval(value: object) -> str:
-    from compresslab.records.densities import Interval
-
-    if not isinstance(value, Interval):
-        return ""
-    ends = "" if value.bound else f" [{_number(value.low)}, {_number(value.high)}]"
-    flag = " <abbr title='extrapolated'>†</abbr>" if value.extrapolated else ""
-    return f"{escape(value.bound)}{_number(value.value)}{ends}{flag}"
+    return isinstance(value, (str, int, float, Short))
 
 
 def _plain(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return _number(value)
+        return number(value)
     text = str(value)
     return escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A number in four digits."""
+    """Four digits."""
     return f"{value:.4g}" if math.isfinite(value) else str(value)

@@ -6,30 +6,18 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from compresslab.density.inference_time import Hardware, load_hardware
-from compresslab.density.names import is_file, unknown_reference
-from compresslab.errors import BadInput, RunFailed
-from compresslab.evaluation import olmes, stock
-from compresslab.plan.build import build
+from compresslab.errors import RunFailed
+from compresslab.machine.processor import threads
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
-from compresslab.recipe.changes import NO_CHANGES, Changes
-from compresslab.recipe.load import load_located
-from compresslab.recipe.places import Complaint
-from compresslab.recipe.schema import Recipe
-from compresslab.recipe.source import version
-from compresslab.records import Cost, Failure, MachineSpeed, StepRecord
+from compresslab.records import Cost, Failure, StepRecord
 from compresslab.runner import provenance
-from compresslab.runner.executors import LARGEST_RELOAD_DIFFERENCE, Listener, Outcome, execute
-from compresslab.runner.machine import ran_on, this_machine_for
+from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, Outcome, execute
 from compresslab.runner.store import Store, write_record
-from compresslab.runner.work import Reload, Task
-
-THIS_MACHINE = "this-machine"
+from compresslab.runner.worker import Reload, Task
 
 
 class Watcher:
@@ -53,71 +41,6 @@ class Ran(NamedTuple):
     failures: dict[str, Failure]
     cached: int
     seconds: float
-
-
-def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None, ran_in: Store | None = None) -> Plan:
-    """Load, check and plan a recipe, with what a command line changes in it, without importing torch.
-
-    Args:
-        device: by torch's name, to compute on; this machine's own choice without it.
-        ran_in: for whoever only reads results: the store whose last run of this study says what was computed in, and where. A store of
-            another machine can be read so.
-
-    Raises:
-        BadInput: anything in the recipe that cannot work, named.
-    """
-    recipe, places = load_located(path, changes)
-    if recipe.evaluate.source == "published":
-        from compresslab.runner import published  # numpy and the tables, which a plan of models to run does not need
-
-        planned = published.plan(recipe, places, complaints(recipe))
-    else:
-        noted = ran_on(ran_in.remembered().get(recipe.study, {}), recipe.compute) if ran_in is not None and device is None else None
-        here = noted or this_machine_for(recipe.compute, recipe.base.dtype, device)
-        planned = build(recipe, identify_task, here.facts, places, complaints(recipe), here.compute)
-        warnings = (*filter(None, [here.warning]), *planned.warnings)
-        planned = replace(planned, warnings=warnings, probe=here.probe, machine=here.name, machine_facts=here.facts)
-    return replace(planned, changes=changes.described())
-
-
-def complaints(recipe: Recipe) -> list[Complaint]:
-    """Names of references and hardware that do not exist, each with those that do."""
-    found = []
-    problem = unknown_reference(recipe.density.reference)
-    if not problem and is_file(recipe.density.reference):
-        problem = _broken(recipe.density.reference)
-    if problem:
-        found.append(Complaint(("density", "reference"), problem))
-    for number, name in enumerate(recipe.density.hardware):
-        if name != THIS_MACHINE:
-            try:
-                load_hardware(name)
-            except BadInput as error:
-                found.append(Complaint(("density", "hardware", number), f"{error}; or {THIS_MACHINE}"))
-    return found
-
-
-def _broken(reference: str) -> str:
-    """What is wrong with a reference's file; empty if nothing is. Reads it, which takes numpy: only a user's own file is worth that."""
-    from compresslab.density.reference import Reference
-
-    try:
-        Reference.load(reference)
-    except BadInput as error:
-        return str(error)
-    return ""
-
-
-def identify_task(name: str) -> str:
-    """What decides a task's content: the data wheel for OLMES tasks, lm-eval's version for its own.
-
-    Raises:
-        BadInput: there is no such task.
-    """
-    if olmes.is_olmes(name):
-        return olmes.identity(name)
-    stock.find(stock.plain(name))
-    return f"lm-eval {version('lm_eval')}: {stock.plain(name)}"
 
 
 def is_done(node: Node, store: Store) -> bool:
@@ -182,17 +105,6 @@ def check_disk(todo: Sequence[Node], plan: Plan, store: Store) -> None:
         )
 
 
-def machine_speed(plan: Plan, store: Store) -> MachineSpeed | None:
-    """This machine's measured speed, if the plan asks for it and it has been measured."""
-    node = next(plan.of_kind("machine"), None)
-    return store.read(node.key, MachineSpeed) if node is not None and store.has(node.key) else None
-
-
-def this_machine(speed: MachineSpeed, machine: str) -> Hardware:
-    """The measured machine as a hardware profile."""
-    return Hardware(name=THIS_MACHINE, flops=speed.flops, bandwidth=speed.bandwidth, source=f"measured in {speed.dtype}: {machine}")
-
-
 def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
     """Run one node in a worker and move its result into the store."""
     started = provenance.now()
@@ -211,7 +123,7 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
             checkpoints=store.checkpoints(node.key),
             encodings=store.encodings,
             machine=plan.machine,
-            threads=provenance.threads(),
+            threads=threads(),
             compute=plan.compute,
         )
         outcome = execute(task, listener, lambda name: store.commit(missing[name], scores[name]))
@@ -258,7 +170,7 @@ def _cost(outcome: Outcome, started: str, staged: Path, node: Node) -> Cost:
         seconds=outcome.seconds,
         peak_memory_bytes=outcome.peak_memory,
         started=started,
-        threads=provenance.threads(),
+        threads=threads(),
         device=outcome.device,
         tokens_per_second=rate,
     )

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ import psutil
 
 from compresslab.errors import RunFailed
 from compresslab.plan.graph import Plan
-from compresslab.plan.keys import KEY_LENGTH
+from compresslab.plan.keys import KEY_LENGTH, content_key
 from compresslab.recipe.source import file_sha256
-from compresslab.runner.machine import machine_key
+from compresslab.records.compute import Compute
 from compresslab.runner.store import DIGESTS, Store
 
 
@@ -42,7 +42,7 @@ def note(plan: Plan, store: Store, recipe: Path, finished: str = "") -> None:
     compute dtype, on another device or on another machine: its results do not take the place of theirs.
     """
     before = store.remembered().get(plan.recipe.study, {})
-    own = machine_key(plan.compute, plan.machine_facts)
+    own = _machine_key(plan.compute, plan.machine_facts)
     keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
     variants = {variant.name: variant.keys for variant in plan.variants}
     runs = _noted_runs(before)
@@ -155,3 +155,8 @@ def _entries(folder: Path) -> list[Path]:
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
+def _machine_key(compute: Compute, facts: Mapping[str, Any]) -> str:
+    """What runs of a study are told apart by in a store's note: results of two such keys share what the weights alone decide."""
+    return content_key("machine note", compute=compute.decides(), machine=dict(facts))

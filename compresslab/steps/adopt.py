@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compresslab.models.gguf_origin import origin_details
+from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, load
 from compresslab.recipe.steps import Adopt
 from compresslab.records.compute import Dtype

@@ -12,14 +12,14 @@ import torch
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
+from compresslab.models.calibration.statistics import Statistics, gather_for_now
 from compresslab.models.computing import computing, computing_for_now
-from compresslab.models.dequantize import countable, dequantized
 from compresslab.models.device import computed
+from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.load import Loaded, check_finite
 from compresslab.models.progress import Progress, silent
 from compresslab.models.save import Packed, save, tensors_digest
 from compresslab.models.size import shape_of, size_of
-from compresslab.models.statistics import Statistics, gather_for_now
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Adopt, StepConfig
 from compresslab.records import StepRecord

@@ -17,15 +17,15 @@ from compresslab.algorithms.reverse_kl import reverse_kl
 from compresslab.algorithms.skewed_kl import skewed_kl
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
+from compresslab.models.calibration.stored_logits import StoredLogits, store_for_now
 from compresslab.models.load import Loaded, cast
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Distill
 from compresslab.steps.contract import Context, Outcome
-from compresslab.steps.held_out import next_targets
-from compresslab.steps.hidden_matching import HiddenMatching
-from compresslab.steps.on_policy import check_prompt, continued, is_on_policy
-from compresslab.steps.stored_logits import StoredLogits, store_for_now
-from compresslab.steps.trainer import ChunkLoss, Lesson, Micro, Run, Teaching, train
+from compresslab.steps.training.held_out import next_targets
+from compresslab.steps.training.hidden_matching import HiddenMatching
+from compresslab.steps.training.on_policy import check_prompt, continued, is_on_policy
+from compresslab.steps.training.trainer import ChunkLoss, Lesson, Micro, Run, Teaching, train
 
 # (student's logits, teacher's logits, temperature) -> summed divergence in nats
 Divergence = Callable[[Tensor, Tensor, float], Tensor]

@@ -14,12 +14,12 @@ from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
-from compresslab.models.statistics import Statistics
 from compresslab.recipe.steps import PruneSparse
-from compresslab.steps.calibration import second_moments
+from compresslab.steps.checks import second_moments
 from compresslab.steps.contract import Context, Outcome, statistics_of
-from compresslab.steps.sparsity import mark_sparse
+from compresslab.steps.training.sparsity import mark_sparse
 
 
 @torch.no_grad()

@@ -11,12 +11,12 @@ from compresslab.algorithms.head_importance import group_energy
 from compresslab.algorithms.neuron_importance import most_important, share_lost
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import decoder_layers
+from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
-from compresslab.models.statistics import Statistics
+from compresslab.models.width_surgery import AXES, Axis, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
 from compresslab.recipe.amounts import Misfit, Widths, widths_left
 from compresslab.recipe.steps import PruneWidth
 from compresslab.steps.contract import Context, Outcome, statistics_of
-from compresslab.steps.width_surgery import AXES, Axis, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
 
 
 def apply(loaded: Loaded, config: PruneWidth, context: Context) -> Outcome:

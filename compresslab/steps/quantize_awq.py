@@ -11,15 +11,15 @@ from compresslab.algorithms.awq import channel_scales, clipped
 from compresslab.algorithms.gptq import Rounded
 from compresslab.algorithms.grid import Grid, grid_of
 from compresslab.errors import UnsupportedModel
-from compresslab.models import awq_format
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.folding import check_folding, divide_inputs
+from compresslab.models.formats import awq as awq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
-from compresslab.models.statistics import Statistics
 from compresslab.recipe.steps import QuantizeAWQ
+from compresslab.steps.checks import check_groups, check_words
 from compresslab.steps.contract import Context, Outcome, statistics_of
-from compresslab.steps.groups import check_groups, check_words
 
 # Queries and keys meet in a product of their own: a range cut for their outputs alone does harm there (Lin et al., section 4).
 WHOLE_RANGE = ("q_proj", "k_proj", "query_key_value")

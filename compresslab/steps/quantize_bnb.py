@@ -11,8 +11,8 @@ from transformers import BitsAndBytesConfig
 from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8
+from compresslab.steps.checks import check_sizes
 from compresslab.steps.contract import Context, Outcome
-from compresslab.steps.groups import check_sizes
 from compresslab.steps.through_folder import quantized_by_loading
 
 # It warns at every product of every layer that LLM.int8() computes in float16, which is how the method works.

@@ -10,15 +10,14 @@ from torch import Tensor
 from compresslab.algorithms.gptq import Rounded, gptq
 from compresslab.algorithms.grid import Grid
 from compresslab.algorithms.hessian import inverse_factor
-from compresslab.models import gptq_format
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.calibration.statistics import Statistics
+from compresslab.models.formats import gptq as gptq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
-from compresslab.models.statistics import Statistics
 from compresslab.recipe.steps import QuantizeGPTQ
-from compresslab.steps.calibration import second_moments
+from compresslab.steps.checks import check_groups, check_words, second_moments
 from compresslab.steps.contract import Context, Outcome, statistics_of
-from compresslab.steps.groups import check_groups, check_words
 
 
 @torch.no_grad()

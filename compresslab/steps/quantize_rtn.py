@@ -11,8 +11,8 @@ from compresslab.algorithms.round_to_nearest import symmetric_scales
 from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import QuantizeRTN
+from compresslab.steps.checks import check_groups
 from compresslab.steps.contract import Context, Outcome
-from compresslab.steps.groups import check_groups
 
 
 def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:

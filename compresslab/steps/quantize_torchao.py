@@ -8,8 +8,8 @@ from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import QuantizeTorchAO
+from compresslab.steps.checks import check_groups
 from compresslab.steps.contract import Context, Outcome
-from compresslab.steps.groups import check_groups
 from compresslab.steps.through_folder import quantized_by_loading
 
 

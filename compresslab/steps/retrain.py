@@ -12,9 +12,9 @@ from compresslab.models.text import Tokens
 from compresslab.recipe.steps import RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, Outcome
 from compresslab.steps.distill import same_vocabulary
-from compresslab.steps.held_out import Goal, mean_loss, next_targets, split
-from compresslab.steps.sparsity import pruned_zeros
-from compresslab.steps.trainer import Lesson, Micro, Run, Trained, train
+from compresslab.steps.training.held_out import Goal, mean_loss, next_targets, split
+from compresslab.steps.training.sparsity import pruned_zeros
+from compresslab.steps.training.trainer import Lesson, Micro, Run, Trained, train
 
 
 def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -> Outcome:
@@ -58,7 +58,7 @@ def _through_adapters(model: PreTrainedModel, config: RetrainLoRA, text: Tokens,
     """Train adapters and merge them in float32; zeros of a pruned model stay."""
     zeros = pruned_zeros(model)
     if config.method == "qlora":
-        from compresslab.steps.four_bits import hold_at_four_bits, merge_unpacked
+        from compresslab.steps.training.four_bits import hold_at_four_bits, merge_unpacked
 
         hold_at_four_bits(model, run.compute)
         adapted = with_adapters(model, config)

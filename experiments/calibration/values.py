@@ -19,8 +19,8 @@ from compresslab.algorithms.gptq import gptq
 from compresslab.algorithms.grid import grid_of
 from compresslab.algorithms.hessian import inverse_factor
 from compresslab.models.anatomy import decoder_layers, linear_layers
+from compresslab.models.calibration.statistics import Statistics, gather
 from compresslab.models.load import load
-from compresslab.models.statistics import Statistics, gather
 from compresslab.models.text import Tokens
 
 GROUP = 32

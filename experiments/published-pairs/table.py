@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from compresslab.plan.prepare import prepare
 from compresslab.records import Comparison, Interval, VariantRecord
 from compresslab.report import words
-from compresslab.runner.published import assemble
-from compresslab.runner.run import prepare
+from compresslab.studies.published import assemble
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "published"
 BENCHMARKS = ("MMLU", "BBH", "MATH", "HumanEval", "MBPP")

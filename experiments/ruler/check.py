@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from compresslab.density import Measured, Reference, assess
-from compresslab.density.build import CONVENTION, fit_laws, left_out, rounded
 from compresslab.density.capability import Ruler, measure_task
 from compresslab.density.draws import Answers, Draws
-from compresslab.density.fitting import fit_losses
 from compresslab.density.intervals import LogEstimate, geometric_mean, ratio, verdict
-from compresslab.density.ladder import read_ladder
-from compresslab.density.laws import D_UNIT, N_UNIT, ln_n_of_loss, loss_law
+from compresslab.density.references.build import CONVENTION, fit_laws, left_out, rounded
+from compresslab.density.references.fitting import fit_losses
+from compresslab.density.references.laws import D_UNIT, N_UNIT, ln_n_of_loss, loss_law
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import ItemScores, Shape, Size
+from tools.references.ladder import read_ladder
 
 HERE = Path(__file__).parent
 SHAPE = Shape(architecture="llama", layers=30, hidden=576, intermediate=1536, attention_width=576, key_value_width=192, vocabulary=49152)

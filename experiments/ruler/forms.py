@@ -21,14 +21,16 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import least_squares
 
-from compresslab.density import Measured, assess, engines, family
-from compresslab.density import published as tables
-from compresslab.density.fit import as_text
-from compresslab.density.inference_time import load_hardware
-from compresslab.density.ladder import TASKS, read_ladder
-from compresslab.density.laws import share_logit
+from compresslab.catalog import published_scores as tables
+from compresslab.catalog.hardware import load_hardware
+from compresslab.density import Measured, assess
+from compresslab.density.references.build import as_text
+from compresslab.density.references.laws import share_logit
+from compresslab.density.time import engine_factors as engines
 from compresslab.density.trend import frontier, trend
 from compresslab.recipe.schema import DensityConfig
+from tools.references import family
+from tools.references.ladder import TASKS, read_ladder
 
 HERE = Path(__file__).parent
 

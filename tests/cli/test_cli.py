@@ -125,7 +125,7 @@ def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.M
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compresslab.runner.run.prepare", interrupted)
+    monkeypatch.setattr("compresslab.plan.prepare.prepare", interrupted)
     said = call("run", recipe)
     assert (said.code, said.err) == (130, "interrupted; what was finished is kept, run again to go on\n")
 

@@ -43,7 +43,7 @@ def test_plan_tells_what_is_cached(call: Call, recipe: Path, tmp_path: Path) -> 
     store = Store(tmp_path / "kept")
     for label in ("load base", "time base"):
         store.folder(nodes[label]).mkdir(parents=True)
-    from compresslab.runner.run import prepare
+    from compresslab.plan.prepare import prepare
 
     plan = prepare(recipe)
     scores = plan.node(nodes["evaluate base"]).tasks

@@ -22,7 +22,7 @@ NAMES = ["llama-1-2", "olmo-ladder", "pythia", "qwen2.5"]
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit of seconds: its resamples are not what is looked at here."""
-    monkeypatch.setattr("compresslab.density.user.fit_table.__defaults__", ("bits per byte", 3))
+    monkeypatch.setattr("compresslab.density.references.user.fit_table.__defaults__", ("bits per byte", 3))
 
 
 def csv(path: Path, sizes: tuple[float, ...] = (1e8, 2e8, 4e8, 8e8, 1.6e9)) -> Path:

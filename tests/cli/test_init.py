@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compresslab.plan.graph import Plan
+from compresslab.plan.prepare import prepare
 from compresslab.plan.starter import CHOICES, _scalar
 from compresslab.recipe.load import load
 from compresslab.recipe.locate import parse
 from compresslab.recipe.schema import Recipe
-from compresslab.recipe.source import version
-from compresslab.runner.run import prepare
+from compresslab.versions import version
 
 SMOLLM2 = "offline:smollm2-135m-instruct"
 CONFIG = {"model_type": "llama", "vocab_size": 100, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
@@ -239,7 +239,7 @@ def test_an_interruption_leaves_no_file(call: Call, monkeypatch: pytest.MonkeyPa
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compresslab.runner.run.prepare", interrupted)
+    monkeypatch.setattr("compresslab.plan.prepare.prepare", interrupted)
     assert call("init", "r.yaml", "--yes").code == 130
     assert not Path("r.yaml").exists()
 

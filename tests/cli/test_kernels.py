@@ -13,8 +13,8 @@ from calling import Call
 from compresslab.cli.doctor import Finding
 from compresslab.cli.kernels import TRIES, _compared, kernels, outcome, outcomes
 from compresslab.errors import RunFailed, UnsupportedModel
-from compresslab.recipe.source import version
 from compresslab.registry import METHODS
+from compresslab.versions import version
 
 
 def fine() -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compresslab.density import Reference
-from compresslab.density.curve import curve, curves
+from compresslab.density.references.curve import curve, curves
 from compresslab.errors import BadInput
 from compresslab.records import Density, Interval, TaskDensity
 

@@ -5,8 +5,8 @@ from importlib import resources
 
 import pytest
 
-from compresslab.density import engines
-from compresslab.density.inference_time import load_hardware
+from compresslab.catalog.hardware import load_hardware
+from compresslab.density.time import engine_factors as engines
 
 SHIPPED = json.loads((resources.files("compresslab") / "data" / "engines.json").read_text("utf-8"))
 SOURCES = {source.hardware: source for source in engines.SOURCES}

@@ -75,7 +75,7 @@ def test_the_factors_of_an_engine_act_on_their_own_part():
 
 def test_planning_can_import_it_without_a_numerical_library():
     heavy = "{'numpy', 'scipy', 'pandas', 'torch'}"
-    code = f"import sys, compresslab.density.inference_time as t; t.load_hardware('h20'); print({heavy} & set(sys.modules))"
+    code = f"import sys, compresslab.catalog.hardware as t; t.load_hardware('h20'); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

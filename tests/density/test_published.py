@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compresslab.catalog import published_scores as tables
 from compresslab.density import Measured, assess
-from compresslab.density import published as tables
-from compresslab.density.family import FAMILIES
-from compresslab.density.ladder import read_ladder
-from compresslab.density.pythia import read_pythia
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import ItemScores, Shape, Size
+from tools.references.family import FAMILIES
+from tools.references.ladder import read_ladder
+from tools.references.pythia import read_pythia
 
 SHAPE = Shape(architecture="llama", layers=30, hidden=576, intermediate=1536, attention_width=576, key_value_width=192, vocabulary=49152)
 UNLIKE_THE_NAME = {

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from compresslab.density import Reference, fit
-from compresslab.density.build import choose_form, left_out
-from compresslab.density.family import FAMILIES, build_family, read_family
-from compresslab.density.fitting import fit_link, fit_losses
-from compresslab.density.ladder import build_ladder, read_ladder
-from compresslab.density.laws import ln_n_of_loss, loss_law, score_link
-from compresslab.density.pythia import build_pythia, read_pythia
+from compresslab.density import Reference
+from compresslab.density.references.build import choose_form, left_out
+from compresslab.density.references.fitting import fit_link, fit_losses
+from compresslab.density.references.laws import ln_n_of_loss, loss_law, score_link
+from tools.references import fit
+from tools.references.family import FAMILIES, build_family, read_family
+from tools.references.ladder import build_ladder, read_ladder
+from tools.references.pythia import build_pythia, read_pythia
 
 NAMES = ("olmo-ladder", "pythia", "qwen2.5", "llama-1-2")
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from compresslab.catalog import published_scores as tables
 from compresslab.density import Measured, Reference, assess
-from compresslab.density import published as tables
 from compresslab.density.robustness import BUDGETS, shown
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Interval, ItemScores, Shape, Size

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compresslab.density.family import QWEN
-from compresslab.density.published import BENCHMARKS, scores
+from compresslab.catalog.published_scores import BENCHMARKS, scores
 from compresslab.density.trend import CHATGPT, PAPER_GROWTH, TrendPoint, frontier, trend
 from compresslab.errors import BadInput
+from tools.references.family import QWEN
 
 POINTS = st.lists(st.tuples(st.integers(0, 20), st.floats(-5, 5)), min_size=1, max_size=25)
 

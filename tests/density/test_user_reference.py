@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from compresslab.density import Measured, Reference, assess
-from compresslab.density.laws import loss_law, score_link
-from compresslab.density.user import fit_table, read_table
+from compresslab.density.references.laws import loss_law, score_link
+from compresslab.density.references.user import fit_table, read_table
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import ItemScores, Shape, Size

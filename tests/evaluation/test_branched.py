@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compresslab.evaluation import exactness, treelm
-from compresslab.evaluation.branched import pieces
-from compresslab.evaluation.treelm import TreeLM
-from compresslab.evaluation.trie import build as trie_of
+from compresslab.evaluation import tree_lm
+from compresslab.evaluation.engines import exactness
+from compresslab.evaluation.engines.branched import pieces
+from compresslab.evaluation.engines.trie import build as trie_of
+from compresslab.evaluation.tree_lm import TreeLM
 
 from . import test_treelm
 from .test_journal import scored, stopping
@@ -42,7 +43,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(treelm, "WORTH_BRANCHING", 2)
+    monkeypatch.setattr(tree_lm, "WORTH_BRANCHING", 2)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -64,7 +65,7 @@ def test_no_architecture_is_trusted_untested() -> None:
 def test_where_branches_are_many_and_short_prompts_go_lm_evals_own_way(
     build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(treelm, "WORTH_BRANCHING", 150)
+    monkeypatch.setattr(tree_lm, "WORTH_BRANCHING", 150)
     lm = TreeLM(build("mamba2", **ARCHITECTURES["mamba2"]), tokenizer)
     answers(lm, PAIRS)
     assert lm.engine == "plain"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from compresslab.evaluation.cache_name import cache_name
+from compresslab.evaluation.engines.cache_name import cache_name
 
 
 class New:

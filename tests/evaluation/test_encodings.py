@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compresslab.evaluation.encodings import SLICE, Encodings
+from compresslab.evaluation.engines.encodings import SLICE, Encodings
 from compresslab.evaluation.scores import Pair
-from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.tree_lm import TreeLM
 
 from .conftest import make_tokenizer
 

@@ -9,9 +9,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import RunFailed
-from compresslab.evaluation import generation
-from compresslab.evaluation.generation import Prompt, batches, common
-from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.engines import generation
+from compresslab.evaluation.engines.generation import Prompt, batches, common
+from compresslab.evaluation.tree_lm import TreeLM
 
 from .conftest import LINES
 from .test_treelm import ARCHITECTURES, FEW_SHOT

@@ -10,20 +10,20 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from compresslab.catalog import stock_tasks as stock_room
 from compresslab.errors import BadInput, RunFailed
-from compresslab.evaluation import olmes, tasks
-from compresslab.evaluation import stock as stock_room
+from compresslab.evaluation import olmes_requests, tasks
 from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.scores import read_items, write_items
-from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.tree_lm import TreeLM
 from compresslab.models.progress import Amount
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
 
 ITEMS = [
-    olmes.Item("0", (("The quick brown", " fox"), ("The quick brown", " dog sleeps"), ("The quick brown", " é")), 1),
-    olmes.Item("1", (("Question: What is warm?\nAnswer:", " sun"), ("Question: What is warm?\nAnswer:", " water")), 0),
-    olmes.Item("2", (("Question: What is lazy?\nAnswer:", " dog"), ("Question: What is lazy?\nAnswer:", " fox")), 0),
+    olmes_requests.Item("0", (("The quick brown", " fox"), ("The quick brown", " dog sleeps"), ("The quick brown", " é")), 1),
+    olmes_requests.Item("1", (("Question: What is warm?\nAnswer:", " sun"), ("Question: What is warm?\nAnswer:", " water")), 0),
+    olmes_requests.Item("2", (("Question: What is lazy?\nAnswer:", " dog"), ("Question: What is lazy?\nAnswer:", " fox")), 0),
 ]
 STOCK = """
 task: pets
@@ -46,7 +46,7 @@ def config(*names: str, items: int | str = "all") -> Evaluate:
 
 @pytest.fixture
 def two_olmes_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(olmes, "load", lambda _name: ITEMS)
+    monkeypatch.setattr(olmes_requests, "load", lambda _name: ITEMS)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_items_that_a_metric_fails_on_are_named_and_counted(
 ) -> None:
     process = tasks.OlmesRequests.process_results
 
-    def failing(task: tasks.OlmesRequests, doc: olmes.Item, results: list[tuple[float, bool]]) -> dict[str, float]:
+    def failing(task: tasks.OlmesRequests, doc: olmes_requests.Item, results: list[tuple[float, bool]]) -> dict[str, float]:
         if doc.id in broken:
             raise ZeroDivisionError("no number in the answer")
         return process(task, doc, results)

@@ -10,8 +10,8 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compresslab.evaluation.journal import Journal
-from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.engines.journal import Journal
+from compresslab.evaluation.tree_lm import TreeLM
 
 from .test_generation import PROMPTS, asked
 from .test_treelm import PAIRS
@@ -38,8 +38,8 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("compresslab.evaluation.treelm.NOTHING_SHARED", nothing_shared)
-    monkeypatch.setattr("compresslab.evaluation.batched.LONGER", 0)  # a sequence a batch
+    monkeypatch.setattr("compresslab.evaluation.tree_lm.NOTHING_SHARED", nothing_shared)
+    monkeypatch.setattr("compresslab.evaluation.engines.batched.LONGER", 0)  # a sequence a batch
     budget = 512 if nothing_shared == 0 else 16
     model = build("llama").to(torch.bfloat16)
     undisturbed = TreeLM(model, tokenizer, budget=budget).loglikelihood(scored())
@@ -55,7 +55,7 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
 def test_generation_after_a_stop_answers_only_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ):
-    monkeypatch.setattr("compresslab.evaluation.generation.SEQUENCES", 2)
+    monkeypatch.setattr("compresslab.evaluation.engines.generation.SEQUENCES", 2)
     undisturbed = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
     with pytest.raises(KeyboardInterrupt):
         TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(asked(PROMPTS))

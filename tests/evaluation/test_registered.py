@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import BadInput
 from compresslab.evaluation import registered
-from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.tree_lm import TreeLM
 from compresslab.models.load import Loaded, cast
 from compresslab.models.save import save
 from compresslab.records.compute import Probe

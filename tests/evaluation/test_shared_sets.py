@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from compresslab.errors import BadInput
 from compresslab.evaluation import tasks
 from compresslab.evaluation.harness import evaluate_model
-from compresslab.evaluation.treelm import TreeLM
+from compresslab.evaluation.tree_lm import TreeLM
 from compresslab.recipe.schema import Evaluate
 
 pytestmark = pytest.mark.slow

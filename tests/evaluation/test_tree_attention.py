@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compresslab.evaluation import tree_attention
-from compresslab.evaluation.tree_attention import attend, laid_out, layout
-from compresslab.evaluation.trie import Forward, Trie, build, forwards
+from compresslab.evaluation.attention import tree as tree_attention
+from compresslab.evaluation.attention.tree import attend, laid_out, layout
+from compresslab.evaluation.engines.trie import Forward, Trie, build, forwards
 
 QUESTIONS = [[*range(40), *range(100 * q, 100 * q + 9), *[q + option] * (1 + option)] for q in range(6) for option in range(4)]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compresslab.evaluation.trie import Trie, build, forwards
+from compresslab.evaluation.engines.trie import Trie, build, forwards
 
 SEQUENCES = [[1, 2, 3, 4, 5], [1, 2, 3, 9], [1, 2, 3, 4, 5], [7], [1, 2, 3, 4], [1, 2, 8, 8, 8, 8]]
 TARGETS = [[6, 6], [1], [7, 7], [3], [5], [1, 1, 1]]

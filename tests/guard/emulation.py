@@ -81,7 +81,7 @@ def products() -> list[tuple[Any, str]]:
 
 def prepare(findings: Path) -> None:
     """Tell this process and all that it starts what to watch for; workers get the guard with the modules that they import first."""
-    from compresslab.runner.machine import probed
+    from compresslab.machine.this_machine import probed
 
     slowdown = probed("cpu").slowdown
     os.environ[DTYPES] = ",".join(name for name, times in slowdown.items() if times > EMULATED)
@@ -91,7 +91,7 @@ def prepare(findings: Path) -> None:
 
 def watch_workers() -> None:
     """Let the workers that this process starts watch, too. They find this room by PYTHONPATH: a fork server knows no other path."""
-    from compresslab.runner import executors
+    from compresslab.runner import processes as executors
 
     tests = str(Path(__file__).parents[1])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

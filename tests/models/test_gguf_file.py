@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from compresslab.errors import RunFailed, UnsupportedModel
-from compresslab.models import gguf_file
-from compresslab.models.gguf_file import write_gguf
+from compresslab.models.formats import gguf as gguf_file
+from compresslab.models.formats.gguf import write_gguf
 from compresslab.models.load import load_folder, load_gguf, probe_logits
 
 

@@ -9,7 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFWriter, quants
 
 from compresslab.errors import BadInput
-from compresslab.models.gguf_origin import origin_details, quantized_before
+from compresslab.models.formats.gguf_origin import origin_details, quantized_before
 from compresslab.models.offline import wheel_file
 
 

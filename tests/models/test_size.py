@@ -105,7 +105,7 @@ def test_zeros_are_parameters_but_not_non_zero_ones(tmp_path: Path):
     ids=lambda config: f"{config.method}{'-double' if getattr(config, 'double_quantization', False) else ''}",
 )
 def test_non_zero_weights_of_a_packed_model_are_those_of_its_plain_twin(tmp_path: Path, config: Quantize4Bit):
-    from compresslab.models.dequantize import dequantized
+    from compresslab.models.formats.dequantize import dequantized
 
     loaded = make("llama")
     loaded.model.model.layers[0].mlp.up_proj.weight.data[:64] = 0

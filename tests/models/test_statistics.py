@@ -9,8 +9,8 @@ from torch import nn
 from compresslab.algorithms.angular_distance import angular_distances
 from compresslab.algorithms.hessian import gram
 from compresslab.errors import RunFailed
-from compresslab.models.attention import EVERY
-from compresslab.models.statistics import Statistics, gather, gather_for_now
+from compresslab.models.calibration.attention import EVERY
+from compresslab.models.calibration.statistics import Statistics, gather, gather_for_now
 from compresslab.steps.contract import Context, statistics_of
 from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, make, text
 

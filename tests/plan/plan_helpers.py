@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from compresslab.machine.this_machine import Machine
 from compresslab.plan.build import build
 from compresslab.plan.graph import Plan
 from compresslab.recipe.load import loads_located
@@ -22,7 +23,7 @@ CONFIG = {
     "num_key_value_heads": 2,
     "tie_word_embeddings": True,
 }
-MACHINE = {"processor": "made up", "threads": 2}
+MACHINE = Machine(PROCESSOR, {"processor": "made up", "threads": 2}, "made up")
 HEAD = "study: s\nbase: {model: offline:smollm2-135m-instruct}\nevaluate: {tasks: [arc_easy, csqa], items: 10}\n"
 
 FolderMaker = Callable[..., Path]
@@ -31,7 +32,7 @@ FolderMaker = Callable[..., Path]
 def plan_of(text: str, *, head: str = HEAD, compute: Compute = PROCESSOR) -> Plan:
     """The plan of a recipe given as text."""
     recipe, places = loads_located(head + text, "r.yaml")
-    return build(recipe, lambda name: f"content of {name}", MACHINE, places, compute=compute)
+    return build(recipe, MACHINE._replace(compute=compute), places)
 
 
 def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:

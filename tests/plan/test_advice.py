@@ -8,7 +8,7 @@ import pytest
 
 from compresslab.plan.advice import LONG, advice
 from compresslab.plan.graph import Plan
-from compresslab.runner.run import prepare
+from compresslab.plan.prepare import prepare
 
 RECIPE = """
 study: long

@@ -252,7 +252,7 @@ def test_an_unknown_model_has_no_estimate(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_as_much_is_estimated_as_is_timed() -> None:
-    from compresslab.evaluation import timing
+    from compresslab.evaluation.timing import measured as timing
     from compresslab.plan import estimate as estimating
 
     assert estimating.DECODED == timing.DECODED

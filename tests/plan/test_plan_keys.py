@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plan_helpers import HEAD, FolderMaker, plan_of
+from plan_helpers import HEAD, MACHINE, FolderMaker, plan_of
 
 from compresslab.plan import build as building
 from compresslab.plan import keys
 from compresslab.plan.graph import Plan
-from compresslab.recipe.source import version
 from compresslab.records.compute import Compute
+from compresslab.versions import version
 
 STUDY = """
 variants:
@@ -119,7 +119,7 @@ def test_the_workload_changes_times_alone() -> None:
 
 def test_another_machine_changes_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan_of(STUDY)
-    monkeypatch.setattr("plan_helpers.MACHINE", {"processor": "another"})
+    monkeypatch.setattr("plan_helpers.MACHINE", MACHINE._replace(facts={"processor": "another"}))
     after = plan_of(STUDY)
     assert changed(before, after, "measure") == MODELS
     assert changed(before, after) == changed(before, after, "csqa") == set()
@@ -237,12 +237,12 @@ def test_code_reaches_what_decides_a_result() -> None:
     """A module that the workers use on the way to a result and that its key does not know would serve stale results."""
     for entry, needed in {
         ("compresslab.steps.distill", "compresslab.steps.contract"): {
-            "compresslab.algorithms.forward_kl", "compresslab.steps.trainer", "compresslab.models.text", "compresslab.models.load",
+            "compresslab.algorithms.forward_kl", "compresslab.steps.training.trainer", "compresslab.models.text", "compresslab.models.load",
             "compresslab.models.save",
         },
-        ("compresslab.evaluation.harness", "compresslab.models.dequantize"): {
-            "compresslab.evaluation.treelm", "compresslab.evaluation.trie", "compresslab.evaluation.olmes", "compresslab.evaluation.scores",
-            "compresslab.models.load",
+        ("compresslab.evaluation.harness", "compresslab.models.formats.dequantize"): {
+            "compresslab.evaluation.tree_lm", "compresslab.evaluation.engines.trie", "compresslab.evaluation.olmes_requests",
+            "compresslab.evaluation.scores", "compresslab.models.load",
         },
     }.items():  # fmt: skip
         found: set[str] = set()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from plan_helpers import HEAD, MACHINE, FolderMaker, plan_of
 
-from compresslab.errors import BadInput, RecipeError
+from compresslab.errors import RecipeError
 from compresslab.plan.build import build
 from compresslab.recipe.load import loads, loads_located
 from compresslab.recipe.places import Complaint
@@ -206,13 +206,8 @@ sweeps:
 """
     recipe, places = loads_located(HEAD.replace("csqa", "no_such_task") + text, "r.yaml")
 
-    def identify(name: str) -> str:
-        if name == "no_such_task":
-            raise BadInput("no task is called no_such_task")
-        return name
-
     with pytest.raises(RecipeError) as caught:
-        build(recipe, identify, MACHINE, places, [Complaint(("density", "reference"), "there is no reference 'olmo'")])
+        build(recipe, MACHINE, places, [Complaint(("density", "reference"), "there is no reference 'olmo'")])
     lines = (HEAD.replace("csqa", "no_such_task") + text).splitlines()
     found = []
     for problem in caught.value.problems:
@@ -241,7 +236,7 @@ def test_a_refused_teacher_is_told_once() -> None:
 def test_a_recipe_built_in_code_has_paths_without_places() -> None:
     recipe = loads(HEAD + "variants:\n  v: [prune: {method: depth, keep: 99}]\n", "r.yaml")
     with pytest.raises(RecipeError, match=r"variants\.v\.steps\[0\]\.prune\.keep: the model has 30 layers"):
-        build(recipe, str, MACHINE)
+        build(recipe, MACHINE)
 
 
 def test_a_package_that_is_not_installed_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

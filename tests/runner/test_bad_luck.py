@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from compresslab.errors import RunFailed
-from compresslab.runner.run import Watcher, prepare, run
+from compresslab.plan.prepare import prepare
+from compresslab.runner.run import Watcher, run
 from compresslab.runner.store import Store
-from compresslab.runner.work import explained
+from compresslab.runner.worker import explained
 
 
 def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from compresslab.plan.graph import Plan
+from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import StudyRecord
-from compresslab.runner.run import Ran, Watcher, prepare, run
+from compresslab.runner.run import Ran, Watcher, run
 from compresslab.runner.store import Store
-from compresslab.runner.study import assemble
+from compresslab.studies.assemble import assemble
 
 
 class Both:

@@ -10,11 +10,12 @@ import pytest
 
 from compresslab.models.progress import Amount
 from compresslab.plan.graph import Node, Plan
+from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
-from compresslab.runner.executors import Listener
-from compresslab.runner.run import Ran, Watcher, is_done, prepare, run
+from compresslab.runner.processes import Listener
+from compresslab.runner.run import Ran, Watcher, is_done, run
 from compresslab.runner.store import Store
-from compresslab.runner.study import assemble
+from compresslab.studies.assemble import assemble
 
 
 class Killer(Watcher, Listener):

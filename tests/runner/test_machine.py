@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from compresslab.errors import BadInput, RunFailed
+from compresslab.machine import processor
+from compresslab.machine import this_machine as machine
 from compresslab.records.compute import Compute, Probe
-from compresslab.runner import machine, provenance
 
 PROBE = Probe(
     device="cpu",
@@ -108,7 +109,7 @@ def test_times_of_another_accelerator_driver_or_number_of_devices_are_not_shared
 
 def test_planning_and_the_look_at_the_machine_import_no_torch():
     code = (
-        "import sys, compresslab.runner.machine as m; m.probed(); m._fingerprint(None); "
+        "import sys, compresslab.machine.this_machine as m; m.probed(); m._fingerprint(None); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
@@ -131,9 +132,9 @@ def test_a_container_with_a_quota_has_no_more_threads_than_it_pays_for(
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content + "\n")
-    monkeypatch.setattr(provenance, "CGROUP", tmp_path)
+    monkeypatch.setattr(processor, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert provenance.threads() == expected
+    assert processor.threads() == expected
 
 
 def test_the_fork_server_asks_no_accelerator_anything():
@@ -146,7 +147,7 @@ def test_the_fork_server_asks_no_accelerator_anything():
 
 def test_a_worker_drops_what_would_round_float32_products(tmp_path: Path):
     code = (
-        "import os, sys; from pathlib import Path; from compresslab.runner.work import LOWERS_PRECISION, _settle; "
+        "import os, sys; from pathlib import Path; from compresslab.runner.worker import LOWERS_PRECISION, _settle; "
         "os.environ.update(dict.fromkeys(LOWERS_PRECISION, 'BF16')); "
         f"_settle(Path({str(tmp_path / 'logs' / 'node.log')!r}), 1); "
         "sys.exit(any(name in os.environ for name in LOWERS_PRECISION))"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from compresslab.catalog import published_scores as tables
 from compresslab.density import Reference
-from compresslab.density import published as tables
 from compresslab.errors import BadInput
+from compresslab.plan.prepare import prepare
 from compresslab.recipe.places import RecipeError
 from compresslab.report import html
-from compresslab.runner import published
-from compresslab.runner.run import prepare
+from compresslab.studies import published
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +107,7 @@ def test_a_plan_of_published_scores_has_nothing_to_run():
 
 def test_nothing_heavy_is_imported(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from compresslab.runner.run import prepare; from compresslab.runner import published; "
+        "import sys; from pathlib import Path; from compresslab.plan.prepare import prepare; from compresslab.studies import published; "
         f"path = Path({str(FOLDER / 'gemma-2.yaml')!r}); record = published.assemble(prepare(path), path); "
         f"from compresslab.report.html import write; write(record, Path({str(tmp_path)!r})); "
         "print([m for m in ('torch', 'transformers', 'lm_eval', 'scipy', 'datasets') if m in sys.modules])"

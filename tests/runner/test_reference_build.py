@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from compresslab.cli.main import app
 from compresslab.density import Reference
 from compresslab.errors import BadInput
-from compresslab.runner.reference import check
-from compresslab.runner.run import prepare
+from compresslab.plan.prepare import prepare
+from compresslab.studies.reference import check
 
 SIZES = (32, 64, 96, 128)
 RECIPE = """

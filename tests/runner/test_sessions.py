@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from compresslab.records.compute import PROCESSOR
-from compresslab.runner import executors, sessions
-from compresslab.runner.executors import Listener, execute
-from compresslab.runner.work import Reload, Report
+from compresslab.runner import processes as executors
+from compresslab.runner import sessions
+from compresslab.runner.processes import Listener, execute
+from compresslab.runner.worker import Reload, Report
 
 pytestmark = pytest.mark.slow
 SLEEP = "import time; time.sleep(600)"

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
+from compresslab.machine.this_machine import Machine, ran_on
+from compresslab.plan.prepare import prepare
 from compresslab.records import ItemScores
 from compresslab.records.compute import Compute
-from compresslab.runner.machine import Machine, ran_on
-from compresslab.runner.rescore import compared
-from compresslab.runner.run import Watcher, prepare, run, to_do
+from compresslab.runner.run import Watcher, run, to_do
 from compresslab.runner.store import Store
 from compresslab.runner.upkeep import damages, note, unused
+from compresslab.studies.rescore import compared
 
 runner = CliRunner()
 
@@ -98,7 +99,7 @@ OTHER = Machine(Compute("bfloat16", "cuda:0", "cuda"), {"accelerator": "another 
 
 def on(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     """Plan as on another machine."""
-    monkeypatch.setattr("compresslab.runner.run.this_machine_for", lambda *_: machine)
+    monkeypatch.setattr("compresslab.plan.prepare.this_machine_for", lambda *_: machine)
 
 
 def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_first(
@@ -122,7 +123,7 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
     ours = prepare(short)
     on(monkeypatch, OTHER)
     assert len(to_do(prepare(short), store)) > len(to_do(ours, store))
-    assert prepare(short, ran_in=store).compute == ours.compute
+    assert prepare(short, noted=store.remembered()).compute == ours.compute
     before = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
     call("report", short, "--store", store.root, "--reports", tmp_path / "reports")
     after = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
@@ -137,7 +138,7 @@ def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: 
     facts = {**store.remembered()["tiny"], "runs": runs}
     store.remember("tiny", facts)
     assert ran_on(facts, "auto") is None
-    assert prepare(short, ran_in=store).compute == prepare(short).compute
+    assert prepare(short, noted=store.remembered()).compute == prepare(short).compute
     note(prepare(short), store, short)
     assert not unused(store)
 

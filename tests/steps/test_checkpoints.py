@@ -14,11 +14,11 @@ import torch
 from models.tiny import THIRD_PARTY_WARNINGS, make, text
 from safetensors.torch import load_file
 
+from compresslab.models.calibration.stored_logits import store_logits
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Distill, Optimizer, RetrainFull, RetrainLoRA, StepConfig
-from compresslab.steps import checkpoints
 from compresslab.steps.contract import Context, Saved, run, silent
-from compresslab.steps.stored_logits import store_logits
+from compresslab.steps.training import checkpoints
 
 pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
 

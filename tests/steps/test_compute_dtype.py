@@ -17,9 +17,9 @@ from compresslab.recipe.steps import Optimizer, PruneDepth
 from compresslab.records.compute import Compute
 from compresslab.registry import method
 from compresslab.steps.contract import Context, Saved, run
-from compresslab.steps.masters import Masters
 from compresslab.steps.retrain import language_modelling
-from compresslab.steps.trainer import Run, train
+from compresslab.steps.training.master_weights import Masters
+from compresslab.steps.training.trainer import Run, train
 from steps.methods import METHOD_CONFIGS, OTHER_KERNEL, REFUSED, context
 
 pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
@@ -128,7 +128,7 @@ def test_training_in_float32_is_plain_adamw_on_the_weights():
     ours, theirs, data = make("llama").model, make("llama").model.float(), text(6, 32)
     losses = train(ours, data, Run(optimizer, 0, lambda *_: None, compute=torch.float32), language_modelling).losses
     adam = torch.optim.AdamW(theirs.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
-    from compresslab.steps.trainer import learning_rate_factor
+    from compresslab.steps.training.trainer import learning_rate_factor
 
     for number in range(3):
         ids = data.ids[2 * number : 2 * number + 2]

@@ -20,7 +20,7 @@ from models.tiny import THIRD_PARTY_WARNINGS, make, saved, text
 from safetensors import safe_open
 
 from compresslab.errors import BadInput, UnsupportedModel
-from compresslab.models.dequantize import load_for_scoring
+from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import load
 from compresslab.models.save import reload_difference, tensors_digest
 from compresslab.recipe.steps import Adopt, PruneDepth, PruneWidth, QuantizeGPTQ, QuantizeRTN, RetrainFull, StepConfig

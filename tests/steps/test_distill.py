@@ -13,15 +13,16 @@ from torch import Tensor
 
 from compresslab.algorithms.forward_kl import forward_kl
 from compresslab.errors import BadInput
+from compresslab.models.calibration import stored_logits
+from compresslab.models.calibration.stored_logits import StoredLogits, store_logits
 from compresslab.models.load import Loaded
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Distill, Optimizer
-from compresslab.steps import distill, stored_logits
+from compresslab.steps import distill
 from compresslab.steps.contract import Context, Saved, run, silent
-from compresslab.steps.hidden_matching import HiddenMatching
-from compresslab.steps.on_policy import continued, is_on_policy
-from compresslab.steps.stored_logits import StoredLogits, store_logits
-from compresslab.steps.trainer import Micro
+from compresslab.steps.training.hidden_matching import HiddenMatching
+from compresslab.steps.training.on_policy import continued, is_on_policy
+from compresslab.steps.training.trainer import Micro
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 

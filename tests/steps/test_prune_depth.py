@@ -10,13 +10,14 @@ from models.tiny import ARCHITECTURES, VOCABULARY, make, make_model, text
 from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
-from compresslab.models import chunks, removals
+from compresslab.models import chunks
 from compresslab.models.anatomy import parameters_of
+from compresslab.models.calibration import removals
+from compresslab.models.calibration.removals import order_removals, read_removals
+from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
-from compresslab.models.removals import order_removals, read_removals
 from compresslab.models.save import reload_difference
 from compresslab.models.shortening import drop_layers
-from compresslab.models.statistics import gather
 from compresslab.recipe.steps import PruneDepth
 from compresslab.steps import prune_depth
 from compresslab.steps.contract import Context, run, silent

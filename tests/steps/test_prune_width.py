@@ -13,14 +13,14 @@ from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
 from compresslab.models.anatomy import attentions, gated_mlps, head_dimension, parameters_of
+from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference
-from compresslab.models.statistics import gather
+from compresslab.models.width_surgery import AXES, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
 from compresslab.recipe.amounts import Widths
 from compresslab.recipe.steps import PruneWidth
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_width import apply
-from compresslab.steps.width_surgery import AXES, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
 
 DENSE = sorted(set(ARCHITECTURES) - {"gpt-neox", "qwen3-moe"})
 # With four groups of one query head or more, and sizes that no two axes share, so that no cut can pass for another's.

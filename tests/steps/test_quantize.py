@@ -10,13 +10,13 @@ from models.tiny import THIRD_PARTY_WARNINGS, make, make_model, text
 
 from compresslab.algorithms.round_to_nearest import symmetric_scales
 from compresslab.errors import BadInput
-from compresslab.models.dequantize import kernel_name, load_for_scoring, scored_as_stored
+from compresslab.models.formats.dequantize import kernel_name, load_for_scoring, scored_as_stored
 from compresslab.models.load import probe_logits
 from compresslab.models.save import reload_difference
 from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8, QuantizeRTN
 from compresslab.steps import quantize_bnb
+from compresslab.steps.checks import check_sizes
 from compresslab.steps.contract import Context, run
-from compresslab.steps.groups import check_sizes
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -105,7 +105,7 @@ def test_int8_is_scored_as_it_is_stored_because_it_rounds_activations_too(tmp_pa
 
 
 def test_the_folder_is_read_once_for_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import compresslab.models.dequantize as module
+    import compresslab.models.formats.dequantize as module
 
     run("quantize", QuantizeRTN(method="rtn"), make("llama"), Context(), tmp_path)
     reads = 0

@@ -15,7 +15,7 @@ from compresslab.algorithms.sparsegpt import sparsegpt
 from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
-from compresslab.models.blockwise import Blockwise
+from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.recipe.steps import Optimizer, PruneSparse, RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, run
 

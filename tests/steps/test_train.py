@@ -19,9 +19,9 @@ from compresslab.models.progress import Amount
 from compresslab.models.text import Tokens
 from compresslab.recipe.steps import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
 from compresslab.steps.contract import Context, Saved, run, silent
-from compresslab.steps.held_out import split
 from compresslab.steps.retrain import language_modelling
-from compresslab.steps.trainer import Run, learning_rate_factor, thinned, train
+from compresslab.steps.training.held_out import split
+from compresslab.steps.training.trainer import Run, learning_rate_factor, thinned, train
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 

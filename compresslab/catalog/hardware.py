@@ -1,0 +1,67 @@
+"""Hardware profiles: what a machine reaches, and what an engine makes of it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from importlib import resources
+from typing import Any
+
+from pydantic import Field
+
+from compresslab.errors import BadInput
+from compresslab.records import Record
+
+THIS_MACHINE = "this-machine"
+"""The name of the machine that runs, whose profile is measured."""
+
+
+class Hardware(Record):
+    """A machine as the roofline sees it, with what an engine makes of it. The defaults are the roofline itself.
+
+    Attributes:
+        flops: peak dense bf16 operations per second. flops_8bit: the same at 8 bits; `None` where there is no gain.
+        bandwidth: bytes per second from the memory that holds the weights.
+        source: where the figures come from.
+        engine: the engine that the factors below belong to, in words, and whether it was measured on this machine.
+        bandwidth_efficiency, compute_efficiency: the shares of `bandwidth` and of the peak that the engine reaches.
+        layer_overhead: seconds per decoder layer and forward pass that neither reading nor multiplying explains.
+    """
+
+    name: str
+    flops: float = Field(gt=0, allow_inf_nan=False)
+    flops_8bit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    bandwidth: float = Field(gt=0, allow_inf_nan=False)
+    source: str
+    engine: str = "none: the roofline itself"
+    bandwidth_efficiency: float = Field(default=1.0, gt=0, le=1)
+    compute_efficiency: float = Field(default=1.0, gt=0, le=1)
+    layer_overhead: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
+def hardware_names() -> list[str]:
+    """The profiles that ship with the package."""
+    return sorted(_data("hardware.json"))
+
+
+def load_hardware(name: str) -> Hardware:
+    """A profile that ships with the package, with the factors of the engine that its entry names.
+
+    Factors fitted on another machine are borrowed, and `engine` says so. Raises BadInput for a name that is not there.
+    """
+    profiles = _data("hardware.json")
+    if name not in profiles:
+        close = difflib.get_close_matches(name, list(profiles), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise BadInput(f"there is no hardware profile {name!r}{hint} (there is: {', '.join(sorted(profiles))})")
+    profile = dict(profiles[name])
+    fitted_on = str(profile.pop("factors"))
+    fit = _data("engines.json")[fitted_on]
+    engine = str(fit["engine"]) if fitted_on == name else f"borrowed from {fit['engine']} on {fitted_on}, not measured"
+    factors = {key: fit[key] for key in ("bandwidth_efficiency", "compute_efficiency", "layer_overhead")}
+    return Hardware.model_validate({"name": name, "engine": engine, **profile, **factors})
+
+
+def _data(name: str) -> dict[str, dict[str, Any]]:
+    read: dict[str, dict[str, Any]] = json.loads((resources.files("compresslab") / "data" / name).read_text("utf-8"))
+    return read

@@ -1,0 +1,312 @@
+"""Fit a reference: from a table of models (size, tokens, loss, score) to what its file holds.
+
+Two steps, as in the Densing Law (Xiao et al., arXiv 2412.04315) and in the OLMo ladder's paper (Bhagia et al., arXiv
+2412.04403): the loss law L(N, D), then the score link S(L); see `laws`. Which form of the law (E = 0, the Densing paper's, or
+E > 0) is decided by leaving out one model size after the other and predicting its losses; the record says both errors.
+
+Resamples are a Bayesian bootstrap by run (Rubin 1981): each run gets one weight, exponentially distributed, the same for all
+its rows and all tasks, because what is peculiar to a run (its seed, its last batches) is common to them. Against drawing runs
+with replacement it never loses a whole model size. The first k resamples do not depend on how many follow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from compresslab.density.references.fitting import fit_link, fit_losses, link_starts, loss_starts, scales
+from compresslab.density.references.laws import D_UNIT, LOSS_COLUMNS, N_UNIT, SCORE_COLUMNS, Array, loss_law, r_squared, score_link
+from compresslab.errors import BadInput
+
+RESAMPLES = 200
+SEED = 20241206
+FEWEST_SIZES = 4
+"""With fewer model sizes a law with an exponent and an offset is not tested by anything."""
+
+CONVENTION = (
+    "L = E + exp(ln_a) N^-exp(ln_alpha) + exp(ln_b) D^-exp(ln_beta), N in 1e9 parameters without a pure input embedding, "
+    "D in 1e11 tokens; S = d + (top - d) / (1 + exp(gamma (L - l))), top = c + d"
+)
+
+Data = tuple[Array, Array, Array]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a reference is called and how its tasks are read.
+
+    Attributes:
+        unit: of the loss, "bits per byte" or "bits per word".
+        chance: accuracy of a uniform guess, by task.
+        latent: task -> the task whose loss its score is linked to; a task that is not there has its own.
+        origin: task -> what its source calls it.
+    """
+
+    name: str
+    source: str
+    unit: str
+    chance: Mapping[str, float | None]
+    latent: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The loss laws of a reference's tasks with what they were fitted on. `thetas` is (tasks, 5)."""
+
+    tasks: Sequence[str]
+    data: Sequence[Data]
+    scale: Array
+    thetas: Array
+    irreducible: bool
+
+
+def build(spec: Spec, table: pd.DataFrame, held_out: pd.DataFrame | None = None, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Fit a reference and return what its file holds.
+
+    Args:
+        table: one row a model (or checkpoint) and task: task, run, size (a label; sizes are left out as one), n (1e9), d (1e11),
+            loss and score (NaN where there is none). A task with losses has one for each of the same runs.
+        held_out: rows of the same form, to be predicted and never fitted.
+
+    Raises:
+        BadInput: too few sizes, or values that are no losses and no scores.
+    """
+    check(table, spec.latent)
+    runs = sorted(table["run"].unique())
+    code = {run: i for i, run in enumerate(runs)}
+    with_loss = [task for task in spec.chance if _rows(table, task, "loss").shape[0]]
+    by_task = {task: _rows(table, task, "loss") for task in with_loss}
+    forms, laws = choose_form(with_loss, by_task)
+    loss_codes = [np.array([code[run] for run in by_task[task]["run"]]) for task in with_loss]
+
+    # Scores that are all the same tell nothing of how they follow the loss.
+    linked = [task for task in spec.chance if _rows(table, task, "score")["score"].nunique() > 1]
+    points = {task: _link_points(spec, table, task) for task in linked}
+    phis = {task: fit_link(loss, score, np.ones(len(loss)), link_starts(loss)) for task, (loss, score, _) in points.items()}
+    link_codes = {task: np.array([code[run] for run in names]) for task, (_, _, names) in points.items()}
+
+    rng = np.random.default_rng(SEED)
+    law_draws, link_draws = [], []
+    for _ in range(resamples):
+        weight = rng.exponential(size=len(runs))
+        law_draws.append(fit_losses(laws.data, [weight[c] for c in loss_codes], laws.scale, [laws.thetas], irreducible=laws.irreducible))
+        link_draws.append(
+            {task: fit_link(loss, score, weight[link_codes[task]], [phis[task]]) for task, (loss, score, _) in points.items()}
+        )
+
+    law_of = {task: i for i, task in enumerate(with_loss)}
+    tasks: dict[str, Any] = {}
+    for task in spec.chance:
+        if task not in law_of and task not in points:
+            raise BadInput(f"the table has no loss and no score of {task}")
+        latent = task if task in law_of else spec.latent.get(task, task)
+        if latent not in law_of:
+            raise BadInput(f"{task} has scores but no losses to link them to; give its losses, or name the task whose losses it follows")
+        theta = laws.thetas[law_of[latent]]
+        entry: dict[str, Any] = {
+            "origin": spec.origin.get(task, task),
+            "latent": latent,
+            "chance": spec.chance[task],
+            "loss": rounded(theta),
+            "score": rounded(phis[task]) if task in phis else None,
+        }
+        entry |= _diagnostics(task, by_task.get(task), theta, points.get(task), phis.get(task), table)
+        entry["held_out"] = _held_out(held_out, task, theta, phis.get(task))
+        entry["loss_resamples"] = [rounded(draw[law_of[latent]]) for draw in law_draws]
+        entry["score_resamples"] = [rounded(draw[task]) for draw in link_draws] if task in phis else None
+        tasks[task] = entry
+    return {
+        "name": spec.name,
+        "source": spec.source,
+        "kind": "ladder",
+        "unit": spec.unit,
+        "convention": CONVENTION,
+        "loss_columns": list(LOSS_COLUMNS),
+        "score_columns": list(SCORE_COLUMNS),
+        "parameters_range": [float(table["n"].min() * N_UNIT), float(table["n"].max() * N_UNIT)],
+        "tokens_range": [float(table["d"].min() * D_UNIT), float(table["d"].max() * D_UNIT)],
+        "runs": len(runs),
+        "seed": SEED,
+        "form": forms,
+        "tasks": tasks,
+    }
+
+
+def choose_form(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame]) -> tuple[dict[str, Any], Laws]:
+    """Fit both forms of the loss law, leave one size out after the other with each, and take the one that predicts better.
+
+    Returns:
+        The record of the choice: root mean square of ln(predicted / measured) over left-out sizes by form. And the chosen laws.
+    """
+    errors = {}
+    for irreducible in (True, False):
+        misses = [
+            np.log(loss_law(theta, n, d) / loss)
+            for left, fitted in left_out(tasks, by_task, irreducible=irreducible).values()
+            for theta, (n, d, loss) in zip(fitted.thetas, left, strict=True)
+        ]
+        errors[irreducible] = float(np.sqrt(np.mean(np.concatenate(misses) ** 2)))
+    irreducible = errors[True] <= errors[False]
+    record = {
+        "chosen": "E > 0" if irreducible else "E = 0",
+        "rule": "root mean square of ln(predicted / measured loss) over left-out model sizes",
+        "E > 0": round(errors[True], 5),
+        "E = 0": round(errors[False], 5),
+    }
+    laws = fit_laws(tasks, [_data(by_task[task]) for task in tasks], irreducible=irreducible)
+    for task, theta, (n, d, loss) in zip(tasks, laws.thetas, laws.data, strict=True):
+        if r_squared(loss_law(theta, n, d), loss) <= 0:
+            raise BadInput(f"{task}: the losses do not fall with size or tokens (the law explains nothing of them), so they are no ruler")
+    return record, laws
+
+
+def fit_laws(tasks: Sequence[str], data: Sequence[Data], *, irreducible: bool) -> Laws:
+    """Fit the loss laws of all tasks: once to learn each task's scatter, then with the tasks weighed by it."""
+    ones = [np.ones(len(n)) for n, _, _ in data]
+    rough = fit_losses(data, ones, np.full(len(data), 0.01), loss_starts(data), irreducible=irreducible)
+    scale = scales(rough, data)
+    return Laws(tasks, data, scale, fit_losses(data, ones, scale, [*loss_starts(data), rough], irreducible=irreducible), irreducible)
+
+
+def left_out(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> dict[str, tuple[list[Data], Laws]]:
+    """For each size: the rows of that size by task, and laws fitted on all other sizes."""
+    found = {}
+    for size in by_task[tasks[0]]["size"].unique():
+        left = [_data(by_task[task][by_task[task]["size"] == size]) for task in tasks]
+        rest = [_data(by_task[task][by_task[task]["size"] != size]) for task in tasks]
+        found[str(size)] = (left, fit_laws(tasks, rest, irreducible=irreducible))
+    return found
+
+
+def check(table: pd.DataFrame, latent: Mapping[str, str] | None = None) -> None:
+    """Refuse a table that no curve can be fitted to. `latent` as in `Spec`.
+
+    Raises:
+        BadInput: what is wrong, and in which row.
+    """
+    for column, most in (("n", np.inf), ("d", np.inf), ("loss", np.inf), ("score", 1.0)):
+        values = table[column].to_numpy(dtype=np.float64)
+        lowest = 0.0 if column == "score" else np.nextafter(0.0, 1.0)
+        missing = np.isnan(values) if column in ("loss", "score") else np.zeros(len(values), dtype=bool)
+        bad = ~missing & ~(np.isfinite(values) & (values >= lowest) & (values <= most))
+        if bad.any():
+            row = table.iloc[int(np.argmax(bad))]
+            allowed = "between 0 and 1" if column == "score" else "positive and finite"
+            raise BadInput(f"{row['run']}, {row['task']}: {column} is {row[column]}; it must be {allowed}")
+    if table.empty or not table["loss"].notna().any():
+        raise BadInput("the table has no losses; a reference needs the loss of at least one task, and scores can be linked to it")
+    for task, rows in table[table["loss"].notna()].groupby("task"):
+        sizes = rows["n"].nunique()
+        if sizes < FEWEST_SIZES:
+            raise BadInput(f"{task} has losses of {sizes} model sizes; a reference needs at least {FEWEST_SIZES}")
+        if rows["loss"].nunique() < FEWEST_SIZES:
+            raise BadInput(f"{task}: the losses of {len(rows)} models are nearly all the same, and no curve follows from that")
+    runs = {str(task): sorted(zip(rows["run"], rows["d"], strict=True)) for task, rows in table[table["loss"].notna()].groupby("task")}
+    first = next(iter(runs))
+    for task, own in runs.items():
+        if own != runs[first]:
+            missing = sorted({run for run, _ in set(own) ^ set(runs[first])})
+            raise BadInput(
+                f"{task} and {first} have losses of different models ({', '.join(map(str, missing[:5]))}); give the same for all tasks"
+            )
+    scored = table[table["score"].notna() & ~table["task"].isin(list(runs))]
+    if latent is not None and (lacking := sorted({str(t) for t in scored["task"]} - set(latent))):
+        raise BadInput(f"{', '.join(lacking)}: scores but no losses to link them to; give the losses too")
+
+
+def rounded(values: Array) -> list[float]:
+    """Seven significant digits: far below the fit's own uncertainty, and a file that is read in milliseconds."""
+    return [float(f"{value:.7g}") for value in values]
+
+
+def _rows(table: pd.DataFrame, task: str, column: str) -> pd.DataFrame:
+    return table[(table["task"] == task) & table[column].notna()]
+
+
+def _data(rows: pd.DataFrame) -> Data:
+    n, d, loss = (rows[name].to_numpy(dtype=np.float64) for name in ("n", "d", "loss"))
+    return n, d, loss
+
+
+def _link_points(spec: Spec, table: pd.DataFrame, task: str) -> tuple[Array, Array, list[str]]:
+    """Loss, score and run of the rows that a task's link is fitted on."""
+    scored = _rows(table, task, "score")
+    if scored["loss"].notna().all():
+        return scored["loss"].to_numpy(dtype=np.float64), scored["score"].to_numpy(dtype=np.float64), list(scored["run"])
+    losses = _rows(table, spec.latent.get(task, task), "loss")[["run", "d", "loss"]]
+    joined = scored.drop(columns="loss").merge(losses, on=["run", "d"])
+    return joined["loss"].to_numpy(dtype=np.float64), joined["score"].to_numpy(dtype=np.float64), list(joined["run"])
+
+
+def _diagnostics(
+    task: str,
+    rows: pd.DataFrame | None,
+    theta: Array,
+    points: tuple[Array, Array, list[str]] | None,
+    phi: Array | None,
+    table: pd.DataFrame,
+) -> dict[str, Any]:
+    """How well the curves fit, the ranges that they saw, and what is left of each run: ln loss and score, measured - fitted.
+
+    What is left is widened by sqrt(n / (n - 5)) for the coefficients that were fitted to the same runs.
+    """
+    found: dict[str, Any] = {
+        "r2_loss": None,
+        "r2_score": None,
+        "loss_range": None,
+        "score_range": None,
+        "loss_left": None,
+        "score_left": None,
+    }
+    if rows is not None:
+        n, d, loss = _data(rows)
+        law = loss_law(theta, n, d)
+        found |= {"r2_loss": round(r_squared(law, loss), 5), "loss_range": [float(loss.min()), float(loss.max())]}
+        found["loss_left"] = _left(np.log(loss / law))
+    if points is not None and phi is not None:
+        loss, score, _ = points
+        found |= {"r2_score": round(r_squared(score_link(phi, loss), score), 5), "score_range": [float(score.min()), float(score.max())]}
+        scored = _rows(table, task, "score")
+        predicted = score_link(phi, loss_law(theta, scored["n"].to_numpy(dtype=np.float64), scored["d"].to_numpy(dtype=np.float64)))
+        found["score_left"] = _left(scored["score"].to_numpy(dtype=np.float64) - predicted)
+    return found
+
+
+def _left(values: Array) -> list[float]:
+    return rounded(values * np.sqrt(len(values) / max(len(values) - 5, 1)))
+
+
+def _held_out(held_out: pd.DataFrame | None, task: str, theta: Array, phi: Array | None) -> dict[str, dict[str, float]]:
+    """Predicted / measured - 1 of the runs that stayed out: the loss, the score, and the score given the measured loss."""
+    if held_out is None:
+        return {}
+    found = {}
+    rows = held_out[held_out["task"] == task]
+    for run, n, d, loss, score in zip(
+        rows["size"], *(rows[name].to_numpy(dtype=np.float64) for name in ("n", "d", "loss", "score")), strict=True
+    ):
+        predicted = float(loss_law(theta, n, d))
+        entry = {"loss": float(loss), "loss_error": round(predicted / float(loss) - 1, 5)}
+        if phi is not None:
+            chained, given = (float(value) for value in score_link(phi, np.array([predicted, loss])))
+            entry |= {"score": float(score), "score_error": round(chained / float(score) - 1, 5)}
+            entry["score_error_given_loss"] = round(given / float(score) - 1, 5)
+        found[str(run)] = entry
+    return found
+
+
+def as_text(built: dict[str, Any]) -> str:
+    """A reference as JSON, one line a field, so that a change of a fit can be read in a diff."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in built.items() if key != "tasks"]
+    tasks = []
+    for task, entry in built["tasks"].items():
+        inner = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in entry.items())
+        tasks.append(f"{json.dumps(task)}: {{\n{inner}\n}}")
+    lines.append('"tasks": {\n' + ",\n".join(tasks) + "\n}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,0 +1,69 @@
+"""A reference as curves: what quality it has at which size, to place models on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from compresslab.density.intervals import Array
+from compresslab.density.references.laws import D_UNIT, N_UNIT, loss_law, score_link
+from compresslab.density.references.reference import Reference
+from compresslab.records import Curve, Density, Estimator
+
+STEPS = 60  # sizes a curve
+MARGIN = 4.0  # how far a curve goes beyond the fitted sizes and the models to be placed on it
+
+
+def curve(reference: Reference, task: str, tokens: float, estimator: Estimator | None = None, reach: Iterable[float] = ()) -> Curve:
+    """One task of a reference at `tokens` training tokens.
+
+    Args:
+        estimator: "loss" or "score"; without it losses, or for a family, whose losses are latent, scores.
+        reach: sizes in parameters that the curve must reach, too.
+
+    Raises:
+        BadInput: the reference has no such task.
+    """
+    fit = reference.task(task)
+    fitted = reference.parameters_range
+    ends = [end for end in (*fitted, *reach) if 0 < end < np.inf]
+    params: Array = np.geomspace(min(ends) / MARGIN, max(ends) * MARGIN, STEPS).astype(np.float64)
+    values = np.stack([loss_law(theta, params / N_UNIT, np.array(tokens / D_UNIT)) for theta in fit.loss])
+    unit = reference.unit if reference.kind == "ladder" else "latent loss"
+    if fit.score is not None and (estimator or ("score" if reference.kind == "family" else "loss")) == "score":
+        values = np.stack([score_link(phi, row) for phi, row in zip(fit.score, values, strict=True)])
+        unit = "score"
+    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
+    points = [(float(n), float(score)) for n, score in fit.points] if unit == "score" else []
+    return Curve(
+        task=task,
+        unit=unit,
+        params=params.tolist(),
+        middle=values[0].tolist(),
+        low=low.tolist(),
+        high=high.tolist(),
+        fitted=fitted,
+        points=points,
+    )
+
+
+def curves(name: str, densities: Iterable[Density], sizes: Iterable[float] = ()) -> list[Curve]:
+    """The curves of the reference `name` that these densities were read off: one a task with an estimate.
+
+    Args:
+        sizes: the models' own, in parameters, which lie on the curves, too.
+
+    Raises:
+        BadInput: there is no such reference.
+    """
+    known = list(densities)
+    if not known:
+        return []
+    first, reference = known[0], Reference.load(name)
+    own, reads = list(sizes), dict[str, list[float]]()
+    for density in known:
+        for task in density.tasks:
+            if (read := task.by_loss if first.estimator == "loss" else task.by_score) is not None:
+                reads.setdefault(task.task, []).append(read.value)
+    return [curve(reference, task, first.tokens, first.estimator, [*own, *found]) for task, found in reads.items()]

@@ -1,0 +1,244 @@
+"""The ruler: a fitted family of models whose density is 1 by definition.
+
+The curves and their sign convention are those of `laws`. Inverse, with D0 the token budget given to the reference:
+L_hat = l + ln((c + d - S) / (S - d)) / gamma and N_hat = ((L - E - b D0^-beta) / a)^(-1/alpha).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresslab.catalog.references import is_file, reference_names, unknown_reference
+from compresslab.density.intervals import Array, on_the_ruler
+from compresslab.density.references.laws import D_UNIT, N_UNIT, ln_n_of_loss, loss_law, loss_of_score, score_link
+from compresslab.errors import BadInput
+from compresslab.records import Interval
+
+REACH = 20.0
+"""How far beyond its fitted sizes a reference is still read (flagged `extrapolated`); further out it gives a bound.
+
+The Densing paper reads 70B models off a ladder that ends at 0.83B, a factor of 85. SmolLM2-135M after losing a fifth of
+its layers needs about 10 below the OLMo ladder's 190M. Twenty covers that; beyond it the power law, fitted over a factor
+of 17, would be trusted over more than it was ever seen on.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskFit:
+    """One task's coefficients and diagnostics.
+
+    Attributes:
+        loss: (1 + resamples, 5) E, ln a, ln alpha, ln b, ln beta; row 0 is the fit, the others resample it by run.
+        score: (1 + resamples, 4) c + d, gamma, l, d; likewise. `None` for a task that is read by loss only.
+        latent: the task whose loss the score is linked to. reads_loss: a model's own loss on this task can be read.
+        chance: accuracy of a uniform guess; `None` where there are no options.
+        r2_loss: of the loss law on what it was fitted on; r2_score: of the link. `None` where there is none.
+        loss_range, score_range: lowest and highest value in the fit.
+        loss_left, score_left: what the fit leaves of each run: ln(measured / fitted loss), measured - fitted score. Row i is the
+            same run for all tasks of a reference.
+        held_out: per run kept out of the fit: loss, loss_error, score, score_error, score_error_given_loss (predicted / measured - 1).
+        origin: what the source calls the task.
+        points: (models, 2) N and score of a family's own models, by rising N; empty for a ladder.
+    """
+
+    loss: Array
+    score: Array | None
+    latent: str
+    reads_loss: bool
+    chance: float | None
+    r2_loss: float | None
+    r2_score: float | None
+    loss_range: tuple[float, float] | None
+    score_range: tuple[float, float] | None
+    loss_left: Array
+    score_left: Array
+    held_out: dict[str, dict[str, float]]
+    origin: str
+    points: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A fitted reference. `Reference.load(name)` reads one that ships with the package, or a file that `reference fit` wrote.
+
+    Attributes:
+        kind: "ladder" (losses were measured) or "family" (published scores; the loss is latent).
+        unit: of the loss: "bits per byte", "bits per word" or "latent".
+        form: which form of the law was chosen, by which rule, and the errors of all.
+        parameters_range, tokens_range: smallest and largest N and D in the fit, in parameters and tokens.
+        runs: how many models the fit rests on.
+        tasks: by our task name.
+    """
+
+    name: str
+    source: str
+    kind: str
+    unit: str
+    convention: str
+    form: dict[str, Any]
+    parameters_range: tuple[float, float]
+    tokens_range: tuple[float, float]
+    runs: int
+    tasks: dict[str, TaskFit]
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The references that ship with the package."""
+        return reference_names()
+
+    @classmethod
+    def load(cls, name: str) -> Reference:
+        """Read a reference's coefficients; nothing is fitted.
+
+        Args:
+            name: one that ships with the package, or the path of a .json file that `compresslab reference fit` or `build` wrote.
+
+        Raises:
+            BadInput: a name that is not there, or a file that is no reference.
+        """
+        if problem := unknown_reference(name):
+            raise BadInput(problem)
+        if is_file(name):
+            try:
+                return cls.parse(json.loads(Path(name).read_text(encoding="utf-8")))
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
+        return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> Reference:
+        """A reference from what its file holds. Raises ValueError, KeyError, TypeError or AttributeError for what is none."""
+        for key in ("parameters_range", "tokens_range"):
+            low, high = raw[key]
+            if not 0 < float(low) <= float(high) < math.inf:
+                raise ValueError(f"{key} is {raw[key]}")
+        if int(raw["runs"]) < 1 or not raw["tasks"]:
+            raise ValueError("it has no runs or no tasks")
+        tasks = {task: _task(task, entry, raw["kind"]) for task, entry in raw["tasks"].items()}
+        plain = {key: raw[key] for key in ("name", "source", "kind", "unit", "convention", "form", "runs")}
+        return cls(**plain, parameters_range=tuple(raw["parameters_range"]), tokens_range=tuple(raw["tokens_range"]), tasks=tasks)
+
+    @property
+    def resamples(self) -> int:
+        """How many resampled fits each task carries."""
+        return len(next(iter(self.tasks.values())).loss) - 1
+
+    def task(self, name: str) -> TaskFit:
+        """The fit of one task. Raises BadInput for a task that the reference lacks."""
+        if name not in self.tasks:
+            raise BadInput(f"the reference {self.name} has no task {name!r} (it has: {', '.join(sorted(self.tasks))})")
+        return self.tasks[name]
+
+    def predict(self, task: str, params: float, tokens: float) -> tuple[float, float | None]:
+        """Loss (in the reference's unit) and score that the reference has at `params` parameters and `tokens` tokens."""
+        fit = self.task(task)
+        n, d = np.array(_positive("params", params) / N_UNIT), np.array(_positive("tokens", tokens) / D_UNIT)
+        loss = loss_law(fit.loss[0], n, d)
+        return float(loss), None if fit.score is None else float(score_link(fit.score[0], loss))
+
+    def ln_params(self, task: str, loss: Array, tokens: float, rows: NDArray[np.intp] | int = 0) -> Array:
+        """ln N_hat (N in parameters) for losses in the reference's unit, elementwise with rows of the resampled fits.
+
+        A loss at or below E + b D0^-beta, which no size reaches, gives +inf; a loss of +inf gives -inf.
+        """
+        return ln_n_of_loss(self.task(task).loss[rows], loss, tokens / D_UNIT) + math.log(N_UNIT)
+
+    def loss_of_score(self, task: str, score: Array, rows: NDArray[np.intp] | int = 0) -> Array:
+        """L_hat for scores, elementwise with rows of the resampled fits.
+
+        A score at or below chance or the link's lower end gives +inf, one at or above its ceiling -inf. Small models do score below
+        chance on some tasks, but what a score there says of a model's size is luck.
+
+        Raises:
+            BadInput: the reference has no scores of this task.
+        """
+        fit = self.task(task)
+        if fit.score is None:
+            raise BadInput(f"the reference {self.name} reads {task} by loss only")
+        loss = loss_of_score(fit.score[rows], score)
+        return loss if fit.chance is None else np.where(score <= fit.chance, np.inf, loss)
+
+    def effective_params(self, *, task: str, bpb: float | None = None, score: float | None = None, tokens: float = 1e12) -> Interval:
+        """N_hat in parameters: the size at which the reference, trained on `tokens` tokens, has this loss or score.
+
+        The interval is the reference's own uncertainty (resampled fits); the uncertainty of `bpb` or `score` is the
+        caller's. `extrapolated` is set outside the fitted sizes; beyond `REACH` times that the value is a bound, and
+        so is that of a loss that no size reaches or of a score outside the link (at or below chance or its lower end, at or
+        above its ceiling).
+
+        Args:
+            task: our task name.
+            bpb: the loss in the reference's unit; for the OLMo ladder bits per byte of the gold continuation, counted without its
+                leading space, for Pythia's LAMBADA bits per word.
+            score: accuracy as the reference's source counts it; for the OLMo ladder length-normalised by characters.
+            tokens: D0, the reference's training tokens.
+
+        Raises:
+            BadInput: unknown task, not exactly one of bpb and score, or a value that is not a loss or a score.
+        """
+        if (bpb is None) == (score is None):
+            raise BadInput("give exactly one of bpb and score")
+        _positive("tokens", tokens)
+        rows = np.arange(len(self.task(task).loss))
+        if bpb is not None:
+            if not self.task(task).reads_loss:
+                raise BadInput(f"the reference {self.name} reads {task} by score only")
+            if not (math.isfinite(bpb) and bpb >= 0):
+                raise BadInput(f"bpb of {task} is {bpb}; a loss is finite and not negative")
+            loss: Array = np.full(rows.size, float(bpb))
+        else:
+            assert score is not None, "one of the two is given"
+            if not 0 <= score <= 1:
+                raise BadInput(f"score of {task} is {score}; a score lies in [0, 1]")
+            loss = self.loss_of_score(task, np.full(rows.size, float(score)), rows)
+        ln_n = self.ln_params(task, loss, tokens, rows)
+        return on_the_ruler(float(ln_n[0]), ln_n[1:], self.parameters_range, REACH).interval()
+
+
+def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
+    loss = _rows(entry["loss"], entry["loss_resamples"], 5)
+    score = None if entry["score"] is None else _rows(entry["score"], entry["score_resamples"], 4)
+    loss_range, score_range = entry["loss_range"], entry["score_range"]
+    return TaskFit(
+        loss=loss,
+        score=score,
+        latent=entry["latent"],
+        reads_loss=kind == "ladder" and entry["latent"] == name and entry["r2_loss"] is not None,
+        chance=entry["chance"],
+        r2_loss=entry["r2_loss"],
+        r2_score=entry["r2_score"],
+        loss_range=tuple(loss_range) if loss_range else None,
+        score_range=tuple(score_range) if score_range else None,
+        loss_left=np.array(entry["loss_left"] or [], dtype=np.float64),
+        score_left=np.array(entry["score_left"] or [], dtype=np.float64),
+        held_out=entry["held_out"],
+        origin=entry["origin"],
+        points=np.array(entry.get("points", []), dtype=np.float64).reshape(-1, 2),
+    )
+
+
+def _rows(first: list[float], others: list[list[float]], columns: int) -> Array:
+    """The fit and its resamples as one array. Raises ValueError for other shapes, none at all, or what is not finite."""
+    rows = np.array([first, *others], dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] != columns or len(rows) < 2 or not np.isfinite(rows).all():
+        raise ValueError(f"coefficients of shape {rows.shape}; they are finite, {columns} a row, a fit and at least one resample")
+    return rows
+
+
+def _folder() -> Traversable:
+    return resources.files("compresslab") / "data" / "references"
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise BadInput(f"{name} is {value}; it must be a positive number")
+    return value

@@ -1,0 +1,1 @@
+"""Modelled inference time and the factors of engines on a machine."""

@@ -1,0 +1,206 @@
+"""The factors of an engine on a machine, fitted on measured bf16 speeds, and how well they foretell quantized ones.
+
+Run as `python -m compresslab.density.time.engine_factors`: reads `data/speed_benchmarks.csv`, writes `data/engines.json`.
+
+What a row's tokens/s means differs by its source:
+
+- Qwen2.5 under vLLM: the tokens generated over the whole time, prefill included; the source does not say so. At input
+  129,024 the 7B in bf16 makes 28.94 tokens/s, so 2,048 take 70.8 s against 24.3 s after a prompt of 1. Reading the cache
+  at the memory's peak would add 7.5 s and the prefill at the peak of compute 16 s: without the prefill the engine would
+  read its cache at 16% of the bandwidth. And the speed falls as the prompt grows, so the prompt is not counted.
+- Qwen3 under SGLang: prompt and generated tokens over the whole time; the source states it.
+- Llama 3.2 on a phone: decoding alone; the source states it.
+
+Rows of several GPUs run tensor-parallel and pay for communication that the model does not have: they are left out, here
+and in the data file. Mixtures are left out of the fit, so that their bf16 rows test the expected experts.
+
+The form of the model was chosen on bf16 rows alone, by leaving out one model at a time (root mean square error of the speed, A100,
+`experiments/ruler/forms.py engines`): one efficiency for memory and compute 9.3%, each its own 8.2%, which is why there are
+three factors and not two; a bandwidth of its own for the cache 8.2%, a constant a pass 9.8%. Weights and compute added instead of
+the larger of the two give 8.3%, no difference, but on the phone adding would need 82 GB/s from a memory of 76.8 GB/s. Compute
+efficiency is what the long prompts show; it also takes in whatever else they cost, such as prefill in chunks. All bf16 rows of the
+dense models count, also those that vLLM's source notes as run otherwise: the 32B without CUDA graphs, input 129,024 with
+vLLM 0.6.2 and without a repetition penalty.
+
+What is left on quantized rows is no matter of these factors: unpacking costs small models and long prefills (the 0.5B runs
+slower in 4 bits than in 16, the 7B at 129,024 too), SGLang reads bf16 at 36% of the H20's bandwidth and FP8 faster than
+that (up to 2.2 times the speed with half the bytes), and its source says that its GPTQ kernel for mixtures is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from compresslab.catalog.hardware import Hardware, load_hardware
+from compresslab.catalog.published_scores import MOBILE, PACKED
+from compresslab.catalog.published_shapes import BF16, Format, weigh
+from compresslab.density.time.inference_time import seconds
+from compresslab.recipe.schema import Workload
+from compresslab.records import Shape, Size
+
+FORMATS = {
+    "BF16": BF16,
+    "GPTQ-Int8": PACKED["gptq-int8"],
+    "GPTQ-Int4": PACKED["gptq-int4"],
+    "GPTQ-INT4": PACKED["gptq-int4"],
+    "AWQ": PACKED["awq"],
+    "AWQ-INT4": PACKED["awq"],
+    # Blocks of 128 x 128 share a 16-bit scale.
+    "FP8": Format(8 + 16 / 128**2, weight_only=False),
+    # The PTE files' 1,083 and 2,435 MiB; QLoRA's low-rank matrices (rank 16, 4% more bytes) are not counted.
+    "SpinQuant w4a8": MOBILE,
+    "QLoRA(QAT) w4a8": MOBILE,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which rows of the benchmark table belong to an engine on a machine, and how they count tokens per second."""
+
+    hardware: str
+    engine: str
+    backend: str
+    speed: Callable[[Shape, Size, Hardware, Workload], float]
+    fits_compute: bool = True
+
+
+def _generated(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
+    return workload.decode / seconds(shape, size, hardware, workload)
+
+
+def _all_tokens(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
+    return (workload.prompt + workload.decode) / seconds(shape, size, hardware, workload)
+
+
+def _decoding(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
+    first = workload.model_copy(update={"decode": 1})
+    rest = seconds(shape, size, hardware, workload) - seconds(shape, size, hardware, first)
+    return (workload.decode - 1) / rest
+
+
+SOURCES = [
+    Source("a100-80g", "vLLM 0.6.3", "vLLM 0.6.3", _generated),
+    Source("h20", "SGLang 0.4.6.post1", "SGLang 0.4.6.post1", _all_tokens),
+    # The profile's flops are themselves measured in prefill, and decoding does not show them.
+    Source("oneplus-12", "ExecuTorch on the CPU", "ExecuTorch (ARM CPU), decode", _decoding, fits_compute=False),
+]
+
+
+def model(name: str, precision: str = "BF16") -> tuple[Shape, Size]:
+    """Shape and size of a published model of the benchmarks, stored at a precision of the benchmarks."""
+    size, shape = weigh(name, FORMATS[precision])
+    return shape, size
+
+
+def benchmarks(source: Source) -> pd.DataFrame:
+    """The measured rows of one engine on one machine, one GPU each."""
+    table = pd.read_csv(str(resources.files("compresslab") / "data" / "speed_benchmarks.csv"))
+    return table[table["backend"] == source.backend].reset_index(drop=True)
+
+
+def predict(rows: pd.DataFrame, source: Source, hardware: Hardware) -> pd.Series[float]:
+    """Modelled tokens per second of each row."""
+    # The phone's source gives no output length; with a prompt of 64 tokens it does not matter.
+    decode = rows["output_len"].fillna(128)
+    speeds = [
+        source.speed(*model(name, precision), hardware, Workload(batch=1, prompt=int(prompt), decode=int(steps)))
+        for name, precision, prompt, steps in zip(rows["model"], rows["precision"], rows["input_len"], decode, strict=True)
+    ]
+    return pd.Series(speeds, index=rows.index, dtype=float)
+
+
+def fit(source: Source) -> Hardware:
+    """The profile with the factors that bring the modelled speeds of its dense bf16 rows nearest to the measured ones."""
+    bare = load_hardware(source.hardware)
+    rows = benchmarks(source)
+    rows = rows[(rows["precision"] == "BF16") & ~_is_mixture(rows)]
+
+    def profile(factors: NDArray[np.float64]) -> Hardware:
+        memory, overhead, *compute = map(float, factors)
+        update = {
+            "engine": source.engine,
+            "bandwidth_efficiency": memory,
+            # In units of 0.1 ms, so that all factors are of one order for the solver.
+            "layer_overhead": overhead * 1e-4,
+            "compute_efficiency": compute[0] if compute else 1.0,
+        }
+        return bare.model_copy(update=update)
+
+    def residuals(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (predict(rows, source, profile(factors)) / rows["tokens_per_s"] - 1).to_numpy(dtype=np.float64)
+
+    many = 3 if source.fits_compute else 2
+    bounds = ([0.05, 0.0, 0.05][:many], [1.0, 100.0, 1.0][:many])
+    return profile(least_squares(residuals, [0.6, 1.0, 0.6][:many], bounds=bounds).x)
+
+
+def errors(source: Source, hardware: Hardware) -> pd.DataFrame:
+    """Relative errors of the modelled speed, and of the modelled speed over that of the same model in bf16.
+
+    Returns:
+        The benchmark rows with `error`, and `ratio_error` where the bf16 row was measured too (NaN elsewhere).
+    """
+    rows = benchmarks(source)
+    rows["factor"] = predict(rows, source, hardware) / rows["tokens_per_s"]
+    key = ["model", "input_len"]
+    base = rows[rows["precision"] == "BF16"].set_index(key)["factor"].rename("base")
+    rows = rows.join(base, on=key)
+    rows["error"] = rows["factor"] - 1
+    rows["ratio_error"] = (rows["factor"] / rows["base"] - 1).where(rows["precision"] != "BF16")
+    return rows.drop(columns=["factor", "base"])
+
+
+def summary(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Median absolute errors by group of rows: the fitted ones, mixtures in bf16, quantized ones by format and length."""
+    quantized = rows["precision"] != "BF16"
+    mixture = _is_mixture(rows)
+    groups = {"bf16, fitted": ~quantized & ~mixture, "bf16, mixtures, not fitted": ~quantized & mixture, "quantized": quantized}
+    groups |= {name: rows["precision"] == name for name in sorted(rows["precision"].unique()) if name != "BF16"}
+    groups |= {f"quantized, input {length}": quantized & (rows["input_len"] == length) for length in sorted(rows["input_len"].unique())}
+    told = {}
+    for name, chosen in groups.items():
+        error = rows.loc[chosen, "error"].abs()
+        ratio = rows.loc[chosen, "ratio_error"].abs().dropna()
+        if error.empty:
+            continue
+        told[name] = {"rows": len(error), "median": round(float(error.median()), 4), "largest": round(float(error.max()), 4)}
+        if not ratio.empty:
+            told[name] |= {"ratios": len(ratio), "ratio_median": round(float(ratio.median()), 4)}
+    return told
+
+
+def _is_mixture(rows: pd.DataFrame) -> pd.Series[bool]:
+    return rows["model"].map(lambda name: model(name)[0].experts > 0)
+
+
+def fitted() -> dict[str, dict[str, Any]]:
+    """What `data/engines.json` holds: by machine the engine, its factors to four digits, and the errors with them."""
+    found = {}
+    for source in SOURCES:
+        raw = fit(source)
+        names = ("bandwidth_efficiency", "compute_efficiency", "layer_overhead")
+        factors = {name: float(np.format_float_positional(getattr(raw, name), 4, fractional=False)) for name in names}
+        told = summary(errors(source, raw.model_copy(update=factors)))
+        found[source.hardware] = {"engine": source.engine, **factors, "errors": told}
+    return found
+
+
+def main() -> None:
+    """Fit all engines and write the data file."""
+    path = Path(str(resources.files("compresslab") / "data" / "engines.json"))
+    path.write_text(json.dumps(fitted(), indent=2) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Attention kernels of the engines, and how they take the place of a model's own."""

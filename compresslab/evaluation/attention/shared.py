@@ -1,0 +1,153 @@
+"""Attention of many sequences over one prefix that they share: its keys and values are kept and read once, not once a sequence."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from compresslab.evaluation.attention.processor import fused, joined
+
+NAME = "compresslab_shared"
+
+# Keys and values of the shared prefix by layer, each (key/value heads, prefix, head dimension).
+Prefix = list[tuple[Tensor, Tensor]]
+_PREFIX: ContextVar[Prefix | None] = ContextVar("prefix", default=None)
+
+
+class Room(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of one layer in memory that is taken once: a step of generation copies none of those before it."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.filled = room, 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Put keys and values (sequences, heads, new, dimension) behind those before; returns all."""
+        self._take(len(key_states), key_states, value_states)
+        end = self.filled + key_states.shape[2]
+        self.keys[:, :, self.filled : end], self.values[:, :, self.filled : end] = key_states, value_states
+        self.filled = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def put(self, row: int, sequences: int, end: int, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values (1, heads, length, dimension) of one of the sequences so that they end before `end`."""
+        self._take(sequences, keys, values)
+        start = end - keys.shape[2]
+        self.keys[row, :, start:end], self.values[row, :, start:end] = keys[0], values[0]
+        self.filled = end
+
+    def _take(self, sequences: int, keys: Tensor, values: Tensor) -> None:
+        if self.is_initialized:
+            return
+        self.lazy_initialization(keys, values)
+        # Zeros, since what nothing was put into is multiplied by a weight of 0, and must be finite for that.
+        self.keys = keys.new_zeros(sequences, keys.shape[1], self.room, keys.shape[-1])
+        self.values = values.new_zeros(sequences, values.shape[1], self.room, values.shape[-1])
+
+    def get_seq_length(self) -> int:
+        """Positions that hold something."""
+        return self.filled
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some of the sequences."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+def roomy_cache(layers: int, room: int) -> Cache:
+    """A cache of `room` positions a sequence in every layer."""
+    return Cache(layers=[Room(room) for _ in range(layers)])
+
+
+@contextlib.contextmanager
+def behind(prefix: Prefix | None) -> Iterator[None]:
+    """Put a prefix before every sequence that `attend` sees."""
+    token = _PREFIX.set(prefix)
+    try:
+        yield
+    finally:
+        _PREFIX.reset(token)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention over the shared prefix, which every query sees whole, and over the sequences' own keys, in one softmax.
+
+    The queries of all sequences meet the prefix in one matrix product.
+
+    Args:
+        query: (sequences, heads, new, dim). key, value: (sequences, key/value heads, own, dim). attention_mask: (sequences, 1, new, own),
+            added to the scores. s_aux: (heads,) the score of each head's attention sink, a key without a value (gpt-oss).
+
+    Returns:
+        (sequences, new, heads, dim).
+    """
+    sequences, heads, new, dim = query.shape
+    scale = dim**-0.5 if scaling is None else scaling
+    # (sequences, key/value heads, queries, dim): the queries of one key/value head as rows of one product
+    rows = query.reshape(sequences, key.shape[1], -1, dim)
+    added = attention_mask.repeat(1, 1, heads // key.shape[1], 1)
+    prefix = _PREFIX.get()
+    shared = None if prefix is None else prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+    if query.device.type == "cpu" and softcap is None and s_aux is None:
+        output = _fused(rows, key, value, added, shared, scale)
+    else:
+        sinks = None if s_aux is None else s_aux.repeat_interleave(new).view(1, key.shape[1], -1, 1).expand(sequences, -1, -1, -1)
+        output = _product(rows, key, value, added, shared, scale, softcap, sinks)
+    return output.reshape(sequences, heads, new, dim).transpose(1, 2).contiguous(), None
+
+
+def _fused(rows: Tensor, key: Tensor, value: Tensor, added: Tensor, shared: tuple[Tensor, Tensor] | None, scale: float) -> Tensor:
+    near = fused(rows, key, value, scale, added)
+    if shared is None:
+        return near[0]
+    sequences, groups, _, dim = rows.shape
+    far, weight = fused(rows.transpose(0, 1).reshape(1, groups, -1, dim), shared[0][None], shared[1][None], scale)
+    far, weight = far.reshape(groups, sequences, -1, dim).transpose(0, 1), weight.reshape(groups, sequences, -1).transpose(0, 1)
+    return joined(near, (far, weight)).to(rows.dtype)
+
+
+def _product(
+    rows: Tensor,
+    key: Tensor,
+    value: Tensor,
+    added: Tensor,
+    shared: tuple[Tensor, Tensor] | None,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    sequences, groups, _, dim = rows.shape
+    scores = rows @ key.transpose(2, 3)
+    prefix = 0
+    if shared is not None:
+        prefix = shared[0].shape[1]
+        # (key/value heads, sequences and queries, dim): one product a head for all sequences
+        far = rows.transpose(0, 1).reshape(groups, -1, dim) @ shared[0].transpose(1, 2)
+        scores = torch.cat([far.view(groups, sequences, -1, prefix).transpose(0, 1), scores], dim=-1)
+    scores = scores.float().mul_(scale)
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
+    scores[..., prefix:] += added
+    if sinks is not None:
+        scores = torch.cat([scores, sinks], dim=-1)
+    weights = scores.softmax(-1).to(value.dtype)[..., : prefix + key.shape[2]]
+    output = weights[..., prefix:] @ value
+    if shared is not None:
+        far = weights[..., :prefix].transpose(0, 1).reshape(groups, -1, prefix) @ shared[1]
+        output += far.view(groups, sequences, -1, dim).transpose(0, 1)
+    return output

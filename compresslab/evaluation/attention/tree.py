@@ -1,0 +1,128 @@
+"""Attention of a trie's nodes to their ancestors, without the products between branches that have nothing to do with each other.
+
+A forward's nodes share the beginning of their past: over that they attend together, without a mask. The rest is short: nodes in preorder
+are cut into chunks, and what a chunk's nodes see outside their chunk is what its first node sees. Both parts are joined by their
+log-sum-exp, which is exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compresslab.evaluation.attention.processor import Part, fused, joined
+from compresslab.evaluation.engines.trie import Forward, Trie
+
+NAME = "compresslab_tree"
+HIDDEN = -1e30  # a score that leaves nothing, and is finite, so that a row of padding is no NaN
+CHUNK = 64  # nodes: fewer make small products, more make products that are mostly hidden
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a forward's nodes lie in chunks.
+
+    Attributes:
+        shared: how many positions of the past all nodes see.
+        keys: (chunks, keys) positions behind the shared ones, padded with 0.
+        hidden: (chunks, 1, CHUNK, keys) what is added to the scores of keys: 0 for those that a node sees. Rows of the last chunk that no
+            node has are as those of the last node.
+    """
+
+    shared: int
+    keys: Tensor
+    hidden: Tensor
+    _widened: dict[int, Tensor] = field(default_factory=dict, init=False)
+
+    def hidden_rows(self, queries: int) -> Tensor:
+        """`hidden` with the rows of `queries` heads that have their keys in common: (chunks, 1, queries x CHUNK, keys)."""
+        if queries not in self._widened:
+            self._widened[queries] = self.hidden.repeat(1, 1, queries, 1)
+        return self._widened[queries]
+
+
+_LAYOUT: ContextVar[Layout] = ContextVar("layout")
+
+
+def layout(trie: Trie, forward: Forward) -> Layout:
+    """Chunks of nodes in preorder, each with the positions that any of its nodes sees behind what all see."""
+    new = forward.stop - forward.start
+    # In preorder what branches off deeper comes first, so the last node to branch off the past sees least of it.
+    shared = int(trie.depth[forward.start : forward.stop][trie.parent[forward.start : forward.stop] < forward.start][-1])
+    behind = forward.past - shared
+    keys = []
+    for start in range(0, new, CHUNK):
+        above = np.flatnonzero(forward.visible[start, shared : forward.past + start])
+        keys.append(np.concatenate([above, behind + np.arange(start, min(start + CHUNK, new))]))
+    positions = np.zeros((len(keys), max(map(len, keys))), dtype=np.int64)
+    known = np.zeros(positions.shape, dtype=bool)
+    for row, found in enumerate(keys):
+        positions[row, : len(found)], known[row, : len(found)] = found, True
+    nodes = np.minimum(np.arange(len(keys) * CHUNK), new - 1).reshape(len(keys), CHUNK)
+    visible = forward.visible[nodes[:, :, None], positions[:, None, :] + shared] & known[:, None, :]
+    hidden = np.where(visible, np.float32(0), np.float32(HIDDEN))[:, None]
+    return Layout(shared, torch.from_numpy(positions), torch.from_numpy(hidden))
+
+
+@contextlib.contextmanager
+def laid_out(nodes: Layout) -> Iterator[None]:
+    """Say how the nodes of the next forward lie."""
+    token = _LAYOUT.set(nodes)
+    try:
+        yield
+    finally:
+        _LAYOUT.reset(token)
+
+
+def attend(
+    module: nn.Module,  # noqa: ARG001
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001
+    scaling: float | None = None,
+    **others: Any,  # noqa: ARG001
+) -> tuple[Tensor, None]:
+    """Attention of one forward's nodes, by the layout that `laid_out` says.
+
+    Args:
+        query: (1, heads, new, dim). key, value: (1, key/value heads, past + new, dim).
+
+    Returns:
+        (1, new, heads, dim).
+    """
+    nodes = _LAYOUT.get()
+    _, heads, new, dim = query.shape
+    groups = key.shape[1]
+    scale = dim**-0.5 if scaling is None else scaling
+    near = _in_chunks(query[0], key[0, :, nodes.shared :], value[0, :, nodes.shared :], nodes, scale)
+    if nodes.shared:
+        past = slice(nodes.shared)
+        far, weight = fused(query.reshape(1, groups, -1, dim), key[:, :, past], value[:, :, past], scale)
+        output = joined(near, (far.reshape(heads, new, dim), weight.reshape(heads, new)))
+    else:
+        output = near[0]
+    return output.to(query.dtype).transpose(0, 1)[None].contiguous(), None
+
+
+def _in_chunks(query: Tensor, key: Tensor, value: Tensor, nodes: Layout, scale: float) -> Part:
+    """Attention within chunks, each a sequence of its own: (heads, new, dim), and the log-sum-exp of the scores (heads, new)."""
+    heads, new, dim = query.shape
+    groups = key.shape[0]
+    chunks, _, room, seen = nodes.hidden.shape
+    queries = heads // groups
+    padded = nn.functional.pad(query, (0, 0, 0, chunks * room - new))
+    # The queries of one key/value head as rows of one product.
+    rows = padded.view(groups, queries, chunks, room, dim).permute(2, 0, 1, 3, 4).reshape(chunks, groups, -1, dim)
+    keys, values = (part.index_select(1, nodes.keys.view(-1)).view(groups, chunks, seen, dim).transpose(0, 1) for part in (key, value))
+    output, weight = fused(rows, keys, values, scale, nodes.hidden_rows(queries))
+    # What the last chunk is padded with falls away.
+    output = output.view(chunks, groups, queries, room, dim).permute(1, 2, 0, 3, 4).reshape(heads, -1, dim)[:, :new]
+    return output, weight.view(chunks, groups, queries, room).permute(1, 2, 0, 3).reshape(heads, -1)[:, :new]

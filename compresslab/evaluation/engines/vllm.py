@@ -1,0 +1,95 @@
+"""`VllmLM`: variants answered by vLLM, on the kernels that serve them; for machines that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+
+from compresslab.errors import BadInput, RunFailed
+from compresslab.evaluation import scores
+from compresslab.evaluation.engines import limits
+from compresslab.records.compute import Compute
+
+
+class VllmLM(TemplateLM):  # type: ignore[misc]
+    """lm-eval's `vllm` model, which would cut what does not fit without a word: here it is refused or counted.
+
+    Attributes: as `TreeLM`'s; `engine` is always "vllm".
+    """
+
+    engine = "vllm"
+
+    def __init__(self, inner: Any, *, truncate: bool, compute: dict[str, str] | None = None) -> None:
+        """Wrap lm-eval's model `inner`, whose dtype and backend are `compute`."""
+        super().__init__()
+        self.inner, self.truncate, self.compute = inner, truncate, compute or {}
+        self.progress: Callable[[float], None] = lambda _share: None
+        self.truncated: set[tuple[str, str]] = set()
+        self.lengths: dict[tuple[str, str], int] = {}
+        self.tokenizer = inner.tokenizer
+        self.bos = self.tokenizer.bos_token_id is not None and self.tok_encode("a")[:1] == [self.tokenizer.bos_token_id]
+
+    @property
+    def eot_token_id(self) -> int:
+        """The inner model's."""
+        return int(self.inner.eot_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The inner model's."""
+        return int(self.inner.prefix_token_id)
+
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+        """The inner model's."""
+        ids: list[int] = self.inner.tok_encode(string, *args, **kwargs)
+        return ids
+
+    def _loglikelihood_tokens(self, requests: list[limits.Request], **kwargs: Any) -> list[tuple[float, bool]]:
+        # vLLM wants room for a token that it generates and nobody reads.
+        room = self.inner.max_length - 1
+        self._note(limits.too_long(requests, room - 1), room)
+        self.lengths |= {pair: len(tail) for pair, _, tail in requests if pair is not None}
+        answers: list[tuple[float, bool]] = self.inner._loglikelihood_tokens(requests, **kwargs)
+        self.progress(1.0)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The inner model's."""
+        found: list[float] = self.inner.loglikelihood_rolling(requests, disable_tqdm)
+        return found
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The inner model's, after a look at what fits."""
+        room = self.inner.max_length
+        long = set()
+        for request in requests:
+            most = int(request.args[1].get("max_gen_toks", self.inner.max_gen_toks))
+            if most >= room:
+                raise RunFailed(f"a task asks for up to {most} new tokens, which leaves no room for a prompt in {room}")
+            if len(self.tok_encode(request.args[0])) + most > room:
+                long.add(scores.pair(request.args))
+        self._note(long, room)
+        texts: list[str] = self.inner.generate_until(requests, disable_tqdm)
+        self.progress(1.0)
+        return texts
+
+    def _note(self, pairs: set[tuple[str, str]], room: int) -> None:
+        if not self.truncate:
+            limits.refuse(pairs, room)
+        self.truncated |= pairs
+
+
+def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
+    """The variant of a folder over all accelerators of this machine, by the kernels that vLLM picks for its weights."""
+    import torch
+    from lm_eval.models.vllm_causallms import VLLM
+
+    if compute.backend == "cpu" and torch.accelerator.is_available():
+        raise BadInput("evaluate.backend vllm computes on this machine's accelerators; with --device cpu take backend tree or hf")
+    devices = max(1, torch.accelerator.device_count())
+    inner = VLLM(pretrained=str(folder), dtype=compute.dtype, tensor_parallel_size=devices, batch_size="auto")
+    return VllmLM(inner, truncate=truncate, compute=compute.decides())

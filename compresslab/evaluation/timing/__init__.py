@@ -1,0 +1,1 @@
+"""Measured inference time, and the speed of this machine."""

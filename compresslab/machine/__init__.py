@@ -1,0 +1,1 @@
+"""The machine that runs: what identifies it, and what its devices multiply in how fast."""

@@ -1,0 +1,46 @@
+"""The processor: its name, its instruction sets, and how many of its threads this process may use."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def threads() -> int:
+    """Processors that this process may use: those that it may run on, and no more than its control group's quota pays for."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(CGROUP)
+    return allowed if quota == math.inf else max(1, min(allowed, math.ceil(quota)))
+
+
+def _quota(cgroup: Path) -> float:
+    """Processors' worth of time that the control group allows (of containers with `--cpus`); infinite without a limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf
+
+
+def processor() -> str:
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def processor_flags() -> set[str]:
+    """The instruction sets that the processor has, as the system names them; empty where it does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()[2:]}

@@ -1,0 +1,1 @@
+"""Checkpoint formats: how packed weights are written, recognised, unpacked and counted."""

@@ -1,0 +1,61 @@
+"""GPTQ checkpoints: the tensors of a quantized linear layer, written and read.
+
+What auto-gptq began and gptqmodel, vLLM, transformers and optimum read. Its first form ("gptq") stores each zero point less one, so that a
+zero point of 0 cannot be told; the second ("gptq_v2") stores it as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compresslab.algorithms.gptq import Rounded
+from compresslab.models.formats.bit_packing import packed, unpacked
+
+# Whatever the model's own dtype: the kernels keep scales in it, and multiply codes by them in it.
+SCALES = torch.float16
+STORED_LESS = {"gptq": 1, "gptq_v2": 0}
+
+
+def tensors_of(rounded: Rounded, bits: int) -> dict[str, Tensor]:
+    """qweight (inputs * bits / 32, outputs), qzeros (groups, outputs * bits / 32), scales (groups, outputs), g_idx (inputs,).
+
+    Args:
+        rounded: codes (outputs, inputs), both sizes multiples of 32; scales that are representable in `SCALES`.
+    """
+    groups, inputs = rounded.grid.scale.shape[1], rounded.codes.shape[1]
+    zeros = rounded.grid.zero.to(torch.int64) - STORED_LESS["gptq"]
+    return {
+        "qweight": packed(rounded.codes.T, bits),
+        "qzeros": packed(zeros, bits).T.contiguous(),
+        "scales": rounded.grid.scale.T.contiguous().to(SCALES),
+        "g_idx": (torch.arange(inputs) // (inputs // groups)).to(torch.int32),
+    }
+
+
+def weight_of(tensors: dict[str, Tensor], bits: int, form: str) -> Tensor:
+    """The plain weight (outputs, inputs) of a layer's tensors in `form` ("gptq" or "gptq_v2"), rounded as the kernels round it."""
+    codes = unpacked(tensors["qweight"], bits)
+    zeros = unpacked(tensors["qzeros"].T.contiguous(), bits).T.to(torch.int64) + STORED_LESS[form]
+    zeros &= 2**bits - 1
+    groups = tensors["g_idx"].long()
+    return ((codes.float() - zeros[groups].float()) * tensors["scales"][groups].float()).to(SCALES).T.contiguous()
+
+
+def settings(bits: int, group_size: int, *, symmetric: bool) -> dict[str, Any]:
+    """The `quantization_config` of config.json."""
+    from compresslab import __version__
+
+    return {
+        "quant_method": "gptq",
+        "checkpoint_format": "gptq",
+        "bits": bits,
+        "group_size": group_size,
+        "sym": symmetric,
+        "desc_act": False,
+        "lm_head": False,
+        "pack_dtype": "int32",
+        "meta": {"quantizer": [f"compresslab:{__version__}"]},
+    }

@@ -1,0 +1,75 @@
+"""Checks that several steps make before a weight is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+from torch import nn
+
+from compresslab.errors import BadInput, RunFailed
+from compresslab.recipe.amounts import USUAL_GROUPS, WORD
+
+
+def check_groups(layers: dict[str, nn.Linear], group_size: int, who: str) -> None:
+    """Refuse a group size that leaves a remainder anywhere.
+
+    Raises:
+        BadInput: naming the first such layer and the sizes that divide every layer.
+    """
+    widths = {layer.in_features for layer in layers.values()}
+    for name, layer in layers.items():
+        if layer.in_features % group_size:
+            fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths)]
+            raise BadInput(
+                f"quantize {who}: group_size {group_size} does not divide the {layer.in_features} inputs of {name}; "
+                f"sizes that divide every layer: {', '.join(map(str, fitting)) or 'none of the usual ones'}"
+            )
+
+
+def check_sizes(layers: dict[str, nn.Linear], method: str, who: str, inputs: int, outputs: int) -> None:
+    """Refuse a layer whose inputs and outputs are no multiples of what `who` (a kernel, a checkpoint format) takes at a time.
+
+    Raises:
+        BadInput: naming the first such layer.
+    """
+    for name, layer in layers.items():
+        if layer.in_features % inputs or layer.out_features % outputs:
+            raise BadInput(
+                f"quantize {method}: {name} has {layer.in_features} inputs and {layer.out_features} outputs; {who} needs inputs in "
+                f"multiples of {inputs} and outputs in multiples of {outputs} "
+                f"(after `prune: {{method: width}}`, set `multiple: {max(inputs, outputs)}`)"
+            )
+
+
+def check_words(layers: dict[str, nn.Linear], method: str) -> None:
+    """Refuse a layer whose codes do not fill the words of GPTQ's and AWQ's checkpoint formats. Raises BadInput, naming it."""
+    check_sizes(layers, method, "the checkpoint format", WORD, WORD)
+
+
+def check_finite_scores(scores: list[float], what: str) -> None:
+    """Stop before anything is cut by scores that mean nothing.
+
+    Args:
+        scores: one number a layer.
+
+    Raises:
+        RunFailed: naming the first layer whose score is NaN or infinite.
+    """
+    for number, score in enumerate(scores):
+        if not math.isfinite(score):
+            raise RunFailed(f"the {what} of layer {number} is {score}: the activations are not finite; try dtype float32 or bfloat16")
+
+
+@contextlib.contextmanager
+def second_moments(where: str) -> Iterator[None]:
+    """Tell, of second moments that cannot be used, where they are and what to do.
+
+    Raises:
+        RunFailed: in place of the `ValueError` of `inverse_factor`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise RunFailed(f"{where}: {error}; take more calibration text, or a larger damping") from error

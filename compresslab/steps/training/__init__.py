@@ -1,0 +1,1 @@
+"""The training loop that distillation and retraining share, and its parts."""

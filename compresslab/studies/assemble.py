@@ -1,0 +1,156 @@
+"""Put a study together from what the store holds: records of every variant, densities, the report's input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compresslab.catalog.hardware import THIS_MACHINE, Hardware, load_hardware
+from compresslab.catalog.references import reference_names
+from compresslab.density import Measured, assess
+from compresslab.density.references.curve import curves
+from compresslab.evaluation.scores import read_items
+from compresslab.plan.graph import Plan, PlanVariant
+from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
+from compresslab.runner.provenance import provenance
+from compresslab.runner.run import Ran, is_done
+from compresslab.runner.store import Store
+from compresslab.studies.lost_items import lost_items
+
+
+def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyRecord:
+    """The study's record, with everything that is there; what is missing is told by failures."""
+    recipe = plan.recipe
+    variants = [_variant(variant, plan, store, ran) for variant in plan.variants]
+    scored = [
+        Measured(
+            name=variant.name,
+            parent=variant.parent,
+            root=variant.root,
+            size=variant.steps[-1].size,
+            shape=variant.steps[-1].shape,
+            items=_items(plan.variant(variant.name), plan, store),
+            same_as=variant.parent if variant.steps[-1].kind == "quantize" else "",
+        )
+        for variant in variants
+        if variant.scores
+    ]
+    densities = assess(scored, recipe.density, _hardware(plan, store), reference_names()) if scored else {}
+    rated = []
+    for variant in variants:
+        if variant.name in densities:
+            density, comparisons = densities[variant.name]
+            variant = variant.model_copy(update={"density": density, "comparisons": comparisons})
+        rated.append(variant)
+    items = {one.name: one.items for one in scored}
+    told = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in rated]
+    return study_record(plan, recipe_path, told, ran)
+
+
+def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: Ran, notes: Sequence[str] = ()) -> StudyRecord:
+    """The record of a study that ends now, with what its recipe says and where its figures come from."""
+    recipe = plan.recipe
+    return StudyRecord(
+        study=recipe.study,
+        question=recipe.question,
+        base=recipe.base.model,
+        recipe=plan.changes + path.read_text(encoding="utf-8-sig"),
+        variants=variants,
+        provenance=provenance(path, plan),
+        seconds=ran.seconds,
+        cached_nodes=ran.cached,
+        nodes=len(plan.nodes),
+        workload=recipe.density.workload.model_dump(),
+        curves=curves(
+            recipe.density.reference,
+            [variant.density for variant in variants if variant.density],
+            [variant.size.counted for variant in variants if variant.size],
+        ),
+        notes=list(notes),
+        caveats=list(_caveats(variants)),
+    )
+
+
+def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:
+    """Bases and adopted models whose plain weights are unpacked copies of quantized ones."""
+    for variant in variants:
+        own = variant.steps[-1] if variant.steps else None
+        if own is not None and own.kind in ("base", "adopt") and (before := own.details.get("quantized_before")):
+            bits = f"{own.size.effective_bits:.0f}"
+            yield (
+                f"The weights of {variant.name} were quantized before: its file holds {before}. Its {bits} bits a weight are an unpacked "
+                "copy, so by bits it is counted as larger than what it knows, and quantizing it again is a second rounding."
+            )
+
+
+def _hardware(plan: Plan, store: Store) -> list[Hardware]:
+    """The recipe's profiles; this machine's is left out where its measurement failed."""
+    profiles = []
+    for name in plan.recipe.density.hardware:
+        if name != THIS_MACHINE:
+            profiles.append(load_hardware(name))
+        elif speed := _machine_speed(plan, store):
+            profiles.append(_this_machine(speed, plan.machine))
+    return profiles
+
+
+def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: Ran) -> VariantRecord:
+    there = [key for key in variant.chain if store.has(key)]
+    node = plan.node(variant.evaluate)
+    scored = is_done(node, store) and store.has(variant.model)
+    timing = store.read(variant.measure, Timing) if variant.measure and store.has(variant.measure) else None
+    return VariantRecord(
+        name=variant.name,
+        parent=variant.parent,
+        root=plan.variants[0].name,
+        named=variant.named,
+        steps=[store.read(key, StepRecord) for key in there],
+        keys=variant.keys,
+        costs=_costs(variant, plan, store),
+        scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
+        timing=timing,
+        failures=_failures(variant, ran),
+    )
+
+
+def _failures(variant: PlanVariant, ran: Ran) -> list[Failure]:
+    """Of a variant's own nodes. One cause is told once, though several nodes may miss for it."""
+    own = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
+    found = [ran.failures[key] for key in own if key in ran.failures]
+    return found[:1] if variant.model in ran.failures else found
+
+
+def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
+    costs = {kind: store.cost(key) for kind, key in (("model", variant.model), ("measure", variant.measure)) if key and store.has(key)}
+    tasks = [store.cost(key) for key in plan.node(variant.evaluate).tasks.values() if store.has(key)]
+    if tasks:
+        peak = max(cost.peak_memory_bytes for cost in tasks)
+        costs["evaluate"] = tasks[0].model_copy(update={"seconds": sum(cost.seconds for cost in tasks), "peak_memory_bytes": peak})
+    return costs
+
+
+def _lost_items(variant: VariantRecord, items: dict[str, dict[str, ItemScores]], plan: Plan, store: Store) -> list[LostItem]:
+    if variant.name not in items or variant.parent not in items:
+        return []
+    before, after = (plan.node(plan.variant(name).evaluate).tasks for name in (variant.parent, variant.name))
+    files = {task: (_table(before[task], store), _table(after[task], store)) for task in after if task in before}
+    return lost_items(items[variant.parent], items[variant.name], files)
+
+
+def _table(key: str, store: Store) -> Path:
+    return store.folder(key) / "items.parquet"
+
+
+def _items(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, ItemScores]:
+    return {task: read_items(_table(key, store)) for task, key in plan.node(variant.evaluate).tasks.items()}
+
+
+def _machine_speed(plan: Plan, store: Store) -> MachineSpeed | None:
+    """This machine's measured speed, if the plan asks for it and it has been measured."""
+    node = next(plan.of_kind("machine"), None)
+    return store.read(node.key, MachineSpeed) if node is not None and store.has(node.key) else None
+
+
+def _this_machine(speed: MachineSpeed, machine: str) -> Hardware:
+    """The measured machine as a hardware profile."""
+    return Hardware(name=THIS_MACHINE, flops=speed.flops, bandwidth=speed.bandwidth, source=f"measured in {speed.dtype}: {machine}")
