@@ -22,7 +22,7 @@ CALIBRATION = SHARED / "corpora" / "wikitext2_paragraphs" / "train.jsonl"
 EVALUATION = SHARED / "hub" / "EleutherAI" / "wikitext_document_level" / "test.jsonl"
 
 
-class Ran(NamedTuple):
+class RunResult(NamedTuple):
     """A finished process: seconds of its parts as it told them, its wall time and its peak resident set in bytes."""
 
     parts: dict[str, float]
@@ -66,7 +66,7 @@ def perplexity(folder: Path, ids: list[list[int]]) -> float:
     return math.exp(total / count)
 
 
-def run(python: Path | str, script: Path, settings: dict[str, Any], *, ours: bool | None = None) -> Ran:
+def run(python: Path | str, script: Path, settings: dict[str, Any], *, ours: bool | None = None) -> RunResult:
     """Run a script on a JSON file of settings; it prints a line `RESULT {"part": seconds}`.
 
     Ours (by default: what our Python runs) runs in the environment of our workers.
@@ -89,7 +89,7 @@ def run(python: Path | str, script: Path, settings: dict[str, Any], *, ours: boo
     if process.returncode:
         raise SystemExit(f"{script.name} failed:\n{said[-3000:]}")
     parts = json.loads(said.split("RESULT", 1)[1].splitlines()[0])
-    return Ran(parts, wall, memory)
+    return RunResult(parts, wall, memory)
 
 
 def peak(pid: int) -> int:

@@ -186,7 +186,7 @@ def _ours(folder: Path, dtype: str, *, stored: bool) -> None:
     import torch
 
     from compresslab.models.load import load_folder
-    from compresslab.models.text import Tokens
+    from compresslab.models.text import TokenSequences
     from compresslab.recipe.steps import Distill, Optimizer
     from compresslab.steps import distill
     from compresslab.steps.contract import Context
@@ -205,7 +205,7 @@ def _ours(folder: Path, dtype: str, *, stored: bool) -> None:
     student = load_folder(folder / "student")
     teacher = None if stored else load_folder(folder / "teacher", getattr(torch, dtype))
     shared = folder / "logits" if stored else None
-    context = Context(Tokens(ids, ""), teacher, progress, shared, compute=getattr(torch, dtype))
+    context = Context(TokenSequences(ids, ""), teacher, progress, shared, compute=getattr(torch, dtype))
     steps.append(Steps())
     distill.apply(student, config, context)
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import HERE, OURS, SHARED, Ran, run, table
+from common import HERE, OURS, SHARED, RunResult, run, table
 
 
 class Case(NamedTuple):
@@ -54,7 +54,7 @@ EQUALITY = Case([*OLMES[:5], "lm-eval:hellaswag", "lm-eval:piqa", "lm-eval:arc_e
 class Answered(NamedTuple):
     """What a contender told, and its answers: (log-likelihood, greedy) pairs or texts, and the item of each."""
 
-    ran: Ran
+    ran: RunResult
     items: list[str]
     answers: list[Any]
 

@@ -42,7 +42,7 @@ def main() -> None:
 
     from compresslab.models.calibration.statistics import gather
     from compresslab.models.load import load_folder
-    from compresslab.models.text import Tokens
+    from compresslab.models.text import TokenSequences
     from compresslab.recipe.steps import Step
     from compresslab.steps.contract import Context, run
 
@@ -52,7 +52,7 @@ def main() -> None:
     gathering: dict[bool, float] = {}
     for grams in (False, True):
         began = time.perf_counter()
-        gather(load_folder(base).model, Tokens(ids, ""), work / f"statistics-{grams}", grams=grams, progress=lambda *_: None)
+        gather(load_folder(base).model, TokenSequences(ids, ""), work / f"statistics-{grams}", grams=grams, progress=lambda *_: None)
         gathering[grams] = time.perf_counter() - began
     rows = []
     for name, steps in SWEEPS.items():
@@ -60,7 +60,7 @@ def main() -> None:
         seconds = []
         for step in map(Step.model_validate, steps):
             began = time.perf_counter()
-            shared = Context(Tokens(ids, ""), shared=work / f"statistics-{grams}")
+            shared = Context(TokenSequences(ids, ""), gathered=work / f"statistics-{grams}")
             run(step.kind, step.config, load_folder(base), shared, work / "variant")
             seconds.append(time.perf_counter() - began)
             shutil.rmtree(work / "variant")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from compresslab.models.load import load_folder
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import Step
 from compresslab.steps.contract import Context, run
 
@@ -21,8 +21,8 @@ shared = Path(settings["shared"]) if settings.get("shared") else None
 if shared is not None and not shared.exists():
     from compresslab.models.calibration.statistics import gather
 
-    gather(base.model, Tokens(torch.tensor(settings["ids"]), ""), shared, grams=True, progress=lambda *_: None)
+    gather(base.model, TokenSequences(torch.tensor(settings["ids"]), ""), shared, grams=True, progress=lambda *_: None)
 gathered = time.perf_counter()
-run(step.kind, step.config, base, Context(Tokens(torch.tensor(settings["ids"]), ""), shared=shared), Path(settings["output"]))
+run(step.kind, step.config, base, Context(TokenSequences(torch.tensor(settings["ids"]), ""), gathered=shared), Path(settings["output"]))
 done = time.perf_counter()
 print("RESULT", json.dumps({"load": loaded - began, "gather": gathered - loaded, "quantize": done - gathered}))

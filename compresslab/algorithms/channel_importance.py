@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from torch import Tensor
 
 
-def channel_energy(energies: Iterable[Tensor]) -> Tensor:
-    """Sum over layers of the energy of the normalised hidden states, (channels,).
+def channel_sum_of_squares(energies: Iterable[Tensor]) -> Tensor:
+    """Sum over layers of the sums of squares of the normalised hidden states, (channels,).
 
     Source: Muralidharan et al. 2024, "Compact Language Models via Pruning and Knowledge Distillation", arXiv 2407.14679, section 2.2: an
     embedding channel is as important as the outputs of the norms in it, summed over all layers, since it is cut from all of them at once.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def group_energy(energy: Tensor, groups: int) -> Tensor:
+def group_sum_of_squares(sum_of_squares: Tensor, groups: int) -> Tensor:
     """Sum over a group's query heads and their dimensions, (groups,). A group is a key/value head with the query heads that share it.
 
-    The energy of a head is the square of Minitron's importance with the L2 norm: Muralidharan et al. 2024, "Compact Language Models via
-    Pruning and Knowledge Distillation", arXiv 2407.14679, section 2.2. A key/value head goes with all its query heads, so theirs add up.
+    The sum of squares of a head is the square of Minitron's importance with the L2 norm: Muralidharan et al. 2024, "Compact Language Models
+    via Pruning and Knowledge Distillation", arXiv 2407.14679, section 2.2. A key/value head goes with all its query heads, so theirs
+    add up.
 
     Args:
-        energy: (query heads * dimensions,) sums of squares of the inputs of the output projection, group by group.
+        sum_of_squares: (query heads * dimensions,) sums of squares of the inputs of the output projection, group by group.
     """
-    return energy.view(groups, -1).sum(1)
+    return sum_of_squares.view(groups, -1).sum(1)

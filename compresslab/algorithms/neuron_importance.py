@@ -8,7 +8,7 @@ from torch import Tensor
 def most_important(importance: Tensor, keep: int) -> Tensor:
     """Indices of the `keep` largest importances, ascending, so that what is kept stays in its order; of equal ones the first.
 
-    The importance of an MLP neuron is the energy of its activation (the sum of its squares over the calibration tokens), which ranks as
+    The importance of an MLP neuron is the sum of squares of its activation over the calibration tokens, which ranks as
     Minitron's with the L2 norm over batch and sequence does: Muralidharan et al. 2024, "Compact Language Models via Pruning and Knowledge
     Distillation", arXiv 2407.14679, section 2.2.
 
@@ -18,7 +18,7 @@ def most_important(importance: Tensor, keep: int) -> Tensor:
     return importance.argsort(descending=True, stable=True)[:keep].sort().values
 
 
-def share_lost(energy: Tensor, kept: Tensor) -> float:
-    """The share of all energy that goes with what is not kept, in [0, 1]."""
-    total = float(energy.sum())
-    return max(0.0, 1 - float(energy[kept].sum()) / total) if total else 0.0
+def share_lost(sum_of_squares: Tensor, kept: Tensor) -> float:
+    """The share of the total sum of squares that goes with what is not kept, in [0, 1]."""
+    total = float(sum_of_squares.sum())
+    return max(0.0, 1 - float(sum_of_squares[kept].sum()) / total) if total else 0.0

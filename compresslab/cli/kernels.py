@@ -155,10 +155,10 @@ def _text() -> Context:
     """Something to calibrate on."""
     import torch
 
-    from compresslab.models.text import Tokens
+    from compresslab.models.text import TokenSequences
     from compresslab.steps.contract import Context
 
-    return Context(Tokens(torch.randint(WIDTH, (4, 64), generator=torch.Generator().manual_seed(0)), ""))
+    return Context(TokenSequences(torch.randint(WIDTH, (4, 64), generator=torch.Generator().manual_seed(0)), ""))
 
 
 def bf16() -> str:

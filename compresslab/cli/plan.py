@@ -135,9 +135,9 @@ def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) ->
 
 def _made_from(node: Node, planned: Plan) -> str:
     """The models that a model node reads. Scores and times read the model whose name they bear, so theirs say nothing."""
-    if node.kind == "shared":
+    if node.kind == "gather":
         return planned.node(node.needs[0]).variant
-    return ", ".join(planned.node(key).variant for key in node.needs if key != node.shared) if node.kind == "model" else ""
+    return ", ".join(planned.node(key).variant for key in node.needs if key != node.gathered) if node.kind == "model" else ""
 
 
 def summary(rows: list[dict[str, Any]]) -> str:

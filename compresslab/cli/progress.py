@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from compresslab.cli.options import duration, number_of
-from compresslab.cli.signs import Sign, clock
+from compresslab.cli.signs import NodeProgress, clock
 from compresslab.runner.processes import Listener
 from compresslab.runner.run import Watcher
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 INTERVAL = 25.0
 
 
-def announce(signs: Signs, plan: Plan, kept: Store) -> None:
+def announce(signs: ProgressPrinter, plan: Plan, kept: Store) -> None:
     """Say what a study comes to here, and what would make it shorter if that is long."""
     from compresslab.cli.plan import costs, seconds_left, summary
     from compresslab.plan.advice import advice
@@ -40,7 +40,7 @@ def announce(signs: Signs, plan: Plan, kept: Store) -> None:
         signs.say(line)
 
 
-class Signs(Watcher, Listener):
+class ProgressPrinter(Watcher, Listener):
     """Tells what a run does. A thread of the command itself tells it, so that work that hangs is told of, too.
 
     Args:
@@ -50,7 +50,7 @@ class Signs(Watcher, Listener):
 
     def __init__(self, console: Console, interval: float = INTERVAL, now: Callable[[], float] = time.monotonic) -> None:
         self.console, self.interval, self.now = console, interval, now
-        self.sign: Sign | None = None
+        self.sign: NodeProgress | None = None
         self.said = now()
         self.lock = threading.RLock()
         self.over = threading.Event()
@@ -64,7 +64,7 @@ class Signs(Watcher, Listener):
         self.node_bar: TaskID | None = None
         self.study_bar: TaskID | None = None
 
-    def __enter__(self) -> Signs:
+    def __enter__(self) -> ProgressPrinter:
         self.thread.start()
         return self
 
@@ -86,7 +86,7 @@ class Signs(Watcher, Listener):
         """A part of the run that is no node goes on from here."""
         with self.lock:
             self._stop_bars()
-            self.sign = Sign(what, self.now())
+            self.sign = NodeProgress(what, self.now())
 
     def study(self, name: str, seconds: Mapping[str, float | None], store: Store) -> None:
         """A study starts: from here all lines go into its log, too.
@@ -109,7 +109,7 @@ class Signs(Watcher, Listener):
         with self.lock:
             self.number, self.key = self.number + 1, node.key
             log = self.store.logs / f"{node.key}.log" if self.store else None
-            self.sign = Sign(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
+            self.sign = NodeProgress(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
             about = "" if estimated is None else f", about {duration(estimated)}"
             self.say(f"{self.sign.label}: starts{about}", shown=False)
             if self.bars is not None:

@@ -146,7 +146,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     import pandas as pd
     from rich.console import Console
 
-    from compresslab.cli.progress import Signs, announce
+    from compresslab.cli.progress import ProgressPrinter, announce
     from compresslab.density.references.user import fit_table
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
@@ -155,7 +155,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     from compresslab.runner.upkeep import note
     from compresslab.studies import reference
 
-    with Signs(Console()) as signs:
+    with ProgressPrinter(Console()) as signs:
         signs.during("read what is to run")
         plan = prepare(recipe, changes(None, None, None, compute), device)
         if plan.recipe.evaluate.source != "run":

@@ -30,7 +30,7 @@ def report(
     from compresslab.errors import BadInput
     from compresslab.plan.prepare import prepare
     from compresslab.records import Failure
-    from compresslab.runner.run import Ran, to_do
+    from compresslab.runner.run import RunResult, to_do
     from compresslab.runner.store import Store
 
     kept = Store(store_root(store))
@@ -47,7 +47,7 @@ def report(
 
     from compresslab.studies.assemble import assemble  # slow to import, so a recipe is refused before
 
-    record = assemble(plan, kept, Ran(missing, len(plan.nodes) - len(missing), 0.0), recipe)
+    record = assemble(plan, kept, RunResult(missing, len(plan.nodes) - len(missing), 0.0), recipe)
     _write(record, reports)
 
 

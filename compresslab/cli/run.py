@@ -25,7 +25,7 @@ from compresslab.cli.signs import first_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from compresslab.cli.progress import Signs
+    from compresslab.cli.progress import ProgressPrinter
     from compresslab.plan.graph import Plan
     from compresslab.records import StudyRecord
 
@@ -65,13 +65,13 @@ def run(
     first_line(*recipes)
     from rich.console import Console
 
-    from compresslab.cli.progress import Signs
+    from compresslab.cli.progress import ProgressPrinter
     from compresslab.errors import RunFailed
     from compresslab.plan.prepare import prepare
 
     console = Console()
     failed = []
-    with Signs(console) as signs:
+    with ProgressPrinter(console) as signs:
         signs.during("read what is to run")
         changed = changes(settings, only, limit, compute)
         plans = [(recipe, prepare(recipe, changed, device)) for recipe in recipes]
@@ -103,7 +103,7 @@ def _published(console: Console, recipe: Path, plan: Plan, reports: Path) -> Non
     console.print(f"published scores, {duration(record.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _run(console: Console, signs: Signs, recipe: Path, plan: Plan, store: Path | None, reports: Path) -> None:
+def _run(console: Console, signs: ProgressPrinter, recipe: Path, plan: Plan, store: Path | None, reports: Path) -> None:
     from compresslab.cli.progress import announce
     from compresslab.errors import RunFailed
     from compresslab.runner.run import run as run_plan

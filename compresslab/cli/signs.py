@@ -43,7 +43,7 @@ class Mark(NamedTuple):
         return self.amount.unit if self.amount else ""
 
 
-class Sign:
+class NodeProgress:
     """The work that goes on: a node, or another part of a run. Times are seconds on a clock that only goes forward.
 
     Attributes:

@@ -179,7 +179,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
                 self._cut({scores.pair(request.args)})
             prompts.append(Prompt(ids[-(self.max_length - most) :], most, self._enough(until), until))
             reasons.append(why)
-        longest = max((len(prompt.ids) + prompt.most for prompt in prompts), default=0)
+        longest = max((len(prompt.ids) + prompt.max_new_tokens for prompt in prompts), default=0)
         window = outgrown_window(self.model.config, longest)
         hidden = f"a sequence of {longest} tokens outgrows its attention window of {window}" if window else ""
         self.why_plain = self.plain or obstacle(self.model.config) or hidden or next(filter(None, reasons), "")

@@ -32,7 +32,7 @@ def computing(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @contextlib.contextmanager
-def computing_for_now(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[PreTrainedModel]:
+def computing_temporarily(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[PreTrainedModel]:
     """Let a model with plain weights multiply in `dtype` inside the block; its weights are what they were behind it."""
     before = {parameter: parameter.data for parameter in model.parameters()}
     own = model.config.dtype

@@ -24,7 +24,7 @@ SHORTEST_DOCSTRING = 400
 TOKENS_A_BATCH = 2048
 
 
-class Tokens(NamedTuple):
+class TokenSequences(NamedTuple):
     """Token ids (sequences, length) and the sha256 of the documents that they came from.
 
     Attributes:
@@ -41,7 +41,7 @@ class Tokens(NamedTuple):
         return torch.arange(len(self.ids)) if self.rows is None else self.rows
 
 
-def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) -> TokenSequences:
     """`samples` sequences of `length` tokens.
 
     Raises:
@@ -50,7 +50,7 @@ def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) 
     return sequences(config.source, tokenizer, config.samples, config.length, config.seed)
 
 
-def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens: int) -> Tokens:
+def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens: int) -> TokenSequences:
     """At least `tokens` tokens in sequences of `length`, of which at most `config.tokens` are different ones.
 
     Beyond those the text is gone over again, each time in another order that `config.seed` decides.
@@ -65,10 +65,10 @@ def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens
     while sum(map(len, passes)) < count:
         passes.append(torch.randperm(len(text.ids), generator=order))
     rows = torch.cat(passes)[:count]
-    return Tokens(text.ids[rows], text.sha256, rows)
+    return TokenSequences(text.ids[rows], text.sha256, rows)
 
 
-def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int) -> Tokens:
+def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int) -> TokenSequences:
     """Documents in an order shuffled by `seed`, joined by the end-of-sequence token, cut into `count` x `length`.
 
     Only as many documents are read as are needed. The digest covers those, in their order.
@@ -82,7 +82,7 @@ def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, lengt
         # `verbose=False`: a document longer than the model's context is cut into sequences right here.
         ids += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"] + separator
         if len(ids) >= needed:
-            return Tokens(torch.tensor(ids[:needed]).view(count, length), digest.hexdigest())
+            return TokenSequences(torch.tensor(ids[:needed]).view(count, length), digest.hexdigest())
     raise BadInput(
         f"the text {source!r} has {len(ids)} tokens; {count} sequences of {length} need {needed}. "
         "Use a longer text, or ask for fewer tokens"

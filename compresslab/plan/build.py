@@ -10,11 +10,11 @@ from compresslab.catalog.tasks import identify_task
 from compresslab.errors import BadInput
 from compresslab.machine.this_machine import Machine
 from compresslab.plan.facts import Facts
+from compresslab.plan.gathering import CODE, GatherRequest, decided_by, gathers_of, merged
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import code_version, content_key, model_identity
 from compresslab.plan.packages import missing_backend, missing_package
 from compresslab.plan.rules import Chain, after, objections, start
-from compresslab.plan.shared import CODE, Wish, decided_by, gathered_for, merged
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Calibration, Recipe, Training
@@ -128,8 +128,8 @@ class _Builder:
         self.machine = machine
         self.versions: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
-        self.wishes: dict[str, Wish] = {}
-        self.readers: dict[Wish, dict[str, StepConfig]] = {}
+        self.requests: dict[str, GatherRequest] = {}
+        self.readers: dict[GatherRequest, dict[str, StepConfig]] = {}
         self.unpruned: dict[str, str] = {}  # of each model after a prune step, the one before it
         self.variants: dict[str, PlanVariant] = {}
 
@@ -142,8 +142,8 @@ class _Builder:
         self.names: dict[str, str] = {self.keys[BASE][0]: BASE}
         for name in self.recipe.variants:
             self.names.setdefault(self.keys[name][-1], name)
-        served = merged(self.wishes.values())
-        self.shared = {key: (served[wish], self._shared_key(served[wish])) for key, wish in self.wishes.items()}
+        served = merged(self.requests.values())
+        self.gather_nodes = {key: (served[request], self._gather_key(served[request])) for key, request in self.requests.items()}
         if "this-machine" in self.recipe.density.hardware:
             code = code_version("compresslab.evaluation.timing.machine")
             self._add(Node("machine", "", content_key("machine", machine=self.machine.facts, compute=self.compute.decides(), code=code)))
@@ -174,16 +174,16 @@ class _Builder:
         keys = self.keys[variant.start]
         for step in variant.steps:
             own = self._step_key(step, keys)
-            self._wish(step, keys, own)
+            self._request_gathering(step, keys, own)
             unpruned = keys[-1] if step.kind == "prune" else self.unpruned.get(keys[-1])
             if unpruned is not None and step.kind != "adopt":
                 self.unpruned[own] = unpruned
             keys = (*keys, own)
         return keys
 
-    def _wish(self, step: Step, before: tuple[str, ...], key: str) -> None:
+    def _request_gathering(self, step: Step, before: tuple[str, ...], key: str) -> None:
         """Note what the step `key` wants gathered, and of which model."""
-        gathers = gathered_for(step)
+        gathers = gathers_of(step)
         if gathers is None:
             return
         if gathers == "logits":
@@ -193,23 +193,23 @@ class _Builder:
             text = self.looked.texts["calibration"]
         model = self._other(step, before) if gathers == "logits" else before[-1]
         assert model is not None
-        wish = Wish(model, gathers, content_key("text", **text))
-        self.wishes[key] = wish
-        self.readers.setdefault(wish, {})[key] = step.config
+        request = GatherRequest(model, gathers, content_key("text", **text))
+        self.requests[key] = request
+        self.readers.setdefault(request, {})[key] = step.config
 
-    def _shared_key(self, wish: Wish) -> str:
+    def _gather_key(self, request: GatherRequest) -> str:
         return content_key(
-            "shared",
-            **wish._asdict(),
-            readers=decided_by(wish.gathers, self._readers_of(wish)),
+            "gather",
+            **request._asdict(),
+            readers=decided_by(request.gathers, self._readers_of(request)),
             compute=self.compute.decides(),
-            code=code_version(CODE[wish.gathers]),
+            code=code_version(CODE[request.gathers]),
             libraries=self._libraries(),
         )
 
-    def _readers_of(self, wish: Wish) -> list[StepConfig]:
-        """The steps that read what `wish` asks for, in an order that names do not change."""
-        return [config for _, config in sorted(self.readers[wish].items())]
+    def _readers_of(self, request: GatherRequest) -> list[StepConfig]:
+        """The steps that read what `request` asks for, in an order that names do not change."""
+        return [config for _, config in sorted(self.readers[request].items())]
 
     def _step_key(self, step: Step, before: tuple[str, ...]) -> str:
         """Key of a step after the models `before`."""
@@ -267,25 +267,25 @@ class _Builder:
             here = keys[: first + number]
             child = name if number == len(variant.steps) else self.names.setdefault(here[-1], f"{name}/{number}")
             if child not in self.variants:
-                shared = self._shared(here[-1])
-                other = self._other(step, here[:-1]) if shared is None or shared.gathers != "logits" else None
+                gather = self._gather_node(here[-1])
+                other = self._other(step, here[:-1]) if gather is None or gather.gathers != "logits" else None
                 own = () if isinstance(step.config, Adopt) else (here[-2],)
-                needs = (*own, *((other,) if other else ()), *((shared.key,) if shared else ()))
+                needs = (*own, *((other,) if other else ()), *((gather.key,) if gather else ()))
                 facts = self.looked.facts[name][number - 1]
-                made = Node("model", child, here[-1], needs, (step.kind, step.config), other, shared.key if shared else None, facts=facts)
+                made = Node("model", child, here[-1], needs, (step.kind, step.config), other, gather.key if gather else None, facts=facts)
                 self._add(made)
                 self._variant(child, parent, here)
             parent = child
 
-    def _shared(self, key: str) -> Node | None:
-        """The shared node that the step `key` reads, if it reads one; added to the plan when it is first asked for."""
-        if key not in self.shared:
+    def _gather_node(self, key: str) -> Node | None:
+        """The gather node that the step `key` reads, if it reads one; added to the plan when it is first asked for."""
+        if key not in self.gather_nodes:
             return None
-        wish, own = self.shared[key]
+        request, own = self.gather_nodes[key]
         if own not in self.nodes:
-            of = self.nodes[wish.model]
-            readers = tuple(self._readers_of(wish))
-            self._add(Node("shared", of.variant, own, (wish.model,), gathers=wish.gathers, readers=readers, facts=of.facts))
+            of = self.nodes[request.model]
+            readers = tuple(self._readers_of(request))
+            self._add(Node("gather", of.variant, own, (request.model,), gathers=request.gathers, readers=readers, facts=of.facts))
         return self.nodes[own]
 
     def _variant(self, name: str, parent: str, chain: tuple[str, ...]) -> None:
@@ -344,7 +344,7 @@ class _Builder:
 
 def _in_running_order(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
     """Models first, since they are what everything waits for; then scores; times last, on a machine that does nothing else."""
-    order = {"machine": 0, "shared": 1, "model": 1, "evaluate": 2, "measure": 3}
+    order = {"machine": 0, "gather": 1, "model": 1, "evaluate": 2, "measure": 3}
     return tuple(sorted(nodes.values(), key=lambda node: order[node.kind]))
 
 

@@ -102,7 +102,7 @@ def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
         request = workload.batch * workload.prompt * forward + DECODED * step
         models = len(node.needs)
         return Estimate(WORKER_BYTES + models * weights, 1e4, models * (WORKER_SECONDS + REQUESTS / 2 * request))
-    if node.kind == "shared":
+    if node.kind == "gather":
         return _gathering(node, recipe, weights, forward)
     disk = _stored(node, stored)
     seconds, memory = _step(node, weights, forward)
@@ -154,7 +154,7 @@ def _step(node: Node, weights: float, forward: float) -> tuple[float, float]:
 
 
 def _gathering(node: Node, recipe: Recipe, weights: float, forward: float) -> Estimate:
-    """A shared node: one pass over its text, and what it writes."""
+    """A gather node: one pass over its text, and what it writes."""
     facts = node.facts
     assert facts is not None
     if node.gathers == "logits":

@@ -11,7 +11,7 @@ from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import StepConfig
 from compresslab.records.compute import PROCESSOR, Compute, Probe
 
-NodeKind = Literal["machine", "shared", "model", "evaluate", "measure"]
+NodeKind = Literal["machine", "gather", "model", "evaluate", "measure"]
 Gathered = Literal["activations", "grams", "removals", "logits"]
 GATHERING = {
     "activations": "calibrate",
@@ -26,14 +26,14 @@ class Node:
     """One unit of work with one result in the store.
 
     Attributes:
-        kind: "model" makes a variant's folder, "evaluate" its scores, "measure" its times, "machine" this machine's speed, "shared" what
+        kind: "model" makes a variant's folder, "evaluate" its scores, "measure" its times, "machine" this machine's speed, "gather" what
             several steps read of one model: its statistics on the calibration text, or its logits on the training text.
         variant: the variant that it belongs to; of several that share it, the first. Empty for "machine".
         key: content key, the name of its result in the store.
         needs: keys of the nodes whose results it reads, the parent's model first.
         step: for model nodes past the base: kind and config. other: key of the model that it looks at (its teacher, say).
-        shared: key of the shared node that it reads.
-        gathers: what a shared node gathers. readers: the steps that read it.
+        gathered: key of the gather node that it reads.
+        gathers: what a gather node gathers. readers: the steps that read it.
         tasks: for evaluate nodes: task name -> content key of its scores.
         facts: what is known of the model before it exists.
     """
@@ -44,7 +44,7 @@ class Node:
     needs: tuple[str, ...] = ()
     step: tuple[str, StepConfig] | None = None
     other: str | None = None
-    shared: str | None = None
+    gathered: str | None = None
     gathers: Gathered | None = None
     readers: tuple[StepConfig, ...] = ()
     tasks: dict[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from compresslab.records import Comparison, Curve, Interval, StudyRecord, Timing, VariantRecord
 from compresslab.report import facts, words
-from compresslab.report.charts.forest import Bar, forest, interval_domain, moody
+from compresslab.report.charts.forest import Bar, forest, interval_domain, verdict_class
 from compresslab.report.charts.healing import healing_curve
 from compresslab.report.charts.ruler import Placed, ruler
 from compresslab.report.charts.scatter import Dot, scatter
@@ -135,7 +135,9 @@ def _rulers(study: StudyRecord, drawer: Drawer) -> list[Markup]:
             measured = {"bits per byte": score.bits_per_byte, "score": score.accuracy}.get(curve.unit) if score else None
             value = _on_curve(curve, read.value) if measured is None else measured
             flagged = read.extrapolated or bool(read.bound)
-            placed.append(Placed(variant.name, size.counted, value, read.value, flagged, _mood(variant, comparison), not variant.named))
+            placed.append(
+                Placed(variant.name, size.counted, value, read.value, flagged, _verdict_class(variant, comparison), not variant.named)
+            )
         if placed:
             drawn.append(_draw(drawer, ruler(curve, placed), f"The reference's {curve.unit} on {curve.task} by size, with every variant"))
     return drawn
@@ -202,7 +204,7 @@ def _scatter(
                 across,
                 bpb,
                 1.96 * facts.bpb_stderr(variant, tasks),
-                _mood(variant, comparison),
+                _verdict_class(variant, comparison),
                 not variant.named,
             )
         )
@@ -212,7 +214,7 @@ def _scatter(
     return [_draw(drawer, chart, f"Bits per byte against {x_title}, {title}")]
 
 
-def _mood(variant: VariantRecord, comparison: Comparison | None) -> str:
+def _verdict_class(variant: VariantRecord, comparison: Comparison | None) -> str:
     if not variant.parent:
         return "base"
     return comparison.verdict if comparison and comparison.ratio else "inconclusive"
@@ -247,7 +249,7 @@ def _differences(study: StudyRecord, drawer: Drawer, axis: str, *, loss: bool) -
         for task in comparison.tasks if comparison else []:
             interval: Interval | None = task.bits_per_byte if loss else task.accuracy
             if interval is not None:
-                mood = moody(interval, 0.0, lower_is_better=loss)
+                mood = verdict_class(interval, 0.0, lower_is_better=loss)
                 found.setdefault(task.task, []).append(Bar(variant.name, interval, mood, not variant.named))
     domain = interval_domain([bar.interval for bars in found.values() for bar in bars], log=False)
     return [

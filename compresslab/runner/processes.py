@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from compresslab.models.progress import Amount
 from compresslab.runner import sessions
-from compresslab.runner.worker import Reload, Task, work
+from compresslab.runner.worker import NodeJob, ReloadJob, work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3
@@ -45,7 +45,7 @@ ENVIRONMENT = {
 PRELOAD = ["compresslab.runner.preload"]
 
 
-class Outcome(NamedTuple):
+class WorkerResult(NamedTuple):
     """How a worker ended. `failure` is empty if it finished; `bad_input` says that the user's input was to blame."""
 
     value: float | None
@@ -95,7 +95,7 @@ def _stderr_to(log: Path) -> Iterator[None]:
         os.close(kept)
 
 
-def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Outcome:
+def execute(job: NodeJob | ReloadJob, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> WorkerResult:
     """Run one task in a worker process of its own and wait for it.
 
     Args:
@@ -104,10 +104,10 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
     Raises:
         KeyboardInterrupt: after the worker is gone.
     """
-    server = context(task.log.with_name("workers.log"))
+    server = context(job.log.with_name("workers.log"))
     ours, theirs = server.Pipe()  # both ways, so that the worker notices when this end closes
     # Not a daemon, which may start no processes.
-    process = server.Process(target=work, args=(task, theirs), daemon=False)
+    process = server.Process(target=work, args=(job, theirs), daemon=False)
     patience = TO_END
     try:
         process.start()
@@ -127,7 +127,7 @@ def execute(task: Task | Reload, listener: Listener, scored: Callable[[str], Non
         ours.close()
 
 
-def _outcome(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> Outcome:
+def _outcome(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> WorkerResult:
     """Hear a worker's reports until it has ended."""
     while True:
         # A process that it started may hold its end of the pipe open, so its death is looked for, too.
@@ -142,11 +142,11 @@ def _outcome(process: ForkServerProcess, pipe: Connection, listener: Listener, s
         elif report.kind == "scored":
             scored(*report.values)
         elif report.kind == "failed":
-            return Outcome(None, 0.0, 0, "", *report.values)
+            return WorkerResult(None, 0.0, 0, "", *report.values)
         else:
-            return Outcome(*report.values)
+            return WorkerResult(*report.values)
     process.join(TO_END)
-    return Outcome(None, 0.0, 0, failure=_died(process.exitcode))
+    return WorkerResult(None, 0.0, 0, failure=_died(process.exitcode))
 
 
 def _died(code: int | None) -> str:

@@ -15,9 +15,9 @@ from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
 from compresslab.records import Cost, Failure, StepRecord
 from compresslab.runner import provenance
-from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, Outcome, execute
+from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, WorkerResult, execute
 from compresslab.runner.store import Store, write_record
-from compresslab.runner.worker import Reload, Task
+from compresslab.runner.worker import NodeJob, ReloadJob
 
 
 class Watcher:
@@ -35,7 +35,7 @@ class Watcher:
         """A node is not run, because one that it needs failed."""
 
 
-class Ran(NamedTuple):
+class RunResult(NamedTuple):
     """What running a plan came to: failures by node key, and how many nodes were there already."""
 
     failures: dict[str, Failure]
@@ -53,11 +53,11 @@ def is_done(node: Node, store: Store) -> bool:
 def to_do(plan: Plan, store: Store) -> list[Node]:
     """The nodes that a run has to make. What several steps share is made only if one of those steps is still to be made."""
     lacking = [node for node in plan.nodes if not is_done(node, store)]
-    wanted = {node.shared for node in lacking}
-    return [node for node in lacking if node.kind != "shared" or node.key in wanted]
+    wanted = {node.gathered for node in lacking}
+    return [node for node in lacking if node.kind != "gather" or node.key in wanted]
 
 
-def run(plan: Plan, store: Store, watcher: Watcher) -> Ran:
+def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
     """Make every result that the store lacks. A node that fails takes those that need it with it, and nothing else.
 
     Raises:
@@ -81,7 +81,7 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> Ran:
         if outcome.failure:
             failures[node.key] = Failure(node=node.label, cause=outcome.failure)
         watcher.ended(node, time.perf_counter() - started, outcome.failure)
-    return Ran(failures, len(plan.nodes) - len(todo), time.perf_counter() - began)
+    return RunResult(failures, len(plan.nodes) - len(todo), time.perf_counter() - began)
 
 
 def _root_cause(failure: Failure) -> str:
@@ -105,34 +105,34 @@ def check_disk(todo: Sequence[Node], plan: Plan, store: Store) -> None:
         )
 
 
-def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
+def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> WorkerResult:
     """Run one node in a worker and move its result into the store."""
     started = provenance.now()
     with ExitStack() as stack:
         staged = stack.enter_context(store.stage(node.key))
         missing = {task: key for task, key in node.tasks.items() if not store.has(key)}
         scores = {task: stack.enter_context(store.stage(key)) for task, key in missing.items()}
-        task = Task(
+        job = NodeJob(
             node=node,
             recipe=plan.recipe,
             staged=staged,
             log=store.logs / f"{node.key}.log",
-            models={key: store.model(key) for key in node.needs if key != node.shared},
+            models={key: store.model(key) for key in node.needs if key != node.gathered},
             scores=scores,
-            shared=store.folder(node.shared) if node.shared else None,
+            gathered=store.folder(node.gathered) if node.gathered else None,
             checkpoints=store.checkpoints(node.key),
             encodings=store.encodings,
             machine=plan.machine,
             threads=threads(),
             compute=plan.compute,
         )
-        outcome = execute(task, listener, lambda name: store.commit(missing[name], scores[name]))
+        outcome = execute(job, listener, lambda name: store.commit(missing[name], scores[name]))
         if node.kind == "evaluate" and not outcome.failure:
             shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
         if outcome.failure or node.kind == "evaluate":
             return outcome
         if node.kind == "model":
-            outcome = _check_reload(staged, outcome, listener, task)
+            outcome = _check_reload(staged, outcome, listener, job)
             if outcome.failure:
                 return outcome
         write_record(staged, _cost(outcome, started, staged, node), "cost.json")
@@ -141,11 +141,11 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Outcome:
         return outcome
 
 
-def _check_reload(staged: Path, outcome: Outcome, listener: Listener, task: Task) -> Outcome:
+def _check_reload(staged: Path, outcome: WorkerResult, listener: Listener, job: NodeJob) -> WorkerResult:
     """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
     listener.progress(1.0, "reloading in a fresh process")
     probe = staged / "probe.pt"
-    reloaded = execute(Reload(staged / "model", probe, task.log, task.threads, task.compute), listener)
+    reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.threads, job.compute), listener)
     if reloaded.failure:
         return reloaded
     assert reloaded.value is not None
@@ -160,7 +160,7 @@ def _check_reload(staged: Path, outcome: Outcome, listener: Listener, task: Task
     return outcome._replace(seconds=outcome.seconds + reloaded.seconds)
 
 
-def _cost(outcome: Outcome, started: str, staged: Path, node: Node) -> Cost:
+def _cost(outcome: WorkerResult, started: str, staged: Path, node: Node) -> Cost:
     rate = None
     if node.kind == "model":
         record = StepRecord.model_validate_json((staged / "record.json").read_bytes())

@@ -25,14 +25,14 @@ from compresslab.runner.sessions import lead
 LOWERS_PRECISION = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")
 
 
-class Task(NamedTuple):
+class NodeJob(NamedTuple):
     """One node's work.
 
     Attributes:
         staged: folder to write the result into. log: file that takes what the libraries print.
         models: model folders of the nodes that it needs, by key.
         scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
-        shared: folder of the shared node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
+        gathered: folder of the gather node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
             has come. encodings: where a study keeps its tasks' token ids. machine: its name. compute: what is multiplied in, and on what.
     """
 
@@ -42,7 +42,7 @@ class Task(NamedTuple):
     log: Path
     models: dict[str, Path]
     scores: dict[str, Path]
-    shared: Path | None
+    gathered: Path | None
     checkpoints: Path
     encodings: Path
     machine: str
@@ -50,7 +50,7 @@ class Task(NamedTuple):
     compute: Compute
 
 
-class Reload(NamedTuple):
+class ReloadJob(NamedTuple):
     """The check after a model node, in a process of its own: does the saved folder give the logits it should?"""
 
     folder: Path
@@ -68,26 +68,26 @@ class Clock(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A message from a worker: ("progress", share, text, amount), ("scored", task), ("done", value), ("failed", message, exit code)."""
+    """A message from a worker: ("progress", share, text, amount), ("scored", job), ("done", value), ("failed", message, exit code)."""
 
     kind: str
     values: tuple[Any, ...]
 
 
-def work(task: Task | Reload, pipe: Connection) -> None:
+def work(job: NodeJob | ReloadJob, pipe: Connection) -> None:
     """Entry point of a worker process. Every outcome, an exception too, is sent through the pipe."""
     lead(pipe)
-    _settle(task.log, task.threads)
+    _settle(job.log, job.threads)
     started = time.perf_counter()
     try:
-        value = _reload(task) if isinstance(task, Reload) else _run(task, pipe)
-        pipe.send(Report("done", (value, time.perf_counter() - started, peak_memory(), task.compute.device)))
+        value = _reload(job) if isinstance(job, ReloadJob) else _run(job, pipe)
+        pipe.send(Report("done", (value, time.perf_counter() - started, peak_memory(), job.compute.device)))
     except CompresslabError as error:
         pipe.send(Report("failed", (str(error), isinstance(error, BadInput))))
     except Exception as error:  # whatever a library raised: the parent must hear of it and go on with the rest
         traceback.print_exc()
         sys.stderr.flush()
-        pipe.send(Report("failed", (explained(error, task.log, task.compute.device), False)))
+        pipe.send(Report("failed", (explained(error, job.log, job.compute.device), False)))
     finally:
         pipe.close()
 
@@ -134,28 +134,28 @@ def _settle(log: Path, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _run(task: Task, pipe: Connection) -> str | None:
+def _run(job: NodeJob, pipe: Connection) -> str | None:
     def progress(share: float, text: str, amount: Amount | None = None, /) -> None:
         pipe.send(Report("progress", (share, text, amount)))
 
-    kind = task.node.kind
+    kind = job.node.kind
     if kind == "model":
-        _make_model(task, progress)
-    elif kind == "shared":
-        _gather(task, progress)
+        _make_model(job, progress)
+    elif kind == "gather":
+        _gather(job, progress)
     elif kind == "evaluate":
-        _evaluate(task, pipe, progress)
+        _evaluate(job, pipe, progress)
     elif kind == "measure":
-        _measure(task, progress)
+        _measure(job, progress)
     else:
         from compresslab.evaluation.timing.machine import measure_machine
         from compresslab.runner.store import write_record
 
-        write_record(task.staged, measure_machine(task.compute))
+        write_record(job.staged, measure_machine(job.compute))
     return None
 
 
-def _make_model(task: Task, progress: Progress) -> None:
+def _make_model(job: NodeJob, progress: Progress) -> None:
     import torch
 
     from compresslab.models.device import torch_dtype
@@ -167,44 +167,41 @@ def _make_model(task: Task, progress: Progress) -> None:
     from compresslab.steps.adopt import adopted
     from compresslab.steps.contract import Context, method_name, run
 
-    node, base = task.node, task.recipe.base
-    folder = task.staged / "model"
+    node, base = job.node, job.recipe.base
+    folder = job.staged / "model"
     if node.step is None:
         progress(0.0, f"loading {base.model}")
-        loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=task.compute.device)
-        record, probe, tensors = _save_base(loaded, task, folder)
+        loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=job.compute.device)
+        record, probe, tensors = _save_base(loaded, job, folder)
     else:
         kind, config = node.step
         progress(0.0, "loading")
         entry = method(kind, method_name(config))
-        device = task.compute.device
-        compute = torch_dtype(task.compute.for_training() if entry.trains else task.compute)
-        if isinstance(config, Adopt):
-            loaded = adopted(config, base.dtype, device)
-        else:
-            loaded = load_folder(task.models[node.needs[0]], device=device)
+        device = job.compute.device
+        compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
+        loaded = adopted(config, base.dtype, device) if isinstance(config, Adopt) else load_folder(job.models[node.needs[0]], device=device)
         text = None
         if entry.text == "calibration":
-            text = calibration_tokens(task.recipe.text.calibration, loaded.tokenizer)
+            text = calibration_tokens(job.recipe.text.calibration, loaded.tokenizer)
         elif entry.text == "training":
-            text = training_tokens(task.recipe.text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
-        other = load_folder(task.models[node.other], compute, device) if node.other else None
-        saved = run(kind, config, loaded, Context(text, other, progress, task.shared, task.checkpoints, compute), folder)
+            text = training_tokens(job.recipe.text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
+        other = load_folder(job.models[node.other], compute, device) if node.other else None
+        saved = run(kind, config, loaded, Context(text, other, progress, job.gathered, job.checkpoints, compute), folder)
         record, probe, tensors = saved.record, saved.probe, saved.tensors
-    torch.save({"logits": probe, "tensors": tensors}, task.staged / "probe.pt")
-    write_record(task.staged, record)
+    torch.save({"logits": probe, "tensors": tensors}, job.staged / "probe.pt")
+    write_record(job.staged, record)
 
 
-def _gather(task: Task, progress: Progress) -> None:
+def _gather(job: NodeJob, progress: Progress) -> None:
     """What several steps read of one model."""
     from compresslab.models.device import torch_dtype
     from compresslab.models.load import load_folder
     from compresslab.models.text import calibration_tokens, training_tokens
     from compresslab.recipe.steps import Distill, PruneDepth
 
-    node, text = task.node, task.recipe.text
+    node, text = job.node, job.recipe.text
     progress(0.0, "loading")
-    loaded = load_folder(task.models[node.needs[0]], torch_dtype(task.compute), task.compute.device)
+    loaded = load_folder(job.models[node.needs[0]], torch_dtype(job.compute), job.compute.device)
     if node.gathers == "logits":
         from compresslab.models.calibration.stored_logits import store_logits
 
@@ -212,22 +209,22 @@ def _gather(task: Task, progress: Progress) -> None:
         longest = max(config.tokens for config in readers)
         tokens = training_tokens(text.training, loaded.tokenizer, min(longest, text.training.tokens))
         assert readers[0].top_k is not None
-        store_logits(loaded, tokens, readers[0].top_k, task.staged, progress)
+        store_logits(loaded, tokens, readers[0].top_k, job.staged, progress)
         return
     calibration = calibration_tokens(text.calibration, loaded.tokenizer)
     if node.gathers == "removals":
         from compresslab.models.calibration.removals import order_removals
 
         order_removals(
-            loaded.model, calibration, [config for config in node.readers if isinstance(config, PruneDepth)], task.staged, progress
+            loaded.model, calibration, [config for config in node.readers if isinstance(config, PruneDepth)], job.staged, progress
         )
         return
     from compresslab.models.calibration.statistics import gather
 
-    gather(loaded.model, calibration, task.staged, grams=node.gathers == "grams", progress=progress)
+    gather(loaded.model, calibration, job.staged, grams=node.gathers == "grams", progress=progress)
 
 
-def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any, str]:
+def _save_base(loaded: Any, job: NodeJob, folder: Path) -> tuple[StepRecord, Any, str]:
     from compresslab.models.computing import computing
     from compresslab.models.device import torch_dtype
     from compresslab.models.formats.dequantize import countable, dequantized
@@ -236,7 +233,7 @@ def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any, 
     from compresslab.models.save import save, tensors_digest
     from compresslab.models.size import shape_of, size_of
 
-    base = task.recipe.base
+    base = job.recipe.base
     # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
     save(loaded, folder)
     tensors = tensors_digest(loaded.model)
@@ -245,20 +242,20 @@ def _save_base(loaded: Any, task: Task, folder: Path) -> tuple[StepRecord, Any, 
     record = StepRecord(
         kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size), details=origin_details(base.model)
     )
-    computing(loaded.model, torch_dtype(task.compute))
+    computing(loaded.model, torch_dtype(job.compute))
     return record, check_finite(loaded, base.model), tensors
 
 
-def _reload(task: Reload) -> float:
+def _reload(job: ReloadJob) -> float:
     import torch
 
     from compresslab.models.save import reload_difference
 
-    expected = torch.load(task.probe, weights_only=True)
-    return reload_difference(task.folder, expected["logits"], expected["tensors"], task.compute)
+    expected = torch.load(job.probe, weights_only=True)
+    return reload_difference(job.folder, expected["logits"], expected["tensors"], job.compute)
 
 
-def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
+def _evaluate(job: NodeJob, pipe: Connection, progress: Progress) -> None:
     from compresslab.evaluation.backends import answering
     from compresslab.evaluation.harness import evaluate_model
     from compresslab.evaluation.scores import write_items
@@ -266,29 +263,29 @@ def _evaluate(task: Task, pipe: Connection, progress: Progress) -> None:
     from compresslab.runner.provenance import now
     from compresslab.runner.store import write_record
 
-    config = task.recipe.evaluate
-    lm, weights = answering(task.models[task.node.needs[0]], config, task.compute, journals=task.checkpoints, encodings=task.encodings)
+    config = job.recipe.evaluate
+    lm, weights = answering(job.models[job.node.needs[0]], config, job.compute, journals=job.checkpoints, encodings=job.encodings)
     clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:
-        folder = task.scores[score.task]
+        folder = job.scores[score.task]
         write_items(folder / "items.parquet", items)
         write_record(folder, score)
         nonlocal clock
         seconds = time.perf_counter() - clock.seconds
-        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=task.threads, device=task.compute.device)
+        cost = Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=job.threads, device=job.compute.device)
         write_record(folder, cost, "cost.json")
         clock = Clock(time.perf_counter(), now())
         pipe.send(Report("scored", (score.task,)))
 
-    names = [name for name in config.tasks if name in task.scores]
+    names = [name for name in config.tasks if name in job.scores]
     evaluate_model(lm, names, config, weights=weights, done=done, progress=progress)
 
 
-def _measure(task: Task, progress: Progress) -> None:
+def _measure(job: NodeJob, progress: Progress) -> None:
     from compresslab.evaluation.timing.measured import measure
     from compresslab.runner.store import write_record
 
-    child, *parent = (task.models[key] for key in task.node.needs)
-    workload = task.recipe.density.workload
-    write_record(task.staged, measure(child, parent[0] if parent else None, workload, task.machine, task.compute, progress))
+    child, *parent = (job.models[key] for key in job.node.needs)
+    workload = job.recipe.density.workload
+    write_record(job.staged, measure(child, parent[0] if parent else None, workload, job.machine, job.compute, progress))

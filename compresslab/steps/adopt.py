@@ -6,7 +6,7 @@ from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, load
 from compresslab.recipe.steps import Adopt
 from compresslab.records.compute import Dtype
-from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.contract import Context, StepResult
 
 
 def adopted(config: Adopt, dtype: Dtype, device: str | None = None) -> Loaded:
@@ -14,7 +14,7 @@ def adopted(config: Adopt, dtype: Dtype, device: str | None = None) -> Loaded:
     return load(config.model, dtype, device=device)
 
 
-def apply(loaded: Loaded, config: Adopt, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: Adopt, context: Context) -> StepResult:
     """The loaded model itself: `adopted` has put it in the place of the parent's."""
     context.progress(1.0, "adopted")
-    return Outcome(loaded.model, details={"model": config.model, "how": config.how, **origin_details(config.model)})
+    return StepResult(loaded.model, details={"model": config.model, "how": config.how, **origin_details(config.model)})

@@ -12,15 +12,15 @@ import torch
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
-from compresslab.models.calibration.statistics import Statistics, gather_for_now
-from compresslab.models.computing import computing, computing_for_now
+from compresslab.models.calibration.statistics import Statistics, gather_temporarily
+from compresslab.models.computing import computing, computing_temporarily
 from compresslab.models.device import computed
 from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.load import Loaded, check_finite
 from compresslab.models.progress import Progress, silent
 from compresslab.models.save import Packed, save, tensors_digest
 from compresslab.models.size import shape_of, size_of
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import Adopt, StepConfig
 from compresslab.records import StepRecord
 from compresslab.registry import method
@@ -33,15 +33,15 @@ class Context(NamedTuple):
         text: token ids (sequences, length) for calibration or for training, as the method's registry entry says.
         other: another model that the step looks at, frozen: the teacher that `distill` learns from, the one whose loss `until` names.
         progress: hears the share done, what is going on, and how much that is where it is known.
-        shared: folder with what was gathered for several steps (statistics, stored logits); without it a step gathers for itself.
+        gathered: folder with what was gathered for several steps (statistics, stored logits); without it a step gathers for itself.
         checkpoints: folder in which a training step keeps how far it has come, to go on from there; without it, it starts anew.
         compute: dtype of forward and backward passes; without it the dtype of the model's weights.
     """
 
-    text: Tokens | None = None
+    text: TokenSequences | None = None
     other: Loaded | None = None
     progress: Progress = silent
-    shared: Path | None = None
+    gathered: Path | None = None
     checkpoints: Path | None = None
     compute: torch.dtype | None = None
 
@@ -56,14 +56,14 @@ def statistics_of(loaded: Loaded, context: Context, *, grams: bool = False) -> S
     Args:
         grams: with the second moments of the linear layers' inputs.
     """
-    if context.shared is not None:
-        return Statistics(context.shared)
+    if context.gathered is not None:
+        return Statistics(context.gathered)
     assert context.text is not None
-    with computing_for_now(loaded.model, context.dtype(loaded.model)) as model:
-        return gather_for_now(model, context.text, grams=grams, progress=context.progress)
+    with computing_temporarily(loaded.model, context.dtype(loaded.model)) as model:
+        return gather_temporarily(model, context.text, grams=grams, progress=context.progress)
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a method gives back: the model, how many tokens it read, and what it wants to tell.
 
     `packed` is for a method whose own code packs: then the model's weights are plain, and the files hold these tensors in their place.
@@ -106,7 +106,7 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     if entry.trains and compute == torch.float16:
         compute = torch.float32  # see `Compute.for_training`
     context = context._replace(compute=compute)
-    apply: Callable[[Loaded, StepConfig, Context], Outcome] = importlib.import_module(entry.module).apply
+    apply: Callable[[Loaded, StepConfig, Context], StepResult] = importlib.import_module(entry.module).apply
     outcome = apply(loaded, config, context)
     after = Loaded(outcome.model.eval(), loaded.tokenizer, loaded.files)
     # Before any forward pass: bitsandbytes repacks a 4-bit weight for the CPU at its first use, and what is saved
@@ -133,7 +133,7 @@ def refuse_packed(loaded: Loaded, what: str) -> None:
         raise UnsupportedModel(f"{what}: the model's weights are packed already (by {getattr(name, 'value', name)}); start from plain ones")
 
 
-def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], outcome: Outcome) -> StepRecord:
+def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], outcome: StepResult) -> StepRecord:
     """The record of a saved step, with size and shape counted from the files. To be made before the model is used."""
     plain = outcome.packed is not None or countable(folder)
     size = size_of(folder, loaded.model if plain else dequantized(folder, loaded).model)

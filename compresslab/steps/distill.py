@@ -17,21 +17,21 @@ from compresslab.algorithms.reverse_kl import reverse_kl
 from compresslab.algorithms.skewed_kl import skewed_kl
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
-from compresslab.models.calibration.stored_logits import StoredLogits, store_for_now
+from compresslab.models.calibration.stored_logits import StoredLogits, store_temporarily
 from compresslab.models.load import Loaded, cast
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import Distill
-from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.training.held_out import next_targets
 from compresslab.steps.training.hidden_matching import HiddenMatching
 from compresslab.steps.training.on_policy import check_prompt, continued, is_on_policy
-from compresslab.steps.training.trainer import ChunkLoss, Lesson, Micro, Run, Teaching, train
+from compresslab.steps.training.trainer import ChunkLoss, LossFn, MicroBatch, Objective, TrainSettings, train
 
 # (student's logits, teacher's logits, temperature) -> summed divergence in nats
 Divergence = Callable[[Tensor, Tensor, float], Tensor]
 
 
-def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
     """Minimise the divergence to the teacher over the training text.
 
     Raises:
@@ -43,7 +43,7 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
     details: dict[str, object] = {}
     if config.top_k is not None:
         stored = _stored(loaded, config.top_k, context, context.text)
-        teach = learn_from_stored(stored, config)
+        loss_fn = stored_logits_objective(stored, config)
         details["stored_bytes_per_token"] = stored.bytes_per_token
     else:
         assert context.other is not None
@@ -51,11 +51,13 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> Outcome:
         if config.on_policy:
             check_prompt(config.prompt, context.text.ids.shape[1])
         matching = HiddenMatching(loaded.model, context.other.model) if config.hidden else None
-        teach = learn_from(loaded, context.other, config, matching)
+        loss_fn = teacher_objective(loaded, context.other, config, matching)
     companions = (matching,) if matching is not None else ()
-    run = Run(config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json(), compute=compute)
-    done = train(loaded.model, context.text, run, teach)
-    return Outcome(cast(loaded.model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **details})
+    settings = TrainSettings(
+        config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json(), compute=compute
+    )
+    done = train(loaded.model, context.text, settings, loss_fn)
+    return StepResult(cast(loaded.model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **details})
 
 
 def divergence_of(config: Distill) -> Divergence:
@@ -69,16 +71,16 @@ def divergence_of(config: Distill) -> Divergence:
     return known[config.method]
 
 
-def learn_from(student: Loaded, other: Loaded, config: Distill, matching: HiddenMatching | None) -> Teaching:
-    """Lessons by a teacher that reads along, on the text, or on what the student makes of it."""
+def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching: HiddenMatching | None) -> LossFn:
+    """The divergence to a teacher that runs beside the student, on the training text or on text that the student continues."""
     teacher = other.model
-    teach = output_head(teacher)
+    teacher_head = output_head(teacher)
     # Models of one tokenizer may pad their embeddings to different sizes; the padding is no token.
     shared = min(side.get_output_embeddings().weight.shape[0] for side in (student.model, teacher))
     divergence = divergence_of(config)
 
     @torch.no_grad()
-    def lesson(micro: Micro) -> Lesson:
+    def objective(micro: MicroBatch) -> Objective:
         own = is_on_policy(micro.step, config.on_policy)
         ids = continued(student.model, micro.ids, config.prompt) if own else micro.ids
         output = teacher.base_model(input_ids=ids, use_cache=False, output_hidden_states=matching is not None)
@@ -88,26 +90,26 @@ def learn_from(student: Loaded, other: Loaded, config: Distill, matching: Hidden
 
         def chunk(logits: Tensor, part: slice) -> Tensor:
             with torch.no_grad():
-                target = teach(hidden[part])
+                target = teacher_head(hidden[part])
             return divergence(of_tokens(logits, shared), of_tokens(target, shared), config.temperature)
 
         # What the student wrote is no example to follow, so its next tokens are no targets.
         mixed = chunk if own else mixed_in(chunk, config.cross_entropy, ids)
         match = partial(_matched, matching, config.hidden, output.hidden_states) if matching is not None else None
-        return Lesson(ids, mixed, first, last, match)
+        return Objective(ids, mixed, first, last, match)
 
-    return lesson
+    return objective
 
 
-def learn_from_stored(stored: StoredLogits, config: Distill) -> Teaching:
-    """Lessons by what a teacher said once: divergences over its `top_k` tokens and one event for all others.
+def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
+    """The divergence to stored logits of a teacher: over its `top_k` tokens and one event for all others.
 
     At temperature 1 each is a lower bound of the divergence over the whole vocabulary, by the data-processing inequality. At another
     temperature the distributions over those events are tempered: no bound, but zero at the same place.
     """
     divergence = divergence_of(config)
 
-    def lesson(micro: Micro) -> Lesson:
+    def objective(micro: MicroBatch) -> Objective:
         targets = stored.read(micro.numbers)
         tokens = targets.tokens.flatten(0, 1).to(micro.ids.device)
         log_probabilities = targets.log_probabilities.flatten(0, 1).to(micro.ids.device)
@@ -116,9 +118,9 @@ def learn_from_stored(stored: StoredLogits, config: Distill) -> Teaching:
             coarse = coarse_logits(of_tokens(logits, stored.vocabulary), tokens[part])
             return divergence(coarse, log_probabilities[part], config.temperature)
 
-        return Lesson(micro.ids, mixed_in(chunk, config.cross_entropy, micro.ids))
+        return Objective(micro.ids, mixed_in(chunk, config.cross_entropy, micro.ids))
 
-    return lesson
+    return objective
 
 
 def mixed_in(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
@@ -149,14 +151,14 @@ def same_vocabulary(student: Loaded, teacher: Loaded, name: str = "the teacher")
     )
 
 
-def _stored(student: Loaded, top_k: int, context: Context, text: Tokens) -> StoredLogits:
+def _stored(student: Loaded, top_k: int, context: Context, text: TokenSequences) -> StoredLogits:
     """The logits that were stored for all students, or this step's own, in a scratch folder."""
-    if context.shared is not None:
-        stored = StoredLogits(context.shared)
+    if context.gathered is not None:
+        stored = StoredLogits(context.gathered)
     else:
         assert context.other is not None
         same_vocabulary(student, context.other)
-        stored = store_for_now(context.other, text, top_k, lambda share, what, _=None: context.progress(0.0, f"{what}, {share:.0%}"))
+        stored = store_temporarily(context.other, text, top_k, lambda share, what, _=None: context.progress(0.0, f"{what}, {share:.0%}"))
     stored.check(student, text)
     return stored
 

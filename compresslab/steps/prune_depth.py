@@ -10,15 +10,15 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.contiguous_run import runs_by_distance
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.models.anatomy import decoder_layers, parameters_of
-from compresslab.models.calibration.removals import order_for_now, read_removals
+from compresslab.models.calibration.removals import order_temporarily, read_removals
 from compresslab.models.calibration.statistics import Statistics
-from compresslab.models.computing import computing_for_now
+from compresslab.models.computing import computing_temporarily
 from compresslab.models.load import Loaded
 from compresslab.models.shortening import drop_layers, why_not
 from compresslab.recipe.amounts import Misfit, layers_left
 from compresslab.recipe.steps import PruneDepth
 from compresslab.steps.checks import check_finite_scores
-from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.contract import Context, StepResult, statistics_of
 
 
 class Ranking(NamedTuple):
@@ -33,7 +33,7 @@ class Ranking(NamedTuple):
     details: Callable[[int], Mapping[str, Any]]
 
 
-def apply(loaded: Loaded, config: PruneDepth, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: PruneDepth, context: Context) -> StepResult:
     """Keep the number of layers, or as many as fit into the parameters, in their order. Needs calibration text.
 
     Raises:
@@ -50,7 +50,7 @@ def apply(loaded: Loaded, config: PruneDepth, context: Context) -> Outcome:
     dropped = sorted(ranking.dropped(len(sizes) - keep))
     drop_layers(model, [number for number in range(len(sizes)) if number not in dropped])
     details = {"dropped_layers": dropped, **ranking.details(len(dropped))}
-    return Outcome(model, calibration_tokens=ranking.tokens, details=details)
+    return StepResult(model, calibration_tokens=ranking.tokens, details=details)
 
 
 def left(config: PruneDepth, model: PreTrainedModel, dropped: Callable[[int], Sequence[int]]) -> int:
@@ -122,12 +122,12 @@ def check_finite_distances(statistics: Statistics) -> None:
 
 def by_loss(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
     """One after the other the layer goes without which the loss is lowest."""
-    if context.shared is not None:
-        removals = read_removals(context.shared)
+    if context.gathered is not None:
+        removals = read_removals(context.gathered)
     else:
         assert context.text is not None
-        with computing_for_now(loaded.model, context.dtype(loaded.model)) as model:
-            removals = order_for_now(model, context.text, config, context.progress)
+        with computing_temporarily(loaded.model, context.dtype(loaded.model)) as model:
+            removals = order_temporarily(model, context.text, config, context.progress)
 
     def dropped(count: int) -> Sequence[int]:
         if count > len(removals.order):

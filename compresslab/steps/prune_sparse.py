@@ -18,12 +18,12 @@ from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import PruneSparse
 from compresslab.steps.checks import second_moments
-from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.contract import Context, StepResult, statistics_of
 from compresslab.steps.training.sparsity import mark_sparse
 
 
 @torch.no_grad()
-def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: PruneSparse, context: Context) -> StepResult:
     """Set weights of the linear layers inside the decoder layers to zero. Needs calibration text, but for `magnitude`.
 
     Each layer is pruned by its inputs in the model as it was, so that every ratio of a sweep shares one pass. SmolLM2 lost nothing by that
@@ -51,7 +51,7 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> Outcome:
         context.progress((number + 1) / len(layers), f"{config.method}, layer {number + 1} of {len(layers)}")
     mark_sparse(model)
     details = {"sparsity": round(dropped / total, 6), "weights": total}
-    return Outcome(model, calibration_tokens=statistics.tokens if statistics is not None else 0, details=details)
+    return StepResult(model, calibration_tokens=statistics.tokens if statistics is not None else 0, details=details)
 
 
 def pruned(
@@ -66,7 +66,9 @@ def pruned(
             yield sparsegpt(weight, factor, config.share, config.of).to(weight.dtype)
         return
     for weight, name in zip(weights, names, strict=True):
-        importance = magnitude(weight) if statistics is None else wanda(weight, statistics.energy(layer, name).float().to(weight.device))
+        importance = (
+            magnitude(weight) if statistics is None else wanda(weight, statistics.sum_of_squares(layer, name).float().to(weight.device))
+        )
         yield weight * kept(importance, config, f"layer {layer}, {name}")
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from compresslab.algorithms.channel_importance import channel_energy
-from compresslab.algorithms.head_importance import group_energy
+from compresslab.algorithms.channel_importance import channel_sum_of_squares
+from compresslab.algorithms.head_importance import group_sum_of_squares
 from compresslab.algorithms.neuron_importance import most_important, share_lost
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import decoder_layers
@@ -16,10 +16,10 @@ from compresslab.models.load import Loaded
 from compresslab.models.width_surgery import AXES, Axis, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
 from compresslab.recipe.amounts import Misfit, Widths, widths_left
 from compresslab.recipe.steps import PruneWidth
-from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.contract import Context, StepResult, statistics_of
 
 
-def apply(loaded: Loaded, config: PruneWidth, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
     """Keep the most active neurons and groups of each layer, and channels of all; the saved matrices are really narrower.
 
     Needs calibration text. What goes is decided for all axes by the model as it was.
@@ -43,7 +43,7 @@ def apply(loaded: Loaded, config: PruneWidth, context: Context) -> Outcome:
     narrow(model, roles, kept)
     cut = [axis for axis in AXES if getattr(widths, axis) < getattr(whole, axis)]
     sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", whole), ("after", widths))}
-    return Outcome(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})
+    return StepResult(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})
 
 
 def axes_of(config: PruneWidth) -> list[Axis]:
@@ -55,19 +55,19 @@ def axes_of(config: PruneWidth) -> list[Axis]:
 
 
 def chosen(statistics: Statistics, whole: Widths, widths: Widths, layers: int) -> tuple[Kept, dict[str, Any]]:
-    """What stays of each axis, and the share of the activation energy that goes with the rest."""
+    """What stays of each axis, and the share of the activations' sum of squares that goes with the rest."""
     kept, lost = Kept(), {}
     if widths.neurons < whole.neurons:
-        neurons = [statistics.energy(number, "mlp.down_proj") for number in range(layers)]
-        kept = kept._replace(neurons=[most_important(energy, widths.neurons) for energy in neurons])
+        neurons = [statistics.sum_of_squares(number, "mlp.down_proj") for number in range(layers)]
+        kept = kept._replace(neurons=[most_important(sum_of_squares, widths.neurons) for sum_of_squares in neurons])
         lost["neurons"] = _lost(neurons, kept.neurons or [])
     if widths.groups < whole.groups:
-        groups = [group_energy(statistics.energy(number, "self_attn.o_proj"), whole.groups) for number in range(layers)]
-        kept = kept._replace(groups=[most_important(energy, widths.groups) for energy in groups])
+        groups = [group_sum_of_squares(statistics.sum_of_squares(number, "self_attn.o_proj"), whole.groups) for number in range(layers)]
+        kept = kept._replace(groups=[most_important(sum_of_squares, widths.groups) for sum_of_squares in groups])
         lost["groups"] = _lost(groups, kept.groups or [])
     if widths.hidden < whole.hidden:
         names = ("self_attn.q_proj", "mlp.gate_proj")
-        hidden = channel_energy(statistics.energy(number, name) for number in range(layers) for name in names)
+        hidden = channel_sum_of_squares(statistics.sum_of_squares(number, name) for number in range(layers) for name in names)
         channels = most_important(hidden, widths.hidden)
         kept = kept._replace(hidden=channels)
         lost["hidden"] = _lost([hidden], [channels])
@@ -75,4 +75,4 @@ def chosen(statistics: Statistics, whole: Widths, widths: Widths, layers: int) -
 
 
 def _lost(energies: list[Tensor], kept: Any) -> list[float]:
-    return [round(share_lost(energy, places), 6) for energy, places in zip(energies, kept, strict=True)]
+    return [round(share_lost(sum_of_squares, places), 6) for sum_of_squares, places in zip(energies, kept, strict=True)]

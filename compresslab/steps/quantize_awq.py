@@ -19,14 +19,14 @@ from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
 from compresslab.recipe.steps import QuantizeAWQ
 from compresslab.steps.checks import check_groups, check_words
-from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.contract import Context, StepResult, statistics_of
 
 # Queries and keys meet in a product of their own: a range cut for their outputs alone does harm there (Lin et al., section 4).
 WHOLE_RANGE = ("q_proj", "k_proj", "query_key_value")
 
 
 @torch.no_grad()
-def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
     """Quantize the linear layers inside the decoder layers to 4 bits, each by its inputs in the model as it was. Needs calibration text.
 
     Raises:
@@ -63,7 +63,7 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> Outcome:
         exponents.append(chosen)
         context.progress((number + 1) / len(layers), f"scaling and rounding, layer {number + 1} of {len(layers)}")
     settings = awq_format.settings(config.group_size)
-    return Outcome(model, calibration_tokens=statistics.tokens, details={"exponents": exponents}, packed=Packed(packed, settings))
+    return StepResult(model, calibration_tokens=statistics.tokens, details={"exponents": exponents}, packed=Packed(packed, settings))
 
 
 def check_loader(model: PreTrainedModel) -> None:

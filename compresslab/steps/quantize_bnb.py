@@ -12,7 +12,7 @@ from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8
 from compresslab.steps.checks import check_sizes
-from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.through_folder import quantized_by_loading
 
 # It warns at every product of every layer that LLM.int8() computes in float16, which is how the method works.
@@ -22,7 +22,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 BLOCK, KERNEL_ROWS = 64, 32
 
 
-def apply(loaded: Loaded, config: Quantize4Bit | QuantizeInt8, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: Quantize4Bit | QuantizeInt8, context: Context) -> StepResult:
     """Quantize every linear layer but the output head.
 
     Sources: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314 (NF4); Dettmers et al. 2022, "LLM.int8()", arXiv 2208.07339.
@@ -37,7 +37,7 @@ def apply(loaded: Loaded, config: Quantize4Bit | QuantizeInt8, context: Context)
         who = "on this processor bitsandbytes"
         check_sizes(quantizable(loaded.model), config.method, who, BLOCK, KERNEL_ROWS)
     context.progress(0.0, config.method)
-    return Outcome(quantized_by_loading(loaded, settings(config)))
+    return StepResult(quantized_by_loading(loaded, settings(config)))
 
 
 def settings(config: Quantize4Bit | QuantizeInt8) -> BitsAndBytesConfig:

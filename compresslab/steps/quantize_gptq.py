@@ -17,11 +17,11 @@ from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
 from compresslab.recipe.steps import QuantizeGPTQ
 from compresslab.steps.checks import check_groups, check_words, second_moments
-from compresslab.steps.contract import Context, Outcome, statistics_of
+from compresslab.steps.contract import Context, StepResult, statistics_of
 
 
 @torch.no_grad()
-def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
     """Quantize the linear layers inside the decoder layers, each by its inputs in the model as it was. Needs calibration text.
 
     Raises:
@@ -47,7 +47,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> Outcome:
                 packed[f"{prefix}.{number}.{name}"] = gptq_format.tensors_of(rounded, config.bits)
         context.progress((number + 1) / len(layers), f"rounding, layer {number + 1} of {len(layers)}")
     settings = gptq_format.settings(config.bits, config.group_size, symmetric=config.symmetric)
-    return Outcome(model, calibration_tokens=statistics.tokens, packed=Packed(packed, settings))
+    return StepResult(model, calibration_tokens=statistics.tokens, packed=Packed(packed, settings))
 
 
 def quantized(weights: Sequence[Tensor], statistics: Statistics, config: QuantizeGPTQ, layer: int, name: str) -> Iterator[Rounded]:

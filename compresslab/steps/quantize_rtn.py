@@ -12,10 +12,10 @@ from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import QuantizeRTN
 from compresslab.steps.checks import check_groups
-from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.contract import Context, StepResult
 
 
-def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> StepResult:
     """Quantize every linear layer but the output head.
 
     Raises:
@@ -42,4 +42,4 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> Outcome:
     ModelCompressor.from_pretrained_model(model, quantization_format="pack-quantized").compress_model(model, skip_compressed=True)
     written = settings.model_dump(mode="json", exclude_none=True) | {"quantization_status": "compressed"}
     model.config.quantization_config = written
-    return Outcome(model)
+    return StepResult(model)

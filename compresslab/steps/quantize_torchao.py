@@ -9,11 +9,11 @@ from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.recipe.steps import QuantizeTorchAO
 from compresslab.steps.checks import check_groups
-from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.through_folder import quantized_by_loading
 
 
-def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> StepResult:
     """Quantize every linear layer but the output head.
 
     Raises:
@@ -26,7 +26,7 @@ def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> Outcome:
         if loaded.model.device.type == "cpu":
             raise UnsupportedModel("torchao-int4: torchao packs int4 weights on a GPU only; on a processor take gptq, awq, rtn or bnb-nf4")
     context.progress(0.0, config.method)
-    return Outcome(quantized_by_loading(loaded, settings(config)))
+    return StepResult(quantized_by_loading(loaded, settings(config)))
 
 
 def settings(config: QuantizeTorchAO) -> TorchAoConfig:

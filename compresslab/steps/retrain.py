@@ -8,16 +8,16 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.models.load import Loaded, cast
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import RetrainFull, RetrainLoRA
-from compresslab.steps.contract import Context, Outcome
+from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.distill import same_vocabulary
 from compresslab.steps.training.held_out import Goal, mean_loss, next_targets, split
 from compresslab.steps.training.sparsity import pruned_zeros
-from compresslab.steps.training.trainer import Lesson, Micro, Run, Trained, train
+from compresslab.steps.training.trainer import MicroBatch, Objective, TrainResult, TrainSettings, train
 
 
-def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -> Outcome:
+def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -> StepResult:
     """Minimise the cross-entropy of the next token over the training text, or until it is as low as another model's.
 
     With `until`, the last of the different sequences are not trained on, and the loss on them is what counts. A run that stops before its
@@ -36,37 +36,41 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
         text, held = split(text)
         context.progress(0.0, f"the loss of {config.until} on {len(held)} held-out sequences")
         goal = Goal(mean_loss(context.other.model, held), held)
-    run = Run(config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal, compute)
+    settings = TrainSettings(
+        config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal, compute
+    )
     if isinstance(config, RetrainFull):
-        model, done = loaded.model, train(loaded.model, text, run, language_modelling)
+        model, done = loaded.model, train(loaded.model, text, settings, language_modelling)
     else:
-        model, done = _through_adapters(loaded.model, config, text, run)
-    return Outcome(cast(model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **_told(done, goal)})
+        model, done = _through_adapters(loaded.model, config, text, settings)
+    return StepResult(cast(model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **_told(done, goal)})
 
 
-def language_modelling(micro: Micro) -> Lesson:
+def language_modelling(micro: MicroBatch) -> Objective:
     """The next-token loss of the text itself."""
     targets = next_targets(micro.ids)
 
     def chunk(logits: Tensor, part: slice) -> Tensor:
         return next_token_loss(logits, targets[part])
 
-    return Lesson(micro.ids, chunk)
+    return Objective(micro.ids, chunk)
 
 
-def _through_adapters(model: PreTrainedModel, config: RetrainLoRA, text: Tokens, run: Run) -> tuple[PreTrainedModel, Trained]:
+def _through_adapters(
+    model: PreTrainedModel, config: RetrainLoRA, text: TokenSequences, settings: TrainSettings
+) -> tuple[PreTrainedModel, TrainResult]:
     """Train adapters and merge them in float32; zeros of a pruned model stay."""
     zeros = pruned_zeros(model)
     if config.method == "qlora":
         from compresslab.steps.training.four_bits import hold_at_four_bits, merge_unpacked
 
-        hold_at_four_bits(model, run.compute)
+        hold_at_four_bits(model, settings.compute)
         adapted = with_adapters(model, config)
-        done = train(model, text, run, language_modelling)
+        done = train(model, text, settings, language_modelling)
         merged = merge_unpacked(adapted)
     else:
         adapted = with_adapters(model, config)
-        done = train(model, text, run, language_modelling)
+        done = train(model, text, settings, language_modelling)
         merged = cast(adapted, torch.float32).merge_and_unload()
     for name, mask in zeros.items():  # merging adds the adapters to every weight
         merged.get_submodule(name).weight.data.masked_fill_(mask, 0.0)
@@ -87,7 +91,7 @@ def with_adapters(model: PreTrainedModel, config: RetrainLoRA) -> PreTrainedMode
     return get_peft_model(model, lora)
 
 
-def _told(done: Trained, goal: Goal | None) -> dict[str, object]:
+def _told(done: TrainResult, goal: Goal | None) -> dict[str, object]:
     """What the record says of a goal: how low, on how much text, and when it was reached, if it was."""
     if goal is None:
         return {}

@@ -13,12 +13,12 @@ from compresslab.evaluation.scores import read_items
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
 from compresslab.runner.provenance import provenance
-from compresslab.runner.run import Ran, is_done
+from compresslab.runner.run import RunResult, is_done
 from compresslab.runner.store import Store
 from compresslab.studies.lost_items import lost_items
 
 
-def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyRecord:
+def assemble(plan: Plan, store: Store, ran: RunResult, recipe_path: Path) -> StudyRecord:
     """The study's record, with everything that is there; what is missing is told by failures."""
     recipe = plan.recipe
     variants = [_variant(variant, plan, store, ran) for variant in plan.variants]
@@ -47,7 +47,7 @@ def assemble(plan: Plan, store: Store, ran: Ran, recipe_path: Path) -> StudyReco
     return study_record(plan, recipe_path, told, ran)
 
 
-def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: Ran, notes: Sequence[str] = ()) -> StudyRecord:
+def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: RunResult, notes: Sequence[str] = ()) -> StudyRecord:
     """The record of a study that ends now, with what its recipe says and where its figures come from."""
     recipe = plan.recipe
     return StudyRecord(
@@ -94,7 +94,7 @@ def _hardware(plan: Plan, store: Store) -> list[Hardware]:
     return profiles
 
 
-def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: Ran) -> VariantRecord:
+def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: RunResult) -> VariantRecord:
     there = [key for key in variant.chain if store.has(key)]
     node = plan.node(variant.evaluate)
     scored = is_done(node, store) and store.has(variant.model)
@@ -113,7 +113,7 @@ def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: Ran) -> Varian
     )
 
 
-def _failures(variant: PlanVariant, ran: Ran) -> list[Failure]:
+def _failures(variant: PlanVariant, ran: RunResult) -> list[Failure]:
     """Of a variant's own nodes. One cause is told once, though several nodes may miss for it."""
     own = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
     found = [ran.failures[key] for key in own if key in ran.failures]

@@ -24,7 +24,7 @@ from compresslab.runner.store import Store
 
 if TYPE_CHECKING:
     from compresslab.models.load import Loaded
-    from compresslab.models.text import Tokens
+    from compresslab.models.text import TokenSequences
 
 
 def run_study(
@@ -139,7 +139,7 @@ def compress(
 Some = TypeVar("Some", bound=BaseModel)
 
 
-def _text(role: str | None, given: Mapping[str, Any], step: Step, loaded: Loaded) -> Tokens | None:
+def _text(role: str | None, given: Mapping[str, Any], step: Step, loaded: Loaded) -> TokenSequences | None:
     from compresslab.models.text import calibration_tokens, training_tokens
 
     if role == "calibration":

@@ -16,7 +16,7 @@ from compresslab.plan.published import Entry, entries
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import BASE
 from compresslab.records import Shape, Size, StepRecord, StudyRecord, TaskScore, VariantRecord
-from compresslab.runner.run import Ran
+from compresslab.runner.run import RunResult
 from compresslab.studies.assemble import study_record
 
 
@@ -43,7 +43,7 @@ def assemble(plan: Plan, recipe_path: Path) -> StudyRecord:
                 comparisons=comparisons,
             )
         )
-    return study_record(plan, recipe_path, variants, Ran({}, 0, time.perf_counter() - began), list(_notes(recipe, chosen)))
+    return study_record(plan, recipe_path, variants, RunResult({}, 0, time.perf_counter() - began), list(_notes(recipe, chosen)))
 
 
 def _measured(recipe: Recipe, name: str, entry: Entry, weights: tuple[Size, Shape], entries: dict[str, Entry]) -> Measured:

@@ -21,7 +21,7 @@ from compresslab.algorithms.hessian import inverse_factor
 from compresslab.models.anatomy import decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics, gather
 from compresslab.models.load import load
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 
 GROUP = 32
 
@@ -43,7 +43,7 @@ def main() -> None:
     found = {"base": perplexity(model, held_out)}
     print(found, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        statistics = gather(model, Tokens(calibration, ""), Path(folder), grams=True, progress=lambda *_: None)
+        statistics = gather(model, TokenSequences(calibration, ""), Path(folder), grams=True, progress=lambda *_: None)
         for only, symmetric in (("v_proj", True), ("", True), ("", False)):
             for way in ("nearest", "plain sum", "attended sum"):
                 model.load_state_dict(whole)

@@ -6,9 +6,9 @@ import torch
 
 from compresslab.algorithms.angular_distance import angular_distances
 from compresslab.algorithms.block_influence import block_influence
-from compresslab.algorithms.channel_importance import channel_energy
+from compresslab.algorithms.channel_importance import channel_sum_of_squares
 from compresslab.algorithms.contiguous_run import runs_by_distance
-from compresslab.algorithms.head_importance import group_energy
+from compresslab.algorithms.head_importance import group_sum_of_squares
 from compresslab.algorithms.neuron_importance import most_important, share_lost
 
 
@@ -59,21 +59,21 @@ def test_of_equally_important_ones_the_first_are_kept():
 
 
 def test_the_share_lost_is_the_energy_of_what_goes():
-    energy = torch.tensor([4.0, 1.0, 3.0, 0.0], dtype=torch.float64)
-    assert share_lost(energy, torch.tensor([0, 2])) == 0.125
-    assert share_lost(energy, torch.tensor([0, 1, 2])) == 0
+    sum_of_squares = torch.tensor([4.0, 1.0, 3.0, 0.0], dtype=torch.float64)
+    assert share_lost(sum_of_squares, torch.tensor([0, 2])) == 0.125
+    assert share_lost(sum_of_squares, torch.tensor([0, 1, 2])) == 0
     assert share_lost(torch.zeros(3), torch.tensor([0])) == 0, "nothing was there to be lost"
 
 
 def test_a_group_has_the_energy_of_all_its_query_heads():
     heads, dimensions = 4, 3
-    energy = torch.arange(heads * dimensions, dtype=torch.float64)
-    assert group_energy(energy, 2).tolist() == [sum(range(6)), sum(range(6, 12))]
-    assert group_energy(energy, 4).tolist() == [3, 12, 21, 30]
+    sum_of_squares = torch.arange(heads * dimensions, dtype=torch.float64)
+    assert group_sum_of_squares(sum_of_squares, 2).tolist() == [sum(range(6)), sum(range(6, 12))]
+    assert group_sum_of_squares(sum_of_squares, 4).tolist() == [3, 12, 21, 30]
 
 
 def test_a_channel_has_its_energy_of_all_layers():
-    assert channel_energy(iter([torch.tensor([1.0, 2.0]), torch.tensor([10.0, 0.0]), torch.tensor([0.0, 5.0])])).tolist() == [11, 7]
+    assert channel_sum_of_squares(iter([torch.tensor([1.0, 2.0]), torch.tensor([10.0, 0.0]), torch.tensor([0.0, 5.0])])).tolist() == [11, 7]
 
 
 def test_the_first_run_is_the_one_whose_ends_are_nearest():

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compresslab.cli.progress import Signs
-from compresslab.cli.signs import Sign
+from compresslab.cli.progress import ProgressPrinter
+from compresslab.cli.signs import NodeProgress
 from compresslab.models.progress import Amount
 from compresslab.plan.graph import Node
 from compresslab.runner.store import Store
@@ -49,19 +49,19 @@ def pipe() -> io.StringIO:
 
 
 @pytest.fixture
-def signs(tmp_path: Path, clock: Clock, pipe: io.StringIO) -> Signs:
+def signs(tmp_path: Path, clock: Clock, pipe: io.StringIO) -> ProgressPrinter:
     """Signs into a pipe of 40 columns, of a study of two nodes that are estimated at 4 minutes each. No thread beats."""
-    made = Signs(Console(file=pipe, width=40), now=clock)
+    made = ProgressPrinter(Console(file=pipe, width=40), now=clock)
     made.study("tiny", {"first": 240.0, "second": 240.0}, Store(tmp_path / "store"))
     return made
 
 
-def test_a_node_starts_with_the_clock_its_number_and_its_estimate(signs: Signs, pipe: io.StringIO) -> None:
+def test_a_node_starts_with_the_clock_its_number_and_its_estimate(signs: ProgressPrinter, pipe: io.StringIO) -> None:
     signs.starting(Node("model", "base", "first"), 240.0)
     assert re.fullmatch(CLOCK + r"\[1/2\] load base: starts, about 4 min\n", pipe.getvalue())
 
 
-def test_an_end_tells_its_time_and_what_is_left(signs: Signs, pipe: io.StringIO) -> None:
+def test_an_end_tells_its_time_and_what_is_left(signs: ProgressPrinter, pipe: io.StringIO) -> None:
     for number, key in enumerate(("first", "second")):
         node = Node("model", "base", key)
         signs.starting(node, 240.0)
@@ -71,7 +71,7 @@ def test_an_end_tells_its_time_and_what_is_left(signs: Signs, pipe: io.StringIO)
     assert re.fullmatch(CLOCK + r"\[2/2\] load base: failed: no luck", second)
 
 
-def test_what_is_not_run_is_told_and_takes_no_time(signs: Signs, pipe: io.StringIO) -> None:
+def test_what_is_not_run_is_told_and_takes_no_time(signs: ProgressPrinter, pipe: io.StringIO) -> None:
     node = Node("model", "base", "first")
     signs.starting(node, 240.0)
     signs.ended(node, 75.0, "no luck")
@@ -81,7 +81,7 @@ def test_what_is_not_run_is_told_and_takes_no_time(signs: Signs, pipe: io.String
     assert sum(signs.todo.values()) == 0
 
 
-def test_a_heartbeat_tells_what_how_far_how_fast_and_how_long_still(signs: Signs, clock: Clock, pipe: io.StringIO) -> None:
+def test_a_heartbeat_tells_what_how_far_how_fast_and_how_long_still(signs: ProgressPrinter, clock: Clock, pipe: io.StringIO) -> None:
     signs.starting(Node("model", "base", "first"), 240.0)
     signs.progress(0.0, "loading")
     clock.seconds += 10
@@ -97,7 +97,9 @@ def test_a_heartbeat_tells_what_how_far_how_fast_and_how_long_still(signs: Signs
     assert re.fullmatch(CLOCK + r"\[1/2\] load base: 75%, loss 3\.102, 18,432 of 24,576 tokens, 614 tokens/s, 10 s left", line)
 
 
-def test_a_worker_that_says_nothing_is_told_of_every_interval_in_terminal_and_log(signs: Signs, clock: Clock, pipe: io.StringIO) -> None:
+def test_a_worker_that_says_nothing_is_told_of_every_interval_in_terminal_and_log(
+    signs: ProgressPrinter, clock: Clock, pipe: io.StringIO
+) -> None:
     signs.starting(Node("model", "base", "first"), 240.0)
     signs.progress(0.5, "reading")
     for _ in range(100):
@@ -112,7 +114,7 @@ def test_a_worker_that_says_nothing_is_told_of_every_interval_in_terminal_and_lo
 
 def test_the_thread_tells_of_work_that_hangs() -> None:
     pipe = io.StringIO()
-    with Signs(Console(file=pipe), interval=0.02) as signs:
+    with ProgressPrinter(Console(file=pipe), interval=0.02) as signs:
         signs.during("work that hangs")
         deadline = time.monotonic() + 30
         while pipe.getvalue().count("work that hangs: going on for") < 2:
@@ -120,7 +122,7 @@ def test_the_thread_tells_of_work_that_hangs() -> None:
             time.sleep(0.01)
 
 
-def test_ten_times_the_estimate_is_told_once(signs: Signs, clock: Clock, pipe: io.StringIO) -> None:
+def test_ten_times_the_estimate_is_told_once(signs: ProgressPrinter, clock: Clock, pipe: io.StringIO) -> None:
     signs.starting(Node("model", "base", "first"), 240.0)
     clock.seconds += 2400
     signs.beat()
@@ -134,7 +136,7 @@ def test_ten_times_the_estimate_is_told_once(signs: Signs, clock: Clock, pipe: i
     assert line.endswith(f"load base has taken 41 min so far and was estimated to take 4 min; it goes on. Its log: {log}")
 
 
-def test_lines_are_whole_in_a_narrow_pipe_and_whatever_a_message_holds(signs: Signs, pipe: io.StringIO) -> None:
+def test_lines_are_whole_in_a_narrow_pipe_and_whatever_a_message_holds(signs: ProgressPrinter, pipe: io.StringIO) -> None:
     node = Node("model", "base", "first")
     signs.starting(node, 240.0)
     signs.ended(node, 1.0, "[bold]one\ntwo[/bold] " + "three " * 30)
@@ -148,7 +150,7 @@ def test_a_terminal_has_bars_and_the_log_has_the_lines(tmp_path: Path, clock: Cl
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     store = Store(tmp_path)
-    with Signs(Console(file=terminal, width=200, force_terminal=True), now=clock) as signs:
+    with ProgressPrinter(Console(file=terminal, width=200, force_terminal=True), now=clock) as signs:
         signs.study("tiny", {"first": 240.0}, store)
         node = Node("model", "base", "first")
         signs.starting(node, 240.0)
@@ -170,14 +172,14 @@ def test_a_terminal_has_bars_and_the_log_has_the_lines(tmp_path: Path, clock: Cl
 def test_there_are_no_bars_where_nobody_watches(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert Signs(Console(file=Terminal(), force_terminal=True)).bars is not None
-    assert Signs(Console(file=io.StringIO(), force_terminal=True)).bars is None, "colours that are forced into a pipe"
+    assert ProgressPrinter(Console(file=Terminal(), force_terminal=True)).bars is not None
+    assert ProgressPrinter(Console(file=io.StringIO(), force_terminal=True)).bars is None, "colours that are forced into a pipe"
     monkeypatch.setenv(name, value)
-    assert Signs(Console(file=Terminal(), force_terminal=True)).bars is None
+    assert ProgressPrinter(Console(file=Terminal(), force_terminal=True)).bars is None
 
 
 def test_an_interruption_stands_in_the_log(tmp_path: Path, pipe: io.StringIO) -> None:
-    signs = Signs(Console(file=pipe))
+    signs = ProgressPrinter(Console(file=pipe))
     signs.study("tiny", {}, Store(tmp_path))
 
     def interrupted() -> None:
@@ -191,7 +193,7 @@ def test_an_interruption_stands_in_the_log(tmp_path: Path, pipe: io.StringIO) ->
 
 def test_the_pace_counts_from_where_the_work_began() -> None:
     """What a checkpoint brought, and the time of loading, are no pace."""
-    sign = Sign("distill", 0.0, estimated=500.0)
+    sign = NodeProgress("distill", 0.0, estimated=500.0)
     sign.hear(0.0, "loading", None, 50.0)
     assert sign.left(50.0) == 450
     sign.hear(0.6, "going on from step 60 of 100", tokens(60), 60.0)
@@ -202,7 +204,7 @@ def test_the_pace_counts_from_where_the_work_began() -> None:
 
 
 def test_a_slow_first_step_says_more_than_the_estimate() -> None:
-    sign = Sign("distill", 0.0, estimated=100.0)
+    sign = NodeProgress("distill", 0.0, estimated=100.0)
     sign.hear(0.0, "loading", None, 10.0)
     sign.hear(0.05, "loss 3", tokens(1), 70.0)
     assert sign.left(70.0) == pytest.approx(19 * 60)
@@ -210,7 +212,7 @@ def test_a_slow_first_step_says_more_than_the_estimate() -> None:
 
 
 def test_a_second_part_has_a_pace_of_its_own() -> None:
-    sign = Sign("quantize", 0.0)
+    sign = NodeProgress("quantize", 0.0)
     for second in (10, 20, 30):
         sign.hear(second / 30, "gathering", tokens(second), float(second))
     sign.hear(0.1, "rounding", None, 31.0)

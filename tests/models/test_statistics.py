@@ -10,7 +10,7 @@ from compresslab.algorithms.angular_distance import angular_distances
 from compresslab.algorithms.hessian import gram
 from compresslab.errors import RunFailed
 from compresslab.models.calibration.attention import EVERY
-from compresslab.models.calibration.statistics import Statistics, gather, gather_for_now
+from compresslab.models.calibration.statistics import Statistics, gather, gather_temporarily
 from compresslab.steps.contract import Context, statistics_of
 from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, make, text
 
@@ -49,7 +49,7 @@ def test_the_sums_of_every_layer_are_those_of_the_whole_model(name: str, tmp_pat
                 continue
             expected = gram(inputs)
             torch.testing.assert_close(statistics.gram(layer, linear), expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
-            torch.testing.assert_close(statistics.energy(layer, linear).float(), expected.diagonal(), rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(statistics.sum_of_squares(layer, linear).float(), expected.diagonal(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2-sliding", "gemma3", "qwen3-moe"])
@@ -117,7 +117,7 @@ def test_an_angle_is_a_share_of_half_a_turn():
 def test_without_second_moments_the_rest_is_the_same(tmp_path: Path):
     _, with_grams = gathered("llama", tmp_path / "more")
     _, without = gathered("llama", tmp_path / "less", grams=False)
-    assert torch.equal(with_grams.energy(2, "mlp.down_proj"), without.energy(2, "mlp.down_proj"))
+    assert torch.equal(with_grams.sum_of_squares(2, "mlp.down_proj"), without.sum_of_squares(2, "mlp.down_proj"))
     assert with_grams.block_influence == without.block_influence
     small, large = (sum(file.stat().st_size for file in (tmp_path / name).iterdir()) for name in ("less", "more"))
     assert small < large / 5
@@ -127,9 +127,9 @@ def test_a_step_by_itself_gathers_for_itself_and_leaves_nothing(tmp_path: Path, 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     loaded = make("llama")
-    own = gather_for_now(loaded.model, TEXT, grams=True, progress=lambda *_: None)
+    own = gather_temporarily(loaded.model, TEXT, grams=True, progress=lambda *_: None)
     shared = gather(loaded.model, TEXT, tmp_path / "shared", grams=True, progress=lambda *_: None)
-    assert torch.equal(own.gram(0, "mlp.up_proj"), statistics_of(loaded, Context(shared=tmp_path / "shared")).gram(0, "mlp.up_proj"))
+    assert torch.equal(own.gram(0, "mlp.up_proj"), statistics_of(loaded, Context(gathered=tmp_path / "shared")).gram(0, "mlp.up_proj"))
     assert shared.text == TEXT.sha256
     del own
     assert [path.name for path in tmp_path.iterdir()] == ["shared"]

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from compresslab.models.load import Loaded
 from compresslab.models.save import save
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 
 LINES = [
     "A layer changes the hidden states that pass through it; one that changes them least is missed least.",
@@ -91,13 +91,13 @@ def saved(folder: Path, name: str = "llama", dtype: torch.dtype = torch.bfloat16
     return folder
 
 
-def text(sequences: int = 8, length: int = 32) -> Tokens:
+def text(sequences: int = 8, length: int = 32) -> TokenSequences:
     """Token ids with a rule in them that a model learns in a few steps, and one token in ten that breaks it."""
     generator = torch.Generator().manual_seed(0)
     ids = 2 + (torch.randint(0, 40, (sequences, 1), generator=generator) + 7 * torch.arange(length)) % 40
     broken = torch.rand(sequences, length, generator=generator) < 0.1
     ids[broken] = torch.randint(2, VOCABULARY - 4, (int(broken.sum()),), generator=generator)
-    return Tokens(ids, "a rule")
+    return TokenSequences(ids, "a rule")
 
 
 # Deprecations and advice inside other people's packages, for `pytestmark`.

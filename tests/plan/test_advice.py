@@ -29,7 +29,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def taking(plan: Plan, **seconds: float) -> dict[str, float | None]:
-    """Estimates by kind of node, or by what a shared node gathers; a step that is not named takes none."""
+    """Estimates by kind of node, or by what a gather node gathers; a step that is not named takes none."""
     kinds = {node.key: node.gathers or (node.step[0] if node.step else node.kind) for node in plan.nodes}
     return {key: seconds.get(kind) for key, kind in kinds.items()}
 

@@ -84,7 +84,7 @@ def test_the_base_as_teacher_and_parent_is_needed() -> None:
 def test_nodes_run_models_first_and_times_last() -> None:
     plan = plan_of(f"variants:\n  a: [{PRUNE}]\n")
     kinds = [node.kind for node in plan.nodes]
-    assert kinds == ["machine", "model", "shared", "model", "evaluate", "evaluate", "measure", "measure"]
+    assert kinds == ["machine", "model", "gather", "model", "evaluate", "evaluate", "measure", "measure"]
     assert [node.label for node in plan.nodes] == [
         "measure this machine", "load base", "calibrate base", "prune a", "evaluate base", "evaluate a", "time base", "time a",
     ]  # fmt: skip

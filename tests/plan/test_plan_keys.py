@@ -89,7 +89,7 @@ def test_what_multiplies_decides_all_but_what_the_weights_alone_decide(other: Co
     weights_alone = plan_of("variants: {a: [{prune: {method: magnitude, sparsity: 0.5}}, {quantize: {method: rtn}}]}\n")
     again = plan_of("variants: {a: [{prune: {method: magnitude, sparsity: 0.5}}, {quantize: {method: rtn}}]}\n", compute=other)
     assert changed(weights_alone, again) == set()
-    assert {node.key for node in one.of_kind("shared")}.isdisjoint(node.key for node in two.of_kind("shared"))
+    assert {node.key for node in one.of_kind("gather")}.isdisjoint(node.key for node in two.of_kind("gather"))
 
 
 def test_two_devices_of_one_kind_share_their_keys() -> None:

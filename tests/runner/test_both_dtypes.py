@@ -11,7 +11,7 @@ from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import StudyRecord
-from compresslab.runner.run import Ran, Watcher, run
+from compresslab.runner.run import RunResult, Watcher, run
 from compresslab.runner.store import Store
 from compresslab.studies.assemble import assemble
 
@@ -21,7 +21,7 @@ class Both:
 
     def __init__(self, recipe: Path, store: Store) -> None:
         self.plans: list[Plan] = []
-        self.ran: list[Ran] = []
+        self.ran: list[RunResult] = []
         self.records: list[StudyRecord] = []
         for dtype in ("float32", "bfloat16"):
             self.plans.append(prepare(recipe, Changes((f"compute={dtype}",))))

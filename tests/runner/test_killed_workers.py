@@ -13,7 +13,7 @@ from compresslab.plan.graph import Node, Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.runner.processes import Listener
-from compresslab.runner.run import Ran, Watcher, is_done, run
+from compresslab.runner.run import RunResult, Watcher, is_done, run
 from compresslab.runner.store import Store
 from compresslab.studies.assemble import assemble
 
@@ -45,7 +45,7 @@ def results(store: Store) -> dict[str, bytes]:
     return {str(path.relative_to(store.objects)): path.read_bytes() for path in files}
 
 
-def labels(plan: Plan, ran: Ran) -> dict[str, str]:
+def labels(plan: Plan, ran: RunResult) -> dict[str, str]:
     return {plan.node(key).label: failure.cause for key, failure in ran.failures.items()}
 
 

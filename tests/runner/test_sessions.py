@@ -19,7 +19,7 @@ from compresslab.records.compute import PROCESSOR
 from compresslab.runner import processes as executors
 from compresslab.runner import sessions
 from compresslab.runner.processes import Listener, execute
-from compresslab.runner.worker import Reload, Report
+from compresslab.runner.worker import ReloadJob, Report
 
 pytestmark = pytest.mark.slow
 SLEEP = "import time; time.sleep(600)"
@@ -35,27 +35,27 @@ def leave_children(folder: Path) -> None:
     note.with_suffix(".part").rename(note)
 
 
-def done(task: Reload, pipe: Connection) -> None:
+def done(job: ReloadJob, pipe: Connection) -> None:
     sessions.lead(pipe)
-    leave_children(task.folder)
+    leave_children(job.folder)
     pipe.send(Report("done", (1.0, 0.0, 0, "")))
 
 
-def failed(task: Reload, pipe: Connection) -> None:
+def failed(job: ReloadJob, pipe: Connection) -> None:
     sessions.lead(pipe)
-    leave_children(task.folder)
+    leave_children(job.folder)
     pipe.send(Report("failed", ("no luck", False)))
 
 
-def killed(task: Reload, pipe: Connection) -> None:
+def killed(job: ReloadJob, pipe: Connection) -> None:
     sessions.lead(pipe)
-    leave_children(task.folder)
+    leave_children(job.folder)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def hang(task: Reload, pipe: Connection) -> None:
+def hang(job: ReloadJob, pipe: Connection) -> None:
     sessions.lead(pipe)
-    leave_children(task.folder)
+    leave_children(job.folder)
     pipe.send(Report("progress", (0.5, "hanging", None)))
     time.sleep(600)
 
@@ -68,8 +68,8 @@ class Interrupted(Listener):
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Reload:
-    return Reload(tmp_path, tmp_path / "probe.pt", tmp_path / "log", 1, PROCESSOR)
+def job(tmp_path: Path) -> ReloadJob:
+    return ReloadJob(tmp_path, tmp_path / "probe.pt", tmp_path / "log", 1, PROCESSOR)
 
 
 @pytest.fixture(autouse=True)
@@ -108,20 +108,22 @@ def soon(true: Callable[[], bool]) -> bool:
 
 @pytest.mark.parametrize(("work", "said"), [(done, ""), (failed, "no luck"), (killed, "its process was killed by SIGKILL")])
 def test_a_worker_that_ends_leaves_no_process(
-    work: Callable[..., None], said: str, task: Reload, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+    work: Callable[..., None], said: str, job: ReloadJob, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executors, "work", work)
-    outcome = execute(task, Listener())
+    outcome = execute(job, Listener())
     assert outcome.failure.startswith(said)
     assert bool(outcome.failure) == bool(said)
     assert len(children()) == 3
     assert soon(lambda: not any(map(alive, children())))
 
 
-def test_an_interrupted_worker_leaves_no_process(task: Reload, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_worker_leaves_no_process(
+    job: ReloadJob, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(executors, "work", hang)
     with pytest.raises(KeyboardInterrupt):
-        execute(task, Interrupted())
+        execute(job, Interrupted())
     assert soon(lambda: not any(map(alive, children())))
 
 
@@ -142,7 +144,7 @@ if {early}:
 else:
     Leave = executors.Listener
 folder = Path({folder!r})
-executors.execute(here.Reload(folder, folder / "probe.pt", folder / "log", 1, here.PROCESSOR), Leave())
+executors.execute(here.ReloadJob(folder, folder / "probe.pt", folder / "log", 1, here.PROCESSOR), Leave())
 """
 
 
@@ -162,8 +164,10 @@ def test_a_command_that_goes_takes_its_workers_with_it(how: str, tmp_path: Path,
         command.wait()
 
 
-def test_a_worker_may_start_processes_of_its_own(task: Reload, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_may_start_processes_of_its_own(
+    job: ReloadJob, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`multiprocessing` refuses that to daemons, and vLLM starts its engines so."""
     monkeypatch.setattr(executors, "work", done)
-    assert execute(task, Listener()).value == 1.0
+    assert execute(job, Listener()).value == 1.0
     assert len(children()) == 3

@@ -15,7 +15,7 @@ from models.tiny import THIRD_PARTY_WARNINGS, make, text
 from safetensors.torch import load_file
 
 from compresslab.models.calibration.stored_logits import store_logits
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import Distill, Optimizer, RetrainFull, RetrainLoRA, StepConfig
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.training import checkpoints
@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_told_and_ignored(tmp_path: Path, damage: Callab
     assert same(tmp_path / "whole", tmp_path / "again")
 
 
-def other_text() -> tuple[StepConfig, Tokens, int]:
+def other_text() -> tuple[StepConfig, TokenSequences, int]:
     words = text(64, 32)
     words.ids[:, 0] += 1
     return CASES["full"][1], words, 0
@@ -139,7 +139,7 @@ def other_text() -> tuple[StepConfig, Tokens, int]:
     ],
     ids=["another setting", "another length", "another model", "another text"],
 )
-def test_a_checkpoint_of_another_run_is_not_gone_on_from(tmp_path: Path, config: StepConfig, words: Tokens, seed: int):
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(tmp_path: Path, config: StepConfig, words: TokenSequences, seed: int):
     with pytest.raises(Stopped):
         train("full", tmp_path / "stopped", tmp_path / "state", stopping(0.5))
     told: list[str] = []

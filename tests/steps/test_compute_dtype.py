@@ -10,7 +10,7 @@ import pytest
 import torch
 from models.tiny import THIRD_PARTY_WARNINGS, make, text
 
-from compresslab.models.computing import computing, computing_for_now
+from compresslab.models.computing import computing, computing_temporarily
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference, save
 from compresslab.recipe.steps import Optimizer, PruneDepth
@@ -18,8 +18,8 @@ from compresslab.records.compute import Compute
 from compresslab.registry import method
 from compresslab.steps.contract import Context, Saved, run
 from compresslab.steps.retrain import language_modelling
-from compresslab.steps.training.master_weights import Masters
-from compresslab.steps.training.trainer import Run, train
+from compresslab.steps.training.master_weights import MasterWeights
+from compresslab.steps.training.trainer import TrainSettings, train
 from steps.methods import METHOD_CONFIGS, OTHER_KERNEL, REFUSED, context
 
 pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
@@ -86,7 +86,7 @@ def test_packed_weights_take_inputs_in_the_compute_dtype(tmp_path: Path, name: s
 def test_computing_for_now_gives_the_very_weights_back():
     model = make("llama").model
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
-    with computing_for_now(model, torch.float32):
+    with computing_temporarily(model, torch.float32):
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(parameter.data_ptr() == before[name] for name, parameter in model.named_parameters())
     assert model.config.dtype == torch.bfloat16
@@ -95,7 +95,7 @@ def test_computing_for_now_gives_the_very_weights_back():
 def test_with_float32_compute_the_weights_are_their_own_masters():
     model = make("llama", torch.float32).model
     before = {parameter.data_ptr() for parameter in model.parameters()}
-    masters = Masters([model], torch.float32)
+    masters = MasterWeights([model], torch.float32)
     assert {weight.data_ptr() for weight in masters.weights} == before
     assert {parameter.data_ptr() for parameter in model.parameters()} == before
     masters.release()
@@ -106,7 +106,7 @@ def test_frozen_weights_that_the_compute_dtype_holds_are_kept_once_and_come_back
     model = make("llama").model.requires_grad_(False)
     model.model.norm.weight.requires_grad_(True)
     before = {name: parameter.data.clone() for name, parameter in model.named_parameters()}
-    masters = Masters([model], torch.float32)
+    masters = MasterWeights([model], torch.float32)
     assert all(frozen.original is None for frozen in masters._frozen)
     masters.release()
     for name, parameter in model.named_parameters():
@@ -117,7 +117,7 @@ def test_frozen_weights_that_the_compute_dtype_rounds_come_back_exactly():
     model = make("llama", torch.float32).model.requires_grad_(False)
     model.model.norm.weight.requires_grad_(True)
     before = {name: parameter.data.clone() for name, parameter in model.named_parameters()}
-    masters = Masters([model], torch.bfloat16)
+    masters = MasterWeights([model], torch.bfloat16)
     assert model.model.embed_tokens.weight.dtype == torch.bfloat16
     masters.release()
     assert all(torch.equal(parameter.data, before[name]) for name, parameter in model.named_parameters())
@@ -126,7 +126,7 @@ def test_frozen_weights_that_the_compute_dtype_rounds_come_back_exactly():
 def test_training_in_float32_is_plain_adamw_on_the_weights():
     optimizer = Optimizer(batch_tokens=64, micro_batch_tokens=32, max_grad_norm=1e9)
     ours, theirs, data = make("llama").model, make("llama").model.float(), text(6, 32)
-    losses = train(ours, data, Run(optimizer, 0, lambda *_: None, compute=torch.float32), language_modelling).losses
+    losses = train(ours, data, TrainSettings(optimizer, 0, lambda *_: None, compute=torch.float32), language_modelling).losses
     adam = torch.optim.AdamW(theirs.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
     from compresslab.steps.training.trainer import learning_rate_factor
 

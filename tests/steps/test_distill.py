@@ -16,13 +16,13 @@ from compresslab.errors import BadInput
 from compresslab.models.calibration import stored_logits
 from compresslab.models.calibration.stored_logits import StoredLogits, store_logits
 from compresslab.models.load import Loaded
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import Distill, Optimizer
 from compresslab.steps import distill
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.training.hidden_matching import HiddenMatching
 from compresslab.steps.training.on_policy import continued, is_on_policy
-from compresslab.steps.training.trainer import Micro
+from compresslab.steps.training.trainer import MicroBatch
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -41,9 +41,9 @@ def teacher() -> Loaded:
     return loaded
 
 
-def distilled(folder: Path, sequences: int = 64, student: Loaded | None = None, shared: Path | None = None, **settings: Any) -> Saved:
-    other = None if shared is not None else teacher()
-    return run("distill", config(**settings), student or make(), Context(text(sequences, 32), other, shared=shared), folder)
+def distilled(folder: Path, sequences: int = 64, student: Loaded | None = None, gathered: Path | None = None, **settings: Any) -> Saved:
+    other = None if gathered is not None else teacher()
+    return run("distill", config(**settings), student or make(), Context(text(sequences, 32), other, gathered=gathered), folder)
 
 
 def losses(saved: Saved) -> list[float]:
@@ -93,7 +93,7 @@ def test_the_share_of_the_next_token_loss_is_a_share(tmp_path: Path):
 # Stored logits
 
 
-def stored(folder: Path, top_k: int = 8, words: Tokens | None = None) -> StoredLogits:
+def stored(folder: Path, top_k: int = 8, words: TokenSequences | None = None) -> StoredLogits:
     store_logits(teacher(), words or text(64, 32), top_k, folder, silent)
     return StoredLogits(folder)
 
@@ -137,15 +137,15 @@ def test_many_files_read_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_text_that_is_gone_over_again_is_stored_once_and_read_in_its_order(tmp_path: Path):
     once = text(16, 32)
     numbers = torch.cat([torch.arange(16), torch.randperm(16)])
-    often = Tokens(once.ids[numbers], once.sha256, numbers)
+    often = TokenSequences(once.ids[numbers], once.sha256, numbers)
     stored(tmp_path / "a", words=once)
     stored(tmp_path / "b", words=often)
     assert (tmp_path / "a" / "logits-00000.safetensors").read_bytes() == (tmp_path / "b" / "logits-00000.safetensors").read_bytes()
     kept = StoredLogits(tmp_path / "a")
     kept.check(make(), often)
-    lesson = distill.learn_from_stored(kept, config(top_k=8))
+    objective = distill.stored_logits_objective(kept, config(top_k=8))
     for rows in (slice(0, 4), slice(20, 24)):
-        part = lesson(Micro(often.ids[rows], often.numbers[rows], 0))
+        part = objective(MicroBatch(often.ids[rows], often.numbers[rows], 0))
         truth = said(often.ids[rows])
         full = forward_kl(truth.flatten(0, 1), truth.flatten(0, 1))
         assert part.chunk_loss(truth.flatten(0, 1), slice(0, 128)).item() == pytest.approx(full.item(), abs=0.05)
@@ -163,7 +163,7 @@ def test_the_loss_on_stored_logits_bounds_the_full_one_and_comes_near_it(tmp_pat
 def test_stored_for_all_or_for_itself_a_student_learns_the_same(tmp_path: Path):
     stored(tmp_path / "shared")
     alone = distilled(tmp_path / "alone", top_k=8)
-    together = distilled(tmp_path / "together", top_k=8, shared=tmp_path / "shared")
+    together = distilled(tmp_path / "together", top_k=8, gathered=tmp_path / "shared")
     assert (tmp_path / "alone" / "model.safetensors").read_bytes() == (tmp_path / "together" / "model.safetensors").read_bytes()
     assert together.record.details["stored_bytes_per_token"] == 34
     assert alone.record == together.record
@@ -171,15 +171,15 @@ def test_stored_for_all_or_for_itself_a_student_learns_the_same(tmp_path: Path):
 
 def test_a_student_that_reads_less_of_the_text_is_served_too(tmp_path: Path):
     stored(tmp_path / "shared")
-    less = Tokens(text(64, 32).ids[:16], "another digest, since fewer documents were read")
-    done = run("distill", config(top_k=8), make(), Context(less, shared=tmp_path / "shared"), tmp_path / "model")
+    less = TokenSequences(text(64, 32).ids[:16], "another digest, since fewer documents were read")
+    done = run("distill", config(top_k=8), make(), Context(less, gathered=tmp_path / "shared"), tmp_path / "model")
     assert len(losses(done)) == 2
 
 
 def test_stored_logits_for_another_text_or_vocabulary_are_refused(tmp_path: Path):
     kept = stored(tmp_path / "shared", words=text(8, 32))
     with pytest.raises(BadInput, match=r"for another text: sequence 9 of the training text .* \(it read 8\)"):
-        kept.check(make(), Tokens(torch.cat([text(8, 32).ids, text(64, 32).ids]), "more"))
+        kept.check(make(), TokenSequences(torch.cat([text(8, 32).ids, text(64, 32).ids]), "more"))
     moved = text(8, 32)
     moved.ids[3, 5] += 1
     with pytest.raises(BadInput, match="for another text: sequence 4 of the training text"):
@@ -285,14 +285,14 @@ def test_the_draws_follow_the_students_own_distribution():
 
 def test_only_what_the_student_wrote_counts():
     student, words = make(), text(4, 32)
-    teach = distill.learn_from(student, teacher(), config(on_policy=1.0, prompt=20, cross_entropy=0.9), None)
+    teach = distill.teacher_objective(student, teacher(), config(on_policy=1.0, prompt=20, cross_entropy=0.9), None)
     torch.manual_seed(0)
-    lesson = teach(Micro(words.ids, words.numbers, 0))
-    counted = lesson.counted(torch.arange(32).expand(4, 32)[..., None])
+    objective = teach(MicroBatch(words.ids, words.numbers, 0))
+    counted = objective.counted(torch.arange(32).expand(4, 32)[..., None])
     assert counted.flatten().tolist() == list(range(19, 31)) * 4
     with torch.no_grad():
-        ours, theirs = (side.model(lesson.ids).logits[:, 19:31].flatten(0, 1) for side in (student, teacher()))
-    assert lesson.chunk_loss(ours, slice(0, 48)).item() == pytest.approx(forward_kl(ours, theirs).item(), rel=1e-3), "no next-token loss"
+        ours, theirs = (side.model(objective.ids).logits[:, 19:31].flatten(0, 1) for side in (student, teacher()))
+    assert objective.chunk_loss(ours, slice(0, 48)).item() == pytest.approx(forward_kl(ours, theirs).item(), rel=1e-3), "no next-token loss"
 
 
 def test_a_prompt_that_leaves_nothing_to_write_is_refused(tmp_path: Path):

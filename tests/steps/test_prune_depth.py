@@ -129,17 +129,17 @@ def test_one_order_serves_every_reader_and_is_as_long_as_the_longest_needs(tmp_p
     order_removals(model, text(), readers, tmp_path, silent)
     assert len(read_removals(tmp_path).order) == 2, "the last reader cannot be served and asks for nothing"
     for reader, count in ((readers[0], 1), (readers[1], 2)):
-        outcome = apply(make("llama"), reader, Context(text(), shared=tmp_path))
+        outcome = apply(make("llama"), reader, Context(text(), gathered=tmp_path))
         assert outcome.details["removal_order"] == read_removals(tmp_path).order[:count]
         assert outcome.details["dropped_layers"] == sorted(read_removals(tmp_path).order[:count])
         assert len(outcome.details["losses_after"]) == count
     with pytest.raises(BadInput, match="keep: the model has 4 layers here"):
-        apply(make("llama"), readers[2], Context(text(), shared=tmp_path))
+        apply(make("llama"), readers[2], Context(text(), gathered=tmp_path))
 
 
 def test_a_gathered_order_and_ones_own_are_the_same(tmp_path: Path):
     order_removals(make_model("qwen3"), text(), [TWO, by("loss", keep=1)], tmp_path, silent)
-    gathered = apply(make("qwen3"), by("loss", keep=2), Context(text(), shared=tmp_path))
+    gathered = apply(make("qwen3"), by("loss", keep=2), Context(text(), gathered=tmp_path))
     assert apply(make("qwen3"), by("loss", keep=2), Context(text())).details == gathered.details
 
 

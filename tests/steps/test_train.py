@@ -16,12 +16,12 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.models import chunks
 from compresslab.models.load import Loaded, cast
 from compresslab.models.progress import Amount
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.retrain import language_modelling
 from compresslab.steps.training.held_out import split
-from compresslab.steps.training.trainer import Run, learning_rate_factor, thinned, train
+from compresslab.steps.training.trainer import TrainSettings, downsampled, learning_rate_factor, train
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -135,7 +135,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch, micro_tokens: int) -> dict[str, t
     found: list[torch.Tensor] = []
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda weights, _: found.extend(weight.grad.clone() for weight in weights))
     settings = Optimizer(batch_tokens=256, micro_batch_tokens=micro_tokens)
-    train(model, text(8, 32), Run(settings, 0, silent), language_modelling)
+    train(model, text(8, 32), TrainSettings(settings, 0, silent), language_modelling)
     return dict(zip((name for name, _ in model.named_parameters()), found, strict=True))
 
 
@@ -222,7 +222,7 @@ def test_a_variant_that_is_there_already_is_not_trained(tmp_path: Path):
 def test_held_out_sequences_are_trained_on_nowhere_in_a_repeated_text():
     once = text(40, 32)
     numbers = torch.cat([torch.arange(40), torch.randperm(40)])
-    left, held = split(Tokens(once.ids[numbers], once.sha256, numbers))
+    left, held = split(TokenSequences(once.ids[numbers], once.sha256, numbers))
     assert torch.equal(held, once.ids[38:])
     assert left.numbers.max() == 37
     assert left.ids.shape == (76, 32)
@@ -276,11 +276,11 @@ def test_adapters_and_companions_keep_the_precision_of_a_float32_base(tmp_path: 
 
 
 def test_a_long_loss_curve_is_thinned_to_its_last_point():
-    curve = thinned([float(step) for step in range(1000)])
+    curve = downsampled([float(step) for step in range(1000)])
     assert len(curve) == 200
     assert curve[-1] == 999
-    assert thinned([1.0, 0.1234567]) == [1.0, 0.123457]
-    assert thinned([]) == []
+    assert downsampled([1.0, 0.1234567]) == [1.0, 0.123457]
+    assert downsampled([]) == []
 
 
 def test_a_step_of_many_micro_batches_reports_on_its_way(tmp_path: Path):

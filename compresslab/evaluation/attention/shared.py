@@ -20,7 +20,7 @@ Prefix = list[tuple[Tensor, Tensor]]
 _PREFIX: ContextVar[Prefix | None] = ContextVar("prefix", default=None)
 
 
-class Room(DynamicLayer):  # type: ignore[misc]
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer in memory that is taken once: a step of generation copies none of those before it."""
 
     def __init__(self, room: int) -> None:
@@ -59,9 +59,9 @@ class Room(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 
-def roomy_cache(layers: int, room: int) -> Cache:
+def preallocated_cache(layers: int, room: int) -> Cache:
     """A cache of `room` positions a sequence in every layer."""
-    return Cache(layers=[Room(room) for _ in range(layers)])
+    return Cache(layers=[PreallocatedLayer(room) for _ in range(layers)])
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from compresslab.evaluation.attention import shared as shared_attention
-from compresslab.evaluation.attention.shared import Prefix, behind, roomy_cache
+from compresslab.evaluation.attention.shared import Prefix, behind, preallocated_cache
 from compresslab.evaluation.attention.swapped import attending
 from compresslab.evaluation.engines.cache_name import cache_name
 from compresslab.evaluation.engines.journal import Journal
@@ -32,12 +32,12 @@ class Prompt(NamedTuple):
     """What to go on from.
 
     Attributes:
-        ids: at least one token. most: new tokens at most. enough: asked after each new token with all of them.
+        ids: at least one token. max_new_tokens: new tokens at most. enough: asked after each new token with all of them.
         until: the strings that end an answer.
     """
 
     ids: list[int]
-    most: int
+    max_new_tokens: int
     enough: Callable[[list[int]], bool]
     until: list[str]
 
@@ -56,7 +56,7 @@ def generate(
     """
     answers: list[list[int]] = [[] for _ in prompts]
     done = 0
-    asked = [json.dumps([prompt.ids, prompt.most, prompt.until]).encode() for prompt in prompts]
+    asked = [json.dumps([prompt.ids, prompt.max_new_tokens, prompt.until]).encode() for prompt in prompts]
     journal = Journal(journals, [b"generate", str(budget).encode(), *asked])
     for number, batch in enumerate(batches(prompts, bytes_per_token(model))):
         if number == len(journal.pieces):
@@ -81,7 +81,7 @@ def batches(prompts: Sequence[Prompt], own_bytes: int) -> Iterator[list[int]]:
             first = prompts[batch[0]].ids
             left = common(first, prompts[index].ids)
             left = min(left, shared)
-            room = max(len(prompts[i].ids) + prompts[i].most for i in [*batch, index]) - left
+            room = max(len(prompts[i].ids) + prompts[i].max_new_tokens for i in [*batch, index]) - left
             strange = left < KEPT_PREFIX * shared and len(batch) >= FEWEST
             if len(batch) == SEQUENCES or strange or (len(batch) + 1) * room * own_bytes > OWN_BYTES:
                 yield batch
@@ -123,12 +123,12 @@ class _Batch:
         # Tails end together, so that new tokens of all stand side by side.
         self.tails = torch.tensor([[0] * (width - len(tail)) + tail for tail in tails], device=model.device)
         self.layers = model.config.get_text_config().num_hidden_layers
-        self.cache = roomy_cache(self.layers, width + max(prompt.most for prompt in prompts))
+        self.cache = preallocated_cache(self.layers, width + max(prompt.max_new_tokens for prompt in prompts))
 
     def go(self) -> list[list[int]]:
         """The answers in the order of the prompts."""
         answers: list[list[int]] = [[] for _ in self.prompts]
-        active = [number for number, prompt in enumerate(self.prompts) if prompt.most > 0]
+        active = [number for number, prompt in enumerate(self.prompts) if prompt.max_new_tokens > 0]
         alone = None if self.shared else self._each_alone()
         with attending(self.model, shared_attention.NAME, shared_attention.attend), behind(self._prefix()):
             logits = self._tails() if alone is None else alone
@@ -141,7 +141,7 @@ class _Batch:
                 going = [
                     row
                     for row, number in enumerate(active)
-                    if len(answers[number]) < self.prompts[number].most and not self.prompts[number].enough(answers[number])
+                    if len(answers[number]) < self.prompts[number].max_new_tokens and not self.prompts[number].enough(answers[number])
                 ]
                 if len(going) < len(active):
                     self._keep(going)
@@ -176,7 +176,7 @@ class _Batch:
         if self.shared == 0:
             return None
         ids = torch.tensor([self.prompts[0].ids[: self.shared]], device=self.model.device)
-        cache = roomy_cache(self.layers, self.shared)
+        cache = preallocated_cache(self.layers, self.shared)
         with behind(None):
             for start in range(0, self.shared, self.budget):
                 part = ids[:, start : start + self.budget]

@@ -18,7 +18,7 @@ EVERY = 8
 
 
 @contextlib.contextmanager
-def telling_attention(model: PreTrainedModel) -> Iterator[None]:
+def recorded_attention(model: PreTrainedModel) -> Iterator[None]:
     """Let attention modules give back, beside their output, the weights (batch, heads, queries asked, positions).
 
     A model that attends by the eager kernel (Gemma 2 caps its scores) goes on so and gives back those of all queries: see `asked`.

@@ -54,7 +54,7 @@ class InputSums:
         self._values.clear()
 
     def tensors(self, tokens: int) -> dict[str, Tensor]:
-        """`energy/`, `magnitude/` and, where asked for, `gram/` with each leader's name, on the processor.
+        """`sum_of_squares/`, `magnitude/` and, where asked for, `gram/` with each leader's name, on the processor.
 
         A linear layer that no token came to (an expert) has sums of zero. `magnitude` is the mean over `tokens`.
         """
@@ -101,7 +101,7 @@ class InputSums:
 
     def _add(self, name: str, inputs: Tensor) -> None:
         # Not the diagonal of the second moments, which rounds otherwise: who else reads the statistics must change no result.
-        self._sum(f"energy/{name}", column_sums(inputs, torch.square).cpu().double())
+        self._sum(f"sum_of_squares/{name}", column_sums(inputs, torch.square).cpu().double())
         if self.grams:
             self._sum(f"gram/{name}", gram(inputs))
 

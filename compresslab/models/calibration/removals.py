@@ -24,7 +24,7 @@ from compresslab.models.calibration.blockwise import Blockwise, replaced
 from compresslab.models.chunks import chunks
 from compresslab.models.progress import Progress
 from compresslab.models.shortening import why_not
-from compresslab.models.text import Tokens, batches
+from compresslab.models.text import TokenSequences, batches
 from compresslab.recipe.amounts import Misfit, layers_left
 from compresslab.recipe.steps import PruneDepth
 
@@ -54,14 +54,14 @@ def read_removals(folder: Path) -> Removals:
     return Removals(**json.loads((folder / FILE).read_text()))
 
 
-def order_for_now(model: PreTrainedModel, text: Tokens, reader: PruneDepth, progress: Progress) -> Removals:
+def order_temporarily(model: PreTrainedModel, text: TokenSequences, reader: PruneDepth, progress: Progress) -> Removals:
     """The same in a scratch folder, for a step that is run by itself."""
     with tempfile.TemporaryDirectory(prefix="compresslab-removals-") as scratch:
         order_removals(model, text, [reader], Path(scratch), progress)
         return read_removals(Path(scratch))
 
 
-def order_removals(model: PreTrainedModel, text: Tokens, readers: Sequence[PruneDepth], folder: Path, progress: Progress) -> None:
+def order_removals(model: PreTrainedModel, text: TokenSequences, readers: Sequence[PruneDepth], folder: Path, progress: Progress) -> None:
     """Order as many removals as the reader that drops most needs, and write them into `folder`. The model is left as it is.
 
     Raises:
@@ -123,7 +123,7 @@ class _Search:
         remaining: numbers of the layers that are left, ascending.
     """
 
-    def __init__(self, model: PreTrainedModel, text: Tokens) -> None:
+    def __init__(self, model: PreTrainedModel, text: TokenSequences) -> None:
         self.model = model
         self.walk = Blockwise(model, text.ids)
         self.ids = list(batches(text.ids))

@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.angular_distance import angular_distances
 from compresslab.algorithms.block_influence import block_influence
 from compresslab.errors import RunFailed
-from compresslab.models.calibration.attention import telling_attention
+from compresslab.models.calibration.attention import recorded_attention
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.input_sums import InputSums, together
 from compresslab.models.progress import Amount, Progress
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 
 SUMMARY = "statistics.json"
 
@@ -51,12 +51,12 @@ class Statistics:
         self._leaders: list[dict[str, str]] = summary["leaders"]
         self._sources: list[dict[str, str]] = summary["sources"]
 
-    def energy(self, layer: int, name: str) -> Tensor:
+    def sum_of_squares(self, layer: int, name: str) -> Tensor:
         """Sum of squares over the calibration tokens of each input of the linear layer `name`, (inputs,) in float64.
 
         Of the values' projection, over what the queries make of the tokens: see `InputSums`.
         """
-        return self._read("energy", layer, name)
+        return self._read("sum_of_squares", layer, name)
 
     def magnitude(self, layer: int, name: str) -> Tensor:
         """Mean absolute value of each input, (inputs,) in float32."""
@@ -67,7 +67,7 @@ class Statistics:
         return self._read("gram", layer, name)
 
     def sharing(self, layer: int) -> list[list[str]]:
-        """The linear layers of a decoder layer, those that share their energy and second moments (q and k) together."""
+        """The linear layers of a decoder layer, those that share their sums of squares and second moments (q and k) together."""
         return together(self._leaders[layer])
 
     def reading(self, layer: int) -> list[list[str]]:
@@ -80,7 +80,7 @@ class Statistics:
         return tensor
 
 
-def gather(model: PreTrainedModel, text: Tokens, folder: Path, *, grams: bool, progress: Progress) -> Statistics:
+def gather(model: PreTrainedModel, text: TokenSequences, folder: Path, *, grams: bool, progress: Progress) -> Statistics:
     """Pass the text through the model one decoder layer at a time and write what its insides say.
 
     Args:
@@ -92,7 +92,7 @@ def gather(model: PreTrainedModel, text: Tokens, folder: Path, *, grams: bool, p
     """
     folder.mkdir(parents=True, exist_ok=True)
     leaders, sources, influence = [], [], []
-    with telling_attention(model):
+    with recorded_attention(model):
         walk = Blockwise(model, text.ids)
         last = [_last_tokens(walk.hidden)]
         for number, layer in enumerate(walk.layers):
@@ -122,7 +122,7 @@ def gather(model: PreTrainedModel, text: Tokens, folder: Path, *, grams: bool, p
     return Statistics(folder)
 
 
-def gather_for_now(model: PreTrainedModel, text: Tokens, *, grams: bool, progress: Progress) -> Statistics:
+def gather_temporarily(model: PreTrainedModel, text: TokenSequences, *, grams: bool, progress: Progress) -> Statistics:
     """The same in a scratch folder that goes when the statistics do, for a step that is run by itself."""
     folder = tempfile.mkdtemp(prefix="compresslab-statistics-")
     statistics = gather(model, text, Path(folder), grams=grams, progress=progress)
@@ -137,7 +137,7 @@ def check_finite_layer(tensors: dict[str, Tensor], number: int) -> None:
         RunFailed: naming the layer and the linear layer in it.
     """
     for name, tensor in tensors.items():
-        if name.startswith("energy/") and not torch.isfinite(tensor).all():
+        if name.startswith("sum_of_squares/") and not torch.isfinite(tensor).all():
             raise RunFailed(
                 f"layer {number}, {name.partition('/')[2]}: its inputs on the calibration text are not finite (NaN or infinite); "
                 "try dtype float32 or bfloat16"

@@ -28,7 +28,7 @@ from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Amount, Progress
-from compresslab.models.text import Tokens, batches
+from compresslab.models.text import TokenSequences, batches
 
 SUMMARY = "logits.json"
 # Of one file: small enough to hold in memory while it is gathered, large enough that few files are open.
@@ -62,7 +62,7 @@ class StoredLogits:
         self._a_file: int = summary["sequences_a_file"]
         self._open: dict[int, Any] = {}
 
-    def check(self, student: Loaded, text: Tokens) -> None:
+    def check(self, student: Loaded, text: TokenSequences) -> None:
         """Refuse a student that the logits are not for.
 
         Raises:
@@ -94,7 +94,7 @@ class StoredLogits:
         return Targets(torch.stack(tokens), torch.stack(log_probabilities))
 
 
-def store_logits(teacher: Loaded, text: Tokens, top_k: int, folder: Path, progress: Progress) -> None:
+def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path, progress: Progress) -> None:
     """Write the `top_k` largest log-probabilities of every position, and that of all other tokens together.
 
     A token takes `top_k` numbers of the smallest integer type that holds the vocabulary, and `top_k` + 1 in float16, whose error on a
@@ -133,7 +133,7 @@ def store_logits(teacher: Loaded, text: Tokens, top_k: int, folder: Path, progre
     (folder / SUMMARY).write_text(json.dumps(summary))
 
 
-def store_for_now(teacher: Loaded, text: Tokens, top_k: int, progress: Progress) -> StoredLogits:
+def store_temporarily(teacher: Loaded, text: TokenSequences, top_k: int, progress: Progress) -> StoredLogits:
     """The same in a scratch folder that goes when the stored logits do, for a step that is run by itself."""
     scratch = Path(tempfile.mkdtemp(prefix="compresslab-logits-"))
     try:
@@ -168,7 +168,7 @@ def _largest(teacher: Loaded, batch: Tensor, top_k: int, vocabulary: int) -> Tar
     return Targets(torch.cat(tokens).view(shape), probabilities.view(shape))
 
 
-def distinct(text: Tokens) -> Iterator[tuple[int, Tensor]]:
+def distinct(text: TokenSequences) -> Iterator[tuple[int, Tensor]]:
     """Number and token ids (length,) of each of the different sequences, in the order of their numbers."""
     numbers = text.numbers.tolist()
     first = {number: place for place, number in reversed(list(enumerate(numbers)))}

@@ -36,7 +36,7 @@ class Bar:
     faint: bool = False
 
 
-def moody(interval: Interval, neutral: float, *, lower_is_better: bool = False) -> str:
+def verdict_class(interval: Interval, neutral: float, *, lower_is_better: bool = False) -> str:
     """The verdict that an interval carries by itself: which side of `neutral` it lies on."""
     if interval.low > neutral:
         return "lowered" if lower_is_better else "raised"

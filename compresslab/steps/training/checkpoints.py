@@ -22,7 +22,7 @@ FILE = "training.safetensors"
 SAMPLED = 64
 
 
-class Progressed(NamedTuple):
+class TrainingState(NamedTuple):
     """The state between two optimizer steps.
 
     Attributes:
@@ -53,7 +53,7 @@ class Checkpoints:
         """Whether it is time to save."""
         return self.folder is not None and time.monotonic() - self._last >= EVERY
 
-    def save(self, state: Progressed) -> None:
+    def save(self, state: TrainingState) -> None:
         """Write the state beside the last one and put it into its place, so that there is always a whole one."""
         if self.folder is None:
             return
@@ -66,7 +66,7 @@ class Checkpoints:
         part.replace(self.folder / FILE)
         self._last = time.monotonic()
 
-    def load(self, tell: Callable[[str], None]) -> Progressed | None:
+    def load(self, tell: Callable[[str], None]) -> TrainingState | None:
         """The saved state of this very run; `None`, and a word on why, if what is there is damaged or another run's."""
         if self.folder is None or not (self.folder / FILE).exists():
             return None
@@ -81,7 +81,7 @@ class Checkpoints:
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             tell(f"the checkpoint is damaged ({type(error).__name__}); starting anew")
             return None
-        return Progressed(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
+        return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
 
 
 def fingerprint(tensors: list[Tensor]) -> str:

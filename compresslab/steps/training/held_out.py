@@ -12,7 +12,7 @@ from compresslab.algorithms.next_token import NOTHING, next_token_loss
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
-from compresslab.models.text import Tokens, batches
+from compresslab.models.text import TokenSequences, batches
 
 # Of the different sequences, at least one; the loss on 64 x 512 tokens is known to half a percent.
 SHARE, MOST = 0.05, 64
@@ -38,7 +38,7 @@ class Goal(NamedTuple):
         return loss
 
 
-def split(text: Tokens) -> tuple[Tokens, Tensor]:
+def split(text: TokenSequences) -> tuple[TokenSequences, Tensor]:
     """The text to train on, and the held-out sequences (n, length): the last ones of the different ones, wherever they are repeated.
 
     Raises:
@@ -51,7 +51,7 @@ def split(text: Tokens) -> tuple[Tokens, Tensor]:
     first = different - min(MOST, max(1, int(SHARE * different)))
     held = torch.stack([text.ids[(numbers == number).nonzero()[0, 0]] for number in range(first, different)])
     keep = numbers < first
-    return Tokens(text.ids[keep], text.sha256, numbers[keep]), held
+    return TokenSequences(text.ids[keep], text.sha256, numbers[keep]), held
 
 
 @torch.no_grad()

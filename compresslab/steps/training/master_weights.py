@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from compresslab.steps.training.sparsity import pruned_zeros
 
 
-class Masters:
+class MasterWeights:
     """What the optimizer updates, and what the forward and the backward pass use.
 
     Where that is bfloat16 or float16, the model computes in it throughout and the masters stand beside it in float32. Casting float32

@@ -17,21 +17,21 @@ from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
 from compresslab.models.progress import Amount, Progress
-from compresslab.models.text import Tokens
+from compresslab.models.text import TokenSequences
 from compresslab.recipe.steps import Optimizer
-from compresslab.steps.training.checkpoints import Checkpoints, Progressed, fingerprint
+from compresslab.steps.training.checkpoints import Checkpoints, TrainingState, fingerprint
 from compresslab.steps.training.held_out import Goal
-from compresslab.steps.training.master_weights import Masters
+from compresslab.steps.training.master_weights import MasterWeights
 
 LOSSES_KEPT = 200
 
-# (logits (positions, vocabulary), which of the lesson's positions these are) -> summed loss in nats
+# (logits (positions, vocabulary), which of the positions these are) -> summed loss in nats
 ChunkLoss = Callable[[Tensor, slice], Tensor]
 # Hidden states (n, length, hidden) before the first layer and after each -> loss per token
 HiddenLoss = Callable[[tuple[Tensor, ...]], Tensor]
 
 
-class Micro(NamedTuple):
+class MicroBatch(NamedTuple):
     """A micro-batch: token ids (n, length), the number of each sequence (n,) among the different ones, and of which step."""
 
     ids: Tensor
@@ -39,8 +39,8 @@ class Micro(NamedTuple):
     step: int
 
 
-class Lesson(NamedTuple):
-    """What the student is to learn from a micro-batch.
+class Objective(NamedTuple):
+    """The loss of a micro-batch.
 
     Attributes:
         ids: what it reads, (n, length). chunk_loss: the loss of its logits.
@@ -59,10 +59,10 @@ class Lesson(NamedTuple):
         return hidden[:, self.first : self.last].flatten(0, 1)
 
 
-Teaching = Callable[[Micro], Lesson]
+LossFn = Callable[[MicroBatch], Objective]
 
 
-class Run(NamedTuple):
+class TrainSettings(NamedTuple):
     """Settings of a training run.
 
     Attributes:
@@ -81,7 +81,7 @@ class Run(NamedTuple):
     compute: torch.dtype = torch.float32
 
 
-class Trained(NamedTuple):
+class TrainResult(NamedTuple):
     """What a training run saw: tokens, optimizer steps, the mean loss in nats a token of (at most 200) steps, and held-out losses."""
 
     tokens: int
@@ -90,7 +90,7 @@ class Trained(NamedTuple):
     checks: list[tuple[int, float]]
 
 
-def train(model: PreTrainedModel, text: Tokens, run: Run, teach: Teaching) -> Trained:
+def train(model: PreTrainedModel, text: TokenSequences, settings: TrainSettings, loss_fn: LossFn) -> TrainResult:
     """Train the parameters that require gradients: float32 masters, forward and backward passes in the compute dtype.
 
     Each sequence of `text` is used once, in order. Logits of the whole batch never exist at once, so that a vocabulary of 256k costs no
@@ -102,22 +102,22 @@ def train(model: PreTrainedModel, text: Tokens, run: Run, teach: Teaching) -> Tr
     Raises:
         BadInput: less text than one batch. RunFailed: the loss became NaN or infinite.
     """
-    training = _Training(model, text, run, teach)
+    training = _Training(model, text, settings, loss_fn)
     try:
         training.go()
     finally:
-        training.masters.release()
+        training.master_weights.release()
         model.eval()
     steps, losses = training.step, training.losses
-    return Trained(steps * training.per_batch * text.ids.shape[1], steps, thinned(losses), training.checks)
+    return TrainResult(steps * training.per_batch * text.ids.shape[1], steps, downsampled(losses), training.checks)
 
 
 class _Training:
     """A run under way; all that changes from step to step is in what `_state` gives."""
 
-    def __init__(self, model: PreTrainedModel, text: Tokens, run: Run, teach: Teaching) -> None:
-        optimizer, length = run.optimizer, text.ids.shape[1]
-        self.model, self.text, self.run, self.teach = model, text, run, teach
+    def __init__(self, model: PreTrainedModel, text: TokenSequences, settings: TrainSettings, loss_fn: LossFn) -> None:
+        optimizer, length = settings.optimizer, text.ids.shape[1]
+        self.model, self.text, self.settings, self.loss_fn = model, text, settings, loss_fn
         self.per_batch, self.per_micro = max(1, optimizer.batch_tokens // length), max(1, optimizer.micro_batch_tokens // length)
         self.steps = text.ids.shape[0] // self.per_batch
         if self.steps == 0:
@@ -125,13 +125,18 @@ class _Training:
                 f"{text.ids.numel()} training tokens are less than one batch of {optimizer.batch_tokens}; "
                 "raise tokens or lower optimizer.batch_tokens"
             )
-        torch.manual_seed(run.seed)
-        course = {"config": run.config, "steps": self.steps, "text": fingerprint([text.ids]), "weights": fingerprint([*model.parameters()])}
-        self.saved = Checkpoints(run.checkpoints, course)
-        self.masters = Masters([model, *run.companions], run.compute)
+        torch.manual_seed(settings.seed)
+        course = {
+            "config": settings.config,
+            "steps": self.steps,
+            "text": fingerprint([text.ids]),
+            "weights": fingerprint([*model.parameters()]),
+        }
+        self.saved = Checkpoints(settings.checkpoints, course)
+        self.master_weights = MasterWeights([model, *settings.companions], settings.compute)
         self.head = output_head(model)
         self.adam = torch.optim.AdamW(
-            self.masters.weights, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True
+            self.master_weights.weights, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True
         )
         self.step = 0
         self.losses: list[float] = []
@@ -141,7 +146,7 @@ class _Training:
 
     def go(self) -> None:
         """Go on from the checkpoint, if there is one, to the last step or to the goal."""
-        state = self.saved.load(lambda why: self.run.progress(0.0, why))
+        state = self.saved.load(lambda why: self.settings.progress(0.0, why))
         if state is not None:
             self._resume(state)
         self.model.train()
@@ -155,7 +160,7 @@ class _Training:
 
     def _reached(self) -> bool:
         """Whether the loss on held-out text is low enough; looked at now and then, and at the end."""
-        goal = self.run.goal
+        goal = self.settings.goal
         if goal is None or (self.step % goal.every(self.steps) and self.step < self.steps):
             return False
         if not self.checks or self.checks[-1][0] != self.step:
@@ -164,22 +169,22 @@ class _Training:
         return self.checks[-1][1] <= goal.loss
 
     def _one_step(self) -> None:
-        optimizer = self.run.optimizer
+        optimizer = self.settings.optimizer
         for group in self.adam.param_groups:
             group["lr"] = optimizer.learning_rate * learning_rate_factor(optimizer, self.step, self.steps)
         total = 0.0
         first = self.step * self.per_batch
         for start in range(first, first + self.per_batch, self.per_micro):
             rows = slice(start, min(start + self.per_micro, first + self.per_batch))
-            total += self._backward(Micro(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step))
+            total += self._backward(MicroBatch(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step))
             if rows.stop < first + self.per_batch:  # a batch of many micro-batches may take minutes
                 self._tell(f"step {self.step + 1} of {self.steps}", (rows.stop - first) / self.per_batch)
         if not math.isfinite(total):
             raise RunFailed(f"the training loss is {total} at step {self.step + 1} of {self.steps}; lower optimizer.learning_rate")
-        nn.utils.clip_grad_norm_(self.masters.weights, optimizer.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.master_weights.weights, optimizer.max_grad_norm)
         self.whole = False
         self.adam.step()
-        self.masters.updated()
+        self.master_weights.updated()
         self.losses.append(total)
         self.random = random_states(self.model.device)
         self.step += 1
@@ -191,44 +196,44 @@ class _Training:
     def _tell(self, what: str, part: float = 0.0) -> None:
         """Report the steps done, and a part of the next one."""
         share, tokens = (self.step + part) / self.steps, self.per_batch * self.text.ids.shape[1]
-        self.run.progress(share, what, Amount((self.step + part) * tokens, self.steps * tokens, "tokens"))
+        self.settings.progress(share, what, Amount((self.step + part) * tokens, self.steps * tokens, "tokens"))
 
-    def _backward(self, micro: Micro) -> float:
+    def _backward(self, micro: MicroBatch) -> float:
         """Forward and backward of one micro-batch; returns its share of the batch's mean loss."""
-        lesson = self.teach(micro)
-        output = self.model.base_model(input_ids=lesson.ids, use_cache=False, output_hidden_states=lesson.hidden_loss is not None)
-        hidden = lesson.counted(output.last_hidden_state)
+        objective = self.loss_fn(micro)
+        output = self.model.base_model(input_ids=objective.ids, use_cache=False, output_hidden_states=objective.hidden_loss is not None)
+        hidden = objective.counted(output.last_hidden_state)
         tokens = hidden.shape[0] // len(micro.ids) * self.per_batch
         # The head's gradient is taken chunk by chunk and handed to the backbone in one go.
         leaf = hidden.detach().requires_grad_()
         total = 0.0
         for part in chunks(leaf.shape[0], self.model):
-            loss = lesson.chunk_loss(self.head(leaf[part]), part) / tokens
+            loss = objective.chunk_loss(self.head(leaf[part]), part) / tokens
             torch.autograd.backward(loss)
             total += loss.item()
         outputs, gradients = [hidden], [leaf.grad]
-        if lesson.hidden_loss is not None:
-            matching = lesson.hidden_loss(output.hidden_states) * (len(micro.ids) / self.per_batch)
+        if objective.hidden_loss is not None:
+            matching = objective.hidden_loss(output.hidden_states) * (len(micro.ids) / self.per_batch)
             outputs, gradients = [hidden, matching], [leaf.grad, None]
             total += matching.item()
         torch.autograd.backward(outputs, gradients)
         return total
 
-    def _state(self) -> Progressed:
-        tensors = {f"master.{number}": weight.detach() for number, weight in enumerate(self.masters.weights)}
-        for number, weight in enumerate(self.masters.weights):
+    def _state(self) -> TrainingState:
+        tensors = {f"master.{number}": weight.detach() for number, weight in enumerate(self.master_weights.weights)}
+        for number, weight in enumerate(self.master_weights.weights):
             tensors |= {f"adam.{number}.{name}": value for name, value in self.adam.state[weight].items()}
-        return Progressed(self.step, self.losses, self.checks, tensors | self.random)
+        return TrainingState(self.step, self.losses, self.checks, tensors | self.random)
 
-    def _resume(self, state: Progressed) -> None:
+    def _resume(self, state: TrainingState) -> None:
         moments: dict[int, dict[str, Tensor]] = {}
         with torch.no_grad():
-            for number, weight in enumerate(self.masters.weights):
+            for number, weight in enumerate(self.master_weights.weights):
                 weight.copy_(state.tensors[f"master.{number}"])
                 start = f"adam.{number}."
                 moments[number] = {name.removeprefix(start): value for name, value in state.tensors.items() if name.startswith(start)}
         self.adam.load_state_dict({"state": moments, "param_groups": self.adam.state_dict()["param_groups"]})
-        self.masters.refresh()
+        self.master_weights.refresh()
         self.step, self.losses, self.checks = state.step, state.losses, state.checks
         self.random = {name: value for name, value in state.tensors.items() if name.startswith("random.")}
         set_random_states(self.random, self.model.device)
@@ -242,7 +247,7 @@ def learning_rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
     return warmup_stable_decay(step, steps, optimizer.warmup, optimizer.decay)
 
 
-def thinned(losses: list[float]) -> list[float]:
+def downsampled(losses: list[float]) -> list[float]:
     """At most `LOSSES_KEPT` evenly spaced values, the last one among them, to six digits."""
     stride = max(1, -(-len(losses) // LOSSES_KEPT))
     return [round(value, 6) for value in losses[::-1][::stride][::-1]]

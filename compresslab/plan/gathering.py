@@ -18,7 +18,7 @@ CODE: dict[Gathered, str] = {
 }
 
 
-class Wish(NamedTuple):
+class GatherRequest(NamedTuple):
     """That `gathers` be gathered of the model `model` (a key) on a text, by its digest."""
 
     model: str
@@ -26,7 +26,7 @@ class Wish(NamedTuple):
     text: str
 
 
-def gathered_for(step: Step) -> Gathered | None:
+def gathers_of(step: Step) -> Gathered | None:
     """What a step reads of a model beside its weights; `None` for most."""
     config = step.config
     if isinstance(config, PruneDepth) and config.by == "loss":
@@ -47,7 +47,10 @@ def decided_by(gathers: Gathered, readers: Iterable[StepConfig]) -> list[object]
     return sorted(map(list, found), key=json.dumps)
 
 
-def merged(wishes: Iterable[Wish]) -> dict[Wish, Wish]:
-    """For each wish the one that serves it: whoever gathers second moments has the activations' norms, too."""
-    known = set(wishes)
-    return {wish: more if (more := wish._replace(gathers="grams")) in known and wish.gathers == "activations" else wish for wish in known}
+def merged(requests: Iterable[GatherRequest]) -> dict[GatherRequest, GatherRequest]:
+    """For each request the one that serves it: whoever gathers second moments has the activations' norms, too."""
+    known = set(requests)
+    return {
+        request: more if (more := request._replace(gathers="grams")) in known and request.gathers == "activations" else request
+        for request in known
+    }
