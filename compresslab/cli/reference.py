@@ -189,8 +189,9 @@ def _write(built: dict[str, Any], path: Path) -> None:
 
     from compresslab.density import Reference
     from compresslab.density.references.build import as_text
+    from compresslab.files import atomic_write
 
-    path.write_text(as_text(built), encoding="utf-8")
+    atomic_write(path, as_text(built))
     console = Console()
     console.print(_table(Reference.load(str(path))))
     console.print(f"{path}; in a recipe: density: {{reference: {path}}}", highlight=False, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ import psutil
 from pydantic import ValidationError
 
 from compresslab.errors import BadInput, RunFailed
+from compresslab.files import atomic_write
 from compresslab.machine.processor import processor, processor_flags, threads
 from compresslab.pins import cache_folder
 from compresslab.records.compute import Compute, ComputeChoice, Dtype, Probe
@@ -90,9 +91,7 @@ def probed(device: str | None = None) -> Probe:
     found = _probe(device)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs two seconds a run and nothing else
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(f".{os.getpid()}")
-        part.write_text(found.model_dump_json())
-        part.replace(place)
+        atomic_write(place, found.model_dump_json())
     return found
 
 

@@ -11,10 +11,16 @@ from compresslab.records.scores import LostItem, TaskScore, Timing
 
 
 class Failure(Record):
-    """Why a variant, or a part of its results, is missing. `cause` is one clear sentence; `node` names the node."""
+    """Why a variant, or a part of its results, is missing.
+
+    Attributes:
+        node: the node's label. cause: one clear sentence.
+        because: content key of the node whose failure is the cause; `None` where the node itself failed or has not run.
+    """
 
     node: str
     cause: str
+    because: str | None = None
 
 
 class VariantRecord(Record):

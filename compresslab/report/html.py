@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compresslab.files import atomic_write
 from compresslab.records import Comparison, Failure, StudyRecord, TaskComparison, Timing, VariantRecord
 from compresslab.report import facts, lineage, words
 from compresslab.report.answer import answer
@@ -175,13 +174,5 @@ def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)  # mkstemp gives 0600, and a report is there to be shown around
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a file, whole or not at all. Letters that UTF-8 does not have (halves of a pair, from a model's answers) become "?"."""
+    atomic_write(path, text.encode("utf-8", errors="replace"))

@@ -15,11 +15,12 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import assert_never
 
 from compresslab.models.progress import Amount
 from compresslab.runner import sessions
-from compresslab.runner.worker import NodeJob, ReloadJob, work
+from compresslab.runner.messages import Done, Failed, Job, Progressed, Report, Scored
+from compresslab.runner.worker import work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3
@@ -43,17 +44,6 @@ ENVIRONMENT = {
 
 # What the fork server imports before it forks; the tests add to it.
 PRELOAD = ["compresslab.runner.preload"]
-
-
-class WorkerResult(NamedTuple):
-    """How a worker ended. `failure` is empty if it finished; `bad_input` says that the user's input was to blame."""
-
-    value: float | None
-    seconds: float
-    peak_memory: int
-    device: str = ""
-    failure: str = ""
-    bad_input: bool = False
 
 
 class Listener:
@@ -95,7 +85,7 @@ def _stderr_to(log: Path) -> Iterator[None]:
         os.close(kept)
 
 
-def execute(job: NodeJob | ReloadJob, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> WorkerResult:
+def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Done | Failed:
     """Run one task in a worker process of its own and wait for it.
 
     Args:
@@ -113,7 +103,7 @@ def execute(job: NodeJob | ReloadJob, listener: Listener, scored: Callable[[str]
         process.start()
         theirs.close()
         listener.started(sessions.started(process))
-        return _outcome(process, ours, listener, scored)
+        return _last_report(process, ours, listener, scored)
     except KeyboardInterrupt:
         # The terminal interrupts its own session, which a worker has left.
         patience = TO_SAVE
@@ -127,26 +117,27 @@ def execute(job: NodeJob | ReloadJob, listener: Listener, scored: Callable[[str]
         ours.close()
 
 
-def _outcome(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> WorkerResult:
+def _last_report(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> Done | Failed:
     """Hear a worker's reports until it has ended."""
     while True:
         # A process that it started may hold its end of the pipe open, so its death is looked for, too.
         if pipe not in wait([pipe, process.sentinel]):
             break
         try:
-            report = pipe.recv()
+            report: Report = pipe.recv()
         except (EOFError, ConnectionResetError):
             break
-        if report.kind == "progress":
-            listener.progress(*report.values)
-        elif report.kind == "scored":
-            scored(*report.values)
-        elif report.kind == "failed":
-            return WorkerResult(None, 0.0, 0, "", *report.values)
-        else:
-            return WorkerResult(*report.values)
+        match report:
+            case Progressed():
+                listener.progress(*report)
+            case Scored(task):
+                scored(task)
+            case Done() | Failed():
+                return report
+            case _:
+                assert_never(report)
     process.join(TO_END)
-    return WorkerResult(None, 0.0, 0, failure=_died(process.exitcode))
+    return Failed(_died(process.exitcode))
 
 
 def _died(code: int | None) -> str:

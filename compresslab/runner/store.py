@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from compresslab.files import atomic_write
 from compresslab.recipe.source import file_sha256
 from compresslab.records import Cost, Record
 
@@ -122,7 +123,5 @@ def write_record(folder: Path, record: Record, name: str = "record.json") -> Non
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    """Write JSON with sorted keys, whole or not at all."""
+    atomic_write(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

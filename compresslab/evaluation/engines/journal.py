@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from compresslab.files import atomic_write
+
 
 class Journal:
     """The finished pieces of one set of requests, in a file of a line each. Without a folder it keeps nothing.
@@ -56,5 +58,5 @@ class Journal:
                     pieces.pop()
                     break
                 whole.append(line)
-        self._file.write_text("".join(whole), encoding="utf-8")
+        atomic_write(self._file, "".join(whole))
         return pieces
