@@ -14,15 +14,28 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from compresslab.files import atomic_write
 from compresslab.pins import cache_folder, wheels
 from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 
 KEY_LENGTH = 24
 # Files from this size on are hashed once and not in every process: 16 GB of weights take ten seconds and more.
 REMEMBERED_FROM = 64 * 2**20
-# Rooms whose code decides what a node computes. Recipe, plan, runner and report only arrange it, but for how shares become numbers.
-DECIDING_ROOMS = ("algorithms", "models", "steps", "evaluation")
-DECIDING_MODULES = ("compresslab.recipe.amounts",)
+# Modules and rooms that a node's code imports and that do not decide its result, each with the reason. Every other module counts, so a new
+# one does until somebody says why not.
+ARRANGING = {
+    "compresslab": "the names of the public interface, each looked up when it is used",
+    "compresslab.errors": "what a failure is called; a node that fails has no result",
+    "compresslab.files": "how a file comes to its place, whatever it holds",
+    "compresslab.models.progress": "what work tells of how far it is",
+    "compresslab.pins": "where data wheels lie; their digests are in the keys",
+    "compresslab.recipe.schema": "what a recipe may say; what it says is in the keys, defaults included",
+    "compresslab.recipe.source": "which file or wheel a name means; its digest is in the keys",
+    "compresslab.recipe.steps": "what a step may say; what it says is in the keys, defaults included",
+    "compresslab.records": "the form of results, which carries a version of its own",
+    "compresslab.registry": "which methods there are; the module, the text and the libraries of a node's own are in its key",
+    "compresslab.versions": "which packages are installed; those that decide are in the keys",
+}
 # Files of a model folder that its weights, its tokenizer or its code are read from.
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
@@ -58,24 +71,25 @@ def _digest(path: Path, size: int, modified: int) -> str:
 
 
 def _remembered(folder: str, name: str, compute: Callable[[], str]) -> str:
-    """What `compute` gives, from the cache if an earlier process left it there under this name."""
+    """What `compute` gives, from the cache if an earlier process left it there whole under this name."""
     memory = cache_folder() / folder / hashlib.sha256(name.encode()).hexdigest()
-    with contextlib.suppress(OSError):
-        return memory.read_text()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        checksum, _, value = memory.read_text(encoding="utf-8").partition("\n")
+        if checksum == hashlib.sha256(value.encode()).hexdigest():
+            return value
     value = compute()
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
         memory.parent.mkdir(parents=True, exist_ok=True)
-        part = memory.with_suffix(f".{os.getpid()}")
-        part.write_text(value)
-        part.replace(memory)
+        atomic_write(memory, f"{hashlib.sha256(value.encode()).hexdigest()}\n{value}")
     return value
 
 
 @functools.cache
 def code_version(*modules: str) -> str:
-    """Digest of the code behind some modules: themselves and all that they import from the deciding rooms.
+    """Digest of the code behind some modules: themselves and all that they import of this package, but for what only arranges.
 
-    Comments, docstrings and layout do not count, so a better explanation costs nobody their cache.
+    What nobody executes does not count: comments, layout, docstrings and other bare strings, imports for type checkers. So a better
+    explanation costs nobody their cache. Modules that are imported by a name put together at run time are not seen; give them here.
     """
     found: set[str] = set()
     waiting = list(modules)
@@ -91,7 +105,7 @@ def code_version(*modules: str) -> str:
 
 
 class _Code(NamedTuple):
-    """A module as far as keys go: a digest of its syntax tree without docstrings, and what it imports from the deciding rooms."""
+    """A module as far as keys go: a digest of what it executes, and the modules that it imports and that count."""
 
     meaning: str
     imports: tuple[str, ...]
@@ -99,49 +113,83 @@ class _Code(NamedTuple):
 
 @functools.cache
 def _code(module: str) -> _Code:
-    source = _source(module)
-    if source is None:
+    if module not in _modules():
         raise ModuleNotFoundError(f"no module {module} to compute the version of")
+    source = _source(module)
     # Python's version because syntax trees differ between versions; remembered because parsing every module takes 0.4 s.
     # Whoever changes what `_read` gives changes the folder's name, too.
-    meaning, *imports = _remembered("code", f"{sys.version_info[:2]}\0{source}", lambda: _read(source)).splitlines()
-    return _Code(meaning, tuple(name for name in imports if _decides(name)))
+    meaning, *imports = _remembered("code-2", f"{sys.version_info[:2]}\0{source}", lambda: _read(source)).splitlines()
+    return _Code(meaning, tuple(dict.fromkeys(name for line in imports for name in _executed(line) if not _arranges(name))))
+
+
+def _executed(name: str) -> Iterator[str]:
+    """The modules of this package that importing `name` executes: packages from the outermost, then the module itself, if it is one."""
+    parts = name.split(".")
+    starts = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    yield from (start for start in starts if start in _modules())
+
+
+def _arranges(module: str) -> bool:
+    parts = module.split(".")
+    return module in ARRANGING or any(".".join(parts[:count]) in ARRANGING for count in range(2, len(parts)))
 
 
 def _read(source: str) -> str:
-    """The digest of a module's syntax tree without docstrings and, a line each, all names that it may import a module by."""
+    """The digest of what a module executes and, a line each, all names that it may import a module by."""
     tree = ast.parse(source)
+    tree.body = _without_words(tree.body)
     imports = []
-    for node in _statements(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError("a relative import, which keys do not follow; import by the full name")
+            imports += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
-        elif (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
     return "\n".join([hashlib.sha256(ast.dump(tree).encode()).hexdigest(), *imports])
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """The module, its statements and the statements in them. Expressions hold no imports and are passed over, for speed."""
-    yield node
-    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
-        for child in getattr(node, field, ()):
-            yield from _statements(child)
+def _without_words(statements: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements without what nobody executes: bare strings, and what only type checkers see."""
+    kept: list[ast.stmt] = []
+    for node in statements:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            continue
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            kept += _without_words(node.orelse)
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "typing":
+            node.names = [alias for alias in node.names if alias.name != "TYPE_CHECKING"]
+            if not node.names:
+                continue
+        for block in _blocks(node):
+            block[:] = _without_words(block)
+        kept.append(node)
+    return kept
 
 
-def _decides(name: str) -> bool:
-    if name in DECIDING_MODULES:
-        return True
-    parts = name.split(".")
-    return parts[0] == "compresslab" and len(parts) > 2 and parts[1] in DECIDING_ROOMS and _source(name) is not None
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """The lists of statements right inside a statement."""
+    for field in ("body", "orelse", "finalbody"):
+        if isinstance(block := getattr(node, field, None), list):
+            yield block
+    for branch in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+        yield branch.body
+
+
+def _source(module: str) -> str:
+    """The text of a module, or of a package's `__init__`."""
+    return Path(_modules()[module]).read_text(encoding="utf-8")
 
 
 @functools.cache
-def _source(module: str) -> str | None:
-    """A module's text, or `None` if there is none (the name of a function, say)."""
-    file = resources.files("compresslab").joinpath(*module.split(".")[1:-1], module.rsplit(".", 1)[-1] + ".py")
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+def _modules() -> dict[str, str]:
+    """The file of every module of this package, by name. One walk over its folders is quicker than a question for each imported name."""
+    found = {}
+    root = str(resources.files("compresslab"))
+    for folder, _, files in os.walk(root):
+        package = ".".join(["compresslab", *Path(folder).relative_to(root).parts])
+        for file in files:
+            if file.endswith(".py"):
+                found[package if file == "__init__.py" else f"{package}.{file.removesuffix('.py')}"] = f"{folder}/{file}"
+    return found
