@@ -27,6 +27,7 @@ def export(
     """
     from compresslab.cli.show import variant_of
     from compresslab.errors import BadInput, RunFailed
+    from compresslab.records import StepRecord
     from compresslab.report.card import card
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
@@ -38,7 +39,7 @@ def export(
         raise BadInput(f"{variant} of {study} is not in {kept.root}; `compresslab run` makes it, --store names another store")
     if folder.exists():
         raise BadInput(f"{folder} exists already; give a folder that does not")
-    if damaged := damages(kept, [key]):
+    if damaged := damages(kept, {key: StepRecord}):
         raise RunFailed(f"{kept.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.suffix == ".gguf":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import typer
 
@@ -23,21 +24,25 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     from compresslab.runner.store import Store
 
     kept = Store(store_root(store))
-    rows = []
-    for study, facts in kept.remembered().items():
-        for name, keys in facts["variants"].items():
-            there = kept.has(keys["model"])
-            record = kept.read(keys["model"], StepRecord) if there else None
+    rows: list[dict[str, Any]] = []
+    for study, noted in kept.notes().items():
+        for name, keys in noted.variants.items():
+            key = keys.get("model", "")
+            there = bool(key) and kept.has(key)
+            record = kept.find(key, StepRecord) if there else None
             rows.append(
                 {
                     "study": study,
                     "variant": name,
                     "parameters": record.size.counted if record else None,
                     "stored_bytes": record.size.stored_bytes if record else None,
-                    "model": str(kept.model(keys["model"])) if there else None,
-                    "finished": facts["finished"],
+                    "model": str(kept.model(key)) if record else None,
+                    "problem": kept.problem(key, StepRecord) if there else "",
+                    "finished": noted.finished,
                 }
             )
+    for broken in kept.broken_notes():
+        typer.echo(f"warning: {broken}", err=True)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -54,5 +59,9 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
         for row in own:
             parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
             stored = size(row["stored_bytes"]) if row["stored_bytes"] else "-"
-            table.add_row(row["variant"], parameters, stored, Text(row["model"] or "not made"))
+            table.add_row(row["variant"], parameters, stored, Text(row["model"] or _why_not(row["problem"])))
         console.print(table)
+
+
+def _why_not(problem: str) -> str:
+    return f"cannot be used, {problem}; the next run makes it again" if problem else "not made"

@@ -51,6 +51,7 @@ def plan(
     """
     from compresslab.plan.advice import advice
     from compresslab.plan.prepare import prepare
+    from compresslab.runner.run import results
     from compresslab.runner.store import Store
 
     planned = prepare(recipe, changes(settings, only, limit, compute), device)
@@ -65,7 +66,7 @@ def plan(
     from rich.console import Console
 
     console = Console()
-    scored = {node.key: sum(kept.has(key) for key in node.tasks.values()) for node in planned.of_kind("evaluate")}
+    scored = {node.key: sum(kept.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
     warnings = [*planned.warnings, *(_shortage(rows) if on is None else [])]
     for line in [summary(rows), *advice(planned, seconds_left(rows)), *(f"warning: {warning}" for warning in warnings)]:

@@ -30,18 +30,18 @@ def report(
     from compresslab.errors import BadInput
     from compresslab.plan.prepare import prepare
     from compresslab.records import Failure
-    from compresslab.runner.run import RunResult, to_do
+    from compresslab.runner.run import RunResult, to_do, why_missing
     from compresslab.runner.store import Store
 
     kept = Store(store_root(store))
-    plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=kept.remembered())
+    plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=kept.notes())
     if plan.recipe.evaluate.source == "published":
         from compresslab.studies import published
 
         record = published.assemble(plan, recipe)
         _write(record, reports)
         return
-    missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in to_do(plan, kept)}
+    missing = {node.key: Failure(node=node.label, cause=why_missing(node, kept)) for node in to_do(plan, kept)}
     if plan.variants[0].model in missing:
         raise BadInput(f"nothing of {recipe} has run yet in {kept.root}; `compresslab run {recipe}` makes it")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Annotated
 
 import typer
@@ -26,18 +25,20 @@ def verify(
     """
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
+    from compresslab.runner.run import results
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
 
     kept = Store(store_root(store))
-    plan = prepare(recipe, changes(None, None, None, compute), device, noted=kept.remembered())
+    plan = prepare(recipe, changes(None, None, None, compute), device, noted=kept.notes())
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")
     labels = {key: f"{node.label}, {task}" for node in plan.nodes for task, key in node.tasks.items()}
     labels |= {node.key: node.label for node in plan.nodes if not node.tasks}
+    kinds = {key: kind for node in plan.nodes for key, kind in results(node).items()}
     there = [key for key in labels if kept.has(key)]
-    found = damages(kept, there)
+    found = damages(kept, kinds)
     again = None
     if variant is not None and not found:
         from compresslab.studies.rescore import rescore
@@ -45,7 +46,7 @@ def verify(
         again = rescore(plan, kept, variant)
     if repair:
         for damage in found:
-            shutil.rmtree(kept.folder(damage.key))
+            kept.discard(damage.key)
     if as_json:
         damaged = [{"node": labels[damage.key], "folder": str(kept.folder(damage.key)), "problems": damage.problems} for damage in found]
         told = {**again._asdict(), "holds": again.holds} if again else None

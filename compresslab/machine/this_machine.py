@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.files import atomic_write
 from compresslab.machine.processor import processor, processor_flags, threads
 from compresslab.pins import cache_folder
+from compresslab.records import StudyNote, UnreadableRecord, read_record
 from compresslab.records.compute import Compute, ComputeChoice, Dtype, Probe
 from compresslab.versions import version
 
@@ -64,17 +64,12 @@ def this_machine_for(choice: ComputeChoice, storage: Dtype, device: str | None =
     return Machine(compute, machine_identity(found), machine_name(found), found, emulation_warning(choice, storage, found))
 
 
-def ran_on(note: Mapping[str, Any], choice: ComputeChoice) -> Machine | None:
+def ran_on(note: StudyNote, choice: ComputeChoice) -> Machine | None:
     """The machine of the last run that a study's note tells of, and that the recipe's `compute` allows; `None` if it tells of none."""
-    runs = note.get("runs")
-    if not isinstance(runs, dict):
-        return None
-    last = [note.get("last", ""), *sorted(runs)]
-    for run in (runs[key] for key in last if key in runs):
-        with contextlib.suppress(KeyError, TypeError):
-            compute = Compute(*run["compute"])
-            if choice in ("auto", compute.dtype):
-                return Machine(compute, dict(run["facts"]), str(run["machine"]))
+    last = [note.last, *sorted(note.runs)]
+    for run in (note.runs[key] for key in last if key in note.runs):
+        if choice in ("auto", run.compute.dtype):
+            return Machine(run.compute, run.facts, run.machine)
     return None
 
 
@@ -86,8 +81,8 @@ def probed(device: str | None = None) -> Probe:
         RunFailed: the probe's process ended without an answer.
     """
     place = cache_folder() / "machines" / f"{_fingerprint(device)}.json"
-    with contextlib.suppress(OSError, ValidationError):  # absent, damaged, or of another version: probe again
-        return Probe.model_validate_json(place.read_bytes())
+    with contextlib.suppress(UnreadableRecord):
+        return read_record(place, Probe, "it is made again")
     found = _probe(device)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs two seconds a run and nothing else
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from compresslab.records.base import Record
+from compresslab.records.base import Record, StoredRecord
 from compresslab.records.densities import Comparison, Curve, Density
 from compresslab.records.models import Cost, Size, StepRecord
 from compresslab.records.scores import LostItem, TaskScore, Timing
@@ -78,7 +80,7 @@ class Provenance(Record):
     finished: str
 
 
-class StudyRecord(Record):
+class StudyRecord(StoredRecord):
     """A whole study: the input of the report and what `reports/<study>/study.json` holds.
 
     Attributes:
@@ -87,6 +89,7 @@ class StudyRecord(Record):
         notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
+    version: Literal[1] = 1
     study: str
     question: str
     base: str

@@ -12,12 +12,21 @@ from typing import NamedTuple
 from compresslab.errors import RunFailed
 from compresslab.machine.processor import threads
 from compresslab.plan.estimate import estimate
-from compresslab.plan.graph import Node, Plan
-from compresslab.records import Cost, Failure, StepRecord
+from compresslab.plan.graph import Node, NodeKind, Plan
+from compresslab.records import Cost, Failure, MachineSpeed, StepRecord, StoredRecord, TaskScore, Timing, read_record
 from compresslab.runner import provenance
 from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob
 from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, execute
 from compresslab.runner.store import Store, write_record
+
+# What a node's record is; what is gathered has none.
+RECORDS: dict[NodeKind, type[StoredRecord] | None] = {
+    "model": StepRecord,
+    "evaluate": TaskScore,
+    "measure": Timing,
+    "machine": MachineSpeed,
+    "gather": None,
+}
 
 
 class Watcher:
@@ -43,11 +52,22 @@ class RunResult(NamedTuple):
     seconds: float
 
 
+def results(node: Node) -> dict[str, type[StoredRecord] | None]:
+    """The keys of a node's results, each with the kind of its record; an evaluation is its tasks' scores."""
+    return dict.fromkeys(node.tasks.values() if node.kind == "evaluate" else (node.key,), RECORDS[node.kind])
+
+
 def is_done(node: Node, store: Store) -> bool:
-    """Whether the store holds a node's result; an evaluation is its tasks' scores."""
-    if node.kind == "evaluate":
-        return all(store.has(key) for key in node.tasks.values())
-    return store.has(node.key)
+    """Whether the store holds a node's results. One that is damaged or of another version counts as not there."""
+    return all(store.holds(key, kind) for key, kind in results(node).items())
+
+
+def why_missing(node: Node, store: Store) -> str:
+    """Why the store does not hold a node's results, in a sentence."""
+    for key, kind in results(node).items():
+        if store.has(key) and (problem := store.problem(key, kind)):
+            return f"its result in the store cannot be used ({problem}); a run makes it again"
+    return "has not run yet"
 
 
 def to_do(plan: Plan, store: Store) -> list[Node]:
@@ -114,7 +134,7 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Done | Fa
     started = provenance.now()
     with ExitStack() as stack:
         staged = stack.enter_context(store.stage(node.key))
-        missing = {task: key for task, key in node.tasks.items() if not store.has(key)}
+        missing = {task: key for task, key in node.tasks.items() if not store.holds(key, TaskScore)}
         scores = {task: stack.enter_context(store.stage(key)) for task, key in missing.items()}
         job = NodeJob(
             node=node,
@@ -130,7 +150,7 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Done | Fa
             threads=threads(),
             compute=plan.compute,
         )
-        outcome = execute(job, listener, lambda name: store.commit(missing[name], scores[name]))
+        outcome = execute(job, listener, lambda name: store.commit(missing[name], scores[name], TaskScore))
         if isinstance(outcome, Failed):
             return outcome
         if node.kind == "evaluate":
@@ -142,7 +162,7 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Done | Fa
                 return reloaded
             outcome = outcome._replace(seconds=outcome.seconds + reloaded.seconds)
         write_record(staged, _cost(outcome, started, staged, node), "cost.json")
-        store.commit(node.key, staged)
+        store.commit(node.key, staged, RECORDS[node.kind])
         shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
         return outcome
 
@@ -161,7 +181,7 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Fail
             f"(largest difference {reloaded.difference:.3g}); nothing was kept"
         )
     probe.unlink()
-    record = StepRecord.model_validate_json((staged / "record.json").read_bytes())
+    record = read_record(staged / "record.json", StepRecord, "run again")
     write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference}))
     return reloaded
 
@@ -169,7 +189,7 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Fail
 def _cost(outcome: Done, started: str, staged: Path, node: Node) -> Cost:
     rate = None
     if node.kind == "model":
-        record = StepRecord.model_validate_json((staged / "record.json").read_bytes())
+        record = read_record(staged / "record.json", StepRecord, "run again")
         tokens = record.tokens_seen or record.calibration_tokens
         rate = tokens / outcome.seconds if tokens else None
     return Cost(

@@ -95,22 +95,32 @@ def _hardware(plan: Plan, store: Store) -> list[Hardware]:
 
 
 def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: RunResult) -> VariantRecord:
-    there = [key for key in variant.chain if store.has(key)]
+    steps = _steps(variant, store)
     node = plan.node(variant.evaluate)
-    scored = is_done(node, store) and store.has(variant.model)
-    timing = store.read(variant.measure, Timing) if variant.measure and store.has(variant.measure) else None
+    # Of a model whose chain has a gap neither the size nor the steps are known.
+    scored = is_done(node, store) and len(steps) == len(variant.chain)
     return VariantRecord(
         name=variant.name,
         parent=variant.parent,
         root=plan.variants[0].name,
         named=variant.named,
-        steps=[store.read(key, StepRecord) for key in there],
+        steps=steps,
         keys=variant.keys,
         costs=_costs(variant, plan, store),
         scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
-        timing=timing,
+        timing=store.find(variant.measure, Timing) if variant.measure else None,
         failures=_failures(variant, ran),
     )
+
+
+def _steps(variant: PlanVariant, store: Store) -> list[StepRecord]:
+    """The chain's records up to the first that the store does not hold."""
+    found = []
+    for key in variant.chain:
+        if (record := store.find(key, StepRecord)) is None:
+            break
+        found.append(record)
+    return found
 
 
 def _failures(variant: PlanVariant, ran: RunResult) -> list[Failure]:
@@ -121,8 +131,9 @@ def _failures(variant: PlanVariant, ran: RunResult) -> list[Failure]:
 
 
 def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
-    costs = {kind: store.cost(key) for kind, key in (("model", variant.model), ("measure", variant.measure)) if key and store.has(key)}
-    tasks = [store.cost(key) for key in plan.node(variant.evaluate).tasks.values() if store.has(key)]
+    own = (("model", variant.model), ("measure", variant.measure))
+    costs = {kind: cost for kind, key in own if key and (cost := store.cost(key))}
+    tasks = [cost for key in plan.node(variant.evaluate).tasks.values() if (cost := store.cost(key))]
     if tasks:
         peak = max(cost.peak_memory_bytes for cost in tasks)
         costs["evaluate"] = tasks[0].model_copy(update={"seconds": sum(cost.seconds for cost in tasks), "peak_memory_bytes": peak})
@@ -148,7 +159,7 @@ def _items(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, ItemScor
 def _machine_speed(plan: Plan, store: Store) -> MachineSpeed | None:
     """This machine's measured speed, if the plan asks for it and it has been measured."""
     node = next(plan.of_kind("machine"), None)
-    return store.read(node.key, MachineSpeed) if node is not None and store.has(node.key) else None
+    return store.find(node.key, MachineSpeed) if node is not None else None
 
 
 def _this_machine(speed: MachineSpeed, machine: str) -> Hardware:

@@ -73,5 +73,5 @@ def test_a_record_that_is_not_there_or_not_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(compresslab.BadInput, match="no record at"):
         compresslab.read_study(tmp_path)
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(compresslab.BadInput, match="not written by this version"):
+    with pytest.raises(compresslab.BadInput, match="not written by this version of compresslab but by an older one"):
         compresslab.read_study(tmp_path)

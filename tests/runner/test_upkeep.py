@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
-from compresslab.machine.this_machine import Machine, ran_on
+from compresslab.machine.this_machine import Machine
 from compresslab.plan.prepare import prepare
-from compresslab.records import ItemScores
+from compresslab.records import ItemScores, StepRecord
 from compresslab.records.compute import Compute
 from compresslab.runner.run import Watcher, run, to_do
 from compresslab.runner.store import Store
@@ -113,7 +113,7 @@ def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_
     assert not unused(store)
     note(prepare(short), store, short)
     assert not unused(store)
-    used = set(store.remembered()["tiny"]["keys"])
+    used = set(store.notes()["tiny"].keys or ())
     assert {node.key for node in there.nodes} <= used
 
 
@@ -123,7 +123,7 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
     ours = prepare(short)
     on(monkeypatch, OTHER)
     assert len(to_do(prepare(short), store)) > len(to_do(ours, store))
-    assert prepare(short, noted=store.remembered()).compute == ours.compute
+    assert prepare(short, noted=store.notes()).compute == ours.compute
     before = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
     call("report", short, "--store", store.root, "--reports", tmp_path / "reports")
     after = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
@@ -135,10 +135,10 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
 
 @pytest.mark.parametrize("runs", [[], {"a": 3}, {"a": {"keys": 3}}, {"a": {"keys": [], "compute": 3, "facts": {}, "machine": ""}}])
 def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: Store, runs: object) -> None:
-    facts = {**store.remembered()["tiny"], "runs": runs}
-    store.remember("tiny", facts)
-    assert ran_on(facts, "auto") is None
-    assert prepare(short, noted=store.remembered()).compute == prepare(short).compute
+    place = store.note("tiny")
+    place.write_text(json.dumps({**json.loads(place.read_text()), "runs": runs}))
+    assert "tiny" not in store.notes()
+    assert prepare(short, noted=store.notes()).compute == prepare(short).compute
     note(prepare(short), store, short)
     assert not unused(store)
 
@@ -206,7 +206,7 @@ def test_damage_is_found_and_repaired(short: Path, store: Store, tmp_path: Path,
     call("verify", short, "--repair", "--store", store.root)
     assert not store.has(key)
     call("run", short, "--store", store.root, "--reports", tmp_path / "reports")
-    assert not damages(store, [key])
+    assert not damages(store, {key: StepRecord})
 
 
 def test_a_variant_answers_again_what_is_stored(short: Path, store: Store) -> None:
