@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from compresslab.errors import RunFailed
 
 
 def atomic_write(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -45,3 +47,18 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def told_if_damaged(path: Path) -> Iterator[None]:
+    """Around the reading of a file that a run wrote into the store.
+
+    Raises:
+        RunFailed: what is in the file is not what was written.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        what = " ".join(str(error).split())
+        advice = "`compresslab verify RECIPE --repair` removes what is damaged, and a run makes it again"
+        raise RunFailed(f"{path} is missing or damaged ({type(error).__name__}: {what[:100]}); {advice}") from error

@@ -75,10 +75,10 @@ class Checkpoints:
                     return None
                 state = json.loads(about["state"])
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, it is no dict
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+                return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             tell(f"the checkpoint is damaged ({type(error).__name__}); starting anew")
             return None
-        return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
 
 
 def fingerprint(tensors: list[Tensor]) -> str:
