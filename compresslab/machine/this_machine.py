@@ -135,7 +135,7 @@ def _probe(device: str | None) -> Probe:
     except subprocess.TimeoutExpired as error:
         raise RunFailed(f"the probe of this machine gave no answer within {PATIENCE} s; run again, or name another --device") from error
     last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-    if done.returncode == 1 and last.startswith(("--device", "compresslab runs on")):
+    if done.returncode == BadInput.exit_code:
         raise BadInput(last)
     try:
         return Probe.model_validate_json(done.stdout.strip().splitlines()[-1])

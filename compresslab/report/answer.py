@@ -105,14 +105,15 @@ def _other_counts(study: StudyRecord, ends: list[_Judged]) -> list[str]:
     by_params = _tally(ends)
     found: dict[str, list[str]] = {}
     sentences: dict[str, str] = {}
-    counts: list[tuple[str, Pick]] = [("by stored bits", _by_bits), ("by score", _by_score)]
-    counts += [(f"by modelled time on {name}", _by_time(name)) for name in hardware(study)]
-    for label, pick in counts:
+    # How a count is called, the machine that it is for, and the ratio.
+    counts: list[tuple[str, str, Pick]] = [("by stored bits", "", _by_bits), ("by score", "", _by_score)]
+    counts += [(f"by modelled time on {name}", name, _by_time(name)) for name in hardware(study)]
+    for label, machine, pick in counts:
         judged = _judge(study, "root", pick, named_only=True)
         if judged and _tally(judged) != by_params:
             best = max(judged, key=lambda end: end.ratio.value)
-            key = f"{_tally(judged)} {best.name}" if label.startswith("by modelled") else label
-            shown = label.removeprefix("by modelled time on ") if key in found else label
+            key = f"{_tally(judged)} {best.name}" if machine else label
+            shown = machine if key in found else label
             found.setdefault(key, []).append(shown)
             sentences.setdefault(key, f"{_tally(judged)}; highest {best.name} ({words.ratio(best.ratio)})")
     if not found and len(counts) > 1:

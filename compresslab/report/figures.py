@@ -105,7 +105,7 @@ def _waterfalls(chains: list[list[VariantRecord]], drawer: Drawer) -> list[tuple
         falls = []
         for parent, child in pairwise(chain):
             comparison = facts.compared(child, "parent")
-            step = words.step(child.steps[-1]).split(" (")[0] if len(child.steps) > len(parent.steps) else "not built"
+            step = words.step_name(child.steps[-1]) if len(child.steps) > len(parent.steps) else "not built"
             ratio = comparison.ratio if comparison else None
             mood = comparison.verdict if comparison and ratio else ""
             falls.append(Fall(step, child.name, _density(parent), _density(child), ratio, mood))

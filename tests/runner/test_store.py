@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import cast
 import pytest
 
 from compresslab.plan.graph import Node, Plan
-from compresslab.records import Cost, MachineSpeed, StudyNote
+from compresslab.records import Cost, MachineSpeed, StudyNote, UnreadableRecord
 from compresslab.records.compute import PROCESSOR
 from compresslab.runner import run as running
 from compresslab.runner.messages import Done, NodeJob
@@ -127,6 +128,21 @@ def test_a_result_that_cannot_be_used_counts_as_not_there_is_named_and_is_replac
     assert store.read("key", MachineSpeed).threads == 3
     assert not damages(store, {"key": MachineSpeed})
     assert not list(store.staging.iterdir())
+
+
+@pytest.mark.parametrize(("version", "age"), [(0, "an older"), (2, "a newer")])
+def test_a_whole_result_of_another_version_is_named_and_counts_as_not_there(version: int, age: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.stage("key") as staged:
+        (staged / "record.json").write_text(json.dumps({**json.loads(SPEED.model_dump_json()), "version": version}))
+        write_record(staged, COST, "cost.json")
+        store.commit("key", staged, MachineSpeed)
+    assert not store.holds("key", MachineSpeed)
+    [found] = damages(store, {"key": MachineSpeed})
+    told = f"was not written by this version of compresslab but by {age} one (its form is {version}, and this one reads 1)"
+    assert found.problems == (f"record.json {told}",)
+    with pytest.raises(UnreadableRecord, match=f"but by {age} one.*; `compresslab verify` tells"):
+        store.read("key", MachineSpeed)
 
 
 def test_a_cost_that_cannot_be_read_is_named_and_makes_the_result_no_worse(tmp_path: Path) -> None:
