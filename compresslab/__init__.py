@@ -31,10 +31,10 @@ _HOMES = {
     "VariantRecord": "records",
     "assess": "density",
     "compare": "density",
-    "compress": "studies.library",
+    "compress": "studies.compress",
     "load_recipe": "recipe.load",
-    "read_study": "studies.library",
-    "run_study": "studies.library",
+    "read_study": "studies.read_study",
+    "run_study": "studies.run_study",
     "tables": "report",
     "write_report": "report.html",
 }
