@@ -95,7 +95,7 @@ def rows() -> dict[str, str]:
     """The table of where to change what: the place by the question."""
     section = page().partition("## Where to change what\n")[2].partition("\n## ")[0]
     cells = [line.strip("| ").split(" | ", 1) for line in section.splitlines() if line.startswith("| ")]
-    return {question: place for question, place in cells[1:]}
+    return dict(cells[1:])
 
 
 def test_the_generated_parts_are_what_the_code_says() -> None:

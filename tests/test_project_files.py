@@ -1,4 +1,7 @@
-"""One version, and the files around the code say what the code does: CITATION.cff, CHANGELOG.md, the hooks, CI, the published pages."""
+"""One version, and the files around the code say what the code does: CITATION.cff, CHANGELOG.md, the hooks, CI, the published pages.
+
+`python tests/test_project_files.py` writes the list of pages in reports/README.md again.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 REPOSITORY = PROJECT["project"]["urls"]["Repository"]
 REPORTS = ROOT / "reports"
+TABLE = "| study | made by | machine | date |\n|---|---|---|---|\n"
 LARGEST_PAGE = 1_000_000  # bytes, the record beside it included
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:setuptools")
 
@@ -119,17 +123,26 @@ def published_records() -> list[Path]:
     return [path for path in sorted(REPORTS.glob("*/study.json")) if f"!reports/{path.parent.name}/" in read(".gitignore")]
 
 
-def test_the_list_of_pages_says_how_each_was_made() -> None:
+def rows_of_pages() -> str:
     """A row a page, with what its record says of machine and date."""
-    rows = re.findall(r"^\| \[(\S+)\]\((\S+)/index\.html\) \| `(.+)` \| (.+) \| (.+) \|$", read("reports/README.md"), re.M)
-    found = []
+    rows = []
     for path in published_records():
         record = compresslab.read_study(path)
         where = record.provenance
-        dtype = where.compute["dtype"]
-        command = f"compresslab run recipes/{where.recipe_path}"
-        found.append((record.study, path.parent.name, command, f"{where.machine}, {where.cores} cores, {dtype}", where.finished[:10]))
-    assert rows == found
+        machine = f"{where.machine}, {where.cores} cores, {where.compute['dtype']}"
+        command = f"`compresslab run recipes/{where.recipe_path}`"
+        rows.append(f"| [{record.study}]({path.parent.name}/index.html) | {command} | {machine} | {where.finished[:10]} |\n")
+    return "".join(rows)
+
+
+def with_rows(text: str) -> str:
+    """reports/README.md with its rows as they should be."""
+    before, _, rest = text.partition(TABLE)
+    return before + TABLE + rows_of_pages() + re.sub(r"^(\|.*\n)*", "", rest)
+
+
+def test_the_list_of_pages_says_how_each_was_made() -> None:
+    assert read("reports/README.md") == with_rows(read("reports/README.md")), "python tests/test_project_files.py writes it again"
 
 
 @pytest.mark.parametrize("path", published_records(), ids=lambda path: path.parent.name)
@@ -140,3 +153,7 @@ def test_a_page_is_small_and_of_this_version_and_recipe(path: Path) -> None:
     assert record.recipe == read(f"recipes/{record.provenance.recipe_path}")
     assert record.study in page.read_text(encoding="utf-8")
     assert not any(variant.failures for variant in record.variants)
+
+
+if __name__ == "__main__":
+    (REPORTS / "README.md").write_text(with_rows(read("reports/README.md")), encoding="utf-8")

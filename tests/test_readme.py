@@ -77,7 +77,7 @@ def test_every_subcommand_is_told() -> None:
 
 
 def test_the_first_block_clones_the_repository_and_runs_two_targets() -> None:
-    assert [[word for word in line.split("#")[0].split()] for line in blocks(README, "console")[0].splitlines()] == [
+    assert [line.partition("#")[0].split() for line in blocks(README, "console")[0].splitlines()] == [
         ["git", "clone", PROJECT["urls"]["Repository"]],
         ["cd", PROJECT["name"]],
         ["make", "quickstart"],
