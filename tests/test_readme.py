@@ -21,6 +21,7 @@ from compresslab.cli import reference
 from compresslab.cli.main import COMMANDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MEASUREMENTS = ROOT / "docs" / "measurements.md"
 # What a console block may begin with beside the commands that are checked one by one below.
 SHELL = {"cd", "export"}
 CHECKED = {"git", "make", "pip", "python", "compresslab", ".venv/bin/compresslab"}
@@ -130,6 +131,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         target = page.parent / name if name else page
         assert target.exists(), link
         assert not anchor or anchor in headings(target), link
+
+
+def test_every_measurement_has_its_date() -> None:
+    _, *sections = re.split(r"^## (?=.)", MEASUREMENTS.read_text(encoding="utf-8"), flags=re.M)
+    assert len(sections) > 3
+    assert [section.splitlines()[0] for section in sections if not re.search(r"\b20\d\d-\d\d-\d\d\b", section)] == []
 
 
 def test_the_number_of_published_recipes() -> None:
