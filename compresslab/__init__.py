@@ -12,7 +12,7 @@ Types stand in `__init__.pyi`, so that looking at a name here imports nothing be
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the only place; pyproject.toml reads it from here
 
 _HOMES = {
     "BadInput": "errors",
