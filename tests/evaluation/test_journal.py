@@ -14,7 +14,7 @@ from compresslab.evaluation.engines.journal import Journal
 from compresslab.evaluation.tree_lm import TreeLM
 
 from .test_generation import PROMPTS, asked
-from .test_treelm import PAIRS
+from .test_tree_lm import PAIRS
 
 
 def scored() -> list[Instance]:
@@ -38,8 +38,8 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("compresslab.evaluation.tree_lm.NOTHING_SHARED", nothing_shared)
-    monkeypatch.setattr("compresslab.evaluation.engines.batched.LONGER", 0)  # a sequence a batch
+    monkeypatch.setattr("compresslab.evaluation.engines.choose.NOTHING_SHARED", nothing_shared)
+    monkeypatch.setattr("compresslab.evaluation.engines.batched.BUDGET_FACTOR", 0)  # a sequence a batch
     budget = 512 if nothing_shared == 0 else 16
     model = build("llama").to(torch.bfloat16)
     undisturbed = TreeLM(model, tokenizer, budget=budget).loglikelihood(scored())
@@ -55,7 +55,7 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
 def test_generation_after_a_stop_answers_only_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ):
-    monkeypatch.setattr("compresslab.evaluation.engines.generation.SEQUENCES", 2)
+    monkeypatch.setattr("compresslab.evaluation.engines.generation.MAX_BATCH", 2)
     undisturbed = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
     with pytest.raises(KeyboardInterrupt):
         TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(asked(PROMPTS))
@@ -75,8 +75,8 @@ def test_a_line_that_was_cut_off_is_done_again(tmp_path: Path):
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:-3])
     again = Journal(tmp_path, [b"work"])
-    assert again.pieces == [[1.5, "é"]]
+    assert again.answers == [[1.5, "é"]]
     again.add([3])
-    assert Journal(tmp_path, [b"work"]).pieces == [[1.5, "é"], [3]]
-    assert Journal(tmp_path, [b"other", b"work"]).pieces == []
-    assert Journal(None, [b"work"]).pieces == []
+    assert Journal(tmp_path, [b"work"]).answers == [[1.5, "é"], [3]]
+    assert Journal(tmp_path, [b"other", b"work"]).answers == []
+    assert Journal(None, [b"work"]).answers == []

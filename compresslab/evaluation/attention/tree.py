@@ -1,4 +1,4 @@
-"""Attention of a trie's nodes to their ancestors, without the products between branches that have nothing to do with each other.
+"""Attention of a trie's nodes to their ancestors, without the products between nodes of different branches.
 
 A forward's nodes share the beginning of their past: over that they attend together, without a mask. The rest is short: nodes in preorder
 are cut into chunks, and what a chunk's nodes see outside their chunk is what its first node sees. Both parts are joined by their
@@ -72,8 +72,8 @@ def layout(trie: Trie, forward: Forward) -> Layout:
 
 
 @contextlib.contextmanager
-def laid_out(nodes: Layout) -> Iterator[None]:
-    """Say how the nodes of the next forward lie."""
+def use_layout(nodes: Layout) -> Iterator[None]:
+    """Let `attend` use the layout of one forward."""
     token = _LAYOUT.set(nodes)
     try:
         yield
@@ -90,7 +90,7 @@ def attend(
     scaling: float | None = None,
     **others: Any,  # noqa: ARG001
 ) -> tuple[Tensor, None]:
-    """Attention of one forward's nodes, by the layout that `laid_out` says.
+    """Attention of one forward's nodes, by the layout that `use_layout` sets.
 
     Args:
         query: (1, heads, new, dim). key, value: (1, key/value heads, past + new, dim).

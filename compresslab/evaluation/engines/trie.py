@@ -124,7 +124,7 @@ def forwards(trie: Trie, budget: int) -> Iterator[Forward]:
         yield Forward(start, stop, past, visible, keep)
 
 
-def ancestral(trie: Trie, budget: int, number: int) -> set[int]:
+def ancestor_forwards(trie: Trie, budget: int, number: int) -> set[int]:
     """The forwards before forward `number` that its path of keys and values comes from, and those that theirs come from.
 
     Computing these alone gives the same keys and values as computing all.
