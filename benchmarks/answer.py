@@ -26,7 +26,8 @@ def main() -> None:
     from compresslab.models.load import load
 
     if given["branched"]:
-        choose.why_no_tree_mask, choose.why_no_cache_copy = lambda _config: "the benchmark asks for branches", lambda _config: ""
+        (engine,) = (candidate for candidate in choose.LOG_LIKELIHOODS if candidate.name == "branched")
+        choose.LOG_LIKELIHOODS = (engine._replace(why_not=lambda *_: ""),)
     loaded = load("offline:smollm2-135m-instruct", given["dtype"])
     instances = requests(given)
     with quiet(), torch.inference_mode():

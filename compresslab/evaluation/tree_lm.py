@@ -24,7 +24,7 @@ from compresslab.evaluation.engines import limits, plain
 from compresslab.evaluation.engines.choose import Backend, Choice, choose_engine, tokens_per_forward
 from compresslab.evaluation.engines.encodings import Encodings, Ids
 from compresslab.evaluation.engines.journal import Journal
-from compresslab.evaluation.engines.limits import Request
+from compresslab.evaluation.engines.limits import LmEvalRequest
 from compresslab.evaluation.engines.work import GenerationWork, LogLikelihood, LogLikelihoodRequest, LogLikelihoodWork, Prompt
 from compresslab.models.device import computed
 
@@ -67,7 +67,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
         self.budget = tokens_per_forward(model, budget)
         self.progress: Callable[[float], None] = progress or (lambda _share: None)
-        self.journals, self.truncate, self.backend_asked_for = journals, truncate, backend
+        self.journals, self.truncate, self.recipe_backend = journals, truncate, backend
         self.encodings = Encodings(encodings, tokenizer)
         self.compute = computed(model.dtype, model.device)
         self.engine, self.why = "tree", ""
@@ -83,15 +83,15 @@ class TreeLM(HFLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[LmEvalRequest],
         disable_tqdm: bool = False,  # noqa: ARG002
-        override_bs: int | None = None,  # noqa: ARG002, lm-eval reads it where its batch size is "auto"
+        override_bs: int | None = None,  # noqa: ARG002, read by lm-eval where its batch size is "auto"
     ) -> list[LogLikelihood]:
         """Answers in the order of `requests`; the numbers do not depend on that order."""
         self._note_cut(limits.too_long(requests, self.max_length))
         whole = [LogLikelihoodRequest(context, continuation) for _, context, continuation in requests]
         work = LogLikelihoodWork([request.cut(self.max_length) for request in whole])
-        choice = choose_engine(self.model, work, self.budget, self.backend_asked_for)
+        choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
         journal = self._begin(choice, work)
         if choice.engine is None:
             answers = plain.log_likelihoods(self, LogLikelihoodWork(whole), self.budget, self.progress, journal)
@@ -105,7 +105,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
         """The model's continuation of each context up to a stop sequence; lm-eval's contract."""
         work = GenerationWork(self._prompts(requests))
-        choice = choose_engine(self.model, work, self.budget, self.backend_asked_for)
+        choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
         journal = self._begin(choice, work)
         if choice.engine is None:
             texts: list[str] = super().generate_until(requests, disable_tqdm=True)
@@ -131,7 +131,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
             limits.refuse(pairs, self.max_length)
         self.truncated |= pairs
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[LmEvalRequest]:
         """Token ids of (context, continuation) pairs as `HFLM` splits them, each distinct string tokenized once.
 
         Spaces at the end of a context belong to the continuation. A continuation is what the encoding of both has after the length of the
@@ -141,7 +141,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         contexts = self._encoded({(context, "") for context, _ in moved if context})
         continuations = self._encoded({pair for pair in moved if pair[0]}, contexts=contexts)
         alone = self._encoded({pair for pair in moved if not pair[0]}, add_special_tokens=False)
-        encoded: list[Request] = []
+        encoded: list[LmEvalRequest] = []
         for pair, (context, continuation) in zip(pairs, moved, strict=True):
             if context:
                 ids = contexts[context, ""], continuations[context, continuation]

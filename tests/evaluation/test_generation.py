@@ -89,6 +89,12 @@ def test_a_prompt_that_leaves_no_room_for_the_answer_is_cut_and_marked(llama: Pr
         lm.generate_until(asked(PROMPTS, max_gen_toks=512))
 
 
+def test_all_prompts_that_do_not_fit_are_counted_in_the_refusal(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    lm = TreeLM(llama, tokenizer, truncate=False)
+    with pytest.raises(RunFailed, match=r"^2 requests do not fit the model's context of 512 tokens"):
+        lm.generate_until(asked([LINES[2] * 40, PROMPTS[0], LINES[1] * 40]))
+
+
 def test_batches_hold_prompts_that_begin_alike(monkeypatch: pytest.MonkeyPatch):
     def prompt(ids: list[int], most: int = 4) -> Prompt:
         return Prompt(ids, most, lambda _: False, [])

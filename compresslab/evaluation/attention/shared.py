@@ -1,4 +1,4 @@
-"""Attention of many sequences over one prefix that they share: its keys and values are kept and read once, not once a sequence."""
+"""Attention of many sequences that share a prefix: its keys and values are kept and read once, not once for each sequence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX: ContextVar[SharedPrefix | None] = ContextVar("prefix", default=None)
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer in memory that is taken once: a decoding step copies none of the earlier ones."""
+    """Keys and values of one layer in memory that is allocated once, so that a decoding step copies none of the earlier ones."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self.values = values.new_zeros(sequences, values.shape[1], self.capacity, values.shape[-1])
 
     def get_seq_length(self) -> int:
-        """Positions that hold something."""
+        """How many positions are written."""
         return self.filled
 
     def select(self, rows: Tensor) -> None:
-        """Keep some of the sequences."""
+        """Keep only the sequences `rows`."""
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 

@@ -20,7 +20,7 @@ BUDGET_FACTOR = 2
 def log_likelihoods(
     model: PreTrainedModel, work: LogLikelihoodWork, budget: int, progress: Callable[[float], None], journal: Journal
 ) -> list[LogLikelihood]:
-    """An `Engine`.
+    """Log-likelihoods of the requests; see `work.Engine`.
 
     Sequences are padded on the right, where a causal model's earlier positions do not see it, so no mask is needed.
     """

@@ -48,15 +48,15 @@ def branches(trie: Trie, budget: int) -> Iterator[Branch]:
 def log_likelihoods(
     model: PreTrainedModel, work: LogLikelihoodWork, budget: int, progress: Callable[[float], None], journal: Journal
 ) -> list[LogLikelihood]:
-    """An `Engine`."""
+    """Log-likelihoods of the requests; see `work.Engine`."""
     trie, known = work.trie, len(journal.answers)
     cut = list(branches(trie, budget))
     again = _ancestor_branches(trie, cut, known)
-    forward_pass = _ForwardPass(model, trie, [branch for number, branch in enumerate(cut) if number >= known or number in again])
-    return score_trie(trie, cut, forward_pass.logits, progress, journal, again)
+    passes = _ForwardPasses(model, trie, [branch for number, branch in enumerate(cut) if number >= known or number in again])
+    return score_trie(trie, cut, passes.logits, progress, journal, again)
 
 
-class _ForwardPass:
+class _ForwardPasses:
     """Forward passes over the branches `todo` of a trie, in order. The caches of branches that others continue from are kept."""
 
     def __init__(self, model: PreTrainedModel, trie: Trie, todo: Sequence[Branch]) -> None:

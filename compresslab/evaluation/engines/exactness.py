@@ -13,8 +13,8 @@ TREE_MASK_ARCHITECTURES = frozenset(
     }
 )
 
-# Other architectures, for which the tests show that continuing from a copy of the cache with several tokens gives the same as reading all at
-# once. It does not for mamba, falcon_mamba and jamba, whose scans transformers 5.23 restarts then without an error, nor for bamba.
+# Other architectures, for which the tests show that continuing from a copy of the cache with several tokens gives the same as reading all
+# at once. It does not for mamba, falcon_mamba and jamba, whose scans transformers 5.23 restarts then without an error, nor for bamba.
 CACHE_COPY_ARCHITECTURES = frozenset(
     {"falcon", "falcon_h1", "granitemoehybrid", "lfm2", "mamba2", "olmo_hybrid", "qwen3_5_text", "qwen3_next"}
 )

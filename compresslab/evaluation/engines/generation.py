@@ -18,8 +18,8 @@ from compresslab.models.attention import attention_replaced
 
 MAX_BATCH = 32  # prompts, where the memory allows
 MAX_CACHE_BYTES = 2**30  # of the keys and values that the sequences of a batch do not share
-# A decoding step reads all weights, for one sequence or for eight, so a batch takes any prompt until it has this many (a choice; one by one,
-# 32 answers of gsm8k took over three minutes, side by side 107 s).
+# A decoding step reads all weights, for one sequence or for eight, so a batch takes any prompt until it has this many (a choice; one by
+# one, 32 answers of gsm8k took over three minutes, side by side 107 s).
 MIN_BATCH = 8
 # From then on a prompt joins if it leaves at least this share of the prefix that the batch has in common.
 MIN_PREFIX_KEPT = 0.5
@@ -31,7 +31,7 @@ MIN_PREFIX = 0.2
 def generate(
     model: PreTrainedModel, work: GenerationWork, budget: int, progress: Callable[[float], None], journal: Journal
 ) -> list[list[int]]:
-    """An `Engine`: the new token ids of each prompt; after the last one its `stop_reached` was true, or there were `max_new_tokens`."""
+    """The new token ids of each prompt, up to that after which `stop_reached` is true, or `max_new_tokens`; see `work.Engine`."""
     prompts = work.prompts
     answers: dict[int, list[int]] = {}
 

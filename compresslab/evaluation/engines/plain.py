@@ -19,9 +19,9 @@ def log_likelihoods(
     progress: Callable[[float], None],
     journal: Journal,
 ) -> list[LogLikelihood]:
-    """An `Engine` whose model is lm-eval's. The requests may be longer than the model's context: lm-eval cuts them.
+    """Log-likelihoods of the requests; see `work.Engine`. The model is lm-eval's, and cuts requests that do not fit its context by itself.
 
-    They are sorted here so that batches do not depend on their order.
+    Requests are sorted here so that batches do not depend on their order.
     """
     lists = [(list(context), list(continuation)) for context, continuation in work.requests]
     # lm-eval reads the logits of equal inputs once; but where one sequence is split in two ways, it scores wrong rows.

@@ -1,4 +1,4 @@
-"""From logits to what is asked of them: the log-probability of a target token, and whether it is the likeliest one."""
+"""From logits to log-likelihoods: the log-probability of target tokens, and whether they are the likeliest ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compresslab.evaluation.engines.work import LogLikelihood
 
 
 class Nodes(Protocol):
-    """Nodes `start` to `stop` of a trie, computed in one forward pass."""
+    """Nodes `start` to `stop` of a trie, which one forward pass computes."""
 
     @property
     def start(self) -> int:
@@ -28,7 +28,7 @@ class Nodes(Protocol):
         """The node after the last one."""
 
 
-Forward = TypeVar("Forward", bound=Nodes)
+Piece = TypeVar("Piece", bound=Nodes)
 
 
 def target_scores(logits: Tensor, row: Tensor, target: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -48,8 +48,8 @@ def target_scores(logits: Tensor, row: Tensor, target: Tensor) -> tuple[NDArray[
 
 def score_trie(
     trie: Trie,
-    pieces: Iterable[Forward],
-    logits_of: Callable[[Forward, Tensor], Tensor],
+    pieces: Iterable[Piece],
+    logits_of: Callable[[Piece, Tensor], Tensor],
     progress: Callable[[float], None],
     journal: Journal,
     again: Collection[int],
@@ -61,7 +61,7 @@ def score_trie(
             counted from its start. again: see `resume`.
     """
 
-    def compute(piece: Forward) -> list[list[float]]:
+    def compute(piece: Piece) -> list[list[float]]:
         targets, rows, row = trie.scored(piece.start, piece.stop)
         logits = logits_of(piece, torch.from_numpy(rows))
         found = target_scores(logits, torch.from_numpy(row), torch.from_numpy(trie.score_target[targets]))

@@ -30,14 +30,14 @@ from compresslab.models.attention import attention_replaced
 def log_likelihoods(
     model: PreTrainedModel, work: LogLikelihoodWork, budget: int, progress: Callable[[float], None], journal: Journal
 ) -> list[LogLikelihood]:
-    """An `Engine`."""
+    """Log-likelihoods of the requests; see `work.Engine`."""
     trie = work.trie
     window = outgrown_window(model.config, work.longest)
     chunked = window is None and _takes_chunked_attention(model)
     again = ancestor_forwards(trie, budget, len(journal.answers))
-    forward_pass = _ForwardPass(model, trie, window, chunked)
+    passes = _ForwardPasses(model, trie, window, chunked)
     with attention_replaced(model, tree_attention.NAME, tree_attention.attend) if chunked else nullcontext():
-        return score_trie(trie, forwards(trie, budget), forward_pass.logits, progress, journal, again)
+        return score_trie(trie, forwards(trie, budget), passes.logits, progress, journal, again)
 
 
 def _takes_chunked_attention(model: PreTrainedModel) -> bool:
@@ -47,7 +47,7 @@ def _takes_chunked_attention(model: PreTrainedModel) -> bool:
     return bool(model.device.type == "cpu" and text._attn_implementation == "sdpa" and not capped)
 
 
-class _ForwardPass:
+class _ForwardPasses:
     """Forward passes over a trie's nodes in order. The KV cache holds the path to the next pass.
 
     Args:
