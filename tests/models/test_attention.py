@@ -35,6 +35,6 @@ def test_a_function_of_ours_computes_attention_until_the_end() -> None:
 
 def test_an_error_leaves_the_model_with_its_own_attention() -> None:
     model = make_model(dtype=torch.float32)
-    with pytest.raises(ValueError, match="You have to specify"), attention_replaced(model, "eager"):
+    with pytest.raises(ValueError, match="You must specify"), attention_replaced(model, "eager"):
         model()
     assert model.config._attn_implementation == "sdpa"
