@@ -92,11 +92,12 @@ class TreeLM(HFLM):  # type: ignore[misc]
         whole = [LogLikelihoodRequest(context, continuation) for _, context, continuation in requests]
         work = LogLikelihoodWork([request.cut(self.max_length) for request in whole])
         choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
-        journal = self._begin(choice, work)
+        self._note_engine(choice)
         if choice.engine is None:
-            answers = plain.log_likelihoods(self, LogLikelihoodWork(whole), self.budget, self.progress, journal)
+            work = LogLikelihoodWork(whole)  # lm-eval cuts by itself
+            answers = plain.log_likelihoods(self, work, self.budget, self.progress, self._journal(work))
         else:
-            answers = choice.engine(self.model, work, self.budget, self.progress, journal)
+            answers = choice.engine(self.model, work, self.budget, self.progress, self._journal(work))
         for (pair, _, _), answer in zip(requests, answers, strict=True):
             if pair is not None:  # rolling windows have no pair of their own
                 self.cache_hook.add_partial("loglikelihood", pair, answer)
@@ -106,12 +107,12 @@ class TreeLM(HFLM):  # type: ignore[misc]
         """The model's continuation of each context up to a stop sequence; lm-eval's contract."""
         work = GenerationWork(self._prompts(requests))
         choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
-        journal = self._begin(choice, work)
+        self._note_engine(choice)
         if choice.engine is None:
             texts: list[str] = super().generate_until(requests, disable_tqdm=True)
             return texts
         texts = []
-        generated = choice.engine(self.model, work, self.budget, self.progress, journal)
+        generated = choice.engine(self.model, work, self.budget, self.progress, self._journal(work))
         for request, prompt, ids in zip(requests, work.prompts, generated, strict=True):
             text = postprocess_generated_text(self.tok_decode(ids), prompt.stop_sequences, None)
             self.lengths[scores.pair(request.args)] = len(ids)
@@ -119,11 +120,13 @@ class TreeLM(HFLM):  # type: ignore[misc]
             texts.append(text)
         return texts
 
-    def _begin(self, choice: Choice[Any, Any], work: LogLikelihoodWork | GenerationWork) -> Journal:
-        """Note which engine answers; its journal of this work."""
+    def _note_engine(self, choice: Choice[Any, Any]) -> None:
         self.engine, self.why = choice.name, choice.why
         log.info("%s answers: %s", choice.name, choice.why)
-        return Journal(self.journals, chain([choice.name.encode(), str(self.budget).encode()], work.content()))
+
+    def _journal(self, work: LogLikelihoodWork | GenerationWork) -> Journal:
+        """What the engine has answered of this work, from before a stop."""
+        return Journal(self.journals, chain([self.engine.encode(), str(self.budget).encode()], work.content()))
 
     def _note_cut(self, pairs: set[tuple[str, str]]) -> None:
         """Note the requests that do not fit the context; refuse them where the recipe does not let them be cut."""
