@@ -26,6 +26,7 @@ FLOORS = {
     "runner": 7,
     "studies": 8,
     "cli": 9,
+    "__main__": 10,
 }
 LIGHT_ROOMS = (*GROUND, "recipe", "catalog", "machine", "density", "plan", "report")
 LONGEST_FILE = 400  # lines

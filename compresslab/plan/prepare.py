@@ -30,7 +30,7 @@ def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None
     Raises:
         BadInput: anything in the recipe that cannot work, named.
     """
-    recipe, places = load_located(path, changes)
+    recipe, places, file = load_located(path, changes)
     found = complaints(recipe)
     if recipe.evaluate.source == "published":
         from compresslab.plan import published  # the tables, which a plan of models to run does not need
@@ -40,7 +40,7 @@ def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None
         note = (noted or {}).get(recipe.study) if device is None else None
         last = ran_on(note, recipe.compute) if note is not None else None
         planned = build(recipe, last or this_machine_for(recipe.compute, recipe.base.dtype, device), places, found)
-    return replace(planned, changes=changes.described())
+    return replace(planned, file=file, changes=changes.described())
 
 
 def complaints(recipe: Recipe) -> list[Complaint]:

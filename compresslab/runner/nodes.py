@@ -35,6 +35,7 @@ from compresslab.runner.provenance import now, peak_memory
 from compresslab.runner.store import write_record
 from compresslab.steps.adopt import adopted
 from compresslab.steps.contract import Context, method_name, run
+from compresslab.steps.step_text import text_for
 
 Send = Callable[[Progressed | Scored], None]
 
@@ -90,20 +91,16 @@ def _base(job: NodeJob, progress: Reporter) -> Made:
 
 
 def _step(job: NodeJob, progress: Reporter) -> Made:
-    node, text, device = job.node, job.recipe.text, job.compute.device
+    node, device = job.node, job.compute.device
     assert node.step is not None
     kind, config = node.step
     progress(0.0, "loading")
     entry = method(kind, method_name(config))
     compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
     loaded = _start(job)
-    read = None
-    if entry.text == "calibration":
-        read = calibration_tokens(text.calibration, loaded.tokenizer)
-    elif entry.text == "training":
-        read = training_tokens(text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
+    text = text_for(entry, config, job.recipe.text, loaded.tokenizer)
     other = load_folder(job.models[node.other], compute, device) if node.other else None
-    saved = run(kind, config, loaded, Context(read, other, progress, job.gathered, job.checkpoints, compute), job.staged / "model")
+    saved = run(kind, config, loaded, Context(text, other, progress, job.gathered, job.checkpoints, compute), job.staged / "model")
     return Made(saved.record, saved.probe, saved.tensors)
 
 

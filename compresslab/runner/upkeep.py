@@ -34,7 +34,7 @@ class Damage(NamedTuple):
     problems: tuple[str, ...]
 
 
-def note(plan: Plan, store: Store, recipe: Path, finished: str = "") -> None:
+def note(plan: Plan, store: Store, finished: str = "") -> None:
     """Note what the study uses: before it runs, so that `unused` spares what a run that was stopped has made; and again when it ends.
 
     A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that. So does a run in another
@@ -56,7 +56,7 @@ def note(plan: Plan, store: Store, recipe: Path, finished: str = "") -> None:
         known = before is not None and before.keys is not None
         used |= set(before.keys or ()) if before else set()
     noted = StudyNote(
-        recipe=str(recipe),
+        recipe=str(plan.file.path),
         finished=finished or (before.finished if before else ""),
         variants=variants,
         runs=runs,
