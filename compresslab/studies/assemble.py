@@ -127,7 +127,11 @@ def _failures(variant: PlanVariant, ran: RunResult) -> list[Failure]:
     """Of a variant's own nodes. One cause is told once, though several nodes may miss for it."""
     own = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
     found = [ran.failures[key] for key in own if key in ran.failures]
-    return found[:1] if variant.model in ran.failures else found
+    if variant.model in ran.failures:
+        return found[:1]
+    # The model is there and one that it was made from is not, so its chain cannot be told.
+    gap = next((ran.failures[key] for key in variant.chain if key in ran.failures), None)
+    return found if gap is None else [gap]
 
 
 def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:

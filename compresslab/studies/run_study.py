@@ -90,7 +90,9 @@ def report_study(plan: Plan, store: Store) -> StudyRecord:
         return _published(plan, Watcher())
     missing = {node.key: Failure(node=node.label, cause=why_missing(node, store)) for node in to_do(plan, store)}
     if plan.variants[0].model in missing:
-        path = plan.file.path
+        path, base = plan.file.path, plan.variants[0].model
+        if store.has(base):
+            raise BadInput(f"{missing[base].node}: {missing[base].cause}")
         raise BadInput(f"nothing of {path} has run yet in {store.root}; `compresslab run {path}` makes it")
     return _assembled(plan, store, RunResult(missing, len(plan.nodes) - len(missing), 0.0))
 

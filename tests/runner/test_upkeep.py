@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import compresslab
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
 from compresslab.machine.this_machine import Machine
@@ -208,6 +209,35 @@ def test_damage_is_found_and_repaired(short: Path, store: Store, tmp_path: Path,
     assert not store.has(key)
     call("run", short, "--store", store.root, "--reports", tmp_path / "reports")
     assert not damages(store, {key: StepRecord})
+
+
+def test_a_report_over_a_gap_says_what_is_missing_and_reads_nothing_wrongly(short: Path, store: Store, tmp_path: Path) -> None:
+    """A chain whose middle cannot be used is not told as if it were shorter, and its scores are not told of another size."""
+    short.write_text(
+        short.read_text().replace(
+            "variants:", "variants:\n  packed: {from: pruned, steps: [{quantize: {method: rtn, bits: 8, group_size: 32}}]}"
+        )
+    )
+    where = ("--store", store.root, "--reports", tmp_path / "reports")
+    call("run", short, *where)
+    plan = prepare(short)
+    os.truncate(store.folder(plan.variant("pruned").model) / "record.json", 20)
+    call("report", short, *where)
+    study = compresslab.read_study(tmp_path / "reports" / "tiny")
+    by_name = {variant.name: variant for variant in study.variants}
+    for name in ("pruned", "packed"):
+        variant = by_name[name]
+        assert (len(variant.steps), variant.scores, variant.density) == (1, [], None)
+        [failure] = variant.failures
+        assert failure.node == "prune pruned"
+        assert failure.cause.startswith("its result in the store cannot be used (record.json has 20 bytes")
+    assert by_name["base"].density is not None
+    assert "prune pruned" in (tmp_path / "reports" / "tiny" / "index.html").read_text()
+    call("run", short, *where)
+    assert not any(variant.failures for variant in compresslab.read_study(tmp_path / "reports" / "tiny").variants)
+    os.truncate(store.folder(plan.variant("base").model) / "record.json", 20)
+    refused = runner.invoke(app, ["report", str(short), *map(str, where)])
+    assert "load base: its result in the store cannot be used" in str(refused.exception)
 
 
 def test_a_variant_answers_again_what_is_stored(short: Path, store: Store) -> None:
