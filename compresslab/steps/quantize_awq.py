@@ -11,14 +11,14 @@ from compresslab.algorithms.awq import channel_scales, clipped
 from compresslab.algorithms.gptq import Rounded
 from compresslab.algorithms.grid import Grid, grid_of
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.awq import AWQ_FORMAT, QuantizeAWQ, packing
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.folding import check_folding, divide_inputs
 from compresslab.models.formats import awq as awq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
-from compresslab.recipe.steps import QuantizeAWQ
-from compresslab.steps.checks import check_groups, check_words
+from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
 # Queries and keys meet in a product of their own: a range cut for their outputs alone does harm there (Lin et al., section 4).
@@ -38,8 +38,7 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
     check_loader(model)
     layers = decoder_layers(model)
     inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
-    check_groups(inside, config.group_size, "awq")
-    check_words(inside, "awq")
+    check_format(inside, AWQ_FORMAT, packing(config), "awq")
     check_folding(model)
     statistics = statistics_of(loaded, context, grams=True)
     prefix = next(name for name, module in model.named_modules() if module is layers)

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from compresslab.errors import BadInput
 from compresslab.machine.this_machine import compute_of, probed
+from compresslab.methods.adopt import Adopt
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.recipe.schema import Calibration, Training
-from compresslab.recipe.steps import Adopt, Step
+from compresslab.recipe.steps import Step
 from compresslab.records import StepRecord, StudyRecord
 from compresslab.records.compute import ComputeChoice, Dtype
-from compresslab.registry import method
 from compresslab.runner.run import Watcher
 from compresslab.runner.run import run as run_plan
 from compresslab.runner.store import Store
@@ -118,14 +118,14 @@ def compress(
         raise BadInput(f"{folder} exists already; give a folder that does not")
     from compresslab.models.device import torch_dtype
     from compresslab.models.load import load
-    from compresslab.steps.contract import Context, method_name, run
+    from compresslab.steps.contract import Context, run
 
     chosen = compute_of(compute, dtype, probed(device))
-    chosen = chosen.for_training() if method(asked.kind, method_name(asked.config)).trains else chosen
+    entry = asked.method
+    chosen = chosen.for_training() if entry.trains else chosen
     loaded = load(model, dtype, device=chosen.device)
-    entry = method(asked.kind, method_name(asked.config))
     read = _text(entry.text, text or {}, asked, loaded)
-    needed = asked.distill is not None or (asked.retrain is not None and asked.retrain.until is not None)
+    needed = asked.looks_at is not None or getattr(asked.config, "until", None) is not None
     looked_at = load(other or model, chosen.dtype, device=chosen.device) if needed else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     # What fails on the way leaves no folder that looks whole.
@@ -145,7 +145,7 @@ def _text(role: str | None, given: Mapping[str, Any], step: Step, loaded: Loaded
     if role == "calibration":
         return calibration_tokens(_checked(Calibration, given, "text"), loaded.tokenizer)
     if role == "training":
-        return training_tokens(_checked(Training, given, "text"), loaded.tokenizer, step.config.tokens)  # type: ignore[union-attr]
+        return training_tokens(_checked(Training, given, "text"), loaded.tokenizer, step.config.training_tokens)
     return None
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from compresslab.algorithms.gptq import Rounded
+from compresslab.errors import UnsupportedModel
 from compresslab.models.formats.bit_packing import packed, unpacked
+from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
+from compresslab.models.formats.own_tensors import unpacked_model
+from compresslab.models.formats.reader import quantization_of
 
 BITS = 4
 SCALES = torch.float16
@@ -61,3 +67,16 @@ def settings(group_size: int) -> dict[str, Any]:
         "zero_point": True,
         "modules_to_not_convert": None,
     }
+
+
+class AWQReader(KernelLayers):
+    """Unpacks by this module."""
+
+    def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
+        """The model of a folder with plain weights, as the kernels round them."""
+        if (version := (quantization_of(folder) or {}).get("version", "gemm")) != "gemm":
+            raise UnsupportedModel(f"{folder}: AWQ of version {version!r} is not read; take one of version 'gemm'")
+        return unpacked_model(folder, TENSOR_NAMES, weight_of, device)
+
+
+READER = AWQReader()
