@@ -49,7 +49,7 @@ class Format:
 
     Attributes:
         name: what `quant_method` in config.json calls it.
-        reader: the module whose `READER` unpacks, counts and digests its tensors.
+        reader: the module whose `reader()` gives what unpacks, counts and digests its tensors (`models.formats.reader.Reader`).
         files: names of files by which a folder of this format is known where its config.json says nothing.
         bits: of a packed weight in the files, its share of scales and zero points included.
         kernel: what multiplies by the weights when plain transformers loads a folder, in words for a table.

@@ -14,7 +14,7 @@ from compresslab.errors import UnsupportedModel
 from compresslab.models.formats.bit_packing import packed, unpacked
 from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
 from compresslab.models.formats.own_tensors import unpacked_model
-from compresslab.models.formats.reader import quantization_of
+from compresslab.models.formats.reader import Reader, quantization_of
 
 BITS = 4
 SCALES = torch.float16
@@ -79,4 +79,6 @@ class AWQReader(KernelLayers):
         return unpacked_model(folder, TENSOR_NAMES, weight_of, device)
 
 
-READER = AWQReader()
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return AWQReader()

@@ -40,4 +40,6 @@ class BitsAndBytesReader(Reader):
         return weight
 
 
-READER = BitsAndBytesReader()
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return BitsAndBytesReader()

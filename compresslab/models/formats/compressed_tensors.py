@@ -31,4 +31,6 @@ class CompressedTensorsReader(Reader):
         return plain.eval()
 
 
-READER = CompressedTensorsReader()
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return CompressedTensorsReader()

@@ -19,7 +19,7 @@ from compresslab.errors import UnsupportedModel
 from compresslab.models.formats.bit_packing import packed, unpacked
 from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
 from compresslab.models.formats.own_tensors import unpacked_model
-from compresslab.models.formats.reader import quantization_of
+from compresslab.models.formats.reader import Reader, quantization_of
 
 # Whatever the model's own dtype: the kernels keep scales in it, and multiply codes by them in it.
 SCALES = torch.float16
@@ -80,4 +80,6 @@ class GPTQReader(KernelLayers):
         return unpacked_model(folder, TENSOR_NAMES, partial(weight_of, bits=quantization["bits"], form=form), device)
 
 
-READER = GPTQReader()
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return GPTQReader()

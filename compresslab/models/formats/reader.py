@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 from collections.abc import Mapping
@@ -48,7 +49,9 @@ class Reader:
         return {**dict(model.named_buffers()), **model.state_dict()}
 
 
-READER = PLAIN = Reader()
+def reader() -> Reader:
+    """That of formats without one of their own."""
+    return Reader()
 
 
 def quantization_of(folder: Path) -> dict[str, Any] | None:
@@ -78,14 +81,17 @@ def known_format(quantization: Quantization) -> Format:
 def reader_of(quantization: Quantization | None) -> Reader:
     """The reader of a format; of plain weights, and of formats that nobody here knows, the plain one."""
     known = format_of(quantization) if quantization is not None else None
-    if known is None:
-        return PLAIN
-    reader: Reader = importlib.import_module(known.reader).READER
-    return reader
+    return Reader() if known is None else _reader(known.reader)
+
+
+@functools.cache
+def _reader(module: str) -> Reader:
+    made: Reader = importlib.import_module(module).reader()
+    return made
 
 
 def register_format(folder: Path) -> None:
-    """Import the reader of a folder's format: one that transformers does not know registers its quantizer there as it is imported."""
+    """Make the reader of a folder's format: one that transformers does not know registers its quantizer there as it is made."""
     if not (folder / "config.json").is_file():
         return
     try:

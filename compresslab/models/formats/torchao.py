@@ -37,4 +37,6 @@ class TorchAOReader(Reader):
         return weight
 
 
-READER = TorchAOReader()
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return TorchAOReader()
