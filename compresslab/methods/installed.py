@@ -55,16 +55,34 @@ def _wrong(loaded: object, others: Sequence[Method[Any]]) -> str:
         return f"is of the kind {loaded.kind!r}; there are {', '.join(KINDS)}"
     if not issubclass(loaded.config, StepConfig):
         return f"has settings that are no subclass of {StepConfig.__module__}.{StepConfig.__name__}"
-    taken = {name for other in others if other.kind == loaded.kind and other.config is not loaded.config for name in names_of(other.config)}
-    if shared := sorted(taken & set(names_of(loaded.config))):
-        return f"takes the name {shared[0]!r} of a {loaded.kind} method that is there already"
-    return ""
+    for module in (loaded.module, *([loaded.format.reader] if loaded.format else [])):
+        if _absent(module):
+            return f"names the module {module}, which is not there"
+    rivals = [other for other in others if other.kind == loaded.kind]
+    # Methods of one package may share a class of settings, and then its names.
+    taken = {other.name for other in rivals} & {loaded.name}
+    taken |= {name for other in rivals if other.config is not loaded.config for name in names_of(other.config)} & set(
+        names_of(loaded.config)
+    )
+    return f"takes the name {min(taken)!r} of a {loaded.kind} method that is there already" if taken else ""
+
+
+def _absent(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:  # the package around it
+        return True
 
 
 def source_of(module: str) -> str | None:
     """The text of all Python files of the installed package that a module is from, as what decides its results; `None` without any."""
     found = importlib.util.find_spec(module.split(".")[0])
-    if found is None or found.origin is None:
+    if found is None:
         return None
-    files = sorted(Path(found.origin).parent.rglob("*.py")) if found.submodule_search_locations else [Path(found.origin)]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+    folders = found.submodule_search_locations
+    files = [Path(found.origin)] if folders is None and found.origin else [file for folder in folders or () for file in _files(folder)]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files) or None
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted(Path(folder).rglob("*.py"))

@@ -24,7 +24,7 @@ REMEMBERED_FROM = 64 * 2**20
 # Rooms whose code decides what a node computes. Methods, recipe, plan, runner and report only arrange it, but for how shares become
 # numbers.
 DECIDING_ROOMS = ("algorithms", "models", "steps", "evaluation")
-DECIDING_MODULES = tuple(f"compresslab.methods.{name}" for name in ("amounts", "depth", "width"))
+DECIDING_MODULES = tuple(f"compresslab.methods.{name}" for name in ("amounts", "depth", "width", "sparse"))
 # Files of a model folder that its weights, its tokenizer or its code are read from.
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 

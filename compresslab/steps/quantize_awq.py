@@ -11,7 +11,7 @@ from compresslab.algorithms.awq import channel_scales, clipped
 from compresslab.algorithms.gptq import Rounded
 from compresslab.algorithms.grid import Grid, grid_of
 from compresslab.errors import UnsupportedModel
-from compresslab.methods.awq import AWQ_FORMAT, QuantizeAWQ, packing
+from compresslab.methods.awq import AWQ_FORMAT, BITS, QuantizeAWQ, packing
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.folding import check_folding, divide_inputs
@@ -88,7 +88,7 @@ def scaled_up(layer: nn.Module, names: list[str], statistics: Statistics, number
     weights = [linears[name].weight for name in names]
     grams = [statistics.gram(number, name).to(weights[0].device) for name in names]
     magnitude = statistics.magnitude(number, names[0]).to(weights[0].device)
-    best = channel_scales(weights, grams, magnitude, awq_format.BITS, group_size, awq_format.SCALES)
+    best = channel_scales(weights, grams, magnitude, BITS, group_size, awq_format.SCALES)
     made = divide_inputs(layer, names, best.scale)
     if made is None:
         return torch.ones_like(magnitude), 0.0
@@ -99,7 +99,7 @@ def scaled_up(layer: nn.Module, names: list[str], statistics: Statistics, number
 
 def rounded(weight: Tensor, gram: Tensor, group_size: int, *, whole: bool) -> Rounded:
     """The scaled weight (outputs, inputs) rounded to 4 bits; `whole` keeps each group's whole range."""
-    bits, stored = awq_format.BITS, awq_format.SCALES
+    bits, stored = BITS, awq_format.SCALES
     groups = weight.reshape(-1, group_size)
     if whole:
         grid = Grid(*(part.view(len(weight), -1) for part in grid_of(groups, bits, stored, symmetric=False)))

@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.gptq import Rounded
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.awq import BITS
 from compresslab.models.formats.bit_packing import packed, unpacked
 from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
 from compresslab.models.formats.own_tensors import unpacked_model
 from compresslab.models.formats.reader import Reader, quantization_of
 
-BITS = 4
 SCALES = torch.float16
 # Eight outputs share a word; this is which of them lies where, from the lowest four bits up.
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
