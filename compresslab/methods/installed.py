@@ -60,10 +60,8 @@ def _wrong(loaded: object, others: Sequence[Method[Any]]) -> str:
             return f"names the module {module}, which is not there"
     rivals = [other for other in others if other.kind == loaded.kind]
     # Methods of one package may share a class of settings, and then its names.
-    taken = {other.name for other in rivals} & {loaded.name}
-    taken |= {name for other in rivals if other.config is not loaded.config for name in names_of(other.config)} & set(
-        names_of(loaded.config)
-    )
+    names = {name for other in rivals if other.config is not loaded.config for name in names_of(other.config)}
+    taken = names.intersection(names_of(loaded.config)) | ({other.name for other in rivals} & {loaded.name})
     return f"takes the name {min(taken)!r} of a {loaded.kind} method that is there already" if taken else ""
 
 
