@@ -54,7 +54,7 @@ def large_store(folder: Path) -> int:
             write_record(staged, speed if kind == "machine" else step)
             write_record(staged, cost, "cost.json")
             store.commit(key, staged)
-    note(plan, store, recipe)
+    note(plan, store)
     write(made.model_copy(update={"study": "large"}), folder / "reports" / "large")
     return len(keys)
 

@@ -12,7 +12,7 @@ Types stand in `__init__.pyi`, so that looking at a name here imports nothing be
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the only place; pyproject.toml reads it from here
 
 _HOMES = {
     "BadInput": "errors",
@@ -31,10 +31,10 @@ _HOMES = {
     "VariantRecord": "records",
     "assess": "density",
     "compare": "density",
-    "compress": "studies.library",
+    "compress": "studies.compress",
     "load_recipe": "recipe.load",
-    "read_study": "studies.library",
-    "run_study": "studies.library",
+    "read_study": "studies.read_study",
+    "run_study": "studies.run_study",
     "tables": "report",
     "write_report": "report.html",
 }

@@ -17,9 +17,9 @@ from compresslab.records import TaskScore as TaskScore
 from compresslab.records import VariantRecord as VariantRecord
 from compresslab.report import tables as tables
 from compresslab.report.html import write as write_report
-from compresslab.studies.library import compress as compress
-from compresslab.studies.library import read_study as read_study
-from compresslab.studies.library import run_study as run_study
+from compresslab.studies.compress import compress as compress
+from compresslab.studies.read_study import read_study as read_study
+from compresslab.studies.run_study import run_study as run_study
 
 __version__: str
 __all__ = [

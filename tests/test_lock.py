@@ -177,5 +177,5 @@ def test_packages_that_differ_are_told_with_both_versions(other_versions: Callab
     assert lock.differing() == {"pytest": (locked, "1.2rc1")}
     assert doctor._lock() == doctor.Finding("lock", None, f"1 packages differ (locked -> installed): pytest {locked} -> 1.2rc1")
     recipe = ROOT / "recipes" / "published" / "gemma-2.yaml"
-    written = provenance(recipe, prepare(recipe)).model_dump_json()
+    written = provenance(prepare(recipe)).model_dump_json()
     assert json.loads(written)["differing"] == {"pytest": [locked, "1.2rc1"]}

@@ -7,11 +7,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
 import compresslab
 
+FUNCTIONS = (FunctionType, property, classmethod, staticmethod)
 STUB = Path(compresslab.__file__).with_suffix(".pyi")
 
 
@@ -36,6 +38,14 @@ def test_every_name_is_documented(name: str) -> None:
     assert len(text) > 20, name
     if inspect.isfunction(found):
         assert "Raises:" in text or name in ("write_report", "assess", "compare"), name
+
+
+@pytest.mark.parametrize("name", [name for name in compresslab.__all__ if inspect.isclass(getattr(compresslab, name))])
+def test_every_public_method_of_a_class_is_documented(name: str) -> None:
+    """The linter does not ask for it, so that trivial methods elsewhere need no line."""
+    own = {attribute: found for attribute, found in vars(getattr(compresslab, name)).items() if not attribute.startswith("_")}
+    methods = {attribute: getattr(found, "__func__", found) for attribute, found in own.items() if isinstance(found, FUNCTIONS)}
+    assert [attribute for attribute, method in methods.items() if not inspect.getdoc(method)] == []
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

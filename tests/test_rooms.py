@@ -27,6 +27,7 @@ FLOORS = {
     "runner": 8,
     "studies": 9,
     "cli": 10,
+    "__main__": 11,
 }
 LIGHT_ROOMS = (*GROUND, "methods", "recipe", "catalog", "machine", "density", "plan", "report")
 LONGEST_FILE = 400  # lines

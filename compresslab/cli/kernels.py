@@ -201,7 +201,7 @@ def tree_attention() -> str:
     from torch.nn import Module
     from torch.nn.functional import scaled_dot_product_attention
 
-    from compresslab.evaluation.attention.tree import attend, laid_out, layout
+    from compresslab.evaluation.attention.tree import attend, layout, use_layout
     from compresslab.evaluation.engines.trie import build, forwards
     from compresslab.models.device import find_device
 
@@ -219,7 +219,7 @@ def tree_attention() -> str:
     if device.type != "cpu":
         masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return f"attention under a tree's mask on {device}, in bfloat16: {_compared(masked, plain)}"
-    with laid_out(layout(trie, last)):
+    with use_layout(layout(trie, last)):
         ours, _ = attend(Module(), query, key, value, None)
     return f"flash attention for processors, in chunks of a tree, in bfloat16: {_compared(ours.transpose(1, 2), plain)}"
 

@@ -1,4 +1,4 @@
-"""Signs of life of a run: bars on a terminal, lines elsewhere, and all lines in the run's log; one every 30 s at the latest."""
+"""Progress of a run: bars on a terminal, lines elsewhere, and all lines in the run's log; one line every 30 s at the latest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from compresslab.cli.node_progress import NodeProgress, clock
 from compresslab.cli.options import duration, number_of
-from compresslab.cli.signs import NodeProgress, clock
+from compresslab.records import Failure
 from compresslab.runner.processes import Listener
-from compresslab.runner.run import Watcher
+from compresslab.runner.watcher import Watcher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from compresslab.runner.store import Store
 
 INTERVAL = 25.0
-
-
-def announce(signs: ProgressPrinter, plan: Plan, kept: Store) -> None:
-    """Say what a study comes to here, and what would make it shorter if that is long."""
-    from compresslab.cli.plan import costs, seconds_left, summary
-    from compresslab.plan.advice import advice
-
-    rows = costs(plan, kept)
-    seconds, study = seconds_left(rows), plan.recipe.study
-    signs.study(study, seconds, kept)
-    for line in [f"{study}: {number_of(len(rows), 'node')}; {summary(rows)}. Log: {kept.run_log(study)}", *advice(plan, seconds)]:
-        signs.say(line)
 
 
 class ProgressPrinter(Watcher, Listener):
@@ -50,7 +39,7 @@ class ProgressPrinter(Watcher, Listener):
 
     def __init__(self, console: Console, interval: float = INTERVAL, now: Callable[[], float] = time.monotonic) -> None:
         self.console, self.interval, self.now = console, interval, now
-        self.sign: NodeProgress | None = None
+        self.node: NodeProgress | None = None
         self.said = now()
         self.lock = threading.RLock()
         self.over = threading.Event()
@@ -60,6 +49,7 @@ class ProgressPrinter(Watcher, Listener):
         self.todo: dict[str, float] = {}
         self.key = ""
         self.number, self.total = 0, 0
+        self.failures: list[Failure] = []
         self.bars = _bars(console) if _shows_bars(console) else None
         self.node_bar: TaskID | None = None
         self.study_bar: TaskID | None = None
@@ -86,7 +76,7 @@ class ProgressPrinter(Watcher, Listener):
         """A part of the run that is no node goes on from here."""
         with self.lock:
             self._stop_bars()
-            self.sign = NodeProgress(what, self.now())
+            self.node = NodeProgress(what, self.now())
 
     def study(self, name: str, seconds: Mapping[str, float | None], store: Store) -> None:
         """A study starts: from here all lines go into its log, too.
@@ -104,27 +94,41 @@ class ProgressPrinter(Watcher, Listener):
                 self.bars.start()
                 self.study_bar = self.bars.add_task(name, total=self._rest() or 1.0, note="", left=duration(self._rest()))
 
+    def planned(self, plan: Plan, store: Store) -> None:
+        """The nodes of a study are about to run: what that comes to here, and what would make it shorter if it is long."""
+        from compresslab.cli.plan import costs, seconds_left, summary
+        from compresslab.plan.advice import advice
+
+        self.failures = []
+        rows = costs(plan, store)
+        seconds, study = seconds_left(rows), plan.recipe.study
+        self.study(study, seconds, store)
+        for line in [f"{study}: {number_of(len(rows), 'node')}; {summary(rows)}. Log: {store.run_log(study)}", *advice(plan, seconds)]:
+            self.say(line)
+
     def starting(self, node: Node, estimated: float | None) -> Listener:
         """A node starts."""
         with self.lock:
             self.number, self.key = self.number + 1, node.key
             log = self.store.logs / f"{node.key}.log" if self.store else None
-            self.sign = NodeProgress(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
+            self.node = NodeProgress(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
             about = "" if estimated is None else f", about {duration(estimated)}"
-            self.say(f"{self.sign.label}: starts{about}", shown=False)
+            self.say(f"{self.node.label}: starts{about}", shown=False)
             if self.bars is not None:
-                self.node_bar = self.bars.add_task(f"{clock()} {self.sign.label}", total=1.0, note="starting", left=duration(estimated))
+                self.node_bar = self.bars.add_task(f"{clock()} {self.node.label}", total=1.0, note="starting", left=duration(estimated))
         return self
 
     def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
         """The node that runs reports."""
         with self.lock:
-            if self.sign is not None:
-                self.sign.hear(share, text, amount, self.now())
+            if self.node is not None:
+                self.node.hear(share, text, amount, self.now())
                 self._move_bars()
 
     def ended(self, node: Node, seconds: float, failure: str) -> None:
         """A node ended."""
+        if failure:
+            self.failures.append(Failure(node=node.label, cause=failure))
         with self.lock:
             self.todo[node.key] = 0.0
             rest = f"; about {duration(self._rest())} left in all" if self._rest() else ""
@@ -133,41 +137,47 @@ class ProgressPrinter(Watcher, Listener):
             )
             if self.bars is not None and self.node_bar is not None:
                 self.bars.remove_task(self.node_bar)
-            self.sign = self.node_bar = None
+            self.node = self.node_bar = None
 
     def lost(self, node: Node, cause: str) -> None:
         """A node is not run."""
+        self.failures.append(Failure(node=node.label, cause=cause))
         with self.lock:
             self.number += 1
             self.todo[node.key] = 0.0
             self.say(f"[{self.number}/{self.total}] {node.label}: {cause}")
 
-    def beat(self) -> None:
+    def assessing(self, plan: Plan) -> None:
+        """The nodes have run."""
+        published = plan.recipe.evaluate.source == "published"
+        self.during("assess published scores" if published else "compute densities and write the report")
+
+    def remind(self) -> None:
         """Tell what goes on if nothing was told for long, and if it has taken far too long."""
         with self.lock:
-            if self.sign is None:
+            if self.node is None:
                 return
-            if late := self.sign.overdue(self.now()):
-                self.say(f"{self.sign.label} {late}")
+            if late := self.node.overdue(self.now()):
+                self.say(f"{self.node.label} {late}")
             if self.now() - self.said >= self.interval:
-                self.say(f"{self.sign.label}: {self.sign.line(self.now())}", shown=False)
+                self.say(f"{self.node.label}: {self.node.line(self.now())}", shown=False)
             self._move_bars()
 
     def _watch(self) -> None:
         while not self.over.wait(min(1.0, self.interval / 4)):
             with contextlib.suppress(OSError):  # a pipe that nobody reads any more is met again by the next line of the run itself
-                self.beat()
+                self.remind()
 
     def _rest(self) -> float:
         """Seconds of all nodes that are still to run, by their estimates."""
         return sum(self.todo.values())
 
     def _move_bars(self) -> None:
-        if self.bars is None or self.sign is None or self.node_bar is None:
+        if self.bars is None or self.node is None or self.node_bar is None:
             return
         now = self.now()
-        self.bars.update(self.node_bar, completed=self.sign.last.share, note=self.sign.note(now), left=duration(self.sign.left(now)))
-        self.todo[self.key] = self.sign.left(now) or 0.0
+        self.bars.update(self.node_bar, completed=self.node.last.share, note=self.node.note(now), left=duration(self.node.left(now)))
+        self.todo[self.key] = self.node.left(now) or 0.0
         if self.study_bar is not None:
             whole = self.bars.tasks[self.bars.task_ids.index(self.study_bar)].total or 1.0
             self.bars.update(self.study_bar, completed=max(0.0, whole - self._rest()), left=duration(self._rest()))

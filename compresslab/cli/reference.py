@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli.node_progress import first_line
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, store_root
-from compresslab.cli.signs import first_line
 
 if TYPE_CHECKING:
     from compresslab.density import Reference
@@ -146,26 +146,23 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     import pandas as pd
     from rich.console import Console
 
-    from compresslab.cli.progress import ProgressPrinter, announce
+    from compresslab.cli.progress import ProgressPrinter
     from compresslab.density.references.user import fit_table
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
-    from compresslab.runner.run import run as run_plan
     from compresslab.runner.store import Store
-    from compresslab.runner.upkeep import note
     from compresslab.studies import reference
+    from compresslab.studies.run_study import run_nodes
 
-    with ProgressPrinter(Console()) as signs:
-        signs.during("read what is to run")
+    with ProgressPrinter(Console()) as printer:
+        printer.during("read what is to run")
         plan = prepare(recipe, changes(None, None, None, compute), device)
         if plan.recipe.evaluate.source != "run":
             raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
         reference.check(plan)
         path = _target(out, plan.recipe.study)
         kept = Store(store_root(store))
-        note(plan, kept, recipe)
-        announce(signs, plan, kept)
-        ran = run_plan(plan, kept, signs)
+        ran = run_nodes(plan, kept, printer)
     if ran.failures:
         raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in ran.failures.values()))
     table = pd.DataFrame(reference.rows(plan, kept))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.cli.node_progress import first_line
 from compresslab.cli.options import (
     Computing,
     Device,
@@ -20,13 +21,10 @@ from compresslab.cli.options import (
     duration,
     store_root,
 )
-from compresslab.cli.signs import first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from compresslab.cli.progress import ProgressPrinter
-    from compresslab.plan.graph import Plan
     from compresslab.records import StudyRecord
 
 
@@ -71,66 +69,35 @@ def run(
 
     console = Console()
     failed = []
-    with ProgressPrinter(console) as signs:
-        signs.during("read what is to run")
+    with ProgressPrinter(console) as printer:
+        printer.during("read what is to run")
         changed = changes(settings, only, limit, compute)
-        plans = [(recipe, prepare(recipe, changed, device)) for recipe in recipes]
-        for recipe, plan in plans:
+        plans = [prepare(recipe, changed, device) for recipe in recipes]
+        from compresslab.studies.run_study import run_study
+
+        for plan in plans:
             for warning in plan.warnings:
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
-            if plan.recipe.evaluate.source == "published":
-                signs.during("assess published scores")
-                _published(console, recipe, plan, reports)
-            else:
-                try:
-                    _run(console, signs, recipe, plan, store, reports)
-                except RunFailed as error:
-                    failed.append(str(error))
+            try:
+                record = run_study(plan, store=store_root(store), reports=reports, watcher=printer)
+            except RunFailed as error:
+                failed.append(str(error))
+                continue
+            summary(console, record)
+            console.print(_done(record, reports), highlight=False, markup=False, soft_wrap=True)
+            if printer.failures:
+                causes = [f"  {failure.node}: {failure.cause}" for failure in printer.failures]
+                told = f"{len(causes)} of {record.nodes} nodes failed or could not run; the rest is in the report:"
+                failed.append("\n".join([told, *causes]))
     if failed:
         raise RunFailed("\n".join(failed))
 
 
-def _published(console: Console, recipe: Path, plan: Plan, reports: Path) -> None:
-    """A study of published scores: nothing runs, so nothing is kept but the report."""
-    from compresslab.report.html import write
-    from compresslab.report.index import write_index
-    from compresslab.studies.published import assemble
-
-    record = assemble(plan, recipe)
-    page = write(record, reports / record.study)
-    write_index(reports)
-    summary(console, record)
-    console.print(f"published scores, {duration(record.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _run(console: Console, signs: ProgressPrinter, recipe: Path, plan: Plan, store: Path | None, reports: Path) -> None:
-    from compresslab.cli.progress import announce
-    from compresslab.errors import RunFailed
-    from compresslab.runner.run import run as run_plan
-    from compresslab.runner.store import Store
-    from compresslab.runner.upkeep import note
-
-    kept = Store(store_root(store))
-    note(plan, kept, recipe)
-    announce(signs, plan, kept)
-    ran = run_plan(plan, kept, signs)
-    signs.during("compute densities and write the report")
-    # Slow to import, so nodes start before.
-    from compresslab.report.html import write
-    from compresslab.report.index import write_index
-    from compresslab.studies.assemble import assemble
-
-    record = assemble(plan, kept, ran, recipe)
-    note(plan, kept, recipe, record.provenance.finished)
-    page = write(record, reports / record.study)
-    write_index(reports)
-    summary(console, record)
-    cached = f"{ran.cached} of {len(plan.nodes)} nodes were cached"
-    console.print(f"{cached}; {duration(ran.seconds)}. Report: {page}", highlight=False, markup=False, soft_wrap=True)
-    if ran.failures:
-        causes = [f"  {failure.node}: {failure.cause}" for failure in ran.failures.values()]
-        failed = f"{len(causes)} of {len(plan.nodes)} nodes failed or could not run; the rest is in the report:"
-        raise RunFailed("\n".join([failed, *causes]))
+def _done(record: StudyRecord, reports: Path) -> str:
+    """What a study took, and where its page is."""
+    took = duration(record.seconds)
+    what = f"{record.cached_nodes} of {record.nodes} nodes were cached; {took}" if record.nodes else f"published scores, {took}"
+    return f"{what}. Report: {reports / record.study / 'index.html'}"
 
 
 def summary(console: Console, record: StudyRecord) -> None:

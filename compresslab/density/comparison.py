@@ -121,7 +121,8 @@ def _compare(
     """The comparison with verdicts by the intervals alone, and the p of each."""
     if set(child.items) != set(parent.items):
         raise BadInput(f"{child.name} answered {sorted(child.items)}, but {parent.name} {sorted(parent.items)}: nothing pairs them")
-    shared = [task for task in child.tasks if task in parent.tasks]
+    unlike = _other_questions(child, parent)
+    shared = [task for task in child.tasks if task in parent.tasks and task not in unlike]
     of = counts(study, child, parent)
     tasks = [_on_task(study, ruler, child, parent, task, of["params"]) for task in shared]
     effective = study.effective(ruler, child.name, parent.name, shared, estimator)
@@ -149,7 +150,7 @@ def _compare(
         seed=study.config.seed,
         estimator=estimator,
         items_needed=_items_needed(study, ruler, estimator, child, parent, shared, over.get("params")),
-        reason=_reason(study, ruler, estimator, child, parent, shared),
+        reason="; ".join(filter(None, [*unlike.values(), _reason(study, ruler, estimator, child, parent, shared)])),
     )
     return comparison, {name: p_value(estimate) for name, estimate in over.items()}
 
@@ -260,6 +261,20 @@ def _same_items(child: Measured, parent: Measured, task: str) -> None:
         )
     if ours.gold != theirs.gold:
         raise BadInput(f"{child.name} and {parent.name} have different right answers for {task}")
+
+
+def _other_questions(child: Measured, parent: Measured) -> dict[str, str]:
+    """Tasks in which items of one name were other questions, each with what to say of it. They pair nothing."""
+    found = {}
+    for task in child.items:
+        ours, theirs = child.items[task], parent.items[task]
+        if ours.item == theirs.item and ours.prompt_hash and theirs.prompt_hash and ours.prompt_hash != theirs.prompt_hash:
+            first = next(item for item, a, b in zip(ours.item, ours.prompt_hash, theirs.prompt_hash, strict=True) if a != b)
+            found[task] = (
+                f"{task} is left out: {child.name} and {parent.name} were asked different questions under the same names, first in item "
+                f"{first}, because the task's data changed between the two evaluations; evaluate both in a new store"
+            )
+    return found
 
 
 def _over(estimate: LogEstimate | None, divisor: float) -> Interval | None:

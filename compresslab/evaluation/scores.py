@@ -152,6 +152,7 @@ def summarise(
         choice=[item.choice for item in items],
         gold=[item.gold[0] if item.options and item.gold else -1 for item in items],
         logprob=[min(logprob, 0.0) for _, logprob in best] if gold_known else None,  # rounding may put a sure answer above 0
+        prompt_hash=[prompts_hash([item]) for item in items],
         details=[_detail(item, circumstances.lengths) for item in items],
     )
     return score, columns
@@ -199,6 +200,8 @@ def write_items(path: Path, items: ItemScores) -> None:
             "logprob": np.full(rows, np.nan) if items.logprob is None else np.asarray(items.logprob, dtype=np.float64),
         }
     )
+    if items.prompt_hash is not None and items.details is None:
+        frame["prompt_hash"] = pd.Series(items.prompt_hash, dtype=object)
     if items.details is not None:
         details = pd.DataFrame([detail.model_dump(exclude={"metrics"}) for detail in items.details])
         metrics = pd.DataFrame([detail.metrics for detail in items.details]).add_prefix("metric.")
@@ -213,9 +216,12 @@ def read_items(path: Path) -> ItemScores:
         RunFailed: the file is no such file.
     """
     import pandas as pd
+    from pyarrow.parquet import read_schema
 
     try:
-        frame = pd.read_parquet(path, engine="pyarrow", columns=[name for name in ItemScores.model_fields if name != "details"])
+        there = set(read_schema(path).names)
+        columns = [name for name in ItemScores.model_fields if name != "details" and (name != "prompt_hash" or name in there)]
+        frame = pd.read_parquet(path, engine="pyarrow", columns=columns)
         bits, logprob = frame["bits_per_byte"], frame["logprob"]
         return ItemScores(
             task=str(frame["task"].iloc[0]),
@@ -225,13 +231,14 @@ def read_items(path: Path) -> ItemScores:
             choice=frame["choice"].tolist(),
             gold=frame["gold"].tolist(),
             logprob=None if bool(logprob.isna().all()) else logprob.tolist(),
+            prompt_hash=frame["prompt_hash"].astype(str).tolist() if "prompt_hash" in there else None,
         )
     except (OSError, KeyError, IndexError, ValueError) as problem:
         raise RunFailed(f"{path} does not hold per-item results: {problem}; delete it and evaluate again") from problem
 
 
 def read_details(path: Path, rows: Sequence[int]) -> list[ItemDetail]:
-    """All that is known of some items, by their place.
+    """The details of some items, by their place.
 
     Raises:
         RunFailed: the file has no such columns or rows.
@@ -255,5 +262,5 @@ def read_details(path: Path, rows: Sequence[int]) -> list[ItemDetail]:
 
 
 def _stderr(values: Sequence[float]) -> float:
-    """Standard error of a mean over items; 0 for a single item, of which nothing can be said."""
+    """Standard error of a mean over items; 0 for a single item."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0

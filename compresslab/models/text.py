@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import Calibration, Training
-from compresslab.recipe.source import DOCSTRING_PACKAGES
+from compresslab.recipe.source import DOCSTRING_PACKAGES, HubText, parse_hub_text
 
 SHORTEST_DOCSTRING = 400
 # Tokens of one forward pass: enough to fill the cores, small enough that activations stay far below the weights.
@@ -90,13 +90,13 @@ def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, lengt
 
 
 def documents(source: str, seed: int) -> Iterator[str]:
-    """The documents of a source: `installed-docs`, a `.txt` or `.jsonl` file, or `hub:<dataset>[:<config>][#<split>]`."""
+    """The documents of a source: `installed-docs`, a `.txt` or `.jsonl` file, or `hub:<dataset>[@<revision>][:<config>][#<split>]`."""
     if source == "installed-docs":
         yield from _shuffled(_help_topics(), seed)
         for package in DOCSTRING_PACKAGES:
             yield from _shuffled(_docstrings(package), seed)
     elif source.startswith("hub:"):
-        yield from _hub(source.removeprefix("hub:"), seed)
+        yield from _hub(parse_hub_text(source), seed)
     else:
         yield from _shuffled(_file(Path(source).expanduser()), seed)
 
@@ -158,14 +158,14 @@ def _json_text(place: str, line: str) -> str:
     return text
 
 
-def _hub(name: str, seed: int) -> Iterator[str]:
+def _hub(text: HubText, seed: int) -> Iterator[str]:
     """Stream a Hub dataset; its column `text` is read."""
     from datasets import load_dataset
 
-    path, _, split = name.partition("#")
-    dataset, _, config = path.partition(":")
+    dataset = text.dataset
     try:
-        rows = load_dataset(dataset, config or None, split=split or "train", streaming=True).shuffle(seed=seed, buffer_size=1000)
+        rows = load_dataset(dataset, text.config, split=text.split, revision=text.revision, streaming=True)
+        rows = rows.shuffle(seed=seed, buffer_size=1000)
         for row in rows:
             yield row["text"]
     except KeyError as error:

@@ -24,7 +24,7 @@ from compresslab.plan.rules import Chain, after, objections, start
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Calibration, Recipe, Training
-from compresslab.recipe.source import Source, parse_source, text_identity
+from compresslab.recipe.source import Source, parse_hub_text, parse_source, text_identity
 from compresslab.recipe.steps import BASE, Step
 from compresslab.versions import version
 
@@ -330,6 +330,9 @@ class _Builder:
         self.versions |= {name: version(name).partition("+")[0] for name in names if name not in self.versions}
         return {name: self.versions[name] for name in names}
 
+    def _steps(self) -> Iterator[Step]:
+        return (step for variant in self.recipe.variants.values() for step in variant.steps)
+
     def _warnings(self) -> Iterator[str]:
         models = {"base.model": self.recipe.base.model}
         for name, variant in self.recipe.variants.items():
@@ -338,6 +341,13 @@ class _Builder:
             source = parse_source(model)
             if source.kind == "hub" and source.revision in MOVING_REVISIONS:
                 yield f"{where}: {source.name} names no @<commit>; the hub may serve other weights tomorrow, and what is cached stays"
+        read = {step.method.text for step in self._steps()}
+        for role, text in self.recipe.text:
+            if role in read and text.source.startswith("hub:"):
+                named = parse_hub_text(text.source)
+                if named.revision in MOVING_REVISIONS:
+                    told = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
+                    yield f"text.{role}: {named.dataset} {told}"
         different = self.recipe.text.training.tokens
         for name, variant in self.recipe.variants.items():
             for step in variant.steps:

@@ -16,7 +16,7 @@ from compresslab.recipe.source import parse_source
 ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
 # Shares of the rate of large matrix products that passes over many tokens reach: norms, attention and activations take the rest, and the
 # more of it the faster the products are: 67 to 72% in float32 at 1.8e11 operations a second, 26 to 47% in bfloat16 at 1e12
-# (docs/evaluation.md).
+# (docs/measurements.md).
 SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
 # Starting a worker, loading a model of a gigabyte and storing what was made; a model node's folder is loaded again in a fresh process.

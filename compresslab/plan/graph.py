@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.settings import StepConfig
+from compresslab.recipe.load import NO_FILE, RecipeFile
 from compresslab.recipe.schema import Recipe
 from compresslab.records.compute import PROCESSOR, Compute, Probe
 
@@ -87,17 +88,21 @@ class PlanVariant:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe as a graph. `nodes` are in an order in which each comes after what it needs.
+    """A recipe as a graph.
 
-    `changes` are those of the command line, as comments above the recipe's text. `compute` is what everything multiplies in, and where.
-    `probe` is what the machine was found to reach, `machine` its name and `machine_facts` what decides
-    times on it; of a study of published scores, nothing.
+    Attributes:
+        nodes: in an order in which each comes after what it needs.
+        file: the recipe's file as it was read. changes: those of the command line, as comments above the recipe's text.
+        compute: what everything multiplies in, and on what.
+        probe: what the machine was found to reach. machine: its name. machine_facts: what decides times on it. A study of published
+            scores has none of these.
     """
 
     recipe: Recipe
     nodes: tuple[Node, ...]
     variants: tuple[PlanVariant, ...]
     warnings: tuple[str, ...] = ()
+    file: RecipeFile = NO_FILE
     changes: str = ""
     compute: Compute = PROCESSOR
     probe: Probe | None = None

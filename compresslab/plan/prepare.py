@@ -32,7 +32,7 @@ def prepare(
     Raises:
         BadInput: anything in the recipe that cannot work, named.
     """
-    recipe, places = load_located(path, changes)
+    recipe, places, file = load_located(path, changes)
     found = complaints(recipe)
     if recipe.evaluate.source == "published":
         from compresslab.plan import published  # the tables, which a plan of models to run does not need
@@ -41,7 +41,7 @@ def prepare(
     else:
         last = ran_on(noted.get(recipe.study, {}), recipe.compute) if noted is not None and device is None else None
         planned = build(recipe, last or this_machine_for(recipe.compute, recipe.base.dtype, device), places, found)
-    return replace(planned, changes=changes.described())
+    return replace(planned, file=file, changes=changes.described())
 
 
 def complaints(recipe: Recipe) -> list[Complaint]:

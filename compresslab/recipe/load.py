@@ -7,6 +7,7 @@ run tells all. Nothing here imports torch or touches a model.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -28,11 +29,27 @@ MAX_EXPANDED = 5 * MAX_NODES
 _FORM = "recipes/quickstart.yaml shows the form"
 
 
-class Read(NamedTuple):
-    """A recipe and where its values stand in its file."""
+class RecipeFile(NamedTuple):
+    """A recipe's file as it was read: a run records this text, whatever becomes of the file meanwhile.
+
+    Attributes:
+        text: without a byte-order mark. sha256: of the file's bytes.
+    """
+
+    path: Path = Path()
+    text: str = ""
+    sha256: str = ""
+
+
+NO_FILE = RecipeFile()  # of a recipe that was built in code
+
+
+class LoadedRecipe(NamedTuple):
+    """A recipe, where its values stand in its file, and the file."""
 
     recipe: Recipe
     places: Places
+    file: RecipeFile
 
 
 def load(path: Path) -> Recipe:
@@ -44,7 +61,7 @@ def load(path: Path) -> Recipe:
     return load_located(path).recipe
 
 
-def load_located(path: Path, changes: Changes = NO_CHANGES) -> Read:
+def load_located(path: Path, changes: Changes = NO_CHANGES) -> LoadedRecipe:
     """Reads a recipe file and keeps its places, for whoever finds more to say about it. Raises like `load`."""
     name = str(path)
     try:
@@ -65,7 +82,8 @@ def load_located(path: Path, changes: Changes = NO_CHANGES) -> Read:
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
         raise RecipeError([f"{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"]) from None
-    return loads_located(text, name, changes)
+    found = loads_located(text, name, changes)
+    return found._replace(file=RecipeFile(path, text, hashlib.sha256(content).hexdigest()))
 
 
 def _nearby(folder: Path, wanted: Path) -> str:
@@ -82,7 +100,7 @@ def loads(text: str, name: str) -> Recipe:
     return loads_located(text, name).recipe
 
 
-def loads_located(text: str, name: str, changes: Changes = NO_CHANGES) -> Read:
+def loads_located(text: str, name: str, changes: Changes = NO_CHANGES) -> LoadedRecipe:
     """Reads a recipe from text and keeps its places. Raises like `load`."""
     root, problems = parse(text)
     if root is None or root.value is None:
@@ -94,7 +112,7 @@ def loads_located(text: str, name: str, changes: Changes = NO_CHANGES) -> Read:
     problems += [*whole.problems, *found, *_graph_problems(whole)]
     if recipe is None or problems:
         raise _refusal(name, problems)
-    return Read(kept(recipe, changes.only), Places(name, whole.root))
+    return LoadedRecipe(kept(recipe, changes.only), Places(name, whole.root), RecipeFile(Path(name), text))
 
 
 def _refusal(name: str, problems: list[Problem]) -> RecipeError:

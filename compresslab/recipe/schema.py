@@ -67,7 +67,8 @@ class Training(Strict):
 
 
 class Text(Strict):
-    """Where calibration and training text come from: `installed-docs`, a .txt or .jsonl file, or `hub:<dataset>`."""
+    """Where calibration and training text come from: `installed-docs`, a .txt or .jsonl file, or
+    `hub:<dataset>[@<revision>][:<config>][#<split>]`, whose column `text` is read."""
 
     calibration: Calibration = Calibration()
     training: Training = Training()

@@ -62,15 +62,40 @@ def parse_source(model: str) -> Source:
     return Source("hub", name, revision or None)
 
 
+class HubText(NamedTuple):
+    """A dataset of the Hub, as `hub:<dataset>[@<revision>][:<config>][#<split>]` names it."""
+
+    dataset: str
+    revision: str | None
+    config: str | None
+    split: str
+
+
+def parse_hub_text(source: str) -> HubText:
+    """Tell what a text source that begins with `hub:` names.
+
+    Raises:
+        BadInput: text that no dataset's name can be.
+    """
+    found = re.fullmatch(r"hub:([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?(?::([^#]+))?(?:#(.+))?", source)
+    if found is None:
+        raise BadInput(f"{source!r} names no dataset of the hub; write hub:<owner>/<name>[@<revision>][:<config>][#<split>]")
+    dataset, revision, config, split = found.groups()
+    return HubText(dataset, revision, config, split or "train")
+
+
 def text_identity(source: str) -> dict[str, str]:
     """What decides the text of `source`, for content keys: versions of the packages, digest of the file, or the name.
 
+    A dataset without a revision is identified by its name alone; the plan warns that such a study cannot be repeated.
+
     Raises:
-        BadInput: a file that does not exist.
+        BadInput: a file that does not exist, or a name that no dataset has.
     """
     if source == "installed-docs":
         return {"python": platform.python_version(), **{package: version(package) for package in DOCSTRING_PACKAGES}}
     if source.startswith("hub:"):
+        parse_hub_text(source)
         return {"hub": source}
     path = Path(source).expanduser()
     if not path.is_file():

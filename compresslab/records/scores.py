@@ -73,6 +73,8 @@ class ItemScores(Record):
         choice: index of the option chosen, -1 where there are no options.
         gold: index of the right option, -1 where there are no options.
         logprob: log P(gold continuation | prompt) in nats, whole; `None` for tasks without one. LAMBADA's loss a word is this.
+        prompt_hash: sha256 of each item's prompts and continuations, to know that child and parent were asked the same; `None` where
+            nobody noted it.
         details: of each item; `None` where scores were read to compare means only.
     """
 
@@ -83,6 +85,7 @@ class ItemScores(Record):
     choice: list[int]
     gold: list[int]
     logprob: list[float] | None = None
+    prompt_hash: list[str] | None = None
     details: list[ItemDetail] | None = None
 
 

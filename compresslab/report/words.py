@@ -12,7 +12,8 @@ SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
 MISSING = "–"
 
 # The settings that tell two steps of one method apart; a step's config holds every default, and a page cannot show them all.
-_TELLING = ("keep", "sparsity", "ratio", "fraction", "pattern", "bits", "group", "group_size", "rank")
+# Settings that a step's label names, in this order, where they are set.
+_TELLING = ("keep", "groups", "hidden", "parameters", "sparsity", "pattern", "bits", "group_size", "rank", "top_k", "until")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -119,7 +120,7 @@ def step(record: StepRecord) -> str:
     if record.method == "published":
         how = record.config.get("how")
         return f"published {record.config.get('model')}" + (f" ({how})" if how else "")
-    settings = [f"{key.replace('_', ' ')} {record.config[key]}" for key in _TELLING if _plain(record.config.get(key))][:3]
+    settings = [f"{key.replace('_', ' ')} {_setting(record.config[key])}" for key in _TELLING if _plain(record.config.get(key))]
     if record.tokens_seen:
         settings.append(f"{count(record.tokens_seen)} tokens")
     name = record.kind if record.method == record.kind or not record.method else f"{record.kind} {record.method}"
@@ -153,5 +154,10 @@ def _end(value: float, digits: int) -> str:
     return number(value, digits)
 
 
+def _setting(value: float | str) -> str:
+    return count(value) if isinstance(value, int) and value >= 10_000 else str(value)
+
+
 def _plain(value: object) -> bool:
-    return isinstance(value, (int, float, str)) and not isinstance(value, bool) and len(str(value)) <= 12
+    """Whether a setting is set and short enough for a label."""
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool) and bool(value) and len(str(value)) <= 12

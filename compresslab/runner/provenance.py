@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import platform
 import subprocess
 from pathlib import Path
@@ -20,12 +19,12 @@ from compresslab.versions import version
 LIBRARIES = ("torch", "transformers", "lm_eval", "bitsandbytes", "compressed-tensors", "peft", "datasets", "numpy", "scipy", "pandas")
 
 
-def provenance(recipe_path: Path, plan: Plan) -> Provenance:
+def provenance(plan: Plan) -> Provenance:
     """Provenance of a study that runs now."""
     package = Path(compresslab.__file__).parent
     return Provenance(
-        recipe_sha256=hashlib.sha256(recipe_path.read_bytes()).hexdigest(),
-        recipe_path=recipe_path.name,
+        recipe_sha256=plan.file.sha256,
+        recipe_path=plan.file.path.name,
         commit=_git(package, "rev-parse", "HEAD"),
         dirty=bool(_git(package, "status", "--porcelain", "--", ".")),
         versions={"compresslab": compresslab.__version__} | {name: version(name) for name in LIBRARIES},

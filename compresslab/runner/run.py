@@ -17,22 +17,8 @@ from compresslab.records import Cost, Failure, StepRecord
 from compresslab.runner import provenance
 from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, WorkerResult, execute
 from compresslab.runner.store import Store, write_record
+from compresslab.runner.watcher import Watcher
 from compresslab.runner.worker import NodeJob, ReloadJob
-
-
-class Watcher:
-    """What a caller may want to hear while a study runs. The default hears nothing."""
-
-    def starting(self, node: Node, estimated: float | None) -> Listener:
-        """A node starts; the listener given back hears its progress."""
-        del node, estimated
-        return Listener()
-
-    def ended(self, node: Node, seconds: float, failure: str) -> None:
-        """A node ended; `failure` is empty if it finished."""
-
-    def lost(self, node: Node, cause: str) -> None:
-        """A node is not run, because one that it needs failed."""
 
 
 class RunResult(NamedTuple):

@@ -35,7 +35,7 @@ class Damage(NamedTuple):
     problems: tuple[str, ...]
 
 
-def note(plan: Plan, store: Store, recipe: Path, finished: str = "") -> None:
+def note(plan: Plan, store: Store, finished: str = "") -> None:
     """Note what the study uses: before it runs, so that `unused` spares what a run that was stopped has made; and again when it ends.
 
     A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that. So does a run in another
@@ -51,7 +51,7 @@ def note(plan: Plan, store: Store, recipe: Path, finished: str = "") -> None:
         keys |= set(runs.get(own, {}).get("keys", ()))
     runs[own] = {"compute": list(plan.compute), "machine": plan.machine, "facts": plan.machine_facts, "keys": sorted(keys)}
     facts: dict[str, Any] = {
-        "recipe": str(recipe),
+        "recipe": str(plan.file.path),
         "finished": finished or before.get("finished", ""),
         "variants": variants,
         "runs": runs,

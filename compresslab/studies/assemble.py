@@ -18,7 +18,7 @@ from compresslab.runner.store import Store
 from compresslab.studies.lost_items import lost_items
 
 
-def assemble(plan: Plan, store: Store, ran: RunResult, recipe_path: Path) -> StudyRecord:
+def assemble(plan: Plan, store: Store, ran: RunResult) -> StudyRecord:
     """The study's record, with everything that is there; what is missing is told by failures."""
     recipe = plan.recipe
     variants = [_variant(variant, plan, store, ran) for variant in plan.variants]
@@ -44,19 +44,19 @@ def assemble(plan: Plan, store: Store, ran: RunResult, recipe_path: Path) -> Stu
         rated.append(variant)
     items = {one.name: one.items for one in scored}
     told = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in rated]
-    return study_record(plan, recipe_path, told, ran)
+    return study_record(plan, told, ran)
 
 
-def study_record(plan: Plan, path: Path, variants: list[VariantRecord], ran: RunResult, notes: Sequence[str] = ()) -> StudyRecord:
+def study_record(plan: Plan, variants: list[VariantRecord], ran: RunResult, notes: Sequence[str] = ()) -> StudyRecord:
     """The record of a study that ends now, with what its recipe says and where its figures come from."""
     recipe = plan.recipe
     return StudyRecord(
         study=recipe.study,
         question=recipe.question,
         base=recipe.base.model,
-        recipe=plan.changes + path.read_text(encoding="utf-8-sig"),
+        recipe=plan.changes + plan.file.text,
         variants=variants,
-        provenance=provenance(path, plan),
+        provenance=provenance(plan),
         seconds=ran.seconds,
         cached_nodes=ran.cached,
         nodes=len(plan.nodes),

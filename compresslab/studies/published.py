@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from compresslab.catalog import published_scores as tables
 from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
@@ -20,7 +19,7 @@ from compresslab.runner.run import RunResult
 from compresslab.studies.assemble import study_record
 
 
-def assemble(plan: Plan, recipe_path: Path) -> StudyRecord:
+def assemble(plan: Plan) -> StudyRecord:
     """The study's record: densities and comparisons from the tables alone."""
     began = time.perf_counter()
     recipe, chosen = plan.recipe, entries(plan.recipe)
@@ -43,7 +42,7 @@ def assemble(plan: Plan, recipe_path: Path) -> StudyRecord:
                 comparisons=comparisons,
             )
         )
-    return study_record(plan, recipe_path, variants, RunResult({}, 0, time.perf_counter() - began), list(_notes(recipe, chosen)))
+    return study_record(plan, variants, RunResult({}, 0, time.perf_counter() - began), list(_notes(recipe, chosen)))
 
 
 def _measured(recipe: Recipe, name: str, entry: Entry, weights: tuple[Size, Shape], entries: dict[str, Entry]) -> Measured:

@@ -33,7 +33,7 @@ def main() -> None:
     """Print the two tables and the tally."""
     trained, packed = [], []
     for path in sorted(RECIPES.glob("*.yaml")):
-        record = assemble(prepare(path), path)
+        record = assemble(prepare(path))
         for variant in record.variants[1:]:
             said = PAPER.get((record.study, variant.name))
             how = GPTQ if "GPTQ" in variant.steps[-1].config["how"] else ""

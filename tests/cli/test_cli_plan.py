@@ -88,7 +88,7 @@ def test_plan_and_run_say_how_a_long_study_gets_shorter(call: Call, recipe: Path
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compresslab.runner.run.run", interrupted)
+    monkeypatch.setattr("compresslab.studies.run_study.run", interrupted)
     begun, warning, study, *said = call("run", recipe).out.splitlines()
     assert re.fullmatch(rf"\d\d:\d\d:\d\d compresslab {__version__}: {recipe}", begun)
     assert "go 833.3 times over text.training.tokens" in warning

@@ -309,3 +309,31 @@ def test_bounds_on_both_sides_leave_a_mean_unknown():
 def test_density_days_of_a_doubling():
     assert density_days(Interval(value=2, low=1, high=4)).value == pytest.approx(99.02, abs=0.01)
     assert density_days(None) is None
+
+
+def asked(variant, hashes):
+    """The variant with noted prompts: of each task's items these hashes."""
+    items = {task: scores.model_copy(update={"prompt_hash": hashes(task, scores.item)}) for task, scores in variant.items.items()}
+    return variant.model_copy(update={"items": items})
+
+
+def test_items_that_were_other_questions_pair_nothing():
+    base, child = simulate("base", 1e9, 1e9), simulate("child", 5e8, 9e8, "base", seed=1)
+    base = asked(base, lambda task, items: [f"{task}/{item}" for item in items])
+    same = asked(child, lambda task, items: [f"{task}/{item}" for item in items])
+    changed = asked(child, lambda task, items: [f"{task}/{item}{'!' * (task == 'csqa' and item == '7')}" for item in items])
+    _, alike = only(assess([base, same], CONFIG, []))
+    _, left_out = only(assess([base, changed], CONFIG, []))
+    assert [one.task for one in alike.tasks] == ["arc_easy", "csqa", "piqa"]
+    assert alike.reason == ""
+    assert [one.task for one in left_out.tasks] == ["arc_easy", "piqa"]
+    assert "csqa is left out: child and base were asked different questions under the same names, first in item 7" in left_out.reason
+    assert left_out.ratio != alike.ratio
+
+
+def test_where_all_questions_differ_there_is_no_ratio():
+    base, child = simulate("base", 1e9, 1e9), simulate("child", 5e8, 9e8, "base", seed=1)
+    base, child = (asked(one, lambda _, items, one=one: [one.name] * len(items)) for one in (base, child))
+    _, comparison = only(assess([base, child], CONFIG, []))
+    assert (comparison.ratio, comparison.verdict, comparison.tasks) == (None, "inconclusive", [])
+    assert "asked different questions" in comparison.reason

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compresslab.errors import BadInput
-from compresslab.recipe.source import Source, parse_source, text_identity
+from compresslab.recipe.source import Source, parse_hub_text, parse_source, text_identity
 
 
 def test_offline_names_are_known_or_nearly_known():
@@ -62,6 +62,25 @@ def test_the_identity_of_a_text_follows_its_content(tmp_path: Path):
         text_identity(str(tmp_path / "none.txt"))
     assert text_identity("hub:owner/texts") == {"hub": "hub:owner/texts"}
     assert "python" in text_identity("installed-docs")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("hub:owner/texts", ("owner/texts", None, None, "train")),
+        ("hub:owner/texts@abc123", ("owner/texts", "abc123", None, "train")),
+        ("hub:owner/texts@refs/pr/1:sample-10BT#validation", ("owner/texts", "refs/pr/1", "sample-10BT", "validation")),
+        ("hub:texts:a config#train[:1%]", ("texts", None, "a config", "train[:1%]")),
+    ],
+)
+def test_a_dataset_of_the_hub_is_named_with_its_revision(source: str, expected: tuple[str | None, ...]):
+    assert parse_hub_text(source) == expected
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:@abc", "hub:a/b/c", "hub:a b", "hub:owner/texts@"])
+def test_a_name_that_no_dataset_has_is_refused(source: str):
+    with pytest.raises(BadInput, match="names no dataset of the hub"):
+        text_identity(source)
 
 
 @pytest.mark.parametrize("model", ["~nosuchuser-anywhere/x", "x" * 5000, "a\0b"])

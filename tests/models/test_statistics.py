@@ -135,6 +135,16 @@ def test_a_step_by_itself_gathers_for_itself_and_leaves_nothing(tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["shared"]
 
 
+def test_a_step_whose_gathering_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    loaded = make("llama")
+    loaded.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    with pytest.raises(RunFailed):
+        gather_temporarily(loaded.model, TEXT, grams=False, progress=lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_inputs_that_are_not_finite_are_told_by_layer(tmp_path: Path):
     loaded = make("llama")
     loaded.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")

@@ -131,3 +131,19 @@ def test_each_sequence_of_a_repeated_text_knows_which_of_the_different_ones_it_i
     assert torch.equal(often.ids, once.ids[often.numbers])
     assert often.sha256 == once.sha256
     assert sequences(str(jsonl), tokenizer, 3, 16, 0).numbers.tolist() == [0, 1, 2]
+
+
+def test_a_dataset_of_the_hub_is_read_at_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    class Rows(list[dict[str, str]]):
+        def shuffle(self, **_: object) -> Rows:
+            return self
+
+    def load_dataset(name: str, config: str | None, **settings: object) -> Rows:
+        asked.append((name, config, settings["revision"], settings["split"]))
+        return Rows([{"text": "a text"}])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert list(documents("hub:owner/texts@0123abc:part#test", 0)) == ["a text"]
+    assert asked == [("owner/texts", "part", "0123abc", "test")]

@@ -31,7 +31,7 @@ FolderMaker = Callable[..., Path]
 
 def plan_of(text: str, *, head: str = HEAD, compute: Compute = PROCESSOR) -> Plan:
     """The plan of a recipe given as text."""
-    recipe, places = loads_located(head + text, "r.yaml")
+    recipe, places, _ = loads_located(head + text, "r.yaml")
     return build(recipe, MACHINE._replace(compute=compute), places)
 
 

@@ -112,6 +112,18 @@ def test_models_that_may_change_are_told() -> None:
     ]
 
 
+def test_texts_that_may_change_are_told_where_a_step_reads_them() -> None:
+    texts = 'text: {calibration: {source: "hub:owner/texts"}, training: {source: "hub:owner/more@main"}}\n'
+    assert plan_of(texts).warnings == (), "no step reads them"
+    steps = "variants:\n  a: [{prune: {method: wanda, sparsity: 0.5}}]\n  b: [{retrain: {method: full, tokens: 10}}]\n"
+    assert [warning.split(";")[0] for warning in plan_of(texts + steps).warnings] == [
+        "text.calibration: owner/texts names no @<commit>",
+        "text.training: owner/more names no @<commit>",
+    ]
+    pinned = texts.replace("owner/texts", "owner/texts@0123abc").replace("@main", "@0123abc")
+    assert plan_of(pinned + steps).warnings == ()
+
+
 def test_facts_follow_the_chain(folder: FolderMaker) -> None:
     plan = plan_of(
         f"variants:\n  a: [{PRUNE}, {{prune: {{method: width, keep: 0.5}}}}, {PACK}]\n"

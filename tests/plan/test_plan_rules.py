@@ -204,7 +204,7 @@ variants:
 sweeps:
   d-{k}: {grid: {k: [31, 29, 32]}, steps: [prune: {method: depth, keep: "{k}"}]}
 """
-    recipe, places = loads_located(HEAD.replace("csqa", "no_such_task") + text, "r.yaml")
+    recipe, places, _ = loads_located(HEAD.replace("csqa", "no_such_task") + text, "r.yaml")
 
     with pytest.raises(RecipeError) as caught:
         build(recipe, MACHINE, places, [Complaint(("density", "reference"), "there is no reference 'olmo'")])

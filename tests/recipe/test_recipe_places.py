@@ -29,7 +29,7 @@ def found(places: Places, complaint: Complaint) -> tuple[str, str, str]:
 
 
 def test_values_are_found_wherever_they_stand() -> None:
-    recipe, places = loads_located(TEXT, "r.yaml")
+    recipe, places, _ = loads_located(TEXT, "r.yaml")
     assert list(recipe.variants) == ["short", "long", "d-1", "d-2"]
     assert found(places, keep("short")) == ("4", "variants.short[0].prune.keep", "no")
     assert found(places, keep("long")) == ("3", "variants.long.steps[0].prune.keep", "no")

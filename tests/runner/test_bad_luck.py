@@ -16,8 +16,9 @@ import pytest
 
 from compresslab.errors import RunFailed
 from compresslab.plan.prepare import prepare
-from compresslab.runner.run import Watcher, run
+from compresslab.runner.run import run
 from compresslab.runner.store import Store
+from compresslab.runner.watcher import Watcher
 from compresslab.runner.worker import explained
 
 

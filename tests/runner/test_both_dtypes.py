@@ -11,8 +11,9 @@ from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import StudyRecord
-from compresslab.runner.run import RunResult, Watcher, run
+from compresslab.runner.run import RunResult, run
 from compresslab.runner.store import Store
+from compresslab.runner.watcher import Watcher
 from compresslab.studies.assemble import assemble
 
 
@@ -26,7 +27,7 @@ class Both:
         for dtype in ("float32", "bfloat16"):
             self.plans.append(prepare(recipe, Changes((f"compute={dtype}",))))
             self.ran.append(run(self.plans[-1], store, Watcher()))
-            self.records.append(assemble(self.plans[-1], store, self.ran[-1], recipe))
+            self.records.append(assemble(self.plans[-1], store, self.ran[-1]))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""Every command's help has an example, and the examples work, one after the other, on a tiny model in the quickstart's place."""
+"""The examples in the commands' help, the commands of the README and of docs/first-study.md, and their library examples work.
+
+They run on a tiny model in the quickstart's place. What one has made is in the store for the next.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import FIRST_STUDY, README, ROOT, blocks, of_compresslab
 from typer.testing import CliRunner
 
 from compresslab.cli import reference
@@ -22,6 +26,7 @@ TABLE = "run,params,tokens,task,bpb\n" + "".join(
     for size in (1, 2, 4, 8, 16)
     for tokens in (10, 40, 160)
 )
+REAL_MODEL = "offline:smollm2-135m-instruct"
 
 
 def examples() -> Iterator[tuple[str, str]]:
@@ -34,24 +39,71 @@ def examples() -> Iterator[tuple[str, str]]:
         yield name, found[1]
 
 
-def test_every_example_works(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipes").mkdir()
-    text = recipe.read_text().replace("study: tiny", "study: smollm2-quickstart")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that all tests of this file share."""
+    return tmp_path_factory.mktemp("shared-store")
+
+
+@pytest.fixture
+def quickstart(recipe_text: str) -> str:
+    """The quickstart on the tiny model, with a variant in 8 bits as `nf4`."""
+    text = recipe_text.replace("study: tiny", "study: smollm2-quickstart")
     start, end = text.index("  pruned:"), text.index("evaluate:")
-    Path("recipes/quickstart.yaml").write_text(
-        f"{text[:start]}  nf4: [{{quantize: {{method: rtn, bits: 8, group_size: 32}}}}]\n{text[end:]}"
-    )
+    return f"{text[:start]}  nf4: [{{quantize: {{method: rtn, bits: 8, group_size: 32}}}}]\n{text[end:]}"
+
+
+@pytest.fixture(autouse=True)
+def checkout(quickstart: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder like a fresh clone, with a recipe of the tiny model in the quickstart's place."""
+    monkeypatch.chdir(tmp_path)
+    Path(".compresslab").symlink_to(store)
+    Path("recipes").mkdir()
+    for folder in ("published", "full-size"):
+        (Path("recipes") / folder).symlink_to(ROOT / "recipes" / folder)
+    Path("recipes/quickstart.yaml").write_text(quickstart)
     Path("models.csv").write_text(TABLE)
+
+
+def run(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments, input="y\n")
+    assert done.exit_code == 0, f"compresslab {' '.join(arguments)}: {done.output}{done.exception}"
+    assert done.output, arguments
+
+
+def test_every_example_works() -> None:
     for name, example in examples():
         if name == "compare":
             shutil.copytree("reports", "quick")  # what a run with other settings and `--reports quick` leaves
         if name not in ELSEWHERE:
-            done = CliRunner().invoke(app, shlex.split(example))
-            assert done.exit_code == 0, f"{example}: {done.output}{done.exception}"
-            assert done.output, example
+            run(shlex.split(example))
     assert Path("my-model/README.md").exists()
     assert Path("olmo-ladder.svg").exists()
     assert Path("mine.json").exists()
     assert Path("reports/index.html").exists()
     assert Path("my-study.yaml").exists()
+
+
+@pytest.mark.parametrize("page", [README, FIRST_STUDY], ids=lambda page: page.name)
+def test_every_command_of_the_pages_works(page: Path, quickstart: str) -> None:
+    """In the page's order. What `init` wrote becomes a recipe of the tiny model; of several recipes the first is run."""
+    helped = {example for _, example in examples()}
+    for arguments in of_compresslab(page):
+        if arguments[0] == "doctor" and shlex.join(arguments) in helped:
+            continue  # it takes long, and the test above ran it
+        run([str(next(Path().glob(word))) if "*" in word else word for word in arguments])
+        if arguments[0] == "init":
+            assert Path(arguments[1]).read_text()
+            Path(arguments[1]).write_text(quickstart.replace("study: smollm2-quickstart", f"study: {Path(arguments[1]).stem}"))
+    assert Path("my-model/README.md").exists()
+    assert Path("quick").is_dir()
+
+
+@pytest.mark.parametrize("page", [README, FIRST_STUDY], ids=lambda page: page.name)
+def test_the_library_examples_work(page: Path, tiny_folder: Path) -> None:
+    """On the tiny model, of whose three layers two are kept."""
+    run(["run", "recipes/quickstart.yaml"])
+    (code,) = blocks(page, "python")
+    assert REAL_MODEL in code
+    exec(compile(code.replace(REAL_MODEL, str(tiny_folder)).replace('"keep": 24', '"keep": 2'), page.name, "exec"), {})
+    assert any(Path().glob("*/config.json"))

@@ -13,8 +13,9 @@ from compresslab.plan.graph import Node, Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.runner.processes import Listener
-from compresslab.runner.run import RunResult, Watcher, is_done, run
+from compresslab.runner.run import RunResult, is_done, run
 from compresslab.runner.store import Store
+from compresslab.runner.watcher import Watcher
 from compresslab.studies.assemble import assemble
 
 
@@ -86,7 +87,7 @@ def test_killed_in_every_kind_of_node_then_rerun_gives_equal_bytes(recipe: Path,
         # The rest was done, nothing half made is left, and the report says what is missing.
         assert all(is_done(node, store) for node in plan.nodes if node.key not in ran.failures)
         assert not list(store.staging.iterdir())
-        record = assemble(plan, store, ran, recipe)
+        record = assemble(plan, store, ran)
         broken = {variant.name for variant in record.variants if variant.failures}
         assert "pruned" in broken if label == "calibrate base" else label.split()[1] in broken
         assert "base" not in broken

@@ -26,7 +26,7 @@ TABLE = "Llama3.2-card-base"
 @functools.cache
 def study(name):
     path = FOLDER / f"{name}.yaml"
-    return published.assemble(prepare(path), path)
+    return published.assemble(prepare(path))
 
 
 def comparison(name, variant):
@@ -108,7 +108,7 @@ def test_a_plan_of_published_scores_has_nothing_to_run():
 def test_nothing_heavy_is_imported(tmp_path):
     code = (
         "import sys; from pathlib import Path; from compresslab.plan.prepare import prepare; from compresslab.studies import published; "
-        f"path = Path({str(FOLDER / 'gemma-2.yaml')!r}); record = published.assemble(prepare(path), path); "
+        f"path = Path({str(FOLDER / 'gemma-2.yaml')!r}); record = published.assemble(prepare(path)); "
         f"from compresslab.report.html import write; write(record, Path({str(tmp_path)!r})); "
         "print([m for m in ('torch', 'transformers', 'lm_eval', 'scipy', 'datasets') if m in sys.modules])"
     )
@@ -156,7 +156,7 @@ def test_models_of_different_tables_are_refused_without_the_flag(written):
     assert "different tables (Gemma2-report-T13 and Llama3.2-card-base)" in said
     assert "across_tables: true" in said
     path = written(v=other, evaluate=f", table: {TABLE}, across_tables: true")
-    record = published.assemble(prepare(path), path)
+    record = published.assemble(prepare(path))
     assert "from different tables" in record.variants[1].comparisons[0].reason
     assert any(note.startswith("⚠ Parent and child stand in different tables") for note in record.notes)
     assert "different tables" in html.render(record)
@@ -235,7 +235,7 @@ def test_only_the_tasks_asked_for_count(written):
         "[{adopt: {model: published:Llama-3.1-Minitron-4B-Width}}]",
         ", table: Minitron-practice-T1, tasks: [MMLU]",
     )
-    record = published.assemble(prepare(path), path)
+    record = published.assemble(prepare(path))
     assert [score.task for score in record.variants[1].scores] == ["MMLU"]
     assert [task.task for task in record.variants[1].comparisons[0].tasks] == ["MMLU"]
 
@@ -244,7 +244,7 @@ def test_a_chain_of_adopted_models_is_compared_with_parent_and_root(written):
     more = "  w: {from: v, steps: [{adopt: {model: published:Llama-3.2-1B}}]}\n"
     path = written(v="[{adopt: {model: published:Llama-3.2-3B}}]")
     path.write_text(path.read_text().replace("evaluate:", f"{more}evaluate:"))
-    record = published.assemble(prepare(path), path)
+    record = published.assemble(prepare(path))
     last = record.variants[-1]
     assert [(one.against, one.relation) for one in last.comparisons] == [("v", "parent"), ("base", "root")]
     assert [step.config["model"] for step in last.steps] == ["Llama-3.1-8B", "Llama-3.2-3B", "Llama-3.2-1B"]
@@ -255,7 +255,7 @@ def test_a_reference_of_ones_own_is_named_by_its_path(written, tmp_path):
     raw = json.loads((Path(published.__file__).parents[1] / "data" / "references" / "qwen2.5.json").read_text())
     own.write_text(json.dumps(raw | {"name": "own"}))
     path = written(reference=str(own))
-    record = published.assemble(prepare(path), path)
+    record = published.assemble(prepare(path))
     ours, shipped = record.variants[1].comparisons[0], comparison("llama-3.1-8b", "llama-3.2-1b")
     assert record.variants[1].density.reference == "own"
     assert ours.ratio.value == pytest.approx(shipped.ratio.value)
@@ -284,4 +284,4 @@ def test_the_page_names_the_table_and_what_other_choices_would_say(name, tmp_pat
 
 def test_the_same_recipe_twice_gives_the_same_figures():
     path = FOLDER / "minitron-4b.yaml"
-    assert published.assemble(prepare(path), path).variants == study("minitron-4b").variants
+    assert published.assemble(prepare(path)).variants == study("minitron-4b").variants

@@ -18,9 +18,10 @@ from compresslab.machine.this_machine import Machine, ran_on
 from compresslab.plan.prepare import prepare
 from compresslab.records import ItemScores
 from compresslab.records.compute import Compute
-from compresslab.runner.run import Watcher, run, to_do
+from compresslab.runner.run import run, to_do
 from compresslab.runner.store import Store
 from compresslab.runner.upkeep import damages, note, unused
+from compresslab.runner.watcher import Watcher
 from compresslab.studies.rescore import compared
 
 runner = CliRunner()
@@ -109,9 +110,9 @@ def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_
     with monkeypatch.context() as patch:
         on(patch, OTHER)
         there = prepare(short)
-        note(there, store, short)
+        note(there, store)
     assert not unused(store)
-    note(prepare(short), store, short)
+    note(prepare(short), store)
     assert not unused(store)
     used = set(store.remembered()["tiny"]["keys"])
     assert {node.key for node in there.nodes} <= used
@@ -139,7 +140,7 @@ def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: 
     store.remember("tiny", facts)
     assert ran_on(facts, "auto") is None
     assert prepare(short, noted=store.remembered()).compute == prepare(short).compute
-    note(prepare(short), store, short)
+    note(prepare(short), store)
     assert not unused(store)
 
 
@@ -151,7 +152,7 @@ def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     plan = prepare(short)
-    note(plan, store, short)
+    note(plan, store)
     with pytest.raises(KeyboardInterrupt):
         run(plan, store, Stop())
     assert len(list(store.objects.iterdir())) == 1

@@ -15,7 +15,7 @@ from compresslab.algorithms.forward_kl import forward_kl
 from compresslab.errors import BadInput
 from compresslab.methods.distill import Distill
 from compresslab.methods.settings import Optimizer
-from compresslab.models.calibration import stored_logits
+from compresslab.models.calibration import scratch, stored_logits
 from compresslab.models.calibration.stored_logits import StoredLogits, store_logits
 from compresslab.models.load import Loaded
 from compresslab.models.text import TokenSequences
@@ -193,7 +193,7 @@ def test_stored_logits_for_another_text_or_vocabulary_are_refused(tmp_path: Path
 
 
 def test_scratch_logits_go_when_the_step_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stored_logits.tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     distilled(tmp_path / "model", 8, top_k=4)
     assert list((tmp_path / "scratch").iterdir()) == []

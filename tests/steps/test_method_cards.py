@@ -208,8 +208,8 @@ def test_messages_in_quotes_are_the_codes_own() -> None:
 
 
 def test_figures_are_those_that_were_measured() -> None:
-    """What a figure was measured with stands beside it in docs/methods.md or with its experiment; a new measurement changes both."""
-    measured = [DOCS / "methods.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
+    """Machine and date of a figure stand in docs/measurements.md or with its experiment; a new measurement changes both."""
+    measured = [DOCS / "measurements.md", DOCS / "methods.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
     known = set(FIGURE.findall("\n".join(path.read_text(encoding="utf-8") for path in measured)))
     prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", by_hand(page()))
     assert sorted(set(FIGURE.findall(prose)) - known) == []

@@ -8,9 +8,6 @@ variants of a study, and all ratios of a sweep, share one pass.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-import weakref
 from pathlib import Path
 
 import torch
@@ -25,6 +22,7 @@ from compresslab.errors import RunFailed
 from compresslab.models.calibration.attention import recorded_attention
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.input_sums import InputSums, together
+from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences
 
@@ -124,10 +122,7 @@ def gather(model: PreTrainedModel, text: TokenSequences, folder: Path, *, grams:
 
 def gather_temporarily(model: PreTrainedModel, text: TokenSequences, *, grams: bool, progress: Progress) -> Statistics:
     """The same in a scratch folder that goes when the statistics do, for a step that is run by itself."""
-    folder = tempfile.mkdtemp(prefix="compresslab-statistics-")
-    statistics = gather(model, text, Path(folder), grams=grams, progress=progress)
-    weakref.finalize(statistics, shutil.rmtree, folder, ignore_errors=True)
-    return statistics
+    return in_scratch_folder(lambda folder: gather(model, text, folder, grams=grams, progress=progress))
 
 
 def check_finite_layer(tensors: dict[str, Tensor], number: int) -> None:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from compresslab.algorithms.divergence import blocks, of_tokens
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
+from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.chunks import chunks
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Amount, Progress
@@ -135,15 +133,12 @@ def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path
 
 def store_temporarily(teacher: Loaded, text: TokenSequences, top_k: int, progress: Progress) -> StoredLogits:
     """The same in a scratch folder that goes when the stored logits do, for a step that is run by itself."""
-    scratch = Path(tempfile.mkdtemp(prefix="compresslab-logits-"))
-    try:
-        store_logits(teacher, text, top_k, scratch, progress)
-        stored = StoredLogits(scratch)
-    except BaseException:
-        shutil.rmtree(scratch)
-        raise
-    weakref.finalize(stored, shutil.rmtree, scratch)
-    return stored
+
+    def stored(folder: Path) -> StoredLogits:
+        store_logits(teacher, text, top_k, folder, progress)
+        return StoredLogits(folder)
+
+    return in_scratch_folder(stored)
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from compresslab.cli.node_progress import NodeProgress
 from compresslab.cli.progress import ProgressPrinter
-from compresslab.cli.signs import NodeProgress
 from compresslab.models.progress import Amount
 from compresslab.plan.graph import Node
 from compresslab.runner.store import Store
@@ -49,97 +49,97 @@ def pipe() -> io.StringIO:
 
 
 @pytest.fixture
-def signs(tmp_path: Path, clock: Clock, pipe: io.StringIO) -> ProgressPrinter:
+def printer(tmp_path: Path, clock: Clock, pipe: io.StringIO) -> ProgressPrinter:
     """Signs into a pipe of 40 columns, of a study of two nodes that are estimated at 4 minutes each. No thread beats."""
     made = ProgressPrinter(Console(file=pipe, width=40), now=clock)
     made.study("tiny", {"first": 240.0, "second": 240.0}, Store(tmp_path / "store"))
     return made
 
 
-def test_a_node_starts_with_the_clock_its_number_and_its_estimate(signs: ProgressPrinter, pipe: io.StringIO) -> None:
-    signs.starting(Node("model", "base", "first"), 240.0)
+def test_a_node_starts_with_the_clock_its_number_and_its_estimate(printer: ProgressPrinter, pipe: io.StringIO) -> None:
+    printer.starting(Node("model", "base", "first"), 240.0)
     assert re.fullmatch(CLOCK + r"\[1/2\] load base: starts, about 4 min\n", pipe.getvalue())
 
 
-def test_an_end_tells_its_time_and_what_is_left(signs: ProgressPrinter, pipe: io.StringIO) -> None:
+def test_an_end_tells_its_time_and_what_is_left(printer: ProgressPrinter, pipe: io.StringIO) -> None:
     for number, key in enumerate(("first", "second")):
         node = Node("model", "base", key)
-        signs.starting(node, 240.0)
-        signs.ended(node, 75.0, "no luck" if number else "")
+        printer.starting(node, 240.0)
+        printer.ended(node, 75.0, "no luck" if number else "")
     first, second = (line for line in pipe.getvalue().splitlines() if "starts" not in line)
     assert re.fullmatch(CLOCK + r"\[1/2\] load base: done in 75 s; about 4 min left in all", first)
     assert re.fullmatch(CLOCK + r"\[2/2\] load base: failed: no luck", second)
 
 
-def test_what_is_not_run_is_told_and_takes_no_time(signs: ProgressPrinter, pipe: io.StringIO) -> None:
+def test_what_is_not_run_is_told_and_takes_no_time(printer: ProgressPrinter, pipe: io.StringIO) -> None:
     node = Node("model", "base", "first")
-    signs.starting(node, 240.0)
-    signs.ended(node, 75.0, "no luck")
-    signs.lost(Node("evaluate", "base", "second"), "not run, because “load base” failed")
+    printer.starting(node, 240.0)
+    printer.ended(node, 75.0, "no luck")
+    printer.lost(Node("evaluate", "base", "second"), "not run, because “load base” failed")
     *_, line = pipe.getvalue().splitlines()
     assert re.fullmatch(CLOCK + r"\[2/2\] evaluate base: not run, because “load base” failed", line)
-    assert sum(signs.todo.values()) == 0
+    assert sum(printer.todo.values()) == 0
 
 
-def test_a_heartbeat_tells_what_how_far_how_fast_and_how_long_still(signs: ProgressPrinter, clock: Clock, pipe: io.StringIO) -> None:
-    signs.starting(Node("model", "base", "first"), 240.0)
-    signs.progress(0.0, "loading")
+def test_a_heartbeat_tells_what_how_far_how_fast_and_how_long_still(printer: ProgressPrinter, clock: Clock, pipe: io.StringIO) -> None:
+    printer.starting(Node("model", "base", "first"), 240.0)
+    printer.progress(0.0, "loading")
     clock.seconds += 10
-    signs.progress(0.25, "loss 3.300", tokens(6_144))
+    printer.progress(0.25, "loss 3.300", tokens(6_144))
     clock.seconds += 10
-    signs.progress(0.5, "loss 3.214", tokens(12_288))
-    signs.beat()
+    printer.progress(0.5, "loss 3.214", tokens(12_288))
+    printer.remind()
     assert "loss" not in pipe.getvalue(), "the last line is 20 s old"
     clock.seconds += 10
-    signs.progress(0.75, "loss 3.102", tokens(18_432))
-    signs.beat()
+    printer.progress(0.75, "loss 3.102", tokens(18_432))
+    printer.remind()
     *_, line = pipe.getvalue().splitlines()
     assert re.fullmatch(CLOCK + r"\[1/2\] load base: 75%, loss 3\.102, 18,432 of 24,576 tokens, 614 tokens/s, 10 s left", line)
 
 
 def test_a_worker_that_says_nothing_is_told_of_every_interval_in_terminal_and_log(
-    signs: ProgressPrinter, clock: Clock, pipe: io.StringIO
+    printer: ProgressPrinter, clock: Clock, pipe: io.StringIO
 ) -> None:
-    signs.starting(Node("model", "base", "first"), 240.0)
-    signs.progress(0.5, "reading")
+    printer.starting(Node("model", "base", "first"), 240.0)
+    printer.progress(0.5, "reading")
     for _ in range(100):
         clock.seconds += 1
-        signs.beat()
+        printer.remind()
     told = [line for line in pipe.getvalue().splitlines() if "nothing reported" in line]
     assert [line.partition("nothing reported for ")[2] for line in told] == ["25 s", "50 s", "75 s", "2 min"]
-    assert signs.store is not None
-    logged = signs.store.run_log("tiny").read_text().splitlines()
+    assert printer.store is not None
+    logged = printer.store.run_log("tiny").read_text().splitlines()
     assert [line.partition(" ")[2] for line in logged] == pipe.getvalue().splitlines()
 
 
 def test_the_thread_tells_of_work_that_hangs() -> None:
     pipe = io.StringIO()
-    with ProgressPrinter(Console(file=pipe), interval=0.02) as signs:
-        signs.during("work that hangs")
+    with ProgressPrinter(Console(file=pipe), interval=0.02) as printer:
+        printer.during("work that hangs")
         deadline = time.monotonic() + 30
         while pipe.getvalue().count("work that hangs: going on for") < 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
 
-def test_ten_times_the_estimate_is_told_once(signs: ProgressPrinter, clock: Clock, pipe: io.StringIO) -> None:
-    signs.starting(Node("model", "base", "first"), 240.0)
+def test_ten_times_the_estimate_is_told_once(printer: ProgressPrinter, clock: Clock, pipe: io.StringIO) -> None:
+    printer.starting(Node("model", "base", "first"), 240.0)
     clock.seconds += 2400
-    signs.beat()
+    printer.remind()
     assert "estimated to take" not in pipe.getvalue()
     for _ in range(3):
         clock.seconds += 60
-        signs.beat()
+        printer.remind()
     (line,) = (line for line in pipe.getvalue().splitlines() if "estimated to take" in line)
-    assert signs.store is not None
-    log = signs.store.logs / "first.log"
+    assert printer.store is not None
+    log = printer.store.logs / "first.log"
     assert line.endswith(f"load base has taken 41 min so far and was estimated to take 4 min; it goes on. Its log: {log}")
 
 
-def test_lines_are_whole_in_a_narrow_pipe_and_whatever_a_message_holds(signs: ProgressPrinter, pipe: io.StringIO) -> None:
+def test_lines_are_whole_in_a_narrow_pipe_and_whatever_a_message_holds(printer: ProgressPrinter, pipe: io.StringIO) -> None:
     node = Node("model", "base", "first")
-    signs.starting(node, 240.0)
-    signs.ended(node, 1.0, "[bold]one\ntwo[/bold] " + "three " * 30)
+    printer.starting(node, 240.0)
+    printer.ended(node, 1.0, "[bold]one\ntwo[/bold] " + "three " * 30)
     start, end = pipe.getvalue().splitlines()
     assert "starts" in start
     assert "failed: [bold]one two[/bold] three three" in end
@@ -150,16 +150,16 @@ def test_a_terminal_has_bars_and_the_log_has_the_lines(tmp_path: Path, clock: Cl
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     store = Store(tmp_path)
-    with ProgressPrinter(Console(file=terminal, width=200, force_terminal=True), now=clock) as signs:
-        signs.study("tiny", {"first": 240.0}, store)
+    with ProgressPrinter(Console(file=terminal, width=200, force_terminal=True), now=clock) as printer:
+        printer.study("tiny", {"first": 240.0}, store)
         node = Node("model", "base", "first")
-        signs.starting(node, 240.0)
-        signs.progress(0.5, "loss 3.214", tokens(12_288))
-        assert signs.bars is not None
-        signs.bars.refresh()
+        printer.starting(node, 240.0)
+        printer.progress(0.5, "loss 3.214", tokens(12_288))
+        assert printer.bars is not None
+        printer.bars.refresh()
         clock.seconds += 31
-        signs.beat()
-        signs.ended(node, 31.0, "")
+        printer.remind()
+        printer.ended(node, 31.0, "")
     shown = terminal.getvalue()
     assert "[1/1] load base" in shown
     assert "loss 3.214, 12,288 of 24,576 tokens" in shown
@@ -179,11 +179,11 @@ def test_there_are_no_bars_where_nobody_watches(name: str, value: str, monkeypat
 
 
 def test_an_interruption_stands_in_the_log(tmp_path: Path, pipe: io.StringIO) -> None:
-    signs = ProgressPrinter(Console(file=pipe))
-    signs.study("tiny", {}, Store(tmp_path))
+    printer = ProgressPrinter(Console(file=pipe))
+    printer.study("tiny", {}, Store(tmp_path))
 
     def interrupted() -> None:
-        with signs:
+        with printer:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,36 @@
+"""What a caller may want to hear while a study runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compresslab.runner.processes import Listener
+
+if TYPE_CHECKING:
+    from compresslab.plan.graph import Node, Plan
+    from compresslab.runner.store import Store
+
+
+class Watcher:
+    """Hears what becomes of a study. The default ignores it all."""
+
+    def planned(self, plan: Plan, store: Store) -> None:
+        """The nodes of a study are about to run."""
+
+    def starting(self, node: Node, estimated: float | None) -> Listener:
+        """A node starts; the listener given back hears its progress.
+
+        Args:
+            estimated: seconds that the node is expected to take, where that is known.
+        """
+        del node, estimated
+        return Listener()
+
+    def ended(self, node: Node, seconds: float, failure: str) -> None:
+        """A node ended; `failure` is empty if it finished."""
+
+    def lost(self, node: Node, cause: str) -> None:
+        """A node is not run, because one that it needs failed."""
+
+    def assessing(self, plan: Plan) -> None:
+        """The nodes have run; densities, verdicts and the page are computed now."""
