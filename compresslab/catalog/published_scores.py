@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
-from compresslab.catalog.published_shapes import Format, dimensions, weigh
+from compresslab.catalog.published_shapes import StoredAs, dimensions, weigh
 from compresslab.errors import BadInput
 from compresslab.records import Shape, Size
 
@@ -36,19 +36,19 @@ Qwen2.5 and 0.024 on Llama, against 0.012 and 0.022 (`experiments/ruler/forms.py
 GROUP = 128
 """Weights that share a scale, where a table does not say: the default of GPTQ's and AWQ's tools."""
 
-MOBILE = Format(5.0, head_bits=8.0, weight_only=False, head_apart=True)
+MOBILE = StoredAs(5.0, head_bits=8.0, weight_only=False, head_apart=True)
 """Llama 3.2's 4-bit models: groups of 32 share a 32-bit scale, embedding and head have 8 bits each: gives the published files' sizes."""
 
 PACKED = {
     # A group has a scale of 16 bits and a zero point of the weights' width; a scale a row is below 0.01 bits a weight.
-    "gptq-int8": Format(8 + 24 / GROUP),
-    "gptq-int4": Format(4 + 20 / GROUP),
-    "gptq-int4 (w4a16)": Format(4 + 20 / GROUP),
-    "awq": Format(4 + 20 / GROUP),
-    "awq (int4 onnx)": Format(4 + 20 / GROUP),
-    "w8a16": Format(8.0),
-    "w8a8": Format(8.0, weight_only=False),
-    "fp8": Format(8.0, weight_only=False),
+    "gptq-int8": StoredAs(8 + 24 / GROUP),
+    "gptq-int4": StoredAs(4 + 20 / GROUP),
+    "gptq-int4 (w4a16)": StoredAs(4 + 20 / GROUP),
+    "awq": StoredAs(4 + 20 / GROUP),
+    "awq (int4 onnx)": StoredAs(4 + 20 / GROUP),
+    "w8a16": StoredAs(8.0),
+    "w8a8": StoredAs(8.0, weight_only=False),
+    "fp8": StoredAs(8.0, weight_only=False),
     "w4a8 vanilla PTQ (group 32)": MOBILE,
     "w4a8 SpinQuant+GPTQ (group 32)": MOBILE,
     "w4a8 QAT+LoRA (group 32)": replace(MOBILE, trained=True),

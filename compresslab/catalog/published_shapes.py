@@ -16,7 +16,7 @@ from compresslab.records import Shape, Size
 
 
 @dataclass(frozen=True)
-class Format:
+class StoredAs:
     """How weights are stored.
 
     Attributes:
@@ -33,7 +33,7 @@ class Format:
     trained: bool = False
 
 
-BF16 = Format(16.0)
+BF16 = StoredAs(16.0)
 
 
 @cache
@@ -43,7 +43,7 @@ def dimensions() -> dict[str, dict[str, str]]:
     return {row["model"]: row for row in csv.DictReader(text.splitlines())}
 
 
-def weigh(model: str, stored: Format = BF16) -> tuple[Size, Shape]:
+def weigh(model: str, stored: StoredAs = BF16) -> tuple[Size, Shape]:
     """Size and dimensions of a model, stored in a format.
 
     Norms, biases and a router stay at 16 bits.

@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING
 
 from compresslab.cli.findings import Finding
 from compresslab.errors import CompresslabError, RunFailed, UnsupportedModel
+from compresslab.methods.awq import QuantizeAWQ
+from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
+from compresslab.methods.gptq import QuantizeGPTQ
+from compresslab.methods.rtn import QuantizeRTN
+from compresslab.methods.torchao import QuantizeTorchAO
 from compresslab.plan.packages import missing_package
-from compresslab.recipe.steps import Quantize4Bit, QuantizeAWQ, QuantizeGPTQ, QuantizeInt8, QuantizeRTN, QuantizeTorchAO, Step
+from compresslab.recipe.steps import Step
 from compresslab.runner import sessions
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.files import atomic_write
+from compresslab.methods.installed import source_of
 from compresslab.pins import cache_folder, wheels
 from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 
@@ -27,13 +28,18 @@ ARRANGING = {
     "compresslab": "the names of the public interface, each looked up when it is used",
     "compresslab.errors": "what a failure is called; a node that fails has no result",
     "compresslab.files": "how a file comes to its place, whatever it holds",
+    "compresslab.methods.adopt": "what may be set; what is set is in the keys, defaults included",
+    "compresslab.methods.dimensions": "what is known of a model before it is loaded, for plans",
+    "compresslab.methods.distill": "what may be set, and what that costs; what is set is in the keys, defaults included",
+    "compresslab.methods.method": "what a method says of itself; its module, text and libraries are in the keys of its nodes",
+    "compresslab.methods.registry": "which methods and formats there are; the keys name the modules of those that a node uses",
+    "compresslab.methods.retrain": "what may be set, and what that costs; what is set is in the keys, defaults included",
     "compresslab.models.progress": "what work tells of how far it is",
     "compresslab.pins": "where data wheels lie; their digests are in the keys",
     "compresslab.recipe.schema": "what a recipe may say; what it says is in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name means; its digest is in the keys",
     "compresslab.recipe.steps": "what a step may say; what it says is in the keys, defaults included",
     "compresslab.records": "the form of results, which carries a version of its own",
-    "compresslab.registry": "which methods there are; the module, the text and the libraries of a node's own are in its key",
     "compresslab.versions": "which packages are installed; those that decide are in the keys",
 }
 # Files of a model folder that its weights, its tokenizer or its code are read from.
@@ -113,22 +119,28 @@ class _Code(NamedTuple):
 
 @functools.cache
 def _code(module: str) -> _Code:
-    if module not in _modules():
-        raise ModuleNotFoundError(f"no module {module} to compute the version of")
     source = _source(module)
+    if source is None:
+        raise ModuleNotFoundError(f"no module {module} to compute the version of")
     # Python's version because syntax trees differ between versions; remembered because parsing every module takes 0.4 s.
     # Whoever changes what `_read` gives changes the folder's name, too.
     meaning, *imports = _remembered("code-2", f"{sys.version_info[:2]}\0{source}", lambda: _read(source)).splitlines()
+    if module in _modules() and any(name.startswith(".") for name in imports):
+        raise ValueError(f"{module} has a relative import, which keys do not follow; import by the full name")
     return _Code(meaning, tuple(dict.fromkeys(name for line in imports for name in _executed(line) if not _arranges(name))))
 
 
-def _executed(name: str) -> Iterator[str]:
+@functools.cache
+def _executed(name: str) -> tuple[str, ...]:
     """The modules of this package that importing `name` executes: packages from the outermost, then the module itself, if it is one."""
+    if not name.startswith("compresslab"):
+        return ()
     parts = name.split(".")
     starts = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-    yield from (start for start in starts if start in _modules())
+    return tuple(start for start in starts if start in _modules())
 
 
+@functools.cache
 def _arranges(module: str) -> bool:
     parts = module.split(".")
     return module in ARRANGING or any(".".join(parts[:count]) in ARRANGING for count in range(2, len(parts)))
@@ -141,9 +153,7 @@ def _read(source: str) -> str:
     imports = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise ValueError("a relative import, which keys do not follow; import by the full name")
-            imports += [f"{node.module}.{alias.name}" for alias in node.names]
+            imports += [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
     return "\n".join([hashlib.sha256(ast.dump(tree).encode()).hexdigest(), *imports])
@@ -177,9 +187,12 @@ def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
         yield branch.body
 
 
-def _source(module: str) -> str:
-    """The text of a module, or of a package's `__init__`."""
-    return Path(_modules()[module]).read_text(encoding="utf-8")
+def _source(module: str) -> str | None:
+    """The text of a module or of a package's `__init__`, `None` if there is none. Of another package's module, the whole package's."""
+    if module.split(".")[0] != "compresslab":
+        return source_of(module)
+    file = _modules().get(module)
+    return Path(file).read_text(encoding="utf-8") if file is not None else None
 
 
 @functools.cache

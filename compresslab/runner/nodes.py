@@ -14,6 +14,10 @@ from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.scores import write_items
 from compresslab.evaluation.timing.machine import measure_machine
 from compresslab.evaluation.timing.measured import measure
+from compresslab.methods.adopt import Adopt
+from compresslab.methods.depth import PruneDepth
+from compresslab.methods.distill import Distill
+from compresslab.methods.registry import method_of
 from compresslab.models.calibration.removals import order_removals
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.calibration.stored_logits import store_logits
@@ -27,14 +31,12 @@ from compresslab.models.save import reload_difference, save, tensors_digest
 from compresslab.models.size import shape_of, size_of
 from compresslab.models.text import calibration_tokens, training_tokens
 from compresslab.plan.graph import NodeKind
-from compresslab.recipe.steps import Adopt, Distill, PruneDepth
 from compresslab.records import Cost, ItemScores, StepRecord, TaskScore
-from compresslab.registry import method
 from compresslab.runner.messages import NodeJob, Progressed, ReloadJob, Scored
 from compresslab.runner.provenance import now, peak_memory
 from compresslab.runner.store import write_record
 from compresslab.steps.adopt import adopted
-from compresslab.steps.contract import Context, method_name, run
+from compresslab.steps.contract import Context, run
 from compresslab.steps.step_text import text_for
 
 Send = Callable[[Progressed | Scored], None]
@@ -95,7 +97,7 @@ def _step(job: NodeJob, progress: Reporter) -> Made:
     assert node.step is not None
     kind, config = node.step
     progress(0.0, "loading")
-    entry = method(kind, method_name(config))
+    entry = method_of(kind, config)
     compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
     loaded = _start(job)
     text = text_for(entry, config, job.recipe.text, loaded.tokenizer)

@@ -12,10 +12,9 @@ from compresslab.errors import BadInput
 from compresslab.machine.this_machine import compute_of, probed
 from compresslab.recipe.given import checked
 from compresslab.recipe.schema import Calibration, Text, Training
-from compresslab.recipe.steps import Adopt, Step
+from compresslab.recipe.steps import Step
 from compresslab.records import StepRecord
 from compresslab.records.compute import ComputeChoice, Dtype
-from compresslab.registry import method
 
 
 def compress(
@@ -48,9 +47,9 @@ def compress(
         RunFailed: the result has logits that are not finite.
     """
     asked = checked(Step, step, "step")
-    if isinstance(asked.config, Adopt):
+    if asked.adopt is not None:
         raise BadInput("step.adopt: an existing model is taken as it is, so there is nothing to compress; give another kind of step")
-    entry = method(asked.kind, asked.config.method)
+    entry = asked.method
     texts = _texts(entry.text, text)
     _one_of(dtype, get_args(Dtype), "dtype")
     _one_of(compute, get_args(ComputeChoice), "compute")
@@ -66,7 +65,7 @@ def compress(
     chosen = chosen.for_training() if entry.trains else chosen
     loaded = load(model, dtype, device=chosen.device)
     read = text_for(entry, asked.config, texts, loaded.tokenizer)
-    needed = asked.distill is not None or (asked.retrain is not None and asked.retrain.until is not None)
+    needed = asked.looks_at is not None or getattr(asked.config, "until", None) is not None
     looked_at = load(other or model, chosen.dtype, device=chosen.device) if needed else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     # What fails on the way leaves no folder that looks whole.

@@ -1,76 +1,45 @@
-"""How much of a model a structured pruning step leaves: where shares and parameter targets become numbers of layers, neurons and heads.
-
-The plan asks with what it knows of a model before it is loaded, the step with the model itself; both get the same answer.
-"""
+"""Width pruning: every layer keeps fewer neurons, heads or hidden channels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Annotated, Literal
 
-from compresslab.recipe.steps import PruneDepth, PruneWidth
+from pydantic import Field, PositiveInt, model_validator
 
-# Weights that share a scale, as kernels know them.
-USUAL_GROUPS = (16, 32, 64, 128, 256)
-# Bits of the words that GPTQ and AWQ checkpoints pack codes into.
-WORD = 32
+from compresslab.methods.amounts import Misfit, Widths, left, parameters_wanted
+from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.method import Method, in_place
+from compresslab.methods.settings import Share, StepConfig, both_or_neither
 
 
-class Misfit(Exception):
-    """Settings that a model cannot take.
+class PruneWidth(StepConfig):
+    """Make every layer narrower by activation importance: MLP neurons (`keep`), query heads with the key and value head that they share
+    (`groups`), hidden channels (`hidden`). Each is the number that stays, or its share, below 1.
 
-    Attributes:
-        found: the field to blame and the reason, for each.
+    `parameters` instead (a number, or a share of the model's) cuts `axes` by the largest common share that fits. Shares of neurons and
+    channels are rounded to a multiple of `multiple`, which keeps matrix shapes that kernels like.
     """
 
-    def __init__(self, *found: tuple[str, str]) -> None:
-        self.found = found
-        super().__init__("; ".join(f"{field}: {reason}" for field, reason in found))
+    method: Literal["width"]
+    keep: PositiveInt | Share | None = None
+    groups: PositiveInt | Share | None = None
+    hidden: PositiveInt | Share | None = None
+    parameters: PositiveInt | Share | None = None
+    axes: Annotated[list[Literal["neurons", "groups", "hidden"]], Field(min_length=1)] = Field(default=["neurons"])
+    multiple: PositiveInt = 32
 
-
-class Widths(NamedTuple):
-    """MLP neurons, key and value heads (each with its query heads: a group), and channels of the hidden states, of every layer."""
-
-    neurons: int
-    groups: int
-    hidden: int
-
-
-def layers_left(config: PruneDepth, layers: int, count: Callable[[int], int]) -> int:
-    """How many of `layers` stay: the number, the share, or as many as fit.
-
-    Args:
-        count: parameters of the model with so many layers.
-
-    Raises:
-        Misfit: none or all would stay, or not even one fits.
-    """
-    if config.parameters is None:
-        assert config.keep is not None
-        found: list[tuple[str, str]] = []
-        left = _left("keep", config.keep, layers, "layers", 1, found)
-        if found:
-            raise Misfit(*found)
-        return left
-    target = parameters_wanted(config.parameters, count(layers))
-    for left in range(layers - 1, 0, -1):
-        if count(left) <= target:
-            return left
-    raise Misfit(("parameters", f"{target:,} are too few: with 1 of its {layers} layers the model has {count(1):,}"))
-
-
-def parameters_wanted(parameters: int | float, total: int) -> int:
-    """The most parameters that may stay: the number, or the share of `total`.
-
-    Raises:
-        Misfit: the model fits as it is.
-    """
-    target = parameters if isinstance(parameters, int) else int(parameters * total)
-    if target >= total:
-        raise Misfit(("parameters", f"the model has {total:,} parameters here, so {target:,} leaves nothing to drop; take fewer"))
-    return target
+    @model_validator(mode="after")
+    def _one_measure(self) -> PruneWidth:
+        if (self.keep is self.groups is self.hidden is None) == (self.parameters is None):
+            raise ValueError(
+                f"{both_or_neither(self.parameters)}; set either keep, groups and hidden (at least one of them), or parameters"
+            )
+        if len(set(self.axes)) < len(self.axes):
+            raise ValueError(f"axes: {', '.join(self.axes)} is one axis twice; name each once")
+        return self
 
 
 def widths_left(config: PruneWidth, whole: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
@@ -87,10 +56,10 @@ def widths_left(config: PruneWidth, whole: Widths, heads: int, count: Callable[[
     if config.parameters is not None:
         return _widest(config, whole, heads, count)
     found: list[tuple[str, str]] = []
-    neurons = _left("keep", config.keep, whole.neurons, "neurons", config.multiple, found)
-    groups = _left("groups", config.groups, whole.groups, "key/value heads", 1, found)
+    neurons = left("keep", config.keep, whole.neurons, "neurons", config.multiple, found)
+    groups = left("groups", config.groups, whole.groups, "key/value heads", 1, found)
     unit = _unit(groups, heads)
-    hidden = _left("hidden", config.hidden, whole.hidden, "hidden channels", math.lcm(config.multiple, unit), found)
+    hidden = left("hidden", config.hidden, whole.hidden, "hidden channels", math.lcm(config.multiple, unit), found)
     if not found and hidden % unit:
         if config.hidden is not None:
             below = hidden // unit * unit
@@ -103,18 +72,6 @@ def widths_left(config: PruneWidth, whole: Widths, heads: int, count: Callable[[
     if found:
         raise Misfit(*found)
     return Widths(neurons, groups, hidden)
-
-
-def _left(field: str, keep: int | float | None, of: int, what: str, multiple: int, found: list[tuple[str, str]]) -> int:
-    """What `keep` leaves of `of`; what is wrong with it is added to `found`."""
-    if keep is None:
-        return of
-    left = keep if isinstance(keep, int) else round(keep * of / multiple) * multiple
-    if not 0 < left < of:
-        steps = f" (in steps of {multiple})" if multiple > 1 and keep != left else ""
-        leaves = "" if keep == left else f"{keep} leaves {left}{steps}; "
-        found.append((field, f"{leaves}the model has {of} {what} here; keep at least 1 and at most {of - 1}"))
-    return left
 
 
 def _unit(groups: int, heads: int) -> int:
@@ -174,3 +131,12 @@ def _at(share: Fraction, config: PruneWidth, whole: Widths, heads: int) -> Width
 def _floor(share: Fraction, of: int, step: int) -> int:
     """The largest multiple of `step` not above the share, and at least one step; all of it where even that is too much."""
     return min(of, max(step, int(share * of) // step * step))
+
+
+def narrower(config: PruneWidth, model: Dimensions) -> Dimensions:
+    """The dimensions that a step leaves. Raises Misfit if it leaves nothing that works."""
+    heads = model.queries if model.divides else 0
+    return model.narrower(widths_left(config, model.widths, heads, lambda widths: model.narrower(widths).parameters))
+
+
+WIDTH = Method("prune", "width", PruneWidth, "compresslab.steps.prune_width", "calibration", "activations", cost=in_place, leaves=narrower)
