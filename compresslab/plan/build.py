@@ -261,7 +261,7 @@ class _Builder:
         """Key of the model that a step after the models `before` looks at."""
         if getattr(step.config, "until", None) == PARENT:
             return self.unpruned[before[-1]]
-        return self.keys[step.looks_at][-1] if step.looks_at is not None else None
+        return self.keys[step.other_variant][-1] if step.other_variant is not None else None
 
     def _chain(self, name: str) -> None:
         """Nodes and variants of a chain. What another variant is, or has on its way, is known by that one's name."""

@@ -35,7 +35,7 @@ def facts_of(source: Source) -> Dimensions | None:
     if facts is None or folder is None or packed_by(source):
         return facts
     stored = _stored_parameters(folder)
-    return facts.stored(stored) if stored else facts
+    return facts.with_stored_parameters(stored) if stored else facts
 
 
 def packed_by(source: Source) -> str:

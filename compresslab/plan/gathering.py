@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from compresslab.methods.depth import PruneDepth, kept
+from compresslab.methods.depth import PruneDepth, kept_layers
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.distill import Distill
 from compresslab.methods.settings import StepConfig
@@ -76,5 +76,5 @@ def logits_of(readers: Iterable[StepConfig], available: int, vocabulary: int) ->
 
 def removal_passes(readers: Iterable[StepConfig], model: Dimensions) -> float:
     """Passes over the calibration text that ordering layers by loss takes. What is before a layer is run once."""
-    fewest = min(kept(config, model) for config in readers if isinstance(config, PruneDepth))
+    fewest = min(kept_layers(config, model) for config in readers if isinstance(config, PruneDepth))
     return max(1.0, sum(model.layers - done for done in range(model.layers - fewest)) / 2)

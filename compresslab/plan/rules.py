@@ -49,7 +49,7 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
         return []
     config = step.config
     found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
-    teacher = step.looks_at if step.kind == "distill" else None
+    teacher = step.other_variant if step.kind == "distill" else None
     if teacher is not None and teacher in others:
         found += _teacher_objections(chain, others[teacher], teacher)
     if getattr(config, "until", None) == PARENT and not chain.pruned:
@@ -100,5 +100,5 @@ def _dimension_objections(facts: Dimensions, step: Step) -> list[Objection]:
     try:
         step.method.leaves(step.config, facts)
     except Misfit as misfit:
-        return [Objection(*found) for found in misfit.found]
+        return [Objection(*problem) for problem in misfit.problems]
     return step.method.refuses(step.config, facts)

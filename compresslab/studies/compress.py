@@ -65,7 +65,7 @@ def compress(
     chosen = chosen.for_training() if entry.trains else chosen
     loaded = load(model, dtype, device=chosen.device)
     read = text_for(entry, asked.config, texts, loaded.tokenizer)
-    needed = asked.looks_at is not None or getattr(asked.config, "until", None) is not None
+    needed = asked.other_variant is not None or getattr(asked.config, "until", None) is not None
     looked_at = load(other or model, chosen.dtype, device=chosen.device) if needed else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     # What fails on the way leaves no folder that looks whole.

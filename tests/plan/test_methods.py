@@ -102,7 +102,7 @@ def test_a_format_refuses_dimensions_that_it_cannot_store(name: str, settings: d
 
 
 def test_words_must_be_filled_in_every_direction() -> None:
-    odd = SMOL._replace(groups=1, head=16, queries=36)
+    odd = SMOL._replace(groups=1, head_dim=16, queries_per_group=36)
     (found,) = GPTQ_FORMAT.objections(Packing(4, 32), odd)
     assert found == ("", "the checkpoint format needs multiples of 32, and the width of keys and values 16 is none; take rtn")
     assert Format("any").objections(Packing(4, 32), odd) == []
