@@ -22,7 +22,7 @@ from compresslab.models.text import TokenSequences
 from compresslab.steps import distill
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.training.hidden_matching import HiddenMatching
-from compresslab.steps.training.on_policy import continued, is_on_policy
+from compresslab.steps.training.on_policy import continue_sequences, is_on_policy
 from compresslab.steps.training.trainer import MicroBatch
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
@@ -263,21 +263,21 @@ def test_the_student_goes_on_from_the_prompt_to_the_full_length_whatever_its_own
     loaded, ids = make(), text(8, 32).ids
     loaded.model.generation_config.update(eos_token_id=list(range(300)), repetition_penalty=9.0, top_k=1, max_length=10)
     torch.manual_seed(0)
-    own = continued(loaded.model, ids, 5)
+    own = continue_sequences(loaded.model, ids, 5)
     assert own.shape == ids.shape
     assert torch.equal(own[:, :5], ids[:, :5])
     assert not torch.equal(own, ids)
     assert loaded.model.generation_config.repetition_penalty == 9.0
     torch.manual_seed(0)
-    assert torch.equal(continued(loaded.model, ids, 5), own)
-    assert not torch.equal(continued(loaded.model, ids, 5), own)
+    assert torch.equal(continue_sequences(loaded.model, ids, 5), own)
+    assert not torch.equal(continue_sequences(loaded.model, ids, 5), own)
 
 
 def test_the_draws_follow_the_students_own_distribution():
     loaded = make()
     prompt = text(1, 8).ids.expand(4000, 8)
     torch.manual_seed(0)
-    drawn = continued(loaded.model, prompt, 7)[:, 7]
+    drawn = continue_sequences(loaded.model, prompt, 7)[:, 7]
     with torch.no_grad():
         expected = loaded.model(prompt[:1, :7]).logits[0, -1].float().softmax(-1)
     found = torch.bincount(drawn, minlength=len(expected)) / 4000
