@@ -38,7 +38,7 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("compresslab.evaluation.engines.choose.NOTHING_SHARED", nothing_shared)
+    monkeypatch.setattr("compresslab.evaluation.engines.choose.BATCHED_FROM_SHARE", nothing_shared)
     monkeypatch.setattr("compresslab.evaluation.engines.batched.BUDGET_FACTOR", 0)  # a sequence a batch
     budget = 512 if nothing_shared == 0 else 16
     model = build("llama").to(torch.bfloat16)
@@ -104,7 +104,7 @@ def test_a_piece_that_later_ones_need_is_computed_again_and_keeps_its_answer(tmp
     for answer in ("first", "second", "third"):
         journal.add(answer)
     computed: list[int] = []
-    found = list(resume(range(4), lambda piece: computed.append(piece) or "new", Journal(tmp_path, [b"work"]), again={1}))
+    found = list(resume(range(4), lambda piece: computed.append(piece) or "new", Journal(tmp_path, [b"work"]), recomputed={1}))
     assert computed == [1, 3]
     assert [answer for _, answer in found] == ["first", "second", "third", "new"]
 

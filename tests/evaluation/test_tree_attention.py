@@ -23,7 +23,7 @@ def check(trie: Trie, forward: Forward) -> None:
     seen[:, : nodes.shared] = True
     for node in range(new):
         chunk, slot = divmod(node, tree_attention.CHUNK)
-        for key in torch.nonzero(nodes.hidden[chunk, 0, slot] == 0).flatten().tolist():
+        for key in torch.nonzero(nodes.mask[chunk, 0, slot] == 0).flatten().tolist():
             position = int(nodes.keys[chunk, key]) + nodes.shared
             assert not seen[node, position], "seen twice"
             seen[node, position] = True
@@ -53,7 +53,7 @@ def test_branches_do_not_meet(monkeypatch: pytest.MonkeyPatch):
     *_, last = forwards(trie, 40 + 19 * 3)
     nodes = layout(trie, last)
     assert nodes.shared == 40
-    assert nodes.hidden.numel() < last.visible.size / 4
+    assert nodes.mask.numel() < last.visible.size / 4
 
 
 @pytest.mark.parametrize("groups", [2, 6])
