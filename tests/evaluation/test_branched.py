@@ -1,4 +1,4 @@
-"""Where a tree mask is not exact, branches that continue from copies of the cache give what lm-eval gives."""
+"""For models without an exact tree mask, branches that continue from copies of the cache give the results of lm-eval."""
 
 from __future__ import annotations
 

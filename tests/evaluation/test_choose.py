@@ -1,4 +1,4 @@
-"""Which engine answers and why: decided from the config, the work, the budget and the backend, before anything is computed."""
+"""The chosen engine and the reason, from the config, the work, the budget and the backend."""
 
 from __future__ import annotations
 

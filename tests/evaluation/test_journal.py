@@ -1,4 +1,4 @@
-"""Evaluations that are stopped go on where they were, and end the same."""
+"""Stopped evaluations resume and have the same results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from compresslab.evaluation.engines.journal import Journal, resume
 from compresslab.evaluation.tree_lm import TreeLM
 
-from .test_generation import PROMPTS, asked
+from .test_generation import PROMPTS, instances
 from .test_tree_lm import PAIRS
 
 
@@ -56,15 +56,15 @@ def test_generation_after_a_stop_answers_only_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ):
     monkeypatch.setattr("compresslab.evaluation.engines.generation.MAX_BATCH", 2)
-    undisturbed = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
+    undisturbed = TreeLM(llama, tokenizer).generate_until(instances(PROMPTS))
     with pytest.raises(KeyboardInterrupt):
-        TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(asked(PROMPTS))
+        TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(instances(PROMPTS))
     again = TreeLM(llama, tokenizer, journals=tmp_path)
     forward, calls = llama.forward, []
     monkeypatch.setattr(llama, "forward", lambda *args, **kwargs: (calls.append(1), forward(*args, **kwargs))[1])
-    assert again.generate_until(asked(PROMPTS)) == undisturbed
+    assert again.generate_until(instances(PROMPTS)) == undisturbed
     left = len(calls)
-    TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
+    TreeLM(llama, tokenizer).generate_until(instances(PROMPTS))
     assert 0 < left < len(calls) - left
 
 

@@ -1,4 +1,4 @@
-"""The layout in chunks hides nothing and shows nothing."""
+"""In the layout in chunks, each node sees exactly its ancestors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_layout_of_any_sequences_shows_what_the_mask_shows(sequences: list[lis
 
 
 def test_branches_do_not_meet(monkeypatch: pytest.MonkeyPatch):
-    """What the layout is for: questions behind a shared block lie side by side, and products grow with their lengths alone."""
+    """For questions after a shared block, products grow with the lengths of the questions only."""
     monkeypatch.setattr(tree_attention, "CHUNK", 4)
     trie = build(QUESTIONS, [[0]] * len(QUESTIONS))
     *_, last = forwards(trie, 40 + 19 * 3)

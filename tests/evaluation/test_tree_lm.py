@@ -28,7 +28,7 @@ PAIRS = [
     # ragged: a context that is itself the beginning of the ones above
     (FEW_SHOT, "Question:"),
     (FEW_SHOT[:40], FEW_SHOT[40:60]),
-    # nothing shared; asked twice; one token; no context at all; spaces at the end of the context; beyond ASCII
+    # nothing shared; requested twice; one token; no context at all; spaces at the end of the context; beyond ASCII
     ("xyz", "!"),
     ("xyz", "!"),
     ("", "The quick brown fox"),

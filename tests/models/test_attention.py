@@ -1,4 +1,4 @@
-"""A model's attention is replaced for a while, and is its own again afterwards, whatever happens meanwhile."""
+"""A model's attention is replaced temporarily and restored afterwards, also after an error."""
 
 from __future__ import annotations
 

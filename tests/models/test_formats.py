@@ -32,7 +32,7 @@ def test_the_bits_that_a_plan_counts_on_are_those_in_the_files(name: str, tmp_pa
     run("quantize", config, loaded, Context(text(4, 32)), tmp_path)
     stored = sum(tensor.bytes for key, tensor in stored_tensors(tmp_path).items() if ".layers." in key and "norm" not in key)
     bits = entry.stored_bits(config)
-    # Rows of a tiny model are short, so that what a row keeps beside its weights is a larger share than the plan counts on.
+    # Rows of a tiny model are short, so the data per row are a larger share than in the plan.
     assert bits == pytest.approx(8 * stored / weights, rel=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of calibration text: what they are, that they are gathered layer by layer, and that they are those of the whole model."""
+"""Statistics of calibration text: their values, and that gathering layer by layer gives those of the whole model."""
 
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def test_block_influence_and_angular_distances_are_those_of_the_hidden_states(tm
         states = model.base_model(TEXT.ids, output_hidden_states=True, use_cache=False).hidden_states
     similarity = torch.cosine_similarity(states[0], states[1], dim=-1).mean()
     assert statistics.block_influence[0] == pytest.approx(float(1 - similarity), rel=1e-4)
-    # The last state that transformers gives has passed the final norm; the distances are before it.
+    # The last state of transformers is after the final norm; the distances are before it.
     distances = angular_distances(torch.stack([state[:, -1] for state in states[:-1]]))
     torch.testing.assert_close(statistics.angular_distance[:-1, :-1], distances, rtol=1e-4, atol=1e-4)
 
