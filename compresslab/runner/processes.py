@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -63,11 +63,22 @@ def context(log: Path) -> ForkServerContext:
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(PRELOAD)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with _stderr_to(log):
+    with _stderr_to(log), _environment({**ENVIRONMENT, **os.environ}):
         forkserver.ensure_running()
     return server
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes started here inherit these variables. The caller's environment is unchanged after it: a program imports us."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from compresslab.plan.keys import KEY_LENGTH, content_key
 from compresslab.records import Cost, RunNote, StoredRecord, StudyNote, UnreadableRecord
 from compresslab.records.compute import Compute
 from compresslab.runner.store import Store, changes
+
+ENCODINGS_DAYS = 30
 
 
 class Unused(NamedTuple):
@@ -85,7 +88,20 @@ def unused(store: Store) -> list[Unused]:
     # Logs that are named otherwise are those of studies and of the workers as a whole.
     logs = (path for path in _entries(store.logs) if re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", path.stem) and path.stem not in used)
     found += [(path, "the log of an unused result") for path in logs]
+    found += _unused_encodings(store)
     return sorted((Unused(path, why, _size(path)) for path, why in found), key=lambda one: (-one.size, str(one.path)))
+
+
+def _unused_encodings(store: Store) -> Iterator[tuple[Path, str]]:
+    """Token ids belong to a tokenizer and a task, not to a study: what counts is when they were last read."""
+    long_ago = time.time() - ENCODINGS_DAYS * 86_400
+    for path in _entries(store.encodings):
+        if path.name.startswith("."):
+            yield path, "what a dead run left"
+        elif not store.notes():
+            yield path, "token ids of tasks, and there is no study"
+        elif path.stat().st_mtime < long_ago:
+            yield path, f"token ids of tasks that were not read for {ENCODINGS_DAYS} days"
 
 
 def remove(found: list[Unused]) -> int:

@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from models.tiny import make_tokenizer
 from typer.testing import CliRunner
 
 import compresslab
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
+from compresslab.evaluation.engines.encodings import Encodings
 from compresslab.machine.this_machine import Machine
 from compresslab.plan.prepare import prepare
 from compresslab.records import ItemScores, StepRecord
@@ -143,6 +146,28 @@ def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: 
     assert prepare(short, noted=store.notes()).compute == prepare(short).compute
     note(prepare(short), store)
     assert not unused(store)
+
+
+def test_token_ids_that_were_not_read_for_long_are_freed(store: Store) -> None:
+    kept = sorted(store.encodings.iterdir())
+    assert kept, "the evaluation kept some"
+    assert [one for one in unused(store) if one.path.parent == store.encodings] == []
+    old, litter = kept[0], store.encodings / ".0123-part.npz"
+    litter.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    found = {one.path: one.why for one in unused(store) if one.path.parent == store.encodings}
+    assert found == {old: "token ids of tasks that were not read for 30 days", litter: "what a dead run left"}
+    shutil.rmtree(store.studies)
+    assert {one.path for one in unused(store) if one.path.parent == store.encodings} == {*kept, litter}
+
+
+def test_token_ids_are_as_young_as_their_last_reading(tmp_path: Path) -> None:
+    encodings = Encodings(tmp_path, make_tokenizer())
+    for _ in range(2):
+        encodings.encoded([("a", "b")], "", lambda pairs: [[1, 2] for _ in pairs])
+        (file,) = tmp_path.iterdir()
+        assert time.time() - file.stat().st_mtime < 1000
+        os.utime(file, (0, 0))
 
 
 def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:

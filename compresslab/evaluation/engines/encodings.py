@@ -44,6 +44,7 @@ class Encodings:
         file = self._folder / f"{digest.hexdigest()}.npz"
         damaged = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
         with contextlib.suppress(OSError, *damaged), file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
+            file.touch()  # `compresslab gc` removes what was not used for long
             return [array("i", part.tobytes()) for part in np.split(kept["ids"].astype(np.intc), kept["ends"])[:-1]]
         ids = _in_slices(pairs, encode)
         with contextlib.suppress(OSError):  # with a full disk the ids are computed again next time
