@@ -50,7 +50,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def told_if_damaged(path: Path) -> Iterator[None]:
+def damage_explained(path: Path) -> Iterator[None]:
     """Around the reading of a file that a run wrote into the store.
 
     Raises:

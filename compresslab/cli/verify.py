@@ -62,6 +62,6 @@ def verify(
         typer.echo("\n".join(["removed, so that the next run makes them again:", *lines]), err=as_json)
     elif lines:
         advice = f"`compresslab verify {recipe} --repair` removes them, and a run makes them again"
-        raise RunFailed("\n".join([f"{number_of(len(found), 'result')} are damaged; {advice}:", *lines]))
+        raise RunFailed("\n".join([f"{number_of(len(found), 'result')} {'is' if len(found) == 1 else 'are'} damaged; {advice}:", *lines]))
     if again is not None and not again.holds:
         raise RunFailed(f"{variant} no longer scores what is stored; its folder, a library or the machine has changed")
