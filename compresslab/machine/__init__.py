@@ -1,1 +1,1 @@
-"""The machine that runs: what identifies it, and what its devices multiply in how fast."""
+"""The machine that runs: what identifies it, and how fast each of its devices multiplies in each dtype."""

@@ -1,4 +1,4 @@
-"""This machine: what identifies it, and what its devices multiply in how fast, probed once and remembered."""
+"""This machine: what identifies it, and how fast each of its devices multiplies in each dtype, probed once and remembered."""
 
 from __future__ import annotations
 
