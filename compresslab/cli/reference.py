@@ -185,9 +185,9 @@ def _write(built: dict[str, Any], path: Path) -> None:
     from rich.console import Console
 
     from compresslab.density import Reference
-    from compresslab.density.references.build import as_text
+    from compresslab.density.references.build import reference_json
 
-    path.write_text(as_text(built), encoding="utf-8")
+    path.write_text(reference_json(built), encoding="utf-8")
     console = Console()
     console.print(_table(Reference.load(str(path))))
     console.print(f"{path}; in a recipe: density: {{reference: {path}}}", highlight=False, markup=False, soft_wrap=True)

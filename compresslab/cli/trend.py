@@ -10,7 +10,7 @@ import typer
 from compresslab.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from compresslab.density.trend import Line, Trend
+    from compresslab.density.trend import Trend, TrendLine
 
 
 def trend(
@@ -62,7 +62,7 @@ def trend(
         say(f"note: {note}")
 
 
-def _line(name: str, line: Line, reference: str) -> str:
+def _line(name: str, line: TrendLine, reference: str) -> str:
     from compresslab.report import words
 
     growth, months = line.growth, line.doubling_months

@@ -29,7 +29,7 @@ from compresslab.density.references.laws import (
     D_UNIT,
     LOSS_COLUMNS,
     N_UNIT,
-    NOTHING,
+    NO_DATA_TERM,
     SCORE_COLUMNS,
     Array,
     r_squared,
@@ -242,7 +242,7 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
 
 
 def _law(curves: Curves) -> list[float]:
-    return rounded(np.array([0.0, 0.0, np.log(curves.alpha), np.log(curves.b) if curves.b else NOTHING, np.log(BETA)]))
+    return rounded(np.array([0.0, 0.0, np.log(curves.alpha), np.log(curves.b) if curves.b else NO_DATA_TERM, np.log(BETA)]))
 
 
 def _link(curves: Curves, row: int, chance: float) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from compresslab.density.references.build import RESAMPLES, Spec, build
+from compresslab.density.references.build import RESAMPLES, ReferenceSpec, build
 from compresslab.density.references.laws import D_UNIT, N_UNIT
 
 TASKS = {
@@ -29,7 +29,7 @@ TASKS = {
 
 LONG_RUNS = ("peteish1", "peteish7", "peteish13")
 
-SPEC = Spec(
+SPEC = ReferenceSpec(
     name="olmo-ladder",
     source="OLMo model ladder, 190M to 3.2B at 0.5 to 10 x Chinchilla: github.com/allenai/OLMo, branch ladder-1xC, "
     "scripts/scaling/data/peteish-moreeval (Apache-2.0); Bhagia et al. 2024, arXiv 2412.04403. Long runs held out.",

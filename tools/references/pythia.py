@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from compresslab.density.references.build import RESAMPLES, Spec, build
+from compresslab.density.references.build import RESAMPLES, ReferenceSpec, build
 from compresslab.density.references.laws import D_UNIT, N_UNIT
 
 LOSS_TASK = "lambada_openai"
@@ -31,7 +31,7 @@ TASKS = {
 }
 """Our task name (the prefix tells lm-eval's 0-shot task from the OLMES one) -> its metric, and the accuracy of a uniform guess."""
 
-SPEC = Spec(
+SPEC = ReferenceSpec(
     name="pythia",
     source="Pythia 70M to 12B, plain and deduplicated, lm-eval 0-shot results: github.com/EleutherAI/pythia, evals/pythia-v1 (Apache-2.0); "
     "Biderman et al. 2023, arXiv 2304.01373",
