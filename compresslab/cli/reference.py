@@ -106,14 +106,14 @@ def plot(
     from compresslab.density import Reference
     from compresslab.density.references.curve import curve
     from compresslab.errors import BadInput
-    from compresslab.report.charts.standalone import ruler_chart, to_svg
+    from compresslab.report.charts.standalone import reference_chart, to_svg
 
     if not 0 < tokens < float("inf"):
         raise BadInput(f"--tokens {tokens}: it must be a positive number")
     reference = Reference.load(name)
     curves = [curve(reference, task, tokens) for task in reference.tasks]
     path = out or Path(f"{reference.name}.svg")
-    path.write_text(to_svg(ruler_chart(curves, f"{reference.name}, {tokens:.3g} tokens")), encoding="utf-8")
+    path.write_text(to_svg(reference_chart(curves, f"{reference.name}, {tokens:.3g} tokens")), encoding="utf-8")
     typer.echo(path)
 
 

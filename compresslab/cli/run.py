@@ -108,7 +108,7 @@ def summary(console: Console, record: StudyRecord) -> None:
 
     from compresslab.report import words
     from compresslab.report.answer import answer
-    from compresslab.report.facts import compared, mean_accuracy, mean_bpb, reached, shared_tasks
+    from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, shared_tasks, was_built
 
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
@@ -117,8 +117,8 @@ def summary(console: Console, record: StudyRecord) -> None:
     for heading in COLUMNS if console.width >= WIDE_ENOUGH else NARROW_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("variant", "verdict") else "right", overflow="fold")
     for variant in record.variants:
-        size, comparison = variant.size, compared(variant, "parent")
-        built = size is not None and reached(variant, by_name)
+        size, comparison = variant.size, comparison_with(variant, "parent")
+        built = size is not None and was_built(variant, by_name)
         density, r = variant.density.params if variant.density else None, comparison.ratio if comparison else None
         cells = {
             "variant": variant.name,
