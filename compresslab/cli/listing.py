@@ -1,4 +1,4 @@
-"""`compresslab ls`: the studies of a store and their variants."""
+"""`compresslab ls`: lists the studies of a store and their variants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from compresslab.cli.options import AsJson, StorePath, number_of, size, store_root
+from compresslab.cli.options import AsJson, StorePath, count_of, size, store_root
 
 
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
@@ -22,19 +22,19 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     from compresslab.records import StepRecord
     from compresslab.runner.store import Store
 
-    kept = Store(store_root(store))
+    results = Store(store_root(store))
     rows = []
-    for study, facts in kept.remembered().items():
+    for study, facts in results.remembered().items():
         for name, keys in facts["variants"].items():
-            there = kept.has(keys["model"])
-            record = kept.read(keys["model"], StepRecord) if there else None
+            cached = results.has(keys["model"])
+            record = results.read(keys["model"], StepRecord) if cached else None
             rows.append(
                 {
                     "study": study,
                     "variant": name,
                     "parameters": record.size.counted if record else None,
                     "stored_bytes": record.size.stored_bytes if record else None,
-                    "model": str(kept.model(keys["model"])) if there else None,
+                    "model": str(results.model(keys["model"])) if cached else None,
                     "finished": facts["finished"],
                 }
             )
@@ -42,16 +42,16 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo(f"no study has run in {kept.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
+        typer.echo(f"no study has run in {results.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
         return
     console = Console()
     for study in dict.fromkeys(row["study"] for row in rows):
-        own = [row for row in rows if row["study"] == study]
-        title = f"{study}: {number_of(len(own), 'variant')}, last run {own[0]['finished'] or 'not finished'}"
+        variant_rows = [row for row in rows if row["study"] == study]
+        title = f"{study}: {count_of(len(variant_rows), 'variant')}, last run {variant_rows[0]['finished'] or 'not finished'}"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for heading in ("variant", "N", "stored", "model folder"):
             table.add_column(heading, justify="right" if heading in ("N", "stored") else "left", overflow="fold")
-        for row in own:
+        for row in variant_rows:
             parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
             stored = size(row["stored_bytes"]) if row["stored_bytes"] else "-"
             table.add_row(row["variant"], parameters, stored, Text(row["model"] or "not made"))

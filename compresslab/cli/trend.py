@@ -1,4 +1,4 @@
-"""`compresslab trend`: how fast the density of open models grows, on published scores."""
+"""`compresslab trend`: growth of the density of open models, from published scores."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
 from compresslab.catalog.references import is_file, unknown_reference
 from compresslab.errors import BadInput
-from compresslab.machine.this_machine import ran_on, this_machine_for
+from compresslab.machine.this_machine import last_machine, this_machine_for
 from compresslab.plan.build import build
 from compresslab.plan.graph import Plan
 from compresslab.recipe.changes import NO_CHANGES, Changes
@@ -39,7 +39,7 @@ def prepare(
 
         planned = published.plan(recipe, places, found)
     else:
-        last = ran_on(noted.get(recipe.study, {}), recipe.compute) if noted is not None and device is None else None
+        last = last_machine(noted.get(recipe.study, {}), recipe.compute) if noted is not None and device is None else None
         planned = build(recipe, last or this_machine_for(recipe.compute, recipe.base.dtype, device), places, found)
     return replace(planned, file=file, changes=changes.described())
 

@@ -1,6 +1,6 @@
-"""How much of a model a structured pruning step leaves: where shares and parameter targets become numbers of layers, neurons and heads.
+"""Sizes after structured pruning: converts shares and parameter targets into numbers of layers, neurons and heads.
 
-The plan asks with what it knows of a model before it is loaded, the step with the model itself; both get the same answer.
+The plan calls it with the model's config and the step with the loaded model; both get the same result.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import NamedTuple
 
 from compresslab.recipe.steps import PruneDepth, PruneWidth
 
-# Weights that share a scale, as kernels know them.
+# Group sizes (weights per scale) that kernels support.
 USUAL_GROUPS = (16, 32, 64, 128, 256)
-# Bits of the words that GPTQ and AWQ checkpoints pack codes into.
+# Bits per word of packed codes in GPTQ and AWQ checkpoints.
 WORD = 32
 
 
 class Misfit(Exception):
-    """Settings that a model cannot take.
+    """Settings that do not fit a model.
 
     Attributes:
-        found: the field to blame and the reason, for each.
+        found: (field, reason) of each problem.
     """
 
-    def __init__(self, *found: tuple[str, str]) -> None:
-        self.found = found
-        super().__init__("; ".join(f"{field}: {reason}" for field, reason in found))
+    def __init__(self, *problems: tuple[str, str]) -> None:
+        self.found = problems
+        super().__init__("; ".join(f"{field}: {reason}" for field, reason in problems))
 
 
 class Widths(NamedTuple):
@@ -39,33 +39,33 @@ class Widths(NamedTuple):
 
 
 def layers_left(config: PruneDepth, layers: int, count: Callable[[int], int]) -> int:
-    """How many of `layers` stay: the number, the share, or as many as fit.
+    """Number of layers to keep out of `layers`: the number, the share, or the largest number within the parameter target.
 
     Args:
-        count: parameters of the model with so many layers.
+        count: returns the parameters of the model with a number of layers.
 
     Raises:
-        Misfit: none or all would stay, or not even one fits.
+        Misfit: the result is none or all of the layers, or one layer exceeds the target.
     """
     if config.parameters is None:
         assert config.keep is not None
-        found: list[tuple[str, str]] = []
-        left = _left("keep", config.keep, layers, "layers", 1, found)
-        if found:
-            raise Misfit(*found)
-        return left
-    target = parameters_wanted(config.parameters, count(layers))
-    for left in range(layers - 1, 0, -1):
-        if count(left) <= target:
-            return left
+        problems: list[tuple[str, str]] = []
+        remaining = _kept_size("keep", config.keep, layers, "layers", 1, problems)
+        if problems:
+            raise Misfit(*problems)
+        return remaining
+    target = parameter_budget(config.parameters, count(layers))
+    for remaining in range(layers - 1, 0, -1):
+        if count(remaining) <= target:
+            return remaining
     raise Misfit(("parameters", f"{target:,} are too few: with 1 of its {layers} layers the model has {count(1):,}"))
 
 
-def parameters_wanted(parameters: int | float, total: int) -> int:
-    """The most parameters that may stay: the number, or the share of `total`.
+def parameter_budget(parameters: int | float, total: int) -> int:
+    """Maximum number of parameters to keep: the number, or the share of `total`.
 
     Raises:
-        Misfit: the model fits as it is.
+        Misfit: the model is not larger than that.
     """
     target = parameters if isinstance(parameters, int) else int(parameters * total)
     if target >= total:
@@ -73,104 +73,108 @@ def parameters_wanted(parameters: int | float, total: int) -> int:
     return target
 
 
-def widths_left(config: PruneWidth, whole: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
-    """How wide every layer stays: the numbers, the shares, or the largest common share of `config.axes` that fits.
+def widths_left(config: PruneWidth, full: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
+    """Widths to keep: the numbers, the shares, or the largest common share of `config.axes` within the parameter target.
 
     Args:
-        heads: query heads a group if the number of all query heads must divide the hidden channels, as transformers asks of some
-            architectures (Llama, Gemma 2 and 3) though nothing is computed from the quotient; 0 if not.
-        count: parameters of the model with such widths.
+        heads: query heads per group if the number of query heads must divide the hidden channels, which transformers requires of some
+            architectures (Llama, Gemma 2 and 3) although it does not use the quotient; else 0.
+        count: returns the parameters of the model with given widths.
 
     Raises:
-        Misfit: naming every field that leaves nothing, all, or what transformers would not load.
+        Misfit: each field that keeps nothing, everything, or sizes that transformers does not load.
     """
     if config.parameters is not None:
-        return _widest(config, whole, heads, count)
-    found: list[tuple[str, str]] = []
-    neurons = _left("keep", config.keep, whole.neurons, "neurons", config.multiple, found)
-    groups = _left("groups", config.groups, whole.groups, "key/value heads", 1, found)
+        return _widest(config, full, heads, count)
+    problems: list[tuple[str, str]] = []
+    neurons = _kept_size("keep", config.keep, full.neurons, "neurons", config.multiple, problems)
+    groups = _kept_size("groups", config.groups, full.groups, "key/value heads", 1, problems)
     unit = _unit(groups, heads)
-    hidden = _left("hidden", config.hidden, whole.hidden, "hidden channels", math.lcm(config.multiple, unit), found)
-    if not found and hidden % unit:
+    hidden = _kept_size("hidden", config.hidden, full.hidden, "hidden channels", math.lcm(config.multiple, unit), problems)
+    if not problems and hidden % unit:
         if config.hidden is not None:
             below = hidden // unit * unit
-            near = " or ".join(str(size) for size in (below, below + unit) if 0 < size < whole.hidden)
-            found.append(("hidden", f"{hidden} is no multiple of the {unit} query heads, which transformers asks for here; take {near}"))
+            nearest = " or ".join(str(size) for size in (below, below + unit) if 0 < size < full.hidden)
+            problems.append(
+                ("hidden", f"{hidden} is no multiple of the {unit} query heads, which transformers asks for here; take {nearest}")
+            )
         else:
-            legal = ", ".join(str(number) for number in _legal_groups(whole, heads) if number < whole.groups)
+            valid = ", ".join(str(number) for number in _valid_groups(full, heads) if number < full.groups)
             reason = f"{groups} leaves {unit} query heads, which must divide the hidden size {hidden} for transformers to load the model"
-            found.append(("groups", f"{reason}; these do: {legal}" if legal else f"{reason}; no smaller number does"))
-    if found:
-        raise Misfit(*found)
+            problems.append(("groups", f"{reason}; these do: {valid}" if valid else f"{reason}; no smaller number does"))
+    if problems:
+        raise Misfit(*problems)
     return Widths(neurons, groups, hidden)
 
 
-def _left(field: str, keep: int | float | None, of: int, what: str, multiple: int, found: list[tuple[str, str]]) -> int:
-    """What `keep` leaves of `of`; what is wrong with it is added to `found`."""
+def _kept_size(field: str, keep: int | float | None, total: int, noun: str, multiple: int, problems: list[tuple[str, str]]) -> int:
+    """The size that `keep` leaves of `total`. An invalid value is added to `problems`."""
     if keep is None:
-        return of
-    left = keep if isinstance(keep, int) else round(keep * of / multiple) * multiple
-    if not 0 < left < of:
-        steps = f" (in steps of {multiple})" if multiple > 1 and keep != left else ""
-        leaves = "" if keep == left else f"{keep} leaves {left}{steps}; "
-        found.append((field, f"{leaves}the model has {of} {what} here; keep at least 1 and at most {of - 1}"))
-    return left
+        return total
+    remaining = keep if isinstance(keep, int) else round(keep * total / multiple) * multiple
+    if not 0 < remaining < total:
+        steps = f" (in steps of {multiple})" if multiple > 1 and keep != remaining else ""
+        leaves = "" if keep == remaining else f"{keep} leaves {remaining}{steps}; "
+        problems.append((field, f"{leaves}the model has {total} {noun} here; keep at least 1 and at most {total - 1}"))
+    return remaining
 
 
 def _unit(groups: int, heads: int) -> int:
-    """What must divide the hidden channels when `groups` stay."""
+    """The number that must divide the hidden channels with `groups` groups."""
     return max(1, heads * groups)
 
 
-def _legal_groups(whole: Widths, heads: int) -> list[int]:
-    """Numbers of groups that go with the hidden channels as they are."""
-    return [groups for groups in range(1, whole.groups + 1) if whole.hidden % _unit(groups, heads) == 0]
+def _valid_groups(full: Widths, heads: int) -> list[int]:
+    """Numbers of groups that are valid with all hidden channels."""
+    return [groups for groups in range(1, full.groups + 1) if full.hidden % _unit(groups, heads) == 0]
 
 
-def _widest(config: PruneWidth, whole: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
-    """The widths at the largest common share at which the model has no more parameters than wanted.
+def _widest(config: PruneWidth, full: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
+    """The widths at the largest common share at which the model is within the parameter target.
 
-    An axis takes its largest legal size not above the share, and its smallest one where there is none. Sizes change at few shares alone,
-    and with more heads the hidden channels may have to be fewer: so all those shares are tried, the largest first.
+    An axis takes its largest valid size not above the share, or its smallest one if there is none. Sizes change at few shares, and more
+    heads may allow only fewer hidden channels, so the size is not monotonic. All these shares are tried, the largest first.
     """
     assert config.parameters is not None
-    target = parameters_wanted(config.parameters, count(whole))
-    shares = sorted(_shares(config, whole, heads), reverse=True)
+    target = parameter_budget(config.parameters, count(full))
+    shares = sorted(_shares(config, full, heads), reverse=True)
     for share in shares:
-        widths = _at(share, config, whole, heads)
+        widths = _widths_at(share, config, full, heads)
         if count(widths) <= target:
             return widths
-    cut = " and ".join({"neurons": "neurons", "groups": "key/value heads", "hidden": "hidden channels"}[axis] for axis in config.axes)
-    least = count(_at(shares[-1], config, whole, heads)) if shares else count(whole)
-    raise Misfit(("parameters", f"{target:,} are too few: cutting {cut} leaves {least:,} at least; name more axes, or a smaller multiple"))
+    axes = " and ".join({"neurons": "neurons", "groups": "key/value heads", "hidden": "hidden channels"}[axis] for axis in config.axes)
+    smallest = count(_widths_at(shares[-1], config, full, heads)) if shares else count(full)
+    raise Misfit(
+        ("parameters", f"{target:,} are too few: cutting {axes} leaves {smallest:,} at least; name more axes, or a smaller multiple")
+    )
 
 
-def _shares(config: PruneWidth, whole: Widths, heads: int) -> set[Fraction]:
-    """The shares below 1 at which an axis gets its next size."""
+def _shares(config: PruneWidth, full: Widths, heads: int) -> set[Fraction]:
+    """The shares below 1 at which the size of an axis changes."""
     steps: set[tuple[int, int]] = set()
     if "neurons" in config.axes:
-        steps.add((config.multiple, whole.neurons))
+        steps.add((config.multiple, full.neurons))
     if "groups" in config.axes:
-        steps.add((1, whole.groups))
+        steps.add((1, full.groups))
     if "hidden" in config.axes:
-        groups = range(1, whole.groups + 1) if "groups" in config.axes else [whole.groups]
-        steps |= {(math.lcm(config.multiple, _unit(number, heads)), whole.hidden) for number in groups}
-    return {Fraction(size, of) for step, of in steps for size in range(step, of, step)}
+        groups = range(1, full.groups + 1) if "groups" in config.axes else [full.groups]
+        steps |= {(math.lcm(config.multiple, _unit(number, heads)), full.hidden) for number in groups}
+    return {Fraction(size, total) for step, total in steps for size in range(step, total, step)}
 
 
-def _at(share: Fraction, config: PruneWidth, whole: Widths, heads: int) -> Widths:
+def _widths_at(share: Fraction, config: PruneWidth, full: Widths, heads: int) -> Widths:
     """The widths at a share below 1."""
-    neurons, groups, hidden = whole
+    neurons, groups, hidden = full
     if "neurons" in config.axes:
-        neurons = _floor(share, whole.neurons, config.multiple)
+        neurons = _floor(share, full.neurons, config.multiple)
     if "groups" in config.axes:
-        legal = range(1, whole.groups + 1) if "hidden" in config.axes else _legal_groups(whole, heads)
-        groups = max((number for number in legal if number <= share * whole.groups), default=min(legal))
+        valid = range(1, full.groups + 1) if "hidden" in config.axes else _valid_groups(full, heads)
+        groups = max((number for number in valid if number <= share * full.groups), default=min(valid))
     if "hidden" in config.axes:
-        hidden = _floor(share, whole.hidden, math.lcm(config.multiple, _unit(groups, heads)))
+        hidden = _floor(share, full.hidden, math.lcm(config.multiple, _unit(groups, heads)))
     return Widths(neurons, groups, hidden)
 
 
-def _floor(share: Fraction, of: int, step: int) -> int:
-    """The largest multiple of `step` not above the share, and at least one step; all of it where even that is too much."""
-    return min(of, max(step, int(share * of) // step * step))
+def _floor(share: Fraction, total: int, step: int) -> int:
+    """The largest multiple of `step` not above the share, at least `step` and at most `total`."""
+    return min(total, max(step, int(share * total) // step * step))

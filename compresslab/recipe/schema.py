@@ -1,6 +1,6 @@
-"""The recipe's form. Every field that a user may write stands here with its meaning, its unit and its default.
+"""The schema of recipes: every field that a user may write, with its meaning, unit and default.
 
-The models validate values; `recipe.load` adds file, line, column and "did you mean" to what they refuse.
+The models validate values; `recipe.load` adds file, line, column and "did you mean" to their errors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_va
 from compresslab.recipe.steps import Seed, Step, Strict, Words
 from compresslab.records.compute import ComputeChoice, Dtype
 
-# Names become folders and addresses of pages, on systems that tell no upper from lower case.
+# Names become folders and page addresses, also on systems that ignore upper and lower case.
 NAME_FORM = "a name of at most 100 letters (a-z), digits, '.', '_' and '-' that starts with a letter or a digit"
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description=NAME_FORM)]
 
@@ -117,14 +117,14 @@ class Evaluate(Strict):
 
     @field_validator("tasks")
     @classmethod
-    def _each_once(cls, tasks: list[str]) -> list[str]:
-        twice = sorted({task for task in tasks if tasks.count(task) > 1})
-        if twice:
-            raise ValueError(f"named twice: {', '.join(twice)}; name each task once")
+    def _unique_tasks(cls, tasks: list[str]) -> list[str]:
+        duplicates = sorted({task for task in tasks if tasks.count(task) > 1})
+        if duplicates:
+            raise ValueError(f"named twice: {', '.join(duplicates)}; name each task once")
         return tasks
 
     @model_validator(mode="after")
-    def _something_to_answer(self) -> Evaluate:
+    def _has_tasks(self) -> Evaluate:
         if self.source == "run" and not self.tasks:
             raise ValueError("tasks is missing or empty; name at least one task, such as [arc_easy]")
         if self.source == "run" and (self.table or self.across_tables):

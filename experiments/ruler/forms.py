@@ -131,7 +131,7 @@ def bbh() -> dict[str, Any]:
 
 def _published(name: str, table: str, parent: str) -> Measured:
     size, shape = tables.weights(name)
-    scores = {task: score.score for task, score in tables.of_model(name, table).items()}
+    scores = {task: score.score for task, score in tables.scores_of(name, table).items()}
     return Measured(name=name, parent=parent, root=parent or name, size=size, shape=shape, published=scores, table=table)
 
 

@@ -11,7 +11,7 @@ from calling import QUICKSTART, RECIPE, Call
 
 from compresslab import __version__
 from compresslab.cli import main as command_line
-from compresslab.cli.options import duration, number_of, size, store_root
+from compresslab.cli.options import count_of, duration, size, store_root
 from compresslab.models import offline
 from compresslab.pins import wheels
 from compresslab.recipe.load import load
@@ -272,7 +272,7 @@ def test_duration(seconds: float | None, said: str) -> None:
 
 
 def test_number_of() -> None:
-    assert [number_of(count, "node") for count in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
+    assert [count_of(count, "node") for count in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
 
 
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def rows(comparison, choice):
 
 def scored(name, model, table, parent="", benchmarks=tuple(tables.BENCHMARKS)):
     size, shape = tables.weights(model)
-    found = {task: score.score for task, score in tables.of_model(model, table).items() if task in benchmarks}
+    found = {task: score.score for task, score in tables.scores_of(model, table).items() if task in benchmarks}
     return Measured(name=name, parent=parent, root="base", size=size, shape=shape, published=found, table=table)
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
-from compresslab.machine.this_machine import Machine, ran_on
+from compresslab.machine.this_machine import Machine, last_machine
 from compresslab.plan.prepare import prepare
 from compresslab.records import ItemScores
 from compresslab.records.compute import Compute
@@ -22,7 +22,7 @@ from compresslab.runner.run import run, to_do
 from compresslab.runner.store import Store
 from compresslab.runner.upkeep import damages, note, unused
 from compresslab.runner.watcher import Watcher
-from compresslab.studies.rescore import compared
+from compresslab.studies.rescore import compare_answers
 
 runner = CliRunner()
 
@@ -138,7 +138,7 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
 def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: Store, runs: object) -> None:
     facts = {**store.remembered()["tiny"], "runs": runs}
     store.remember("tiny", facts)
-    assert ran_on(facts, "auto") is None
+    assert last_machine(facts, "auto") is None
     assert prepare(short, noted=store.remembered()).compute == prepare(short).compute
     note(prepare(short), store)
     assert not unused(store)
@@ -217,10 +217,10 @@ def test_a_variant_answers_again_what_is_stored(short: Path, store: Store) -> No
 
 def test_scores_that_changed_are_told() -> None:
     then = ItemScores(task="t", item=["0", "1"], bits_per_byte=[1.0, 2.0], correct=[1.0, 0.0], choice=[0, 1], gold=[0, 0])
-    assert compared(then, then).holds
-    assert compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
-    assert not compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
-    assert not compared(then, then.model_copy(update={"choice": [0, 2]})).holds
+    assert compare_answers(then, then).holds
+    assert compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
+    assert not compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
+    assert not compare_answers(then, then.model_copy(update={"choice": [0, 2]})).holds
 
 
 def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_path: Path) -> None:

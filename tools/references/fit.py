@@ -1,6 +1,6 @@
 """Write the references that ship with the package: `python -m tools.references.fit [NAME ...]`.
 
-The same code and tables give the same files.
+The output is deterministic.
 """
 
 from __future__ import annotations

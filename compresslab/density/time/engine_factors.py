@@ -43,7 +43,7 @@ from scipy.optimize import least_squares
 
 from compresslab.catalog.hardware import Hardware, load_hardware
 from compresslab.catalog.published_scores import MOBILE, PACKED
-from compresslab.catalog.published_shapes import BF16, Format, weigh
+from compresslab.catalog.published_shapes import BF16, WeightStorage, size_and_shape
 from compresslab.density.time.inference_time import seconds
 from compresslab.recipe.schema import Workload
 from compresslab.records import Shape, Size
@@ -56,7 +56,7 @@ FORMATS = {
     "AWQ": PACKED["awq"],
     "AWQ-INT4": PACKED["awq"],
     # Each block of 128 x 128 has a 16-bit scale.
-    "FP8": Format(8 + 16 / 128**2, weight_only=False),
+    "FP8": WeightStorage(8 + 16 / 128**2, weight_only=False),
     # The PTE files' 1,083 and 2,435 MiB; QLoRA's low-rank matrices (rank 16, 4% more bytes) are not counted.
     "SpinQuant w4a8": MOBILE,
     "QLoRA(QAT) w4a8": MOBILE,
@@ -98,7 +98,7 @@ SOURCES = [
 
 def model(name: str, precision: str = "BF16") -> tuple[Shape, Size]:
     """Shape and size of a published model of the benchmarks, stored at a precision of the benchmarks."""
-    size, shape = weigh(name, FORMATS[precision])
+    size, shape = size_and_shape(name, FORMATS[precision])
     return shape, size
 
 
