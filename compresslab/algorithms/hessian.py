@@ -24,14 +24,14 @@ def gram(inputs: Tensor) -> Tensor:
     flat = inputs.flatten(0, -2)
     columns = flat.shape[1]
     with _products_of(flat.dtype):
-        wide = flat.float()
+        inputs32 = flat.float()
         if columns < 2 * PANEL:
-            return wide.T @ wide
+            return inputs32.T @ inputs32
         # Panel by panel, only the part right of the diagonal; the rest is its transpose.
         result = torch.empty(columns, columns, device=flat.device)
         for start in range(0, columns, PANEL):
             end = min(start + PANEL, columns)
-            result[start:end, start:] = wide[:, start:end].T @ wide[:, start:]
+            result[start:end, start:] = inputs32[:, start:end].T @ inputs32[:, start:]
             result[start:end, :start] = result[:start, start:end].T
         return result
 

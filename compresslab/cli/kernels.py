@@ -41,10 +41,10 @@ def kernels() -> list[Finding]:
 
 def check_all(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding]:
     """The result of each check. Checks run in another process, so that one that crashes or takes too long does not stop the others."""
-    found: list[Finding] = []
-    while len(found) < len(checks):
-        found += _run_until_stopped(dict(list(checks.items())[len(found) :]), timeout)
-    return found
+    findings: list[Finding] = []
+    while len(findings) < len(checks):
+        findings += _run_until_stopped(dict(list(checks.items())[len(findings) :]), timeout)
+    return findings
 
 
 def _run_until_stopped(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding]:
@@ -55,21 +55,23 @@ def _run_until_stopped(checks: Mapping[str, KernelCheck], timeout: float) -> lis
     process.start()
     sessions.started(process)
     child_connection.close()
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
         for name in checks:
             if not connection.poll(timeout):
                 message = f"no answer within {timeout:.0f} s; a kernel for a GPU may be compiled at its first use, which takes minutes"
-                return [*found, _finding(name, False, message)]
-            found.append(connection.recv())
+                return [*findings, _finding(name, False, message)]
+            findings.append(connection.recv())
         process.join(timeout=5)
     except (EOFError, ConnectionResetError):
         process.join()
-        found.append(_finding(list(checks)[len(found)], False, f"its process ended without a word ({_exit_reason(process.exitcode)})"))
+        findings.append(
+            _finding(list(checks)[len(findings)], False, f"its process ended without a word ({_exit_reason(process.exitcode)})")
+        )
     finally:
         sessions.finish(process, 0)
         connection.close()
-    return found
+    return findings
 
 
 def _exit_reason(code: int | None) -> str:
@@ -171,10 +173,10 @@ def bf16() -> str:
 
     from compresslab.models.device import find_device
 
-    left, right = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0)).to(find_device())
+    first, second = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0)).to(find_device())
     seconds, products = [], []
     for dtype in (torch.bfloat16, torch.float32):
-        pair = left.to(dtype), right.to(dtype)
+        pair = first.to(dtype), second.to(dtype)
         times = []
         for _ in range(5):
             start = time.perf_counter()
@@ -204,11 +206,11 @@ def tree_attention() -> str:
     sequences = [[*range(40), 100 + question, 200 + option] for question in range(6) for option in range(4)]
     trie = build(sequences, [[0]] * len(sequences))
     *_, last = forwards(trie, 20)
-    new, seen = last.visible.shape
+    new, keys = last.visible.shape
     mask = torch.from_numpy(last.visible).to(device)
     random = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, new, 64, generator=random).to(device)
-    key, value = torch.randn(2, 1, 4, seen, 64, generator=random).to(device)
+    key, value = torch.randn(2, 1, 4, keys, 64, generator=random).to(device)
     plain = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
     if device.type != "cpu":

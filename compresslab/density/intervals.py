@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compresslab.density.references.laws import Array
 from compresslab.records import Interval, Verdict
 
-Array = NDArray[np.float64]
 Bound = Literal["", "<", ">"]
 
 LEVEL = 0.95

@@ -50,11 +50,11 @@ def alternatives(
         other_side = decided != "inconclusive" and contradicts and (interval.value - 1) * (value - 1) < 0
         return Alternative(choice=choice, setting=setting, ratio=interval, verdict=decided_here, flips=opposite or other_side)
 
-    found = []
+    results = []
     if _has_data_term(ruler.reference, tasks):
         for tokens in TOKEN_BUDGETS:
             if tokens != ruler.tokens:
-                found.append(
+                results.append(
                     alternative(
                         "D0", format_tokens(tokens), study.ruler(ruler.reference, tokens), tasks, estimator, "off the ruler at this D0"
                     )
@@ -64,31 +64,31 @@ def alternatives(
         known_tasks = [task for task in tasks if task in reference.tasks]
         missing = "it has none of the study's tasks" if not known_tasks else "no task tells both of them on this ruler"
         estimator_there = best_estimator(reference, {key: value for key, value in study.draws.items() if key[0] == child})
-        found.append(alternative("reference", reference.name, other_ruler, known_tasks, estimator_there, missing))
+        results.append(alternative("reference", reference.name, other_ruler, known_tasks, estimator_there, missing))
     if not study.variants[child].published:
         with_scatter = replace(ruler, with_scatter=True)
         setting = "each model strays from the curve as the reference's own do"
-        found.append(alternative("scatter", setting, with_scatter, tasks, estimator, "no estimate"))
+        results.append(alternative("scatter", setting, with_scatter, tasks, estimator, "no estimate"))
     if ruler.reference.kind == "family":
         interpolating = replace(ruler, interpolate=True)
-        found.append(
+        results.append(
             alternative(
                 "curve", "straight lines between the reference's models", interpolating, tasks, "score", "outside its models' scores"
             )
         )
     if estimator == "loss":
-        found.append(alternative("estimator", "score", ruler, tasks, "score", "no task gives both an estimate by score"))
+        results.append(alternative("estimator", "score", ruler, tasks, "score", "no task gives both an estimate by score"))
     if study.variants[child].published and len(tasks) > 1:
-        found.append(alternative("weights", "every benchmark alike", ruler, tasks, estimator, "bounds on both sides", equal_weights=True))
+        results.append(alternative("weights", "every benchmark alike", ruler, tasks, estimator, "bounds on both sides", equal_weights=True))
     informative = [task for task in tasks if study.effective(ruler, child, parent, [task], estimator) is not None]
     if len(informative) > 1:
-        found += [alternative("task alone", task, ruler, [task], estimator, "") for task in informative]
+        results += [alternative("task alone", task, ruler, [task], estimator, "") for task in informative]
     if len(informative) > 2:  # of two tasks, leaving out one is the other alone
-        found += [
+        results += [
             alternative("task left out", task, ruler, [other for other in informative if other != task], estimator, "")
             for task in informative
         ]
-    return found
+    return results
 
 
 def format_tokens(tokens: float) -> str:

@@ -117,8 +117,8 @@ def _fill(node: Located, values: dict[str, Located]) -> Located:
         return replace(node, value=[_fill(child, values) for child in node.value])
     if not isinstance(node.value, str) or not PLACEHOLDER.search(node.value):
         return node
-    if whole := PLACEHOLDER.fullmatch(node.value):
-        value = values[whole[1]]
+    if match := PLACEHOLDER.fullmatch(node.value):
+        value = values[match[1]]
         return replace(node, value=value.value, text=value.text, style=value.style)
     text = _substitute(node.value, values)
     return replace(node, value=text, text=text, style="quoted")

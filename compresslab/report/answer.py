@@ -13,7 +13,7 @@ SelectRatio = Callable[[Comparison], tuple[Interval | None, Verdict]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class StudyAnswer:
     """The answer of a study.
 
     Attributes:
@@ -34,16 +34,16 @@ class _VariantRatio:
     verdict: Verdict
 
 
-def answer(study: StudyRecord) -> Answer:
+def answer(study: StudyRecord) -> StudyAnswer:
     """The study's answer, most important first: the named variants against the base, then the steps, then other counts of N."""
     derived = [variant for variant in study.variants if variant.parent]
     roots = [variant.name for variant in study.variants if not variant.parent]
     base = "its base" if len(roots) > 1 else "the base" if roots in ([], ["base"]) else roots[0]
     if not derived:
-        return Answer("", "No answer: the study has no compressed variant, only its base.", [])
+        return StudyAnswer("", "No answer: the study has no compressed variant, only its base.", [])
     against_base = _variant_ratios(study, "root", _by_params, named_only=True)
     if not against_base:
-        return Answer("", f"No answer: {_count_noun(len(derived), 'variant')} in the study, but none has a density to compare.", [])
+        return StudyAnswer("", f"No answer: {_count_noun(len(derived), 'variant')} in the study, but none has a density to compare.", [])
     details = [_steps(study)] if _variant_ratios(study, "parent", _by_params) else []
     missing = sum(variant.named for variant in derived) - len(against_base)
     if missing:
@@ -63,7 +63,7 @@ def answer(study: StudyRecord) -> Answer:
     if slower:
         names = f"{words.join_names(slower)} ran" if len(slower) <= 4 else f"{len(slower)} variants ran"
         details.append(f"⚠ Measured here, {names} slower than the parent although the model of time says faster.")
-    return Answer(_overall(against_base), _headline(against_base, base), details)
+    return StudyAnswer(_overall(against_base), _headline(against_base, base), details)
 
 
 def _headline(against_base: list[_VariantRatio], base: str) -> str:
@@ -106,7 +106,7 @@ def _steps(study: StudyRecord) -> str:
 def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list[str]:
     """One sentence for each count of N whose tally differs from the one by parameters. Hardware with equal results shares a sentence."""
     by_params = _tally(against_base)
-    found: dict[str, list[str]] = {}
+    labels_by_result: dict[str, list[str]] = {}
     sentences: dict[str, str] = {}
     counts: list[tuple[str, SelectRatio]] = [("by stored bits", _by_bits), ("by score", _by_score)]
     counts += [(f"by modelled time on {name}", _by_time(name)) for name in hardware(study)]
@@ -115,12 +115,12 @@ def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list
         if ratios and _tally(ratios) != by_params:
             best = max(ratios, key=lambda entry: entry.ratio.value)
             key = f"{_tally(ratios)} {best.name}" if label.startswith("by modelled") else label
-            label = label.removeprefix("by modelled time on ") if key in found else label
-            found.setdefault(key, []).append(label)
+            label = label.removeprefix("by modelled time on ") if key in labels_by_result else label
+            labels_by_result.setdefault(key, []).append(label)
             sentences.setdefault(key, f"{_tally(ratios)}; highest {best.name} ({words.ratio(best.ratio)})")
-    if not found and len(counts) > 1:
+    if not labels_by_result and len(counts) > 1:
         return ["Counting N by stored bits or by modelled time does not change how many variants are denser."]
-    return [f"Counted {words.join_names(labels)}: {sentences[key]}." for key, labels in found.items()]
+    return [f"Counted {words.join_names(labels)}: {sentences[key]}." for key, labels in labels_by_result.items()]
 
 
 def _tally(ratios: list[_VariantRatio]) -> str:

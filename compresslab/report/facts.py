@@ -93,21 +93,21 @@ def shared_tasks(study: StudyRecord) -> list[str]:
 
 def mean_bpb(variant: VariantRecord, tasks: Sequence[str]) -> float | None:
     """Mean bits-per-byte over those of `tasks` that have a gold continuation, or `None` if one is missing."""
-    found = _scores(variant, tasks)
-    values = [score.bits_per_byte for score in found if score.bits_per_byte is not None]
+    scores = _scores(variant, tasks)
+    values = [score.bits_per_byte for score in scores if score.bits_per_byte is not None]
     return sum(values) / len(values) if values else None
 
 
 def bpb_stderr(variant: VariantRecord, tasks: Sequence[str]) -> float:
     """Standard error of `mean_bpb` for independent items; 0 if unknown."""
-    found = [score.bits_per_byte_stderr for score in _scores(variant, tasks) if score.bits_per_byte is not None]
-    return math.sqrt(sum((error or 0) ** 2 for error in found)) / len(found) if found else 0.0
+    errors = [score.bits_per_byte_stderr for score in _scores(variant, tasks) if score.bits_per_byte is not None]
+    return math.sqrt(sum((error or 0) ** 2 for error in errors)) / len(errors) if errors else 0.0
 
 
 def mean_accuracy(variant: VariantRecord, tasks: Sequence[str]) -> float | None:
     """Mean accuracy over `tasks`, or `None` if one is missing."""
-    found = _scores(variant, tasks)
-    return sum(score.accuracy for score in found) / len(found) if found else None
+    scores = _scores(variant, tasks)
+    return sum(score.accuracy for score in scores) / len(scores) if scores else None
 
 
 def _scores(variant: VariantRecord, tasks: Sequence[str]) -> list[TaskScore]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from compresslab.records import StudyRecord
 from compresslab.report import words
-from compresslab.report.answer import Answer, answer
+from compresslab.report.answer import StudyAnswer, answer
 from compresslab.report.facts import comparison_with
 from compresslab.report.html import replace
 
@@ -25,7 +25,7 @@ class IndexEntry(NamedTuple):
 
     folder: str
     study: StudyRecord | None
-    answer: Answer | None
+    answer: StudyAnswer | None
     verdicts: dict[str, int]
     problem: str = ""
 

@@ -72,10 +72,10 @@ def duration(seconds: float | None) -> str:
         return f"{number(seconds * 1000, 2)} ms"
     if seconds < 60:
         return f"{number(seconds, 3 if seconds >= 10 else 2)} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    rounded = round(seconds)
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
 def percent(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""This machine: probe_device once, remembered by what decides it, and chosen for by what was measured."""
+"""This machine: probed once, remembered by what decides it, and chosen for by what was measured."""
 
 from __future__ import annotations
 

@@ -209,9 +209,9 @@ def check(table: pd.DataFrame, latent: Mapping[str, str] | None = None) -> None:
             raise BadInput(f"{task}: the losses of {len(rows)} models are nearly all the same, and no curve follows from that")
     runs = {str(task): sorted(zip(rows["run"], rows["d"], strict=True)) for task, rows in table[table["loss"].notna()].groupby("task")}
     first = next(iter(runs))
-    for task, own in runs.items():
-        if own != runs[first]:
-            missing = sorted({run for run, _ in set(own) ^ set(runs[first])})
+    for task, runs_of_task in runs.items():
+        if runs_of_task != runs[first]:
+            missing = sorted({run for run, _ in set(runs_of_task) ^ set(runs[first])})
             raise BadInput(
                 f"{task} and {first} have losses of different models ({', '.join(map(str, missing[:5]))}); give the same for all tasks"
             )

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from compresslab.density.intervals import Array
-from compresslab.density.references.laws import D_UNIT, N_UNIT, loss_law, score_link
+from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, loss_law, score_link
 from compresslab.density.references.reference import Reference
 from compresslab.records import Curve, Density, Estimator
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresslab.catalog.references import is_file, reference_names, unknown_reference
-from compresslab.density.intervals import Array, bounded_reading
-from compresslab.density.references.laws import D_UNIT, N_UNIT, ln_n_of_loss, loss_law, loss_of_score, score_link
+from compresslab.density.intervals import bounded_reading
+from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, ln_n_of_loss, loss_law, loss_of_score, score_link
 from compresslab.errors import BadInput
 from compresslab.records import Interval
 

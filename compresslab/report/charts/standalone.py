@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import vl_convert
 
 from compresslab.records import Curve
 from compresslab.report import words
-
-Spec = dict[str, Any]
+from compresslab.report.charts.vega import Spec
 
 # A separate file cannot use the page's CSS colours.
 INK, BAND, POINT = "#1f2937", "#93c5fd", "#b45309"
@@ -50,17 +48,17 @@ def _panel(curve: Curve) -> Spec:
         "mark": {"type": "area", "opacity": 0.35, "color": BAND},
         "encoding": {"x": x, "y": {"field": "l", **y}, "y2": {"field": "h"}},
     }
-    whole: Spec = {
+    curve_line: Spec = {
         "mark": {"type": "line", "color": INK, "strokeDash": [3, 3], "strokeWidth": 1},
         "encoding": {"x": x, "y": {"field": "m", **y}},
     }
-    inside: Spec = {**whole, "mark": {"type": "line", "color": INK, "strokeWidth": 2}, "transform": [{"filter": "datum.fitted"}]}
+    inside: Spec = {**curve_line, "mark": {"type": "line", "color": INK, "strokeWidth": 2}, "transform": [{"filter": "datum.fitted"}]}
     points: Spec = {
         "data": {"values": [{"n": n, "v": value} for n, value in curve.points]},
         "mark": {"type": "point", "filled": True, "size": 28, "color": POINT},
         "encoding": {"x": x, "y": {"field": "v", **y}},
     }
-    return {"title": curve.task, "width": 260, "height": 200, "data": {"values": rows}, "layer": [band, whole, inside, points]}
+    return {"title": curve.task, "width": 260, "height": 200, "data": {"values": rows}, "layer": [band, curve_line, inside, points]}
 
 
 def trend_chart(points: Sequence[tuple[str, str, float, bool, bool]], line: Sequence[tuple[str, float]], title: str) -> Spec:
