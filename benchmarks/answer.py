@@ -20,13 +20,14 @@ def main() -> None:
     os.chdir(given["data"])
     from lm_eval.models.huggingface import HFLM
 
-    from compresslab.evaluation import tree_lm
+    from compresslab.evaluation.engines import choose
     from compresslab.evaluation.harness import quiet
     from compresslab.evaluation.tree_lm import TreeLM
     from compresslab.models.load import load
 
     if given["branched"]:
-        tree_lm.obstacle, tree_lm.remembers = lambda _config: "the benchmark asks for branches", lambda _config: True
+        (engine,) = (candidate for candidate in choose.LOG_LIKELIHOODS if candidate.name == "branched")
+        choose.LOG_LIKELIHOODS = (engine._replace(why_not=lambda *_: ""),)
     loaded = load("offline:smollm2-135m-instruct", given["dtype"])
     instances = requests(given)
     with quiet(), torch.inference_mode():

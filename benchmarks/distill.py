@@ -185,9 +185,10 @@ def ours_stored(folder: Path, _: int, dtype: str) -> None:
 def _ours(folder: Path, dtype: str, *, stored: bool) -> None:
     import torch
 
+    from compresslab.methods.distill import Distill
+    from compresslab.methods.settings import Optimizer
     from compresslab.models.load import load_folder
     from compresslab.models.text import TokenSequences
-    from compresslab.recipe.steps import Distill, Optimizer
     from compresslab.steps import distill
     from compresslab.steps.contract import Context
 

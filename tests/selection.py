@@ -35,4 +35,4 @@ def architectures() -> frozenset[str]:
 
     from compresslab.evaluation.engines import exactness
 
-    return frozenset(ARCHITECTURES) | exactness.ARCHITECTURES | exactness.REMEMBERING
+    return frozenset(ARCHITECTURES) | exactness.TREE_MASK_ARCHITECTURES | exactness.CACHE_COPY_ARCHITECTURES

@@ -14,25 +14,26 @@ import compresslab
 
 PACKAGE = Path(compresslab.__file__).parent
 # A module right under the package is a room of its own. Modules of the ground floor may import one another; rooms of another floor may not.
-GROUND = ("", "errors", "records", "registry", "pins", "lock", "versions")
+GROUND = ("", "errors", "records", "pins", "lock", "versions")
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
-    **dict.fromkeys(("recipe", "catalog", "machine"), 1),
-    "density": 2,
-    "plan": 3,
-    "algorithms": 4,
-    "models": 5,
-    **dict.fromkeys(("steps", "evaluation", "report"), 6),
-    "runner": 7,
-    "studies": 8,
-    "cli": 9,
-    "__main__": 10,
+    "methods": 1,
+    **dict.fromkeys(("recipe", "catalog", "machine"), 2),
+    "density": 3,
+    "plan": 4,
+    "algorithms": 5,
+    "models": 6,
+    **dict.fromkeys(("steps", "evaluation", "report"), 7),
+    "runner": 8,
+    "studies": 9,
+    "cli": 10,
+    "__main__": 11,
 }
-LIGHT_ROOMS = (*GROUND, "recipe", "catalog", "machine", "density", "plan", "report")
+LIGHT_ROOMS = (*GROUND, "methods", "recipe", "catalog", "machine", "density", "plan", "report")
 LONGEST_FILE = 400  # lines
 LARGEST_ROOM = 16  # files, those of its own folder
 # One method a file, and one subcommand a file: these grow with what the package can do.
-LISTS = ("compresslab.algorithms", "compresslab.cli")
+LISTS = ("compresslab.algorithms", "compresslab.cli", "compresslab.methods")
 HEAVY = ("torch", "transformers", "lm_eval")
 
 

@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING
 
 from compresslab.cli.findings import Finding
 from compresslab.errors import CompresslabError, RunFailed, UnsupportedModel
+from compresslab.methods.awq import QuantizeAWQ
+from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
+from compresslab.methods.gptq import QuantizeGPTQ
+from compresslab.methods.rtn import QuantizeRTN
+from compresslab.methods.torchao import QuantizeTorchAO
 from compresslab.plan.packages import missing_package
-from compresslab.recipe.steps import Quantize4Bit, QuantizeAWQ, QuantizeGPTQ, QuantizeInt8, QuantizeRTN, QuantizeTorchAO, Step
+from compresslab.recipe.steps import Step
 from compresslab.runner import sessions
 
 if TYPE_CHECKING:
@@ -198,7 +203,7 @@ def tree_attention() -> str:
     from torch.nn import Module
     from torch.nn.functional import scaled_dot_product_attention
 
-    from compresslab.evaluation.attention.tree import attend, laid_out, layout
+    from compresslab.evaluation.attention.tree import attend, layout, use_layout
     from compresslab.evaluation.engines.trie import build, forwards
     from compresslab.models.device import find_device
 
@@ -216,7 +221,7 @@ def tree_attention() -> str:
     if device.type != "cpu":
         masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return f"attention under a tree's mask on {device}, in bfloat16: {_agreement(masked, plain)}"
-    with laid_out(layout(trie, last)):
+    with use_layout(layout(trie, last)):
         output, _ = attend(Module(), query, key, value, None)
     return f"flash attention for processors, in chunks of a tree, in bfloat16: {_agreement(output.transpose(1, 2), plain)}"
 

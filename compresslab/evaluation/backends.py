@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compresslab.evaluation.engines.vllm import VllmLM
-from compresslab.evaluation.engines.vllm import load as load_vllm
 from compresslab.evaluation.tree_lm import TreeLM
+from compresslab.evaluation.vllm_lm import VllmLM
+from compresslab.evaluation.vllm_lm import load as load_vllm
 from compresslab.models.device import torch_dtype
 from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.recipe.schema import Evaluate
@@ -27,6 +27,5 @@ def answering(
     if config.backend == "vllm":
         return load_vllm(folder, compute, truncate=config.truncate), "as stored"
     loaded, weights = load_for_scoring(folder, torch_dtype(compute), compute.device)
-    plain = "the recipe asks for lm-eval's hf" if config.backend == "hf" else ""
-    lm = TreeLM(loaded.model, loaded.tokenizer, journals=journals, encodings=encodings, truncate=config.truncate, plain=plain)
+    lm = TreeLM(loaded.model, loaded.tokenizer, journals=journals, encodings=encodings, truncate=config.truncate, backend=config.backend)
     return lm, weights

@@ -71,13 +71,13 @@ def _report(progress: Progress, name: str, index: int, items: Sequence[int], sha
 
 
 def _items(leaves: dict[str, Task], config: Evaluate) -> int:
-    """How many items a task comes to, of all its leaves."""
+    """How many items a task has, over all its leaves."""
     there = [len(task.eval_docs) for task in leaves.values()]
     return sum(there if config.items == "all" else (min(config.items, number) for number in there))
 
 
 def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
-    """One task, or a group as the union of its leaves (each item counts once, whichever leaf it is of)."""
+    """One task, or a group as the union of its leaves, in which each item counts once."""
     lm.truncated.clear()
     lm.lengths.clear()
     limit = None if config.items == "all" else config.items
@@ -109,7 +109,7 @@ def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Ev
 
 @contextmanager
 def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[Exception]]:
-    """What the tasks' metrics raise on single items, collected, so that one item does not hide how many there are."""
+    """Collect what the tasks' metrics raise on single items, so that all such items can be counted."""
     failures: list[Exception] = []
 
     def collecting(process: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[Exception]]:
 
 
 def _first_filter(samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A task with several ways to read an answer (gsm8k: strict, flexible) counts by the first it names."""
+    """The samples by the first filter: a task that reads answers in several ways (gsm8k: strict, flexible) is scored by the first."""
     first = samples[0]["filter"]
     return (sample for sample in samples if sample["filter"] == first)
 
@@ -176,9 +176,9 @@ def _without_bar(bar: Callable[..., Any], *args: Any, **settings: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars and notes off the terminal; what matters is raised or recorded."""
+    """Keep the libraries' progress bars and notes off the terminal; errors are raised and results recorded all the same."""
     with ExitStack() as restore:
-        # lm-eval has no setting for its bar over the building of requests.
+        # lm-eval has no setting for the progress bar that it shows while it builds requests.
         for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
             restore.callback(setattr, module, "tqdm", module.tqdm)
             module.tqdm = partial(_without_bar, module.tqdm)

@@ -1,4 +1,4 @@
-"""The process that a model's program runs in (see `sandbox`). Arguments: what to say at its end, seconds, bytes; the program comes in."""
+"""The process that a model's program runs in (see `sandbox`). Arguments: what to print at the end, seconds, bytes; stdin: the program."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     del sys.argv[1:]
     told = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the program prints is nobody's business
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the program prints is not read
     try:
         exec(compile(program, "answer", "exec"), {"__name__": "__main__"})
     except BaseException:

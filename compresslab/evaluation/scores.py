@@ -238,7 +238,7 @@ def read_items(path: Path) -> ItemScores:
 
 
 def read_details(path: Path, rows: Sequence[int]) -> list[ItemDetail]:
-    """All that is known of some items, by their place.
+    """The details of some items, by their place.
 
     Raises:
         RunFailed: the file has no such columns or rows.
@@ -262,5 +262,5 @@ def read_details(path: Path, rows: Sequence[int]) -> list[ItemDetail]:
 
 
 def _stderr(values: Sequence[float]) -> float:
-    """Standard error of a mean over items; 0 for a single item, of which nothing can be said."""
+    """Standard error of a mean over items; 0 for a single item."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0

@@ -41,11 +41,11 @@ class OlmesRequests(Task):  # type: ignore[misc]
         self.dataset = olmes_requests.load(self.olmes.name)
 
     def has_training_docs(self) -> bool:
-        """There are none: the examples are part of the prompts."""
+        """None: the examples are part of the prompts."""
         return False
 
     def has_validation_docs(self) -> bool:
-        """There are none: the one split there is counts as the test split."""
+        """None: the only split is the test split."""
         return False
 
     def has_test_docs(self) -> bool:
@@ -140,7 +140,7 @@ def _stock(name: str) -> dict[str, Task]:
 
 
 def _built(manager: TaskManager, name: str) -> dict[str, Task]:
-    """Load `name`; a training split that the data lack does no harm to a task that draws no examples from it."""
+    """Load `name`; the data may lack a training split that the task draws no examples from."""
     try:
         tasks: dict[str, Task] = manager.load(name)["tasks"]
     except KeyError as missing:

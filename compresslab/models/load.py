@@ -17,6 +17,7 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
+from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 
@@ -83,6 +84,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
     Another dtype is that of the parameters alone. A buffer that is computed from the config (Gemma's scale of the embeddings) stays as the
     stored dtype rounds it, so that a model is the same one whatever computes it.
     """
+    register_format(folder)
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(find_device(device)))
     return Loaded((cast(model, dtype) if dtype else model).eval(), load_tokenizer(folder))
@@ -130,6 +132,8 @@ def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
 def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool, device: torch.device) -> Loaded:
     options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
+    if source.kind == "folder":
+        register_format(Path(name))
     try:
         with quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -148,12 +152,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
             raise
         raise BadInput(_why_not(source, error)) from error
     _all_found(source, found)
-    return Loaded(model.eval(), tokenizer, _files(name, source) if packed_by_kernels(model) else None)
-
-
-def packed_by_kernels(model: PreTrainedModel) -> bool:
-    """Whether gptqmodel's layers hold the weights, in whatever layout its kernels want."""
-    return any(hasattr(module, "qweight") for module in model.modules())
+    return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).packs_anew else None)
 
 
 def _files(name: str, source: Source) -> Path:

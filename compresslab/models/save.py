@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils.quantization_config import QuantizationMethod
 
 from compresslab.errors import RunFailed
 from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
+from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
 from compresslab.records.compute import Compute
 
@@ -53,9 +53,7 @@ def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
         _save_packed(loaded, folder, packed)
         return
     with quiet():
-        # transformers cannot undo the loading of weights packed by these; their names in memory are those of the files.
-        packers = (QuantizationMethod.BITS_AND_BYTES, QuantizationMethod.TORCHAO)
-        undo = getattr(loaded.model, "quantization_method", None) not in packers
+        undo = not reader_of(quantization_in(loaded.model)).names_as_stored
         loaded.model.save_pretrained(folder, max_shard_size=SHARD, save_original_format=undo)
         loaded.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
@@ -118,13 +116,7 @@ def tensors_digest(model: PreTrainedModel) -> str:
     out anew at their first use.
     """
     digest = hashlib.sha256()
-    tensors = {**dict(model.named_buffers()), **model.state_dict()}
-    for layer, module in model.named_modules():
-        if hasattr(module, "qweight"):
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{layer}.")}
-            tensors[f"{layer}.weight"] = _kernel_weight(module).to(model.dtype)
-            if module.bias is not None:
-                tensors[f"{layer}.bias"] = module.bias.to(model.dtype)
+    tensors = reader_of(quantization_in(model)).tensors(model)
     for name, tensor in sorted(inner for outer in tensors.items() for inner in _parts(*outer)):
         if isinstance(tensor, torch.Tensor):
             # A number alone (Gemma's scale of the embeddings) is used in the weights' dtype, whichever it is kept in.
@@ -143,15 +135,6 @@ def _parts(name: str, tensor: object) -> Iterator[tuple[str, object]]:
         yield f"{name}.{part}", getattr(tensor, part)
 
 
-def _kernel_weight(module: torch.nn.Module) -> torch.Tensor:
-    """The plain weight (outputs, inputs) that a gptqmodel layer multiplies by; empty if its kernel tells nobody."""
-    for name, arguments in (("dequantize_weight", ()), ("awq_weight_dequantize", ("cpu", torch.float16))):
-        if callable(unpack := getattr(module, name, None)):
-            weight: torch.Tensor = unpack(*arguments).T
-            return weight
-    return torch.empty(0)
-
-
 def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", compute: Compute | None = None) -> float:
     """Largest absolute difference of a probe logit between a saved folder and the model that was saved.
 
@@ -168,6 +151,7 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
         RunFailed: plain transformers does not load the folder.
     """
     try:
+        register_format(folder)
         with quiet():
             place = placement(find_device(compute and compute.device))
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **place).eval()

@@ -6,12 +6,13 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from compresslab.errors import BadInput
+from compresslab.models.formats.reader import known_format, quantization_in, quantization_of, reader_of
 from compresslab.records import Shape, Size
 
 # safetensors' names of dtypes of more than 16 bits that weights come in.
@@ -67,7 +68,7 @@ def size_of(folder: Path, model: PreTrainedModel) -> Size:
 
     Args:
         folder: where it was saved; the stored bytes are counted here.
-        model: the same weights in memory, plain or packed by bitsandbytes and not yet used; non-zero parameters are
+        model: the same weights in memory, plain, or packed in a format that counts in memory and not yet used; non-zero parameters are
             counted here.
     """
     skeleton = plain_skeleton(folder)
@@ -75,29 +76,16 @@ def size_of(folder: Path, model: PreTrainedModel) -> Size:
     lookup = _lookup_only(skeleton)
     counted = parameters - (lookup.numel() if lookup is not None else 0)
     tensors = stored_tensors(folder)
-    counts = sum(counted_bytes(tensors, skeleton, packed=_is_packed(folder)).values())
+    counts = sum(counted_bytes(tensors, skeleton, packed=quantization_of(folder) is not None).values())
+    reader = reader_of(quantization_in(model))
     return Size(
         parameters=parameters,
         counted=counted,
         active=counted - _idle_expert_parameters(skeleton),
-        nonzero=sum(int(torch.count_nonzero(_plain(p))) for p in model.parameters()),
+        nonzero=sum(int(torch.count_nonzero(reader.plain_weight(p))) for p in model.parameters()),
         stored_bytes=sum(stored.bytes for stored in tensors.values()),
         effective_bits=8 * counts / parameters,
     )
-
-
-def _plain(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """A 4-bit weight of bitsandbytes or of torchao dequantized, anything else as it is (an int8 weight is zero where its value is)."""
-    if hasattr(parameter, "__tensor_flatten__"):
-        unpacked: torch.Tensor = parameter.dequantize()
-        return unpacked
-    state = getattr(parameter, "quant_state", None)
-    if state is None:
-        return parameter
-    from bitsandbytes.functional import dequantize_4bit
-
-    weight: torch.Tensor = dequantize_4bit(parameter.data, state)
-    return weight
 
 
 def plain_skeleton(folder: Path) -> PreTrainedModel:
@@ -113,7 +101,7 @@ def plain_skeleton(folder: Path) -> PreTrainedModel:
 def shape_of(folder: Path, size: Size) -> Shape:
     """The dimensions that decide inference time. The weights' bits leave out an input embedding that is only looked up."""
     config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-    quantization = getattr(config, "quantization_config", None)
+    quantization = quantization_of(folder)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Shape(
         architecture=config.model_type,
@@ -124,7 +112,7 @@ def shape_of(folder: Path, size: Size) -> Shape:
         key_value_width=head * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads),
         vocabulary=config.vocab_size,
         weight_bits=_multiplied_bits(folder, size),
-        weight_only=not _multiplies_in_int8(quantization),
+        weight_only=quantization is None or not known_format(quantization).rounds_inputs(quantization),
         experts=_first(config, "num_local_experts", "num_experts", "n_routed_experts"),
         experts_per_token=_first(config, "num_experts_per_tok"),
     )
@@ -137,20 +125,8 @@ def _multiplied_bits(folder: Path, size: Size) -> float:
     skeleton = plain_skeleton(folder)
     embedding = _lookup_only(skeleton)
     name = next(name for name, parameter in skeleton.named_parameters() if parameter is embedding)
-    counts = counted_bytes(stored_tensors(folder), skeleton, packed=_is_packed(folder))
+    counts = counted_bytes(stored_tensors(folder), skeleton, packed=quantization_of(folder) is not None)
     return 8 * (sum(counts.values()) - counts[name]) / size.counted
-
-
-def _is_packed(folder: Path) -> bool:
-    return "quantization_config" in json.loads((folder / "config.json").read_text())
-
-
-def _multiplies_in_int8(quantization: Any) -> bool:
-    """LLM.int8() multiplies at 8 bits; every other format here only stores the weights in fewer."""
-    if quantization is None:
-        return False
-    facts = quantization if isinstance(quantization, dict) else quantization.to_dict()
-    return bool(facts.get("load_in_8bit"))
 
 
 def _first(config: PretrainedConfig, *names: str) -> int:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.amounts import Widths
 from compresslab.models.anatomy import attentions, decoder_layers, gated_mlps, head_dimension
-from compresslab.recipe.amounts import Widths
 
 Axis = Literal["neurons", "groups", "hidden"]
 AXES: tuple[Axis, ...] = ("neurons", "groups", "hidden")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Node, Plan
-from compresslab.recipe.steps import Distill, RetrainFull, RetrainLoRA
 
 # Seconds of a study that calls for no advice.
 LONG = 3600
@@ -42,7 +42,7 @@ def _parts(plan: Plan, nodes: Iterable[Node]) -> list[tuple[str, str, list[Node]
     recipe = plan.recipe
     evaluate, calibration, workload = recipe.evaluate, recipe.text.calibration, recipe.density.workload
     nodes = list(nodes)
-    trained = [node for node in nodes if node.step and isinstance(node.step[1], Distill | RetrainFull | RetrainLoRA)]
+    trained = [node for node in nodes if node.step and method_of(*node.step).trains]
     stored = [node for node in nodes if node.gathers == "logits"]
     gathered = [node for node in nodes if node.gathers in ("activations", "grams")]
     ordered = [node for node in nodes if node.gathers == "removals"]
@@ -67,4 +67,4 @@ def _parts(plan: Plan, nodes: Iterable[Node]) -> list[tuple[str, str, list[Node]
 
 def _tokens(trained: Iterable[Node]) -> str:
     """The steps that train, each with its tokens."""
-    return ", ".join(f"{node.variant} ({getattr(node.step[1], 'tokens', 0):,})" for node in trained if node.step)
+    return ", ".join(f"{node.variant} ({node.step[1].training_tokens:,})" for node in trained if node.step)

@@ -9,7 +9,13 @@ from typing import Any
 from compresslab.catalog.tasks import identify_task
 from compresslab.errors import BadInput
 from compresslab.machine.this_machine import Machine
-from compresslab.plan.facts import Facts
+from compresslab.methods.adopt import Adopt
+from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.distill import Distill
+from compresslab.methods.method import Method
+from compresslab.methods.registry import METHODS, formats_of
+from compresslab.methods.settings import PARENT, StepConfig
+from compresslab.plan.facts import format_in
 from compresslab.plan.gathering import CODE, GatherRequest, decided_by, gathers_of, merged
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import code_version, content_key, model_identity
@@ -19,12 +25,12 @@ from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Calibration, Recipe, Training
 from compresslab.recipe.source import Source, parse_hub_text, parse_source, text_identity
-from compresslab.recipe.steps import BASE, PARENT, Adopt, Distill, Step, StepConfig
-from compresslab.registry import Method, method
+from compresslab.recipe.steps import BASE, Step
 from compresslab.versions import version
 
 # What makes a base's folder and its record.
 BASE_CODE = tuple(f"compresslab.models.{name}" for name in ("load", "save", "size", "formats.gguf_origin"))
+STEP_CODE = "compresslab.steps.contract"
 MOVING_REVISIONS = (None, "main", "master")
 
 
@@ -63,7 +69,7 @@ class _Look:
         self.complaints: list[Complaint] = []
         self.tasks: dict[str, str] = {}
         self.texts: dict[str, dict[str, Any]] = {}
-        self.facts: dict[str, list[Facts | None]] = {}
+        self.facts: dict[str, list[Dimensions | None]] = {}
         for number, task in enumerate(recipe.evaluate.tasks):
             with self._complaining("evaluate", "tasks", number):
                 self.tasks[task] = identify_task(task)
@@ -165,7 +171,7 @@ class _Builder:
             model=model_identity(source),
             dtype=base.dtype,
             own_code=base.trust_remote_code,
-            code=code_version(*BASE_CODE),
+            code=code_version(*BASE_CODE, *_format_readers(source)),
             libraries=self._libraries(*_readers(source)),
         )
 
@@ -221,10 +227,10 @@ class _Builder:
                 model=model_identity(source),
                 dtype=self.recipe.base.dtype,
                 config=config.model_dump(mode="json", exclude={"train_tokens", "table"}),
-                code=code_version("compresslab.steps.adopt", "compresslab.steps.contract"),
+                code=code_version("compresslab.steps.adopt", STEP_CODE, *_format_readers(source)),
                 libraries=self._libraries(*_readers(source)),
             )
-        entry = method(step.kind, config.method)
+        entry = step.method
         return content_key(
             step.kind,
             parent=before[-1],
@@ -233,11 +239,11 @@ class _Builder:
             other=self._other(step, before),
             text=self._text(config, entry.text),
             **self._computed(entry),
-            code=code_version(entry.module, "compresslab.steps.contract"),
+            code=code_version(entry.module, STEP_CODE, *([entry.format.reader] if entry.format else [])),
             libraries=self._libraries(*entry.libraries),
         )
 
-    def _computed(self, entry: Method) -> dict[str, Any]:
+    def _computed(self, entry: Method[Any]) -> dict[str, Any]:
         """What of the compute decides a method's result: nothing where the weights alone do."""
         if not entry.computes:
             return {}
@@ -248,8 +254,8 @@ class _Builder:
         if role is None:
             return None
         known = self.looked.texts[role]
-        wanted = getattr(config, "tokens", None)
-        return known if wanted is None else {**known, "different": min(wanted, self.recipe.text.training.tokens)}
+        wanted = config.training_tokens
+        return {**known, "different": min(wanted, self.recipe.text.training.tokens)} if wanted else known
 
     def _other(self, step: Step, before: tuple[str, ...]) -> str | None:
         """Key of the model that a step after the models `before` looks at."""
@@ -335,7 +341,7 @@ class _Builder:
             source = parse_source(model)
             if source.kind == "hub" and source.revision in MOVING_REVISIONS:
                 yield f"{where}: {source.name} names no @<commit>; the hub may serve other weights tomorrow, and what is cached stays"
-        read = {method(step.kind, step.config.method).text for step in self._steps() if not isinstance(step.config, Adopt)}
+        read = {step.method.text for step in self._steps()}
         for role, text in self.recipe.text:
             if role in read and text.source.startswith("hub:"):
                 named = parse_hub_text(text.source)
@@ -345,7 +351,7 @@ class _Builder:
         different = self.recipe.text.training.tokens
         for name, variant in self.recipe.variants.items():
             for step in variant.steps:
-                if (wanted := getattr(step.config, "tokens", 0)) > different:
+                if (wanted := step.config.training_tokens) > different:
                     yield f"variants.{name}, {step.kind}: {wanted} tokens go {wanted / different:.1f} times over text.training.tokens"
         for name in self.recipe.variants:
             if (other := self.names[self.keys[name][-1]]) != name:
@@ -370,3 +376,9 @@ def _text_key(text: Calibration | Training, identity: dict[str, str]) -> dict[st
 def _readers(source: Source) -> tuple[str, ...]:
     """Packages that read a model's files, beside transformers."""
     return ("gguf",) if source.kind in ("offline", "gguf") else ("safetensors",)
+
+
+def _format_readers(source: Source) -> tuple[str, ...]:
+    """Modules that may unpack an existing model: those of our own formats, and that of the format that it is known to have."""
+    known = format_in(source)
+    return (*(one.reader for one in formats_of(METHODS)), *([known.reader] if known else []))

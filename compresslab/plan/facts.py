@@ -10,92 +10,19 @@ import os
 import struct
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from compresslab.recipe.amounts import Widths
+from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.format import Format
+from compresslab.methods.registry import FORMATS, format_of
 from compresslab.recipe.source import Source
 
-# transformers' names of the formats that keep weights packed in memory; others are unpacked as they are loaded.
-PACKED_FORMATS = ("bitsandbytes", "gptq", "awq", "auto-round", "compressed-tensors", "hqq", "eetq", "aqlm", "quanto", "torchao")
 LONGEST_HEADER = 100_000_000  # of a safetensors file; the format's own limit
-# Norms and biases are a hundredth of a layer; where files hold more, it is something else (an image encoder).
-LARGEST_OTHER_SHARE = 0.05
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size (head_dim or not).
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
 
-class Facts(NamedTuple):
-    """Dimensions of a model.
-
-    Attributes:
-        mlp_parameters: of one layer. other_parameters: of one layer's norms and biases.
-        groups: key and value heads. queries: query heads that share one. head: dimensions of a head.
-        tied: the output head is the input embedding.
-        divides: the number of query heads must divide `hidden`, or transformers does not load the model.
-    """
-
-    parameters: int
-    layers: int
-    hidden: int
-    intermediate: int
-    vocabulary: int
-    mlp_parameters: int
-    other_parameters: int
-    groups: int
-    queries: int
-    head: int
-    tied: bool
-    divides: bool
-
-    def without_layers(self, keep: int) -> Facts:
-        """The same model with `keep` layers."""
-        return self._replace(layers=keep, parameters=self.parameters - (self.layers - keep) * self.layer_parameters)
-
-    def narrower(self, widths: Widths) -> Facts:
-        """The same model with so many MLP neurons, key and value heads and hidden channels."""
-        narrow = self._replace(
-            intermediate=widths.neurons,
-            groups=widths.groups,
-            hidden=widths.hidden,
-            mlp_parameters=self.mlp_parameters * widths.neurons * widths.hidden // (self.intermediate * self.hidden),
-            other_parameters=self.other_parameters * widths.hidden // self.hidden,
-        )
-        return narrow._replace(parameters=self.parameters + narrow._by_dimensions - self._by_dimensions)
-
-    def stored(self, parameters: int) -> Facts:
-        """The same model with as many parameters as its files say; what the matrices leave of them is norms and biases."""
-        other, rest = divmod(parameters - self._by_dimensions + self.layers * self.other_parameters, self.layers)
-        known = rest == 0 and 0 <= other <= LARGEST_OTHER_SHARE * self.layer_parameters
-        return self._replace(parameters=parameters, other_parameters=other if known else self.other_parameters)
-
-    @property
-    def widths(self) -> Widths:
-        """What width pruning cuts."""
-        return Widths(self.intermediate, self.groups, self.hidden)
-
-    @property
-    def attention(self) -> int:
-        """Query heads times head dimension."""
-        return self.groups * self.queries * self.head
-
-    @property
-    def layer_parameters(self) -> int:
-        """Of one layer."""
-        projections = 2 * self.hidden * (self.attention + self.groups * self.head)
-        return self.mlp_parameters + projections + self.other_parameters
-
-    @property
-    def embedding_parameters(self) -> int:
-        """Of the input embedding and, where it is a tensor of its own, of the output head."""
-        return self.hidden * self.vocabulary * (1 if self.tied else 2)
-
-    @property
-    def _by_dimensions(self) -> int:
-        """All parameters, as the dimensions have it: the last norm, too."""
-        return self.embedding_parameters + self.layers * self.layer_parameters + self.hidden
-
-
-def facts_of(source: Source) -> Facts | None:
+def facts_of(source: Source) -> Dimensions | None:
     """Facts of a model; `None` where they cannot be known without the network.
 
     Of a Hub id they are known if it is in the local cache, or among the published models whose dimensions come with the package.
@@ -112,14 +39,19 @@ def facts_of(source: Source) -> Facts | None:
 
 
 def packed_by(source: Source) -> str:
-    """The format in which a published model's weights are packed, or nothing. GGUF files are unpacked as they are loaded."""
+    """The name of the format in which a model's weights are packed, or nothing."""
+    known = format_in(source)
+    return known.name if known else ""
+
+
+def format_in(source: Source) -> Format | None:
+    """The format in which an existing model's weights are packed, if it is here. GGUF files are unpacked as they are loaded."""
     folder = _folder(source)
     config = _read(folder / "config.json") if folder else None
     quantization = config.get("quantization_config") if config else None
-    if folder is not None and quantization is None and (folder / "quantize_config.json").is_file():
-        return "gptq"  # auto-gptq kept its settings in a file of their own
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-    return method if method in PACKED_FORMATS else ""
+    if isinstance(quantization, dict):
+        return format_of(quantization)
+    return next((known for known in FORMATS if folder and any((folder / name).is_file() for name in known.files)), None)
 
 
 def vocabulary_digest(source: Source) -> str | None:
@@ -167,7 +99,7 @@ def _folder(source: Source) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _from_config(config: dict[str, Any]) -> Facts | None:
+def _from_config(config: dict[str, Any]) -> Dimensions | None:
     text = config.get("text_config", config)
     try:
         hidden, layers, width, vocabulary = (int(text[k]) for k in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
@@ -182,8 +114,8 @@ def _from_config(config: dict[str, Any]) -> Facts | None:
         return None
     if min(hidden, layers, width, vocabulary, head, heads, groups) <= 0:
         return None
-    facts = Facts(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
-    return facts._replace(parameters=facts._by_dimensions)
+    facts = Dimensions(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
+    return facts._replace(parameters=facts.computed_parameters)
 
 
 def _published(name: str) -> dict[str, Any] | None:

@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from compresslab.methods.depth import PruneDepth, kept
+from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.distill import Distill
+from compresslab.methods.settings import StepConfig
 from compresslab.plan.graph import Gathered
-from compresslab.recipe.steps import Distill, PruneDepth, Step, StepConfig
-from compresslab.registry import method
+from compresslab.recipe.steps import Step
 
 CODE: dict[Gathered, str] = {
     "activations": "compresslab.models.calibration.statistics",
@@ -33,7 +36,7 @@ def gathers_of(step: Step) -> Gathered | None:
         return "removals"
     if isinstance(config, Distill):
         return "logits" if config.top_k is not None else None
-    return method(step.kind, config.method).statistics if hasattr(config, "method") else None
+    return step.method.statistics
 
 
 def decided_by(gathers: Gathered, readers: Iterable[StepConfig]) -> list[object]:
@@ -54,3 +57,24 @@ def merged(requests: Iterable[GatherRequest]) -> dict[GatherRequest, GatherReque
         request: more if (more := request._replace(gathers="grams")) in known and request.gathers == "activations" else request
         for request in known
     }
+
+
+class StoredLogits(NamedTuple):
+    """What storing a teacher's logits takes: tokens that it reads, and bytes of the file."""
+
+    tokens: int
+    bytes: int
+
+
+def logits_of(readers: Iterable[StepConfig], available: int, vocabulary: int) -> StoredLogits:
+    """The logits that some distill steps read: those of the longest, of which the text has no more than `available` tokens."""
+    configs = [config for config in readers if isinstance(config, Distill)]
+    tokens = min(available, max(config.tokens for config in configs))
+    number = 1 if vocabulary <= 2**8 else 2 if vocabulary <= 2**16 else 4
+    return StoredLogits(tokens, tokens * ((configs[0].top_k or 1) * (number + 2) + 2))
+
+
+def removal_passes(readers: Iterable[StepConfig], model: Dimensions) -> float:
+    """Passes over the calibration text that ordering layers by loss takes. What is before a layer is run once."""
+    fewest = min(kept(config, model) for config in readers if isinstance(config, PruneDepth))
+    return max(1.0, sum(model.layers - done for done in range(model.layers - fewest)) / 2)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from compresslab.plan.facts import Facts
+from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.settings import StepConfig
 from compresslab.recipe.load import NO_FILE, RecipeFile
 from compresslab.recipe.schema import Recipe
-from compresslab.recipe.steps import StepConfig
 from compresslab.records.compute import PROCESSOR, Compute, Probe
 
 NodeKind = Literal["machine", "gather", "model", "evaluate", "measure"]
@@ -49,7 +49,7 @@ class Node:
     gathers: Gathered | None = None
     readers: tuple[StepConfig, ...] = ()
     tasks: dict[str, str] = field(default_factory=dict)
-    facts: Facts | None = None
+    facts: Dimensions | None = None
 
     @property
     def label(self) -> str:

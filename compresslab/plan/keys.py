@@ -14,15 +14,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from compresslab.methods.installed import source_of
 from compresslab.pins import cache_folder, wheels
 from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 
 KEY_LENGTH = 24
 # Files from this size on are hashed once and not in every process: 16 GB of weights take ten seconds and more.
 REMEMBERED_FROM = 64 * 2**20
-# Rooms whose code decides what a node computes. Recipe, plan, runner and report only arrange it, but for how shares become numbers.
+# Rooms whose code decides what a node computes. Methods, recipe, plan, runner and report only arrange it, but for how shares become
+# numbers.
 DECIDING_ROOMS = ("algorithms", "models", "steps", "evaluation")
-DECIDING_MODULES = ("compresslab.recipe.amounts",)
+DECIDING_MODULES = tuple(f"compresslab.methods.{name}" for name in ("amounts", "depth", "width", "sparse"))
 # Files of a model folder that its weights, its tokenizer or its code are read from.
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
@@ -142,6 +144,8 @@ def _decides(name: str) -> bool:
 
 @functools.cache
 def _source(module: str) -> str | None:
-    """A module's text, or `None` if there is none (the name of a function, say)."""
+    """A module's text, or `None` if there is none (the name of a function, say). Of another package's module, the whole package's."""
+    if module.split(".")[0] != "compresslab":
+        return source_of(module)
     file = resources.files("compresslab").joinpath(*module.split(".")[1:-1], module.rsplit(".", 1)[-1] + ".py")
     return file.read_text(encoding="utf-8") if file.is_file() else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from compresslab.recipe.steps import Step
-from compresslab.registry import method
 from compresslab.versions import version
 
 EXTRAS = {"gptqmodel": "gptq", "torchao": "torchao"}
@@ -11,10 +10,10 @@ EXTRAS = {"gptqmodel": "gptq", "torchao": "torchao"}
 
 def missing_package(step: Step) -> str:
     """Why the step cannot run on this installation and what to do, or nothing."""
-    name = getattr(step.config, "method", None)
-    for package in method(step.kind, name).libraries if name is not None else ():
-        if package in EXTRAS and version(package) == "absent":
-            return f"{name} needs {package}, which is not installed: pip install 'compresslab[{EXTRAS[package]}]'"
+    for package in step.method.libraries:
+        if version(package) == "absent":
+            wanted = f"'compresslab[{EXTRAS[package]}]'" if package in EXTRAS else package
+            return f"{step.method.name} needs {package}, which is not installed: pip install {wanted}"
     return ""
 
 

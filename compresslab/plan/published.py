@@ -9,11 +9,12 @@ from compresslab.catalog import published_scores as tables
 from compresslab.catalog.hardware import THIS_MACHINE
 from compresslab.catalog.references import reference_names
 from compresslab.errors import BadInput
+from compresslab.methods.adopt import Adopt
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Base, Recipe
-from compresslab.recipe.steps import BASE, Adopt
+from compresslab.recipe.steps import BASE
 
 
 class PublishedEntry(NamedTuple):

@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from compresslab.plan.facts import Facts, facts_of, packed_by, vocabulary_digest
-from compresslab.recipe.amounts import USUAL_GROUPS, WORD, Misfit, layers_left, widths_left
+from compresslab.methods.amounts import Misfit
+from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.format import Objection
+from compresslab.methods.settings import PARENT
+from compresslab.plan.facts import facts_of, packed_by, vocabulary_digest
 from compresslab.recipe.source import Source, parse_source
-from compresslab.recipe.steps import (
-    PARENT,
-    Adopt,
-    Distill,
-    PruneDepth,
-    PruneSparse,
-    PruneWidth,
-    QuantizeAWQ,
-    QuantizeGPTQ,
-    QuantizeRTN,
-    QuantizeTorchAO,
-    Step,
-    StepConfig,
-)
-from compresslab.registry import method
+from compresslab.recipe.steps import Step
 
 
 class Chain(NamedTuple):
@@ -36,15 +25,8 @@ class Chain(NamedTuple):
 
     origin: Source | None
     packed: str = ""
-    facts: Facts | None = None
+    facts: Dimensions | None = None
     pruned: bool = False
-
-
-class Objection(NamedTuple):
-    """Why a step is refused; `field` is the setting to blame, or empty if it is the step itself."""
-
-    field: str
-    reason: str
 
 
 def start(model: str) -> Chain:
@@ -63,17 +45,18 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
     Args:
         others: the other variants by name, for the teacher.
     """
-    config = step.config
-    if isinstance(config, Adopt):
+    if step.kind == "adopt":
         return []
+    config = step.config
     found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
-    if isinstance(config, Distill) and config.teacher in others:
-        found += _teacher_objections(chain, others[config.teacher], config.teacher)
+    teacher = step.looks_at if step.kind == "distill" else None
+    if teacher is not None and teacher in others:
+        found += _teacher_objections(chain, others[teacher], teacher)
     if getattr(config, "until", None) == PARENT and not chain.pruned:
         reason = f"no prune step comes before, so there is no '{PARENT}' whose loss could be reached; name 'base' or a variant"
         found.append(Objection("until", reason))
     if chain.facts is not None:
-        found += _dimension_objections(chain.facts, config)
+        found += _dimension_objections(chain.facts, step)
     return found
 
 
@@ -83,31 +66,16 @@ def after(chain: Chain, step: Step) -> Chain:
     Raises:
         BadInput: the step adopts a model that does not exist.
     """
-    config, facts = step.config, chain.facts
-    if isinstance(config, Adopt):
-        return start(config.model)
+    if step.adopt is not None:
+        return start(step.adopt.model)
+    entry, facts = step.method, chain.facts
     if facts is not None:
         try:
-            facts = pruned(facts, config)
+            facts = entry.leaves(step.config, facts)
         except Misfit:
             facts = None  # nobody knows what was meant to be left
-    packed = config.method if method(step.kind, config.method).packs else chain.packed
+    packed = entry.name if entry.packs else chain.packed
     return chain._replace(facts=facts, packed=packed, pruned=chain.pruned or step.kind == "prune")
-
-
-def pruned(facts: Facts, config: StepConfig) -> Facts:
-    """The dimensions that a step leaves. Raises Misfit if it leaves nothing that works."""
-    if isinstance(config, PruneDepth):
-        return facts.without_layers(kept(config, facts))
-    if isinstance(config, PruneWidth):
-        heads = facts.queries if facts.divides else 0
-        return facts.narrower(widths_left(config, facts.widths, heads, lambda widths: facts.narrower(widths).parameters))
-    return facts
-
-
-def kept(config: PruneDepth, facts: Facts) -> int:
-    """How many layers a pruning step leaves. Raises Misfit if none, or all."""
-    return layers_left(config, facts.layers, lambda layers: facts.without_layers(layers).parameters)
 
 
 def _after_packing(kind: str, packed: str) -> str:
@@ -128,25 +96,9 @@ def _teacher_objections(chain: Chain, teacher: Chain, name: str) -> list[Objecti
     return [Objection("teacher", f"{reason}, so its logits mean other tokens; choose a teacher of the same tokenizer")]
 
 
-def _dimension_objections(facts: Facts, config: StepConfig) -> list[Objection]:
+def _dimension_objections(facts: Dimensions, step: Step) -> list[Objection]:
     try:
-        pruned(facts, config)
+        step.method.leaves(step.config, facts)
     except Misfit as misfit:
         return [Objection(*found) for found in misfit.found]
-    widths = {"hidden size": facts.hidden, "attention width": facts.attention, "MLP width": facts.intermediate}
-    if isinstance(config, QuantizeRTN | QuantizeGPTQ | QuantizeAWQ) or getattr(config, "method", "") == "torchao-int4":
-        assert isinstance(config, QuantizeRTN | QuantizeGPTQ | QuantizeAWQ | QuantizeTorchAO)
-        bad = [f"the {name} {width}" for name, width in widths.items() if width % config.group_size]
-        if bad:
-            fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths.values())]
-            usual = f"these do: {', '.join(map(str, fitting))}" if fitting else "none of the usual sizes does; prune to a rounder width"
-            return [Objection("group_size", f"{config.group_size} does not divide {' and '.join(bad)}; {usual}")]
-    if isinstance(config, QuantizeGPTQ | QuantizeAWQ):
-        sizes = widths | {"width of keys and values": facts.groups * facts.head}
-        if odd := [f"the {name} {size}" for name, size in sizes.items() if size % WORD]:
-            return [Objection("", f"the checkpoint format needs multiples of {WORD}, and {' and '.join(odd)} is none; take rtn")]
-    if isinstance(config, PruneSparse) and config.of is not None:
-        bad = [f"the {name} {width}" for name, width in widths.items() if width % config.of[1]]
-        if bad:
-            return [Objection("pattern", f"{config.pattern} does not divide {' and '.join(bad)}; take a pattern that does, or a sparsity")]
-    return []
+    return step.method.refuses(step.config, facts)

@@ -8,12 +8,12 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from compresslab.plan.facts import Facts
+from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.registry import method
 from compresslab.plan.rules import Chain, after, objections
 from compresslab.recipe.locate import resolve
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import Step
-from compresslab.registry import method
 
 Config = dict[str, Any]
 
@@ -196,7 +196,7 @@ def _variants(answers: Answers, base: Chain) -> list[_Variant]:
     return found
 
 
-def _pruned(choice: str, facts: Facts | None) -> _Variant:
+def _pruned(choice: str, facts: Dimensions | None) -> _Variant:
     if choice == "sparse":
         return _Variant(
             choice,

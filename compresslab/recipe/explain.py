@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from compresslab.methods.registry import BROKEN
 from compresslab.recipe.locate import Located, Problem, resolve, shown, suggest
 from compresslab.recipe.schema import Evaluate, Variant
 from compresslab.recipe.steps import STEP_KINDS, Step
@@ -234,6 +235,8 @@ class _Explainer:
 
     def _unknown_method(self, place: _Place) -> Problem:
         node, known = place.node.mapping[place.form.discriminator or ""], list(_tags(place.form))
+        if reason := BROKEN.get(str(node.value)):
+            return node.problem(f"the installed method {_describe_value(node)} cannot be used: {reason}; give {_or(known)}")
         return node.problem(f"unknown {place.form.discriminator} {_describe_value(node)};{suggest(node.text, known)} give {_or(known)}")
 
     def _bad_name(self, place: _Place, details: ErrorDetails) -> Problem:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RecipeError
+from compresslab.methods.settings import PARENT
 from compresslab.recipe.changes import NO_CHANGES, Changes, apply_settings, select_variants
 from compresslab.recipe.explain import check
 from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown, suggest
 from compresslab.recipe.order import sort
 from compresslab.recipe.places import Places
 from compresslab.recipe.schema import Recipe
-from compresslab.recipe.steps import PARENT
 from compresslab.recipe.sweeps import expand, pattern
 
 MAX_BYTES = 1_000_000

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from compresslab.recipe.steps import Seed, Step, Strict, Words
+from compresslab.methods.settings import Seed, Strict, Words
+from compresslab.recipe.steps import Step
 from compresslab.records.compute import ComputeChoice, Dtype
 
 # Names become folders and page addresses, also on systems that ignore upper and lower case.

@@ -158,14 +158,14 @@ def _run(job: NodeJob, pipe: Connection) -> str | None:
 def _make_model(job: NodeJob, progress: Progress) -> None:
     import torch
 
+    from compresslab.methods.adopt import Adopt
+    from compresslab.methods.registry import method_of
     from compresslab.models.device import torch_dtype
     from compresslab.models.load import load, load_folder
     from compresslab.models.text import calibration_tokens, training_tokens
-    from compresslab.recipe.steps import Adopt
-    from compresslab.registry import method
     from compresslab.runner.store import write_record
     from compresslab.steps.adopt import adopted
-    from compresslab.steps.contract import Context, method_name, run
+    from compresslab.steps.contract import Context, run
 
     node, base = job.node, job.recipe.base
     folder = job.staged / "model"
@@ -176,7 +176,7 @@ def _make_model(job: NodeJob, progress: Progress) -> None:
     else:
         kind, config = node.step
         progress(0.0, "loading")
-        entry = method(kind, method_name(config))
+        entry = method_of(kind, config)
         device = job.compute.device
         compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
         loaded = adopted(config, base.dtype, device) if isinstance(config, Adopt) else load_folder(job.models[node.needs[0]], device=device)
@@ -184,7 +184,7 @@ def _make_model(job: NodeJob, progress: Progress) -> None:
         if entry.text == "calibration":
             text = calibration_tokens(job.recipe.text.calibration, loaded.tokenizer)
         elif entry.text == "training":
-            text = training_tokens(job.recipe.text.training, loaded.tokenizer, config.tokens)  # type: ignore[union-attr]
+            text = training_tokens(job.recipe.text.training, loaded.tokenizer, config.training_tokens)
         other = load_folder(job.models[node.other], compute, device) if node.other else None
         saved = run(kind, config, loaded, Context(text, other, progress, job.gathered, job.checkpoints, compute), folder)
         record, probe, tensors = saved.record, saved.probe, saved.tensors
@@ -194,10 +194,11 @@ def _make_model(job: NodeJob, progress: Progress) -> None:
 
 def _gather(job: NodeJob, progress: Progress) -> None:
     """What several steps read of one model."""
+    from compresslab.methods.depth import PruneDepth
+    from compresslab.methods.distill import Distill
     from compresslab.models.device import torch_dtype
     from compresslab.models.load import load_folder
     from compresslab.models.text import calibration_tokens, training_tokens
-    from compresslab.recipe.steps import Distill, PruneDepth
 
     node, text = job.node, job.recipe.text
     progress(0.0, "loading")

@@ -5,7 +5,7 @@ As a library:
     from compresslab.models.load import load
     from compresslab.models.text import calibration_tokens
     from compresslab.recipe.schema import Calibration
-    from compresslab.recipe.steps import PruneDepth
+    from compresslab.methods.depth import PruneDepth
     from compresslab.steps.contract import Context, run
 
     loaded = load("offline:smollm2-135m-instruct")

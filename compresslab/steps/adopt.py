@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from compresslab.methods.adopt import Adopt
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, load
-from compresslab.recipe.steps import Adopt
 from compresslab.records.compute import Dtype
 from compresslab.steps.contract import Context, StepResult
 

@@ -9,21 +9,26 @@ from collections.abc import Iterator
 from torch import nn
 
 from compresslab.errors import BadInput, RunFailed
-from compresslab.recipe.amounts import USUAL_GROUPS, WORD
+from compresslab.methods.format import Format, Packing, fitting_groups
 
 
-def check_groups(layers: dict[str, nn.Linear], group_size: int, who: str) -> None:
-    """Refuse a group size that leaves a remainder anywhere.
+def check_format(layers: dict[str, nn.Linear], stored: Format, packing: Packing, method: str) -> None:
+    """Refuse layers that a format cannot store.
 
     Raises:
-        BadInput: naming the first such layer and the sizes that divide every layer.
+        BadInput: naming the first layer that leaves a remainder, and what would fit.
     """
-    widths = {layer.in_features for layer in layers.values()}
+    if stored.whole_groups and packing.group_size is not None:
+        _check_groups(layers, packing.group_size, method)
+    check_sizes(layers, method, "the checkpoint format", stored.multiple, stored.multiple)
+
+
+def _check_groups(layers: dict[str, nn.Linear], group_size: int, method: str) -> None:
+    fitting = fitting_groups({layer.in_features for layer in layers.values()})
     for name, layer in layers.items():
         if layer.in_features % group_size:
-            fitting = [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths)]
             raise BadInput(
-                f"quantize {who}: group_size {group_size} does not divide the {layer.in_features} inputs of {name}; "
+                f"quantize {method}: group_size {group_size} does not divide the {layer.in_features} inputs of {name}; "
                 f"sizes that divide every layer: {', '.join(map(str, fitting)) or 'none of the usual ones'}"
             )
 
@@ -41,11 +46,6 @@ def check_sizes(layers: dict[str, nn.Linear], method: str, who: str, inputs: int
                 f"multiples of {inputs} and outputs in multiples of {outputs} "
                 f"(after `prune: {{method: width}}`, set `multiple: {max(inputs, outputs)}`)"
             )
-
-
-def check_words(layers: dict[str, nn.Linear], method: str) -> None:
-    """Refuse a layer whose codes do not fill the words of GPTQ's and AWQ's checkpoint formats. Raises BadInput, naming it."""
-    check_sizes(layers, method, "the checkpoint format", WORD, WORD)
 
 
 def check_finite_scores(scores: list[float], what: str) -> None:

@@ -12,18 +12,19 @@ import torch
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.registry import method_of
+from compresslab.methods.settings import StepConfig
 from compresslab.models.calibration.statistics import Statistics, gather_temporarily
 from compresslab.models.computing import computing, computing_temporarily
 from compresslab.models.device import computed
 from compresslab.models.formats.dequantize import countable, dequantized
+from compresslab.models.formats.reader import method_name, quantization_in
 from compresslab.models.load import Loaded, check_finite
 from compresslab.models.progress import Progress, silent
 from compresslab.models.save import Packed, save, tensors_digest
 from compresslab.models.size import shape_of, size_of
 from compresslab.models.text import TokenSequences
-from compresslab.recipe.steps import Adopt, StepConfig
 from compresslab.records import StepRecord
-from compresslab.registry import method
 
 
 class Context(NamedTuple):
@@ -85,11 +86,6 @@ class Saved(NamedTuple):
     tensors: str
 
 
-def method_name(config: StepConfig) -> str:
-    """The method within its kind, as the registry names it."""
-    return "model" if isinstance(config, Adopt) else config.method
-
-
 def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder: Path) -> Saved:
     """Apply one step to a model in memory and save the result into `folder`.
 
@@ -99,7 +95,7 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
         BadInput, UnsupportedModel: the method cannot do this to this model; nothing was written.
         RunFailed: the result has logits that are not finite.
     """
-    entry = method(kind, method_name(config))
+    entry = method_of(kind, config)
     if entry.kind != "adopt":
         refuse_packed(loaded, f"{kind} {entry.name}")
     compute = context.dtype(loaded.model)
@@ -127,10 +123,10 @@ def refuse_packed(loaded: Loaded, what: str) -> None:
     Raises:
         UnsupportedModel: the model's weights are packed.
     """
-    packed = getattr(loaded.model.config, "quantization_config", None)
-    if packed is not None:
-        name = packed.get("quant_method") if isinstance(packed, dict) else packed.quant_method
-        raise UnsupportedModel(f"{what}: the model's weights are packed already (by {getattr(name, 'value', name)}); start from plain ones")
+    quantization = quantization_in(loaded.model)
+    if quantization is not None:
+        packer = method_name(quantization)
+        raise UnsupportedModel(f"{what}: the model's weights are packed already (by {packer}); start from plain ones")
 
 
 def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], outcome: StepResult) -> StepRecord:
@@ -139,7 +135,7 @@ def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: di
     size = size_of(folder, loaded.model if plain else dequantized(folder, loaded).model)
     return StepRecord(
         kind=kind,
-        method=method_name(config),
+        method=config.method_name,
         config=config.model_dump(mode="json"),
         seed=getattr(config, "seed", 0),
         size=size,

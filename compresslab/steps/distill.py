@@ -16,11 +16,11 @@ from compresslab.algorithms.next_token import next_token_loss
 from compresslab.algorithms.reverse_kl import reverse_kl
 from compresslab.algorithms.skewed_kl import skewed_kl
 from compresslab.errors import BadInput
+from compresslab.methods.distill import Distill
 from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.stored_logits import StoredLogits, store_temporarily
 from compresslab.models.load import Loaded, cast
 from compresslab.models.text import TokenSequences
-from compresslab.recipe.steps import Distill
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.training.held_out import next_targets
 from compresslab.steps.training.hidden_matching import HiddenMatching

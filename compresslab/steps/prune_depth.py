@@ -9,14 +9,14 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.contiguous_run import runs_by_distance
 from compresslab.errors import BadInput, UnsupportedModel
+from compresslab.methods.amounts import Misfit
+from compresslab.methods.depth import PruneDepth, layers_left
 from compresslab.models.anatomy import decoder_layers, parameters_of
 from compresslab.models.calibration.removals import order_temporarily, read_removals
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.computing import computing_temporarily
 from compresslab.models.load import Loaded
 from compresslab.models.shortening import drop_layers, why_not
-from compresslab.recipe.amounts import Misfit, layers_left
-from compresslab.recipe.steps import PruneDepth
 from compresslab.steps.checks import check_finite_scores
 from compresslab.steps.contract import Context, StepResult, statistics_of
 

@@ -13,10 +13,10 @@ from compresslab.algorithms.sparsegpt import sparsegpt
 from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
+from compresslab.methods.sparse import PruneSparse
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
-from compresslab.recipe.steps import PruneSparse
 from compresslab.steps.checks import second_moments
 from compresslab.steps.contract import Context, StepResult, statistics_of
 from compresslab.steps.training.sparsity import mark_sparse

@@ -10,12 +10,12 @@ from compresslab.algorithms.channel_importance import channel_sum_of_squares
 from compresslab.algorithms.head_importance import group_sum_of_squares
 from compresslab.algorithms.neuron_importance import most_important, share_lost
 from compresslab.errors import BadInput
+from compresslab.methods.amounts import Misfit, Widths
+from compresslab.methods.width import PruneWidth, widths_left
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
 from compresslab.models.width_surgery import AXES, Axis, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
-from compresslab.recipe.amounts import Misfit, Widths, widths_left
-from compresslab.recipe.steps import PruneWidth
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
 

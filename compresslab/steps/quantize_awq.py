@@ -11,14 +11,14 @@ from compresslab.algorithms.awq import channel_scales, clipped
 from compresslab.algorithms.gptq import Rounded
 from compresslab.algorithms.grid import Grid, grid_of
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.awq import AWQ_FORMAT, BITS, QuantizeAWQ, packing
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.folding import check_folding, divide_inputs
 from compresslab.models.formats import awq as awq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
-from compresslab.recipe.steps import QuantizeAWQ
-from compresslab.steps.checks import check_groups, check_words
+from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
 # Queries and keys meet in a product of their own: a range cut for their outputs alone does harm there (Lin et al., section 4).
@@ -38,8 +38,7 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
     check_loader(model)
     layers = decoder_layers(model)
     inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
-    check_groups(inside, config.group_size, "awq")
-    check_words(inside, "awq")
+    check_format(inside, AWQ_FORMAT, packing(config), "awq")
     check_folding(model)
     statistics = statistics_of(loaded, context, grams=True)
     prefix = next(name for name, module in model.named_modules() if module is layers)
@@ -89,7 +88,7 @@ def scaled_up(layer: nn.Module, names: list[str], statistics: Statistics, number
     weights = [linears[name].weight for name in names]
     grams = [statistics.gram(number, name).to(weights[0].device) for name in names]
     magnitude = statistics.magnitude(number, names[0]).to(weights[0].device)
-    best = channel_scales(weights, grams, magnitude, awq_format.BITS, group_size, awq_format.SCALES)
+    best = channel_scales(weights, grams, magnitude, BITS, group_size, awq_format.SCALES)
     made = divide_inputs(layer, names, best.scale)
     if made is None:
         return torch.ones_like(magnitude), 0.0
@@ -100,7 +99,7 @@ def scaled_up(layer: nn.Module, names: list[str], statistics: Statistics, number
 
 def rounded(weight: Tensor, gram: Tensor, group_size: int, *, whole: bool) -> Rounded:
     """The scaled weight (outputs, inputs) rounded to 4 bits; `whole` keeps each group's whole range."""
-    bits, stored = awq_format.BITS, awq_format.SCALES
+    bits, stored = BITS, awq_format.SCALES
     groups = weight.reshape(-1, group_size)
     if whole:
         grid = Grid(*(part.view(len(weight), -1) for part in grid_of(groups, bits, stored, symmetric=False)))

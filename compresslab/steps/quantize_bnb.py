@@ -8,9 +8,9 @@ import torch
 from bitsandbytes.functional import has_avx512bf16
 from transformers import BitsAndBytesConfig
 
+from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
 from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
-from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8
 from compresslab.steps.checks import check_sizes
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.through_folder import quantized_by_loading

@@ -10,13 +10,13 @@ from torch import Tensor
 from compresslab.algorithms.gptq import Rounded, gptq
 from compresslab.algorithms.grid import Grid
 from compresslab.algorithms.hessian import inverse_factor
+from compresslab.methods.gptq import GPTQ_FORMAT, QuantizeGPTQ, packing
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.formats import gptq as gptq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
-from compresslab.recipe.steps import QuantizeGPTQ
-from compresslab.steps.checks import check_groups, check_words, second_moments
+from compresslab.steps.checks import check_format, second_moments
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
 
@@ -33,8 +33,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
     check_linear(model, "gptq")
     layers = decoder_layers(model)
     inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
-    check_groups(inside, config.group_size, "gptq")
-    check_words(inside, "gptq")
+    check_format(inside, GPTQ_FORMAT, packing(config), "gptq")
     statistics = statistics_of(loaded, context, grams=True)
     prefix = next(name for name, module in model.named_modules() if module is layers)
     packed: dict[str, dict[str, Tensor]] = {}

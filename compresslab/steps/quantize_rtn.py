@@ -8,10 +8,10 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig
 from torch import nn
 
 from compresslab.algorithms.round_to_nearest import symmetric_scales
+from compresslab.methods.rtn import COMPRESSED_TENSORS, QuantizeRTN, packing
 from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
-from compresslab.recipe.steps import QuantizeRTN
-from compresslab.steps.checks import check_groups
+from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult
 
 
@@ -25,7 +25,7 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> StepResult:
     model = loaded.model
     check_linear(model, "rtn")
     layers = quantizable(model)
-    check_groups(layers, config.group_size, "rtn")
+    check_format(layers, COMPRESSED_TENSORS, packing(config), "rtn")
     scheme = QuantizationScheme(
         targets=["Linear"], weights=QuantizationArgs(num_bits=config.bits, group_size=config.group_size, strategy="group", symmetric=True)
     )

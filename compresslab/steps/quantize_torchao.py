@@ -5,10 +5,10 @@ from __future__ import annotations
 from transformers import TorchAoConfig
 
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.torchao import TORCHAO, QuantizeTorchAO, packing
 from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
-from compresslab.recipe.steps import QuantizeTorchAO
-from compresslab.steps.checks import check_groups
+from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.through_folder import quantized_by_loading
 
@@ -21,10 +21,9 @@ def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> StepResu
         UnsupportedModel: much of the model is in no linear layer, or int4 without a GPU, for which torchao has no kernel.
     """
     check_linear(loaded.model, config.method)
-    if config.method == "torchao-int4":
-        check_groups(quantizable(loaded.model), config.group_size, config.method)
-        if loaded.model.device.type == "cpu":
-            raise UnsupportedModel("torchao-int4: torchao packs int4 weights on a GPU only; on a processor take gptq, awq, rtn or bnb-nf4")
+    check_format(quantizable(loaded.model), TORCHAO, packing(config), config.method)
+    if config.method == "torchao-int4" and loaded.model.device.type == "cpu":
+        raise UnsupportedModel("torchao-int4: torchao packs int4 weights on a GPU only; on a processor take gptq, awq, rtn or bnb-nf4")
     context.progress(0.0, config.method)
     return StepResult(quantized_by_loading(loaded, settings(config)))
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
+from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.models.load import Loaded, cast
 from compresslab.models.text import TokenSequences
-from compresslab.recipe.steps import RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.distill import same_vocabulary
 from compresslab.steps.training.held_out import Goal, mean_loss, next_targets, split

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
+from compresslab.methods.method import Method
+from compresslab.methods.settings import StepConfig
 from compresslab.models.text import TokenSequences, calibration_tokens, training_tokens
 from compresslab.recipe.schema import Text
-from compresslab.recipe.steps import Distill, RetrainFull, RetrainLoRA, StepConfig
-from compresslab.registry import Method
 
 
-def text_for(entry: Method, config: StepConfig, texts: Text, tokenizer: PreTrainedTokenizerBase) -> TokenSequences | None:
+def text_for(entry: Method[Any], config: StepConfig, texts: Text, tokenizer: PreTrainedTokenizerBase) -> TokenSequences | None:
     """The calibration or training text of a recipe, as the step's method reads it; `None` for a method that reads none.
 
     Raises:
@@ -18,6 +20,6 @@ def text_for(entry: Method, config: StepConfig, texts: Text, tokenizer: PreTrain
     """
     if entry.text == "calibration":
         return calibration_tokens(texts.calibration, tokenizer)
-    if isinstance(config, Distill | RetrainFull | RetrainLoRA):
-        return training_tokens(texts.training, tokenizer, config.tokens)
+    if entry.text == "training":
+        return training_tokens(texts.training, tokenizer, config.training_tokens)
     return None

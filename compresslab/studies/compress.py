@@ -12,10 +12,9 @@ from compresslab.errors import BadInput
 from compresslab.machine.this_machine import probe_device, resolve_compute
 from compresslab.recipe.arguments import checked
 from compresslab.recipe.schema import Calibration, Text, Training
-from compresslab.recipe.steps import Adopt, Step
+from compresslab.recipe.steps import Step
 from compresslab.records import StepRecord
 from compresslab.records.compute import ComputeChoice, Dtype
-from compresslab.registry import method
 
 
 def compress(
@@ -48,9 +47,9 @@ def compress(
         RunFailed: the result has logits that are not finite.
     """
     requested = checked(Step, step, "step")
-    if isinstance(requested.config, Adopt):
+    if requested.adopt is not None:
         raise BadInput("step.adopt: an existing model is taken as it is, so there is nothing to compress; give another kind of step")
-    entry = method(requested.kind, requested.config.method)
+    entry = requested.method
     texts = _texts(entry.text, text)
     _check_choice(dtype, get_args(Dtype), "dtype")
     _check_choice(compute, get_args(ComputeChoice), "compute")
@@ -66,7 +65,7 @@ def compress(
     chosen = chosen.for_training() if entry.trains else chosen
     loaded = load(model, dtype, device=chosen.device)
     step_text = text_for(entry, requested.config, texts, loaded.tokenizer)
-    needs_other_model = requested.distill is not None or (requested.retrain is not None and requested.retrain.until is not None)
+    needs_other_model = requested.looks_at is not None or getattr(requested.config, "until", None) is not None
     other_model = load(other or model, chosen.dtype, device=chosen.device) if needs_other_model else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A failed step must not leave a folder that looks complete.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from compresslab.errors import BadInput
+from compresslab.methods.adopt import Adopt
 from compresslab.plan.graph import Plan
-from compresslab.recipe.steps import Adopt
 from compresslab.records import StepRecord, TaskScore
 from compresslab.runner.run import is_done
 from compresslab.runner.store import Store

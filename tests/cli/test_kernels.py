@@ -13,7 +13,7 @@ from calling import Call
 from compresslab.cli.doctor import Finding
 from compresslab.cli.kernels import CHECKS, _agreement, check_all, check_one, kernels
 from compresslab.errors import RunFailed, UnsupportedModel
-from compresslab.registry import METHODS
+from compresslab.methods.registry import METHODS
 from compresslab.versions import version
 
 

@@ -1,4 +1,4 @@
-"""Where a tree's mask is not exact, branches that go on from copies give what lm-eval gives."""
+"""Where a tree mask is not exact, branches that continue from copies of the cache give what lm-eval gives."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compresslab.evaluation import tree_lm
-from compresslab.evaluation.engines import exactness
-from compresslab.evaluation.engines.branched import pieces
+from compresslab.evaluation.engines import choose, exactness
+from compresslab.evaluation.engines.branched import branches
 from compresslab.evaluation.engines.trie import build as trie_of
 from compresslab.evaluation.tree_lm import TreeLM
 
-from . import test_treelm
+from . import test_tree_lm
 from .test_journal import scored, stopping
-from .test_treelm import PAIRS, answers, plain, same
+from .test_tree_lm import PAIRS, answers, plain, same
 
 MAMBA = {"mamba_n_heads": 6, "mamba_d_head": 16, "mamba_d_state": 8}
 DELTA = {
@@ -42,8 +41,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def _whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_lm, "WORTH_BRANCHING", 2)
+def _also_for_short_branches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "WORTH_BRANCHING", 2)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -58,14 +57,14 @@ def test_branches_give_what_lm_eval_gives(kind: str, build: Callable[..., PreTra
 
 
 def test_no_architecture_is_trusted_untested() -> None:
-    assert {kind for kind, _ in test_treelm.ARCHITECTURES} == exactness.ARCHITECTURES
-    assert set(ARCHITECTURES) == exactness.REMEMBERING
+    assert {kind for kind, _ in test_tree_lm.ARCHITECTURES} == exactness.TREE_MASK_ARCHITECTURES
+    assert set(ARCHITECTURES) == exactness.CACHE_COPY_ARCHITECTURES
 
 
-def test_where_branches_are_many_and_short_prompts_go_lm_evals_own_way(
+def test_where_branches_are_many_and_short_lm_eval_answers_in_its_own_way(
     build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_lm, "WORTH_BRANCHING", 150)
+    monkeypatch.setattr(choose, "WORTH_BRANCHING", 150)
     lm = TreeLM(build("mamba2", **ARCHITECTURES["mamba2"]), tokenizer)
     answers(lm, PAIRS)
     assert lm.engine == "plain"
@@ -74,28 +73,34 @@ def test_where_branches_are_many_and_short_prompts_go_lm_evals_own_way(
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.7, 0.9])
 def test_answers_after_a_stop_are_the_same_bit_for_bit(
-    tmp_path: Path, after: float, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path,
+    after: float,
+    build: Callable[..., PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = build("mamba2", **ARCHITECTURES["mamba2"]).to(torch.bfloat16)
-    whole: list[float] = []
-    undisturbed = TreeLM(model, tokenizer, budget=16, progress=whole.append).loglikelihood(scored())
+    forward, passes = model.forward, []
+    monkeypatch.setattr(model, "forward", lambda *args, **kwargs: (passes.append(1), forward(*args, **kwargs))[1])
+    undisturbed = TreeLM(model, tokenizer, budget=16).loglikelihood(scored())
+    whole = len(passes)
     with pytest.raises(KeyboardInterrupt):
         TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=stopping(after)).loglikelihood(scored())
-    done: list[float] = []
-    again = TreeLM(model, tokenizer, budget=16, journals=tmp_path, progress=done.append)
+    passes.clear()
+    again = TreeLM(model, tokenizer, budget=16, journals=tmp_path)
     assert again.loglikelihood(scored()) == undisturbed
     assert again.engine == "branched"
-    assert len(done) < len(whole) or after == 0.0  # the first piece is computed again, since all others go on from it
+    assert len(passes) < whole or after == 0.0  # the first branch is computed again, since all others continue from it
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=9), st.integers(1, 5))
-def test_pieces_hold_each_node_once_and_branch_only_at_their_ends(sequences: list[list[int]], budget: int) -> None:
+def test_branches_have_each_node_once_and_fork_only_at_their_ends(sequences: list[list[int]], budget: int) -> None:
     trie = trie_of(sequences, [[0]] * len(sequences))
-    cut = list(pieces(trie, budget))
-    assert [node for piece in cut for node in range(*piece)] == list(range(len(trie.tokens)))
-    ends = {piece.stop - 1 for piece in cut} | {-1}
-    for piece in cut:
-        assert 1 <= piece.stop - piece.start <= budget
-        assert int(trie.parent[piece.start]) in ends
-        assert (trie.parent[piece.start + 1 : piece.stop] == np.arange(piece.start, piece.stop - 1)).all()
+    cut = list(branches(trie, budget))
+    assert [node for branch in cut for node in range(*branch)] == list(range(len(trie.tokens)))
+    ends = {branch.stop - 1 for branch in cut} | {-1}
+    for branch in cut:
+        assert 1 <= branch.stop - branch.start <= budget
+        assert int(trie.parent[branch.start]) in ends
+        assert (trie.parent[branch.start + 1 : branch.stop] == np.arange(branch.start, branch.stop - 1)).all()

@@ -10,11 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import RunFailed
 from compresslab.evaluation.engines import generation
-from compresslab.evaluation.engines.generation import Prompt, batches, common
+from compresslab.evaluation.engines.generation import common_prefix, prompt_batches
+from compresslab.evaluation.engines.work import Prompt
 from compresslab.evaluation.tree_lm import TreeLM
 
 from .conftest import LINES
-from .test_treelm import ARCHITECTURES, FEW_SHOT
+from .test_tree_lm import ARCHITECTURES, FEW_SHOT
 
 PROMPTS = [
     FEW_SHOT + "Question: Which fox sleeps?\nAnswer:",
@@ -52,12 +53,12 @@ def test_what_is_generated_is_what_lm_eval_generates(
     expected = plain(model, tokenizer, asked(PROMPTS))
     # What a window hides from a token is not what it hides from those that share its prefix.
     outgrown = settings.get("sliding_window") == 20
-    for fewest, budget in ((1, 7), (8, 512)) if outgrown else ((1, 7), (1, 512), (8, 7), (8, 512)):
-        monkeypatch.setattr(generation, "FEWEST", fewest)
+    for min_batch, budget in ((1, 7), (8, 512)) if outgrown else ((1, 7), (1, 512), (8, 7), (8, 512)):
+        monkeypatch.setattr(generation, "MIN_BATCH", min_batch)
         lm = TreeLM(model, tokenizer, budget=budget)
         assert lm.generate_until(asked(PROMPTS)) == expected
         assert lm.engine == ("plain" if outgrown else "shared")
-        assert ("outgrows its attention window of 20" in lm.why_plain) is outgrown
+        assert ("outgrows its attention window of 20" in lm.why) is outgrown
         assert model.config._attn_implementation == before
 
 
@@ -75,7 +76,7 @@ def test_what_is_not_greedy_goes_lm_evals_own_way(llama: PreTrainedModel, tokeni
     lm = TreeLM(llama, tokenizer)
     lm.generate_until(asked(PROMPTS[3:4], do_sample=True, temperature=0.7))
     assert lm.engine == "plain"
-    assert "random draws" in lm.why_plain
+    assert "random draws" in lm.why
 
 
 def test_a_prompt_that_leaves_no_room_for_the_answer_is_cut_and_marked(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
@@ -88,6 +89,12 @@ def test_a_prompt_that_leaves_no_room_for_the_answer_is_cut_and_marked(llama: Pr
         lm.generate_until(asked(PROMPTS, max_gen_toks=512))
 
 
+def test_all_prompts_that_do_not_fit_are_counted_in_the_refusal(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    lm = TreeLM(llama, tokenizer, truncate=False)
+    with pytest.raises(RunFailed, match=r"^2 requests do not fit the model's context of 512 tokens"):
+        lm.generate_until(asked([LINES[2] * 40, PROMPTS[0], LINES[1] * 40]))
+
+
 def test_batches_hold_prompts_that_begin_alike(monkeypatch: pytest.MonkeyPatch):
     def prompt(ids: list[int], most: int = 4) -> Prompt:
         return Prompt(ids, most, lambda _: False, [])
@@ -95,14 +102,14 @@ def test_batches_hold_prompts_that_begin_alike(monkeypatch: pytest.MonkeyPatch):
     first, second = [list(range(start, start + 20)) for start in (100, 200)]
     prompts = [prompt([*shared, number]) for number in range(3) for shared in (second, first)]
     # so few are answered side by side, whatever they share
-    assert sorted(map(sorted, batches(prompts, 1))) == [[0, 1, 2, 3, 4, 5]]
-    monkeypatch.setattr(generation, "FEWEST", 2)
-    assert sorted(map(sorted, batches(prompts, 1))) == [[0, 2, 4], [1, 3, 5]]
-    monkeypatch.setattr(generation, "SEQUENCES", 2)
-    assert sorted(map(len, batches(prompts, 1))) == [2, 2, 2]
-    monkeypatch.setattr(generation, "FEWEST", 1)
-    assert sorted(map(len, batches(prompts, 1))) == [1, 1, 2, 2]
-    monkeypatch.setattr(generation, "OWN_BYTES", 5)
-    assert [len(batch) for batch in batches(prompts, 1)] == [1] * 6
-    assert common([1, 2, 3], [1, 2, 3]) == 2
-    assert common([1, 2], [3]) == 0
+    assert sorted(map(sorted, prompt_batches(prompts, 1))) == [[0, 1, 2, 3, 4, 5]]
+    monkeypatch.setattr(generation, "MIN_BATCH", 2)
+    assert sorted(map(sorted, prompt_batches(prompts, 1))) == [[0, 2, 4], [1, 3, 5]]
+    monkeypatch.setattr(generation, "MAX_BATCH", 2)
+    assert sorted(map(len, prompt_batches(prompts, 1))) == [2, 2, 2]
+    monkeypatch.setattr(generation, "MIN_BATCH", 1)
+    assert sorted(map(len, prompt_batches(prompts, 1))) == [1, 1, 2, 2]
+    monkeypatch.setattr(generation, "MAX_CACHE_BYTES", 5)
+    assert [len(batch) for batch in prompt_batches(prompts, 1)] == [1] * 6
+    assert common_prefix([1, 2, 3], [1, 2, 3]) == 2
+    assert common_prefix([1, 2], [3]) == 0

@@ -159,9 +159,9 @@ def test_lm_evals_own_way_gives_the_same_scores_where_the_recipe_asks_for_it(
     llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     [(tree, items)] = evaluate_model(TreeLM(llama, tokenizer), ["arc_easy"], config("arc_easy"))
-    lm = TreeLM(llama, tokenizer, plain="the recipe asks for it")
+    lm = TreeLM(llama, tokenizer, backend="hf")
     [(plain, others)] = evaluate_model(lm, ["arc_easy"], config("arc_easy"))
-    assert (tree.engine, plain.engine, lm.why_plain) == ("tree", "plain", "the recipe asks for it")
+    assert (tree.engine, plain.engine, lm.why) == ("tree", "plain", "the recipe asks for lm-eval's hf")
     assert others.bits_per_byte == pytest.approx(items.bits_per_byte, abs=1e-5)
     assert others.choice == items.choice
 

@@ -10,11 +10,11 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compresslab.evaluation.engines.journal import Journal
+from compresslab.evaluation.engines.journal import Journal, resume
 from compresslab.evaluation.tree_lm import TreeLM
 
 from .test_generation import PROMPTS, asked
-from .test_treelm import PAIRS
+from .test_tree_lm import PAIRS
 
 
 def scored() -> list[Instance]:
@@ -38,8 +38,8 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("compresslab.evaluation.tree_lm.NOTHING_SHARED", nothing_shared)
-    monkeypatch.setattr("compresslab.evaluation.engines.batched.LONGER", 0)  # a sequence a batch
+    monkeypatch.setattr("compresslab.evaluation.engines.choose.NOTHING_SHARED", nothing_shared)
+    monkeypatch.setattr("compresslab.evaluation.engines.batched.BUDGET_FACTOR", 0)  # a sequence a batch
     budget = 512 if nothing_shared == 0 else 16
     model = build("llama").to(torch.bfloat16)
     undisturbed = TreeLM(model, tokenizer, budget=budget).loglikelihood(scored())
@@ -55,7 +55,7 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
 def test_generation_after_a_stop_answers_only_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ):
-    monkeypatch.setattr("compresslab.evaluation.engines.generation.SEQUENCES", 2)
+    monkeypatch.setattr("compresslab.evaluation.engines.generation.MAX_BATCH", 2)
     undisturbed = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
     with pytest.raises(KeyboardInterrupt):
         TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(asked(PROMPTS))
@@ -75,8 +75,51 @@ def test_a_line_that_was_cut_off_is_done_again(tmp_path: Path):
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:-3])
     again = Journal(tmp_path, [b"work"])
-    assert again.pieces == [[1.5, "é"]]
+    assert again.answers == [[1.5, "é"]]
     again.add([3])
-    assert Journal(tmp_path, [b"work"]).pieces == [[1.5, "é"], [3]]
-    assert Journal(tmp_path, [b"other", b"work"]).pieces == []
-    assert Journal(None, [b"work"]).pieces == []
+    assert Journal(tmp_path, [b"work"]).answers == [[1.5, "é"], [3]]
+    assert Journal(tmp_path, [b"other", b"work"]).answers == []
+    assert Journal(None, [b"work"]).answers == []
+
+
+def test_what_the_journal_has_is_not_computed_again(tmp_path: Path):
+    computed: list[str] = []
+
+    def compute(piece: str) -> str:
+        computed.append(piece)
+        return piece.upper()
+
+    for piece, _ in resume("abcd", compute, Journal(tmp_path, [b"work"])):
+        if piece == "b":
+            break
+    computed.clear()
+    journal = Journal(tmp_path, [b"work"])
+    assert list(resume("abcd", compute, journal)) == [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")]
+    assert computed == ["c", "d"]
+    assert Journal(tmp_path, [b"work"]).answers == journal.answers == ["A", "B", "C", "D"]
+
+
+def test_a_piece_that_later_ones_need_is_computed_again_and_keeps_its_answer(tmp_path: Path):
+    journal = Journal(tmp_path, [b"work"])
+    for answer in ("first", "second", "third"):
+        journal.add(answer)
+    computed: list[int] = []
+    found = list(resume(range(4), lambda piece: computed.append(piece) or "new", Journal(tmp_path, [b"work"]), again={1}))
+    assert computed == [1, 3]
+    assert [answer for _, answer in found] == ["first", "second", "third", "new"]
+
+
+def test_lm_evals_own_way_resumes_at_the_slice_that_was_not_finished(
+    tmp_path: Path, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("compresslab.evaluation.engines.plain.SLICE", 5)
+    model = build("mamba")
+    undisturbed = TreeLM(model, tokenizer).loglikelihood(scored())
+    with pytest.raises(KeyboardInterrupt):
+        TreeLM(model, tokenizer, journals=tmp_path, progress=stopping(0.5)).loglikelihood(scored())
+    forward, read = model.forward, []
+    monkeypatch.setattr(model, "forward", lambda *args, **kwargs: (read.append(len(args[0])), forward(*args, **kwargs))[1])
+    again = TreeLM(model, tokenizer, journals=tmp_path)
+    assert again.loglikelihood(scored()) == undisturbed
+    assert again.engine == "plain"
+    assert sum(read) <= len(PAIRS) - 10  # two of four slices were finished

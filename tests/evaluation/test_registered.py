@@ -19,7 +19,7 @@ from compresslab.models.load import Loaded, cast
 from compresslab.models.save import save
 from compresslab.records.compute import Probe
 
-from .test_treelm import PAIRS, answers, same
+from .test_tree_lm import PAIRS, answers, same
 
 
 def test_lm_eval_finds_the_model_by_its_name(tmp_path: Path, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):

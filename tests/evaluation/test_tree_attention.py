@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compresslab.evaluation.attention import tree as tree_attention
-from compresslab.evaluation.attention.tree import attend, laid_out, layout
+from compresslab.evaluation.attention.tree import attend, layout, use_layout
 from compresslab.evaluation.engines.trie import Forward, Trie, build, forwards
 
 QUESTIONS = [[*range(40), *range(100 * q, 100 * q + 9), *[q + option] * (1 + option)] for q in range(6) for option in range(4)]
@@ -65,7 +65,7 @@ def test_attention_in_branches_is_attention_under_the_mask(groups: int, budget: 
         new = forward.stop - forward.start
         query = torch.randn(1, 6, new, 16)
         key, value = torch.randn(2, 1, groups, forward.past + new, 16).unbind(0)
-        with laid_out(layout(trie, forward)):
+        with use_layout(layout(trie, forward)):
             ours, _ = attend(nn.Module(), query, key, value, None, scaling=0.3)
         repeated = (part.repeat_interleave(6 // groups, dim=1) for part in (key, value))
         plain = nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=torch.from_numpy(forward.visible), scale=0.3)

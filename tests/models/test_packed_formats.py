@@ -13,13 +13,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from compresslab.algorithms.gptq import Rounded
 from compresslab.algorithms.grid import Grid
 from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.methods.adopt import Adopt
+from compresslab.methods.awq import QuantizeAWQ
+from compresslab.methods.gptq import QuantizeGPTQ
 from compresslab.models.folding import divide_inputs
 from compresslab.models.formats import awq as awq_format
 from compresslab.models.formats import gptq as gptq_format
 from compresslab.models.formats.bit_packing import packed, unpacked
 from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import Loaded, load
-from compresslab.recipe.steps import Adopt, QuantizeAWQ, QuantizeGPTQ
 from compresslab.steps.contract import Context, run
 from models.tiny import COMMON, GROUPED, THIRD_PARTY_WARNINGS, make, make_tokenizer, text
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from plan_helpers import CONFIG, HEAD, FolderMaker, plan_of, write_safetensors
 
+from compresslab.methods.amounts import Widths
+from compresslab.methods.dimensions import Dimensions
 from compresslab.plan.estimate import Estimate, estimate, speed_of
-from compresslab.plan.facts import HEADS_DIVIDE, Facts, facts_of, packed_by, vocabulary_digest
-from compresslab.recipe.amounts import Widths
+from compresslab.plan.facts import HEADS_DIVIDE, facts_of, packed_by, vocabulary_digest
 from compresslab.recipe.source import Source
 
 SMOLLM2 = Source("offline", "smollm2-135m-instruct")
@@ -22,7 +23,7 @@ def parameters(config: dict[str, object], shapes: dict[str, list[int]], folder: 
     return facts.parameters
 
 
-def smollm2() -> Facts:
+def smollm2() -> Dimensions:
     facts = facts_of(SMOLLM2)
     assert facts is not None
     return facts

@@ -185,7 +185,7 @@ CASES: dict[str, Case] = {
         "prune: {method: dept, keep: 3}", "unknown method 'dept'; did you mean 'depth'? give depth, width, magnitude, wanda or sparsegpt"
     ),
     "unknown-method-short": step("quantize: {method: nf4}", "unknown method 'nf4'; did you mean 'bnb-nf4'?"),
-    "method-as-number": step("quantize: {method: 4}", "unknown method 4; give bnb-nf4"),
+    "method-as-number": step("quantize: {method: 4}", "unknown method 4; give rtn"),
     "sparsity-and-pattern": step("prune: {method: wanda, sparsity: 0.5, pattern: '2:4'}", "both are given; set exactly one of sparsity"),
     "neither-sparsity": step("prune: {method: magnitude}", "neither is given; set exactly one of sparsity"),
     "pattern-drops-nothing": step("prune: {method: wanda, pattern: '4:4'}", "pattern 4:4 drops nothing; the first number"),

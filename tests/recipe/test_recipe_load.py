@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from malformed_recipes import CASES, HEAD
 
 from compresslab.errors import BadInput, RecipeError
+from compresslab.methods.distill import Distill
+from compresslab.methods.retrain import RetrainLoRA
 from compresslab.recipe.load import load, loads
 from compresslab.recipe.order import ordered
 from compresslab.recipe.schema import Recipe, Variant
-from compresslab.recipe.steps import Distill, RetrainLoRA, Step
+from compresslab.recipe.steps import Step
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 

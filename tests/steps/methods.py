@@ -5,22 +5,17 @@ from __future__ import annotations
 import torch
 from models.tiny import ARCHITECTURES, make, text
 
-from compresslab.recipe.steps import (
-    Distill,
-    Optimizer,
-    PruneDepth,
-    PruneSparse,
-    PruneWidth,
-    Quantize4Bit,
-    QuantizeAWQ,
-    QuantizeGPTQ,
-    QuantizeInt8,
-    QuantizeRTN,
-    QuantizeTorchAO,
-    RetrainFull,
-    RetrainLoRA,
-    StepConfig,
-)
+from compresslab.methods.awq import QuantizeAWQ
+from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
+from compresslab.methods.depth import PruneDepth
+from compresslab.methods.distill import Distill
+from compresslab.methods.gptq import QuantizeGPTQ
+from compresslab.methods.retrain import RetrainFull, RetrainLoRA
+from compresslab.methods.rtn import QuantizeRTN
+from compresslab.methods.settings import Optimizer, StepConfig
+from compresslab.methods.sparse import PruneSparse
+from compresslab.methods.torchao import QuantizeTorchAO
+from compresslab.methods.width import PruneWidth
 from compresslab.steps.contract import Context
 
 SHORT = Optimizer(batch_tokens=64, micro_batch_tokens=32)

@@ -14,9 +14,11 @@ import torch
 from models.tiny import THIRD_PARTY_WARNINGS, make, text
 from safetensors.torch import load_file
 
+from compresslab.methods.distill import Distill
+from compresslab.methods.retrain import RetrainFull, RetrainLoRA
+from compresslab.methods.settings import Optimizer, StepConfig
 from compresslab.models.calibration.stored_logits import store_logits
 from compresslab.models.text import TokenSequences
-from compresslab.recipe.steps import Distill, Optimizer, RetrainFull, RetrainLoRA, StepConfig
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.training import checkpoints
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from models.tiny import THIRD_PARTY_WARNINGS, make, text
 
+from compresslab.methods.depth import PruneDepth
+from compresslab.methods.registry import method
+from compresslab.methods.settings import Optimizer
 from compresslab.models.computing import computing, computing_temporarily
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference, save
-from compresslab.recipe.steps import Optimizer, PruneDepth
 from compresslab.records.compute import Compute
-from compresslab.registry import method
 from compresslab.steps.contract import Context, Saved, run
 from compresslab.steps.retrain import language_modelling
 from compresslab.steps.training.master_weights import MasterWeights

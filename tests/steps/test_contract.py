@@ -20,12 +20,18 @@ from models.tiny import THIRD_PARTY_WARNINGS, make, saved, text
 from safetensors import safe_open
 
 from compresslab.errors import BadInput, UnsupportedModel
+from compresslab.methods.adopt import Adopt
+from compresslab.methods.depth import PruneDepth
+from compresslab.methods.gptq import QuantizeGPTQ
+from compresslab.methods.registry import METHODS
+from compresslab.methods.retrain import RetrainFull
+from compresslab.methods.rtn import QuantizeRTN
+from compresslab.methods.settings import StepConfig
+from compresslab.methods.width import PruneWidth
 from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import load
 from compresslab.models.save import reload_difference, tensors_digest
-from compresslab.recipe.steps import Adopt, PruneDepth, PruneWidth, QuantizeGPTQ, QuantizeRTN, RetrainFull, StepConfig
 from compresslab.records import StepRecord
-from compresslab.registry import METHODS
 from compresslab.steps.contract import Context, Saved, run
 from steps.methods import METHOD_CONFIGS, OTHER_KERNEL, PASSING, REFUSED, SPARSE, context
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from compresslab.algorithms.forward_kl import forward_kl
 from compresslab.errors import BadInput
+from compresslab.methods.distill import Distill
+from compresslab.methods.settings import Optimizer
 from compresslab.models.calibration import scratch, stored_logits
 from compresslab.models.calibration.stored_logits import StoredLogits, store_logits
 from compresslab.models.load import Loaded
 from compresslab.models.text import TokenSequences
-from compresslab.recipe.steps import Distill, Optimizer
 from compresslab.steps import distill
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.training.hidden_matching import HiddenMatching

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
+from compresslab.methods.method import Method, names_of
+from compresslab.methods.registry import METHODS
 from compresslab.plan.packages import EXTRAS
-from compresslab.recipe.steps import STEP_KINDS, StepConfig
-from compresslab.registry import METHODS, Method
+from compresslab.recipe.steps import STEP_KINDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "compresslab"
@@ -46,38 +46,27 @@ def cards() -> list[tuple[str, str]]:
     return CARD.findall(page())
 
 
-def name_of(entry: Method) -> str:
+def name_of(entry: Method[Any]) -> str:
     """What a method's card is headed."""
     return f"{entry.kind} {entry.name}"
 
 
-def block(entry: Method) -> str:
+def block(entry: Method[Any]) -> str:
     """The lines of a card that code and tables know, between their comments."""
     return START + "\n".join([_settings(entry), _reads(entry), _writes(entry), *_serves(entry), ""]) + END
 
 
-def _settings(entry: Method) -> str:
-    schema = _schema(entry)
+def _settings(entry: Method[Any]) -> str:
+    schema = entry.config
     summary = " ".join((schema.__doc__ or "").split("\n\n")[0].split())
     fields = _listed([field for field in schema.model_fields if field != "method"])
-    names = ", ".join(_names(schema))
+    names = ", ".join(names_of(schema))
     heading = f"a step: {entry.kind}" if entry.kind == "adopt" else f"a step: {entry.kind} {names}"
     return f"- **Settings**: {summary} Fields: {fields}; see [recipe.md](recipe.md#{_anchor(heading)})."
 
 
-def _schema(entry: Method) -> type[BaseModel]:
-    """The class of a recipe's step that takes the method."""
-    schemas: tuple[type[BaseModel], ...] = get_args(StepConfig)
-    return next(schema for schema in schemas if entry.name in _names(schema))
-
-
-def _names(schema: type[BaseModel]) -> tuple[str, ...]:
-    """The methods that a class serves; adopting is the one step without a choice."""
-    return get_args(schema.model_fields["method"].annotation) if "method" in schema.model_fields else ("model",)
-
-
-def _reads(entry: Method) -> str:
-    fields = _schema(entry).model_fields
+def _reads(entry: Method[Any]) -> str:
+    fields = entry.config.model_fields
     parts = {None: [], "calibration": ["the calibration text"], "training": ["`tokens` tokens of the training text"]}[entry.text]
     if entry.statistics is not None:
         parts = [f"{parts[0]}, for {GATHERED[entry.statistics]} (one pass for all variants that start from the same model)"]
@@ -86,7 +75,7 @@ def _reads(entry: Method) -> str:
     return f"- **Reads**: {'; '.join(parts) or 'no text'}."
 
 
-def _writes(entry: Method) -> str:
+def _writes(entry: Method[Any]) -> str:
     if entry.packs:
         stored, kernel = _format(entry)
         refused = ", ".join(kind for kind in STEP_KINDS if kind != "adopt")
@@ -98,7 +87,7 @@ def _writes(entry: Method) -> str:
     return f"- **Writes**: {form}{''.join(f' {sentence}' for sentence in _packages(entry))}"
 
 
-def _packages(entry: Method) -> Iterator[str]:
+def _packages(entry: Method[Any]) -> Iterator[str]:
     if own := [library for library in entry.libraries if library not in EXTRAS]:
         yield f"Uses {' and '.join(own)}, installed with compresslab."
     for library in entry.libraries:
@@ -106,14 +95,14 @@ def _packages(entry: Method) -> Iterator[str]:
             yield f"Needs {library}: `pip install 'compresslab[{EXTRAS[library]}]'`."
 
 
-def _format(entry: Method) -> tuple[str, str]:
+def _format(entry: Method[Any]) -> tuple[str, str]:
     """In which format packed weights are stored and what multiplies by them, from the table in docs/methods.md."""
     rows = [row for row in _rows("Quantize") if f"`{entry.name}`" in row[0]]
     assert len(rows) == 1, f"docs/methods.md should have one row on {entry.name} under Quantize"
     return rows[0][2], rows[0][3]
 
 
-def _serves(entry: Method) -> Iterator[str]:
+def _serves(entry: Method[Any]) -> Iterator[str]:
     """Which architectures the contract suite's table in docs/methods.md says yes to, and the others with the refusals."""
     head, *rows = _rows("What serves what")
     own = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows if row[0].split()[0] == entry.name}
@@ -183,12 +172,12 @@ def test_every_method_has_one_card_and_no_other_has_one() -> None:
 
 
 @pytest.mark.parametrize("entry", METHODS, ids=name_of)
-def test_what_code_and_tables_know_is_what_they_say(entry: Method) -> None:
+def test_what_code_and_tables_know_is_what_they_say(entry: Method[Any]) -> None:
     assert BLOCK.findall(dict(cards())[name_of(entry)]) == [block(entry)], "python tests/steps/test_method_cards.py writes it again"
 
 
 @pytest.mark.parametrize("entry", METHODS, ids=name_of)
-def test_a_card_has_all_its_parts_once(entry: Method) -> None:
+def test_a_card_has_all_its_parts_once(entry: Method[Any]) -> None:
     body = by_hand(dict(cards())[name_of(entry)])
     found = re.findall(r"^- \*\*(.+?)\*\*:(.*?)(?=^- \*\*|\Z)", body, re.M | re.S)
     assert [title for title, _ in found] == list(PARTS)

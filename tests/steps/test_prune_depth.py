@@ -10,6 +10,7 @@ from models.tiny import ARCHITECTURES, VOCABULARY, make, make_model, text
 from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
+from compresslab.methods.depth import PruneDepth
 from compresslab.models import chunks
 from compresslab.models.anatomy import parameters_of
 from compresslab.models.calibration import removals
@@ -18,7 +19,6 @@ from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference
 from compresslab.models.shortening import drop_layers
-from compresslab.recipe.steps import PruneDepth
 from compresslab.steps import prune_depth
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_depth import apply

@@ -12,13 +12,13 @@ from models.tiny import ARCHITECTURES, make, make_model, text
 from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
+from compresslab.methods.amounts import Widths
+from compresslab.methods.width import PruneWidth
 from compresslab.models.anatomy import attentions, gated_mlps, head_dimension, parameters_of
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference
 from compresslab.models.width_surgery import AXES, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
-from compresslab.recipe.amounts import Widths
-from compresslab.recipe.steps import PruneWidth
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_width import apply
 

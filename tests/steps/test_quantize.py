@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from models.tiny import THIRD_PARTY_WARNINGS, make, make_model, text
+from transformers import AutoModelForCausalLM
 
 from compresslab.algorithms.round_to_nearest import symmetric_scales
 from compresslab.errors import BadInput
+from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
+from compresslab.methods.rtn import QuantizeRTN
 from compresslab.models.formats.dequantize import kernel_name, load_for_scoring, scored_as_stored
 from compresslab.models.load import probe_logits
 from compresslab.models.save import reload_difference
-from compresslab.recipe.steps import Quantize4Bit, QuantizeInt8, QuantizeRTN
 from compresslab.steps import quantize_bnb
 from compresslab.steps.checks import check_sizes
 from compresslab.steps.contract import Context, run
@@ -105,11 +107,9 @@ def test_int8_is_scored_as_it_is_stored_because_it_rounds_activations_too(tmp_pa
 
 
 def test_the_folder_is_read_once_for_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import compresslab.models.formats.dequantize as module
-
     run("quantize", QuantizeRTN(method="rtn"), make("llama"), Context(), tmp_path)
     reads = 0
-    read = module.AutoModelForCausalLM.from_pretrained
+    read = AutoModelForCausalLM.from_pretrained
 
     def counted(*args: object, **options: object) -> object:
         nonlocal reads

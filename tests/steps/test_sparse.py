@@ -15,8 +15,10 @@ from compresslab.algorithms.sparsegpt import sparsegpt
 from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
+from compresslab.methods.retrain import RetrainFull, RetrainLoRA
+from compresslab.methods.settings import Optimizer
+from compresslab.methods.sparse import PruneSparse
 from compresslab.models.calibration.blockwise import Blockwise
-from compresslab.recipe.steps import Optimizer, PruneSparse, RetrainFull, RetrainLoRA
 from compresslab.steps.contract import Context, run
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]

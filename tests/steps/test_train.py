@@ -13,11 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from compresslab.errors import BadInput, RunFailed
+from compresslab.methods.depth import PruneDepth
+from compresslab.methods.distill import Distill
+from compresslab.methods.retrain import RetrainFull, RetrainLoRA
+from compresslab.methods.settings import Optimizer, StepConfig
 from compresslab.models import chunks
 from compresslab.models.load import Loaded, cast
 from compresslab.models.progress import Amount
 from compresslab.models.text import TokenSequences
-from compresslab.recipe.steps import Distill, Optimizer, PruneDepth, RetrainFull, RetrainLoRA, StepConfig
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.retrain import language_modelling
 from compresslab.steps.training.held_out import split

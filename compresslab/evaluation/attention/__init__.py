@@ -1,1 +1,1 @@
-"""Attention kernels of the engines, and how they take the place of a model's own."""
+"""Attention functions of the engines, which `models.attention` puts in the place of a model's own."""

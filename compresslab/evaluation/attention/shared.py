@@ -1,4 +1,4 @@
-"""Attention of many sequences over one prefix that they share: its keys and values are kept and read once, not once a sequence."""
+"""Attention of many sequences that share a prefix: its keys and values are kept and read once, not once for each sequence."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from compresslab.evaluation.attention.processor import fused, joined
 NAME = "compresslab_shared"
 
 # Keys and values of the shared prefix by layer, each (key/value heads, prefix, head dimension).
-Prefix = list[tuple[Tensor, Tensor]]
-_PREFIX: ContextVar[Prefix | None] = ContextVar("prefix", default=None)
+SharedPrefix = list[tuple[Tensor, Tensor]]
+_PREFIX: ContextVar[SharedPrefix | None] = ContextVar("prefix", default=None)
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer in memory that is taken once: a step of generation copies none of those before it."""
+    """Keys and values of one layer in memory that is allocated once, so that a decoding step copies none of the earlier ones."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, capacity: int) -> None:
         super().__init__()
-        self.room, self.filled = room, 0
+        self.capacity, self.filled = capacity, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Put keys and values (sequences, heads, new, dimension) behind those before; returns all."""
-        self._take(len(key_states), key_states, value_states)
+        """Append keys and values (sequences, heads, new, dimension); returns all."""
+        self._allocate(len(key_states), key_states, value_states)
         end = self.filled + key_states.shape[2]
         self.keys[:, :, self.filled : end], self.values[:, :, self.filled : end] = key_states, value_states
         self.filled = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def put(self, row: int, sequences: int, end: int, keys: Tensor, values: Tensor) -> None:
-        """Put keys and values (1, heads, length, dimension) of one of the sequences so that they end before `end`."""
-        self._take(sequences, keys, values)
+    def write_sequence(self, row: int, sequences: int, end: int, keys: Tensor, values: Tensor) -> None:
+        """Write the keys and values (1, heads, length, dimension) of one of the sequences, up to position `end`."""
+        self._allocate(sequences, keys, values)
         start = end - keys.shape[2]
         self.keys[row, :, start:end], self.values[row, :, start:end] = keys[0], values[0]
         self.filled = end
 
-    def _take(self, sequences: int, keys: Tensor, values: Tensor) -> None:
+    def _allocate(self, sequences: int, keys: Tensor, values: Tensor) -> None:
         if self.is_initialized:
             return
         self.lazy_initialization(keys, values)
-        # Zeros, since what nothing was put into is multiplied by a weight of 0, and must be finite for that.
-        self.keys = keys.new_zeros(sequences, keys.shape[1], self.room, keys.shape[-1])
-        self.values = values.new_zeros(sequences, values.shape[1], self.room, values.shape[-1])
+        # Zeros, since positions that nothing was written to are multiplied by a weight of 0, and must be finite for that.
+        self.keys = keys.new_zeros(sequences, keys.shape[1], self.capacity, keys.shape[-1])
+        self.values = values.new_zeros(sequences, values.shape[1], self.capacity, values.shape[-1])
 
     def get_seq_length(self) -> int:
-        """Positions that hold something."""
+        """How many positions are written."""
         return self.filled
 
     def select(self, rows: Tensor) -> None:
-        """Keep some of the sequences."""
+        """Keep only the sequences `rows`."""
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 
-def preallocated_cache(layers: int, room: int) -> Cache:
-    """A cache of `room` positions a sequence in every layer."""
-    return Cache(layers=[PreallocatedLayer(room) for _ in range(layers)])
+def preallocated_cache(layers: int, capacity: int) -> Cache:
+    """A KV cache of `capacity` positions a sequence in every layer."""
+    return Cache(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
 
 
 @contextlib.contextmanager
-def behind(prefix: Prefix | None) -> Iterator[None]:
-    """Put a prefix before every sequence that `attend` sees."""
+def use_prefix(prefix: SharedPrefix | None) -> Iterator[None]:
+    """Let every sequence that `attend` gets follow this prefix."""
     token = _PREFIX.set(prefix)
     try:
         yield

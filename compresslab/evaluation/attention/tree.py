@@ -1,8 +1,8 @@
-"""Attention of a trie's nodes to their ancestors, without the products between branches that have nothing to do with each other.
+"""Attention of a trie's nodes to their ancestors, without the products between nodes of different branches.
 
-A forward's nodes share the beginning of their past: over that they attend together, without a mask. The rest is short: nodes in preorder
-are cut into chunks, and what a chunk's nodes see outside their chunk is what its first node sees. Both parts are joined by their
-log-sum-exp, which is exact.
+The nodes of one forward pass share the beginning of their past: they attend to it together, without a mask. The rest is short. Nodes in
+preorder are cut into chunks, and outside its chunk a node attends to what the first node of the chunk attends to. Both parts are joined
+by their log-sum-exp, which is exact.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from compresslab.evaluation.attention.processor import Part, fused, joined
 from compresslab.evaluation.engines.trie import Forward, Trie
 
 NAME = "compresslab_tree"
-HIDDEN = -1e30  # a score that leaves nothing, and is finite, so that a row of padding is no NaN
-CHUNK = 64  # nodes: fewer make small products, more make products that are mostly hidden
+HIDDEN = -1e30  # a score whose softmax is 0; finite, so that a row of padding does not become NaN
+CHUNK = 64  # nodes: smaller chunks make small products, larger ones make products that are mostly hidden
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a forward's nodes lie in chunks.
+    """The chunks of one forward pass.
 
     Attributes:
         shared: how many positions of the past all nodes see.
-        keys: (chunks, keys) positions behind the shared ones, padded with 0.
+        keys: (chunks, keys) positions after the shared ones, padded with 0.
         hidden: (chunks, 1, CHUNK, keys) what is added to the scores of keys: 0 for those that a node sees. Rows of the last chunk that no
             node has are as those of the last node.
     """
@@ -52,15 +52,15 @@ _LAYOUT: ContextVar[Layout] = ContextVar("layout")
 
 
 def layout(trie: Trie, forward: Forward) -> Layout:
-    """Chunks of nodes in preorder, each with the positions that any of its nodes sees behind what all see."""
+    """Chunks of nodes in preorder, each with the positions that any of its nodes sees after those that all nodes see."""
     new = forward.stop - forward.start
-    # In preorder what branches off deeper comes first, so the last node to branch off the past sees least of it.
+    # In preorder deeper branches come first, so the last node that branches off the past sees the fewest of its positions.
     shared = int(trie.depth[forward.start : forward.stop][trie.parent[forward.start : forward.stop] < forward.start][-1])
-    behind = forward.past - shared
+    rest = forward.past - shared
     keys = []
     for start in range(0, new, CHUNK):
         above = np.flatnonzero(forward.visible[start, shared : forward.past + start])
-        keys.append(np.concatenate([above, behind + np.arange(start, min(start + CHUNK, new))]))
+        keys.append(np.concatenate([above, rest + np.arange(start, min(start + CHUNK, new))]))
     positions = np.zeros((len(keys), max(map(len, keys))), dtype=np.int64)
     known = np.zeros(positions.shape, dtype=bool)
     for row, found in enumerate(keys):
@@ -72,8 +72,8 @@ def layout(trie: Trie, forward: Forward) -> Layout:
 
 
 @contextlib.contextmanager
-def laid_out(nodes: Layout) -> Iterator[None]:
-    """Say how the nodes of the next forward lie."""
+def use_layout(nodes: Layout) -> Iterator[None]:
+    """Let `attend` use the layout of one forward pass."""
     token = _LAYOUT.set(nodes)
     try:
         yield
@@ -90,7 +90,7 @@ def attend(
     scaling: float | None = None,
     **others: Any,  # noqa: ARG001
 ) -> tuple[Tensor, None]:
-    """Attention of one forward's nodes, by the layout that `laid_out` says.
+    """Attention of the nodes of one forward pass, by the layout that `use_layout` sets.
 
     Args:
         query: (1, heads, new, dim). key, value: (1, key/value heads, past + new, dim).
@@ -123,6 +123,6 @@ def _in_chunks(query: Tensor, key: Tensor, value: Tensor, nodes: Layout, scale: 
     rows = padded.view(groups, queries, chunks, room, dim).permute(2, 0, 1, 3, 4).reshape(chunks, groups, -1, dim)
     keys, values = (part.index_select(1, nodes.keys.view(-1)).view(groups, chunks, seen, dim).transpose(0, 1) for part in (key, value))
     output, weight = fused(rows, keys, values, scale, nodes.hidden_rows(queries))
-    # What the last chunk is padded with falls away.
+    # The padding of the last chunk is cut off.
     output = output.view(chunks, groups, queries, room, dim).permute(1, 2, 0, 3, 4).reshape(heads, -1, dim)[:, :new]
     return output, weight.view(chunks, groups, queries, room).permute(1, 2, 0, 3).reshape(heads, -1)[:, :new]

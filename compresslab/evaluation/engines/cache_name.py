@@ -1,4 +1,4 @@
-"""What a model calls the cache that its forward pass takes and returns."""
+"""The name of the cache that a model's forward pass takes and returns."""
 
 from __future__ import annotations
 

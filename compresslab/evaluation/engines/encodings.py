@@ -1,4 +1,4 @@
-"""Token ids of a task's strings, kept on disk: variants of a study that share a tokenizer tokenize each task once."""
+"""Token ids of a task's strings, kept on disk, so that variants of a study that share a tokenizer tokenize each task once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from transformers import PreTrainedTokenizerBase
 
 from compresslab.evaluation.scores import Pair
 
-Ids: TypeAlias = "array[int]"  # of C ints: a list of Python's takes nine times as much, and the seven OLMES tasks ask for 7 million
+Ids: TypeAlias = "array[int]"  # of C ints: a Python list takes nine times as much, and the seven OLMES tasks have 7 million
 Encode = Callable[[Sequence[Pair]], Sequence[Sequence[int]]]
-SLICE = 512  # pairs encoded at a time: what a tokenizer tells of a token besides its id takes a hundred bytes
+SLICE = 512  # pairs encoded at a time: what a tokenizer returns for a token besides its id takes a hundred bytes
 
 
 class Encodings:
-    """Encodings by one tokenizer, remembered in `folder`; without a folder, and for tokenizers written in Python, nothing is kept.
+    """Encodings by one tokenizer, kept in `folder`. Without a folder, and for tokenizers written in Python, nothing is kept.
 
-    What decides a file's name is content: the tokenizer's own serialization, the strings, whether special tokens are added.
+    A file's name is a digest of the tokenizer's own serialization, the strings, and whether special tokens are added.
     """
 
     def __init__(self, folder: Path | None, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -32,7 +32,7 @@ class Encodings:
         self._tokenizer = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).digest() if self._folder is not None else b""
 
     def encoded(self, pairs: Sequence[Pair], settings: str, encode: Encode) -> list[Ids]:
-        """What `encode` gives for `pairs` of a context and a continuation, or gave another process; `settings` says how it encodes."""
+        """What `encode` gives for `pairs` of a context and a continuation, or gave before; `settings` says how it encodes."""
         if self._folder is None:
             return _in_slices(pairs, encode)
         digest = hashlib.sha256(self._tokenizer + settings.encode())
@@ -45,7 +45,7 @@ class Encodings:
         with contextlib.suppress(OSError, *damaged), file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
             return [array("i", part.tobytes()) for part in np.split(kept["ids"].astype(np.intc), kept["ends"])[:-1]]
         ids = _in_slices(pairs, encode)
-        with contextlib.suppress(OSError):  # a disk that is full costs time and nothing else
+        with contextlib.suppress(OSError):  # with a full disk the ids are computed again next time
             self._folder.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f"{os.getpid()}-{file.name}")
             flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in ids])

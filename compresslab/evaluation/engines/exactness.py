@@ -1,4 +1,4 @@
-"""Which ways of sharing prefixes are exact for which architectures, and behind which attention windows."""
+"""Which engines are exact for which architectures, and within which attention windows."""
 
 from __future__ import annotations
 
@@ -6,40 +6,46 @@ from transformers import PretrainedConfig
 
 # Architectures for which the tests show that tree and plain give the same log-likelihoods: attention is the only way
 # from one position to another, it takes a 4-D mask as it is, and positions are read from `position_ids`.
-ARCHITECTURES = frozenset(
+TREE_MASK_ARCHITECTURES = frozenset(
     {
         *("cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "llama", "mistral"),
         *("mixtral", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "starcoder2"),
     }
 )
 
-# Others, for which the tests show that a model goes on from a copy of its cache with several tokens as if it had read all at once. Not so
-# mamba, falcon_mamba and jamba, whose scans transformers 5.23 begins anew then, without a word; bamba is off, too.
-REMEMBERING = frozenset({"falcon", "falcon_h1", "granitemoehybrid", "lfm2", "mamba2", "olmo_hybrid", "qwen3_5_text", "qwen3_next"})
+# Other architectures, for which the tests show that continuing from a copy of the cache with several tokens gives the same as reading all
+# at once. It does not for mamba, falcon_mamba and jamba, whose scans transformers 5.23 restarts then without an error, nor for bamba.
+CACHE_COPY_ARCHITECTURES = frozenset(
+    {"falcon", "falcon_h1", "granitemoehybrid", "lfm2", "mamba2", "olmo_hybrid", "qwen3_5_text", "qwen3_next"}
+)
+
+LENGTH_DEPENDENT = "its rotary embedding depends on the length of the whole input"
 
 
-def obstacle(config: PretrainedConfig) -> str:
+def why_no_tree_mask(config: PretrainedConfig) -> str:
     """Why a tree mask is not exact for a model of `config`; empty if it is."""
     text = config.get_text_config()
-    if text.model_type not in ARCHITECTURES:
+    if text.model_type not in TREE_MASK_ARCHITECTURES:
         return f"no test shows that a tree mask is exact for the architecture {text.model_type}"
     if text._attn_implementation not in ("sdpa", "eager"):
         return f"the attention implementation {text._attn_implementation} takes no mask of its own"
     if _varies_with_length(getattr(text, "rope_parameters", None)):
-        return "its rotary embedding depends on the length of the whole input"
+        return LENGTH_DEPENDENT
     if other := set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
         return f"it has layers of kind {', '.join(sorted(other))}"
     return ""
 
 
-def remembers(config: PretrainedConfig) -> bool:
-    """Whether a model of `config` goes on from a copy of its cache exactly as if it had read everything at once."""
+def why_no_cache_copy(config: PretrainedConfig) -> str:
+    """Why continuing from a copy of its cache is not exact for a model of `config`; empty if it is."""
     text = config.get_text_config()
-    return text.model_type in REMEMBERING and not _varies_with_length(getattr(text, "rope_parameters", None))
+    if text.model_type not in CACHE_COPY_ARCHITECTURES:
+        return f"no test shows that continuing from a copied cache is exact for the architecture {text.model_type}"
+    return LENGTH_DEPENDENT if _varies_with_length(getattr(text, "rope_parameters", None)) else ""
 
 
 def outgrown_window(config: PretrainedConfig, longest: int) -> int | None:
-    """The attention window in positions, if a sequence of `longest` tokens outgrows one; a window that none outgrows hides nothing."""
+    """The attention window in positions, if a sequence of `longest` tokens is longer than it; otherwise a window hides nothing."""
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None)
     # Without `layer_types`, a window set is a window used by every layer.

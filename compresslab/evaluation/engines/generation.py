@@ -1,108 +1,82 @@
-"""Greedy generation for many prompts that begin alike: what they share is read, kept and attended to once."""
+"""Greedy decoding for many prompts that share prefixes: a shared prefix is read, kept and attended to once."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from compresslab.evaluation.attention import shared as shared_attention
-from compresslab.evaluation.attention.shared import Prefix, behind, preallocated_cache
-from compresslab.evaluation.attention.swapped import attending
+from compresslab.evaluation.attention.shared import SharedPrefix, preallocated_cache, use_prefix
 from compresslab.evaluation.engines.cache_name import cache_name
-from compresslab.evaluation.engines.journal import Journal
+from compresslab.evaluation.engines.journal import Journal, resume
+from compresslab.evaluation.engines.work import GenerationWork, Prompt
+from compresslab.models.attention import attention_replaced
 
-SEQUENCES = 32  # at a time, where the memory allows
-OWN_BYTES = 2**30  # most memory for the sequences' own keys and values
-# A step for one sequence reads all weights, and one for eight little more, so a batch takes any prompt until it has this many (a choice;
-# one by one, 32 answers of gsm8k took over three minutes, side by side 107 s);
-FEWEST = 8
-# beyond, a prompt joins if it leaves at least this share of the prefix that the batch has in common.
-KEPT_PREFIX = 0.5
-# A common beginning that is a smaller share of the prompts is not worth reading by itself.
-WORTH_SHARING = 0.2
-
-
-class Prompt(NamedTuple):
-    """What to go on from.
-
-    Attributes:
-        ids: at least one token. max_new_tokens: new tokens at most. enough: asked after each new token with all of them.
-        until: the strings that end an answer.
-    """
-
-    ids: list[int]
-    max_new_tokens: int
-    enough: Callable[[list[int]], bool]
-    until: list[str]
+MAX_BATCH = 32  # prompts, where the memory allows
+MAX_CACHE_BYTES = 2**30  # of the keys and values that the sequences of a batch do not share
+# A decoding step reads all weights, for one sequence or for eight, so a batch takes any prompt until it has this many (a choice; one by
+# one, 32 answers of gsm8k took over three minutes, side by side 107 s).
+MIN_BATCH = 8
+# From then on a prompt joins if it leaves at least this share of the prefix that the batch has in common.
+MIN_PREFIX_KEPT = 0.5
+# A common prefix that is a smaller share of the prompts is not read by itself.
+MIN_PREFIX = 0.2
 
 
 @torch.inference_mode()
 def generate(
-    model: PreTrainedModel, prompts: Sequence[Prompt], budget: int, progress: Callable[[float], None], journals: Path | None = None
+    model: PreTrainedModel, work: GenerationWork, budget: int, progress: Callable[[float], None], journal: Journal
 ) -> list[list[int]]:
-    """The likeliest next token, again and again, after each prompt.
+    """The new token ids of each prompt, up to that after which `stop_reached` is true, or `max_new_tokens`; see `work.Engine`."""
+    prompts = work.prompts
+    answers: dict[int, list[int]] = {}
+
+    def compute(batch: list[int]) -> list[list[int]]:
+        return _Batch(model, [prompts[index] for index in batch], budget).generate()
+
+    for batch, found in resume(prompt_batches(prompts, cache_bytes_per_token(model)), compute, journal):
+        answers.update(zip(batch, found, strict=True))
+        progress(len(answers) / len(prompts))
+    return [answers[index] for index in range(len(prompts))]
+
+
+def prompt_batches(prompts: Sequence[Prompt], bytes_per_token: int) -> Iterator[list[int]]:
+    """Numbers of prompts that share a prefix, as many together as the memory for what they do not share allows.
 
     Args:
-        budget: tokens of prompts in one forward pass. journals: folder for the answers so far, to go on from after a stop.
-
-    Returns:
-        The new ids of each prompt, the last one being that after which it was enough.
-    """
-    answers: list[list[int]] = [[] for _ in prompts]
-    done = 0
-    asked = [json.dumps([prompt.ids, prompt.max_new_tokens, prompt.until]).encode() for prompt in prompts]
-    journal = Journal(journals, [b"generate", str(budget).encode(), *asked])
-    for number, batch in enumerate(batches(prompts, bytes_per_token(model))):
-        if number == len(journal.pieces):
-            journal.add(_Batch(model, [prompts[index] for index in batch], budget).go())
-        for index, new in zip(batch, journal.pieces[number], strict=True):
-            answers[index] = new
-        done += len(batch)
-        progress(done / len(prompts))
-    return answers
-
-
-def batches(prompts: Sequence[Prompt], own_bytes: int) -> Iterator[list[int]]:
-    """Numbers of prompts that begin alike, as many together as the memory for their own parts allows.
-
-    Args:
-        own_bytes: of keys and values a token.
+        bytes_per_token: of keys and values.
     """
     batch: list[int] = []
     shared = 0
-    for index in sorted(range(len(prompts)), key=lambda i: prompts[i].ids):
+    for index in sorted(range(len(prompts)), key=lambda i: prompts[i].input_ids):
         if batch:
-            first = prompts[batch[0]].ids
-            left = common(first, prompts[index].ids)
-            left = min(left, shared)
-            room = max(len(prompts[i].ids) + prompts[i].max_new_tokens for i in [*batch, index]) - left
-            strange = left < KEPT_PREFIX * shared and len(batch) >= FEWEST
-            if len(batch) == SEQUENCES or strange or (len(batch) + 1) * room * own_bytes > OWN_BYTES:
+            left = min(common_prefix(prompts[batch[0]].input_ids, prompts[index].input_ids), shared)
+            longest = max(len(prompts[i].input_ids) + prompts[i].max_new_tokens for i in [*batch, index]) - left
+            differs = left < MIN_PREFIX_KEPT * shared and len(batch) >= MIN_BATCH
+            if len(batch) == MAX_BATCH or differs or (len(batch) + 1) * longest * bytes_per_token > MAX_CACHE_BYTES:
                 yield batch
                 batch = []
             else:
                 shared = left
         if not batch:
-            shared = len(prompts[index].ids) - 1
+            shared = len(prompts[index].input_ids) - 1
         batch.append(index)
     if batch:
         yield batch
 
 
-def common(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the common beginning, at most one less than either: each prompt keeps a token to read."""
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the common prefix, at most one less than either: each prompt keeps a token to read."""
     most = min(len(left), len(right)) - 1
     return next((place for place in range(most) if left[place] != right[place]), most)
 
 
-def bytes_per_token(model: PreTrainedModel) -> int:
-    """Of keys and values in all layers."""
+def cache_bytes_per_token(model: PreTrainedModel) -> int:
+    """Bytes of the keys and values in all layers."""
     config = model.config.get_text_config()
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -110,88 +84,87 @@ def bytes_per_token(model: PreTrainedModel) -> int:
 
 
 class _Batch:
-    """Prompts that are answered together."""
+    """Prompts that are answered together: a shared prefix (possibly empty), and what each prompt has after it, its suffix."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Prompt], budget: int) -> None:
         self.model, self.prompts, self.budget = model, prompts, budget
-        self.shared = min((common(prompts[0].ids, prompt.ids) for prompt in prompts), default=0)
-        if self.shared < WORTH_SHARING * max(len(prompt.ids) for prompt in prompts):
+        self.shared = min((common_prefix(prompts[0].input_ids, prompt.input_ids) for prompt in prompts), default=0)
+        if self.shared < MIN_PREFIX * max(len(prompt.input_ids) for prompt in prompts):
             self.shared = 0
-        tails = [prompt.ids[self.shared :] for prompt in prompts]
-        width = max(map(len, tails))
-        self.pads = torch.tensor([width - len(tail) for tail in tails], device=model.device)
-        # Tails end together, so that new tokens of all stand side by side.
-        self.tails = torch.tensor([[0] * (width - len(tail)) + tail for tail in tails], device=model.device)
+        suffixes = [prompt.input_ids[self.shared :] for prompt in prompts]
+        width = max(map(len, suffixes))
+        self.padding = torch.tensor([width - len(suffix) for suffix in suffixes], device=model.device)
+        # Padding is on the left, so that new tokens of all sequences have the same place in the cache.
+        self.suffixes = torch.tensor([[0] * (width - len(suffix)) + suffix for suffix in suffixes], device=model.device)
         self.layers = model.config.get_text_config().num_hidden_layers
         self.cache = preallocated_cache(self.layers, width + max(prompt.max_new_tokens for prompt in prompts))
 
-    def go(self) -> list[list[int]]:
-        """The answers in the order of the prompts."""
+    def generate(self) -> list[list[int]]:
+        """The new token ids in the order of the prompts."""
         answers: list[list[int]] = [[] for _ in self.prompts]
         active = [number for number, prompt in enumerate(self.prompts) if prompt.max_new_tokens > 0]
-        alone = None if self.shared else self._each_alone()
-        with attending(self.model, shared_attention.NAME, shared_attention.attend), behind(self._prefix()):
-            logits = self._tails() if alone is None else alone
-            self._keep(active)
-            logits = logits[active]
+        first = None if self.shared else self._prefill_one_by_one()
+        with attention_replaced(self.model, shared_attention.NAME, shared_attention.attend), use_prefix(self._prefill_prefix()):
+            logits = (self._prefill_suffixes() if first is None else first)[active]
+            self._keep_sequences(active)
             while active:
                 chosen = logits.argmax(-1)
                 for number, token in zip(active, chosen.tolist(), strict=True):
                     answers[number].append(token)
-                going = [
-                    row
-                    for row, number in enumerate(active)
-                    if len(answers[number]) < self.prompts[number].max_new_tokens and not self.prompts[number].enough(answers[number])
-                ]
+                going = [row for row, number in enumerate(active) if not self._finished(self.prompts[number], answers[number])]
                 if len(going) < len(active):
-                    self._keep(going)
+                    self._keep_sequences(going)
                     active, chosen = [active[row] for row in going], chosen[going]
                 if active:
-                    logits = self._forward(chosen[:, None])
+                    logits = self._next_logits(chosen[:, None])
         return answers
 
-    def _each_alone(self) -> Tensor:
-        """Read the prompts one by one by the model's own attention, which is the fastest for a single one; the logits after each."""
+    def _finished(self, prompt: Prompt, answer: list[int]) -> bool:
+        return len(answer) >= prompt.max_new_tokens or prompt.stop_reached(answer)
+
+    def _prefill_one_by_one(self) -> Tensor:
+        """Read each prompt by the model's own attention, which is the fastest for a single sequence; the logits after each."""
         logits = []
         for row, prompt in enumerate(self.prompts):
             cache = DynamicCache()  # without the config, so that layers with a window, too, keep everything
-            ids = torch.tensor([prompt.ids], device=self.model.device)
+            ids = torch.tensor([prompt.input_ids], device=self.model.device)
             for start in range(0, ids.shape[1], self.budget):
                 part = ids[:, start : start + self.budget]
                 output = self.model(input_ids=part, use_cache=True, logits_to_keep=1, **{cache_name(self.model): cache})
             logits.append(output.logits[:, -1])
             for own, read in zip(self.cache.layers, cache.layers, strict=True):
-                own.put(row, len(self.prompts), self.tails.shape[1], read.keys, read.values)
+                own.write_sequence(row, len(self.prompts), self.suffixes.shape[1], read.keys, read.values)
         return torch.cat(logits)
 
-    def _tails(self) -> Tensor:
-        """Read what follows the prefix, all prompts side by side; the logits after the last tokens."""
-        step = max(1, self.budget // len(self.prompts))
-        for start in range(0, self.tails.shape[1], step):
-            logits = self._forward(self.tails[:, start : start + step])
-        return logits
-
-    def _prefix(self) -> Prefix | None:
-        """Read what all prompts share."""
+    def _prefill_prefix(self) -> SharedPrefix | None:
+        """Read what all prompts share; its keys and values."""
         if self.shared == 0:
             return None
-        ids = torch.tensor([self.prompts[0].ids[: self.shared]], device=self.model.device)
+        ids = torch.tensor([self.prompts[0].input_ids[: self.shared]], device=self.model.device)
         cache = preallocated_cache(self.layers, self.shared)
-        with behind(None):
+        with use_prefix(None):
             for start in range(0, self.shared, self.budget):
                 part = ids[:, start : start + self.budget]
-                self._read(part, torch.arange(start, start + part.shape[1], device=ids.device)[None], _seen(start, part, None), cache)
+                places = torch.arange(start, start + part.shape[1], device=ids.device)[None]
+                self._forward(part, places, _visible(start, part, None), cache)
         return [(layer.keys[0], layer.values[0]) for layer in cache.layers]
 
-    def _forward(self, ids: Tensor) -> Tensor:
+    def _prefill_suffixes(self) -> Tensor:
+        """Read the suffixes of all prompts side by side; the logits after the last tokens."""
+        step = max(1, self.budget // len(self.prompts))
+        for start in range(0, self.suffixes.shape[1], step):
+            logits = self._next_logits(self.suffixes[:, start : start + step])
+        return logits
+
+    def _next_logits(self, ids: Tensor) -> Tensor:
         """Read more tokens (sequences, new) of each sequence; the logits (sequences, vocabulary) after the last."""
         filled = self.cache.get_seq_length()
-        places = torch.arange(filled, filled + ids.shape[1], device=ids.device) - self.pads[:, None] + self.shared
-        return self._read(ids, places.clamp(min=0), _seen(filled, ids, self.pads), self.cache)
+        places = torch.arange(filled, filled + ids.shape[1], device=ids.device) - self.padding[:, None] + self.shared
+        return self._forward(ids, places.clamp(min=0), _visible(filled, ids, self.padding), self.cache)
 
-    def _read(self, ids: Tensor, places: Tensor, seen: Tensor, cache: Any) -> Tensor:
-        mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=ids.device)
-        mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)
+    def _forward(self, ids: Tensor, places: Tensor, visible: Tensor, cache: Any) -> Tensor:
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=ids.device)
+        mask.masked_fill_(~visible, torch.finfo(self.model.dtype).min)
         output = self.model(
             input_ids=ids,
             attention_mask=mask[:, None],
@@ -203,17 +176,17 @@ class _Batch:
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    def _keep(self, rows: list[int]) -> None:
-        if len(rows) == len(self.pads):
+    def _keep_sequences(self, rows: list[int]) -> None:
+        if len(rows) == len(self.padding):
             return
-        kept = torch.tensor(rows, dtype=torch.long, device=self.pads.device)
-        self.pads = self.pads[kept]
+        kept = torch.tensor(rows, dtype=torch.long, device=self.padding.device)
+        self.padding = self.padding[kept]
         for layer in self.cache.layers:
             layer.select(kept)
 
 
-def _seen(filled: int, ids: Tensor, pads: Tensor | None) -> Tensor:
-    """Which of the own positions each new token sees, (sequences, new, own): those before it and itself, none of the padding."""
+def _visible(filled: int, ids: Tensor, padding: Tensor | None) -> Tensor:
+    """Which of the sequence's own positions each new token attends to, (sequences, new, own): those before it and itself, no padding."""
     own = torch.arange(filled + ids.shape[1], device=ids.device)
-    seen = (own <= own[filled:, None]).expand(len(ids), -1, -1)
-    return seen if pads is None else seen & (own >= pads[:, None, None])
+    visible = (own <= own[filled:, None]).expand(len(ids), -1, -1)
+    return visible if padding is None else visible & (own >= padding[:, None, None])

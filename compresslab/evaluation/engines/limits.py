@@ -1,4 +1,4 @@
-"""What a model's context has room for: requests that have no answer are refused, those that must be cut are named."""
+"""What fits a model's context: requests that have no answer are refused, those that must be cut are named."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from compresslab.errors import RunFailed
 
-Request = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
+LmEvalRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
 """A (context, continuation) pair, `None` for a window of a long text; the context's token ids; the continuation's."""
 
 
-def too_long(requests: Sequence[Request], context: int) -> set[tuple[str, str]]:
+def too_long(requests: Sequence[LmEvalRequest], context: int) -> set[tuple[str, str]]:
     """The pairs whose prompts have to be cut to fit a context of `context` tokens. The last token is scored and never read.
 
     Raises:
@@ -27,7 +27,7 @@ def too_long(requests: Sequence[Request], context: int) -> set[tuple[str, str]]:
 
 
 def refuse(pairs: set[tuple[str, str]], context: int) -> None:
-    """Say which requests do not fit, where nobody allowed to cut them.
+    """Refuse requests that do not fit the context, where they may not be cut.
 
     Raises:
         RunFailed: there are any.

@@ -1,8 +1,7 @@
 """Token sequences as one trie in preorder, cut into forwards of equal size in which every trie node is computed once.
 
-Preorder gives the one property that everything rests on: when the nodes are cut anywhere into consecutive pieces, all
-ancestors of a later piece that lie in earlier pieces are ancestors of its first node. So one path of keys and values is
-all that has to be kept from one forward to the next, whatever the tree looks like.
+When nodes in preorder are cut anywhere into consecutive pieces, all ancestors of a later piece that lie in earlier pieces
+are ancestors of its first node. So only one path of keys and values has to be kept from one forward to the next.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def build(sequences: Iterable[Sequence[int]], targets: Sequence[Sequence[int]]) 
     requests: list[Integers] = []
     before: Integers = np.zeros(0, dtype=np.int64)
     count = 0
-    # The targets take part in the order so that equal sequences, too, are met in an order of their own.
+    # The targets take part in the order so that the order of equal sequences, too, is always the same.
     for request in sorted(range(len(keys)), key=lambda i: (keys[i], list(targets[i]))):
         sequence = np.frombuffer(keys[request], dtype=">u4").astype(np.int64)
         shared = _shared(before, sequence)
@@ -124,8 +123,8 @@ def forwards(trie: Trie, budget: int) -> Iterator[Forward]:
         yield Forward(start, stop, past, visible, keep)
 
 
-def ancestral(trie: Trie, budget: int, number: int) -> set[int]:
-    """The forwards before forward `number` that its path of keys and values comes from, and those that theirs come from.
+def ancestor_forwards(trie: Trie, budget: int, number: int) -> set[int]:
+    """The forwards before forward `number` that compute the keys and values of its path, and those that these need.
 
     Computing these alone gives the same keys and values as computing all.
     """

@@ -1,45 +1,38 @@
-"""Attention that tells who attends to whom, for some of the queries: the fused kernels keep it to themselves, the eager one is slow."""
+"""Attention that records the weights of some of its queries. The fused kernels do not return weights, and the eager one is slow."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-NAME = "compresslab_telling"
-# Of the queries every eighth is asked: with some ten heads that is as many answers as there are tokens.
+from compresslab.models.attention import attention_replaced
+
+NAME = "compresslab_recorded"
+# The weights of every eighth query are recorded: with some ten heads that is as many rows as there are tokens.
 EVERY = 8
 
 
-@contextlib.contextmanager
-def recorded_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let attention modules give back, beside their output, the weights (batch, heads, queries asked, positions).
+def recorded_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Let attention modules return, beside their output, the weights (batch, heads, recorded queries, positions).
 
-    A model that attends by the eager kernel (Gemma 2 caps its scores) goes on so and gives back those of all queries: see `asked`.
+    A model whose kernel is not SDPA (Gemma 2 caps its scores) uses the eager one, which returns those of all queries: see `recorded_rows`.
     """
-    before = model.config._attn_implementation
-    if before == "sdpa":
-        AttentionInterface.register(NAME, _telling)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
-    try:
-        model.set_attn_implementation(NAME if before == "sdpa" else "eager")
-        yield
-    finally:
-        model.set_attn_implementation(before)
+    if model.config._attn_implementation == "sdpa":
+        return attention_replaced(model, NAME, _sdpa_with_weights)
+    return attention_replaced(model, "eager")
 
 
-def asked(weights: Tensor, positions: int) -> Tensor:
-    """The weights of the queries that are asked, of those of all `positions` queries or of these alone."""
+def recorded_rows(weights: Tensor, positions: int) -> Tensor:
+    """The weights of the recorded queries, from those of all `positions` queries or of these alone."""
     return weights[:, :, EVERY - 1 :: EVERY] if weights.shape[2] == positions else weights
 
 
-def _telling(
+def _sdpa_with_weights(
     module: nn.Module,
     query: Tensor,
     key: Tensor,

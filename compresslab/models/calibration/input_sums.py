@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compresslab.algorithms.hessian import gram
 from compresslab.models.anatomy import linear_layers
-from compresslab.models.calibration.attention import asked
+from compresslab.models.calibration.attention import recorded_rows
 
 VALUES = "v_proj"
 # Numbers that are worked on at a time on a processor: 1 MB in float32.
@@ -94,7 +94,7 @@ class InputSums:
             weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
             self.leaders[values] = values
             # Heads and queries as one dimension: over two, the product would copy the inputs for each head.
-            mixed = taken if weights is None else asked(weights, taken.shape[1]).to(taken.dtype).flatten(1, 2) @ taken
+            mixed = taken if weights is None else recorded_rows(weights, taken.shape[1]).to(taken.dtype).flatten(1, 2) @ taken
             self._add(values, mixed)
 
         return hook

@@ -19,14 +19,14 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.errors import RunFailed
+from compresslab.methods.amounts import Misfit
+from compresslab.methods.depth import PruneDepth, layers_left
 from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
 from compresslab.models.calibration.blockwise import Blockwise, replaced
 from compresslab.models.chunks import chunks
 from compresslab.models.progress import Progress
 from compresslab.models.shortening import why_not
 from compresslab.models.text import TokenSequences, batches
-from compresslab.recipe.amounts import Misfit, layers_left
-from compresslab.recipe.steps import PruneDepth
 
 FILE = "removals.json"
 

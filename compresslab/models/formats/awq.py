@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from compresslab.algorithms.gptq import Rounded
+from compresslab.errors import UnsupportedModel
+from compresslab.methods.awq import BITS
 from compresslab.models.formats.bit_packing import packed, unpacked
+from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
+from compresslab.models.formats.own_tensors import unpacked_model
+from compresslab.models.formats.reader import Reader, quantization_of
 
-BITS = 4
 SCALES = torch.float16
 # Eight outputs share a word; this is which of them lies where, from the lowest four bits up.
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -61,3 +67,18 @@ def settings(group_size: int) -> dict[str, Any]:
         "zero_point": True,
         "modules_to_not_convert": None,
     }
+
+
+class AWQReader(KernelLayers):
+    """Unpacks by this module."""
+
+    def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
+        """The model of a folder with plain weights, as the kernels round them."""
+        if (version := (quantization_of(folder) or {}).get("version", "gemm")) != "gemm":
+            raise UnsupportedModel(f"{folder}: AWQ of version {version!r} is not read; take one of version 'gemm'")
+        return unpacked_model(folder, TENSOR_NAMES, weight_of, device)
+
+
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return AWQReader()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compresslab.recipe.amounts import WORD
+from compresslab.methods.format import WORD
 
 
 def packed(values: Tensor, bits: int) -> Tensor:

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from compresslab.methods.gptq import AUTO_GPTQ_SETTINGS
 from compresslab.pins import cache_folder
 
-AUTO_GPTQ_SETTINGS = "quantize_config.json"
 PLAIN_NAME = "model.safetensors"
 
 

@@ -6,13 +6,20 @@ zero point of 0 cannot be told; the second ("gptq_v2") stores it as it is.
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from compresslab.algorithms.gptq import Rounded
+from compresslab.errors import UnsupportedModel
 from compresslab.models.formats.bit_packing import packed, unpacked
+from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
+from compresslab.models.formats.own_tensors import unpacked_model
+from compresslab.models.formats.reader import Reader, quantization_of
 
 # Whatever the model's own dtype: the kernels keep scales in it, and multiply codes by them in it.
 SCALES = torch.float16
@@ -59,3 +66,20 @@ def settings(bits: int, group_size: int, *, symmetric: bool) -> dict[str, Any]:
         "pack_dtype": "int32",
         "meta": {"quantizer": [f"compresslab:{__version__}"]},
     }
+
+
+class GPTQReader(KernelLayers):
+    """Unpacks by this module."""
+
+    def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
+        """The model of a folder with plain weights, as the kernels round them."""
+        quantization = quantization_of(folder) or {}
+        form = quantization.get("checkpoint_format") or "gptq"
+        if form not in STORED_LESS or quantization.get("dynamic"):
+            raise UnsupportedModel(f"{folder}: GPTQ in the form {form!r}, or with bits by layer, is not read; take one in the form 'gptq'")
+        return unpacked_model(folder, TENSOR_NAMES, partial(weight_of, bits=quantization["bits"], form=form), device)
+
+
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return GPTQReader()

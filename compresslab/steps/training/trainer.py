@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.schedule import warmup_cosine, warmup_stable_decay
 from compresslab.errors import BadInput, RunFailed
+from compresslab.methods.settings import Optimizer
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences
-from compresslab.recipe.steps import Optimizer
 from compresslab.steps.training.checkpoints import Checkpoints, TrainingState, fingerprint
 from compresslab.steps.training.held_out import Goal
 from compresslab.steps.training.master_weights import MasterWeights

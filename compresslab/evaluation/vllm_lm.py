@@ -1,4 +1,4 @@
-"""`VllmLM`: variants answered by vLLM, on the kernels that serve them; for machines that have it."""
+"""`VllmLM`: lm-eval's `vllm` model for a variant, on the kernels that serve it; for machines that have vLLM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compresslab.records.compute import Compute
 
 
 class VllmLM(TemplateLM):  # type: ignore[misc]
-    """lm-eval's `vllm` model, which would cut what does not fit without a word: here it is refused or counted.
+    """lm-eval's `vllm` model, which cuts prompts that do not fit in silence. Here they are refused or counted.
 
     Attributes: as `TreeLM`'s; `engine` is always "vllm".
     """
@@ -48,10 +48,10 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
         ids: list[int] = self.inner.tok_encode(string, *args, **kwargs)
         return ids
 
-    def _loglikelihood_tokens(self, requests: list[limits.Request], **kwargs: Any) -> list[tuple[float, bool]]:
-        # vLLM wants room for a token that it generates and nobody reads.
+    def _loglikelihood_tokens(self, requests: list[limits.LmEvalRequest], **kwargs: Any) -> list[tuple[float, bool]]:
+        # vLLM needs room for one token that it generates and that is not used.
         room = self.inner.max_length - 1
-        self._note(limits.too_long(requests, room - 1), room)
+        self._note_cut(limits.too_long(requests, room - 1), room)
         self.lengths |= {pair: len(tail) for pair, _, tail in requests if pair is not None}
         answers: list[tuple[float, bool]] = self.inner._loglikelihood_tokens(requests, **kwargs)
         self.progress(1.0)
@@ -63,7 +63,7 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
         return found
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The inner model's, after a look at what fits."""
+        """The inner model's, once the prompts that do not fit are counted."""
         room = self.inner.max_length
         long = set()
         for request in requests:
@@ -72,12 +72,12 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
                 raise RunFailed(f"a task asks for up to {most} new tokens, which leaves no room for a prompt in {room}")
             if len(self.tok_encode(request.args[0])) + most > room:
                 long.add(scores.pair(request.args))
-        self._note(long, room)
+        self._note_cut(long, room)
         texts: list[str] = self.inner.generate_until(requests, disable_tqdm)
         self.progress(1.0)
         return texts
 
-    def _note(self, pairs: set[tuple[str, str]], room: int) -> None:
+    def _note_cut(self, pairs: set[tuple[str, str]], room: int) -> None:
         if not self.truncate:
             limits.refuse(pairs, room)
         self.truncated |= pairs

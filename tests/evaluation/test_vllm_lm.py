@@ -10,8 +10,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import RunFailed
-from compresslab.evaluation.engines.vllm import VllmLM
 from compresslab.evaluation.tree_lm import TreeLM
+from compresslab.evaluation.vllm_lm import VllmLM
 
 PAIRS = [("The quick brown", " fox"), ("The quick brown", " dog sleeps")]
 

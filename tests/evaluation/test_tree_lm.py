@@ -11,7 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import RunFailed
-from compresslab.evaluation import tree_lm
+from compresslab.evaluation.engines import choose
 from compresslab.evaluation.tree_lm import TreeLM
 
 from .conftest import LINES, make_tokenizer
@@ -95,7 +95,7 @@ def test_the_tree_and_the_batches_give_what_lm_eval_gives(
     model = build(kind, **settings)
     expected = answers(plain(model, tokenizer), PAIRS)
     for engine, budget in (("tree", 7), ("tree", 512), ("batched", 512)):
-        monkeypatch.setattr(tree_lm, "NOTHING_SHARED", 2.0 if engine == "tree" else 0.0)
+        monkeypatch.setattr(choose, "NOTHING_SHARED", 2.0 if engine == "tree" else 0.0)
         lm = TreeLM(model, tokenizer, budget=budget)
         got = answers(lm, PAIRS)
         assert lm.engine == engine
@@ -134,7 +134,7 @@ def test_where_a_tree_mask_is_not_exact_lm_eval_does_it_itself(
     lm = TreeLM(model, tokenizer)
     got = answers(lm, PAIRS)
     assert lm.engine == "plain"
-    assert why in lm.why_plain
+    assert why in lm.why
     assert same(got, answers(plain(model, tokenizer), PAIRS), tolerance=1e-3)
 
 

@@ -1,0 +1,41 @@
+"""Log-likelihoods as lm-eval's `hf` model computes them: exact for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lm_eval.models.huggingface import HFLM
+
+from compresslab.evaluation.engines.journal import Journal, resume
+from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodWork
+
+SLICE = 128  # requests between two progress reports
+
+
+def log_likelihoods(
+    lm: HFLM,
+    work: LogLikelihoodWork,
+    budget: int,  # noqa: ARG001, lm-eval's batch size decides
+    progress: Callable[[float], None],
+    journal: Journal,
+) -> list[LogLikelihood]:
+    """Log-likelihoods of the requests; see `work.Engine`. The model is lm-eval's, and cuts requests that do not fit its context by itself.
+
+    Requests are sorted here so that batches do not depend on their order.
+    """
+    lists = [(list(context), list(continuation)) for context, continuation in work.requests]
+    # lm-eval reads the logits of equal inputs once; but where one sequence is split in two ways, it scores wrong rows.
+    splits = {(tuple(context + continuation[:-1]), len(continuation)) for context, continuation in lists}
+    lm.logits_cache = len(splits) == len({tokens for tokens, _ in splits})
+    order = sorted(range(len(lists)), key=lambda i: (-len(lists[i][0]) - len(lists[i][1]), *lists[i]))
+
+    def compute(part: list[int]) -> list[LogLikelihood]:
+        requests = [(None, *lists[i]) for i in part]
+        found: list[LogLikelihood] = HFLM._loglikelihood_tokens(lm, requests, disable_tqdm=True)  # not that of a subclass
+        return found
+
+    answers: dict[int, LogLikelihood] = {}
+    for part, found in resume((order[start : start + SLICE] for start in range(0, len(order), SLICE)), compute, journal):
+        answers.update((i, (logprob, greedy)) for i, (logprob, greedy) in zip(part, found, strict=True))
+        progress(len(answers) / len(order))
+    return [answers[i] for i in range(len(lists))]

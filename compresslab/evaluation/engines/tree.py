@@ -1,0 +1,104 @@
+"""Log-likelihoods of requests that share prefixes: all as one trie, each of whose nodes is computed once.
+
+The trie (see `trie`) runs through the model in forward passes of a fixed number of nodes, under a mask by which each node sees only its
+ancestors, at positions counted from its own root. The memory needed is that of one pass and one path, whatever the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from compresslab.evaluation.attention import tree as tree_attention
+from compresslab.evaluation.attention.tree import layout, use_layout
+from compresslab.evaluation.engines.cache_name import cache_name
+from compresslab.evaluation.engines.exactness import outgrown_window
+from compresslab.evaluation.engines.journal import Journal
+from compresslab.evaluation.engines.target_scores import score_trie
+from compresslab.evaluation.engines.trie import Forward, Trie, ancestor_forwards, forwards
+from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodWork
+from compresslab.models.attention import attention_replaced
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    model: PreTrainedModel, work: LogLikelihoodWork, budget: int, progress: Callable[[float], None], journal: Journal
+) -> list[LogLikelihood]:
+    """Log-likelihoods of the requests; see `work.Engine`."""
+    trie = work.trie
+    window = outgrown_window(model.config, work.longest)
+    chunked = window is None and _takes_chunked_attention(model)
+    again = ancestor_forwards(trie, budget, len(journal.answers))
+    passes = _ForwardPasses(model, trie, window, chunked)
+    with attention_replaced(model, tree_attention.NAME, tree_attention.attend) if chunked else nullcontext():
+        return score_trie(trie, forwards(trie, budget), passes.logits, progress, journal, again)
+
+
+def _takes_chunked_attention(model: PreTrainedModel) -> bool:
+    """Attention in chunks is a kernel for processors, and cannot cap the scores."""
+    text = model.config.get_text_config()
+    capped = getattr(text, "attn_logit_softcapping", None) is not None
+    return bool(model.device.type == "cpu" and text._attn_implementation == "sdpa" and not capped)
+
+
+class _ForwardPasses:
+    """Forward passes over a trie's nodes in order. The KV cache holds the path to the next pass.
+
+    Args:
+        window: the attention window in positions, if a sequence outgrows it. chunked: attention is that of `attention.tree`.
+    """
+
+    def __init__(self, model: PreTrainedModel, trie: Trie, window: int | None, chunked: bool) -> None:
+        self.model, self.trie, self.window, self.chunked = model, trie, window, chunked
+        self.cache = DynamicCache()  # without the config, so that layers with a window, too, keep the whole path
+
+    def logits(self, forward: Forward, rows: Tensor) -> Tensor:
+        """Logits (rows, vocabulary) after the nodes at `rows`, which are counted from the first node."""
+        self._keep(slice(forward.past))  # a pass before, whose answers the journal had, may have been left out
+        if self.chunked:
+            # Attention in chunks reads no mask, but without one transformers would build its own.
+            unread = torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.model.device)
+            with use_layout(layout(self.trie, forward)):
+                logits = self._compute(forward, rows, unread)
+        else:
+            logits = self._compute(forward, rows, self._masks(forward))
+        self._keep(torch.from_numpy(forward.keep).to(self.model.device))
+        return logits
+
+    def _compute(self, forward: Forward, rows: Tensor, masks: Tensor | dict[str, Tensor]) -> Tensor:
+        nodes, device = slice(forward.start, forward.stop), self.model.device
+        logits: Tensor = self.model(
+            input_ids=torch.from_numpy(self.trie.tokens[nodes])[None].to(device),
+            attention_mask=masks,
+            position_ids=torch.from_numpy(self.trie.depth[nodes])[None].to(device),
+            use_cache=True,
+            logits_to_keep=rows.to(device),
+            **{cache_name(self.model): self.cache},
+        ).logits[0]
+        return logits
+
+    def _masks(self, forward: Forward) -> Tensor | dict[str, Tensor]:
+        """What each node sees, added to the attention scores: (1, 1, new, past + new), or one for each kind of layer."""
+        if self.window is None:
+            return self._added(forward.visible)
+        depth = self.trie.depth[forward.start : forward.stop]
+        near = np.concatenate([np.arange(forward.past), depth]) > depth[:, None] - self.window
+        sliding = self._added(forward.visible & near)
+        if not getattr(self.model.config.get_text_config(), "layer_types", None):
+            return sliding
+        return {"full_attention": self._added(forward.visible), "sliding_attention": sliding}
+
+    def _added(self, visible: NDArray[np.bool_]) -> Tensor:
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype)
+        mask.masked_fill_(~torch.from_numpy(visible), torch.finfo(self.model.dtype).min)
+        return mask[None, None].to(self.model.device)
+
+    def _keep(self, positions: Tensor | slice) -> None:
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, positions], layer.values[:, :, positions]

@@ -1,0 +1,23 @@
+"""Adopting: an existing model is taken as the outcome of a chain."""
+
+from __future__ import annotations
+
+from pydantic import PositiveFloat
+
+from compresslab.methods.method import Method
+from compresslab.methods.settings import StepConfig, Words
+
+
+class Adopt(StepConfig):
+    """Take an existing model as the outcome of a chain; `how` says in words how it was made from its parent.
+
+    `table` and `train_tokens` are as for the base.
+    """
+
+    model: Words
+    how: str = ""
+    table: Words | None = None
+    train_tokens: PositiveFloat | None = None
+
+
+ADOPT = Method("adopt", "model", Adopt, "compresslab.steps.adopt")

@@ -1,0 +1,59 @@
+"""Distillation: a variant is trained on its teacher's next-token distributions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from compresslab.methods.method import Cost, Footprint, Method
+from compresslab.methods.settings import Optimizer, Seed, Share, StepConfig, refuse_unread
+from compresslab.methods.training import FORWARDS_A_STEP, training_memory
+
+
+class Distill(StepConfig):
+    """Train the variant on its teacher's next-token distributions, over `tokens` tokens.
+
+    `teacher` is `base` or the name of another variant of this study with the same tokenizer. The divergence is `method`'s, at
+    `temperature`: `jsd` goes from the forward KL (`beta` near 0) to the reverse one (near 1), both small at the ends; `skewed-kl` mixes the
+    share `skew` of the teacher into the student.
+
+    `cross_entropy` is the share of the next-token loss in the mix; `hidden` the weight of matching the teacher's hidden states through
+    learned projectors. `top_k` trains on the teacher's `top_k` largest logits, computed once for all students that read the same text.
+    `on_policy` is the share of batches whose text the student writes itself, continuing the first `prompt` tokens of each sequence.
+    """
+
+    method: Literal["forward-kl", "reverse-kl", "jsd", "skewed-kl"] = "forward-kl"
+    teacher: str = "base"
+    tokens: PositiveInt
+    temperature: PositiveFloat = 1.0
+    beta: Share = 0.5
+    skew: Share = 0.1
+    cross_entropy: float = Field(default=0.0, ge=0, lt=1)
+    hidden: float = Field(default=0.0, ge=0)
+    top_k: PositiveInt | None = None
+    on_policy: float = Field(default=0.0, ge=0, le=1)
+    prompt: PositiveInt = 64
+    optimizer: Optimizer = Optimizer()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _teacher_is_there(self) -> Distill:
+        refuse_unread(self, {"beta": "jsd", "skew": "skewed-kl"})
+        if self.top_k is not None and (self.hidden or self.on_policy):
+            needs = "hidden" if self.hidden else "on_policy"
+            raise ValueError(f"{needs} needs the teacher itself, and top_k replaces it by stored logits; drop one of the two")
+        return self
+
+
+def taught(config: Distill, model: Footprint) -> Cost:
+    """The teacher's pass is one more, and its weights are a second model, unless its logits are stored."""
+    teacher = 0 if config.top_k is not None else 1
+    seconds = config.tokens * (FORWARDS_A_STEP + teacher) * model.forward
+    return Cost(seconds, training_memory(model) + teacher * model.weights)
+
+
+FORWARD_KL, REVERSE_KL, JSD, SKEWED_KL = (
+    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=taught)
+    for name in ("forward-kl", "reverse-kl", "jsd", "skewed-kl")
+)

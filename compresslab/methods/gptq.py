@@ -1,0 +1,67 @@
+"""GPTQ, and the checkpoint format of its name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from compresslab.methods.format import WORD, Format, Packing, Quantization
+from compresslab.methods.method import Method, solved
+from compresslab.methods.settings import StepConfig
+
+# auto-gptq kept its settings in a file of their own.
+AUTO_GPTQ_SETTINGS = "quantize_config.json"
+
+
+class QuantizeGPTQ(StepConfig):
+    """GPTQ: round one column after the other and correct the columns to come, in a GPTQ checkpoint that vLLM and transformers load.
+
+    One scale per `group_size` weights of a row. `activation_order` visits the columns of largest activations first. `damping` is its
+    share of the mean curvature.
+    """
+
+    method: Literal["gptq"]
+    bits: Literal[2, 3, 4, 8] = 4
+    group_size: PositiveInt = 32
+    symmetric: bool = True
+    activation_order: bool = True
+    damping: PositiveFloat = 0.01
+
+
+def zero_point_bits(packing: Packing) -> float:
+    """A scale of 16 bits a group, and a zero point that is packed like a weight."""
+    return packing.bits + (16 + packing.bits) / (packing.group_size or 1)
+
+
+def kernel(quantization: Quantization) -> str:
+    """gptqmodel's, for GPTQ and AWQ alike."""
+    return f"gptqmodel, {quantization['quant_method'].upper()} {quantization['bits']}-bit"
+
+
+def packing(config: QuantizeGPTQ) -> Packing:
+    """As the settings say."""
+    return Packing(config.bits, config.group_size)
+
+
+GPTQ_FORMAT = Format(
+    "gptq",
+    "compresslab.models.formats.gptq",
+    files=(AUTO_GPTQ_SETTINGS,),
+    bits=zero_point_bits,
+    kernel=kernel,
+    whole_groups=True,
+    multiple=WORD,
+)
+GPTQ = Method(
+    "quantize",
+    "gptq",
+    QuantizeGPTQ,
+    "compresslab.steps.quantize_gptq",
+    "calibration",
+    "grams",
+    libraries=("gptqmodel", "optimum"),
+    format=GPTQ_FORMAT,
+    packing=packing,
+    cost=solved,
+)

@@ -1,0 +1,60 @@
+"""Training on text: all weights, or low-rank adapters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from compresslab.methods.method import Cost, Footprint, Method
+from compresslab.methods.settings import Optimizer, Seed, StepConfig
+from compresslab.methods.training import FORWARDS_A_STEP, training_memory
+
+# Adapters with their moments, and what a pass holds, for each parameter of the model.
+ADAPTER_BYTES = 5
+
+
+def _learning_rate(default: float) -> BeforeValidator:
+    """A recipe that sets another field of the optimizer keeps the method's own learning rate, not the optimizer's."""
+    return BeforeValidator(lambda given: {"learning_rate": default, **given} if isinstance(given, dict) else given)
+
+
+class RetrainFull(StepConfig):
+    """Continue training all weights on the training text, over `tokens` tokens, or `until` the loss on held-out text is as low as another
+    model's: that of `parent` (the model before the last prune step), of `base` or of a variant.
+    """
+
+    method: Literal["full"]
+    tokens: PositiveInt
+    until: str | None = None
+    optimizer: Annotated[Optimizer, _learning_rate(1e-4)] = Optimizer(learning_rate=1e-4)
+    seed: Seed = 0
+
+
+class RetrainLoRA(StepConfig):
+    """Train low-rank adapters on every linear layer of the blocks and merge them at the end; `qlora` over weights held at 4 bits (NF4)."""
+
+    method: Literal["lora", "qlora"]
+    tokens: PositiveInt
+    until: str | None = None
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    optimizer: Annotated[Optimizer, _learning_rate(1e-3)] = Optimizer(learning_rate=1e-3)
+    seed: Seed = 0
+
+
+def all_weights(config: RetrainFull, model: Footprint) -> Cost:
+    """Forward and backward of every token."""
+    return Cost(config.tokens * FORWARDS_A_STEP * model.forward, training_memory(model))
+
+
+def adapters(config: RetrainLoRA, model: Footprint) -> Cost:
+    """The model's own weights have no moments."""
+    return Cost(config.tokens * FORWARDS_A_STEP * model.forward, ADAPTER_BYTES * model.dimensions.parameters + model.weights)
+
+
+MODULE = "compresslab.steps.retrain"
+FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=all_weights)
+LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapters)
+QLORA = Method("retrain", "qlora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft", "bitsandbytes"), cost=adapters)

@@ -1,0 +1,48 @@
+"""Round to nearest, in the compressed-tensors format."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from compresslab.methods.format import Format, Packing, Quantization
+from compresslab.methods.method import Method
+from compresslab.methods.settings import StepConfig
+
+
+class QuantizeRTN(StepConfig):
+    """Round to nearest, symmetric, one scale per `group_size` weights of a row; the baseline of weight quantization."""
+
+    method: Literal["rtn"]
+    bits: Literal[4, 8] = 4
+    group_size: PositiveInt = 32
+
+
+def bits(packing: Packing) -> float:
+    """A scale of 16 bits a group."""
+    return packing.bits + 16 / (packing.group_size or 1)
+
+
+def kernel(_: Quantization) -> str:
+    """transformers unpacks the weights and multiplies plain ones."""
+    return "compressed-tensors, unpacked at the first use"
+
+
+def packing(config: QuantizeRTN) -> Packing:
+    """As the settings say."""
+    return Packing(config.bits, config.group_size)
+
+
+COMPRESSED_TENSORS = Format(
+    "compressed-tensors", "compresslab.models.formats.compressed_tensors", bits=bits, kernel=kernel, whole_groups=True
+)
+RTN = Method(
+    "quantize",
+    "rtn",
+    QuantizeRTN,
+    "compresslab.steps.quantize_rtn",
+    libraries=("compressed-tensors",),
+    format=COMPRESSED_TENSORS,
+    packing=packing,
+)

@@ -1,0 +1,82 @@
+"""What the settings of all methods share: strict models that refuse unknown keys, and AdamW's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Words = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
+Share = Annotated[float, Field(gt=0, lt=1)]
+# What `until` calls the model before the last prune step.
+PARENT = "parent"
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a typo must never be swallowed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepConfig(Strict):
+    """The settings of a step. A subclass has a field `method: Literal[...]` with the names of the methods that it serves.
+
+    Fields of these names mean the same in every method: `tokens` (of training text), `teacher` and `until` (another model, which counts
+    by its content and not by its name), `seed`.
+    """
+
+    @property
+    def method_name(self) -> str:
+        """The method within its kind, as the registry names it."""
+        return str(getattr(self, "method", "model"))  # adopting is the one kind without a choice
+
+    @property
+    def looks_at(self) -> str | None:
+        """The name of the other variant that the step needs, if any: its teacher, or the one whose loss it trains until."""
+        until = getattr(self, "until", None)
+        return getattr(self, "teacher", until if until != PARENT else None)
+
+    @property
+    def training_tokens(self) -> int:
+        """Tokens of training text that the step reads; 0 for one that does not train."""
+        return int(getattr(self, "tokens", 0))
+
+
+def both_or_neither(given: object) -> str:
+    """What is wrong with two settings of which exactly one should be given, from one of them."""
+    return "neither is given" if given is None else "both are given"
+
+
+def refuse_unread(config: StepConfig, readers: dict[str, str]) -> None:
+    """Refuse a setting that another method reads, and this one would swallow. One left at its default does no harm.
+
+    Args:
+        readers: the method that reads a setting, by the setting.
+
+    Raises:
+        ValueError: which pydantic reports at the step's place.
+    """
+    method = config.method_name
+    for name, reader in readers.items():
+        if method != reader and getattr(config, name) != type(config).model_fields[name].default:
+            raise ValueError(f"{name} is a setting of {reader}, and {method} does not read it; leave it out")
+
+
+class Optimizer(Strict):
+    """AdamW with linear warm-up, then a constant phase and a linear decay to zero (`wsd`), or a cosine to zero; shares are of all steps."""
+
+    learning_rate: PositiveFloat = 3e-4
+    schedule: Literal["wsd", "cosine"] = "wsd"
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    decay: float = Field(default=0.3, ge=0, le=1)
+    batch_tokens: PositiveInt = 2048
+    micro_batch_tokens: PositiveInt = 2048
+    max_grad_norm: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Optimizer:
+        if self.warmup + self.decay > 1:
+            raise ValueError(f"warmup {self.warmup} and decay {self.decay} add up to more than the whole run (1); lower one of them")
+        return self

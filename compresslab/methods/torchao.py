@@ -1,0 +1,48 @@
+"""torchao's weight-only quantization."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt, model_validator
+
+from compresslab.methods.format import Format, Packing
+from compresslab.methods.method import Method
+from compresslab.methods.settings import StepConfig, refuse_unread
+
+
+class QuantizeTorchAO(StepConfig):
+    """torchao's weight-only int8 (one scale a row) or int4 (one scale per `group_size` weights)."""
+
+    method: Literal["torchao-int8", "torchao-int4"]
+    group_size: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _groups_are_of_int4(self) -> QuantizeTorchAO:
+        refuse_unread(self, {"group_size": "torchao-int4"})
+        return self
+
+
+def bits(packing: Packing) -> float:
+    """At 4 bits a scale and a zero point of 16 bits a group, at 8 bits one scale a row."""
+    return 8.1 if packing.group_size is None else packing.bits + 32 / packing.group_size
+
+
+def packing(config: QuantizeTorchAO) -> Packing:
+    """int8 has no groups."""
+    return Packing(8) if config.method == "torchao-int8" else Packing(4, config.group_size)
+
+
+TORCHAO = Format("torchao", "compresslab.models.formats.torchao", bits=bits, whole_groups=True)
+INT8, INT4 = (
+    Method(
+        "quantize",
+        name,
+        QuantizeTorchAO,
+        "compresslab.steps.quantize_torchao",
+        libraries=("torchao",),
+        format=TORCHAO,
+        packing=packing,
+    )
+    for name in ("torchao-int8", "torchao-int4")
+)

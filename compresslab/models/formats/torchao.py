@@ -1,0 +1,42 @@
+"""torchao checkpoints: weights that are tensor subclasses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from compresslab.models.device import placement
+from compresslab.models.formats.reader import Reader
+from compresslab.models.load import quiet
+
+
+class TorchAOReader(Reader):
+    """A packed weight knows how to unpack itself."""
+
+    counts_in_memory = True
+    names_as_stored = True
+
+    def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
+        """The model of a folder with plain weights."""
+        with quiet():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(device))
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight = torch.nn.Parameter(self.plain_weight(module.weight))
+        del model.config.quantization_config
+        return model.eval()
+
+    def plain_weight(self, parameter: Tensor) -> Tensor:
+        """A packed weight unpacked."""
+        if not hasattr(parameter, "__tensor_flatten__"):
+            return parameter
+        weight: Tensor = parameter.dequantize()
+        return weight
+
+
+def reader() -> Reader:
+    """What `Format.reader` names."""
+    return TorchAOReader()

@@ -1,0 +1,83 @@
+"""Each format's reader and what the plan says of the format agree with the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from compresslab.errors import UnsupportedModel
+from compresslab.methods.registry import FORMATS, METHODS, method
+from compresslab.models.formats import reader
+from compresslab.models.formats.dequantize import countable, kernel_name, scored_as_stored
+from compresslab.models.load import load_folder
+from compresslab.models.size import stored_tensors
+from compresslab.recipe.steps import Step
+from compresslab.steps.contract import Context, run
+from models.tiny import THIRD_PARTY_WARNINGS, make, text
+
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
+PACKING = [entry.name for entry in METHODS if entry.packs and entry.name != "torchao-int4"]  # which torchao packs on a GPU only
+
+
+@pytest.mark.parametrize("name", PACKING)
+def test_the_bits_that_a_plan_counts_on_are_those_in_the_files(name: str, tmp_path: Path) -> None:
+    entry, config = method("quantize", name), Step.model_validate({"quantize": {"method": name}}).config
+    loaded = make("llama")
+    linear = {key: layer.weight.numel() for key, layer in loaded.model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    head = next(key for key, layer in loaded.model.named_modules() if layer is loaded.model.get_output_embeddings())
+    weights = sum(count for key, count in linear.items() if key != head)
+    run("quantize", config, loaded, Context(text(4, 32)), tmp_path)
+    stored = sum(tensor.bytes for key, tensor in stored_tensors(tmp_path).items() if ".layers." in key and "norm" not in key)
+    bits = entry.stored_bits(config)
+    # Rows of a tiny model are short, so that what a row keeps beside its weights is a larger share than the plan counts on.
+    assert bits == pytest.approx(8 * stored / weights, rel=0.1)
+
+
+@pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
+def test_every_format_has_a_reader(known: object) -> None:
+    assert isinstance(reader.reader_of({"quant_method": known.name}), reader.Reader)
+
+
+def folder_with(folder: Path, quantization: object) -> Path:
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": quantization}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kernel", "as_stored", "in_memory"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes LLM.int8()", True, True),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 4-bit", False, True),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors, unpacked at the first use", False, False),
+        ({"quant_method": "gptq", "bits": 3}, "gptqmodel, GPTQ 3-bit", False, False),
+        ({"quant_method": "awq", "bits": 4}, "gptqmodel, AWQ 4-bit", False, False),
+        ({"quant_method": "torchao"}, "torchao", False, True),
+        ({"quant_method": "hqq"}, "hqq", False, False),
+        ({"quant_method": "fp8"}, "fp8", False, False),
+    ],
+)
+def test_what_a_folder_says_decides_how_it_is_read(
+    quantization: dict[str, object], kernel: str, as_stored: bool, in_memory: bool, tmp_path: Path
+) -> None:
+    folder = folder_with(tmp_path, quantization)
+    assert kernel_name(folder) == kernel
+    assert scored_as_stored(folder) == as_stored
+    assert countable(folder) == in_memory
+
+
+@pytest.mark.parametrize("name", ["hqq", "fp8"])
+def test_a_format_that_nobody_here_unpacks_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, {"quant_method": name})
+    with pytest.raises(UnsupportedModel, match=f"packed by {name} are not unpacked here"):
+        reader.reader_of({"quant_method": name}).plain_model(folder, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("written", ["{nope", "[]", '{"quantization_config": 3}'])
+def test_a_config_that_is_none_is_left_to_transformers(written: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(written)
+    reader.register_format(tmp_path)
+    with pytest.raises((OSError, ValueError, AttributeError, TypeError)):
+        load_folder(tmp_path)
