@@ -19,9 +19,9 @@ def export(
     store: StorePath = None,
     reports: ReportsPath = Path("reports"),
 ) -> None:
-    """Copy a variant's model out of the store, as plain transformers loads it, with a card that tells density, parent and recipe.
+    """Copy a variant's model out of the store as a folder that plain transformers loads, with a card of its density, parent and recipe.
 
-    A plain Llama can be written as a GGUF file, for llama.cpp and what is built on it; the card lies beside it.
+    A plain Llama can be written as a GGUF file, for llama.cpp and programs built on it, with the card in the same folder.
 
     Example: compresslab export smollm2-quickstart nf4 my-model
     """

@@ -55,7 +55,7 @@ def init(
     items: Items = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: defaults where no option says.")] = False,
 ) -> None:
-    """Write a recipe to start from, every setting with a comment. Asks what the options leave open; without a terminal it takes defaults.
+    """Write a first recipe with a comment for every setting. Asks for missing options; without a terminal it takes the defaults.
 
     Amounts and group sizes are chosen to suit the model, where its dimensions are known without loading it.
 

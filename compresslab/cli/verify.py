@@ -20,7 +20,7 @@ def verify(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that all results of a recipe are as they were written, by size and SHA-256, and that a variant still scores what is stored.
+    """Check that all results of a recipe are as they were written, by size and SHA-256, and that a variant still has the stored scores.
 
     Example: compresslab verify recipes/quickstart.yaml nf4
     """

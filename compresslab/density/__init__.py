@@ -1,6 +1,6 @@
-"""How dense a model is: the reference curve, effective parameters, inference time, and verdicts on child against parent.
+"""Capability density: the reference curve, effective parameters, inference time, and verdicts on child against parent.
 
-Works on records alone, without torch. `assess` is what a study calls and `compare` takes one child and one parent;
+Works on records alone, without torch. A study calls `assess`; `compare` compares one child with one parent.
 `Reference.load("olmo-ladder").effective_params(task="arc_easy", bpb=0.93)` reads a single value off the reference.
 """
 

@@ -31,11 +31,11 @@ class Base(Strict):
     """The model that every variant starts from.
 
     `model` is `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file; in a study of published
-    scores `published:<name>`, and `table` says which of its tables counts.
+    scores `published:<name>` with the `table` of its scores.
 
-    `dtype` is what its checkpoint and those of its variants hold; what is multiplied in is `compute`.
+    `dtype` is that of its checkpoint and of its variants' checkpoints; `compute` is that of the matrix products.
 
-    `train_tokens` is how many tokens it was trained on: what `compresslab reference build` fits on.
+    `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` needs.
     """
 
     model: Words
@@ -57,7 +57,7 @@ class Calibration(Strict):
 class Training(Strict):
     """Text that distill and retrain read: `tokens` tokens of it, cut into sequences of `length`.
 
-    A step that asks for more tokens goes over them again, each time in another order.
+    A step with more tokens reads them again, each time in another order.
     """
 
     source: Words = "installed-docs"
@@ -92,18 +92,18 @@ class Sweep(Strict):
 class Evaluate(Strict):
     """Which tasks every variant answers. Names of OLMES tasks (`compresslab doctor` lists them) or of stock lm-eval tasks.
 
-    `lm-eval:` before a name that both have means lm-eval's.
+    The prefix `lm-eval:` selects lm-eval's task for a name that both have.
 
-    `items` is the number of items per task, the first ones in the task's order; `all` takes every one.
+    `items` is the number of items per task, from the first in the task's order; `all` is every item.
 
-    `run_code` allows tasks that run programs that the model wrote (humaneval, mbpp), in processes without a network. `truncate` lets
-    prompts that are longer than the model's context be cut from the left; each score then counts its cut items.
+    `run_code` allows tasks that run programs written by the model (humaneval, mbpp), in processes without a network. `truncate` allows
+    prompts that are longer than the model's context, which are cut from the left; each score then has the number of cut items.
 
-    `backend` is what answers: `tree` computes shared prefixes once, `hf` is lm-eval's own way, `vllm` needs vLLM and serves each variant's
-    folder on all GPUs, with the kernels that its format has.
+    `backend` computes the answers: `tree` computes shared prefixes once, `hf` is lm-eval's own, `vllm` needs vLLM and serves each
+    variant's folder on all GPUs, with the kernels of its format.
 
-    `source: published` runs nothing: it takes the scores of `published:` models from `table`, all its benchmarks or those that `tasks`
-    names. Parent and child from different tables are refused unless `across_tables` allows it.
+    `source: published` runs nothing: it reads the scores of `published:` models from `table`, for all its benchmarks or those in `tasks`.
+    Parent and child from different tables are an error unless `across_tables` is true.
     """
 
     source: Literal["run", "published"] = "run"
@@ -142,9 +142,9 @@ class Workload(Strict):
 
 
 class DensityConfig(Strict):
-    """The ruler: which reference, at which training budget D0 (`tokens`), on which hardware and workload.
+    """The reference, its training budget D0 (`tokens`), and the hardware and workload of modelled times.
 
-    `measure` times every variant against its parent on this machine, beside the model of inference time.
+    `measure` also times every variant against its parent on this machine.
     """
 
     reference: Words = "olmo-ladder"
@@ -157,11 +157,11 @@ class DensityConfig(Strict):
 
 
 class Recipe(Strict):
-    """A whole study. `variants` holds those written out and those that the sweeps expanded to.
+    """A whole study. `variants` has those in the file and those that the sweeps expand to.
 
-    `compute` is the dtype that matrix products are computed in, for everything that runs a model: calibration, training, evaluation and
-    timing. Checkpoints keep `base.dtype`. `auto` takes that one where the device multiplies in it at least as fast as in float32, else
-    float32; a short probe decides it once for each machine.
+    `compute` is the dtype of matrix products in everything that runs a model: calibration, training, evaluation and
+    timing. Checkpoints have `base.dtype`. `auto` is `base.dtype` if the device multiplies in it at least as fast as in float32, else
+    float32; a short probe measures it once on each machine.
     """
 
     study: Name

@@ -143,9 +143,9 @@ def test_every_row_without_a_ratio_has_a_reason_and_every_row_with_one_has_none(
 
 
 def test_a_clear_verdict_that_all_choices_share_is_not_fragile():
-    for n_hat, said in ((3e8, "lowered"), (1.2e9, "raised")):
+    for n_hat, expected in ((3e8, "lowered"), (1.2e9, "raised")):
         comparison = compare(measured("child", everywhere(n_hat), 600_000_000))
-        assert comparison.verdict == said
+        assert comparison.verdict == expected
         assert not comparison.fragile
         assert [row for row in comparison.robustness if row.flips] == []
 

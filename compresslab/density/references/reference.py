@@ -24,7 +24,7 @@ from compresslab.errors import BadInput
 from compresslab.records import Interval
 
 REACH = 20.0
-"""How far beyond its fitted sizes a reference is still read (flagged `extrapolated`); further out it gives a bound.
+"""Factor beyond its fitted sizes up to which a reference is read (flagged `extrapolated`); beyond that it gives a bound.
 
 The Densing paper reads 70B models off a ladder that ends at 0.83B, a factor of 85. SmolLM2-135M without a fifth of its layers
 needs a factor of about 10 below the OLMo ladder's 190M. The power law is fitted over a factor of 17, so a factor above 20
