@@ -36,8 +36,9 @@ density: {hardware: [this-machine]}
 def large_store(folder: Path) -> int:
     """A recipe, its store and its report in `folder`; how many results the store has."""
     from compresslab.plan.prepare import prepare
-    from compresslab.records import Cost, MachineSpeed
+    from compresslab.records import Cost, MachineSpeed, StepRecord, TaskScore, Timing
     from compresslab.report.html import write
+    from compresslab.runner.run import results
     from compresslab.runner.store import Store, write_record
     from compresslab.runner.upkeep import note
 
@@ -46,14 +47,17 @@ def large_store(folder: Path) -> int:
     plan, store = prepare(recipe), Store(folder / ".compresslab")
     cost = Cost(seconds=1, peak_memory_bytes=1, started="2026-11-22T00:00:00+00:00", threads=2, device="cpu")
     made = studies.many(99)
-    step = made.variants[1].steps[-1]
-    speed = MachineSpeed(bandwidth=1e10, flops=1e12, threads=2, device="cpu")
-    keys = {key: node.kind for node in plan.nodes for key in (node.tasks.values() if node.tasks else [node.key])}
+    variant = made.variants[1]
+    assert variant.timing is not None
+    speed = MachineSpeed(bandwidth=1e10, flops=1e12, threads=2, device="cpu", dtype="float32")
+    records = {StepRecord: variant.steps[-1], TaskScore: variant.scores[0], Timing: variant.timing, MachineSpeed: speed}
+    keys = {key: kind for node in plan.nodes for key, kind in results(node).items()}
     for key, kind in keys.items():
         with store.stage(key) as staged:
-            write_record(staged, speed if kind == "machine" else step)
+            if kind is not None:
+                write_record(staged, records[kind])
             write_record(staged, cost, "cost.json")
-            store.commit(key, staged)
+            store.commit(key, staged, kind)
     note(plan, store)
     write(made.model_copy(update={"study": "large"}), folder / "reports" / "large")
     return len(keys)

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from compresslab.records import Cost, Interval
+from compresslab.records import (
+    Cost,
+    Interval,
+    MachineSpeed,
+    StepRecord,
+    StoredRecord,
+    StudyNote,
+    StudyRecord,
+    TaskScore,
+    Timing,
+    UnreadableRecord,
+    read_record,
+)
+from compresslab.records.compute import Probe
 from compresslab.runner.store import write_record
+
+COST = Cost(seconds=1.5, peak_memory_bytes=2, started="2026-01-01T00:00:00+00:00", threads=2, device="cpu")
 
 
 def no_constant(name: str) -> float:
@@ -26,7 +42,53 @@ def test_numbers_that_are_not_finite_are_json_all_the_same(record: Interval, tmp
 
 
 def test_equal_records_are_equal_bytes(tmp_path: Path) -> None:
-    cost = Cost(seconds=1.5, peak_memory_bytes=2, started="2026-01-01T00:00:00+00:00", threads=2, device="cpu")
+    cost = COST
     write_record(tmp_path, cost, "a.json")
     write_record(tmp_path, cost.model_copy(), "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_every_record_that_is_a_file_of_its_own_says_its_version() -> None:
+    kinds = {Cost, MachineSpeed, Probe, StepRecord, StudyNote, StudyRecord, TaskScore, Timing}
+    assert set(StoredRecord.__subclasses__()) == kinds
+    assert all(isinstance(kind.model_fields["version"].default, int) for kind in kinds)
+    assert json.loads(COST.model_dump_json())["version"] == 1
+
+
+def test_a_stored_record_is_read_back(tmp_path: Path) -> None:
+    write_record(tmp_path, COST)
+    assert read_record(tmp_path / "record.json", Cost, "") == COST
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: b"", "is damaged: it is no whole JSON"),
+        (lambda old: old[:-3], "is damaged: it is no whole JSON"),
+        (lambda _: b"\x80", "is damaged: it is no whole JSON"),
+        (lambda _: b"{" + b'"a":{' * 100_000, "is damaged: it is no whole JSON"),
+        (lambda _: b"[1]", "is damaged: it is no record"),
+        (lambda _: b"{}", "was not written by this version of compresslab but by an older one (its form is 0, and this one reads 1)"),
+        (lambda old: old.replace(b'"version": 1', b'"version": "1"'), "is damaged: it is no record"),
+        (lambda old: old.replace(b'"version": 1', b'"version": 7'), "but by a newer one (its form is 7, and this one reads 1)"),
+        (lambda old: old.replace(b'"threads"', b'"treads"'), "is damaged: threads is missing"),
+        (lambda old: old.replace(b"1.5", b'"x"'), "is damaged: seconds is not what it should be"),
+        (lambda old: old.replace(b"{", b'{"more": 1,', 1), "is damaged: more is not what it should be"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_told_in_one_sentence(change: Callable[[bytes], bytes], said: str, tmp_path: Path) -> None:
+    write_record(tmp_path, COST)
+    path = tmp_path / "record.json"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UnreadableRecord) as caught:
+        read_record(path, Cost, "run again")
+    assert said in str(caught.value)
+    assert str(caught.value) == f"{path} {caught.value.problem}; run again"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableRecord, match="is missing; run again"):
+        read_record(tmp_path / "record.json", Cost, "run again")
+    with pytest.raises(UnreadableRecord, match="cannot be read"):
+        read_record(tmp_path, Cost, "run again")

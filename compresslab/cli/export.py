@@ -27,25 +27,26 @@ def export(
     """
     from compresslab.cli.show import variant_of
     from compresslab.errors import BadInput, RunFailed
+    from compresslab.records import StepRecord
     from compresslab.report.card import card
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
 
     record, variant_record = variant_of(study, variant, reports)
-    results = Store(store_root(store))
+    result_store = Store(store_root(store))
     key = variant_record.keys.get("model", "")
-    if not key or not results.has(key):
-        raise BadInput(f"{variant} of {study} is not in {results.root}; `compresslab run` makes it, --store names another store")
+    if not key or not result_store.has(key):
+        raise BadInput(f"{variant} of {study} is not in {result_store.root}; `compresslab run` makes it, --store names another store")
     if folder.exists():
         raise BadInput(f"{folder} exists already; give a folder that does not")
-    if damaged := damages(results, [key]):
-        raise RunFailed(f"{results.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
+    if damaged := damages(result_store, {key: StepRecord}):
+        raise RunFailed(f"{result_store.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.suffix == ".gguf":
         from compresslab.models.formats.gguf import write_gguf
 
         title = f"{variant_record.name} of {record.study}, a compression of {record.base}"
-        write_gguf(results.model(key), folder, f"{record.study} {variant_record.name}", title)
+        write_gguf(result_store.model(key), folder, f"{record.study} {variant_record.name}", title)
         card_path = folder.with_suffix(".md")
         card_path.write_text(card(record, variant_record, folder.name), encoding="utf-8")
         typer.echo(f"{folder}: {size(folder.stat().st_size)}, read back with equal logits; its card is {card_path}")
@@ -53,7 +54,7 @@ def export(
     # An interrupted copy must not leave a folder that looks complete.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         copy = Path(scratch) / "model"
-        shutil.copytree(results.model(key), copy)
+        shutil.copytree(result_store.model(key), copy)
         (copy / "README.md").write_text(card(record, variant_record, folder.name), encoding="utf-8")
         copy.rename(folder)
     typer.echo(f"{folder}: {size(sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()))}, with its card in README.md")

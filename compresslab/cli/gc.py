@@ -26,17 +26,17 @@ def gc(
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import remove, unused
 
-    results = Store(store_root(store))
-    unused_items = unused(results)
+    result_store = Store(store_root(store))
+    unused_items = unused(result_store)
     total = sum(item.size for item in unused_items)
     if as_json:
         rows = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in unused_items]
-        typer.echo(json.dumps({"store": str(results.root), "unused": rows, "bytes": total, "freed": yes}, indent=2))
+        typer.echo(json.dumps({"store": str(result_store.root), "unused": rows, "bytes": total, "freed": yes}, indent=2))
         if yes:
             remove(unused_items)
         return
     if not unused_items:
-        typer.echo(f"everything in {results.root} is used by a study; nothing to free")
+        typer.echo(f"everything in {result_store.root} is used by a study; nothing to free")
         return
     for item in unused_items[:MAX_LISTED]:
         typer.echo(f"{size(item.size):>9}  {item.path}  {item.why}")

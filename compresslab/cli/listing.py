@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import typer
 
@@ -22,27 +23,31 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     from compresslab.records import StepRecord
     from compresslab.runner.store import Store
 
-    results = Store(store_root(store))
-    rows = []
-    for study, facts in results.remembered().items():
-        for name, keys in facts["variants"].items():
-            cached = results.has(keys["model"])
-            record = results.read(keys["model"], StepRecord) if cached else None
+    result_store = Store(store_root(store))
+    rows: list[dict[str, Any]] = []
+    for study, note in result_store.notes().items():
+        for name, keys in note.variants.items():
+            key = keys.get("model", "")
+            cached = bool(key) and result_store.has(key)
+            record = result_store.find(key, StepRecord) if cached else None
             rows.append(
                 {
                     "study": study,
                     "variant": name,
                     "parameters": record.size.counted if record else None,
                     "stored_bytes": record.size.stored_bytes if record else None,
-                    "model": str(results.model(keys["model"])) if cached else None,
-                    "finished": facts["finished"],
+                    "model": str(result_store.model(key)) if record else None,
+                    "problem": result_store.problem(key, StepRecord) if cached else "",
+                    "finished": note.finished,
                 }
             )
+    for broken in result_store.broken_notes():
+        typer.echo(f"warning: {broken}", err=True)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo(f"no study has run in {results.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
+        typer.echo(f"no study has run in {result_store.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
         return
     console = Console()
     for study in dict.fromkeys(row["study"] for row in rows):
@@ -54,5 +59,9 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
         for row in variant_rows:
             parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
             stored = size(row["stored_bytes"]) if row["stored_bytes"] else "-"
-            table.add_row(row["variant"], parameters, stored, Text(row["model"] or "not made"))
+            table.add_row(row["variant"], parameters, stored, Text(row["model"] or _why_not(row["problem"])))
         console.print(table)
+
+
+def _why_not(problem: str) -> str:
+    return f"cannot be used, {problem}; the next run makes it again" if problem else "not made"

@@ -52,11 +52,12 @@ def plan(
     """
     from compresslab.plan.advice import advice
     from compresslab.plan.prepare import prepare
+    from compresslab.runner.run import results
     from compresslab.runner.store import Store
 
     planned = prepare(recipe, changes(settings, only, limit, compute), device)
-    results = Store(store_root(store))
-    rows = costs(planned, results, on)
+    result_store = Store(store_root(store))
+    rows = costs(planned, result_store, on)
     if as_json:
         typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": list(planned.warnings)}, indent=2))
         return
@@ -66,14 +67,14 @@ def plan(
     from rich.console import Console
 
     console = Console()
-    scored = {node.key: sum(results.has(key) for key in node.tasks.values()) for node in planned.of_kind("evaluate")}
+    scored = {node.key: sum(result_store.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
     warnings = [*planned.warnings, *(_shortage(rows) if on is None else [])]
     for line in [summary(rows), *advice(planned, seconds_left(rows)), *(f"warning: {warning}" for warning in warnings)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def costs(planned: Plan, results: Store, on: str | None = None) -> list[dict[str, Any]]:
+def costs(planned: Plan, result_store: Store, on: str | None = None) -> list[dict[str, Any]]:
     """One row for each node: its inputs, whether it is cached, and its estimate.
 
     Args:
@@ -86,7 +87,7 @@ def costs(planned: Plan, results: Store, on: str | None = None) -> list[dict[str
     from compresslab.runner.run import to_do
 
     speed = _speed(on)
-    to_run = {node.key for node in to_do(planned, results)}
+    to_run = {node.key for node in to_do(planned, result_store)}
     rows: list[dict[str, Any]] = []
     for node in planned.nodes:
         cost = estimate(node, planned, speed)

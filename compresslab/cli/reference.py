@@ -161,11 +161,11 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
             raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
         reference.check(plan)
         path = _target(out, plan.recipe.study)
-        results = Store(store_root(store))
-        run_result = run_nodes(plan, results, printer)
+        result_store = Store(store_root(store))
+        run_result = run_nodes(plan, result_store, printer)
     if run_result.failures:
         raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in run_result.failures.values()))
-    table = pd.DataFrame(reference.rows(plan, results))
+    table = pd.DataFrame(reference.rows(plan, result_store))
     _write(fit_table(table, plan.recipe.study, f"evaluated by compresslab, recipe {recipe.name}"), path)
 
 
@@ -186,8 +186,9 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
     from compresslab.density import Reference
     from compresslab.density.references.build import reference_json
+    from compresslab.files import atomic_write
 
-    path.write_text(reference_json(content), encoding="utf-8")
+    atomic_write(path, reference_json(content))
     console = Console()
     console.print(_table(Reference.load(str(path))))
     console.print(f"{path}; in a recipe: density: {{reference: {path}}}", highlight=False, markup=False, soft_wrap=True)

@@ -26,8 +26,8 @@ def report(
     from compresslab.plan.prepare import prepare
     from compresslab.runner.store import Store
 
-    results = Store(store_root(store))
-    plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=results.remembered())
+    result_store = Store(store_root(store))
+    plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=result_store.notes())
     from compresslab.studies.run_study import report_study, write_page
 
-    typer.echo(write_page(report_study(plan, results), reports))
+    typer.echo(write_page(report_study(plan, result_store), reports))

@@ -46,12 +46,10 @@ def study_of(study: str, reports: Path) -> StudyRecord:
     """The record of a study's last report.
 
     Raises:
-        BadInput: there is none, or it is of another version.
+        BadInput: there is none, or it is damaged or of another version.
     """
-    from pydantic import ValidationError
-
     from compresslab.errors import BadInput
-    from compresslab.records import StudyRecord
+    from compresslab.records import StudyRecord, read_record
 
     path = reports / study / "study.json"
     if not path.is_file():
@@ -59,10 +57,7 @@ def study_of(study: str, reports: Path) -> StudyRecord:
         raise BadInput(
             f"no report of a study {study!r} in {reports}; there are: {', '.join(studies) or 'none'}{_suggestion(study, studies)}"
         )
-    try:
-        return StudyRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise BadInput(f"{path} was not written by this version of compresslab; `compresslab report RECIPE` writes it again") from error
+    return read_record(path, StudyRecord, "`compresslab report RECIPE` writes it again")
 
 
 def variant_of(study: str, variant: str, reports: Path) -> tuple[StudyRecord, VariantRecord]:

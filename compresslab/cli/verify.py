@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Annotated
 
 import typer
@@ -26,29 +25,31 @@ def verify(
     """
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
+    from compresslab.runner.run import results
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
 
-    results = Store(store_root(store))
-    plan = prepare(recipe, changes(None, None, None, compute), device, noted=results.remembered())
+    result_store = Store(store_root(store))
+    plan = prepare(recipe, changes(None, None, None, compute), device, noted=result_store.notes())
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")
     labels = {key: f"{node.label}, {task}" for node in plan.nodes for task, key in node.tasks.items()}
     labels |= {node.key: node.label for node in plan.nodes if not node.tasks}
-    cached = [key for key in labels if results.has(key)]
-    broken = damages(results, cached)
+    kinds = {key: kind for node in plan.nodes for key, kind in results(node).items()}
+    cached = [key for key in labels if result_store.has(key)]
+    broken = damages(result_store, kinds)
     rescored = None
     if variant is not None and not broken:
         from compresslab.studies.rescore import rescore
 
-        rescored = rescore(plan, results, variant)
+        rescored = rescore(plan, result_store, variant)
     if repair:
         for damage in broken:
-            shutil.rmtree(results.folder(damage.key))
+            result_store.discard(damage.key)
     if as_json:
         damaged = [
-            {"node": labels[damage.key], "folder": str(results.folder(damage.key)), "problems": damage.problems} for damage in broken
+            {"node": labels[damage.key], "folder": str(result_store.folder(damage.key)), "problems": damage.problems} for damage in broken
         ]
         fields = {**rescored._asdict(), "holds": rescored.holds} if rescored else None
         typer.echo(json.dumps({"checked": len(cached), "damaged": damaged, "removed": repair, "rescored": fields}, indent=2))
@@ -58,7 +59,7 @@ def verify(
             bits = f"bits-per-byte changed by {rescored.bits:.2g} on average and by {rescored.largest:.2g} at most"
             answered = f"{variant} answered {count_of(rescored.items, 'item')} of {rescored.task} again"
             typer.echo(f"{answered}: {bits}, {rescored.choices:.1%} of the answers are others")
-    lines = [f"  {labels[damage.key]} ({results.folder(damage.key)}): {'; '.join(damage.problems)}" for damage in broken]
+    lines = [f"  {labels[damage.key]} ({result_store.folder(damage.key)}): {'; '.join(damage.problems)}" for damage in broken]
     if lines and repair:
         typer.echo("\n".join(["removed, so that the next run makes them again:", *lines]), err=as_json)
     elif lines:

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,10 @@ import psutil
 from pydantic import ValidationError
 
 from compresslab.errors import BadInput, RunFailed
+from compresslab.files import atomic_write
 from compresslab.machine.processor import processor, processor_flags, threads
 from compresslab.pins import cache_folder
+from compresslab.records import StudyNote, UnreadableRecord, read_record
 from compresslab.records.compute import Compute, ComputeChoice, Dtype, Probe
 from compresslab.versions import version
 
@@ -63,17 +64,12 @@ def this_machine_for(choice: ComputeChoice, storage: Dtype, device: str | None =
     return Machine(compute, machine_identity(probe), machine_name(probe), probe, emulation_warning(choice, storage, probe))
 
 
-def last_machine(note: Mapping[str, Any], choice: ComputeChoice) -> Machine | None:
+def last_machine(note: StudyNote, choice: ComputeChoice) -> Machine | None:
     """The machine of the last run in a study's note that the recipe's `compute` allows, or `None`."""
-    runs = note.get("runs")
-    if not isinstance(runs, dict):
-        return None
-    last = [note.get("last", ""), *sorted(runs)]
-    for run in (runs[key] for key in last if key in runs):
-        with contextlib.suppress(KeyError, TypeError):
-            compute = Compute(*run["compute"])
-            if choice in ("auto", compute.dtype):
-                return Machine(compute, dict(run["facts"]), str(run["machine"]))
+    last = [note.last, *sorted(note.runs)]
+    for run in (note.runs[key] for key in last if key in note.runs):
+        if choice in ("auto", run.compute.dtype):
+            return Machine(run.compute, run.facts, run.machine)
     return None
 
 
@@ -85,14 +81,12 @@ def probe_device(device: str | None = None) -> Probe:
         RunFailed: the probe's process ended without an answer.
     """
     path = cache_folder() / "machines" / f"{_fingerprint(device)}.json"
-    with contextlib.suppress(OSError, ValidationError):  # absent, damaged, or of another version: probe again
-        return Probe.model_validate_json(path.read_bytes())
+    with contextlib.suppress(UnreadableRecord):
+        return read_record(path, Probe, "it is made again")
     probe = _run_probe(device)
     with contextlib.suppress(OSError):  # without a writable cache each run probes again, which takes two seconds
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(probe.model_dump_json())
-        temporary.replace(path)
+        atomic_write(path, probe.model_dump_json())
     return probe
 
 
@@ -143,7 +137,7 @@ def _run_probe(device: str | None) -> Probe:
             f"the probe of this machine gave no answer within {PROBE_TIMEOUT} s; run again, or name another --device"
         ) from error
     last = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-    if process.returncode == 1 and last.startswith(("--device", "compresslab runs on")):
+    if process.returncode == BadInput.exit_code:
         raise BadInput(last)
     try:
         return Probe.model_validate_json(process.stdout.strip().splitlines()[-1])

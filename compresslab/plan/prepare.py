@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
 from compresslab.catalog.references import is_file, unknown_reference
@@ -17,16 +16,15 @@ from compresslab.recipe.changes import NO_CHANGES, Changes
 from compresslab.recipe.load import load_located
 from compresslab.recipe.places import Complaint
 from compresslab.recipe.schema import Recipe
+from compresslab.records import StudyNote
 
 
-def prepare(
-    path: Path, changes: Changes = NO_CHANGES, device: str | None = None, noted: Mapping[str, Mapping[str, Any]] | None = None
-) -> Plan:
+def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None, noted: Mapping[str, StudyNote] | None = None) -> Plan:
     """Load, check and plan a recipe, with what a command line changes in it, without importing torch.
 
     Args:
         device: by torch's name, to compute on; this machine's own choice without it.
-        noted: for whoever only reads results: the notes of a store by study (`Store.remembered`), which say what its last run was
+        noted: for whoever only reads results: the notes of a store by study (`Store.notes`), which say what its last run was
             computed in, and where. A store of another machine can be read so.
 
     Raises:
@@ -39,7 +37,8 @@ def prepare(
 
         planned = published.plan(recipe, places, found)
     else:
-        last = last_machine(noted.get(recipe.study, {}), recipe.compute) if noted is not None and device is None else None
+        note = (noted or {}).get(recipe.study) if device is None else None
+        last = last_machine(note, recipe.compute) if note is not None else None
         planned = build(recipe, last or this_machine_for(recipe.compute, recipe.base.dtype, device), places, found)
     return replace(planned, file=file, changes=changes.described())
 

@@ -2,8 +2,10 @@
 
 The reader works on PyYAML's events and not on its loader, for four reasons: the loader lets the last of two equal keys
 win, reads `1e12` as text (and `0777` or `1:30` as numbers that nobody meant), recurses without a limit, and forgets
-positions. Scalars are read as YAML 1.2 reads them, with two things of YAML 1.1 that people rely on: `60_000` is a
-number, and `yes`, `no`, `on`, `off` are booleans.
+positions. Nor does it work on PyYAML's nodes: composing them recurses without a limit, forgets where an alias stands, and
+reads the whole text before anyone can explain a mistake over which PyYAML stumbles a line later. Scalars are read as
+YAML 1.2 reads them, with two things of YAML 1.1 that people rely on: `60_000` is a number, and `yes`, `no`, `on`, `off`
+are booleans.
 """
 
 from __future__ import annotations

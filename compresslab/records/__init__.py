@@ -6,9 +6,11 @@ inputs; seconds, memory and dates live in `Cost`, which is stored apart, so that
 
 from __future__ import annotations
 
-from compresslab.records.base import Record
+from compresslab.records.base import Record, StoredRecord
 from compresslab.records.densities import Alternative, Comparison, Curve, Density, Estimator, Interval, TaskComparison, TaskDensity, Verdict
 from compresslab.records.models import Cost, Shape, Size, StepRecord
+from compresslab.records.notes import RunNote, StudyNote
+from compresslab.records.reading import UnreadableRecord, read_record
 from compresslab.records.scores import ItemDetail, ItemScores, LostItem, MachineSpeed, TaskScore, Timing
 from compresslab.records.study import Failure, Provenance, StudyRecord, VariantRecord
 
@@ -27,14 +29,19 @@ __all__ = [
     "MachineSpeed",
     "Provenance",
     "Record",
+    "RunNote",
     "Shape",
     "Size",
     "StepRecord",
+    "StoredRecord",
+    "StudyNote",
     "StudyRecord",
     "TaskComparison",
     "TaskDensity",
     "TaskScore",
     "Timing",
+    "UnreadableRecord",
     "VariantRecord",
     "Verdict",
+    "read_record",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from compresslab.records.base import Record
+from compresslab.records.base import StoredRecord
 
 Dtype = Literal["bfloat16", "float32", "float16"]
 ComputeChoice = Literal["auto", "bfloat16", "float32", "float16"]
@@ -35,7 +35,7 @@ class Compute(NamedTuple):
 PROCESSOR = Compute()
 
 
-class Probe(Record):
+class Probe(StoredRecord):
     """What a short probe of one device of this machine found.
 
     Attributes:
@@ -45,6 +45,7 @@ class Probe(Record):
         bandwidth: bytes per second of a copy, read and written.
     """
 
+    version: Literal[1] = 1
     device: str
     backend: Backend
     accelerator: str = ""

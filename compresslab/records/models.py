@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from compresslab.records.base import Record
+from compresslab.records.base import Record, StoredRecord
 
 
 class Size(Record):
@@ -53,7 +53,7 @@ class Shape(Record):
     experts_per_token: int = 0
 
 
-class StepRecord(Record):
+class StepRecord(StoredRecord):
     """What one step of a chain did.
 
     Attributes:
@@ -70,6 +70,7 @@ class StepRecord(Record):
         details: what the method wants to tell: layers dropped, importances, loss curve.
     """
 
+    version: Literal[1] = 1
     kind: str
     method: str
     config: dict[str, Any]
@@ -84,7 +85,7 @@ class StepRecord(Record):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
-class Cost(Record):
+class Cost(StoredRecord):
     """What a node cost. Differs from run to run, so it is stored beside the record and never inside it.
 
     Attributes:
@@ -92,6 +93,7 @@ class Cost(Record):
         tokens_per_second: throughput where tokens were processed.
     """
 
+    version: Literal[1] = 1
     seconds: float
     peak_memory_bytes: int
     started: str

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from compresslab.records.base import Record
+from compresslab.records.base import Record, StoredRecord
 from compresslab.records.compute import Dtype
 
 
-class TaskScore(Record):
+class TaskScore(StoredRecord):
     """One variant on one task.
 
     Attributes:
@@ -27,6 +29,7 @@ class TaskScore(Record):
         compute: dtype and backend of the forward passes; empty for a score taken from a table.
     """
 
+    version: Literal[1] = 1
     task: str
     items: int
     bits_per_byte: float | None
@@ -117,7 +120,7 @@ class LostItem(Record):
     flipped: bool
 
 
-class Timing(Record):
+class Timing(StoredRecord):
     """Measured inference time of a variant and of its parent, taken in turn in one run on one machine.
 
     Attributes:
@@ -127,6 +130,7 @@ class Timing(Record):
         machine: what computed, in words. weights: which kernel ran, in words. compute: dtype and backend of the forward passes.
     """
 
+    version: Literal[1] = 1
     machine: str
     batch: int
     prompt: int
@@ -142,9 +146,10 @@ class Timing(Record):
     compute: dict[str, str] = Field(default_factory=dict)
 
 
-class MachineSpeed(Record):
+class MachineSpeed(StoredRecord):
     """What this machine reaches: `bandwidth` in bytes per second, `flops` in operations per second of products in `dtype`."""
 
+    version: Literal[1] = 1
     bandwidth: float
     flops: float
     threads: int

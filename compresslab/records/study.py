@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from compresslab.records.base import Record
+from compresslab.records.base import Record, StoredRecord
 from compresslab.records.densities import Comparison, Curve, Density
 from compresslab.records.models import Cost, Size, StepRecord
 from compresslab.records.scores import LostItem, TaskScore, Timing
 
 
 class Failure(Record):
-    """Why a variant, or a part of its results, is missing. `cause` is one clear sentence; `node` names the node."""
+    """Why a variant, or a part of its results, is missing.
+
+    Attributes:
+        node: the node's label. cause: one clear sentence.
+        because: content key of the node whose failure is the cause; `None` where the node itself failed or has not run.
+    """
 
     node: str
     cause: str
+    because: str | None = None
 
 
 class VariantRecord(Record):
@@ -72,7 +80,7 @@ class Provenance(Record):
     finished: str
 
 
-class StudyRecord(Record):
+class StudyRecord(StoredRecord):
     """A whole study: the input of the report and what `reports/<study>/study.json` holds.
 
     Attributes:
@@ -81,6 +89,7 @@ class StudyRecord(Record):
         notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
+    version: Literal[1] = 1
     study: str
     question: str
     base: str

@@ -108,15 +108,16 @@ def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list
     by_params = _tally(against_base)
     labels_by_result: dict[str, list[str]] = {}
     sentences: dict[str, str] = {}
-    counts: list[tuple[str, SelectRatio]] = [("by stored bits", _by_bits), ("by score", _by_score)]
-    counts += [(f"by modelled time on {name}", _by_time(name)) for name in hardware(study)]
-    for label, select in counts:
+    # Name of the count, its machine, and the function that selects the ratio.
+    counts: list[tuple[str, str, SelectRatio]] = [("by stored bits", "", _by_bits), ("by score", "", _by_score)]
+    counts += [(f"by modelled time on {name}", name, _by_time(name)) for name in hardware(study)]
+    for label, machine, select in counts:
         ratios = _variant_ratios(study, "root", select, named_only=True)
         if ratios and _tally(ratios) != by_params:
             best = max(ratios, key=lambda entry: entry.ratio.value)
-            key = f"{_tally(ratios)} {best.name}" if label.startswith("by modelled") else label
-            label = label.removeprefix("by modelled time on ") if key in labels_by_result else label
-            labels_by_result.setdefault(key, []).append(label)
+            key = f"{_tally(ratios)} {best.name}" if machine else label
+            name = machine if key in labels_by_result else label
+            labels_by_result.setdefault(key, []).append(name)
             sentences.setdefault(key, f"{_tally(ratios)}; highest {best.name} ({words.ratio(best.ratio)})")
     if not labels_by_result and len(counts) > 1:
         return ["Counting N by stored bits or by modelled time does not change how many variants are denser."]

@@ -108,7 +108,7 @@ def _waterfalls(chains: list[list[VariantRecord]], renderer: ChartRenderer) -> l
         steps = []
         for parent, child in pairwise(chain):
             comparison = facts.comparison_with(child, "parent")
-            step = words.step(child.steps[-1]).split(" (")[0] if len(child.steps) > len(parent.steps) else "not built"
+            step = words.step_name(child.steps[-1]) if len(child.steps) > len(parent.steps) else "not built"
             ratio = comparison.ratio if comparison else None
             verdict = comparison.verdict if comparison and ratio else ""
             steps.append(WaterfallStep(step, child.name, _density(parent), _density(child), ratio, verdict))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compresslab.files import atomic_write
 from compresslab.records import Comparison, Failure, StudyRecord, TaskComparison, Timing, VariantRecord
 from compresslab.report import facts, lineage, words
 from compresslab.report.answer import answer
@@ -176,13 +175,5 @@ def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file atomically, so that a reader sees either the old or the new content."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)  # mkstemp gives 0600, and others must be able to read a report
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a file atomically. Lone surrogates, which model answers may contain and UTF-8 cannot encode, become "?"."""
+    atomic_write(path, text.encode("utf-8", errors="replace"))

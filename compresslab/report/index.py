@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import ValidationError
 
-from compresslab.records import StudyRecord
+from compresslab.records import StudyRecord, UnreadableRecord, read_record
 from compresslab.report import words
 from compresslab.report.answer import StudyAnswer, answer
 from compresslab.report.facts import comparison_with
 from compresslab.report.html import replace
 
+WRITE_AGAIN = "`compresslab report RECIPE` writes it again"
 GENERATOR_TAG = '<meta name="generator" content="compresslab">'
 
 
@@ -52,9 +52,9 @@ def write_index(reports: Path) -> Path:
 def _entry(path: Path) -> IndexEntry:
     folder = path.parent.name
     try:
-        study = StudyRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return IndexEntry(folder, None, None, {}, "not written by this version of compresslab; `compresslab report RECIPE` writes it again")
+        study = read_record(path, StudyRecord, WRITE_AGAIN)
+    except UnreadableRecord as error:
+        return IndexEntry(folder, None, None, {}, f"{error.problem}; {WRITE_AGAIN}")
     entries: Counter[str] = Counter(
         comparison.verdict
         for variant in study.variants

@@ -109,7 +109,7 @@ def _edge(
         path,
         turn + 5,
         end,
-        words.truncate(words.step(last).split(" (")[0], 22) if last else "not reached",
+        words.truncate(words.step_name(last), 22) if last else "not reached",
         effects,
         comparison.verdict if comparison and ratio else "",
         f"r {words.point(ratio, 2)} {words.span(ratio, 2)}".strip() if ratio else "",

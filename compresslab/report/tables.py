@@ -140,7 +140,7 @@ def task_differences(study: StudyRecord) -> pd.DataFrame:
 def costs(study: StudyRecord) -> pd.DataFrame:
     """One row per node of the study that ran: its seconds, peak memory in bytes, and tokens per second if it read text."""
     pairs = [(variant.name, node, cost) for variant in study.variants for node, cost in variant.costs.items()]
-    rows = [{"variant": name, "node": node, **cost.model_dump()} for name, node, cost in pairs]
+    rows = [{"variant": name, "node": node, **cost.model_dump(exclude={"version"})} for name, node, cost in pairs]
     return pd.DataFrame(rows, columns=None if rows else ["variant", "node", "seconds", "peak_memory_bytes"])
 
 
@@ -161,7 +161,7 @@ def times(study: StudyRecord) -> pd.DataFrame:
 
 def scores(study: StudyRecord) -> pd.DataFrame:
     """One row per variant and task: the scores as recorded."""
-    rows = [{"variant": variant.name, **score.model_dump()} for variant in study.variants for score in variant.scores]
+    rows = [{"variant": variant.name, **score.model_dump(exclude={"version"})} for variant in study.variants for score in variant.scores]
     return pd.DataFrame(rows, columns=None if rows else ["variant", "task", "items", "bits_per_byte", "accuracy"])
 
 

@@ -114,18 +114,27 @@ def ratio(interval: Interval | None) -> str:
 
 def step(record: StepRecord) -> str:
     """One step in words: `prune depth (keep 24)`, `distill forward-kl (60 k tokens)`."""
+    name = step_name(record)
     if record.kind == "base":
-        return "base"
+        return name
     if record.method == "published":
         how = record.config.get("how")
-        return f"published {record.config.get('model')}" + (f" ({how})" if how else "")
+        return f"{name} ({how})" if how else name
     settings = [
         f"{key.replace('_', ' ')} {_format_setting(record.config[key])}" for key in _LABEL_SETTINGS if _is_short(record.config.get(key))
     ]
     if record.tokens_seen:
         settings.append(f"{count(record.tokens_seen)} tokens")
-    name = record.kind if record.method == record.kind or not record.method else f"{record.kind} {record.method}"
     return f"{name} ({', '.join(settings)})" if settings else name
+
+
+def step_name(record: StepRecord) -> str:
+    """What a step is, without its settings: `prune depth`."""
+    if record.kind == "base":
+        return "base"
+    if record.method == "published":
+        return f"published {record.config.get('model')}"
+    return record.kind if record.method == record.kind or not record.method else f"{record.kind} {record.method}"
 
 
 def chain(variant: VariantRecord) -> str:

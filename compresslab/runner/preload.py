@@ -7,6 +7,4 @@ left out: it asks CUDA for its devices when it is imported, and a process that h
 import transformers.models.llama.modeling_llama  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
-import compresslab.evaluation.harness
-import compresslab.models.save
-import compresslab.steps.contract  # noqa: F401
+import compresslab.runner.nodes  # noqa: F401

@@ -10,16 +10,17 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import assert_never
 
 from compresslab.models.progress import Amount
 from compresslab.runner import sessions
-from compresslab.runner.worker import NodeJob, ReloadJob, work
+from compresslab.runner.messages import Done, Failed, Job, Progressed, Report, Scored
+from compresslab.runner.worker import work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3
@@ -45,17 +46,6 @@ ENVIRONMENT = {
 PRELOAD = ["compresslab.runner.preload"]
 
 
-class WorkerResult(NamedTuple):
-    """How a worker ended. `failure` is empty if it finished; `bad_input` says that the user's input was to blame."""
-
-    value: float | None
-    seconds: float
-    peak_memory: int
-    device: str = ""
-    failure: str = ""
-    bad_input: bool = False
-
-
 class Listener:
     """What a caller may want to hear while a worker runs. The default hears nothing."""
 
@@ -73,11 +63,22 @@ def context(log: Path) -> ForkServerContext:
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(PRELOAD)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with _stderr_to(log):
+    with _stderr_to(log), _environment({**ENVIRONMENT, **os.environ}):
         forkserver.ensure_running()
     return server
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes started here inherit these variables. The caller's environment is unchanged after it: a program imports us."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager
@@ -95,7 +96,7 @@ def _stderr_to(log: Path) -> Iterator[None]:
         os.close(kept)
 
 
-def execute(job: NodeJob | ReloadJob, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> WorkerResult:
+def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Done | Failed:
     """Run one task in a worker process of its own and wait for it.
 
     Args:
@@ -113,7 +114,7 @@ def execute(job: NodeJob | ReloadJob, listener: Listener, scored: Callable[[str]
         process.start()
         theirs.close()
         listener.started(sessions.started(process))
-        return _outcome(process, ours, listener, scored)
+        return _last_report(process, ours, listener, scored)
     except KeyboardInterrupt:
         # The terminal interrupts its own session, which a worker has left.
         patience = TO_SAVE
@@ -127,26 +128,27 @@ def execute(job: NodeJob | ReloadJob, listener: Listener, scored: Callable[[str]
         ours.close()
 
 
-def _outcome(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> WorkerResult:
+def _last_report(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> Done | Failed:
     """Hear a worker's reports until it has ended."""
     while True:
         # A process that it started may hold its end of the pipe open, so its death is looked for, too.
         if pipe not in wait([pipe, process.sentinel]):
             break
         try:
-            report = pipe.recv()
+            report: Report = pipe.recv()
         except (EOFError, ConnectionResetError):
             break
-        if report.kind == "progress":
-            listener.progress(*report.values)
-        elif report.kind == "scored":
-            scored(*report.values)
-        elif report.kind == "failed":
-            return WorkerResult(None, 0.0, 0, "", *report.values)
-        else:
-            return WorkerResult(*report.values)
+        match report:
+            case Progressed():
+                listener.progress(*report)
+            case Scored(task):
+                scored(task)
+            case Done() | Failed():
+                return report
+            case _:
+                assert_never(report)
     process.join(TO_END)
-    return WorkerResult(None, 0.0, 0, failure=_died(process.exitcode))
+    return Failed(_died(process.exitcode))
 
 
 def _died(code: int | None) -> str:

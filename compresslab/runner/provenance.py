@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import platform
+import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -41,6 +43,12 @@ def provenance(plan: Plan) -> Provenance:
 def now() -> str:
     """The time, ISO 8601, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def peak_memory() -> int:
+    """Peak resident set of this process in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _git(folder: Path, *arguments: str) -> str:

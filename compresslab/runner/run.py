@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +12,22 @@ from typing import NamedTuple
 from compresslab.errors import RunFailed
 from compresslab.machine.processor import threads
 from compresslab.plan.estimate import estimate
-from compresslab.plan.graph import Node, Plan
-from compresslab.records import Cost, Failure, StepRecord
+from compresslab.plan.graph import Node, NodeKind, Plan
+from compresslab.records import Cost, Failure, MachineSpeed, StepRecord, StoredRecord, TaskScore, Timing, read_record
 from compresslab.runner import provenance
-from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, WorkerResult, execute
+from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob
+from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, execute
 from compresslab.runner.store import Store, write_record
 from compresslab.runner.watcher import Watcher
-from compresslab.runner.worker import NodeJob, ReloadJob
+
+# What a node's record is; what is gathered has none.
+RECORDS: dict[NodeKind, type[StoredRecord] | None] = {
+    "model": StepRecord,
+    "evaluate": TaskScore,
+    "measure": Timing,
+    "machine": MachineSpeed,
+    "gather": None,
+}
 
 
 class RunResult(NamedTuple):
@@ -29,11 +38,22 @@ class RunResult(NamedTuple):
     seconds: float
 
 
+def results(node: Node) -> dict[str, type[StoredRecord] | None]:
+    """The keys of a node's results, each with the kind of its record; an evaluation is its tasks' scores."""
+    return dict.fromkeys(node.tasks.values() if node.kind == "evaluate" else (node.key,), RECORDS[node.kind])
+
+
 def is_done(node: Node, store: Store) -> bool:
-    """Whether the store holds a node's result; an evaluation is its tasks' scores."""
-    if node.kind == "evaluate":
-        return all(store.has(key) for key in node.tasks.values())
-    return store.has(node.key)
+    """Whether the store holds a node's results. One that is damaged or of another version counts as not there."""
+    return all(store.holds(key, kind) for key, kind in results(node).items())
+
+
+def why_missing(node: Node, store: Store) -> str:
+    """Why the store does not hold a node's results, in a sentence."""
+    for key, kind in results(node).items():
+        if store.has(key) and (problem := store.problem(key, kind)):
+            return f"its result in the store cannot be used ({problem}); a run makes it again"
+    return "has not run yet"
 
 
 def to_do(plan: Plan, store: Store) -> list[Node]:
@@ -56,23 +76,27 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
     check_disk(todo, plan, store)
     failures: dict[str, Failure] = {}
     for node in todo:
-        lost = next((failures[key] for key in node.needs if key in failures), None)
-        if lost is not None:
-            failures[node.key] = Failure(node=node.label, cause=f"not run, because “{_root_cause(lost)}” failed")
-            watcher.lost(node, failures[node.key].cause)
+        if (lost := _lost(node, failures)) is not None:
+            failures[node.key] = lost
+            watcher.lost(node, lost.cause)
             continue
         listener = watcher.starting(node, estimate(node, plan).seconds)
         started = time.perf_counter()
         outcome = _make(node, plan, store, listener)
-        if outcome.failure:
-            failures[node.key] = Failure(node=node.label, cause=outcome.failure)
-        watcher.ended(node, time.perf_counter() - started, outcome.failure)
+        cause = outcome.cause if isinstance(outcome, Failed) else ""
+        if cause:
+            failures[node.key] = Failure(node=node.label, cause=cause)
+        watcher.ended(node, time.perf_counter() - started, cause)
     return RunResult(failures, len(plan.nodes) - len(todo), time.perf_counter() - began)
 
 
-def _root_cause(failure: Failure) -> str:
-    """The node at the start of a row of failures."""
-    return failure.cause.split("“")[1].split("”")[0] if failure.cause.startswith("not run") else failure.node
+def _lost(node: Node, failures: Mapping[str, Failure]) -> Failure | None:
+    """Why a node cannot run: the failure at the start of the row that ends in what it needs."""
+    failed = next((key for key in node.needs if key in failures), None)
+    if failed is None:
+        return None
+    root = failures[failed].because or failed
+    return Failure(node=node.label, cause=f"not run, because “{failures[root].node}” failed", because=root)
 
 
 def check_disk(todo: Sequence[Node], plan: Plan, store: Store) -> None:
@@ -91,12 +115,12 @@ def check_disk(todo: Sequence[Node], plan: Plan, store: Store) -> None:
         )
 
 
-def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> WorkerResult:
+def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Done | Failed:
     """Run one node in a worker and move its result into the store."""
     started = provenance.now()
     with ExitStack() as stack:
         staged = stack.enter_context(store.stage(node.key))
-        missing = {task: key for task, key in node.tasks.items() if not store.has(key)}
+        missing = {task: key for task, key in node.tasks.items() if not store.holds(key, TaskScore)}
         scores = {task: stack.enter_context(store.stage(key)) for task, key in missing.items()}
         job = NodeJob(
             node=node,
@@ -112,44 +136,46 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> WorkerRes
             threads=threads(),
             compute=plan.compute,
         )
-        outcome = execute(job, listener, lambda name: store.commit(missing[name], scores[name]))
-        if node.kind == "evaluate" and not outcome.failure:
+        outcome = execute(job, listener, lambda name: store.commit(missing[name], scores[name], TaskScore))
+        if isinstance(outcome, Failed):
+            return outcome
+        if node.kind == "evaluate":
             shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
-        if outcome.failure or node.kind == "evaluate":
             return outcome
         if node.kind == "model":
-            outcome = _check_reload(staged, outcome, listener, job)
-            if outcome.failure:
-                return outcome
+            reloaded = _check_reload(staged, listener, job)
+            if isinstance(reloaded, Failed):
+                return reloaded
+            outcome = outcome._replace(seconds=outcome.seconds + reloaded.seconds)
         write_record(staged, _cost(outcome, started, staged, node), "cost.json")
-        store.commit(node.key, staged)
+        store.commit(node.key, staged, RECORDS[node.kind])
         shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
         return outcome
 
 
-def _check_reload(staged: Path, outcome: WorkerResult, listener: Listener, job: NodeJob) -> WorkerResult:
+def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Failed:
     """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
     listener.progress(1.0, "reloading in a fresh process")
     probe = staged / "probe.pt"
     reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.threads, job.compute), listener)
-    if reloaded.failure:
+    if isinstance(reloaded, Failed):
         return reloaded
-    assert reloaded.value is not None
-    if not reloaded.value <= LARGEST_RELOAD_DIFFERENCE:
-        return outcome._replace(
-            failure="the saved folder gives other logits than the model that was saved "
-            f"(largest difference {reloaded.value:.3g}); nothing was kept"
+    assert reloaded.difference is not None
+    if not reloaded.difference <= LARGEST_RELOAD_DIFFERENCE:
+        return Failed(
+            "the saved folder gives other logits than the model that was saved "
+            f"(largest difference {reloaded.difference:.3g}); nothing was kept"
         )
     probe.unlink()
-    record = StepRecord.model_validate_json((staged / "record.json").read_bytes())
-    write_record(staged, record.model_copy(update={"reload_difference": reloaded.value}))
-    return outcome._replace(seconds=outcome.seconds + reloaded.seconds)
+    record = read_record(staged / "record.json", StepRecord, "run again")
+    write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference}))
+    return reloaded
 
 
-def _cost(outcome: WorkerResult, started: str, staged: Path, node: Node) -> Cost:
+def _cost(outcome: Done, started: str, staged: Path, node: Node) -> Cost:
     rate = None
     if node.kind == "model":
-        record = StepRecord.model_validate_json((staged / "record.json").read_bytes())
+        record = read_record(staged / "record.json", StepRecord, "run again")
         tokens = record.tokens_seen or record.calibration_tokens
         rate = tokens / outcome.seconds if tokens else None
     return Cost(

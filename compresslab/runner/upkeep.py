@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +15,11 @@ import psutil
 from compresslab.errors import RunFailed
 from compresslab.plan.graph import Plan
 from compresslab.plan.keys import KEY_LENGTH, content_key
-from compresslab.recipe.source import file_sha256
+from compresslab.records import Cost, RunNote, StoredRecord, StudyNote, UnreadableRecord
 from compresslab.records.compute import Compute
-from compresslab.runner.store import DIGESTS, Store
+from compresslab.runner.store import Store, changes
+
+ENCODINGS_DAYS = 30
 
 
 class Unused(NamedTuple):
@@ -41,36 +43,30 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
     A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that. So does a run in another
     compute dtype, on another device or on another machine: its results do not take the place of theirs.
     """
-    before = store.remembered().get(plan.recipe.study, {})
+    before = store.notes().get(plan.recipe.study)
     own = _machine_key(plan.compute, plan.machine_facts)
     keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
     variants = {variant.name: variant.keys for variant in plan.variants}
-    runs = _noted_runs(before)
-    if plan.changes:
-        variants = {**before.get("variants", {}), **variants}
-        keys |= set(runs.get(own, {}).get("keys", ()))
-    runs[own] = {"compute": list(plan.compute), "machine": plan.machine, "facts": plan.machine_facts, "keys": sorted(keys)}
-    facts: dict[str, Any] = {
-        "recipe": str(plan.file.path),
-        "finished": finished or before.get("finished", ""),
-        "variants": variants,
-        "runs": runs,
-        "last": own,
-        "keys": sorted({key for run in runs.values() for key in run["keys"]}),
-    }
+    runs = dict(before.runs) if before else {}
+    if plan.changes and before:
+        variants = {**before.variants, **variants}
+        keys |= set(runs[own].keys) if own in runs else set()
+    runs[own] = RunNote(compute=plan.compute, machine=plan.machine, facts=plan.machine_facts, keys=sorted(keys))
+    used = {key for run in runs.values() for key in run.keys}
+    known = True
     if plan.changes and store.note(plan.recipe.study).exists():
-        if isinstance(before.get("keys"), list):
-            facts["keys"] = sorted({*before["keys"], *facts["keys"]})
-        else:  # What the recipe as it stands uses is not known, and must not look as if it were.
-            del facts["keys"]
-    store.remember(plan.recipe.study, facts)
-
-
-def _noted_runs(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a note says of runs by machine and compute dtype, without entries that cannot be read."""
-    runs = facts.get("runs")
-    found = runs.items() if isinstance(runs, dict) else ()
-    return {key: run for key, run in found if isinstance(run, dict) and isinstance(run.get("keys"), list)}
+        # What the recipe as it stands uses may not be known, and must not look as if it were.
+        known = before is not None and before.keys is not None
+        used |= set(before.keys or ()) if before else set()
+    noted = StudyNote(
+        recipe=str(plan.file.path),
+        finished=finished or (before.finished if before else ""),
+        variants=variants,
+        runs=runs,
+        last=own,
+        keys=sorted(used) if known else None,
+    )
+    store.remember(plan.recipe.study, noted)
 
 
 def unused(store: Store) -> list[Unused]:
@@ -92,7 +88,20 @@ def unused(store: Store) -> list[Unused]:
     # Logs that are named otherwise are those of studies and of the workers as a whole.
     logs = (path for path in _entries(store.logs) if re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", path.stem) and path.stem not in used)
     found += [(path, "the log of an unused result") for path in logs]
+    found += _unused_encodings(store)
     return sorted((Unused(path, why, _size(path)) for path, why in found), key=lambda one: (-one.size, str(one.path)))
+
+
+def _unused_encodings(store: Store) -> Iterator[tuple[Path, str]]:
+    """Token ids belong to a tokenizer and a task, not to a study: what counts is when they were last read."""
+    long_ago = time.time() - ENCODINGS_DAYS * 86_400
+    for path in _entries(store.encodings):
+        if path.name.startswith("."):
+            yield path, "what a dead run left"
+        elif not store.notes():
+            yield path, "token ids of tasks, and there is no study"
+        elif path.stat().st_mtime < long_ago:
+            yield path, f"token ids of tasks that were not read for {ENCODINGS_DAYS} days"
 
 
 def remove(found: list[Unused]) -> int:
@@ -105,39 +114,38 @@ def remove(found: list[Unused]) -> int:
     return sum(one.size for one in found)
 
 
-def damages(store: Store, keys: list[str]) -> list[Damage]:
-    """The results among `keys` whose files are not those that were written, by size and SHA-256."""
-    return [Damage(key, problems) for key in keys if store.has(key) and (problems := tuple(_problems(store.folder(key))))]
+def damages(store: Store, results: Mapping[str, type[StoredRecord] | None]) -> list[Damage]:
+    """The results that are not as they were written, by size and SHA-256, or whose records this version does not read.
+
+    Args:
+        results: by key, the kind of each result's record, if it has one. Those that are not there are passed over.
+    """
+    there = {key: tuple(_problems(store, key, kind)) for key, kind in results.items() if store.has(key)}
+    return [Damage(key, problems) for key, problems in there.items() if problems]
 
 
-def _problems(folder: Path) -> Iterator[str]:
+def _problems(store: Store, key: str, kind: type[StoredRecord] | None) -> Iterator[str]:
+    changed = list(changes(store.folder(key), every_byte=True))
+    yield from changed
+    if kind is not None and not changed and (problem := store.problem(key, kind)):
+        yield problem
     try:
-        written: dict[str, tuple[int, str]] = json.loads((folder / DIGESTS).read_text())
-    except (OSError, ValueError):
-        yield f"{DIGESTS} is missing or unreadable, so nothing can be said of the files"
-        return
-    there = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    for name, (size, digest) in sorted(written.items()):
-        if name not in there:
-            yield f"{name} is missing"
-        elif there[name].stat().st_size != size:
-            yield f"{name} has {there[name].stat().st_size} bytes and was written with {size}"
-        elif file_sha256(there[name]) != digest:
-            yield f"{name} has other bytes than were written"
-    for name in sorted(set(there) - set(written) - {DIGESTS, "cost.json"}):
-        yield f"{name} was not written by a run"
+        store.read(key, Cost, "cost.json")
+    except UnreadableRecord as error:
+        yield f"cost.json {error.problem}"
 
 
 def _used(store: Store) -> set[str]:
     used: set[str] = set()
+    notes = store.notes()
     for path in sorted(store.studies.glob("*.json")):
-        facts = store.remembered().get(path.stem, {})
-        if not isinstance(facts.get("keys"), list):
+        noted = notes.get(path.stem)
+        if noted is None or noted.keys is None:
             raise RunFailed(
                 f"{path} does not say which results its study uses (damaged, or of an older version), so nothing can be freed; "
                 f"run the recipe of {path.stem} once more, or remove this file if the study may go"
             )
-        used |= set(facts["keys"])
+        used |= set(noted.keys)
     return used
 
 

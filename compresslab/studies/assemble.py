@@ -97,34 +97,49 @@ def _hardware(plan: Plan, store: Store) -> list[Hardware]:
 
 
 def _variant(variant: PlanVariant, plan: Plan, store: Store, result: RunResult) -> VariantRecord:
-    finished_keys = [key for key in variant.chain if store.has(key)]
+    steps = _steps(variant, store)
     node = plan.node(variant.evaluate)
-    scored = is_done(node, store) and store.has(variant.model)
-    timing = store.read(variant.measure, Timing) if variant.measure and store.has(variant.measure) else None
+    # The size and the steps of a model are unknown if its chain has a gap.
+    scored = is_done(node, store) and len(steps) == len(variant.chain)
     return VariantRecord(
         name=variant.name,
         parent=variant.parent,
         root=plan.variants[0].name,
         named=variant.named,
-        steps=[store.read(key, StepRecord) for key in finished_keys],
+        steps=steps,
         keys=variant.keys,
         costs=_costs(variant, plan, store),
         scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
-        timing=timing,
+        timing=store.find(variant.measure, Timing) if variant.measure else None,
         failures=_failures(variant, result),
     )
+
+
+def _steps(variant: PlanVariant, store: Store) -> list[StepRecord]:
+    """The chain's records up to the first that the store lacks."""
+    found = []
+    for key in variant.chain:
+        if (record := store.find(key, StepRecord)) is None:
+            break
+        found.append(record)
+    return found
 
 
 def _failures(variant: PlanVariant, result: RunResult) -> list[Failure]:
     """Failures of a variant's own nodes. If its model failed, only that failure, because the others follow from it."""
     node_keys = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
-    failures = [result.failures[key] for key in node_keys if key in result.failures]
-    return failures[:1] if variant.model in result.failures else failures
+    found = [result.failures[key] for key in node_keys if key in result.failures]
+    if variant.model in result.failures:
+        return found[:1]
+    # The model exists but one of its ancestors does not, so its chain is unknown.
+    gap = next((result.failures[key] for key in variant.chain if key in result.failures), None)
+    return found if gap is None else [gap]
 
 
 def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
-    costs = {kind: store.cost(key) for kind, key in (("model", variant.model), ("measure", variant.measure)) if key and store.has(key)}
-    tasks = [store.cost(key) for key in plan.node(variant.evaluate).tasks.values() if store.has(key)]
+    own = (("model", variant.model), ("measure", variant.measure))
+    costs = {kind: cost for kind, key in own if key and (cost := store.cost(key))}
+    tasks = [cost for key in plan.node(variant.evaluate).tasks.values() if (cost := store.cost(key))]
     if tasks:
         peak = max(cost.peak_memory_bytes for cost in tasks)
         costs["evaluate"] = tasks[0].model_copy(update={"seconds": sum(cost.seconds for cost in tasks), "peak_memory_bytes": peak})
@@ -150,7 +165,7 @@ def _items(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, ItemScor
 def _machine_speed(plan: Plan, store: Store) -> MachineSpeed | None:
     """This machine's measured speed, or `None` if the plan does not need it or it was not measured."""
     node = next(plan.of_kind("machine"), None)
-    return store.read(node.key, MachineSpeed) if node is not None and store.has(node.key) else None
+    return store.find(node.key, MachineSpeed) if node is not None else None
 
 
 def _this_machine(speed: MachineSpeed, machine: str) -> Hardware:

@@ -41,9 +41,10 @@ def rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     for name, tokens in check(plan).items():
         variant = plan.variant(name)
         node = plan.node(variant.evaluate)
-        if not (store.has(variant.model) and is_done(node, store)):
+        model = store.find(variant.model, StepRecord)
+        if model is None or not is_done(node, store):
             raise BadInput(f"{name} has no scores; the reference needs all its models")
-        size = store.read(variant.model, StepRecord).size
+        size = model.size
         for key in node.tasks.values():
             score = store.read(key, TaskScore)
             yield {

@@ -43,7 +43,7 @@ def rescore(plan: Plan, store: Store, variant: str) -> Rescored:
     from compresslab.evaluation.scores import read_items
 
     node = plan.node(plan.variant(variant).evaluate)
-    scored = {task: store.read(key, TaskScore) for task, key in node.tasks.items() if store.has(key)}
+    scored = {task: score for task, key in node.tasks.items() if (score := store.find(key, TaskScore))}
     if not scored or not store.has(plan.variant(variant).model):
         raise BadInput(f"{variant} has not been made and evaluated in {store.root}, so there is nothing to verify it against")
     task = min(scored, key=lambda name: scored[name].items)

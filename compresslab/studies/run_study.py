@@ -11,7 +11,7 @@ from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import Failure, StudyRecord
 from compresslab.records.compute import ComputeChoice
-from compresslab.runner.run import RunResult, run, to_do
+from compresslab.runner.run import RunResult, run, to_do, why_missing
 from compresslab.runner.store import Store
 from compresslab.runner.upkeep import note
 from compresslab.runner.watcher import Watcher
@@ -50,11 +50,11 @@ def run_study(
     if plan.recipe.evaluate.source == "published":
         record = _published(plan, active_watcher)
     else:
-        results = Store(Path(store))
-        result = run_nodes(plan, results, active_watcher)
+        result_store = Store(Path(store))
+        result = run_nodes(plan, result_store, active_watcher)
         active_watcher.assessing(plan)
-        record = _assembled(plan, results, result)
-        note(plan, results, record.provenance.finished)
+        record = _assembled(plan, result_store, result)
+        note(plan, result_store, record.provenance.finished)
     if reports is not None:
         write_page(record, Path(reports))
     return record
@@ -88,9 +88,11 @@ def report_study(plan: Plan, store: Store) -> StudyRecord:
     """
     if plan.recipe.evaluate.source == "published":
         return _published(plan, Watcher())
-    missing = {node.key: Failure(node=node.label, cause="has not run yet") for node in to_do(plan, store)}
+    missing = {node.key: Failure(node=node.label, cause=why_missing(node, store)) for node in to_do(plan, store)}
     if plan.variants[0].model in missing:
-        path = plan.file.path
+        path, base = plan.file.path, plan.variants[0].model
+        if store.has(base):
+            raise BadInput(f"{missing[base].node}: {missing[base].cause}")
         raise BadInput(f"nothing of {path} has run yet in {store.root}; `compresslab run {path}` makes it")
     return _assembled(plan, store, RunResult(missing, len(plan.nodes) - len(missing), 0.0))
 

@@ -11,7 +11,9 @@ import pytest
 from calling import QUICKSTART, RECIPE, Call
 
 from compresslab import __version__
-from compresslab.runner.store import Store
+from compresslab.records import MachineSpeed, Shape, Size, StepRecord, StoredRecord, TaskScore, Timing
+from compresslab.runner.run import RECORDS, results
+from compresslab.runner.store import Store, write_record
 
 
 def test_plan_shows_nodes_and_costs(call: Call) -> None:
@@ -37,24 +39,45 @@ def test_plan_as_json(call: Call, recipe: Path) -> None:
     assert {"key", "memory", "disk", "seconds"} <= set(told["nodes"][0])
 
 
+SIZE = Size(parameters=1, counted=1, active=1, nonzero=1, stored_bytes=2, effective_bits=16.0)
+SHAPE = Shape(architecture="llama", layers=1, hidden=1, intermediate=1, attention_width=1, key_value_width=1, vocabulary=1)
+SCORE = {"items": 1, "bits_per_byte": 1.0, "bits_per_byte_stderr": 0.0, "accuracy": 1.0, "accuracy_stderr": 0.0, "chance": None}
+HOW = {"metric": "acc", "engine": "tree", "weights": "as stored", "bos": False, "truncated": 0, "prompts": ""}
+TIMES = {"seconds": 1.0, "prefill_seconds": 0.5, "parent_seconds": None, "ratio": None, "low": None, "high": None}
+KEPT = {
+    StepRecord: StepRecord(kind="base", method="load", config={}, seed=0, size=SIZE, shape=SHAPE),
+    TaskScore: TaskScore(task="csqa", **SCORE, **HOW),
+    Timing: Timing(machine="", batch=1, prompt=1, decode=1, rounds=1, **TIMES, weights=""),
+    MachineSpeed: MachineSpeed(bandwidth=1.0, flops=1.0, threads=1, device="cpu", dtype="float32"),
+}
+
+
+def keep(store: Store, key: str, kind: type[StoredRecord] | None) -> None:
+    """Put a result into the store, with a record of this kind."""
+    with store.stage(key) as staged:
+        if kind is not None:
+            write_record(staged, KEPT[kind])
+        store.commit(key, staged, kind)
+
+
 def test_plan_tells_what_is_cached(call: Call, recipe: Path, tmp_path: Path) -> None:
     recipe.write_text(RECIPE.replace("[arc_easy]", "[arc_easy, csqa]"))
     nodes = {node["node"]: node["key"] for node in json.loads(call("plan", recipe, "--json").out)["nodes"]}
     store = Store(tmp_path / "kept")
-    for label in ("load base", "time base"):
-        store.folder(nodes[label]).mkdir(parents=True)
     from compresslab.plan.prepare import prepare
 
     plan = prepare(recipe)
+    for label in ("load base", "time base"):
+        keep(store, nodes[label], RECORDS[plan.node(nodes[label]).kind])
     scores = plan.node(nodes["evaluate base"]).tasks
-    store.folder(scores["csqa"]).mkdir()
+    keep(store, scores["csqa"], TaskScore)
     out = call("plan", recipe, "--store", store.root).out
     assert re.search(r"load base +cached\n", re.sub(r" +\n", "\n", out))
     assert re.search(r"evaluate base +1 of 2 cached", out)
     assert "2 cached, 6 to run" in out
     for node in plan.nodes:
-        for key in node.tasks.values() if node.tasks else [node.key]:
-            store.folder(key).mkdir(exist_ok=True)
+        for key, kind in results(node).items():
+            keep(store, key, kind)
     assert call("plan", recipe, "--store", store.root).out.rstrip().endswith("everything is cached; a run only writes the report")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,11 +39,17 @@ def test_what_one_process_tokenized_the_next_one_reads(tmp_path: Path, tokenizer
             other()
 
 
-def test_a_damaged_file_costs_time_and_nothing_else(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+DAMAGES = [lambda old: old[:40], lambda _: b"", lambda old: old[:100] + b"00000000" + old[108:]]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["cut off", "empty", "overwritten"])
+def test_a_damaged_file_costs_time_and_nothing_else(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, damage: Callable[[bytes], bytes]
+) -> None:
     kept = Encodings(tmp_path, tokenizer)
     kept.encoded(PAIRS, "{}", lambda _: [[1], [], [2, 3]])
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:40])
+    file.write_bytes(damage(file.read_bytes()))
     assert [list(ids) for ids in kept.encoded(PAIRS, "{}", lambda _: [[4], [], []])] == [[4], [], []]
 
 

@@ -189,48 +189,147 @@ def test_an_adopted_model_counts_by_itself(folder: FolderMaker) -> None:
 # Code
 
 
+ONE = """\
+\"\"\"What it does.\"\"\"
+from __future__ import annotations
+from typing import TYPE_CHECKING, Any
+from compresslab.algorithms.two import f
+from compresslab.records import Size
+from compresslab.methods.registry import method
+if TYPE_CHECKING:
+    from compresslab.models.four import i
+else:
+    from compresslab.models.five import j
+
+LIMIT = 3
+\"\"\"How many at most.\"\"\"
+
+
+class G:
+    rate: float = 0.5
+    \"\"\"A share.\"\"\"
+
+
+def g():
+    \"\"\"Explains.\"\"\"
+    try:
+        return f(1)
+    finally:
+        "Explains, too."
+"""
+
+
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Modules that stand in for the package's own."""
     modules = {
-        "compresslab.steps.one": '"""What it does."""\nfrom compresslab.algorithms.two import f\nfrom compresslab.records import Size\n'
-        '\n\ndef g():\n    """Explains."""\n    return f(1)\n',
+        "compresslab": "from compresslab.cli import main\n",
+        "compresslab.cli": "",
+        "compresslab.steps": "",
+        "compresslab.steps.one": ONE,
+        "compresslab.algorithms": "SCALE = 1\n",
         "compresslab.algorithms.two": "def f(x):\n    from compresslab.models import three\n    return three.h(x) + 1\n",
-        "compresslab.models.three": "def h(x):\n    return x\n",
+        "compresslab.attic": "from compresslab.attic.inner import K\n",
+        "compresslab.attic.inner": "K = 1\n",
+        "compresslab.models": "",
+        "compresslab.models.three": "from compresslab.attic import K\n\ndef h(x):\n    return x\n",
         "compresslab.models.four": "def i(x):\n    return x\n",
+        "compresslab.models.five": "def j(x):\n    return x\n",
+        "compresslab.records": "from compresslab.records.models import Size\n",
+        "compresslab.records.models": "from compresslab.models.four import i\nSize = 1\n",
+        "compresslab.methods": "",
+        "compresslab.methods.registry": "METHODS = ()\n",
     }  # fmt: skip
+    monkeypatch.setattr(keys, "_modules", lambda: modules)
     monkeypatch.setattr(keys, "_source", modules.get)
-    for cached in (keys._code, keys.code_version):
-        cached.cache_clear()
+    forget()
     yield modules
-    for cached in (keys._code, keys.code_version):
+    forget()
+
+
+def forget() -> None:
+    for cached in (keys._code, keys.code_version, keys._executed):
         cached.cache_clear()
 
 
 def version_after(modules: dict[str, str], name: str, old: str, new: str) -> str:
     assert old in modules[name]
     modules[name] = modules[name].replace(old, new)
-    keys._code.cache_clear()
-    keys.code_version.cache_clear()
+    forget()
     return keys.code_version("compresslab.steps.one")
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "counts"),
+    ("name", "old", "new"),
     [
-        ("compresslab.steps.one", "Explains.", "Explains better.", False),
-        ("compresslab.steps.one", "What it does.", "What this does.", False),
-        ("compresslab.steps.one", "\n\ndef g", "\n\n\n# A comment.\ndef g", False),
-        ("compresslab.steps.one", "f(1)", "f( 1 )  # one", False),
-        ("compresslab.steps.one", "f(1)", "f(2)", True),
-        ("compresslab.algorithms.two", "+ 1", "- 1", True),
-        ("compresslab.models.three", "return x", "return x * 2", True),
-        ("compresslab.models.four", "return x", "return x * 2", False),
+        ("compresslab.steps.one", "Explains.", "Explains better."),
+        ("compresslab.steps.one", "Explains, too.", "Explains better."),
+        ("compresslab.steps.one", "What it does.", "What this does."),
+        ("compresslab.steps.one", "How many at most.", "As many as go."),
+        ("compresslab.steps.one", "A share.", "A share in [0, 1]."),
+        ("compresslab.steps.one", "\n\ndef g", "\n\n\n# A comment.\ndef g"),
+        ("compresslab.steps.one", "f(1)", "f( 1 )  # one"),
+        ("compresslab.steps.one", "four import i", "four import i, more"),
+        ("compresslab.steps.one", "    from compresslab.models.four import i", "    import compresslab.models.four"),
+        ("compresslab.steps.one", "import TYPE_CHECKING, Any", "import Any"),
+        ("compresslab.models.four", "return x", "return x * 2"),
+        ("compresslab.records.models", "Size = 1", "Size = 2"),
+        ("compresslab.methods.registry", "()", "(1,)"),
+        ("compresslab", "main", "listing"),
+        ("compresslab.cli", "", "x = 1\n"),
+    ],
+)  # fmt: skip
+def test_words_about_code_and_code_that_arranges_do_not_count(made_up: dict[str, str], name: str, old: str, new: str) -> None:
+    before = keys.code_version("compresslab.steps.one")
+    assert version_after(made_up, name, old, new) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("compresslab.steps.one", "LIMIT = 3", "LIMIT = 4"),
+        ("compresslab.steps.one", "rate: float = 0.5", "rate: float = 0.6"),
+        ("compresslab.steps.one", "f(1)", "f(2)"),
+        ("compresslab.steps.one", ", Any", ", Any, cast"),
+        ("compresslab.algorithms.two", "+ 1", "- 1"),
+        ("compresslab.models.three", "return x", "return x * 2"),
+        ("compresslab.models.five", "return x", "return x * 2"),
+        ("compresslab.algorithms", "SCALE = 1", "SCALE = 2"),
+        ("compresslab.attic", "inner import K", "inner import K as K"),
+        ("compresslab.attic.inner", "K = 1", "K = 2"),
     ],
 )
-def test_code_counts_and_words_about_it_do_not(made_up: dict[str, str], name: str, old: str, new: str, counts: bool) -> None:
+def test_code_counts_wherever_it_stands(made_up: dict[str, str], name: str, old: str, new: str) -> None:
+    """Also values of constants, packages, and a room that nobody has listed."""
     before = keys.code_version("compresslab.steps.one")
-    assert (version_after(made_up, name, old, new) != before) == counts
+    assert version_after(made_up, name, old, new) != before
+
+
+def test_what_only_arranges_is_there_and_reached() -> None:
+    """A name that no node's code imports would excuse a later module by that name."""
+    reached = {
+        name
+        for module in keys._modules()
+        for line in keys._read(keys._source(module) or "").splitlines()[1:]
+        for name in keys._executed(line)
+    }
+    assert set(keys.ARRANGING) <= reached | {"compresslab"}
+
+
+@pytest.mark.parametrize("left", ["", "0\n", "0" * 64 + "\nabc\ncompresslab.models.load", "\udcff"])
+def test_a_damaged_memory_of_digests_is_made_again(left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESSLAB_CACHE", str(tmp_path))
+    forget()
+    before = keys.code_version("compresslab.steps.distill")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    whole = {path: path.read_bytes() for path in files}
+    for path in files:
+        path.write_bytes(left.encode(errors="surrogateescape"))
+    forget()
+    assert keys.code_version("compresslab.steps.distill") == before
+    assert {path: path.read_bytes() for path in files} == whole
+    forget()
 
 
 def test_code_reaches_what_decides_a_result() -> None:
@@ -241,6 +340,7 @@ def test_code_reaches_what_decides_a_result() -> None:
             "compresslab.models.save",
         },
         ("compresslab.evaluation.harness", "compresslab.models.formats.dequantize"): {
+            "compresslab.catalog.olmes", "compresslab.evaluation",
             "compresslab.evaluation.tree_lm", "compresslab.evaluation.engines.trie", "compresslab.evaluation.olmes_requests",
             "compresslab.evaluation.scores", "compresslab.models.load",
         },
@@ -257,3 +357,9 @@ def test_code_reaches_what_decides_a_result() -> None:
 def test_a_module_that_is_not_there_has_no_version() -> None:
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         keys.code_version("compresslab.steps.nowhere")
+
+
+def test_a_relative_import_is_refused(made_up: dict[str, str]) -> None:
+    made_up["compresslab.steps.one"] = "from . import contract"
+    with pytest.raises(ValueError, match=r"compresslab\.steps\.one has a relative import"):
+        keys.code_version("compresslab.steps.one")

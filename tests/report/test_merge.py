@@ -106,7 +106,7 @@ def test_the_index_lists_every_study_with_its_verdicts_and_what_cannot_be_read(t
     assert "&lt;b&gt;one&lt;/b&gt;" in text
     assert "No variant is denser than the base" in text
     assert "lowered</span>" in text
-    assert "not written by this version" in text
+    assert "is damaged: it is no whole JSON; `compresslab report RECIPE` writes it again" in text
     assert text.index("one%20two") < text.index("broken")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 import compresslab
 from compresslab.plan.graph import Node, Plan
 from compresslab.report import tables
+from compresslab.runner import processes
 from compresslab.runner.processes import Listener
 from compresslab.runner.store import Store
 from compresslab.runner.watcher import Watcher
@@ -142,9 +144,20 @@ def test_a_study_tells_its_watcher_and_writes_its_page(recipe: Path, tmp_path: P
     assert (tmp_path / "reports" / "index.html").is_file()
 
 
+def test_a_run_leaves_the_environment_of_its_caller_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited: list[str | None] = []
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: inherited.extend(map(os.environ.get, processes.ENVIRONMENT)))
+    before = dict(os.environ)
+    processes.context(tmp_path / "log")
+    assert dict(os.environ) == before
+    assert inherited[:2] == ["PASSIVE", "0"], "what the user has set stays"
+
+
 def test_a_record_that_is_not_there_or_not_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(compresslab.BadInput, match="no record at"):
         compresslab.read_study(tmp_path)
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(compresslab.BadInput, match="not written by this version"):
+    with pytest.raises(compresslab.BadInput, match="not written by this version of compresslab but by an older one"):
         compresslab.read_study(tmp_path)

@@ -81,6 +81,9 @@ def test_killed_in_every_kind_of_node_then_rerun_gives_equal_bytes(recipe: Path,
         ran = run(plan, store, killer)
         assert killer.killed
         told = labels(plan, ran)
+        [cause] = [key for key in ran.failures if plan.node(key).label == label]
+        assert {failure.because for key, failure in ran.failures.items() if key != cause} <= {cause}
+        assert ran.failures[cause].because is None
         assert "SIGKILL" in told.pop(label)
         assert sorted(told) == sorted(lost)
         assert all(f"“{label}” failed" in cause for cause in told.values())

@@ -61,7 +61,9 @@ def test_another_machine_another_device_and_other_instructions_are_probed_anew(m
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize("left", ["", "{", '{"device": "cpu"}'])
+@pytest.mark.parametrize(
+    "left", ["", "{", '{"device": "cpu"}', '{"version": 1}', PROBE.model_dump_json().replace('"version":1', '"version":2')]
+)
 def test_a_damaged_memory_is_probed_anew(cache: Path, monkeypatch: pytest.MonkeyPatch, left: str):
     monkeypatch.setattr(machine, "_run_probe", lambda _: PROBE)
     machine.probe_device()

@@ -18,8 +18,8 @@ import pytest
 from compresslab.records.compute import PROCESSOR
 from compresslab.runner import processes as executors
 from compresslab.runner import sessions
+from compresslab.runner.messages import Done, Failed, Progressed, ReloadJob
 from compresslab.runner.processes import Listener, execute
-from compresslab.runner.worker import ReloadJob, Report
 
 pytestmark = pytest.mark.slow
 SLEEP = "import time; time.sleep(600)"
@@ -38,13 +38,13 @@ def leave_children(folder: Path) -> None:
 def done(job: ReloadJob, pipe: Connection) -> None:
     sessions.lead(pipe)
     leave_children(job.folder)
-    pipe.send(Report("done", (1.0, 0.0, 0, "")))
+    pipe.send(Done(1.0, 0.0, 0, ""))
 
 
 def failed(job: ReloadJob, pipe: Connection) -> None:
     sessions.lead(pipe)
     leave_children(job.folder)
-    pipe.send(Report("failed", ("no luck", False)))
+    pipe.send(Failed("no luck"))
 
 
 def killed(job: ReloadJob, pipe: Connection) -> None:
@@ -56,7 +56,7 @@ def killed(job: ReloadJob, pipe: Connection) -> None:
 def hang(job: ReloadJob, pipe: Connection) -> None:
     sessions.lead(pipe)
     leave_children(job.folder)
-    pipe.send(Report("progress", (0.5, "hanging", None)))
+    pipe.send(Progressed(0.5, "hanging"))
     time.sleep(600)
 
 
@@ -112,8 +112,9 @@ def test_a_worker_that_ends_leaves_no_process(
 ) -> None:
     monkeypatch.setattr(executors, "work", work)
     outcome = execute(job, Listener())
-    assert outcome.failure.startswith(said)
-    assert bool(outcome.failure) == bool(said)
+    cause = outcome.cause if isinstance(outcome, Failed) else ""
+    assert cause.startswith(said)
+    assert bool(cause) == bool(said)
     assert len(children()) == 3
     assert soon(lambda: not any(map(alive, children())))
 
@@ -133,7 +134,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import test_sessions as here
-from compresslab.runner import executors
+from compresslab.runner import processes as executors
 executors.work = here.hang
 if {early}:
     class Leave(executors.Listener):
@@ -169,5 +170,5 @@ def test_a_worker_may_start_processes_of_its_own(
 ) -> None:
     """`multiprocessing` refuses that to daemons, and vLLM starts its engines so."""
     monkeypatch.setattr(executors, "work", done)
-    assert execute(job, Listener()).value == 1.0
+    assert execute(job, Listener()) == Done(1.0, 0.0, 0, "")
     assert len(children()) == 3

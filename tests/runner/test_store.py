@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from compresslab.records import Cost
+from compresslab.plan.graph import Node, Plan
+from compresslab.records import Cost, MachineSpeed, StudyNote, UnreadableRecord
+from compresslab.records.compute import PROCESSOR
+from compresslab.runner import run as running
+from compresslab.runner.messages import Done, NodeJob
 from compresslab.runner.store import Store, write_record
+from compresslab.runner.upkeep import damages
 
 COST = Cost(seconds=1.0, peak_memory_bytes=2, started="2026-01-01T00:00:00+00:00", threads=2, device="cpu")
+SPEED = MachineSpeed(bandwidth=1.0, flops=2.0, threads=2, device="cpu", dtype="float32")
 
 
 def test_a_result_is_there_only_after_its_commit(tmp_path: Path) -> None:
@@ -60,8 +69,108 @@ def test_sweep_removes_what_dead_runs_left_and_spares_the_living(tmp_path: Path)
 
 def test_a_broken_note_of_a_study_does_not_hide_the_others(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.remember("good", {"variants": {}})
+    good = StudyNote(recipe="r.yaml", finished="", variants={})
+    store.remember("good", good)
     (store.studies / "bad.json").write_text("{")
     (store.studies / "worse.json").write_text("[]")
     (store.studies / "worst.json").write_text("{}")
-    assert store.remembered() == {"good": {"variants": {}}}
+    assert store.notes() == {"good": good}
+    assert len(store.broken_notes()) == 3
+
+
+def made(store: Store, threads: int = 2) -> Path:
+    """Put this machine's speed into a store; gives its folder."""
+    with store.stage("key") as staged:
+        write_record(staged, SPEED.model_copy(update={"threads": threads}))
+        (staged / "more").write_text("whole")
+        write_record(staged, COST, "cost.json")
+        store.commit("key", staged, MachineSpeed)
+    return store.folder("key")
+
+
+DAMAGES = {
+    "an older version": lambda folder: rewrite(folder, '"version": 1', '"version": 0'),
+    "a newer version": lambda folder: rewrite(folder, '"version": 1', '"version": 2'),
+    "a missing field": lambda folder: rewrite(folder, '"flops"', '"flips"'),
+    "cut off": lambda folder: os.truncate(folder / "record.json", 20),
+    "empty": lambda folder: os.truncate(folder / "record.json", 0),
+    "no record": lambda folder: (folder / "record.json").unlink(),
+    "another file cut off": lambda folder: os.truncate(folder / "more", 2),
+    "another file gone": lambda folder: (folder / "more").unlink(),
+    "no digests": lambda folder: (folder / "digests.json").unlink(),
+    "digests cut off": lambda folder: os.truncate(folder / "digests.json", 20),
+    "digests of another form": lambda folder: (folder / "digests.json").write_text('{"more": 3}'),
+    "digests that are a list": lambda folder: (folder / "digests.json").write_text("[]"),
+}
+
+
+def rewrite(folder: Path, old: str, new: str) -> None:
+    text = (folder / "record.json").read_text()
+    assert old in text
+    (folder / "record.json").write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_result_that_cannot_be_used_counts_as_not_there_is_named_and_is_replaced(damage: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = made(store)
+    assert store.holds("key", MachineSpeed)
+    assert store.find("key", MachineSpeed) == SPEED
+    assert not damages(store, {"key": MachineSpeed})
+    DAMAGES[damage](folder)
+    assert store.has("key")
+    assert not store.holds("key", MachineSpeed)
+    assert store.find("key", MachineSpeed) is None
+    assert store.problem("key", MachineSpeed)
+    [found] = damages(store, {"key": MachineSpeed})
+    assert len(found.problems) == 1
+    made(store, threads=3)
+    assert store.read("key", MachineSpeed).threads == 3
+    assert not damages(store, {"key": MachineSpeed})
+    assert not list(store.staging.iterdir())
+
+
+@pytest.mark.parametrize(("version", "age"), [(0, "an older"), (2, "a newer")])
+def test_a_whole_result_of_another_version_is_named_and_counts_as_not_there(version: int, age: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.stage("key") as staged:
+        (staged / "record.json").write_text(json.dumps({**json.loads(SPEED.model_dump_json()), "version": version}))
+        write_record(staged, COST, "cost.json")
+        store.commit("key", staged, MachineSpeed)
+    assert not store.holds("key", MachineSpeed)
+    [found] = damages(store, {"key": MachineSpeed})
+    told = f"was not written by this version of compresslab but by {age} one (its form is {version}, and this one reads 1)"
+    assert found.problems == (f"record.json {told}",)
+    with pytest.raises(UnreadableRecord, match=f"but by {age} one.*; `compresslab verify` tells"):
+        store.read("key", MachineSpeed)
+
+
+def test_a_cost_that_cannot_be_read_is_named_and_makes_the_result_no_worse(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = made(store)
+    os.truncate(folder / "cost.json", 10)
+    assert store.cost("key") is None
+    assert store.holds("key", MachineSpeed)
+    assert [found.problems for found in damages(store, {"key": MachineSpeed})] == [("cost.json is damaged: it is no whole JSON",)]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_makes_again_what_cannot_be_used(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, jobs = Store(tmp_path), []
+    plan = cast(Plan, SimpleNamespace(nodes=(Node("machine", "", "key"),), recipe=None, machine="", compute=PROCESSOR))
+
+    def execute(job: NodeJob, *_: object) -> Done:
+        jobs.append(job.node.key)
+        write_record(job.staged, SPEED)
+        (job.staged / "more").write_text("whole")
+        return Done(None, 1.0, 2, "cpu")
+
+    monkeypatch.setattr(running, "execute", execute)
+    monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, disk=0))
+    assert running.run(plan, store, running.Watcher()).cached == 0
+    assert running.run(plan, store, running.Watcher()).cached == 1
+    DAMAGES[damage](store.folder("key"))
+    assert "cannot be used" in running.why_missing(plan.nodes[0], store)
+    assert running.run(plan, store, running.Watcher()).cached == 0
+    assert jobs == ["key", "key"]
+    assert store.find("key", MachineSpeed) == SPEED

@@ -7,16 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from models.tiny import make_tokenizer
 from typer.testing import CliRunner
 
+import compresslab
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
-from compresslab.machine.this_machine import Machine, last_machine
+from compresslab.evaluation.engines.encodings import Encodings
+from compresslab.machine.this_machine import Machine
 from compresslab.plan.prepare import prepare
-from compresslab.records import ItemScores
+from compresslab.records import ItemScores, StepRecord
 from compresslab.records.compute import Compute
 from compresslab.runner.run import run, to_do
 from compresslab.runner.store import Store
@@ -85,7 +89,7 @@ def test_nothing_is_freed_while_a_study_runs(store: Store) -> None:
 
 def test_a_long_plan_lists_only_what_is_to_run(short: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "prune pruned" in call("plan", short, "--store", store.root)
-    monkeypatch.setattr("compresslab.cli.plan.LISTED", 2)
+    monkeypatch.setattr("compresslab.cli.plan.MAX_LISTED_NODES", 2)
     told = call("plan", short, "--store", store.root)
     assert "5 nodes, 5 of them cached" in told
     assert "prune pruned" not in told
@@ -114,7 +118,7 @@ def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_
     assert not unused(store)
     note(prepare(short), store)
     assert not unused(store)
-    used = set(store.remembered()["tiny"]["keys"])
+    used = set(store.notes()["tiny"].keys or ())
     assert {node.key for node in there.nodes} <= used
 
 
@@ -124,7 +128,7 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
     ours = prepare(short)
     on(monkeypatch, OTHER)
     assert len(to_do(prepare(short), store)) > len(to_do(ours, store))
-    assert prepare(short, noted=store.remembered()).compute == ours.compute
+    assert prepare(short, noted=store.notes()).compute == ours.compute
     before = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
     call("report", short, "--store", store.root, "--reports", tmp_path / "reports")
     after = json.loads((tmp_path / "reports" / "tiny" / "study.json").read_text())
@@ -136,12 +140,34 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
 
 @pytest.mark.parametrize("runs", [[], {"a": 3}, {"a": {"keys": 3}}, {"a": {"keys": [], "compute": 3, "facts": {}, "machine": ""}}])
 def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: Store, runs: object) -> None:
-    facts = {**store.remembered()["tiny"], "runs": runs}
-    store.remember("tiny", facts)
-    assert last_machine(facts, "auto") is None
-    assert prepare(short, noted=store.remembered()).compute == prepare(short).compute
+    place = store.note("tiny")
+    place.write_text(json.dumps({**json.loads(place.read_text()), "runs": runs}))
+    assert "tiny" not in store.notes()
+    assert prepare(short, noted=store.notes()).compute == prepare(short).compute
     note(prepare(short), store)
     assert not unused(store)
+
+
+def test_token_ids_that_were_not_read_for_long_are_freed(store: Store) -> None:
+    kept = sorted(store.encodings.iterdir())
+    assert kept, "the evaluation kept some"
+    assert [one for one in unused(store) if one.path.parent == store.encodings] == []
+    old, litter = kept[0], store.encodings / ".0123-part.npz"
+    litter.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    found = {one.path: one.why for one in unused(store) if one.path.parent == store.encodings}
+    assert found == {old: "token ids of tasks that were not read for 30 days", litter: "what a dead run left"}
+    shutil.rmtree(store.studies)
+    assert {one.path for one in unused(store) if one.path.parent == store.encodings} == {*kept, litter}
+
+
+def test_token_ids_are_as_young_as_their_last_reading(tmp_path: Path) -> None:
+    encodings = Encodings(tmp_path, make_tokenizer())
+    for _ in range(2):
+        encodings.encoded([("a", "b")], "", lambda pairs: [[1, 2] for _ in pairs])
+        (file,) = tmp_path.iterdir()
+        assert time.time() - file.stat().st_mtime < 1000
+        os.utime(file, (0, 0))
 
 
 def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:
@@ -207,7 +233,36 @@ def test_damage_is_found_and_repaired(short: Path, store: Store, tmp_path: Path,
     call("verify", short, "--repair", "--store", store.root)
     assert not store.has(key)
     call("run", short, "--store", store.root, "--reports", tmp_path / "reports")
-    assert not damages(store, [key])
+    assert not damages(store, {key: StepRecord})
+
+
+def test_a_report_over_a_gap_says_what_is_missing_and_reads_nothing_wrongly(short: Path, store: Store, tmp_path: Path) -> None:
+    """A chain whose middle cannot be used is not told as if it were shorter, and its scores are not told of another size."""
+    short.write_text(
+        short.read_text().replace(
+            "variants:", "variants:\n  packed: {from: pruned, steps: [{quantize: {method: rtn, bits: 8, group_size: 32}}]}"
+        )
+    )
+    where = ("--store", store.root, "--reports", tmp_path / "reports")
+    call("run", short, *where)
+    plan = prepare(short)
+    os.truncate(store.folder(plan.variant("pruned").model) / "record.json", 20)
+    call("report", short, *where)
+    study = compresslab.read_study(tmp_path / "reports" / "tiny")
+    by_name = {variant.name: variant for variant in study.variants}
+    for name in ("pruned", "packed"):
+        variant = by_name[name]
+        assert (len(variant.steps), variant.scores, variant.density) == (1, [], None)
+        [failure] = variant.failures
+        assert failure.node == "prune pruned"
+        assert failure.cause.startswith("its result in the store cannot be used (record.json has 20 bytes")
+    assert by_name["base"].density is not None
+    assert "prune pruned" in (tmp_path / "reports" / "tiny" / "index.html").read_text()
+    call("run", short, *where)
+    assert not any(variant.failures for variant in compresslab.read_study(tmp_path / "reports" / "tiny").variants)
+    os.truncate(store.folder(plan.variant("base").model) / "record.json", 20)
+    refused = runner.invoke(app, ["report", str(short), *map(str, where)])
+    assert "load base: its result in the store cannot be used" in str(refused.exception)
 
 
 def test_a_variant_answers_again_what_is_stored(short: Path, store: Store) -> None:

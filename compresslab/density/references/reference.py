@@ -110,7 +110,7 @@ class Reference:
         if is_file(name):
             try:
                 return cls.parse(json.loads(Path(name).read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
         return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
 

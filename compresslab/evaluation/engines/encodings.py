@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zipfile
+import zlib
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from compresslab.evaluation.scores import Pair
+from compresslab.files import atomic_write
 
 Ids: TypeAlias = "array[int]"  # of C ints: a Python list takes nine times as much, and the seven OLMES tasks have 7 million
 Encode = Callable[[Sequence[Pair]], Sequence[Sequence[int]]]
@@ -41,16 +42,16 @@ class Encodings:
                 data = string.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8) + data)
         file = self._folder / f"{digest.hexdigest()}.npz"
-        damaged = (ValueError, KeyError, zipfile.BadZipFile)
+        damaged = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
         with contextlib.suppress(OSError, *damaged), file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
+            file.touch()  # `compresslab gc` removes what was not used for long
             return [array("i", part.tobytes()) for part in np.split(kept["ids"].astype(np.intc), kept["ends"])[:-1]]
         ids = _in_slices(pairs, encode)
         with contextlib.suppress(OSError):  # with a full disk the ids are computed again next time
             self._folder.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f"{os.getpid()}-{file.name}")
             flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in ids])
-            np.savez_compressed(part, ids=flat, ends=np.cumsum([len(row) for row in ids]))
-            part.replace(file)
+            ends = np.cumsum([len(row) for row in ids])
+            atomic_write(file, lambda part: np.savez_compressed(part, ids=flat, ends=ends))
         return ids
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from compresslab.files import atomic_write
+
 Piece = TypeVar("Piece")
 
 
@@ -58,7 +60,7 @@ class Journal:
                     answers.pop()
                     break
                 whole.append(line)
-        self._file.write_text("".join(whole), encoding="utf-8")
+        atomic_write(self._file, "".join(whole))
         return answers
 
 

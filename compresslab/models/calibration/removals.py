@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.errors import RunFailed
+from compresslab.files import told_if_damaged
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.depth import PruneDepth, layers_left
 from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
@@ -50,8 +51,13 @@ class Removals(NamedTuple):
 
 
 def read_removals(folder: Path) -> Removals:
-    """The order that `order_removals` wrote into `folder`."""
-    return Removals(**json.loads((folder / FILE).read_text()))
+    """The order that `order_removals` wrote into `folder`.
+
+    Raises:
+        RunFailed: its file is missing or damaged.
+    """
+    with told_if_damaged(folder / FILE):
+        return Removals(**json.loads((folder / FILE).read_text()))
 
 
 def order_temporarily(model: PreTrainedModel, text: TokenSequences, reader: PruneDepth, progress: Progress) -> Removals:

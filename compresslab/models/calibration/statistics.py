@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.angular_distance import angular_distances
 from compresslab.algorithms.block_influence import block_influence
 from compresslab.errors import RunFailed
+from compresslab.files import told_if_damaged
 from compresslab.models.calibration.attention import recorded_attention
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.input_sums import InputSums, together
@@ -40,14 +41,15 @@ class Statistics:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        summary = json.loads((folder / SUMMARY).read_text())
-        self.tokens: int = summary["tokens"]
-        self.text: str = summary["text"]
-        self.layers: int = summary["layers"]
-        self.block_influence: list[float] = summary["block_influence"]
-        self.angular_distance = torch.tensor(summary["angular_distance"])
-        self._leaders: list[dict[str, str]] = summary["leaders"]
-        self._sources: list[dict[str, str]] = summary["sources"]
+        with told_if_damaged(folder / SUMMARY):
+            summary = json.loads((folder / SUMMARY).read_text())
+            self.tokens: int = summary["tokens"]
+            self.text: str = summary["text"]
+            self.layers: int = summary["layers"]
+            self.block_influence: list[float] = summary["block_influence"]
+            self.angular_distance = torch.tensor(summary["angular_distance"])
+            self._leaders: list[dict[str, str]] = summary["leaders"]
+            self._sources: list[dict[str, str]] = summary["sources"]
 
     def sum_of_squares(self, layer: int, name: str) -> Tensor:
         """Sum of squares over the calibration tokens of each input of the linear layer `name`, (inputs,) in float64.

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compresslab.algorithms.divergence import blocks, of_tokens
 from compresslab.errors import BadInput, RunFailed
+from compresslab.files import told_if_damaged
 from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.chunks import chunks
@@ -51,13 +52,14 @@ class StoredLogits:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        summary = json.loads((folder / SUMMARY).read_text())
-        self.top_k: int = summary["top_k"]
-        self.vocabulary: int = summary["vocabulary"]
-        self.bytes_per_token: int = summary["bytes_per_token"]
-        self._tokenizer: str = summary["tokenizer"]
-        self._sequences: list[str] = summary["sequences"]
-        self._a_file: int = summary["sequences_a_file"]
+        with told_if_damaged(folder / SUMMARY):
+            summary = json.loads((folder / SUMMARY).read_text())
+            self.top_k: int = summary["top_k"]
+            self.vocabulary: int = summary["vocabulary"]
+            self.bytes_per_token: int = summary["bytes_per_token"]
+            self._tokenizer: str = summary["tokenizer"]
+            self._sequences: list[str] = summary["sequences"]
+            self._a_file: int = summary["sequences_a_file"]
         self._open: dict[int, Any] = {}
 
     def check(self, student: Loaded, text: TokenSequences) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
+from compresslab.files import atomic_write
 from compresslab.methods.gptq import AUTO_GPTQ_SETTINGS
 from compresslab.pins import cache_folder
 
@@ -32,17 +32,13 @@ def loadable(folder: Path) -> Path:
     for file in (file for file in folder.iterdir() if file != config):
         _link(links / (PLAIN_NAME if file == weights[0] else file.name), file.resolve())
     told = {"quant_method": "gptq", "checkpoint_format": "gptq", **json.loads(settings.read_text())}
-    _put(links / "config.json", lambda part: part.write_text(json.dumps({**written, "quantization_config": told})))
+    atomic_write(links / "config.json", json.dumps({**written, "quantization_config": told}))
     return links
 
 
 def _link(link: Path, file: Path) -> None:
-    _put(link, lambda part: part.symlink_to(file))
-
-
-def _put(place: Path, make: Callable[[Path], object]) -> None:
-    """Make a file beside its place and rename it there: another process may do the same, and must never write through a link."""
-    part = place.with_name(f".{place.name}.{os.getpid()}")
+    """Make a link beside its place and rename it there: another process may do the same. A link has no content that could be half."""
+    part = link.with_name(f".{link.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
-    make(part)
-    part.replace(place)
+    part.symlink_to(file)
+    part.replace(link)

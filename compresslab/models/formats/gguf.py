@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.files import atomic_write
 from compresslab.models.load import cast, load_folder, load_gguf, probe_logits, quiet
 
 FILE_TYPES = {
@@ -43,8 +44,8 @@ def write_gguf(folder: Path, path: Path, name: str, description: str) -> None:
     loaded = load_folder(folder)
     config, tokenizer = loaded.model.config, _tokenizer(loaded.tokenizer)
     _refuse(config)
-    part = path.with_name(f".{path.name}.part")
-    try:
+
+    def write(part: Path) -> None:
         writer = GGUFWriter(part, "llama")
         _head(writer, config, name, description, loaded.model.dtype)
         _words(writer, tokenizer, loaded.tokenizer, config.vocab_size)
@@ -54,9 +55,8 @@ def write_gguf(folder: Path, path: Path, name: str, description: str) -> None:
         writer.write_tensors_to_file()
         writer.close()
         _check(part, loaded.model)
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
+
+    atomic_write(path, write)
 
 
 def _refuse(config: PretrainedConfig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from compresslab.files import atomic_write
 
 # Seconds between two checkpoints, of 12 bytes a trained weight each.
 EVERY = 120.0
@@ -59,11 +60,7 @@ class Checkpoints:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         told = json.dumps({"step": state.step, "losses": state.losses, "checks": state.checks})
-        part = self.folder / f"training.{os.getpid()}.part"
-        save_file(state.tensors, part, metadata={"run": self.run, "state": told})
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(self.folder / FILE)
+        atomic_write(self.folder / FILE, lambda part: save_file(state.tensors, part, metadata={"run": self.run, "state": told}))
         self._last = time.monotonic()
 
     def load(self, tell: Callable[[str], None]) -> TrainingState | None:
@@ -78,10 +75,10 @@ class Checkpoints:
                     return None
                 state = json.loads(about["state"])
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, it is no dict
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+                return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             tell(f"the checkpoint is damaged ({type(error).__name__}); starting anew")
             return None
-        return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
 
 
 def fingerprint(tensors: list[Tensor]) -> str:

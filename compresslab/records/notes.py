@@ -1,0 +1,42 @@
+"""What a store notes of a study: which results it uses, and where it ran."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from compresslab.records.base import Record, StoredRecord
+from compresslab.records.compute import Compute
+
+
+class RunNote(Record):
+    """A study's run on one machine in one compute dtype.
+
+    Attributes:
+        machine: its name. facts: what decides times there. keys: of all results that the run uses.
+    """
+
+    compute: Compute
+    machine: str
+    facts: dict[str, Any]
+    keys: list[str]
+
+
+class StudyNote(StoredRecord):
+    """A study of a store.
+
+    Attributes:
+        recipe: the recipe's path. finished: the end of the last whole run, ISO 8601; empty before.
+        variants: keys of what is known of each variant, by kind.
+        runs: by what tells machines and dtypes apart. last: which of them was the last.
+        keys: of all results that the study uses; `None` where that is not known, so that nothing may be freed.
+    """
+
+    version: Literal[1] = 1
+    recipe: str
+    finished: str
+    variants: dict[str, dict[str, str]]
+    runs: dict[str, RunNote] = Field(default_factory=dict)
+    last: str = ""
+    keys: list[str] | None = None

@@ -1,0 +1,84 @@
+"""What passes between a run and its workers: a job there, reports back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from compresslab.models.progress import Amount
+from compresslab.plan.graph import Node
+from compresslab.recipe.schema import Recipe
+from compresslab.records.compute import Compute
+
+
+class NodeJob(NamedTuple):
+    """One node's work.
+
+    Attributes:
+        staged: folder to write the result into. log: file that takes what the libraries print.
+        models: model folders of the nodes that it needs, by key.
+        scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
+        gathered: folder of the gather node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
+            has come. encodings: where a study keeps its tasks' token ids. machine: its name. compute: what is multiplied in, and on what.
+    """
+
+    node: Node
+    recipe: Recipe
+    staged: Path
+    log: Path
+    models: dict[str, Path]
+    scores: dict[str, Path]
+    gathered: Path | None
+    checkpoints: Path
+    encodings: Path
+    machine: str
+    threads: int
+    compute: Compute
+
+
+class ReloadJob(NamedTuple):
+    """The check after a model node, in a process of its own: does the saved folder give the logits it should?"""
+
+    folder: Path
+    probe: Path
+    log: Path
+    threads: int
+    compute: Compute
+
+
+class Progressed(NamedTuple):
+    """The share done in [0, 1], what is going on, and the amount behind the share where it is known."""
+
+    share: float
+    text: str
+    amount: Amount | None = None
+
+
+class Scored(NamedTuple):
+    """The scores of a task are staged."""
+
+    task: str
+
+
+class Done(NamedTuple):
+    """The job is finished; the worker's last report.
+
+    Attributes:
+        difference: of a reload, the largest absolute difference of a logit; `None` of a node.
+        seconds: wall time of the job. peak_memory: of the worker, in bytes. device: by torch's name.
+    """
+
+    difference: float | None
+    seconds: float
+    peak_memory: int
+    device: str
+
+
+class Failed(NamedTuple):
+    """The job has failed, for one clear cause; the worker's last report, or what is known of a worker that died without one."""
+
+    cause: str
+
+
+Report = Progressed | Scored | Done | Failed
+Job = NodeJob | ReloadJob

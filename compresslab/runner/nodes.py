@@ -1,0 +1,186 @@
+"""What each kind of node does, from what the store holds to a staged result: one function a kind. Imported by workers alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compresslab.evaluation.backends import answering
+from compresslab.evaluation.harness import evaluate_model
+from compresslab.evaluation.scores import write_items
+from compresslab.evaluation.timing.machine import measure_machine
+from compresslab.evaluation.timing.measured import measure
+from compresslab.methods.adopt import Adopt
+from compresslab.methods.depth import PruneDepth
+from compresslab.methods.distill import Distill
+from compresslab.methods.registry import method_of
+from compresslab.models.calibration.removals import order_removals
+from compresslab.models.calibration.statistics import gather
+from compresslab.models.calibration.stored_logits import store_logits
+from compresslab.models.computing import computing
+from compresslab.models.device import torch_dtype
+from compresslab.models.formats.dequantize import countable, dequantized
+from compresslab.models.formats.gguf_origin import origin_details
+from compresslab.models.load import Loaded, check_finite, load, load_folder
+from compresslab.models.progress import Amount
+from compresslab.models.save import reload_difference, save, tensors_digest
+from compresslab.models.size import shape_of, size_of
+from compresslab.models.text import calibration_tokens, training_tokens
+from compresslab.plan.graph import NodeKind
+from compresslab.records import Cost, ItemScores, StepRecord, TaskScore
+from compresslab.runner.messages import NodeJob, Progressed, ReloadJob, Scored
+from compresslab.runner.provenance import now, peak_memory
+from compresslab.runner.store import write_record
+from compresslab.steps.adopt import adopted
+from compresslab.steps.contract import Context, run
+from compresslab.steps.step_text import text_for
+
+Send = Callable[[Progressed | Scored], None]
+
+
+class Clock(NamedTuple):
+    """When something began: on the clock that only goes forward, and as a date."""
+
+    seconds: float
+    date: str
+
+
+class Made(NamedTuple):
+    """A model that is saved: its record, its probe's logits, and a digest of its tensors."""
+
+    record: StepRecord
+    probe: Tensor
+    tensors: str
+
+
+class Reporter:
+    """A `Progress` that sends what it hears."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    def __call__(self, share: float, text: str, amount: Amount | None = None, /) -> None:
+        """Send it."""
+        self._send(Progressed(share, text, amount))
+
+
+def make_model(job: NodeJob, send: Send) -> None:
+    """The base, or one step applied to its parent's model."""
+    progress = Reporter(send)
+    made = _base(job, progress) if job.node.step is None else _step(job, progress)
+    torch.save({"logits": made.probe, "tensors": made.tensors}, job.staged / "probe.pt")
+    write_record(job.staged, made.record)
+
+
+def _base(job: NodeJob, progress: Reporter) -> Made:
+    base, folder = job.recipe.base, job.staged / "model"
+    progress(0.0, f"loading {base.model}")
+    loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=job.compute.device)
+    # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
+    save(loaded, folder)
+    tensors = tensors_digest(loaded.model)
+    size = size_of(folder, loaded.model if countable(folder) else dequantized(folder, loaded).model)
+    config = base.model_dump(mode="json")
+    record = StepRecord(
+        kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size), details=origin_details(base.model)
+    )
+    computing(loaded.model, torch_dtype(job.compute))
+    return Made(record, check_finite(loaded, base.model), tensors)
+
+
+def _step(job: NodeJob, progress: Reporter) -> Made:
+    node, device = job.node, job.compute.device
+    assert node.step is not None
+    kind, config = node.step
+    progress(0.0, "loading")
+    entry = method_of(kind, config)
+    compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
+    loaded = _start(job)
+    text = text_for(entry, config, job.recipe.text, loaded.tokenizer)
+    other = load_folder(job.models[node.other], compute, device) if node.other else None
+    saved = run(kind, config, loaded, Context(text, other, progress, job.gathered, job.checkpoints, compute), job.staged / "model")
+    return Made(saved.record, saved.probe, saved.tensors)
+
+
+def _start(job: NodeJob) -> Loaded:
+    """What a step starts from: the adopted model, or its parent's."""
+    assert job.node.step is not None
+    config = job.node.step[1]
+    if isinstance(config, Adopt):
+        return adopted(config, job.recipe.base.dtype, job.compute.device)
+    return load_folder(job.models[job.node.needs[0]], device=job.compute.device)
+
+
+def gather_for_steps(job: NodeJob, send: Send) -> None:
+    """What several steps read of one model."""
+    node, text, progress = job.node, job.recipe.text, Reporter(send)
+    progress(0.0, "loading")
+    loaded = load_folder(job.models[node.needs[0]], torch_dtype(job.compute), job.compute.device)
+    if node.gathers == "logits":
+        readers = [config for config in node.readers if isinstance(config, Distill)]
+        longest = max(config.tokens for config in readers)
+        tokens = training_tokens(text.training, loaded.tokenizer, min(longest, text.training.tokens))
+        assert readers[0].top_k is not None
+        store_logits(loaded, tokens, readers[0].top_k, job.staged, progress)
+        return
+    calibration = calibration_tokens(text.calibration, loaded.tokenizer)
+    if node.gathers == "removals":
+        pruning = [config for config in node.readers if isinstance(config, PruneDepth)]
+        order_removals(loaded.model, calibration, pruning, job.staged, progress)
+        return
+    gather(loaded.model, calibration, job.staged, grams=node.gathers == "grams", progress=progress)
+
+
+def evaluate(job: NodeJob, send: Send) -> None:
+    """A variant's scores on the tasks that lack them; each task is staged as soon as it is answered."""
+    config = job.recipe.evaluate
+    lm, weights = answering(job.models[job.node.needs[0]], config, job.compute, journals=job.checkpoints, encodings=job.encodings)
+    clock = Clock(time.perf_counter(), now())
+
+    def done(score: TaskScore, items: ItemScores) -> None:
+        folder = job.scores[score.task]
+        write_items(folder / "items.parquet", items)
+        write_record(folder, score)
+        nonlocal clock
+        write_record(folder, _cost_since(clock, job), "cost.json")
+        clock = Clock(time.perf_counter(), now())
+        send(Scored(score.task))
+
+    names = [name for name in config.tasks if name in job.scores]
+    evaluate_model(lm, names, config, weights=weights, done=done, progress=Reporter(send))
+
+
+def _cost_since(clock: Clock, job: NodeJob) -> Cost:
+    seconds = time.perf_counter() - clock.seconds
+    return Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=job.threads, device=job.compute.device)
+
+
+def time_model(job: NodeJob, send: Send) -> None:
+    """A variant's inference time, and its parent's in turn."""
+    child, *parent = (job.models[key] for key in job.node.needs)
+    workload = job.recipe.density.workload
+    write_record(job.staged, measure(child, parent[0] if parent else None, workload, job.machine, job.compute, Reporter(send)))
+
+
+def time_machine(job: NodeJob, _: Send) -> None:
+    """What this machine reaches."""
+    write_record(job.staged, measure_machine(job.compute))
+
+
+def reload(job: ReloadJob) -> float:
+    """Largest absolute difference of a logit between the model that was saved and its folder, loaded by plain transformers."""
+    expected = torch.load(job.probe, weights_only=True)
+    return reload_difference(job.folder, expected["logits"], expected["tensors"], job.compute)
+
+
+NODES: dict[NodeKind, Callable[[NodeJob, Send], None]] = {
+    "model": make_model,
+    "gather": gather_for_steps,
+    "evaluate": evaluate,
+    "measure": time_model,
+    "machine": time_machine,
+}
