@@ -1,1 +1,1 @@
-"""The machine that runs: what identifies it, and how fast each of its devices multiplies in each dtype."""
+"""The machine that runs: its identity, and the speed of its devices by dtype."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compresslab.density import Measured, Reference, assess, density_days, load_hardware
-from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, ratio, verdict
+from compresslab.density.intervals import LogEstimate, bounded_reading, geometric_mean, ratio, verdict
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Comparison, Density, Interval, ItemScores, Shape, Size
@@ -268,7 +268,7 @@ def test_r_does_not_depend_on_the_unit_of_the_reference(factor, n_hat):
     for scale in (1.0, factor):
         shift = math.log(scale)
         parent, child = (
-            on_the_ruler(math.log(n) + shift, d + shift, (fitted[0] * scale, fitted[1] * scale), 20)
+            bounded_reading(math.log(n) + shift, d + shift, (fitted[0] * scale, fitted[1] * scale), 20)
             for n, d in zip((n_hat, 0.7 * n_hat), draws, strict=True)
         )
         found.append(ratio(child, parent).over(0.5).interval())
@@ -279,7 +279,7 @@ def test_r_does_not_depend_on_the_unit_of_the_reference(factor, n_hat):
 
 
 ESTIMATES = st.builds(
-    lambda point, draws: on_the_ruler(point, np.array(draws), (1.0, 10.0), 20),
+    lambda point, draws: bounded_reading(point, np.array(draws), (1.0, 10.0), 20),
     st.one_of(st.floats(-20, 20), st.sampled_from([math.inf, -math.inf])),
     st.lists(st.one_of(st.floats(-20, 20), st.sampled_from([math.inf, -math.inf])), min_size=5, max_size=5),
 )
@@ -298,7 +298,7 @@ def test_whatever_the_bounds_the_ends_are_ordered_and_no_number_is_nan(pairs):
 
 def test_bounds_on_both_sides_leave_a_mean_unknown():
     draws = np.zeros(10)
-    low, high = on_the_ruler(-9.0, draws, (1.0, 10.0), 20), on_the_ruler(19.0, draws, (1.0, 10.0), 20)
+    low, high = bounded_reading(-9.0, draws, (1.0, 10.0), 20), bounded_reading(19.0, draws, (1.0, 10.0), 20)
     assert (low.bound, high.bound) == ("<", ">")
     assert geometric_mean([low, high]) is None
     assert geometric_mean([]) is None

@@ -26,7 +26,7 @@ from compresslab.runner.run import run, to_do
 from compresslab.runner.store import Store
 from compresslab.runner.upkeep import damages, note, unused
 from compresslab.runner.watcher import Watcher
-from compresslab.studies.rescore import compared
+from compresslab.studies.rescore import compare_answers
 
 runner = CliRunner()
 
@@ -89,7 +89,7 @@ def test_nothing_is_freed_while_a_study_runs(store: Store) -> None:
 
 def test_a_long_plan_lists_only_what_is_to_run(short: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "prune pruned" in call("plan", short, "--store", store.root)
-    monkeypatch.setattr("compresslab.cli.plan.LISTED", 2)
+    monkeypatch.setattr("compresslab.cli.plan.MAX_LISTED_NODES", 2)
     told = call("plan", short, "--store", store.root)
     assert "5 nodes, 5 of them cached" in told
     assert "prune pruned" not in told
@@ -272,10 +272,10 @@ def test_a_variant_answers_again_what_is_stored(short: Path, store: Store) -> No
 
 def test_scores_that_changed_are_told() -> None:
     then = ItemScores(task="t", item=["0", "1"], bits_per_byte=[1.0, 2.0], correct=[1.0, 0.0], choice=[0, 1], gold=[0, 0])
-    assert compared(then, then).holds
-    assert compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
-    assert not compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
-    assert not compared(then, then.model_copy(update={"choice": [0, 2]})).holds
+    assert compare_answers(then, then).holds
+    assert compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
+    assert not compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
+    assert not compare_answers(then, then.model_copy(update={"choice": [0, 2]})).holds
 
 
 def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_path: Path) -> None:
