@@ -24,7 +24,8 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object]) ->
     Raises:
         Exception: whatever the writer raises; the old file stays, and nothing is left beside it.
     """
-    part = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
+    path = path.resolve()  # what a link points to is replaced, not the link
+    part = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         if callable(content):
             content(part)

@@ -146,6 +146,8 @@ class ProgressPrinter(Watcher, Listener):
 
     def assessing(self, plan: Plan) -> None:
         published = plan.recipe.evaluate.source == "published"
+        if published:  # no node ran, and there is no store with a log
+            self.failures, self.log = [], None
         self.start_part("assess published scores" if published else "compute densities and write the report")
 
     def remind(self) -> None:

@@ -64,7 +64,7 @@ def run(
     from rich.console import Console
 
     from compresslab.cli.progress import ProgressPrinter
-    from compresslab.errors import RunFailed
+    from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
 
     console = Console()
@@ -80,8 +80,10 @@ def run(
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
             try:
                 record = run_study(plan, store=store_root(store), reports=reports, watcher=printer)
-            except RunFailed as error:
-                failed.append(str(error))
+            except (RunFailed, BadInput, OSError) as error:
+                if len(plans) == 1:
+                    raise
+                failed.append(f"{plan.recipe.study}: {error}")
                 continue
             summary(console, record)
             console.print(_done(record, reports), highlight=False, markup=False, soft_wrap=True)

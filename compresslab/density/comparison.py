@@ -26,6 +26,7 @@ from compresslab.density.capability import Ruler, best_estimator, density, minor
 from compresslab.density.draws import MIN_ITEMS, Draws, Measured
 from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, verdict
 from compresslab.density.mcnemar import mcnemar
+from compresslab.density.pairing import unpaired_tasks
 from compresslab.density.references.reference import Reference
 from compresslab.density.robustness import alternatives
 from compresslab.density.sample import DrawnStudy, counts, prepare, task_ratio
@@ -61,7 +62,7 @@ def assess(
         references: other references for the table of robustness.
 
     Raises:
-        BadInput: an unknown reference, invalid results, or items of child and parent that do not match.
+        BadInput: an unknown reference, invalid results, or child and parent that answered other tasks.
     """
     reference = Reference.load(config.reference)
     others = [Reference.load(name) for name in references if name != reference.name]
@@ -123,7 +124,7 @@ def _compare(
     """The comparison with uncorrected verdicts, and the p of each by count of N."""
     if set(child.items) != set(parent.items):
         raise BadInput(f"{child.name} answered {sorted(child.items)}, but {parent.name} {sorted(parent.items)}: nothing pairs them")
-    unpaired = _changed_questions(child, parent)
+    unpaired = unpaired_tasks(child, parent)
     shared = [task for task in child.tasks if task in parent.tasks and task not in unpaired]
     count_ratios = counts(study, child, parent)
     tasks = [_compare_task(study, ruler, child, parent, task, count_ratios["params"]) for task in shared]
@@ -152,7 +153,7 @@ def _compare(
         seed=study.config.seed,
         estimator=estimator,
         items_needed=_items_needed(study, ruler, estimator, child, parent, shared, ratios.get("params")),
-        reason="; ".join(filter(None, [*unpaired.values(), _reason(study, ruler, estimator, child, parent, shared)])),
+        reason="; ".join([*unpaired.values(), *_remarks(study, ruler, estimator, child, parent, shared)]),
     )
     return comparison, {name: p_value(estimate) for name, estimate in ratios.items()}
 
@@ -196,8 +197,6 @@ def _correct_verdicts(
 
 
 def _compare_task(study: DrawnStudy, ruler: Ruler, child: Measured, parent: Measured, task: str, params: float) -> TaskComparison:
-    if task in child.items:
-        _same_items(child, parent, task)
     child_capability, parent_capability = study.capability(ruler, child.name, task), study.capability(ruler, parent.name, task)
     child_draws, parent_draws = study.draws[child.name, task], study.draws[parent.name, task]
     loss, loss_before = child_draws.losses.get("bits per byte"), parent_draws.losses.get("bits per byte")
@@ -237,13 +236,14 @@ def _items_needed(
     return max(mean_items * of_items / variance_left, mean_items + 1)
 
 
-def _reason(study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, shared: list[str]) -> str:
+def _remarks(study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, shared: list[str]) -> list[str]:
     """Remarks on a comparison, or why it has no ratio."""
     if not shared:
-        return f"{child.name} and {parent.name} have no benchmark in common"
+        in_common = any(task in parent.tasks for task in child.tasks)
+        return [] if in_common else [f"{child.name} and {parent.name} have no benchmark in common"]
     ratios = study.ratios(ruler, child.name, parent.name, shared, estimator)
     if all(ratio is None for ratio in ratios.values()):
-        return "no task tells both of them on the ruler"
+        return ["no task tells both of them on the ruler"]
     remarks = []
     if child.table != parent.table:
         remarks.append(f"from different tables ({child.table} and {parent.table}): their settings may differ by more than the models do")
@@ -253,42 +253,7 @@ def _reason(study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measur
         remarks.append(
             f"without {', '.join(without)}, which {'tells' if len(without) == 1 else 'tell'} no more than a bound here, or nothing"
         )
-    return "; ".join(remarks)
-
-
-def _same_items(child: Measured, parent: Measured, task: str) -> None:
-    child_items, parent_items = child.items[task], parent.items[task]
-    if child_items.item != parent_items.item:
-        pairs = enumerate(zip(child_items.item, parent_items.item, strict=False))
-        differ = next((i for i, (a, b) in pairs if a != b), min(len(child_items.item), len(parent_items.item)))
-        raise BadInput(
-            f"{child.name} and {parent.name} did not answer the same items of {task} "
-            f"({len(child_items.item)} and {len(parent_items.item)}; they differ from number {differ + 1} on); "
-            "evaluate both on the same items"
-        )
-    if child_items.gold != parent_items.gold:
-        raise BadInput(f"{child.name} and {parent.name} have different right answers for {task}")
-
-
-def _changed_questions(child: Measured, parent: Measured) -> dict[str, str]:
-    """Tasks whose items have the same ids but different prompts, each with its message. They cannot be paired."""
-    reasons = {}
-    for task in child.items:
-        child_items, parent_items = child.items[task], parent.items[task]
-        if (
-            child_items.item == parent_items.item
-            and child_items.prompt_hash
-            and parent_items.prompt_hash
-            and child_items.prompt_hash != parent_items.prompt_hash
-        ):
-            first = next(
-                item for item, a, b in zip(child_items.item, child_items.prompt_hash, parent_items.prompt_hash, strict=True) if a != b
-            )
-            reasons[task] = (
-                f"{task} is left out: {child.name} and {parent.name} were asked different questions under the same names, first in item "
-                f"{first}, because the task's data changed between the two evaluations; evaluate both in a new store"
-            )
-    return reasons
+    return remarks
 
 
 def _interval(estimate: LogEstimate | None, divisor: float) -> Interval | None:

@@ -95,6 +95,8 @@ def check(variant: str, task: str, scores: ItemScores) -> None:
     if len(set(items)) != len(items):
         duplicate = next(item for item in items if items.count(item) > 1)
         raise BadInput(f"{where}: item {duplicate} stands there twice")
+    if scores.prompt_hash is not None and len(scores.prompt_hash) != len(items):
+        raise BadInput(f"{where}: {len(items)} items, but {len(scores.prompt_hash)} hashes of prompts")
     columns = {"correct": (scores.correct, 0.0, 1.0)}
     if scores.bits_per_byte is not None:
         columns["bits_per_byte"] = (scores.bits_per_byte, 0.0, np.inf)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -24,10 +25,22 @@ def checked(model: type[Model], values: Mapping[str, object], argument: str) -> 
     Raises:
         BadInput: one line per problem: the path of the value, the problem, and what to do.
     """
-    result, problems = check(model, _located(values, argument, 0))
-    if result is None or problems:
-        raise BadInput("\n".join(dict.fromkeys(f"{problem.path}: {problem.message}" for problem in problems)))
+    root = _located(values, argument, 0)
+    result, problems = check(model, root)
+    lines = [f"{problem.path}: {problem.message}" for problem in problems]
+    if result is None and not lines:
+        lines = [f"{path}: None is no value of a recipe; give a value or leave it out" for path in _gaps(root)]
+    if result is None or lines:
+        raise BadInput("\n".join(dict.fromkeys(lines)))
     return result
+
+
+def _gaps(node: Located) -> Iterator[str]:
+    """The paths of values that are `None`."""
+    if node.value is None:
+        yield node.path
+    for child in (*node.mapping.values(), *node.items):
+        yield from _gaps(child)
 
 
 def _located(value: object, path: str, depth: int) -> Located:
@@ -38,6 +51,8 @@ def _located(value: object, path: str, depth: int) -> Located:
         return Located({str(key): _located(entry, join(path, str(key)), depth + 1) for key, entry in value.items()}, 0, 0, path)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return Located([_located(entry, join(path, number), depth + 1) for number, entry in enumerate(value)], 0, 0, path)
+    if isinstance(value, numbers.Number) and not isinstance(value, int | float):
+        value = int(value) if isinstance(value, numbers.Integral) else float(value) if isinstance(value, numbers.Real) else value  # numpy's
     if value is not None and not isinstance(value, str | int | float | bool):
         raise BadInput(f"{path}: {type(value).__name__} is no value of a recipe; give a number, a text, a list or a mapping")
     return Located(value, 0, 0, path, value if isinstance(value, str) else json.dumps(value))

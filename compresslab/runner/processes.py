@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -42,6 +43,8 @@ ENVIRONMENT = {
 }
 
 
+# Threads of one program start the server one after the other: it inherits what is the whole process's.
+STARTING = threading.Lock()
 # What the fork server imports before it forks; the tests add to it.
 PRELOAD = ["compresslab.runner.preload"]
 
@@ -63,22 +66,21 @@ def context(log: Path) -> ForkServerContext:
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(PRELOAD)
-    with _stderr_to(log), _environment({**ENVIRONMENT, **os.environ}):
+    with STARTING, _stderr_to(log), _environment(ENVIRONMENT):
         forkserver.ensure_running()
     return server
 
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Let processes started here inherit these variables. The caller's environment is unchanged after it: a program imports us."""
-    before = dict(os.environ)
-    os.environ.update(variables)
+    """Let processes started here inherit these variables where the user has not set them. The caller's environment is the same after it."""
+    added = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in added})
     try:
         yield
     finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from compresslab.density.pairing import same_question
 from compresslab.evaluation.scores import read_details
 from compresslab.records import ItemDetail, ItemScores, LostItem
 
@@ -30,7 +31,7 @@ def lost_items(parent: Mapping[str, ItemScores], child: Mapping[str, ItemScores]
             continue
         before = {item: index for index, item in enumerate(parent[task].item)}
         for index, item in enumerate(child[task].item):
-            if (parent_index := before.get(item)) is None:
+            if (parent_index := before.get(item)) is None or not same_question(parent[task], parent_index, child[task], index):
                 continue
             flipped = parent[task].correct[parent_index] == 1 and child[task].correct[index] == 0
             bits = _bits(child[task], index) - _bits(parent[task], parent_index)

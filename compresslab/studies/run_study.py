@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,12 +41,14 @@ def run_study(
         watcher: receives the progress.
 
     Raises:
-        BadInput: an error in the recipe or the arguments.
+        BadInput: an error in the recipe or the arguments. A folder of reports is tried before anything runs.
         RunFailed: the disk has too little free space for the results.
     """
     plan = recipe if isinstance(recipe, Plan) else plan_study(recipe, settings=settings, only=only, compute=compute, device=device)
     if recipe is plan and (settings or only or compute or device):
         raise BadInput("settings, only, compute and device belong to the preparation of a plan; give them to plan_study")
+    if reports is not None:
+        _check_folder(Path(reports) / plan.recipe.study)
     active_watcher = watcher or Watcher()
     if plan.recipe.evaluate.source == "published":
         record = _published(plan, active_watcher)
@@ -68,7 +71,14 @@ def plan_study(
     compute: ComputeChoice | None = None,
     device: str | None = None,
 ) -> Plan:
-    """Check a recipe and plan it, without running it. Arguments and errors are those of `run_study`."""
+    """Check a recipe and plan it, without running it.
+
+    Args:
+        settings, only, compute, device: as in `run_study`.
+
+    Raises:
+        BadInput: an error in the recipe or the arguments.
+    """
     computed = [] if compute is None else [f"compute={compute}"]
     return prepare(Path(recipe), Changes((*_texts(settings, "settings"), *computed), _texts(only, "only")), device)
 
@@ -105,6 +115,20 @@ def write_page(record: StudyRecord, reports: Path) -> Path:
     page = write(record, reports / record.study)
     write_index(reports)
     return page
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that no page can be written into, before anything runs.
+
+    Raises:
+        BadInput: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
 
 
 def _assembled(plan: Plan, store: Store, result: RunResult) -> StudyRecord:

@@ -205,8 +205,7 @@ def broken(**change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"item": [str(i) for i in range(19, -1, -1)]}, "child and base did not answer the same items of piqa"),
-        ({"gold": [1] * 20}, "different right answers"),
+        ({"prompt_hash": ["a"] * 19}, "20 items, but 19 hashes of prompts"),
         ({"item": ["0"] * 20}, "item 0 stands there twice"),
         ({"bits_per_byte": [1.0] * 19 + [float("nan")]}, "child, piqa: bits_per_byte of item 19 is nan"),
         ({"bits_per_byte": [1.0] * 19 + [-1.0]}, "bits_per_byte of item 19 is -1"),
@@ -329,6 +328,26 @@ def test_items_that_were_other_questions_pair_nothing():
     assert [one.task for one in left_out.tasks] == ["arc_easy", "piqa"]
     assert "csqa is left out: child and base were asked different questions under the same names, first in item 7" in left_out.reason
     assert left_out.ratio != alike.ratio
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"item": [str(i) for i in range(19, -1, -1)]}, "did not answer the same items (20 and 20; they differ from number 1 on)"),
+        ({"gold": [1] * 20}, "have different right answers"),
+    ],
+)
+def test_items_that_are_others_cost_the_task_and_not_the_study(change, message):
+    _, comparison = only(assess(broken(**change), CONFIG, []))
+    assert (comparison.ratio, comparison.tasks) == (None, [])
+    assert comparison.reason == f"piqa is left out: child and base {message}; evaluate both in a new store"
+
+
+def test_items_without_a_noted_hash_pair():
+    _, plain = only(assess(broken(), CONFIG, []))
+    _, noted = only(assess(broken(prompt_hash=[""] * 20), CONFIG, []))
+    assert [one.task for one in noted.tasks] == ["piqa"]
+    assert noted.ratio == plain.ratio
 
 
 def test_where_all_questions_differ_there_is_no_ratio():

@@ -79,3 +79,9 @@ def test_a_file_without_details_is_named(tmp_path: Path) -> None:
     write_items(paths["t"][1], child["t"].model_copy(update={"details": None}))
     with pytest.raises(RunFailed, match=r"t-child\.parquet does not hold the items' prompts"):
         lost_items(parent, child, paths)
+
+
+def test_items_that_were_other_questions_are_not_put_side_by_side() -> None:
+    before, after = answers("t", [("a", 1, 1)], "parent"), answers("t", [("a", 3, 0)], "child")
+    before, after = (items.model_copy(update={"prompt_hash": [hashed]}) for items, hashed in ((before, "x"), (after, "y")))
+    assert lost_items({"t": before}, {"t": after}, {}) == []

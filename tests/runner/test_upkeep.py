@@ -19,10 +19,11 @@ from compresslab.cli.main import app
 from compresslab.errors import RunFailed
 from compresslab.evaluation.engines.encodings import Encodings
 from compresslab.machine.this_machine import Machine
+from compresslab.plan.keys import KEY_LENGTH
 from compresslab.plan.prepare import prepare
 from compresslab.records import ItemScores, StepRecord
 from compresslab.records.compute import Compute
-from compresslab.runner.run import run, to_do
+from compresslab.runner.run import results, run, to_do
 from compresslab.runner.store import Store
 from compresslab.runner.upkeep import damages, note, unused
 from compresslab.runner.watcher import Watcher
@@ -146,6 +147,26 @@ def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: 
     assert prepare(short, noted=store.notes()).compute == prepare(short).compute
     note(prepare(short), store)
     assert not unused(store)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"finished": 3}, {"runs": {"broken": {"keys": 3}}}])
+def test_runs_of_other_machines_survive_a_note_that_cannot_be_read(short: Path, store: Store, change: dict[str, object]) -> None:
+    elsewhere = {"compute": ["float32", "cuda:0", "cuda"], "machine": "another", "facts": {}, "keys": ["0" * KEY_LENGTH]}
+    (store.objects / elsewhere["keys"][0]).mkdir()
+    written = json.loads(store.note("tiny").read_text())
+    runs = {**written["runs"], "elsewhere": elsewhere, **change.pop("runs", {})}  # type: ignore[dict-item]
+    store.note("tiny").write_text(json.dumps({**written, **change, "runs": runs}))
+    assert "tiny" not in store.notes()
+    note(prepare(short), store)
+    assert store.notes()["tiny"].runs["elsewhere"].machine == "another"
+    assert not unused(store)
+
+
+def test_a_result_without_its_cost_is_whole(short: Path, store: Store) -> None:
+    plan = prepare(short)
+    (store.folder(plan.variant("pruned").model) / "cost.json").unlink()
+    assert damages(store, {key: kind for node in plan.nodes for key, kind in results(node).items()}) == []
+    assert to_do(plan, store) == []
 
 
 def test_token_ids_that_were_not_read_for_long_are_freed(store: Store) -> None:
