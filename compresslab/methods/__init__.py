@@ -1,4 +1,4 @@
-"""Methods: what a recipe may say of each, what it costs, which models it refuses, and in which format it stores weights.
+"""Methods: the settings, the cost, the refused models and the checkpoint format of each.
 
-One family of methods a file. Nothing here imports torch: a method's code and a format's reader are modules that a worker imports by name.
+One family of methods a file. Nothing here imports torch: a worker imports a method's code and a format's reader by name.
 """

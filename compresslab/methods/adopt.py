@@ -1,11 +1,11 @@
-"""Adopting: an existing model is taken as the outcome of a chain."""
+"""Adopting: an existing model is the result of a chain."""
 
 from __future__ import annotations
 
 from pydantic import PositiveFloat
 
 from compresslab.methods.method import Method
-from compresslab.methods.settings import StepConfig, Words
+from compresslab.methods.settings import NonEmptyText, StepConfig
 
 
 class Adopt(StepConfig):
@@ -14,9 +14,9 @@ class Adopt(StepConfig):
     `table` and `train_tokens` are as for the base.
     """
 
-    model: Words
+    model: NonEmptyText
     how: str = ""
-    table: Words | None = None
+    table: NonEmptyText | None = None
     train_tokens: PositiveFloat | None = None
 
 

@@ -1,6 +1,6 @@
-"""Where shares and parameter targets become numbers of layers, neurons and heads.
+"""Turns shares and parameter targets into numbers of layers, neurons and heads.
 
-The plan asks with what it knows of a model before it is loaded, the step with the model itself; both get the same answer.
+The plan calls it with the dimensions known before a model is loaded, the step with the loaded model. Both get the same result.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ class Misfit(Exception):
     """Settings that a model cannot take.
 
     Attributes:
-        found: the field to blame and the reason, for each.
+        problems: pairs of a field and what is wrong with it.
     """
 
-    def __init__(self, *found: tuple[str, str]) -> None:
-        self.found = found
-        super().__init__("; ".join(f"{field}: {reason}" for field, reason in found))
+    def __init__(self, *problems: tuple[str, str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{field}: {reason}" for field, reason in problems))
 
 
 class Widths(NamedTuple):
-    """MLP neurons, key and value heads (each with its query heads: a group), and channels of the hidden states, of every layer."""
+    """Widths of every layer: MLP neurons, groups (a key and value head with its query heads), and channels of the hidden states."""
 
     neurons: int
     groups: int
     hidden: int
 
 
-def parameters_wanted(parameters: int | float, total: int) -> int:
-    """The most parameters that may stay: the number, or the share of `total`.
+def parameter_target(parameters: int | float, total: int) -> int:
+    """The maximum number of parameters that stay: the number itself, or the share of `total`.
 
     Raises:
-        Misfit: the model fits as it is.
+        Misfit: the target is not below `total`.
     """
     target = parameters if isinstance(parameters, int) else int(parameters * total)
     if target >= total:
@@ -40,13 +40,13 @@ def parameters_wanted(parameters: int | float, total: int) -> int:
     return target
 
 
-def left(field: str, keep: int | float | None, of: int, what: str, multiple: int, found: list[tuple[str, str]]) -> int:
-    """What `keep` leaves of `of`; what is wrong with it is added to `found`."""
+def number_to_keep(field: str, keep: int | float | None, total: int, what: str, multiple: int, problems: list[tuple[str, str]]) -> int:
+    """The number that `keep` (a number, a share, or `None` for all) leaves of `total`. An illegal one is added to `problems`."""
     if keep is None:
-        return of
-    left = keep if isinstance(keep, int) else round(keep * of / multiple) * multiple
-    if not 0 < left < of:
-        steps = f" (in steps of {multiple})" if multiple > 1 and keep != left else ""
-        leaves = "" if keep == left else f"{keep} leaves {left}{steps}; "
-        found.append((field, f"{leaves}the model has {of} {what} here; keep at least 1 and at most {of - 1}"))
-    return left
+        return total
+    number = keep if isinstance(keep, int) else round(keep * total / multiple) * multiple
+    if not 0 < number < total:
+        steps = f" (in steps of {multiple})" if multiple > 1 and keep != number else ""
+        leaves = "" if keep == number else f"{keep} leaves {number}{steps}; "
+        problems.append((field, f"{leaves}the model has {total} {what} here; keep at least 1 and at most {total - 1}"))
+    return number

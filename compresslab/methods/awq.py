@@ -1,4 +1,4 @@
-"""AWQ, and the checkpoint format of its name."""
+"""The AWQ method and the AWQ checkpoint format."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from compresslab.methods.format import WORD, Format, Packing
+from compresslab.methods.format import WORD_BITS, Format, Packing
 from compresslab.methods.gptq import kernel, zero_point_bits
-from compresslab.methods.method import Method, solved
+from compresslab.methods.method import Method, solver_cost
 from compresslab.methods.settings import StepConfig
 
 BITS = 4
@@ -22,11 +22,11 @@ class QuantizeAWQ(StepConfig):
 
 
 def packing(config: QuantizeAWQ) -> Packing:
-    """The format has 4 bits alone."""
+    """The format stores 4 bits only."""
     return Packing(BITS, config.group_size)
 
 
-AWQ_FORMAT = Format("awq", "compresslab.models.formats.awq", bits=zero_point_bits, kernel=kernel, whole_groups=True, multiple=WORD)
+AWQ_FORMAT = Format("awq", "compresslab.models.formats.awq", bits=zero_point_bits, kernel=kernel, whole_groups=True, multiple=WORD_BITS)
 AWQ = Method(
     "quantize",
     "awq",
@@ -37,5 +37,5 @@ AWQ = Method(
     libraries=("gptqmodel",),
     format=AWQ_FORMAT,
     packing=packing,
-    cost=solved,
+    cost=solver_cost,
 )

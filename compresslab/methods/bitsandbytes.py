@@ -26,7 +26,7 @@ class QuantizeInt8(StepConfig):
 
 
 def bits(packing: Packing) -> float:
-    """At 4 bits a scale of 32 bits for each block of 64 weights, at 8 bits one for each row."""
+    """Bits per weight, with a scale of 32 bits per block of 64 weights at 4 bits, and one per row at 8 bits."""
     return 4.5 if packing.bits == 4 else 8.1
 
 
@@ -36,12 +36,12 @@ def rounds_inputs(quantization: Quantization) -> bool:
 
 
 def kernel(quantization: Quantization) -> str:
-    """By the number of bits."""
+    """bitsandbytes has one kernel for 8 bits and one for 4 bits."""
     return "bitsandbytes LLM.int8()" if rounds_inputs(quantization) else "bitsandbytes 4-bit"
 
 
 def packing(config: Quantize4Bit | QuantizeInt8) -> Packing:
-    """By the method; neither has a setting for it."""
+    """The method decides the bits."""
     return Packing(4 if isinstance(config, Quantize4Bit) else 8)
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import PositiveInt, model_validator
 
-from compresslab.methods.amounts import Misfit, left, parameters_wanted
+from compresslab.methods.amounts import Misfit, number_to_keep, parameter_target
 from compresslab.methods.dimensions import Dimensions
-from compresslab.methods.method import Method, in_place
+from compresslab.methods.method import Method, in_place_cost
 from compresslab.methods.settings import Share, StepConfig, both_or_neither
 
 
@@ -33,36 +33,38 @@ class PruneDepth(StepConfig):
 
 
 def layers_left(config: PruneDepth, layers: int, count: Callable[[int], int]) -> int:
-    """How many of `layers` stay: the number, the share, or as many as fit.
+    """The number of `layers` that stay: the number itself, the share, or the maximum that fits into `parameters`.
 
     Args:
-        count: parameters of the model with so many layers.
+        count: number of parameters of the model with a given number of layers.
 
     Raises:
-        Misfit: none or all would stay, or not even one fits.
+        Misfit: none or all would stay, or one layer alone has too many parameters.
     """
     if config.parameters is None:
         assert config.keep is not None
-        found: list[tuple[str, str]] = []
-        kept = left("keep", config.keep, layers, "layers", 1, found)
-        if found:
-            raise Misfit(*found)
+        problems: list[tuple[str, str]] = []
+        kept = number_to_keep("keep", config.keep, layers, "layers", 1, problems)
+        if problems:
+            raise Misfit(*problems)
         return kept
-    target = parameters_wanted(config.parameters, count(layers))
+    target = parameter_target(config.parameters, count(layers))
     for kept in range(layers - 1, 0, -1):
         if count(kept) <= target:
             return kept
     raise Misfit(("parameters", f"{target:,} are too few: with 1 of its {layers} layers the model has {count(1):,}"))
 
 
-def kept(config: PruneDepth, model: Dimensions) -> int:
-    """How many layers a step leaves. Raises Misfit if none, or all."""
+def kept_layers(config: PruneDepth, model: Dimensions) -> int:
+    """The number of layers that a step leaves. Raises Misfit if that is none or all."""
     return layers_left(config, model.layers, lambda layers: model.without_layers(layers).parameters)
 
 
-def shorter(config: PruneDepth, model: Dimensions) -> Dimensions:
-    """The dimensions that a step leaves. Raises Misfit if it leaves nothing that works."""
-    return model.without_layers(kept(config, model))
+def dimensions_after(config: PruneDepth, model: Dimensions) -> Dimensions:
+    """Dimensions of the model after a step. Raises Misfit if the settings do not fit the model."""
+    return model.without_layers(kept_layers(config, model))
 
 
-DEPTH = Method("prune", "depth", PruneDepth, "compresslab.steps.prune_depth", "calibration", "activations", cost=in_place, leaves=shorter)
+DEPTH = Method(
+    "prune", "depth", PruneDepth, "compresslab.steps.prune_depth", "calibration", "activations", cost=in_place_cost, leaves=dimensions_after
+)

@@ -1,4 +1,4 @@
-"""The dimensions of a model that are known before it is loaded: what costs and refusals are computed from."""
+"""Dimensions of a model that are known before it is loaded. Costs and refusals are computed from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from compresslab.methods.amounts import Widths
 
-# Norms and biases are a hundredth of a layer; where files hold more, it is something else (an image encoder).
+# Norms and biases are about a hundredth of a layer. More parameters than this share belong to another part, such as an image encoder.
 LARGEST_OTHER_SHARE = 0.05
 
 
@@ -14,10 +14,10 @@ class Dimensions(NamedTuple):
     """Dimensions of a model.
 
     Attributes:
-        mlp_parameters: of one layer. other_parameters: of one layer's norms and biases.
-        groups: key and value heads. queries: query heads that share one. head: dimensions of a head.
+        mlp_parameters: parameters of one layer's MLP. other_parameters: parameters of one layer's norms and biases.
+        groups: number of key and value heads. queries_per_group: number of query heads that share one. head_dim: dimensions of a head.
         tied: the output head is the input embedding.
-        divides: the number of query heads must divide `hidden`, or transformers does not load the model.
+        heads_divide_hidden: transformers loads the model only if the number of query heads heads_divide_hidden `hidden`.
     """
 
     parameters: int
@@ -28,17 +28,17 @@ class Dimensions(NamedTuple):
     mlp_parameters: int
     other_parameters: int
     groups: int
-    queries: int
-    head: int
+    queries_per_group: int
+    head_dim: int
     tied: bool
-    divides: bool
+    heads_divide_hidden: bool
 
     def without_layers(self, keep: int) -> Dimensions:
         """The same model with `keep` layers."""
         return self._replace(layers=keep, parameters=self.parameters - (self.layers - keep) * self.layer_parameters)
 
     def narrower(self, widths: Widths) -> Dimensions:
-        """The same model with so many MLP neurons, key and value heads and hidden channels."""
+        """The same model with other widths."""
         narrow = self._replace(
             intermediate=widths.neurons,
             groups=widths.groups,
@@ -48,44 +48,42 @@ class Dimensions(NamedTuple):
         )
         return narrow._replace(parameters=self.parameters + narrow.computed_parameters - self.computed_parameters)
 
-    def stored(self, parameters: int) -> Dimensions:
-        """The same model with as many parameters as its files say; what the matrices leave of them is norms and biases."""
+    def with_stored_parameters(self, parameters: int) -> Dimensions:
+        """The same model with the number of parameters in its files. Those that are in no matrix count as norms and biases."""
         other, rest = divmod(parameters - self.computed_parameters + self.layers * self.other_parameters, self.layers)
         known = rest == 0 and 0 <= other <= LARGEST_OTHER_SHARE * self.layer_parameters
         return self._replace(parameters=parameters, other_parameters=other if known else self.other_parameters)
 
     @property
     def widths(self) -> Widths:
-        """What width pruning cuts."""
         return Widths(self.intermediate, self.groups, self.hidden)
 
     @property
     def attention(self) -> int:
         """Query heads times head dimension."""
-        return self.groups * self.queries * self.head
+        return self.groups * self.queries_per_group * self.head_dim
 
     @property
     def layer_parameters(self) -> int:
-        """Of one layer."""
-        projections = 2 * self.hidden * (self.attention + self.groups * self.head)
+        projections = 2 * self.hidden * (self.attention + self.groups * self.head_dim)
         return self.mlp_parameters + projections + self.other_parameters
 
     @property
     def embedding_parameters(self) -> int:
-        """Of the input embedding and, where it is a tensor of its own, of the output head."""
+        """Parameters of the input embedding and, where it is a separate tensor, of the output head."""
         return self.hidden * self.vocabulary * (1 if self.tied else 2)
 
     @property
     def computed_parameters(self) -> int:
-        """All parameters, as the other dimensions have it: the last norm, too."""
+        """All parameters, computed from the other dimensions, the last norm included."""
         return self.embedding_parameters + self.layers * self.layer_parameters + self.hidden
 
     @property
     def input_widths(self) -> dict[str, int]:
-        """What the linear layers of a decoder layer read, by a name for messages."""
+        """Input widths of the linear layers of a decoder layer, by a name for messages."""
         return {"hidden size": self.hidden, "attention width": self.attention, "MLP width": self.intermediate}
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What they read and write."""
-        return self.input_widths | {"width of keys and values": self.groups * self.head}
+        """Input and output widths of those linear layers."""
+        return self.input_widths | {"width of keys and values": self.groups * self.head_dim}

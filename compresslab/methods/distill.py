@@ -38,7 +38,7 @@ class Distill(StepConfig):
     seed: Seed = 0
 
     @model_validator(mode="after")
-    def _teacher_is_there(self) -> Distill:
+    def _readable_settings(self) -> Distill:
         refuse_unread(self, {"beta": "jsd", "skew": "skewed-kl"})
         if self.top_k is not None and (self.hidden or self.on_policy):
             needs = "hidden" if self.hidden else "on_policy"
@@ -46,14 +46,14 @@ class Distill(StepConfig):
         return self
 
 
-def taught(config: Distill, model: Footprint) -> Cost:
-    """The teacher's pass is one more, and its weights are a second model, unless its logits are stored."""
+def distill_cost(config: Distill, model: Footprint) -> Cost:
+    """Cost of a step. Without stored logits the teacher adds a forward pass, and its weights are in memory."""
     teacher = 0 if config.top_k is not None else 1
     seconds = config.tokens * (FORWARDS_A_STEP + teacher) * model.forward
     return Cost(seconds, training_memory(model) + teacher * model.weights)
 
 
 FORWARD_KL, REVERSE_KL, JSD, SKEWED_KL = (
-    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=taught)
+    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=distill_cost)
     for name in ("forward-kl", "reverse-kl", "jsd", "skewed-kl")
 )

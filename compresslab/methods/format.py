@@ -1,6 +1,6 @@
-"""A checkpoint format: everything that the plan, the models and the steps ask of how packed weights are stored.
+"""Checkpoint formats: how packed weights are stored, for the plan, the models and the steps.
 
-What needs torch is in the format's reader, a module that is imported by name where weights are read (`models.formats.reader`).
+Code that needs torch is in the format's reader, a module that is imported by name where weights are read (`models.formats.reader`).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from compresslab.methods.dimensions import Dimensions
 
 # The `quantization_config` of a folder's config.json.
 Quantization = Mapping[str, Any]
-# Weights that share a scale, as kernels know them.
+# Numbers of weights per scale that kernels support.
 USUAL_GROUPS = (16, 32, 64, 128, 256)
-# Bits of the words that GPTQ and AWQ checkpoints pack codes into.
-WORD = 32
-# The module of a format that is recognised here and read by its own library alone.
+# Size of the words, in bits, into which GPTQ and AWQ checkpoints pack codes.
+WORD_BITS = 32
+# The reader of formats that only their own library reads.
 NO_READER = "compresslab.models.formats.reader"
 
 
 class Objection(NamedTuple):
-    """Why a step is refused; `field` is the setting to blame, or empty if it is the step itself."""
+    """A reason to refuse a step. `field` is the setting that must change; it is empty if the step itself is refused."""
 
     field: str
     reason: str
 
 
 class Packing(NamedTuple):
-    """How a step's settings pack weights: `bits` each, and of `group_size` neighbours in a row that share a scale, if that is a setting."""
+    """How a step packs weights: bits per weight, and the number of neighbours in a row that share a scale, if that is a setting."""
 
     bits: int
     group_size: int | None = None
@@ -48,14 +48,14 @@ class Format:
     """A checkpoint format.
 
     Attributes:
-        name: what `quant_method` in config.json calls it.
-        reader: the module whose `reader()` gives what unpacks, counts and digests its tensors (`models.formats.reader.Reader`).
-        files: names of files by which a folder of this format is known where its config.json says nothing.
-        bits: of a packed weight in the files, its share of scales and zero points included.
-        kernel: what multiplies by the weights when plain transformers loads a folder, in words for a table.
-        rounds_inputs: whether the kernel rounds activations, too: then its products are the ones to score, and they run at 8 bits.
-        whole_groups: a group of weights ends with its row, so that the group size must divide each layer's inputs.
-        multiple: inputs and outputs of each layer must be multiples of it.
+        name: the value of `quant_method` in config.json.
+        reader: the module whose `reader()` returns the `models.formats.reader.Reader` that unpacks, counts and digests its tensors.
+        files: names of files that identify a folder of this format if its config.json does not.
+        bits: bits of a packed weight in the files, its share of scales and zero points included.
+        kernel: the kernel that multiplies by the weights when transformers loads a folder, named for a table.
+        rounds_inputs: whether the kernel also rounds activations. Such a model is scored packed, and its products run at 8 bits.
+        whole_groups: the group size must divide each layer's inputs, since no group spans two rows.
+        multiple: inputs and outputs of each layer must be multiples of this number.
     """
 
     name: str
@@ -68,26 +68,30 @@ class Format:
     multiple: int = 1
 
     def recognises(self, quantization: Quantization) -> bool:
-        """Whether a folder's `quantization_config` is one of this format."""
+        """Whether a folder's `quantization_config` names this format."""
         return bool(quantization.get("quant_method") == self.name)
 
     def objections(self, packing: Packing, model: Dimensions) -> list[Objection]:
-        """Why a model's layers cannot be stored so; empty if they can."""
+        """Reasons why a model's layers cannot be stored in this format; empty if they can."""
         size = packing.group_size
-        bad = [f"the {name} {width}" for name, width in model.input_widths.items() if size and self.whole_groups and width % size]
-        if bad:
+        indivisible = [f"the {name} {width}" for name, width in model.input_widths.items() if size and self.whole_groups and width % size]
+        if indivisible:
             fitting = fitting_groups(set(model.input_widths.values()))
             usual = f"these do: {', '.join(map(str, fitting))}" if fitting else "none of the usual sizes does; prune to a rounder width"
-            return [Objection("group_size", f"{size} does not divide {' and '.join(bad)}; {usual}")]
-        if odd := [f"the {name} {size}" for name, size in model.sizes.items() if size % self.multiple]:
-            return [Objection("", f"the checkpoint format needs multiples of {self.multiple}, and {' and '.join(odd)} is none; take rtn")]
+            return [Objection("group_size", f"{size} does not divide {' and '.join(indivisible)}; {usual}")]
+        if indivisible := [f"the {name} {size}" for name, size in model.sizes.items() if size % self.multiple]:
+            return [
+                Objection(
+                    "", f"the checkpoint format needs multiples of {self.multiple}, and {' and '.join(indivisible)} is none; take rtn"
+                )
+            ]
         return []
 
 
 def fitting_groups(widths: set[int]) -> list[int]:
-    """The usual group sizes that divide all of these widths."""
+    """The usual group sizes that divide all widths."""
     return [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths)]
 
 
-# Formats that transformers keeps packed in memory and that no method here writes; any other one is unpacked as it is loaded.
+# Formats that transformers keeps packed in memory and that no method here writes. All other formats are unpacked when they are loaded.
 FOREIGN = tuple(map(Format, ("auto-round", "hqq", "eetq", "aqlm", "quanto")))

@@ -1,4 +1,4 @@
-"""GPTQ, and the checkpoint format of its name."""
+"""The GPTQ method and the GPTQ checkpoint format."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from compresslab.methods.format import WORD, Format, Packing, Quantization
-from compresslab.methods.method import Method, solved
+from compresslab.methods.format import WORD_BITS, Format, Packing, Quantization
+from compresslab.methods.method import Method, solver_cost
 from compresslab.methods.settings import StepConfig
 
-# auto-gptq kept its settings in a file of their own.
+# The file in which auto-gptq stored its settings.
 AUTO_GPTQ_SETTINGS = "quantize_config.json"
 
 
@@ -30,17 +30,17 @@ class QuantizeGPTQ(StepConfig):
 
 
 def zero_point_bits(packing: Packing) -> float:
-    """A scale of 16 bits a group, and a zero point that is packed like a weight."""
+    """Bits per weight, with a scale of 16 bits per group and a zero point that is packed like a weight."""
     return packing.bits + (16 + packing.bits) / (packing.group_size or 1)
 
 
 def kernel(quantization: Quantization) -> str:
-    """gptqmodel's, for GPTQ and AWQ alike."""
+    """gptqmodel runs both GPTQ and AWQ."""
     return f"gptqmodel, {quantization['quant_method'].upper()} {quantization['bits']}-bit"
 
 
 def packing(config: QuantizeGPTQ) -> Packing:
-    """As the settings say."""
+    """Bits and group size are settings."""
     return Packing(config.bits, config.group_size)
 
 
@@ -51,7 +51,7 @@ GPTQ_FORMAT = Format(
     bits=zero_point_bits,
     kernel=kernel,
     whole_groups=True,
-    multiple=WORD,
+    multiple=WORD_BITS,
 )
 GPTQ = Method(
     "quantize",
@@ -63,5 +63,5 @@ GPTQ = Method(
     libraries=("gptqmodel", "optimum"),
     format=GPTQ_FORMAT,
     packing=packing,
-    cost=solved,
+    cost=solver_cost,
 )

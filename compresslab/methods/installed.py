@@ -1,6 +1,6 @@
 """Methods of installed packages: entry points of the group `compresslab.methods`.
 
-An entry point names a `Method`. One that does not load, or that is none, is left out, and a recipe that names it is told why.
+An entry point names a `Method`. An entry point that does not load, or names no method, is left out. A recipe that names it gets the reason.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from compresslab.methods.method import Method, names_of
 from compresslab.methods.settings import StepConfig
 
 GROUP = "compresslab.methods"
-# Adopting takes a model as it is; there is no other way to do it.
+# Adopting is no kind for other packages: it takes a model unchanged, so one method suffices.
 KINDS = ("prune", "distill", "quantize", "retrain")
 
 
 class InstalledMethods(NamedTuple):
-    """What other packages bring: methods, and why an entry point is none, by its name."""
+    """Methods of other packages, and the reason why an entry point was left out, by its name."""
 
     methods: tuple[Method[Any], ...]
     broken: dict[str, str]
@@ -30,25 +30,25 @@ def installed_methods(own: Sequence[Method[Any]]) -> InstalledMethods:
     """Load the methods of all installed packages, in the order of their names.
 
     Args:
-        own: the methods that are there already; no other one may take a name of theirs.
+        own: the package's own methods, whose names are reserved.
     """
     found: list[Method[Any]] = []
     broken: dict[str, str] = {}
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
         try:
             loaded = entry.load()
-        except Exception as error:  # whatever another package's code raises must not stop a recipe that does without it
+        except Exception as error:  # an error in another package must not stop a recipe that does not use it
             broken[entry.name] = f"{entry.value} does not load: {type(error).__name__}: {error}"
             continue
-        if reason := _wrong(loaded, [*own, *found]):
+        if reason := _problem(loaded, [*own, *found]):
             broken[entry.name] = f"{entry.value} {reason}"
         else:
             found.append(loaded)
     return InstalledMethods(tuple(found), broken)
 
 
-def _wrong(loaded: object, others: Sequence[Method[Any]]) -> str:
-    """Why something is no method that can stand beside the others, or nothing."""
+def _problem(loaded: object, others: Sequence[Method[Any]]) -> str:
+    """Why an object cannot be added to the other methods; empty if it can."""
     if not isinstance(loaded, Method):
         return f"is no compresslab.methods.method.Method but a {type(loaded).__name__}"
     if loaded.kind not in KINDS:
@@ -59,21 +59,21 @@ def _wrong(loaded: object, others: Sequence[Method[Any]]) -> str:
         if _absent(module):
             return f"names the module {module}, which is not there"
     rivals = [other for other in others if other.kind == loaded.kind]
-    # Methods of one package may share a class of settings, and then its names.
+    # Methods of one package may share a class of settings, which lists the names of all of them.
     names = {name for other in rivals if other.config is not loaded.config for name in names_of(other.config)}
-    taken = names.intersection(names_of(loaded.config)) | ({other.name for other in rivals} & {loaded.name})
-    return f"takes the name {min(taken)!r} of a {loaded.kind} method that is there already" if taken else ""
+    duplicates = names.intersection(names_of(loaded.config)) | ({other.name for other in rivals} & {loaded.name})
+    return f"takes the name {min(duplicates)!r} of a {loaded.kind} method that is there already" if duplicates else ""
 
 
 def _absent(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is None
-    except ModuleNotFoundError:  # the package around it
+    except ModuleNotFoundError:  # the package of the module is absent
         return True
 
 
 def source_of(module: str) -> str | None:
-    """The text of all Python files of the installed package that a module is from, as what decides its results; `None` without any."""
+    """The text of all Python files of the installed package of a module, which decides its results; `None` if there is none."""
     found = importlib.util.find_spec(module.split(".")[0])
     if found is None:
         return None

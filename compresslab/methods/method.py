@@ -1,4 +1,4 @@
-"""What a method says of itself: its settings, what it reads, what it costs, what it leaves of a model, and what it refuses."""
+"""The description of a method: its settings, what it reads, its cost, the resulting dimensions, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from compresslab.methods.settings import StepConfig
 
 Kind = Literal["prune", "distill", "quantize", "retrain", "adopt"]
 Config = TypeVar("Config", bound=StepConfig)
-# What a column-by-column solver takes for each weight (SmolLM2: 106M weights in some 15 s).
+# Time of a column-by-column solver per weight (SmolLM2: 106M weights in some 15 s).
 SOLVER_SECONDS = 1.5e-7
-# Of a pass over all weights. A guess.
+# Time of a pass over all weights. A guess.
 PASS_SECONDS = 2.0
 
 
 class Footprint(NamedTuple):
-    """A model as costs are computed from it.
+    """The quantities from which costs are computed.
 
     Attributes:
-        weights: bytes of all weights in the dtype that is computed in. forward: seconds of a forward pass, for each token.
+        weights: bytes of all weights in the compute dtype. forward: seconds of a forward pass per token.
     """
 
     dimensions: Dimensions
@@ -31,24 +31,24 @@ class Footprint(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a step takes beyond a worker and the loading and storing of its models: seconds, and bytes of memory at the peak."""
+    """Seconds and peak bytes of memory of a step, without those of the worker and of loading and storing its models."""
 
     seconds: float
     memory: float
 
 
-def rebuilt(_: StepConfig, model: Footprint) -> Cost:
-    """One pass over the weights that holds the model, what is made of it, and a copy on the way."""
+def rebuild_cost(_: StepConfig, model: Footprint) -> Cost:
+    """One pass over the weights, with the model, the result and a temporary copy in memory."""
     return Cost(PASS_SECONDS, 3 * model.weights)
 
 
-def in_place(_: StepConfig, model: Footprint) -> Cost:
-    """One pass that changes the weights where they lie."""
+def in_place_cost(_: StepConfig, model: Footprint) -> Cost:
+    """One pass that changes the weights in place."""
     return Cost(PASS_SECONDS, 1.5 * model.weights)
 
 
-def solved(_: StepConfig, model: Footprint) -> Cost:
-    """A solver that rounds or drops one column after the other and corrects those to come."""
+def solver_cost(_: StepConfig, model: Footprint) -> Cost:
+    """A solver that rounds or drops column after column and corrects the columns that follow."""
     return Cost(model.dimensions.parameters * SOLVER_SECONDS, 1.5 * model.weights)
 
 
@@ -66,16 +66,16 @@ class Method(Generic[Config]):
 
     Attributes:
         config: the class of its settings. Several methods may share one.
-        module: where its `apply(loaded, config, context)` is; imported by the worker only, so that planning needs no torch.
-        text: which of the recipe's texts it reads.
-        statistics: what it wants to know of the model on the calibration text: "activations" (norms of inputs, how much each layer
-            changes), or "grams" (second moments of inputs, too). Gathered once for all that ask.
+        module: the module of its `apply(loaded, config, context)`. Only the worker imports it, so that planning needs no torch.
+        text: the recipe's text that it reads.
+        statistics: the model's statistics on the calibration text that it reads: "activations" (norms of inputs, how much each layer
+            changes), or "grams" (also second moments of inputs). They are gathered once for all steps that read them.
         trains: it updates weights by gradients, so it needs them unpacked.
         libraries: packages beyond torch and transformers that it needs and whose version decides the result.
-        format: in which its result stores the weights packed, so that no later step can change them. packing: how, by its settings.
+        format: the format that packs the weights of its result; no later step can change them. packing: the packing by its settings.
         cost: seconds and memory of a step.
-        leaves: the model's dimensions after a step; raises `Misfit` where the settings leave nothing that works.
-        objections: what it refuses of a model's dimensions beyond that, and beyond what its format refuses.
+        leaves: the model's dimensions after a step; raises `Misfit` if the settings do not fit the model.
+        objections: reasons to refuse a model's dimensions, beyond those of `leaves` and of the format.
     """
 
     kind: Kind
@@ -88,15 +88,15 @@ class Method(Generic[Config]):
     libraries: tuple[str, ...] = ()
     format: Format | None = None
     packing: Callable[[Config], Packing] | None = None
-    cost: Callable[[Config, Footprint], Cost] = rebuilt
+    cost: Callable[[Config, Footprint], Cost] = rebuild_cost
     leaves: Callable[[Config, Dimensions], Dimensions] = _unchanged
     objections: Callable[[Config, Dimensions], list[Objection]] = _no_objections
 
     def __post_init__(self) -> None:
-        """Refuse what would only show in a worker.
+        """Refuse an inconsistent description, which would otherwise fail in a worker only.
 
         Raises:
-            ValueError: the settings do not know the method, or only one of format and packing is given.
+            ValueError: the settings do not list the method, or only one of format and packing is given.
         """
         if self.kind != "adopt" and self.name not in names_of(self.config):
             raise ValueError(f"{self.config.__name__} needs a field `method: Literal[{self.name!r}]`, by which a recipe names the method")
@@ -110,19 +110,19 @@ class Method(Generic[Config]):
 
     @property
     def computes(self) -> bool:
-        """Whether forward or backward passes decide its result; else the weights alone do, and every machine gives the same."""
+        """Whether forward or backward passes decide its result. Otherwise it is the same on every machine."""
         return self.text is not None
 
     def stored_bits(self, config: Config) -> float | None:
-        """Bits that a weight takes in the files; `None` where it is stored as it was."""
+        """Bits of a packed weight in the files; `None` if the method packs none."""
         return self.format.bits(self.packing(config)) if self.format and self.packing else None
 
     def refuses(self, config: Config, model: Dimensions) -> list[Objection]:
-        """Everything that forbids a step on a model of these dimensions, the format's reasons first."""
+        """All reasons to refuse a step on a model of these dimensions: the format's, or else the method's."""
         packed = self.format.objections(self.packing(config), model) if self.format and self.packing else []
         return packed or self.objections(config, model)
 
 
 def names_of(config: type[StepConfig]) -> tuple[str, ...]:
-    """The methods that a class of settings serves."""
+    """The names of the methods that a class of settings serves."""
     return get_args(config.model_fields["method"].annotation) if "method" in config.model_fields else ()

@@ -44,7 +44,7 @@ KNOWN: Methods = (*METHODS, *INSTALLED)
 
 
 def formats_of(methods: Iterable[Method[Any]]) -> tuple[Format, ...]:
-    """The formats that some methods write, each once."""
+    """The formats that the given methods write, each once."""
     return tuple(dict.fromkeys(entry.format for entry in methods if entry.format is not None))
 
 
@@ -52,7 +52,7 @@ FORMATS = (*formats_of(KNOWN), *FOREIGN)
 
 
 def method(kind: str, name: str) -> Method[Any]:
-    """The method `name` of `kind`. The recipe's schema lets no unknown one through."""
+    """The method `name` of `kind`, which exists: the recipe's schema refuses unknown ones."""
     return next(entry for entry in KNOWN if entry.kind == kind and entry.name == name)
 
 
@@ -67,5 +67,5 @@ def configs(kind: str) -> tuple[type[StepConfig], ...]:
 
 
 def format_of(quantization: Mapping[str, Any]) -> Format | None:
-    """The format that a `quantization_config` names; `None` for one that transformers unpacks as it loads it, or does not know."""
+    """The format that a `quantization_config` names; `None` for an unknown one and for one that transformers unpacks when it loads it."""
     return next((known for known in FORMATS if known.recognises(quantization)), None)

@@ -10,12 +10,12 @@ from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, StepConfig
 from compresslab.methods.training import FORWARDS_A_STEP, training_memory
 
-# Adapters with their moments, and what a pass holds, for each parameter of the model.
+# Bytes per parameter of the model: adapters with their moments, and the activations of a pass.
 ADAPTER_BYTES = 5
 
 
 def _learning_rate(default: float) -> BeforeValidator:
-    """A recipe that sets another field of the optimizer keeps the method's own learning rate, not the optimizer's."""
+    """Makes `default` the learning rate of a recipe that sets other fields of the optimizer only."""
     return BeforeValidator(lambda given: {"learning_rate": default, **given} if isinstance(given, dict) else given)
 
 
@@ -44,17 +44,17 @@ class RetrainLoRA(StepConfig):
     seed: Seed = 0
 
 
-def all_weights(config: RetrainFull, model: Footprint) -> Cost:
-    """Forward and backward of every token."""
+def full_cost(config: RetrainFull, model: Footprint) -> Cost:
+    """A forward and a backward pass of every token."""
     return Cost(config.tokens * FORWARDS_A_STEP * model.forward, training_memory(model))
 
 
-def adapters(config: RetrainLoRA, model: Footprint) -> Cost:
-    """The model's own weights have no moments."""
+def adapter_cost(config: RetrainLoRA, model: Footprint) -> Cost:
+    """As for all weights, but only the adapters have moments."""
     return Cost(config.tokens * FORWARDS_A_STEP * model.forward, ADAPTER_BYTES * model.dimensions.parameters + model.weights)
 
 
 MODULE = "compresslab.steps.retrain"
-FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=all_weights)
-LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapters)
-QLORA = Method("retrain", "qlora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft", "bitsandbytes"), cost=adapters)
+FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=full_cost)
+LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapter_cost)
+QLORA = Method("retrain", "qlora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft", "bitsandbytes"), cost=adapter_cost)

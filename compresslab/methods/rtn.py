@@ -20,17 +20,17 @@ class QuantizeRTN(StepConfig):
 
 
 def bits(packing: Packing) -> float:
-    """A scale of 16 bits a group."""
+    """Bits per weight, with a scale of 16 bits per group."""
     return packing.bits + 16 / (packing.group_size or 1)
 
 
 def kernel(_: Quantization) -> str:
-    """transformers unpacks the weights and multiplies plain ones."""
+    """transformers unpacks the weights before it multiplies by them."""
     return "compressed-tensors, unpacked at the first use"
 
 
 def packing(config: QuantizeRTN) -> Packing:
-    """As the settings say."""
+    """Bits and group size are settings."""
     return Packing(config.bits, config.group_size)
 
 

@@ -1,4 +1,4 @@
-"""What the settings of all methods share: strict models that refuse unknown keys, and AdamW's settings."""
+"""Settings that all methods share: strict models that refuse unknown keys, and AdamW's settings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-Words = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
+NonEmptyText = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range that both numpy and torch accept
 Share = Annotated[float, Field(gt=0, lt=1)]
-# What `until` calls the model before the last prune step.
+# The value of `until` that names the model before the last prune step.
 PARENT = "parent"
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors: a typo must never be swallowed."""
+    """A model that refuses unknown keys, so that a typo is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,33 +29,33 @@ class StepConfig(Strict):
     @property
     def method_name(self) -> str:
         """The method within its kind, as the registry names it."""
-        return str(getattr(self, "method", "model"))  # adopting is the one kind without a choice
+        return str(getattr(self, "method", "model"))  # adopting alone has no choice of methods
 
     @property
-    def looks_at(self) -> str | None:
-        """The name of the other variant that the step needs, if any: its teacher, or the one whose loss it trains until."""
+    def other_variant(self) -> str | None:
+        """The name of the other variant that the step needs, if any: its teacher, or the variant whose loss it trains until."""
         until = getattr(self, "until", None)
         return getattr(self, "teacher", until if until != PARENT else None)
 
     @property
     def training_tokens(self) -> int:
-        """Tokens of training text that the step reads; 0 for one that does not train."""
+        """Number of tokens of training text that the step reads; 0 if it does not train."""
         return int(getattr(self, "tokens", 0))
 
 
 def both_or_neither(given: object) -> str:
-    """What is wrong with two settings of which exactly one should be given, from one of them."""
+    """The message for two settings of which exactly one must be given, from the value of one of them."""
     return "neither is given" if given is None else "both are given"
 
 
 def refuse_unread(config: StepConfig, readers: dict[str, str]) -> None:
-    """Refuse a setting that another method reads, and this one would swallow. One left at its default does no harm.
+    """Refuse a setting that only another method reads, unless it has its default.
 
     Args:
-        readers: the method that reads a setting, by the setting.
+        readers: the name of the method that reads a setting, by the name of the setting.
 
     Raises:
-        ValueError: which pydantic reports at the step's place.
+        ValueError: pydantic reports it at the step's place.
     """
     method = config.method_name
     for name, reader in readers.items():

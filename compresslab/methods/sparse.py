@@ -1,4 +1,4 @@
-"""Unstructured and semi-structured pruning: weights become zero, and matrices keep their shape."""
+"""Unstructured and semi-structured pruning: weights become zero, matrices keep their shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
-from compresslab.methods.method import Method, in_place, solved
+from compresslab.methods.method import Method, in_place_cost, solver_cost
 from compresslab.methods.settings import StepConfig, both_or_neither, refuse_unread
 
 
@@ -33,34 +33,38 @@ class PruneSparse(StepConfig):
             raise ValueError(
                 f"{both_or_neither(self.pattern)}; set exactly one of sparsity (a share, such as 0.5) and pattern (such as 2:4)"
             )
-        if self.of is not None and self.of[0] >= self.of[1]:
+        if self.pattern_numbers is not None and self.pattern_numbers[0] >= self.pattern_numbers[1]:
             raise ValueError(f"pattern {self.pattern} drops nothing; the first number (kept) must be below the second")
         return self
 
     @property
-    def of(self) -> tuple[int, int] | None:
-        """The pattern as numbers: kept, of how many."""
+    def pattern_numbers(self) -> tuple[int, int] | None:
+        """The two numbers of the pattern: how many weights stay, of how many."""
         if self.pattern is None:
             return None
         keep, of = self.pattern.split(":")
         return int(keep), int(of)
 
     @property
-    def share(self) -> float:
-        """The share of weights that go."""
-        return self.sparsity if self.of is None and self.sparsity is not None else 1 - (self.of or (0, 1))[0] / (self.of or (0, 1))[1]
+    def dropped_share(self) -> float:
+        """The share of weights that become zero."""
+        if self.pattern_numbers is None:
+            assert self.sparsity is not None
+            return self.sparsity
+        keep, of = self.pattern_numbers
+        return 1 - keep / of
 
 
-def undivided(config: PruneSparse, model: Dimensions) -> list[Objection]:
+def pattern_objections(config: PruneSparse, model: Dimensions) -> list[Objection]:
     """A pattern must divide the inputs of every layer."""
-    if config.of is None:
+    if config.pattern_numbers is None:
         return []
-    bad = [f"the {name} {width}" for name, width in model.input_widths.items() if width % config.of[1]]
-    reason = f"{config.pattern} does not divide {' and '.join(bad)}; take a pattern that does, or a sparsity"
-    return [Objection("pattern", reason)] if bad else []
+    indivisible = [f"the {name} {width}" for name, width in model.input_widths.items() if width % config.pattern_numbers[1]]
+    reason = f"{config.pattern} does not divide {' and '.join(indivisible)}; take a pattern that does, or a sparsity"
+    return [Objection("pattern", reason)] if indivisible else []
 
 
 MODULE = "compresslab.steps.prune_sparse"
-MAGNITUDE = Method("prune", "magnitude", PruneSparse, MODULE, cost=in_place, objections=undivided)
-WANDA = Method("prune", "wanda", PruneSparse, MODULE, "calibration", "activations", cost=in_place, objections=undivided)
-SPARSEGPT = Method("prune", "sparsegpt", PruneSparse, MODULE, "calibration", "grams", cost=solved, objections=undivided)
+MAGNITUDE = Method("prune", "magnitude", PruneSparse, MODULE, cost=in_place_cost, objections=pattern_objections)
+WANDA = Method("prune", "wanda", PruneSparse, MODULE, "calibration", "activations", cost=in_place_cost, objections=pattern_objections)
+SPARSEGPT = Method("prune", "sparsegpt", PruneSparse, MODULE, "calibration", "grams", cost=solver_cost, objections=pattern_objections)

@@ -24,7 +24,7 @@ class QuantizeTorchAO(StepConfig):
 
 
 def bits(packing: Packing) -> float:
-    """At 4 bits a scale and a zero point of 16 bits a group, at 8 bits one scale a row."""
+    """Bits per weight, with a scale and a zero point of 16 bits per group at 4 bits, and one scale per row at 8 bits."""
     return 8.1 if packing.group_size is None else packing.bits + 32 / packing.group_size
 
 

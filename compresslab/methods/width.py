@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from compresslab.methods.amounts import Misfit, Widths, left, parameters_wanted
+from compresslab.methods.amounts import Misfit, Widths, number_to_keep, parameter_target
 from compresslab.methods.dimensions import Dimensions
-from compresslab.methods.method import Method, in_place
+from compresslab.methods.method import Method, in_place_cost
 from compresslab.methods.settings import Share, StepConfig, both_or_neither
 
 
@@ -42,101 +42,108 @@ class PruneWidth(StepConfig):
         return self
 
 
-def widths_left(config: PruneWidth, whole: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
-    """How wide every layer stays: the numbers, the shares, or the largest common share of `config.axes` that fits.
+def widths_left(config: PruneWidth, original: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
+    """The widths of every layer after a step: the numbers, the shares, or the largest common share of `config.axes` that fits.
 
     Args:
-        heads: query heads a group if the number of all query heads must divide the hidden channels, as transformers asks of some
-            architectures (Llama, Gemma 2 and 3) though nothing is computed from the quotient; 0 if not.
-        count: parameters of the model with such widths.
+        heads: query heads per group if the number of all query heads must divide the hidden channels, else 0. transformers requires it
+            of some architectures (Llama, Gemma 2 and 3) and computes nothing from the quotient.
+        count: number of parameters of the model with given widths.
 
     Raises:
-        Misfit: naming every field that leaves nothing, all, or what transformers would not load.
+        Misfit: with every field that leaves nothing, or all, or a model that transformers does not load.
     """
     if config.parameters is not None:
-        return _widest(config, whole, heads, count)
-    found: list[tuple[str, str]] = []
-    neurons = left("keep", config.keep, whole.neurons, "neurons", config.multiple, found)
-    groups = left("groups", config.groups, whole.groups, "key/value heads", 1, found)
-    unit = _unit(groups, heads)
-    hidden = left("hidden", config.hidden, whole.hidden, "hidden channels", math.lcm(config.multiple, unit), found)
-    if not found and hidden % unit:
+        return _largest_fitting(config, original, heads, count)
+    problems: list[tuple[str, str]] = []
+    neurons = number_to_keep("keep", config.keep, original.neurons, "neurons", config.multiple, problems)
+    groups = number_to_keep("groups", config.groups, original.groups, "key/value heads", 1, problems)
+    divisor = _hidden_divisor(groups, heads)
+    hidden = number_to_keep("hidden", config.hidden, original.hidden, "hidden channels", math.lcm(config.multiple, divisor), problems)
+    if not problems and hidden % divisor:
         if config.hidden is not None:
-            below = hidden // unit * unit
-            near = " or ".join(str(size) for size in (below, below + unit) if 0 < size < whole.hidden)
-            found.append(("hidden", f"{hidden} is no multiple of the {unit} query heads, which transformers asks for here; take {near}"))
+            below = hidden // divisor * divisor
+            near = " or ".join(str(size) for size in (below, below + divisor) if 0 < size < original.hidden)
+            problems.append(
+                ("hidden", f"{hidden} is no multiple of the {divisor} query heads, which transformers asks for here; take {near}")
+            )
         else:
-            legal = ", ".join(str(number) for number in _legal_groups(whole, heads) if number < whole.groups)
-            reason = f"{groups} leaves {unit} query heads, which must divide the hidden size {hidden} for transformers to load the model"
-            found.append(("groups", f"{reason}; these do: {legal}" if legal else f"{reason}; no smaller number does"))
-    if found:
-        raise Misfit(*found)
+            legal = ", ".join(str(number) for number in _legal_groups(original, heads) if number < original.groups)
+            reason = f"{groups} leaves {divisor} query heads, which must divide the hidden size {hidden} for transformers to load the model"
+            problems.append(("groups", f"{reason}; these do: {legal}" if legal else f"{reason}; no smaller number does"))
+    if problems:
+        raise Misfit(*problems)
     return Widths(neurons, groups, hidden)
 
 
-def _unit(groups: int, heads: int) -> int:
-    """What must divide the hidden channels when `groups` stay."""
+def _hidden_divisor(groups: int, heads: int) -> int:
+    """The number that must divide the hidden channels if `groups` stay."""
     return max(1, heads * groups)
 
 
-def _legal_groups(whole: Widths, heads: int) -> list[int]:
-    """Numbers of groups that go with the hidden channels as they are."""
-    return [groups for groups in range(1, whole.groups + 1) if whole.hidden % _unit(groups, heads) == 0]
+def _legal_groups(original: Widths, heads: int) -> list[int]:
+    """Numbers of groups that are legal with the original hidden channels."""
+    return [groups for groups in range(1, original.groups + 1) if original.hidden % _hidden_divisor(groups, heads) == 0]
 
 
-def _widest(config: PruneWidth, whole: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
-    """The widths at the largest common share at which the model has no more parameters than wanted.
+def _largest_fitting(config: PruneWidth, original: Widths, heads: int, count: Callable[[Widths], int]) -> Widths:
+    """The widths at the largest common share at which the model has no more parameters than the target.
 
-    An axis takes its largest legal size not above the share, and its smallest one where there is none. Sizes change at few shares alone,
-    and with more heads the hidden channels may have to be fewer: so all those shares are tried, the largest first.
+    An axis takes its largest legal size not above the share, or its smallest one if there is none. Sizes change at a few shares only. The
+    number of parameters may fall at a larger share, since more heads may allow fewer hidden channels. All those shares are therefore
+    tried, the largest first.
     """
     assert config.parameters is not None
-    target = parameters_wanted(config.parameters, count(whole))
-    shares = sorted(_shares(config, whole, heads), reverse=True)
+    target = parameter_target(config.parameters, count(original))
+    shares = sorted(_shares(config, original, heads), reverse=True)
     for share in shares:
-        widths = _at(share, config, whole, heads)
+        widths = _widths_at(share, config, original, heads)
         if count(widths) <= target:
             return widths
     cut = " and ".join({"neurons": "neurons", "groups": "key/value heads", "hidden": "hidden channels"}[axis] for axis in config.axes)
-    least = count(_at(shares[-1], config, whole, heads)) if shares else count(whole)
-    raise Misfit(("parameters", f"{target:,} are too few: cutting {cut} leaves {least:,} at least; name more axes, or a smaller multiple"))
+    smallest = count(_widths_at(shares[-1], config, original, heads)) if shares else count(original)
+    raise Misfit(
+        ("parameters", f"{target:,} are too few: cutting {cut} leaves {smallest:,} at least; name more axes, or a smaller multiple")
+    )
 
 
-def _shares(config: PruneWidth, whole: Widths, heads: int) -> set[Fraction]:
-    """The shares below 1 at which an axis gets its next size."""
+def _shares(config: PruneWidth, original: Widths, heads: int) -> set[Fraction]:
+    """The shares below 1 at which an axis changes its size."""
     steps: set[tuple[int, int]] = set()
     if "neurons" in config.axes:
-        steps.add((config.multiple, whole.neurons))
+        steps.add((config.multiple, original.neurons))
     if "groups" in config.axes:
-        steps.add((1, whole.groups))
+        steps.add((1, original.groups))
     if "hidden" in config.axes:
-        groups = range(1, whole.groups + 1) if "groups" in config.axes else [whole.groups]
-        steps |= {(math.lcm(config.multiple, _unit(number, heads)), whole.hidden) for number in groups}
-    return {Fraction(size, of) for step, of in steps for size in range(step, of, step)}
+        groups = range(1, original.groups + 1) if "groups" in config.axes else [original.groups]
+        steps |= {(math.lcm(config.multiple, _hidden_divisor(number, heads)), original.hidden) for number in groups}
+    return {Fraction(size, total) for step, total in steps for size in range(step, total, step)}
 
 
-def _at(share: Fraction, config: PruneWidth, whole: Widths, heads: int) -> Widths:
+def _widths_at(share: Fraction, config: PruneWidth, original: Widths, heads: int) -> Widths:
     """The widths at a share below 1."""
-    neurons, groups, hidden = whole
+    neurons, groups, hidden = original
     if "neurons" in config.axes:
-        neurons = _floor(share, whole.neurons, config.multiple)
+        neurons = _floor(share, original.neurons, config.multiple)
     if "groups" in config.axes:
-        legal = range(1, whole.groups + 1) if "hidden" in config.axes else _legal_groups(whole, heads)
-        groups = max((number for number in legal if number <= share * whole.groups), default=min(legal))
+        legal = range(1, original.groups + 1) if "hidden" in config.axes else _legal_groups(original, heads)
+        groups = max((number for number in legal if number <= share * original.groups), default=min(legal))
     if "hidden" in config.axes:
-        hidden = _floor(share, whole.hidden, math.lcm(config.multiple, _unit(groups, heads)))
+        hidden = _floor(share, original.hidden, math.lcm(config.multiple, _hidden_divisor(groups, heads)))
     return Widths(neurons, groups, hidden)
 
 
-def _floor(share: Fraction, of: int, step: int) -> int:
-    """The largest multiple of `step` not above the share, and at least one step; all of it where even that is too much."""
-    return min(of, max(step, int(share * of) // step * step))
+def _floor(share: Fraction, total: int, step: int) -> int:
+    """The largest multiple of `step` not above the share, at least one step and at most `total`."""
+    return min(total, max(step, int(share * total) // step * step))
 
 
-def narrower(config: PruneWidth, model: Dimensions) -> Dimensions:
-    """The dimensions that a step leaves. Raises Misfit if it leaves nothing that works."""
-    heads = model.queries if model.divides else 0
+def dimensions_after(config: PruneWidth, model: Dimensions) -> Dimensions:
+    """Dimensions of the model after a step. Raises Misfit if the settings do not fit the model."""
+    heads = model.queries_per_group if model.heads_divide_hidden else 0
     return model.narrower(widths_left(config, model.widths, heads, lambda widths: model.narrower(widths).parameters))
 
 
-WIDTH = Method("prune", "width", PruneWidth, "compresslab.steps.prune_width", "calibration", "activations", cost=in_place, leaves=narrower)
+WIDTH = Method(
+    "prune", "width", PruneWidth, "compresslab.steps.prune_width", "calibration", "activations", cost=in_place_cost, leaves=dimensions_after
+)

@@ -1,1 +1,1 @@
-"""Plans: a recipe becomes a frozen graph of nodes with content keys, legal and with an estimate. Imports no torch."""
+"""Plans: a checked recipe becomes a frozen graph of nodes with content keys and estimates. Nothing here imports torch."""

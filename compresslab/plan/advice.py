@@ -1,4 +1,4 @@
-"""What would make a long study shorter: the nodes that take most of it, and the settings that shrink them."""
+"""Advice for long studies: the nodes that take most of the time, and the settings that shorten them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Iterable, Mapping
 from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Node, Plan
 
-# Seconds of a study that calls for no advice.
-LONG = 3600
-NAMED = 3  # nodes
-# Of the study's time; what takes less is not worth shrinking.
-WORTH_SHRINKING = 0.05
+# Seconds up to which a study gets no advice.
+LONG_SECONDS = 3600
+NODES_NAMED = 3
+# Share of the study's time from which on a part gets advice.
+MIN_SHARE = 0.05
 
 
 def advice(plan: Plan, seconds: Mapping[str, float | None]) -> list[str]:
     """Sentences on how to shorten a study of more than an hour; none for a shorter one.
 
     Args:
-        seconds: estimates of the nodes that are to run, by key.
+        seconds: estimates of the nodes that will run, by key.
     """
     known = {key: estimated for key, estimated in seconds.items() if estimated}
     total = sum(known.values())
-    if total <= LONG:
+    if total <= LONG_SECONDS:
         return []
     nodes = [node for node in plan.nodes if node.key in known]
-    longest = sorted(nodes, key=lambda node: -known[node.key])[:NAMED]
-    said = ["most of the time goes to " + ", ".join(f"{node.label} ({known[node.key] / total:.0%})" for node in longest)]
-    for what, settings, those in _parts(plan, nodes):
-        share = sum(known[node.key] for node in those) / total
-        if share >= WORTH_SHRINKING:
-            said.append(f"{what} takes {share:.0%}; less with {settings}")
+    longest = sorted(nodes, key=lambda node: -known[node.key])[:NODES_NAMED]
+    sentences = ["most of the time goes to " + ", ".join(f"{node.label} ({known[node.key] / total:.0%})" for node in longest)]
+    for what, settings, members in _parts(plan, nodes):
+        share = sum(known[node.key] for node in members) / total
+        if share >= MIN_SHARE:
+            sentences.append(f"{what} takes {share:.0%}; less with {settings}")
     named = [variant for variant in plan.variants if variant.named]
     if len(named) > 2:
-        said.append(f"--only VARIANT runs one of the {len(named) - 1} variants and what it needs")
-    return said
+        sentences.append(f"--only VARIANT runs one of the {len(named) - 1} variants and what it needs")
+    return sentences
 
 
 def _parts(plan: Plan, nodes: Iterable[Node]) -> list[tuple[str, str, list[Node]]]:
-    """Parts of a study, the settings that each grows with, and its nodes."""
+    """Parts of a study: the name, the settings that shorten it, and its nodes."""
     recipe = plan.recipe
     evaluate, calibration, workload = recipe.evaluate, recipe.text.calibration, recipe.density.workload
     nodes = list(nodes)
@@ -66,5 +66,5 @@ def _parts(plan: Plan, nodes: Iterable[Node]) -> list[tuple[str, str, list[Node]
 
 
 def _tokens(trained: Iterable[Node]) -> str:
-    """The steps that train, each with its tokens."""
+    """The steps that train, each with its number of tokens."""
     return ", ".join(f"{node.variant} ({node.step[1].training_tokens:,})" for node in trained if node.step)

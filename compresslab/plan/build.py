@@ -15,10 +15,10 @@ from compresslab.methods.distill import Distill
 from compresslab.methods.method import Method
 from compresslab.methods.registry import METHODS, formats_of
 from compresslab.methods.settings import PARENT, StepConfig
-from compresslab.plan.facts import format_in
-from compresslab.plan.gathering import CODE, GatherRequest, decided_by, gathers_of, merged
+from compresslab.plan.gathering import GATHER_MODULES, GatherRequest, gather_settings, gathers_of, serving_requests
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import code_version, content_key, model_identity
+from compresslab.plan.model_files import format_of_source
 from compresslab.plan.packages import missing_backend, missing_package
 from compresslab.plan.rules import Chain, after, objections, start
 from compresslab.recipe.order import ordered
@@ -28,7 +28,7 @@ from compresslab.recipe.source import Source, parse_hub_text, parse_source, text
 from compresslab.recipe.steps import BASE, Step
 from compresslab.versions import version
 
-# What makes a base's folder and its record.
+# Modules that write a base's folder and its record.
 BASE_CODE = tuple(f"compresslab.models.{name}" for name in ("load", "save", "size", "formats.gguf_origin"))
 STEP_CODE = "compresslab.steps.contract"
 MOVING_REVISIONS = (None, "main", "master")
@@ -40,28 +40,28 @@ def build(
     places: Places | None = None,
     found: Sequence[Complaint] = (),
 ) -> Plan:
-    """Plan a recipe: every node once, shared prefixes shared, everything illegal refused before anything runs.
+    """Plan a recipe. Variants with equal first steps share the nodes of these steps.
 
     Args:
-        machine: where it is to run: what everything multiplies in there, and what decides measured times.
-        places: where the recipe's values stand in its file, for the messages.
-        found: what the caller found wrong already, to be told with the rest.
+        machine: the machine that runs the study: its compute dtype, and the facts that decide measured times.
+        places: positions of the recipe's values in its file, for the messages.
+        found: complaints of the caller, which are reported with those found here.
 
     Raises:
-        RecipeError: all at once, illegal step orders and settings, and models, texts and tasks that do not exist.
+        RecipeError: all complaints at once: illegal step orders and settings, and models, texts and tasks that do not exist.
     """
-    looked = _Look(recipe)
-    if complaints := [*found, *looked.complaints]:
+    resolved = _ResolvedRecipe(recipe)
+    if complaints := [*found, *resolved.complaints]:
         raise refusal(complaints, places)
-    return _Builder(looked, machine).plan()
+    return _Builder(resolved, machine).plan()
 
 
-class _Look:
-    """What the recipe's names stand for, what becomes of the model step by step, and everything that is wrong with it.
+class _ResolvedRecipe:
+    """A recipe with its names resolved, the dimensions of its models after each step, and all complaints about it.
 
     Attributes:
-        tasks: what decides each task's content. texts: what decides each text, by role.
-        facts: dimensions of each variant after each of its own steps; of the base, of the base.
+        tasks: the identity of each task's content, by name. texts: the identity of each text, by role.
+        dimensions: dimensions of each variant after each of its own steps, and of the base, by name.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -69,30 +69,30 @@ class _Look:
         self.complaints: list[Complaint] = []
         self.tasks: dict[str, str] = {}
         self.texts: dict[str, dict[str, Any]] = {}
-        self.facts: dict[str, list[Dimensions | None]] = {}
+        self.dimensions: dict[str, list[Dimensions | None]] = {}
         for number, task in enumerate(recipe.evaluate.tasks):
-            with self._complaining("evaluate", "tasks", number):
+            with self._complaints_at("evaluate", "tasks", number):
                 self.tasks[task] = identify_task(task)
         if missing := missing_backend(recipe.evaluate.backend):
             self.complaints.append(Complaint(("evaluate", "backend"), missing))
         identities: dict[str, dict[str, str]] = {}
         for role, text in recipe.text:
-            with self._complaining("text", role, "source"):
-                if text.source not in identities:  # a look at packages and files costs milliseconds
+            with self._complaints_at("text", role, "source"):
+                if text.source not in identities:  # reading packages and files takes milliseconds
                     identities[text.source] = text_identity(text.source)
                 self.texts[role] = _text_key(text, identities[text.source])
         chains = {BASE: Chain(None)}
-        with self._complaining("base", "model"):
+        with self._complaints_at("base", "model"):
             chains[BASE] = start(recipe.base.model)
-        self.facts[BASE] = [chains[BASE].facts]
+        self.dimensions[BASE] = [chains[BASE].dimensions]
         for name in ordered(recipe):
-            chains[name] = self._follow(name, chains)
+            chains[name] = self._resolve_chain(name, chains)
 
-    def _follow(self, name: str, chains: Mapping[str, Chain]) -> Chain:
-        """The chain of a variant; goes on after a complaint, with what is still known."""
+    def _resolve_chain(self, name: str, chains: Mapping[str, Chain]) -> Chain:
+        """The chain of a variant. It continues after a complaint, with unknown dimensions if need be."""
         variant = self.recipe.variants[name]
         chain = chains[variant.start]
-        self.facts[name] = []
+        self.dimensions[name] = []
         for number, step in enumerate(variant.steps):
             found = objections(chain, step, chains)
             for field, reason in found:
@@ -100,23 +100,23 @@ class _Look:
             if missing := missing_package(step):
                 self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, "method"), missing))
             before, chain = chain, Chain(None)
-            with self._complaining("variants", name, "steps", number, step.kind, "model"):
+            with self._complaints_at("variants", name, "steps", number, step.kind, "model"):
                 chain = after(before, step)
-            self.facts[name].append(chain.facts)
+            self.dimensions[name].append(chain.dimensions)
         return chain
 
-    def _complaining(self, *path: str | int) -> _Complaining:
-        return _Complaining(self.complaints, path)
+    def _complaints_at(self, *path: str | int) -> _ComplaintContext:
+        return _ComplaintContext(self.complaints, path)
 
 
-class _Complaining:
-    """Turns a `BadInput` inside into a complaint about a place of the recipe."""
+class _ComplaintContext:
+    """A context that turns a `BadInput` raised inside into a complaint about a place of the recipe."""
 
     def __init__(self, complaints: list[Complaint], path: tuple[str | int, ...]) -> None:
         self.complaints, self.path = complaints, path
 
     def __enter__(self) -> None:
-        """Nothing to do."""
+        pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, BadInput):
@@ -125,18 +125,18 @@ class _Complaining:
 
 
 class _Builder:
-    """Keys first, for all chains; then names for what the keys stand for; then nodes."""
+    """Builds the keys of all chains, then the names of their models, then the nodes."""
 
-    def __init__(self, looked: _Look, machine: Machine) -> None:
-        self.looked = looked
+    def __init__(self, resolved: _ResolvedRecipe, machine: Machine) -> None:
+        self.resolved = resolved
         self.compute = machine.compute
-        self.recipe = looked.recipe
+        self.recipe = resolved.recipe
         self.machine = machine
         self.versions: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
         self.requests: dict[str, GatherRequest] = {}
         self.readers: dict[GatherRequest, dict[str, StepConfig]] = {}
-        self.unpruned: dict[str, str] = {}  # of each model after a prune step, the one before it
+        self.unpruned: dict[str, str] = {}  # model key after a prune step -> model key before the last prune step
         self.variants: dict[str, PlanVariant] = {}
 
     def plan(self) -> Plan:
@@ -144,24 +144,31 @@ class _Builder:
         self.keys: dict[str, tuple[str, ...]] = {BASE: (self._base_key(),)}
         for name in ordered(self.recipe):
             self.keys[name] = self._chain_keys(name)
-        # Of several variants that are made alike, the first gives its name to what they share.
+        # If several variants have the same steps, the shared models bear the name of the first.
         self.names: dict[str, str] = {self.keys[BASE][0]: BASE}
         for name in self.recipe.variants:
             self.names.setdefault(self.keys[name][-1], name)
-        served = merged(self.requests.values())
+        served = serving_requests(self.requests.values())
         self.gather_nodes = {key: (served[request], self._gather_key(served[request])) for key, request in self.requests.items()}
         if "this-machine" in self.recipe.density.hardware:
             code = code_version("compresslab.evaluation.timing.machine")
             self._add(Node("machine", "", content_key("machine", machine=self.machine.facts, compute=self.compute.decides(), code=code)))
-        self._add(Node("model", BASE, self.keys[BASE][0], facts=self.looked.facts[BASE][0]))
+        self._add(Node("model", BASE, self.keys[BASE][0], dimensions=self.resolved.dimensions[BASE][0]))
         self._variant(BASE, "", self.keys[BASE])
         for name in ordered(self.recipe):
             self._chain(name)
         nodes, variants = _in_running_order(self.nodes), tuple(self.variants.values())
-        here = self.machine
-        warnings = (*filter(None, [here.warning]), *self._warnings())
+        machine = self.machine
+        warnings = (*filter(None, [machine.warning]), *self._warnings())
         return Plan(
-            self.recipe, nodes, variants, warnings, compute=self.compute, probe=here.probe, machine=here.name, machine_facts=here.facts
+            self.recipe,
+            nodes,
+            variants,
+            warnings,
+            compute=self.compute,
+            probe=machine.probe,
+            machine=machine.name,
+            machine_facts=machine.facts,
         )
 
     def _base_key(self) -> str:
@@ -188,15 +195,15 @@ class _Builder:
         return keys
 
     def _request_gathering(self, step: Step, before: tuple[str, ...], key: str) -> None:
-        """Note what the step `key` wants gathered, and of which model."""
+        """Add the gather request of the step `key`, if it has one."""
         gathers = gathers_of(step)
         if gathers is None:
             return
         if gathers == "logits":
             assert isinstance(step.config, Distill)
-            text = {**self.looked.texts["training"], "top_k": step.config.top_k}  # another number of logits is another file
+            text = {**self.resolved.texts["training"], "top_k": step.config.top_k}  # files with different numbers of logits are different
         else:
-            text = self.looked.texts["calibration"]
+            text = self.resolved.texts["calibration"]
         model = self._other(step, before) if gathers == "logits" else before[-1]
         assert model is not None
         request = GatherRequest(model, gathers, content_key("text", **text))
@@ -207,18 +214,18 @@ class _Builder:
         return content_key(
             "gather",
             **request._asdict(),
-            readers=decided_by(request.gathers, self._readers_of(request)),
+            readers=gather_settings(request.gathers, self._readers_of(request)),
             compute=self.compute.decides(),
-            code=code_version(CODE[request.gathers]),
+            code=code_version(GATHER_MODULES[request.gathers]),
             libraries=self._libraries(),
         )
 
     def _readers_of(self, request: GatherRequest) -> list[StepConfig]:
-        """The steps that read what `request` asks for, in an order that names do not change."""
+        """The settings of the steps that read the result of `request`, in an order that does not depend on names."""
         return [config for _, config in sorted(self.readers[request].items())]
 
     def _step_key(self, step: Step, before: tuple[str, ...]) -> str:
-        """Key of a step after the models `before`."""
+        """Key of a step on the last of the models `before`."""
         config = step.config
         if isinstance(config, Adopt):
             source = parse_source(config.model)
@@ -234,7 +241,7 @@ class _Builder:
         return content_key(
             step.kind,
             parent=before[-1],
-            # The other model counts by its content, not by its name.
+            # The other model is identified by its content, not by its name.
             config=config.model_dump(mode="json", exclude={"teacher", "until"}),
             other=self._other(step, before),
             text=self._text(config, entry.text),
@@ -244,54 +251,63 @@ class _Builder:
         )
 
     def _computed(self, entry: Method[Any]) -> dict[str, Any]:
-        """What of the compute decides a method's result: nothing where the weights alone do."""
+        """The part of the compute settings that decides a method's result: none if the weights alone decide it."""
         if not entry.computes:
             return {}
         return {"compute": (self.compute.for_training() if entry.trains else self.compute).decides()}
 
     def _text(self, config: StepConfig, role: str | None) -> dict[str, Any] | None:
-        """What decides the tokens that a step reads. How much text there is beyond what it asks for does not count."""
+        """The identity of the tokens that a step reads. Tokens of the text beyond those do not count."""
         if role is None:
             return None
-        known = self.looked.texts[role]
-        wanted = config.training_tokens
-        return {**known, "different": min(wanted, self.recipe.text.training.tokens)} if wanted else known
+        known = self.resolved.texts[role]
+        tokens = config.training_tokens
+        return {**known, "different": min(tokens, self.recipe.text.training.tokens)} if tokens else known
 
     def _other(self, step: Step, before: tuple[str, ...]) -> str | None:
-        """Key of the model that a step after the models `before` looks at."""
+        """Key of the other model that a step on the last of the models `before` reads, if any."""
         if getattr(step.config, "until", None) == PARENT:
             return self.unpruned[before[-1]]
-        return self.keys[step.looks_at][-1] if step.looks_at is not None else None
+        return self.keys[step.other_variant][-1] if step.other_variant is not None else None
 
     def _chain(self, name: str) -> None:
-        """Nodes and variants of a chain. What another variant is, or has on its way, is known by that one's name."""
+        """Add the nodes and variants of a chain. A model that an earlier variant also has keeps that variant's name."""
         variant = self.recipe.variants[name]
         keys = self.keys[name]
         first = len(keys) - len(variant.steps)
         parent = variant.start
         for number, step in enumerate(variant.steps, 1):
-            here = keys[: first + number]
-            child = name if number == len(variant.steps) else self.names.setdefault(here[-1], f"{name}/{number}")
+            chain_keys = keys[: first + number]
+            child = name if number == len(variant.steps) else self.names.setdefault(chain_keys[-1], f"{name}/{number}")
             if child not in self.variants:
-                gather = self._gather_node(here[-1])
-                other = self._other(step, here[:-1]) if gather is None or gather.gathers != "logits" else None
-                own = () if isinstance(step.config, Adopt) else (here[-2],)
+                gather = self._gather_node(chain_keys[-1])
+                other = self._other(step, chain_keys[:-1]) if gather is None or gather.gathers != "logits" else None
+                own = () if isinstance(step.config, Adopt) else (chain_keys[-2],)
                 needs = (*own, *((other,) if other else ()), *((gather.key,) if gather else ()))
-                facts = self.looked.facts[name][number - 1]
-                made = Node("model", child, here[-1], needs, (step.kind, step.config), other, gather.key if gather else None, facts=facts)
-                self._add(made)
-                self._variant(child, parent, here)
+                dimensions = self.resolved.dimensions[name][number - 1]
+                node = Node(
+                    "model",
+                    child,
+                    chain_keys[-1],
+                    needs,
+                    (step.kind, step.config),
+                    other,
+                    gather.key if gather else None,
+                    dimensions=dimensions,
+                )
+                self._add(node)
+                self._variant(child, parent, chain_keys)
             parent = child
 
     def _gather_node(self, key: str) -> Node | None:
-        """The gather node that the step `key` reads, if it reads one; added to the plan when it is first asked for."""
+        """The gather node that the step `key` reads, if any. The first call adds it to the plan."""
         if key not in self.gather_nodes:
             return None
         request, own = self.gather_nodes[key]
         if own not in self.nodes:
             of = self.nodes[request.model]
             readers = tuple(self._readers_of(request))
-            self._add(Node("gather", of.variant, own, (request.model,), gathers=request.gathers, readers=readers, facts=of.facts))
+            self._add(Node("gather", of.variant, own, (request.model,), gathers=request.gathers, readers=readers, dimensions=of.dimensions))
         return self.nodes[own]
 
     def _variant(self, name: str, parent: str, chain: tuple[str, ...]) -> None:
@@ -300,12 +316,12 @@ class _Builder:
         code = code_version("compresslab.evaluation.harness", "compresslab.evaluation.sandboxed_program")
         libraries = self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else []))
         decides = evaluate.model_dump(mode="json", include={"items", "seed", "truncate", "backend"})
-        # vLLM spreads a model over all accelerators, and their number changes how sums are rounded.
+        # vLLM distributes a model over all accelerators; their number changes how sums are rounded.
         devices = {"devices": self.machine.facts.get("accelerator")} if evaluate.backend == "vllm" else {}
         settings = {**decides, **devices, "compute": self.compute.decides(), "code": code, "libraries": libraries}
-        tasks = {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.looked.tasks.items()}
-        facts = self.nodes[model].facts
-        scores = Node("evaluate", name, content_key("evaluate", tasks=tasks), (model,), tasks=tasks, facts=facts)
+        tasks = {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.resolved.tasks.items()}
+        dimensions = self.nodes[model].dimensions
+        scores = Node("evaluate", name, content_key("evaluate", tasks=tasks), (model,), tasks=tasks, dimensions=dimensions)
         self._add(scores)
         measure = None
         if density.measure:
@@ -314,7 +330,7 @@ class _Builder:
             code = code_version("compresslab.evaluation.timing.measured")
             where = {"machine": self.machine.facts, "compute": self.compute.decides()}
             measure = content_key("measure", child=model, parent=above, workload=workload, code=code, **where)
-            self._add(Node("measure", name, measure, (model, above) if above else (model,), facts=facts))
+            self._add(Node("measure", name, measure, (model, above) if above else (model,), dimensions=dimensions))
         named = name == BASE or name in self.recipe.variants
         self.variants[name] = PlanVariant(name, parent, named, chain, scores.key, measure)
 
@@ -322,9 +338,10 @@ class _Builder:
         self.nodes.setdefault(node.key, node)
 
     def _libraries(self, *extra: str) -> dict[str, str]:
-        """Versions of the packages that decide a result. Each is looked up once a plan: a look costs a millisecond.
+        """Versions of the packages that decide a result. Each is resolved up once per plan, since a look-up takes a millisecond.
 
-        Builds of one release for different accelerators (2.13.0+cpu, 2.13.0+cu130) count as one: where a device computes, it is in the key.
+        Builds of one release for different accelerators (2.13.0+cpu, 2.13.0+cu130) count as one: keys of results that passes decide contain
+        the device.
         """
         names = ("torch", "transformers", "tokenizers", *extra)
         self.versions |= {name: version(name).partition("+")[0] for name in names if name not in self.versions}
@@ -346,39 +363,39 @@ class _Builder:
             if role in read and text.source.startswith("hub:"):
                 named = parse_hub_text(text.source)
                 if named.revision in MOVING_REVISIONS:
-                    told = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
-                    yield f"text.{role}: {named.dataset} {told}"
+                    reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
+                    yield f"text.{role}: {named.dataset} {reason}"
         different = self.recipe.text.training.tokens
         for name, variant in self.recipe.variants.items():
             for step in variant.steps:
-                if (wanted := step.config.training_tokens) > different:
-                    yield f"variants.{name}, {step.kind}: {wanted} tokens go {wanted / different:.1f} times over text.training.tokens"
+                if (tokens := step.config.training_tokens) > different:
+                    yield f"variants.{name}, {step.kind}: {tokens} tokens go {tokens / different:.1f} times over text.training.tokens"
         for name in self.recipe.variants:
             if (other := self.names[self.keys[name][-1]]) != name:
                 yield f"variants.{name}: made exactly like '{other}', so both show the same results"
 
 
 def _in_running_order(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
-    """Models first, since they are what everything waits for; then scores; times last, on a machine that does nothing else."""
+    """Models first, since all other nodes need them; then scores; times last, when the machine does nothing else."""
     order = {"machine": 0, "gather": 1, "model": 1, "evaluate": 2, "measure": 3}
     return tuple(sorted(nodes.values(), key=lambda node: order[node.kind]))
 
 
 def _text_key(text: Calibration | Training, identity: dict[str, str]) -> dict[str, Any]:
-    """What decides the tokens that a step reads, beside how many it asks for, which its own settings say.
+    """The identity of a text, without the number of tokens, which is a setting of the step.
 
-    A file counts by its content and by how it is read, so that it can be moved.
+    A file is identified by its content and its suffix, which decides how it is read. It can therefore be moved.
     """
     form = {"form": Path(text.source).suffix} if "sha256" in identity else {}
     return {**text.model_dump(exclude={"tokens", "source"}), **identity, **form}
 
 
 def _readers(source: Source) -> tuple[str, ...]:
-    """Packages that read a model's files, beside transformers."""
+    """Packages besides transformers that read a model's files."""
     return ("gguf",) if source.kind in ("offline", "gguf") else ("safetensors",)
 
 
 def _format_readers(source: Source) -> tuple[str, ...]:
-    """Modules that may unpack an existing model: those of our own formats, and that of the format that it is known to have."""
-    known = format_in(source)
+    """Modules that may unpack an existing model: the readers of the package's own formats, and the reader of the model's known format."""
+    known = format_of_source(source)
     return (*(one.reader for one in formats_of(METHODS)), *([known.reader] if known else []))

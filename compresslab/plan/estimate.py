@@ -1,4 +1,4 @@
-"""What a node will cost: peak memory, disk and time, before it runs. Rough by nature, and said to be so."""
+"""Rough estimates of a node's peak memory, disk space and time before it runs."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import NamedTuple
 
 from compresslab.methods.method import Cost, Footprint
 from compresslab.methods.registry import method_of
-from compresslab.plan.gathering import logits_of, removal_passes
+from compresslab.plan.gathering import removal_passes, stored_logits_size
 from compresslab.plan.graph import Node, Plan
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.source import parse_source
 
-# Operations and bytes per second where nobody probed the machine: two processor cores without units for 16 bits.
+# Operations and bytes per second of a machine that was not probed: two processor cores without units for 16 bits.
 ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
-# Shares of the rate of large matrix products that passes over many tokens reach: norms, attention and activations take the rest, and the
-# more of it the faster the products are: 67 to 72% in float32 at 1.8e11 operations a second, 26 to 47% in bfloat16 at 1e12
-# (docs/measurements.md).
+# Two points (rate, share): passes over many tokens reach this share of the rate of large matrix products. Norms, attention and
+# activations take the rest of the time; their part grows with the rate. Measured: 67 to 72% in float32 at 1.8e11 operations a second,
+# 26 to 47% in bfloat16 at 1e12 (docs/measurements.md).
 SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
-# Starting a worker, loading a model of a gigabyte and storing what was made; a model node's folder is loaded again in a fresh process.
+# Starting a worker, loading a model of a gigabyte and storing the result; loading a model node's folder again in a fresh process.
 WORKER_SECONDS, RELOAD_SECONDS = 2.5, 2.0
-# Unpacking a GGUF file, for each parameter.
+# Unpacking a GGUF file, per parameter.
 GGUF_SECONDS = 1.2e-7
-# Tokens that one OLMES item costs once the few-shot prefix is shared: the question and its options.
+# Tokens of one OLMES item when the few-shot prefix is shared: the question and its options.
 TOKENS_AN_ITEM = 30
 ITEMS_IF_ALL = 1500
-# One decoding step, beside reading all weights: launches, for each layer. A guess.
+# Kernel launches of one decoding step, per layer, in addition to reading all weights. A guess.
 LAYER_SECONDS = 2e-4
-# Requests that are timed of a variant and its parent together, and tokens that are really decoded in each: as evaluation.timing does it.
+# Timed requests of a variant and its parent together, and decoded tokens of each, as in evaluation.timing.
 REQUESTS, DECODED = 8, 8
-# Of a base, beside what unpacking it takes; copies of its weights in memory.
+# Loading a base without unpacking it, and copies of its weights in memory.
 LOADING_SECONDS, LOADING_COPIES = 2.0, 3
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Estimate(NamedTuple):
-    """Peak memory and disk in bytes, time in seconds; `None` where the model's size is not known yet."""
+    """Peak memory and disk in bytes, time in seconds; `None` if the model's size is not known yet."""
 
     memory: float | None
     disk: float | None
@@ -44,51 +44,51 @@ class Estimate(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """What times rest on: operations per second of whole forward passes, and bytes per second of reading weights."""
+    """Operations per second of whole forward passes, and bytes per second of reading weights."""
 
     passes: float
     bandwidth: float
 
 
 def speed_of(peak: float, bandwidth: float) -> Speed:
-    """From the rate of large matrix products in the compute dtype: the share that whole passes reach falls with it (see `SLOW`)."""
-    (low, high), (share, least) = (SLOW[0], FAST[0]), (SLOW[1], FAST[1])
+    """The speed from the rate of large matrix products in the compute dtype, of which whole passes reach a share (see `SLOW`)."""
+    (low, high), (slow_share, fast_share) = (SLOW[0], FAST[0]), (SLOW[1], FAST[1])
     position = min(1.0, max(0.0, math.log(peak / low) / math.log(high / low)))
-    return Speed(peak * share * (least / share) ** position, bandwidth)
+    return Speed(peak * slow_share * (fast_share / slow_share) ** position, bandwidth)
 
 
 def speed_here(plan: Plan) -> Speed:
-    """This machine's speed by the plan's probe."""
+    """This machine's speed, from the plan's probe."""
     if plan.probe is None:
         return speed_of(ASSUMED_RATE, ASSUMED_BANDWIDTH)
     return speed_of(plan.probe.rates.get(plan.compute.dtype, ASSUMED_RATE), plan.probe.bandwidth)
 
 
 def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
-    """Estimate one node from the size of its model and what the probe found of this machine.
+    """Estimate one node from the size of its model and the speed of this machine.
 
     Args:
-        speed: of other hardware, to estimate for that: weights are computed with as they are stored there.
+        speed: the speed of other hardware, which computes in the dtype of the stored weights.
     """
     if node.kind == "machine":
         return Estimate(WORKER_BYTES, 1e4, 6.0)
-    if node.facts is None:
+    if node.dimensions is None:
         return Estimate(None, None, None)
     recipe = plan.recipe
     dtype = plan.compute.dtype if speed is None else recipe.base.dtype
     speed = speed or speed_here(plan)
-    parameters = node.facts.parameters
+    parameters = node.dimensions.parameters
     stored = parameters * BYTES[recipe.base.dtype]
-    weights = parameters * BYTES[dtype]  # in memory, while it computes
+    weights = parameters * BYTES[dtype]  # in memory, in the compute dtype
     forward = 2 * parameters / speed.passes
-    model = Footprint(node.facts, weights, forward)
+    model = Footprint(node.dimensions, weights, forward)
     if node.kind == "evaluate":
         items = ITEMS_IF_ALL if recipe.evaluate.items == "all" else recipe.evaluate.items
         tokens = items * TOKENS_AN_ITEM * len(node.tasks)
         return Estimate(WORKER_BYTES + 1.5 * weights, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
     if node.kind == "measure":
         workload = recipe.density.workload
-        step = weights / speed.bandwidth + node.facts.layers * LAYER_SECONDS
+        step = weights / speed.bandwidth + node.dimensions.layers * LAYER_SECONDS
         request = workload.batch * workload.prompt * forward + DECODED * step
         models = len(node.needs)
         return Estimate(WORKER_BYTES + models * weights, 1e4, models * (WORKER_SECONDS + REQUESTS / 2 * request))
@@ -102,39 +102,39 @@ def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
 
 
 def _stored(node: Node, weights: float) -> float:
-    """Bytes of the variant's folder: packed linear layers, the rest as it was."""
-    facts = node.facts
-    assert facts is not None
+    """Bytes of the variant's folder, with packed linear layers if the step packs them."""
+    dimensions = node.dimensions
+    assert dimensions is not None
     bits = method_of(*node.step).stored_bits(node.step[1]) if node.step else None
     if bits is None:
         return weights
-    plain = weights * facts.embedding_parameters / facts.parameters
-    return plain + (facts.parameters - facts.embedding_parameters) * bits / 8
+    plain = weights * dimensions.embedding_parameters / dimensions.parameters
+    return plain + (dimensions.parameters - dimensions.embedding_parameters) * bits / 8
 
 
 def _step(node: Node, model: Footprint) -> Cost:
-    """Seconds and bytes of a model node beyond those of its worker."""
+    """Seconds and bytes of memory of a model node, without those of its worker."""
     if node.step is None:
         return Cost(LOADING_SECONDS, LOADING_COPIES * model.weights)
     return method_of(*node.step).cost(node.step[1], model)
 
 
 def _gathering(node: Node, recipe: Recipe, model: Footprint) -> Estimate:
-    """A gather node: one pass over its text, and what it writes."""
-    facts, weights = model.dimensions, model.weights
+    """The estimate of a gather node: one pass over its text, and the file that it writes."""
+    dimensions, weights = model.dimensions, model.weights
     memory = WORKER_BYTES + 1.5 * weights
     if node.gathers == "logits":
-        stored = logits_of(node.readers, recipe.text.training.tokens, facts.vocabulary)
+        stored = stored_logits_size(node.readers, recipe.text.training.tokens, dimensions.vocabulary)
         return Estimate(memory, stored.bytes, WORKER_SECONDS + stored.tokens * model.forward)
     tokens = recipe.text.calibration.samples * recipe.text.calibration.length
-    # Of the inputs of q and k, of v (what attention makes of them), of gate and up, of o, of down.
-    widths = (facts.hidden, facts.hidden, facts.hidden, facts.attention, facts.intermediate)
-    memory += 3 * tokens * facts.hidden * weights / facts.parameters
+    # Widths of the inputs of q and k, of v, of gate and up, of o, of down.
+    widths = (dimensions.hidden, dimensions.hidden, dimensions.hidden, dimensions.attention, dimensions.intermediate)
+    memory += 3 * tokens * dimensions.hidden * weights / dimensions.parameters
     seconds = WORKER_SECONDS + tokens * model.forward
     if node.gathers == "removals":
-        return Estimate(memory, 1e4, seconds * removal_passes(node.readers, facts))
+        return Estimate(memory, 1e4, seconds * removal_passes(node.readers, dimensions))
     if node.gathers == "grams":
         # A product of two matrices of (tokens, width) takes 2 * tokens * width^2 operations.
-        products = facts.layers * sum(width**2 for width in widths)
-        return Estimate(memory + 8 * max(widths) ** 2, 4 * products, seconds + tokens * model.forward * products / facts.parameters)
-    return Estimate(memory, 12 * facts.layers * sum(widths), seconds)
+        products = dimensions.layers * sum(width**2 for width in widths)
+        return Estimate(memory + 8 * max(widths) ** 2, 4 * products, seconds + tokens * model.forward * products / dimensions.parameters)
+    return Estimate(memory, 12 * dimensions.layers * sum(widths), seconds)

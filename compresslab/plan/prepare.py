@@ -1,4 +1,4 @@
-"""From a recipe's file to a plan: the one way that the command line and programs share."""
+"""From a recipe's file to a plan, for the command line and for programs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from compresslab.records import StudyNote
 
 
 def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None, noted: Mapping[str, StudyNote] | None = None) -> Plan:
-    """Load, check and plan a recipe, with what a command line changes in it, without importing torch.
+    """Load, check and plan a recipe, with the changes of a command line, without importing torch.
 
     Args:
-        device: by torch's name, to compute on; this machine's own choice without it.
-        noted: for whoever only reads results: the notes of a store by study (`Store.notes`), which say what its last run was
-            computed in, and where. A store of another machine can be read so.
+        device: the device to compute on, by torch's name; without it, the one that this machine chooses.
+        noted: the notes of a store by study (`Store.notes`), for callers that only read results. They contain the dtype and the machine
+            of the last run, so that the store of another machine can be read.
 
     Raises:
-        BadInput: anything in the recipe that cannot work, named.
+        BadInput: the recipe cannot work; the message names each reason.
     """
     recipe, places, file = load_located(path, changes)
     found = complaints(recipe)
     if recipe.evaluate.source == "published":
-        from compresslab.plan import published  # the tables, which a plan of models to run does not need
+        from compresslab.plan import published  # imports the tables, which other plans do not need
 
         planned = published.plan(recipe, places, found)
     else:
@@ -44,7 +44,7 @@ def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None
 
 
 def complaints(recipe: Recipe) -> list[Complaint]:
-    """Names of references and hardware that do not exist, each with those that do."""
+    """Complaints about references and hardware that do not exist, each with the existing names."""
     found = []
     problem = unknown_reference(recipe.density.reference)
     if not problem and is_file(recipe.density.reference):
@@ -61,7 +61,7 @@ def complaints(recipe: Recipe) -> list[Complaint]:
 
 
 def _broken(reference: str) -> str:
-    """What is wrong with a reference's file; empty if nothing is. Reads it, which takes numpy: only a user's own file is worth that."""
+    """What is wrong with a user's reference file; empty if nothing is. Reading it imports numpy, so the package's own ones are not read."""
     from compresslab.density.references.reference import Reference
 
     try:

@@ -1,4 +1,4 @@
-"""Plans of published scores: models that nobody here runs, compared within one table."""
+"""Plans of studies of published scores, which run no models and compare scores within one table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compresslab.recipe.steps import BASE
 
 
 class PublishedEntry(NamedTuple):
-    """A variant of a published study: which model it is, in which table, and the variant before it."""
+    """A variant of a published study: its model, its table, the variant before it, and how it was made from that."""
 
     model: str
     table: str
@@ -27,10 +27,10 @@ class PublishedEntry(NamedTuple):
 
 
 def plan(recipe: Recipe, places: Places | None, found: list[Complaint]) -> Plan:
-    """Check a recipe with `source: published`; its plan has variants and nothing to run.
+    """Check a recipe with `source: published`. Its plan has variants and no nodes.
 
     Raises:
-        RecipeError: everything that is wrong, at once.
+        RecipeError: all complaints at once.
     """
     complaints = [*found, *_complaints(recipe)]
     if complaints:
@@ -40,7 +40,7 @@ def plan(recipe: Recipe, places: Places | None, found: list[Complaint]) -> Plan:
 
 
 def entries(recipe: Recipe) -> dict[str, PublishedEntry]:
-    """Every variant with its model, parents first. The recipe has no complaints."""
+    """Every variant with its model, parents first. The recipe must have no complaints."""
     found = {BASE: PublishedEntry(_name(recipe.base.model), _table(recipe, recipe.base), "", "")}
     for name in ordered(recipe):
         variant = recipe.variants[name]
@@ -103,11 +103,11 @@ def _complaints(recipe: Recipe) -> Iterator[Complaint]:
                 ("density", "reference"), f"{reference.name} knows none of the published benchmarks; these do: {', '.join(fitting)}"
             )
     except BadInput:
-        pass  # told by the caller already
+        pass  # the caller reports it
 
 
 def _model_problems(recipe: Recipe, of: Base | Adopt) -> Iterator[tuple[str, str]]:
-    """What is wrong with one model, each with the field to blame."""
+    """Problems of one model: pairs of the field that must change and the reason."""
     if not of.model.startswith(tables.PREFIX):
         yield "model", f"{of.model!r} is no published model; write published:<name> (the models are in data/published_scores.csv)"
         return
@@ -115,11 +115,11 @@ def _model_problems(recipe: Recipe, of: Base | Adopt) -> Iterator[tuple[str, str
     try:
         tables.find_model(model)
         tables.weights(model)
-        there = tables.tables_of(model)
+        tables_with_model = tables.tables_of(model)
         if not table:
-            yield "model", f"which table? {model} stands in: {', '.join(there)}; write evaluate: {{table: …}}"
-        elif tables.find_table(table) not in there:
-            yield "model", f"the table {table} has no {model}; it stands in: {', '.join(there)}"
+            yield "model", f"which table? {model} stands in: {', '.join(tables_with_model)}; write evaluate: {{table: …}}"
+        elif tables.find_table(table) not in tables_with_model:
+            yield "model", f"the table {table} has no {model}; it stands in: {', '.join(tables_with_model)}"
         elif recipe.evaluate.tasks and not set(recipe.evaluate.tasks) & set(tables.scores_of(model, table)):
             scored = ", ".join(tables.scores_of(model, table))
             yield "model", f"{table} has none of the tasks asked for of {model}; it has: {scored}"

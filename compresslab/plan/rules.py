@@ -1,4 +1,4 @@
-"""Which step may follow which, and which settings a model cannot take: refused with the reason, before anything runs."""
+"""Refuses illegal orders of steps, and settings that do not fit the model, before anything runs."""
 
 from __future__ import annotations
 
@@ -9,73 +9,72 @@ from compresslab.methods.amounts import Misfit
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
 from compresslab.methods.settings import PARENT
-from compresslab.plan.facts import facts_of, packed_by, vocabulary_digest
+from compresslab.plan.model_files import dimensions_of, packed_by, vocabulary_digest
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import Step
 
 
 class Chain(NamedTuple):
-    """What is known of a variant.
+    """The known properties of a model after some steps. `None` means not known; it refuses nothing.
 
     Attributes:
-        origin: where its weights and its tokenizer come from. packed: what packed its weights, or nothing.
-        facts: its dimensions. What is `None` is not known and refuses nothing.
-        pruned: a prune step is among its own.
+        origin: the source of its weights and its tokenizer. packed: the method or format that packed its weights; empty for plain ones.
+        pruned: its steps include a prune step.
     """
 
     origin: Source | None
     packed: str = ""
-    facts: Dimensions | None = None
+    dimensions: Dimensions | None = None
     pruned: bool = False
 
 
 def start(model: str) -> Chain:
-    """The chain that begins with an existing model.
+    """The chain of an existing model.
 
     Raises:
         BadInput: there is no such model.
     """
     source = parse_source(model)
-    return Chain(source, packed_by(source), facts_of(source))
+    return Chain(source, packed_by(source), dimensions_of(source))
 
 
 def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Objection]:
-    """Everything that forbids `step` after `chain`; empty if it is legal.
+    """All reasons to refuse `step` after `chain`; empty if it is legal.
 
     Args:
-        others: the other variants by name, for the teacher.
+        others: the chains of the other variants by name, for the teacher.
     """
     if step.kind == "adopt":
         return []
     config = step.config
     found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
-    teacher = step.looks_at if step.kind == "distill" else None
+    teacher = step.other_variant if step.kind == "distill" else None
     if teacher is not None and teacher in others:
         found += _teacher_objections(chain, others[teacher], teacher)
     if getattr(config, "until", None) == PARENT and not chain.pruned:
         reason = f"no prune step comes before, so there is no '{PARENT}' whose loss could be reached; name 'base' or a variant"
         found.append(Objection("until", reason))
-    if chain.facts is not None:
-        found += _dimension_objections(chain.facts, step)
+    if chain.dimensions is not None:
+        found += _dimension_objections(chain.dimensions, step)
     return found
 
 
 def after(chain: Chain, step: Step) -> Chain:
-    """The chain with a legal step more.
+    """The chain after one more step.
 
     Raises:
         BadInput: the step adopts a model that does not exist.
     """
     if step.adopt is not None:
         return start(step.adopt.model)
-    entry, facts = step.method, chain.facts
-    if facts is not None:
+    entry, dimensions = step.method, chain.dimensions
+    if dimensions is not None:
         try:
-            facts = entry.leaves(step.config, facts)
+            dimensions = entry.leaves(step.config, dimensions)
         except Misfit:
-            facts = None  # nobody knows what was meant to be left
+            dimensions = None  # the dimensions after an illegal step are not known
     packed = entry.name if entry.packs else chain.packed
-    return chain._replace(facts=facts, packed=packed, pruned=chain.pruned or step.kind == "prune")
+    return chain._replace(dimensions=dimensions, packed=packed, pruned=chain.pruned or step.kind == "prune")
 
 
 def _after_packing(kind: str, packed: str) -> str:
@@ -91,14 +90,14 @@ def _teacher_objections(chain: Chain, teacher: Chain, name: str) -> list[Objecti
         return []
     ours, theirs = vocabulary_digest(chain.origin), vocabulary_digest(teacher.origin)
     if ours is None or theirs is None or ours == theirs:
-        return []  # not known before loading: the step itself compares the vocabularies
+        return []  # not known before loading; the step itself compares the vocabularies
     reason = f"the teacher '{name}' comes from {teacher.origin.name}, which has another tokenizer than {chain.origin.name}"
     return [Objection("teacher", f"{reason}, so its logits mean other tokens; choose a teacher of the same tokenizer")]
 
 
-def _dimension_objections(facts: Dimensions, step: Step) -> list[Objection]:
+def _dimension_objections(dimensions: Dimensions, step: Step) -> list[Objection]:
     try:
-        step.method.leaves(step.config, facts)
+        step.method.leaves(step.config, dimensions)
     except Misfit as misfit:
-        return [Objection(*found) for found in misfit.found]
-    return step.method.refuses(step.config, facts)
+        return [Objection(*problem) for problem in misfit.problems]
+    return step.method.refuses(step.config, dimensions)

@@ -1,4 +1,4 @@
-"""The recipe that `compresslab init` writes: a few answers and what is known of the model become a commented text."""
+"""The commented recipe that `compresslab init` writes, from the user's answers and the dimensions of the model."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ QUANTIZED: dict[str, tuple[Config, str]] = {
     ),
 }
 TRAINING_TOKENS = 24_576  # a minute or two for SmolLM2-135M on two cores
-TEACHING = (
+DISTILL_COMMENT = (
     f"`- retrain: {{method: full, tokens: {TRAINING_TOKENS:_}}}`, or method lora, does without the teacher; reverse-kl, jsd and skewed-kl "
     "follow it in other ways. More tokens help most."
 )
 GROUPS = (128, 64, 32, 16)
-UNITS = (128, 32, 8, 1)  # what a number of neurons should be a multiple of, best first: kernels and groups like round ones
-WIDTH = 118
+UNITS = (128, 32, 8, 1)  # preferred divisors of the number of neurons, best first: kernels and groups need round numbers
+LINE_WIDTH = 118
 
 
 class Answers(NamedTuple):
-    """What the user was asked.
+    """The user's answers.
 
     Attributes:
         compress: names from `CHOICES`, each once.
-        heal: whether what is pruned is trained afterwards.
-        items: of each task.
+        heal: whether pruned variants are trained afterwards.
+        items: number of items of each task.
     """
 
     study: str
@@ -78,7 +78,7 @@ class Answers(NamedTuple):
 
 
 class _Variant(NamedTuple):
-    """A variant to be written: a chain of steps, from the base or from another variant. A comment that was made before is not repeated."""
+    """A variant of the recipe: its steps after the variant `start`, and the comments above it. A repeated comment is written once."""
 
     name: str
     comments: list[str]
@@ -87,7 +87,7 @@ class _Variant(NamedTuple):
 
     @property
     def checked(self) -> list[Step]:
-        """The steps as the plan knows them."""
+        """The steps as validated settings."""
         return [Step.model_validate(step) for step in self.steps]
 
 
@@ -95,8 +95,8 @@ def starter(answers: Answers, base: Chain, path: str) -> str:
     """The text of a recipe, with a comment for each setting.
 
     Args:
-        base: what is known of the model. Where its dimensions are not, amounts are shares and groups small.
-        path: what the file will be called, for the commands above the recipe.
+        base: the chain of the model. If its dimensions are not known, amounts are shares and groups are small.
+        path: path of the file, for the commands above the recipe.
     """
     variants = _variants(answers, base)
     return "\n".join(
@@ -115,7 +115,7 @@ def starter(answers: Answers, base: Chain, path: str) -> str:
             *_text(variants),
             *_comment("Each variant is a chain of steps from the base, or with `from` from another variant. What chains share runs once."),
             "variants:",
-            *_written(variants),
+            *_variant_lines(variants),
             *_comment("What the base and every variant answer."),
             "evaluate:",
             *_comment("Also arc_challenge, hellaswag, piqa, socialiqa, and any task of lm-eval by its name.", 2),
@@ -139,10 +139,10 @@ def _base(model: str, base: Chain) -> Iterator[str]:
         "The model that every variant starts from: offline:smollm2-135m-instruct, a Hub id with a pinned revision "
         "(owner/name@<commit>), a folder, or a .gguf file."
     )
-    if (facts := base.facts) is not None:
+    if (dimensions := base.dimensions) is not None:
         yield from _comment(
-            f"It has {facts.parameters / 1e6:,.1f} M parameters: {facts.layers} layers, hidden size {facts.hidden}, "
-            f"MLP width {facts.intermediate}, {facts.groups} key/value heads."
+            f"It has {dimensions.parameters / 1e6:,.1f} M parameters: {dimensions.layers} layers, hidden size {dimensions.hidden}, "
+            f"MLP width {dimensions.intermediate}, {dimensions.groups} key/value heads."
         )
     else:
         yield from _comment("Its dimensions are not known here yet, so amounts below are shares, and groups are small.")
@@ -153,7 +153,7 @@ def _base(model: str, base: Chain) -> Iterator[str]:
 
 
 def _text(variants: list[_Variant]) -> Iterator[str]:
-    """The texts that the steps read, if any do."""
+    """The lines of the texts that the steps read, if any."""
     methods = [method(kind, config["method"]) for variant in variants for step in variant.steps for kind, config in step.items()]
     roles = {entry.text for entry in methods}
     if roles == {None}:
@@ -174,14 +174,14 @@ def _text(variants: list[_Variant]) -> Iterator[str]:
 
 
 def _variants(answers: Answers, base: Chain) -> list[_Variant]:
-    """One variant for each choice, the pruned ones healed, and a chain of the first pruned and the first quantized one."""
+    """One variant for each choice, one more for each healed one, and a chain of the first pruned variant and the first quantizer."""
     found: list[_Variant] = []
-    smaller: list[tuple[_Variant, Chain]] = []  # the ends of the chains that prune, and what the base becomes there
+    smaller: list[tuple[_Variant, Chain]] = []  # the last variant of each chain that prunes, and its chain
     for choice in answers.compress:
         if choice in QUANTIZED:
             found.append(_quantized(choice, base))
             continue
-        found.append(_pruned(choice, base.facts))
+        found.append(_pruned(choice, base.dimensions))
         chain = base
         for step in found[-1].checked:
             chain = after(chain, step)
@@ -196,7 +196,7 @@ def _variants(answers: Answers, base: Chain) -> list[_Variant]:
     return found
 
 
-def _pruned(choice: str, facts: Dimensions | None) -> _Variant:
+def _pruned(choice: str, dimensions: Dimensions | None) -> _Variant:
     if choice == "sparse":
         return _Variant(
             choice,
@@ -207,22 +207,25 @@ def _pruned(choice: str, facts: Dimensions | None) -> _Variant:
             [{"prune": {"method": "wanda", "sparsity": 0.5}}],
         )
     if choice == "width":
-        keep = 0.75 if facts is None else _round(0.75, facts.intermediate)
+        keep = 0.75 if dimensions is None else _round(0.75, dimensions.intermediate)
         return _Variant(
             choice,
             [
-                f"Keep {_of(keep, facts and facts.intermediate)} neurons of every MLP: the saved matrices are really smaller. `groups` "
-                "(key/value heads) and `hidden` cut the other axes; `parameters: 0.8` in place of them finds the widths for a size."
+                f"Keep {_amount(keep, dimensions and dimensions.intermediate)} neurons of every MLP: the saved matrices are really "
+                "smaller. `groups` (key/value heads) and `hidden` cut the other axes; `parameters: 0.8` in place of them finds the widths "
+                "for a size."
             ],
             [{"prune": {"method": "width", "keep": keep}}],
         )
     share = 0.5 if choice == "distill" else 0.8
-    keep = share if facts is None else max(1, min(facts.layers - 1, round(share * facts.layers)))
-    layers = _of(keep, facts and facts.layers)
+    keep = share if dimensions is None else max(1, min(dimensions.layers - 1, round(share * dimensions.layers)))
+    layers = _amount(keep, dimensions and dimensions.layers)
     steps = [{"prune": {"method": "depth", "keep": keep}}]
     if choice == "distill":
         return _Variant(
-            choice, [f"A student: {layers} layers, taught by the base, two steps in one variant.", TEACHING], [*steps, _taught()]
+            choice,
+            [f"A student: {layers} layers, taught by the base, two steps in one variant.", DISTILL_COMMENT],
+            [*steps, _distill_step()],
         )
     return _Variant(
         choice,
@@ -234,21 +237,21 @@ def _pruned(choice: str, facts: Dimensions | None) -> _Variant:
     )
 
 
-def _of(keep: float, whole: int | None) -> str:
-    return f"{keep:.0%} of the" if whole is None else f"{keep} of the {whole}"
+def _amount(keep: float, total: int | None) -> str:
+    return f"{keep:.0%} of the" if total is None else f"{keep} of the {total}"
 
 
-def _round(share: float, whole: int) -> int:
-    """The share of `whole` as a round number not far below it."""
-    most = max(1, int(share * whole))
-    return next(size for unit in UNITS if 2 * (size := most // unit * unit) > most)
+def _round(share: float, total: int) -> int:
+    """The share of `total`, rounded down to a multiple of the largest of `UNITS` that keeps more than half of it."""
+    maximum = max(1, int(share * total))
+    return next(size for unit in UNITS if 2 * (size := maximum // unit * unit) > maximum)
 
 
 def _healed(choice: str) -> _Variant:
-    return _Variant(f"{choice}-healed", ["Then let it learn from the base again.", TEACHING], [_taught()], choice)
+    return _Variant(f"{choice}-healed", ["Then let it learn from the base again.", DISTILL_COMMENT], [_distill_step()], choice)
 
 
-def _taught() -> dict[str, Config]:
+def _distill_step() -> dict[str, Config]:
     return {"distill": {"method": "forward-kl", "teacher": "base", "tokens": TRAINING_TOKENS}}
 
 
@@ -257,20 +260,20 @@ def _quantized(choice: str, chain: Chain) -> _Variant:
     if "group_size" not in config:
         return _Variant(choice, [comment], [{"quantize": config}])
     sizes = [size for size in GROUPS if not objections(chain, Step.model_validate({"quantize": {**config, "group_size": size}}), {})]
-    # Where no size is legal, the check of the whole recipe says why.
-    group = sizes[0] if sizes and chain.facts is not None else config["group_size"]
-    why = "divides nearly every model" if chain.facts is None else "is the largest usual one that divides this model's dimensions"
+    # If no size is legal, the check of the whole recipe reports the reason.
+    group = sizes[0] if sizes and chain.dimensions is not None else config["group_size"]
+    why = "divides nearly every model" if chain.dimensions is None else "is the largest usual one that divides this model's dimensions"
     grouping = f"`group_size` weights share a scale: {group} {why}; smaller ones are more exact and take more room."
     return _Variant(choice, [comment, grouping], [{"quantize": {**config, "group_size": group}}])
 
 
-def _written(variants: list[_Variant]) -> Iterator[str]:
-    told: set[str] = set()
+def _variant_lines(variants: list[_Variant]) -> Iterator[str]:
+    written: set[str] = set()
     for variant in variants:
         for comment in variant.comments:
-            if comment not in told:
+            if comment not in written:
                 yield from _comment(comment, 2)
-        told.update(variant.comments)
+        written.update(variant.comments)
         yield f"  {variant.name}:"
         if variant.start != "base":
             yield f"    from: {variant.start}"
@@ -288,10 +291,10 @@ def _number(value: object) -> str:
 
 def _comment(text: str, indent: int = 0) -> list[str]:
     start = f"{' ' * indent}# "
-    return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=start, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(text, LINE_WIDTH, initial_indent=start, subsequent_indent=start, break_long_words=False, break_on_hyphens=False)
 
 
 def _scalar(text: str) -> str:
-    """Text as YAML, in quotes where it would be read as something else."""
+    """Text as a YAML scalar, in quotes if YAML would read it as another type."""
     plain = re.fullmatch(r"[A-Za-z./~][\w./@+-]*(:[\w./@+-]+)*", text, re.ASCII)
     return text if plain and resolve(text) == text else json.dumps(text, ensure_ascii=False)

@@ -11,7 +11,7 @@ from compresslab.recipe.schema import Recipe
 def needs(recipe: Recipe) -> dict[str, list[str]]:
     """For each variant the names that it needs, including `base`: the one that it starts from, then those that its steps read."""
     return {
-        name: list(dict.fromkeys([variant.start, *(step.looks_at for step in variant.steps if step.looks_at is not None)]))
+        name: list(dict.fromkeys([variant.start, *(step.other_variant for step in variant.steps if step.other_variant is not None)]))
         for name, variant in recipe.variants.items()
     }
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from compresslab.methods.settings import Seed, Strict, Words
+from compresslab.methods.settings import NonEmptyText, Seed, Strict
 from compresslab.recipe.steps import Step
 from compresslab.records.compute import ComputeChoice, Dtype
 
@@ -38,17 +38,17 @@ class Base(Strict):
     `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` needs.
     """
 
-    model: Words
+    model: NonEmptyText
     dtype: Dtype = "bfloat16"
     trust_remote_code: bool = False
-    table: Words | None = None
+    table: NonEmptyText | None = None
     train_tokens: PositiveFloat | None = None
 
 
 class Calibration(Strict):
     """Text that calibration-based methods read: `samples` sequences of `length` tokens."""
 
-    source: Words = "installed-docs"
+    source: NonEmptyText = "installed-docs"
     samples: PositiveInt = 32
     length: PositiveInt = Field(default=256, ge=8)
     seed: Seed = 0
@@ -60,7 +60,7 @@ class Training(Strict):
     A step with more tokens reads them again, each time in another order.
     """
 
-    source: Words = "installed-docs"
+    source: NonEmptyText = "installed-docs"
     tokens: PositiveInt = 60_000
     length: PositiveInt = Field(default=512, ge=8)
     seed: Seed = 0
@@ -107,10 +107,10 @@ class Evaluate(Strict):
     """
 
     source: Literal["run", "published"] = "run"
-    tasks: list[Words] = Field(default_factory=list, min_length=1)
+    tasks: list[NonEmptyText] = Field(default_factory=list, min_length=1)
     items: PositiveInt | Literal["all"] = "all"
     seed: Seed = 0
-    table: Words | None = None
+    table: NonEmptyText | None = None
     across_tables: bool = False
     run_code: bool = False
     truncate: bool = False
@@ -147,9 +147,9 @@ class DensityConfig(Strict):
     `measure` also times every variant against its parent on this machine.
     """
 
-    reference: Words = "olmo-ladder"
+    reference: NonEmptyText = "olmo-ladder"
     tokens: PositiveFloat = 1e12
-    hardware: list[Words] = Field(default=["this-machine"])
+    hardware: list[NonEmptyText] = Field(default=["this-machine"])
     workload: Workload = Workload()
     measure: bool = True
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000

@@ -75,6 +75,6 @@ class Step(Strict):
         return method_of(self.kind, self.config)
 
     @property
-    def looks_at(self) -> str | None:
+    def other_variant(self) -> str | None:
         """The name of the other model that the step needs, if any: its teacher, or the one whose loss it trains until."""
-        return self.config.looks_at
+        return self.config.other_variant

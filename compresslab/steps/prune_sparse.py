@@ -63,7 +63,7 @@ def pruned(
         with second_moments(f"prune sparsegpt, layer {layer}, {names[0]}"):
             factor = inverse_factor(statistics.gram(layer, names[0]).to(weights[0].device), config.damping)
         for weight in weights:
-            yield sparsegpt(weight, factor, config.share, config.of).to(weight.dtype)
+            yield sparsegpt(weight, factor, config.dropped_share, config.pattern_numbers).to(weight.dtype)
         return
     for weight, name in zip(weights, names, strict=True):
         importance = (
@@ -80,17 +80,17 @@ def kept(importance: Tensor, config: PruneSparse, where: str) -> Tensor:
     """
     if not torch.isfinite(importance).all():
         raise RunFailed(f"prune {config.method}, {where}: the importances are not finite; try dtype float32 or bfloat16")
-    if config.of is not None:
-        return kept_of_each(importance, *config.of)
-    return kept_mask(importance, config.share, "row" if config.method == "wanda" else "layer")
+    if config.pattern_numbers is not None:
+        return kept_of_each(importance, *config.pattern_numbers)
+    return kept_mask(importance, config.dropped_share, "row" if config.method == "wanda" else "layer")
 
 
 def check_pattern(layers: nn.ModuleList, config: PruneSparse) -> None:
     """Refuse a pattern that leaves a remainder. Raises BadInput, naming the first such layer."""
-    if config.of is None:
+    if config.pattern_numbers is None:
         return
     for name, linear in linear_layers(layers).items():
-        if linear.in_features % config.of[1]:
+        if linear.in_features % config.pattern_numbers[1]:
             raise BadInput(
                 f"prune {config.method}: pattern {config.pattern} does not divide the {linear.in_features} inputs of layers.{name}"
             )

@@ -65,7 +65,7 @@ def compress(
     chosen = chosen.for_training() if entry.trains else chosen
     loaded = load(model, dtype, device=chosen.device)
     step_text = text_for(entry, requested.config, texts, loaded.tokenizer)
-    needs_other_model = requested.looks_at is not None or getattr(requested.config, "until", None) is not None
+    needs_other_model = requested.other_variant is not None or getattr(requested.config, "until", None) is not None
     other_model = load(other or model, chosen.dtype, device=chosen.device) if needs_other_model else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A failed step must not leave a folder that looks complete.

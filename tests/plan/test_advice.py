@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compresslab.plan.advice import LONG, advice
+from compresslab.plan.advice import LONG_SECONDS, advice
 from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
 
@@ -35,7 +35,7 @@ def taking(plan: Plan, **seconds: float) -> dict[str, float | None]:
 
 
 def test_an_hour_calls_for_no_advice(plan: Plan) -> None:
-    assert advice(plan, taking(plan, distill=LONG)) == []
+    assert advice(plan, taking(plan, distill=LONG_SECONDS)) == []
     assert advice(plan, taking(plan)) == []
     assert advice(plan, {}) == []
 

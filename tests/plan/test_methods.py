@@ -102,7 +102,7 @@ def test_a_format_refuses_dimensions_that_it_cannot_store(name: str, settings: d
 
 
 def test_words_must_be_filled_in_every_direction() -> None:
-    odd = SMOL._replace(groups=1, head=16, queries=36)
+    odd = SMOL._replace(groups=1, head_dim=16, queries_per_group=36)
     (found,) = GPTQ_FORMAT.objections(Packing(4, 32), odd)
     assert found == ("", "the checkpoint format needs multiples of 32, and the width of keys and values 16 is none; take rtn")
     assert Format("any").objections(Packing(4, 32), odd) == []
@@ -127,7 +127,7 @@ def test_the_plan_tests_no_method_by_its_settings() -> None:
     families = {path.stem for path in Path(installed.__file__).parent.glob("*.py")} - {
         "__init__", "amounts", "dimensions", "format", "installed", "method", "registry", "settings"
     }  # fmt: skip
-    for name in ("estimate", "rules", "facts", "packages", "advice", "starter"):
+    for name in ("estimate", "rules", "model_files", "packages", "advice", "starter"):
         source = (Path(compresslab.plan.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
         imported = {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
         assert not {module.rpartition(".")[2] for module in imported if module.startswith("compresslab.methods.")} & families, name

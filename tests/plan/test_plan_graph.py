@@ -129,8 +129,8 @@ def test_facts_follow_the_chain(folder: FolderMaker) -> None:
         f"variants:\n  a: [{PRUNE}, {{prune: {{method: width, keep: 0.5}}}}, {PACK}]\n"
         f"  b: {{from: a, steps: [{{adopt: {{model: {folder('m')}}}}}]}}\n"
     )
-    facts = {variant.name: plan.node(variant.model).facts for variant in plan.variants}
-    assert {name: (f.layers, f.intermediate) for name, f in facts.items() if f} == {
+    dimensions = {variant.name: plan.node(variant.model).dimensions for variant in plan.variants}
+    assert {name: (f.layers, f.intermediate) for name, f in dimensions.items() if f} == {
         "base": (30, 1536), "a/1": (24, 1536), "a/2": (24, 768), "a": (24, 768), "b": (4, 96),
     }  # fmt: skip
-    assert facts["a"] == facts["a/2"]
+    assert dimensions["a"] == dimensions["a/2"]

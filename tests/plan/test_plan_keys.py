@@ -248,7 +248,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 def forget() -> None:
-    for cached in (keys._code, keys.code_version, keys._executed):
+    for cached in (keys._code, keys.code_version, keys._imported_modules):
         cached.cache_clear()
 
 
@@ -310,8 +310,8 @@ def test_what_only_arranges_is_there_and_reached() -> None:
     reached = {
         name
         for module in keys._modules()
-        for line in keys._read(keys._source(module) or "").splitlines()[1:]
-        for name in keys._executed(line)
+        for line in keys._read_code(keys._source(module) or "").splitlines()[1:]
+        for name in keys._imported_modules(line)
     }
     assert set(keys.ARRANGING) <= reached | {"compresslab"}
 

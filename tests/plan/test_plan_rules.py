@@ -104,8 +104,8 @@ def test_what_a_prune_step_leaves_is_known(folder: FolderMaker) -> None:
         "fits": "{method: width, parameters: 0.5, axes: [neurons, groups, hidden], multiple: 8}",
     }
     plan = plan_of("variants:\n" + "".join(f"  {name}: [prune: {step}]\n" for name, step in settings.items()), head=base)
-    facts = {name: plan.node(plan.variant(name).model).facts for name in ("base", *settings)}
-    whole, depth, narrow, fits = facts.values()
+    dimensions = {name: plan.node(plan.variant(name).model).dimensions for name in ("base", *settings)}
+    whole, depth, narrow, fits = dimensions.values()
     assert whole is not None
     assert depth is not None
     assert narrow is not None

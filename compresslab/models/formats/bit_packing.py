@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compresslab.methods.format import WORD
+from compresslab.methods.format import WORD_BITS
 
 
 def packed(values: Tensor, bits: int) -> Tensor:
@@ -13,25 +13,25 @@ def packed(values: Tensor, bits: int) -> Tensor:
 
     Each 32 values fill `bits` words; a value of 3 bits may begin in one word and end in the next.
     """
-    rounds = values.to(torch.int64).view(-1, WORD, values.shape[1])
+    rounds = values.to(torch.int64).view(-1, WORD_BITS, values.shape[1])
     words = torch.zeros(len(rounds), bits, values.shape[1], dtype=torch.int64, device=values.device)
-    for place in range(WORD):
-        word, offset = divmod(place * bits, WORD)
+    for place in range(WORD_BITS):
+        word, offset = divmod(place * bits, WORD_BITS)
         words[:, word] |= rounds[:, place] << offset
-        if offset + bits > WORD:
-            words[:, word + 1] |= rounds[:, place] >> (WORD - offset)
-    words &= 2**WORD - 1
-    return torch.where(words >= 2**31, words - 2**WORD, words).to(torch.int32).flatten(0, 1)
+        if offset + bits > WORD_BITS:
+            words[:, word + 1] |= rounds[:, place] >> (WORD_BITS - offset)
+    words &= 2**WORD_BITS - 1
+    return torch.where(words >= 2**31, words - 2**WORD_BITS, words).to(torch.int32).flatten(0, 1)
 
 
 def unpacked(words: Tensor, bits: int) -> Tensor:
     """The reverse of `packed`: values in uint8."""
-    wide = (words.to(torch.int64) & (2**WORD - 1)).view(-1, bits, words.shape[1])
-    values = torch.empty(len(wide), WORD, words.shape[1], dtype=torch.uint8, device=words.device)
-    for place in range(WORD):
-        word, offset = divmod(place * bits, WORD)
+    wide = (words.to(torch.int64) & (2**WORD_BITS - 1)).view(-1, bits, words.shape[1])
+    values = torch.empty(len(wide), WORD_BITS, words.shape[1], dtype=torch.uint8, device=words.device)
+    for place in range(WORD_BITS):
+        word, offset = divmod(place * bits, WORD_BITS)
         value = wide[:, word] >> offset
-        if offset + bits > WORD:
-            value = value | (wide[:, word + 1] << (WORD - offset))
+        if offset + bits > WORD_BITS:
+            value = value | (wide[:, word + 1] << (WORD_BITS - offset))
         values[:, place] = value & (2**bits - 1)
     return values.flatten(0, 1)

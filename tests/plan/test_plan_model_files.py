@@ -11,32 +11,32 @@ from plan_helpers import CONFIG, HEAD, FolderMaker, plan_of, write_safetensors
 from compresslab.methods.amounts import Widths
 from compresslab.methods.dimensions import Dimensions
 from compresslab.plan.estimate import Estimate, estimate, speed_of
-from compresslab.plan.facts import HEADS_DIVIDE, facts_of, packed_by, vocabulary_digest
+from compresslab.plan.model_files import HEADS_DIVIDE, dimensions_of, packed_by, vocabulary_digest
 from compresslab.recipe.source import Source
 
 SMOLLM2 = Source("offline", "smollm2-135m-instruct")
 
 
 def parameters(config: dict[str, object], shapes: dict[str, list[int]], folder: FolderMaker) -> int:
-    facts = facts_of(Source("folder", str(folder("m", shapes=shapes, **config))))
-    assert facts is not None
-    return facts.parameters
+    dimensions = dimensions_of(Source("folder", str(folder("m", shapes=shapes, **config))))
+    assert dimensions is not None
+    return dimensions.parameters
 
 
 def smollm2() -> Dimensions:
-    facts = facts_of(SMOLLM2)
-    assert facts is not None
-    return facts
+    dimensions = dimensions_of(SMOLLM2)
+    assert dimensions is not None
+    return dimensions
 
 
 def test_smollm2() -> None:
-    facts = smollm2()
-    assert (facts.parameters, facts.layers, facts.hidden, facts.intermediate) == (134_515_008, 30, 576, 1536)
-    assert facts.without_layers(24).parameters == 134_515_008 - 6 * 3_540_096
-    narrow = facts.widths._replace(neurons=1152)
-    assert facts.narrower(narrow).parameters == 134_515_008 - 30 * 3 * 576 * 384
-    assert facts.narrower(narrow).without_layers(24) == facts.without_layers(24).narrower(narrow)
-    assert facts.narrower(facts.widths._replace(groups=2)).parameters == 134_515_008 - 30 * 2 * 576 * (3 + 1) * 64
+    dimensions = smollm2()
+    assert (dimensions.parameters, dimensions.layers, dimensions.hidden, dimensions.intermediate) == (134_515_008, 30, 576, 1536)
+    assert dimensions.without_layers(24).parameters == 134_515_008 - 6 * 3_540_096
+    narrow = dimensions.widths._replace(neurons=1152)
+    assert dimensions.narrower(narrow).parameters == 134_515_008 - 30 * 3 * 576 * 384
+    assert dimensions.narrower(narrow).without_layers(24) == dimensions.without_layers(24).narrower(narrow)
+    assert dimensions.narrower(dimensions.widths._replace(groups=2)).parameters == 134_515_008 - 30 * 2 * 576 * (3 + 1) * 64
 
 
 @pytest.mark.parametrize("shape", ["plain", "biased", "untied", "normed"])
@@ -60,10 +60,10 @@ def test_pruned_sizes_are_those_of_real_models(shape: str, tmp_path: Path) -> No
 
     (tmp_path / "config.json").write_text(json.dumps(config))
     write_safetensors(tmp_path / "model.safetensors", {"all": [size()]})
-    facts = facts_of(Source("folder", str(tmp_path)))
-    assert facts is not None
-    assert facts.parameters == size()
-    assert facts.without_layers(3).parameters == size(num_hidden_layers=3)
+    dimensions = dimensions_of(Source("folder", str(tmp_path)))
+    assert dimensions is not None
+    assert dimensions.parameters == size()
+    assert dimensions.without_layers(3).parameters == size(num_hidden_layers=3)
     slack = 0.005 * size()  # of biases and of norms over heads, whose sizes follow from more than one width
     for widths, change in {
         Widths(64, 2, 64): {"intermediate_size": 64},
@@ -71,14 +71,16 @@ def test_pruned_sizes_are_those_of_real_models(shape: str, tmp_path: Path) -> No
         Widths(96, 2, 48): {"hidden_size": 48},
         Widths(64, 1, 48): {"intermediate_size": 64, "num_key_value_heads": 1, "num_attention_heads": 2, "hidden_size": 48},
     }.items():
-        assert facts.narrower(widths).parameters == pytest.approx(size(**change), abs=slack), widths
+        assert dimensions.narrower(widths).parameters == pytest.approx(size(**change), abs=slack), widths
         if shape in ("plain", "untied"):
-            assert facts.narrower(widths).parameters == size(**change), widths
-        assert facts.narrower(widths).without_layers(2) == facts.without_layers(2).narrower(widths)
+            assert dimensions.narrower(widths).parameters == size(**change), widths
+        assert dimensions.narrower(widths).without_layers(2) == dimensions.without_layers(2).narrower(widths)
 
 
 def test_files_that_hold_more_than_the_text_model_say_nothing_about_a_layer(folder: FolderMaker) -> None:
-    plain, larger = (facts_of(Source("folder", str(folder(name, shapes={"all": [count]})))) for name, count in (("a", 1), ("b", 10**9)))
+    plain, larger = (
+        dimensions_of(Source("folder", str(folder(name, shapes={"all": [count]})))) for name, count in (("a", 1), ("b", 10**9))
+    )
     assert plain is not None
     assert larger is not None
     assert larger.parameters == 10**9
@@ -100,13 +102,13 @@ def test_a_folder_counts_by_the_headers_of_its_files(folder: FolderMaker, tmp_pa
     assert parameters({}, {"a": [3, 5], "b": [7], "scalar": []}, folder) == 15 + 7 + 1
     path = tmp_path / "m"
     write_safetensors(path / "consolidated.safetensors", {"a": [100]})
-    assert facts_of(Source("folder", str(path))).parameters == 23  # type: ignore[union-attr]
+    assert dimensions_of(Source("folder", str(path))).parameters == 23  # type: ignore[union-attr]
     (path / "model.safetensors").unlink()
     for number in (1, 2):
         write_safetensors(path / f"model-{number}.safetensors", {f"w{number}": [number, 2]})
     index = {"weight_map": {"w1": "model-1.safetensors", "w2": "model-2.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert facts_of(Source("folder", str(path))).parameters == 6  # type: ignore[union-attr]
+    assert dimensions_of(Source("folder", str(path))).parameters == 6  # type: ignore[union-attr]
 
 
 def test_without_weights_the_config_tells(folder: FolderMaker, tmp_path: Path) -> None:
@@ -114,11 +116,11 @@ def test_without_weights_the_config_tells(folder: FolderMaker, tmp_path: Path) -
     path = folder("m")
     for content in (b"", b"\xff" * 20, b"\x02\0\0\0\0\0\0\0[]", b"\x0c\0\0\0\0\0\0\0" + b'{"w": {"x":'):
         (path / "model.safetensors").write_bytes(content)
-        assert facts_of(Source("folder", str(path))).parameters == by_config  # type: ignore[union-attr]
+        assert dimensions_of(Source("folder", str(path))).parameters == by_config  # type: ignore[union-attr]
     # Packed weights have other tensors than the model has parameters.
     assert parameters({"quantization_config": {"quant_method": "gptq"}}, {"a": [3]}, lambda _, **rest: folder("q", **rest)) == by_config
     (tmp_path / "m" / "model.safetensors").unlink()
-    assert facts_of(Source("folder", str(path))).parameters == by_config  # type: ignore[union-attr]
+    assert dimensions_of(Source("folder", str(path))).parameters == by_config  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_without_weights_the_config_tells(folder: FolderMaker, tmp_path: Path) -
 def test_a_config_that_tells_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
     source = Source("folder", str(tmp_path))
-    assert facts_of(source) is None
+    assert dimensions_of(source) is None
     assert packed_by(source) == ""
     assert vocabulary_digest(source) is None
 
@@ -146,10 +148,10 @@ def test_a_config_that_tells_nothing(content: str, tmp_path: Path) -> None:
 def test_text_models_in_larger_ones_and_experts(folder: FolderMaker) -> None:
     nested = folder("nested")
     (nested / "config.json").write_text(json.dumps({"text_config": CONFIG, "tie_word_embeddings": True}))
-    assert facts_of(Source("folder", str(nested))) == facts_of(Source("folder", str(folder("flat"))))
+    assert dimensions_of(Source("folder", str(nested))) == dimensions_of(Source("folder", str(folder("flat"))))
     experts = folder("experts", num_local_experts=8, quantization_config={"quant_method": "gptq"})
     plain = folder("plain", quantization_config={"quant_method": "gptq"})
-    ours, theirs = (facts_of(Source("folder", str(path))) for path in (experts, plain))
+    ours, theirs = (dimensions_of(Source("folder", str(path))) for path in (experts, plain))
     assert ours is not None
     assert theirs is not None
     assert ours.parameters - theirs.parameters == 4 * 7 * 3 * 64 * 96
@@ -158,21 +160,21 @@ def test_text_models_in_larger_ones_and_experts(folder: FolderMaker) -> None:
 def test_hub_models_are_known_from_the_cache_alone(folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     model = Source("hub", "owner/model")
-    assert facts_of(model) is None
+    assert dimensions_of(model) is None
     cached = tmp_path / "hub" / "models--owner--model"
     (cached / "snapshots").mkdir(parents=True)
     folder("abc").rename(cached / "snapshots" / "abc")
     folder("old", words="a").rename(cached / "snapshots" / "aaa")
-    assert facts_of(model) is None, "nobody knows which of the two is meant"
+    assert dimensions_of(model) is None, "nobody knows which of the two is meant"
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc\n")
     for revision in (None, "main", "abc"):
-        assert facts_of(model._replace(revision=revision)) is not None
+        assert dimensions_of(model._replace(revision=revision)) is not None
         assert vocabulary_digest(model._replace(revision=revision)) != vocabulary_digest(model._replace(revision="aaa"))
-    assert facts_of(model._replace(revision="0123")) is None
+    assert dimensions_of(model._replace(revision="0123")) is None
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert facts_of(model) is not None
+    assert dimensions_of(model) is not None
 
 
 def test_vocabularies_as_lists(folder: FolderMaker) -> None:

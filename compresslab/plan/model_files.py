@@ -1,4 +1,4 @@
-"""What can be known of a model before it is loaded: its dimensions and its tokenizer, from its files or from package data."""
+"""Reads the dimensions, the format and the vocabulary of a model before it is loaded, from its files or from package data."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from compresslab.methods.format import Format
 from compresslab.methods.registry import FORMATS, format_of
 from compresslab.recipe.source import Source
 
-LONGEST_HEADER = 100_000_000  # of a safetensors file; the format's own limit
-# Architectures whose config transformers refuses unless the number of query heads divides the hidden size (head_dim or not).
+LONGEST_HEADER = 100_000_000  # of a safetensors file, in bytes; the format's own limit
+# Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
 
-def facts_of(source: Source) -> Dimensions | None:
-    """Facts of a model; `None` where they cannot be known without the network.
+def dimensions_of(source: Source) -> Dimensions | None:
+    """Dimensions of a model; `None` if they cannot be known without the network.
 
-    Of a Hub id they are known if it is in the local cache, or among the published models whose dimensions come with the package.
+    Those of a Hub id are known if the model is in the local cache, or among the published models whose dimensions are package data.
     """
     if source.kind == "offline":
         return _from_config(json.loads((resources.files("compresslab") / "data" / "offline_models.json").read_text())[source.name])
     folder = _folder(source)
     config = _read(folder / "config.json") if folder else _published(source.name) if source.kind == "hub" else None
-    facts = _from_config(config) if config else None
-    if facts is None or folder is None or packed_by(source):
-        return facts
+    dimensions = _from_config(config) if config else None
+    if dimensions is None or folder is None or packed_by(source):
+        return dimensions
     stored = _stored_parameters(folder)
-    return facts.stored(stored) if stored else facts
+    return dimensions.with_stored_parameters(stored) if stored else dimensions
 
 
 def packed_by(source: Source) -> str:
-    """The name of the format in which a model's weights are packed, or nothing."""
-    known = format_in(source)
+    """The name of the format in which a model's weights are packed; empty if they are plain or not known."""
+    known = format_of_source(source)
     return known.name if known else ""
 
 
-def format_in(source: Source) -> Format | None:
-    """The format in which an existing model's weights are packed, if it is here. GGUF files are unpacked as they are loaded."""
+def format_of_source(source: Source) -> Format | None:
+    """The format in which a local model's weights are packed; `None` for plain weights, GGUF files and remote models."""
     folder = _folder(source)
     config = _read(folder / "config.json") if folder else None
     quantization = config.get("quantization_config") if config else None
@@ -55,9 +55,9 @@ def format_in(source: Source) -> Format | None:
 
 
 def vocabulary_digest(source: Source) -> str | None:
-    """Digest of a local model's tokens and their ids, to tell two vocabularies apart; `None` where it cannot be known.
+    """Digest of a local model's tokens and their ids, to compare vocabularies; `None` if it cannot be known.
 
-    Not of the file: the same tokenizer saved by another version of its library is another file.
+    It is no digest of the file, since versions of the tokenizers library write the same tokenizer differently.
     """
     folder = _folder(source)
     tokenizer = _read(folder / "tokenizer.json") if folder else None
@@ -73,7 +73,7 @@ def vocabulary_digest(source: Source) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file, or `None` if it is none."""
+    """The JSON object in a file; `None` if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _folder(source: Source) -> Path | None:
-    """The folder of a model that is here as a folder; a Hub model is, if it is in the local Hugging Face cache."""
+    """The folder of a local model, for a Hub model the one in the local Hugging Face cache; `None` if there is none."""
     if source.kind == "folder":
         return Path(source.name)
     if source.kind != "hub":
@@ -90,7 +90,7 @@ def _folder(source: Source) -> Path | None:
     home = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
     cached = Path(home) / f"models--{source.name.replace('/', '--')}"
     revision = source.revision or "main"
-    named = cached / "refs" / revision  # a branch or a tag; holds the commit
+    named = cached / "refs" / revision  # the file of a branch or a tag, which contains the commit
     try:
         commit = named.read_text().strip() if named.is_file() else revision
     except (OSError, ValueError):
@@ -114,12 +114,12 @@ def _from_config(config: dict[str, Any]) -> Dimensions | None:
         return None
     if min(hidden, layers, width, vocabulary, head, heads, groups) <= 0:
         return None
-    facts = Dimensions(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
-    return facts._replace(parameters=facts.computed_parameters)
+    dimensions = Dimensions(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
+    return dimensions._replace(parameters=dimensions.computed_parameters)
 
 
 def _published(name: str) -> dict[str, Any] | None:
-    """The dimensions of a published model by its Hub id, in the words of a config."""
+    """The dimensions of a published model by its Hub id, as fields of a config."""
     with (resources.files("compresslab") / "data" / "published_shapes.csv").open(encoding="utf-8") as file:
         rows = {row["model"].lower(): row for row in csv.DictReader(file)}
     row = rows.get(name.rpartition("/")[2].lower())
@@ -140,7 +140,7 @@ def _published(name: str) -> dict[str, Any] | None:
 
 
 def _stored_parameters(folder: Path) -> int | None:
-    """Elements of all tensors in the files that transformers would load, read from their headers."""
+    """Number of elements of all tensors in the files that transformers loads, from their headers."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if single.is_file():
         files = [single]
