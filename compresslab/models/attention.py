@@ -1,4 +1,4 @@
-"""Replacing the attention of a model for a while."""
+"""Replaces the attention of a model temporarily."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from transformers.masking_utils import sdpa_mask
 
 @contextlib.contextmanager
 def attention_replaced(model: PreTrainedModel, name: str, attend: Callable[..., tuple[Tensor, Any]] | None = None) -> Iterator[None]:
-    """Let the model compute attention by the implementation `name`, and afterwards by its own again.
+    """A context in which the model computes attention with the implementation `name`.
 
     Args:
-        attend: is registered with transformers as `name` and gets the masks that the SDPA kernel would get. None: transformers has `name`.
+        attend: the function to register with transformers as `name`; it gets the same masks as the SDPA kernel. `None` if transformers
+            knows `name`.
     """
     if attend is not None:
         AttentionInterface.register(name, attend)

@@ -16,7 +16,7 @@ from compresslab.models.calibration.removals import order_temporarily, read_remo
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.computing import computing_temporarily
 from compresslab.models.load import Loaded
-from compresslab.models.shortening import drop_layers, why_not
+from compresslab.models.shortening import drop_layers, refusal_to_drop
 from compresslab.steps.checks import check_finite_scores
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
@@ -101,7 +101,7 @@ def by_run(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
         refusals = []
         for first in runs_by_distance(statistics.angular_distance, count) if count else []:
             run = list(range(first, first + count))
-            refusal = why_not(loaded.model, run)
+            refusal = refusal_to_drop(loaded.model, run)
             if not refusal:
                 return run
             refusals.append(refusal)

@@ -42,7 +42,7 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> StepResult:
     dropped, total = 0, 0
     for number, layer in enumerate(layers):
         linears = linear_layers(layer)
-        for names in statistics.sharing(number) if statistics is not None else [[name] for name in linears]:
+        for names in statistics.groups_sharing_sums(number) if statistics is not None else [[name] for name in linears]:
             weights = [linears[name].weight for name in names]
             for weight, new in zip(weights, pruned(weights, statistics, config, number, names), strict=True):
                 weight.copy_(new)

@@ -15,7 +15,16 @@ from compresslab.methods.width import PruneWidth, widths_left
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
-from compresslab.models.width_surgery import AXES, Axis, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
+from compresslab.models.width_surgery import (
+    AXES,
+    Axis,
+    KeptIndices,
+    heads_must_divide,
+    narrow,
+    parameter_axes,
+    parameter_counter,
+    widths_of,
+)
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
 
@@ -30,23 +39,23 @@ def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
         RunFailed: the activations are not finite.
     """
     model = loaded.model
-    roles = roles_of(model, axes_of(config))
+    axes_of = parameter_axes(model, cut_axes(config))
     text = model.config.get_text_config()
     whole = widths_of(text)
     heads = text.num_attention_heads // whole.groups if heads_must_divide(model.config) else 0
     try:
-        widths = widths_left(config, whole, heads, counter(model, roles))
+        widths = widths_left(config, whole, heads, parameter_counter(model, axes_of))
     except Misfit as misfit:
         raise BadInput(f"prune width: {misfit}") from misfit
     statistics = statistics_of(loaded, context)
     kept, lost = chosen(statistics, whole, widths, len(decoder_layers(model)))
-    narrow(model, roles, kept)
+    narrow(model, axes_of, kept)
     cut = [axis for axis in AXES if getattr(widths, axis) < getattr(whole, axis)]
     sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", whole), ("after", widths))}
     return StepResult(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})
 
 
-def axes_of(config: PruneWidth) -> list[Axis]:
+def cut_axes(config: PruneWidth) -> list[Axis]:
     """The axes that a step cuts."""
     if config.parameters is not None:
         return [axis for axis in AXES if axis in config.axes]
@@ -54,9 +63,9 @@ def axes_of(config: PruneWidth) -> list[Axis]:
     return [axis for axis in AXES if given[axis] is not None]
 
 
-def chosen(statistics: Statistics, whole: Widths, widths: Widths, layers: int) -> tuple[Kept, dict[str, Any]]:
+def chosen(statistics: Statistics, whole: Widths, widths: Widths, layers: int) -> tuple[KeptIndices, dict[str, Any]]:
     """What stays of each axis, and the share of the activations' sum of squares that goes with the rest."""
-    kept, lost = Kept(), {}
+    kept, lost = KeptIndices(), {}
     if widths.neurons < whole.neurons:
         neurons = [statistics.sum_of_squares(number, "mlp.down_proj") for number in range(layers)]
         kept = kept._replace(neurons=[most_important(sum_of_squares, widths.neurons) for sum_of_squares in neurons])

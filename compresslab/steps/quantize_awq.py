@@ -50,7 +50,7 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
         for linear in linears.values():
             linear.weight.data = linear.weight.data.float()
         chosen = {}
-        for names in statistics.reading(number):
+        for names in statistics.groups_sharing_inputs(number):
             scale, exponent = scaled_up(layer, names, statistics, number, config.group_size)
             chosen[names[0]] = exponent
             scales |= {f"{number}.{name}": scale for name in names}

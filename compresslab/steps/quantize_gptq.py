@@ -39,7 +39,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
     packed: dict[str, dict[str, Tensor]] = {}
     for number, layer in enumerate(layers):
         linears = linear_layers(layer)
-        for names in statistics.sharing(number):
+        for names in statistics.groups_sharing_sums(number):
             weights = [linears[name].weight for name in names]
             for name, rounded in zip(names, quantized(weights, statistics, config, number, names[0]), strict=True):
                 linears[name].weight.copy_(rounded.weight().to(gptq_format.SCALES))

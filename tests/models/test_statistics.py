@@ -71,8 +71,8 @@ def test_the_values_sums_are_over_what_the_queries_make_of_the_tokens(name: str,
     mixed = torch.einsum("bhst,btd->bhsd", weights[:, :, EVERY - 1 :: EVERY], values)
     expected = gram(mixed)
     torch.testing.assert_close(statistics.gram(1, "self_attn.v_proj"), expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
-    assert ["self_attn.v_proj"] in statistics.sharing(1)
-    together = next(names for names in statistics.reading(1) if "self_attn.v_proj" in names)
+    assert ["self_attn.v_proj"] in statistics.groups_sharing_sums(1)
+    together = next(names for names in statistics.groups_sharing_inputs(1) if "self_attn.v_proj" in names)
     assert together == ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 
 

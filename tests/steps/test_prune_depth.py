@@ -217,7 +217,7 @@ def test_candidates_that_cannot_go_are_passed_over(measure: str):
 def test_nothing_is_dropped_where_no_further_layer_can_go(monkeypatch: pytest.MonkeyPatch, measure: str, end: str):
     """In an architecture whose layers depend on how many there are; where they depend on their number, the last one can always go."""
     for module in (removals, prune_depth):
-        monkeypatch.setattr(module, "why_not", lambda _, dropped: "the end is not the end" if len(dropped) > 1 else "")
+        monkeypatch.setattr(module, "refusal_to_drop", lambda _, dropped: "the end is not the end" if len(dropped) > 1 else "")
     loaded = make("llama", torch.float32)
     before = probe_logits(loaded.model)
     with pytest.raises(UnsupportedModel, match=f"the end is not the end; {end}"):

@@ -18,7 +18,7 @@ from compresslab.models.anatomy import attentions, gated_mlps, head_dimension, p
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference
-from compresslab.models.width_surgery import AXES, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
+from compresslab.models.width_surgery import AXES, KeptIndices, heads_must_divide, narrow, parameter_axes, parameter_counter, widths_of
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_width import apply
 
@@ -74,7 +74,7 @@ def test_what_is_silent_goes_and_nothing_is_lost(tmp_path: Path, name: str, axes
     settings = {key: value for key, value in DISTINCT.items() if key != "head_dim" or name not in ("qwen2", "qwen2-sliding")}
     loaded = make(name, torch.float32, **settings)
     wanted: dict[str, int] = {}
-    kept = Kept()
+    kept = KeptIndices()
     if "neurons" in axes:
         wanted["keep"], kept = 80, kept._replace(neurons=[some(112, 80, layer) for layer in range(4)])
         silence_neurons(loaded.model, kept.neurons)
@@ -99,7 +99,7 @@ def test_a_model_without_channels_is_the_whole_one_with_zeros_in_their_place(nam
     whole, cut = make_model(name, torch.float32), make_model(name, torch.float32)
     kept = some(64, 36, 1)
     silence_channels(whole, kept)
-    narrow(cut, roles_of(cut, ["hidden"]), Kept(hidden=kept))
+    narrow(cut, parameter_axes(cut, ["hidden"]), KeptIndices(hidden=kept))
     torch.testing.assert_close(probe_logits(cut), probe_logits(whole), rtol=1e-3, atol=1e-3)
     assert cut.config.hidden_size == 36
     assert head_dimension(cut.config) == head_dimension(whole.config)
@@ -111,7 +111,7 @@ def test_a_model_without_groups_is_the_whole_one_without_their_values(name: str)
     whole, cut = (make_model(name, torch.float32, **settings) for _ in range(2))
     kept = [some(4, 2, layer) for layer in range(4)]
     silence_groups(whole, kept)
-    narrow(cut, roles_of(cut, ["groups"]), Kept(groups=kept))
+    narrow(cut, parameter_axes(cut, ["groups"]), KeptIndices(groups=kept))
     torch.testing.assert_close(probe_logits(cut), probe_logits(whole), rtol=1e-4, atol=1e-4)
     assert (cut.config.num_attention_heads, cut.config.num_key_value_heads) == (4, 2)
 
@@ -210,7 +210,7 @@ def test_the_parameters_are_met_by_the_largest_common_share(name: str, axes: lis
         hidden = int(share * whole.hidden) // step * step if "hidden" in axes else whole.hidden
         return Widths(max(16, neurons), groups, max(step, hidden))
 
-    sizes = counter(model, roles_of(model, axes))
+    sizes = parameter_counter(model, parameter_axes(model, axes))
     for parameters in (0.9, 0.7, 0.5):
         target = int(parameters * parameters_of(model))
         expected = next((w for n in range(999, 0, -1) if (w := at(n / 1000 + 1e-9)) is not None and sizes(w) <= target), None)
@@ -323,7 +323,7 @@ def test_layers_of_other_heads_than_the_config_states_are_refused():
     with pytest.raises(
         UnsupportedModel, match=r"needs 4 query heads and 2 key/value heads of 16 dimensions .* of layer 2 have 48, 32, 32 outputs"
     ):
-        roles_of(model, ["groups"])
+        parameter_axes(model, ["groups"])
 
 
 @pytest.mark.parametrize(

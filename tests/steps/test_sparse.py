@@ -90,7 +90,7 @@ def test_layer_by_layer_gives_what_the_whole_model_gives(name: str):
     model, ids = make(name).model, text(4, 32).ids
     walk = Blockwise(model, ids)
     for number in range(len(walk.layers)):
-        walk.hidden = walk.through(number)
+        walk.hidden = walk.outputs_of(number)
     last: list[torch.Tensor] = []
     handle = walk.layers[-1].register_forward_hook(lambda _, __, output: last.append(output[0] if isinstance(output, tuple) else output))
     with torch.no_grad():

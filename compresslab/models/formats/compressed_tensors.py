@@ -1,4 +1,4 @@
-"""compressed-tensors checkpoints, unpacked by their library as it loads them."""
+"""compressed-tensors checkpoints, which their library unpacks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from compresslab.models.load import quiet
 
 
 class CompressedTensorsReader(Reader):
-    """The library unpacks a layer at its first use, or all of them at once."""
+    """Makes the library unpack all layers at once, instead of each at its first use."""
 
     def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
         """The model of a folder with plain weights."""
         with quiet(), warnings.catch_warnings():
-            # It warns that the folder's own settings win over all but `dequantize`, which is what is wanted.
+            # The library warns that all other settings come from the folder, which is intended.
             warnings.simplefilter("ignore", UserWarning)
             plain = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -32,5 +32,5 @@ class CompressedTensorsReader(Reader):
 
 
 def reader() -> Reader:
-    """What `Format.reader` names."""
+    """The reader that `Format.reader` refers to."""
     return CompressedTensorsReader()

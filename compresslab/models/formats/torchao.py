@@ -14,7 +14,7 @@ from compresslab.models.load import quiet
 
 
 class TorchAOReader(Reader):
-    """A packed weight knows how to unpack itself."""
+    """Unpacks weights with their own `dequantize`."""
 
     counts_in_memory = True
     names_as_stored = True
@@ -30,7 +30,7 @@ class TorchAOReader(Reader):
         return model.eval()
 
     def plain_weight(self, parameter: Tensor) -> Tensor:
-        """A packed weight unpacked."""
+        """The unpacked weight if `parameter` is packed, else `parameter`."""
         if not hasattr(parameter, "__tensor_flatten__"):
             return parameter
         weight: Tensor = parameter.dequantize()
@@ -38,5 +38,5 @@ class TorchAOReader(Reader):
 
 
 def reader() -> Reader:
-    """What `Format.reader` names."""
+    """The reader that `Format.reader` refers to."""
     return TorchAOReader()
