@@ -24,6 +24,27 @@ Answer = TypeVar("Answer")
 NOTHING_SHARED = 0.9
 # A forward pass of one branch takes as long as this many tokens of lm-eval's batches: 143 were measured (SmolLM2 on two cores, arc_easy).
 WORTH_BRANCHING = 150
+# Settings of a model's own generation_config by which `generate` takes another token than the likeliest, each with its neutral value.
+LOGITS_CHANGES: Mapping[str, object] = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "num_beams": 1,
+    "penalty_alpha": 0.0,
+    "guidance_scale": 1.0,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "watermarking_config": None,
+    "dola_layers": None,
+}
 MAX_LOGITS = 1 << 26  # held at a time
 
 
@@ -119,6 +140,8 @@ def _why_not_shared(model: PreTrainedModel, work: GenerationWork, budget: int) -
         return reason
     if window := outgrown_window(model.config, work.longest):
         return f"a sequence of {work.longest} tokens outgrows its attention window of {window}"
+    if changed := [name for name in LOGITS_CHANGES if getattr(model.generation_config, name, None) not in (None, LOGITS_CHANGES[name])]:
+        return f"the model's generation_config has {', '.join(changed)}"
     return next((reason for prompt in work.prompts if (reason := _why_not_greedy(prompt.other_settings))), "")
 
 
