@@ -33,6 +33,7 @@ _HOMES = {
     "compare": "density",
     "compress": "studies.compress",
     "load_recipe": "recipe.load",
+    "plan_study": "studies.run_study",
     "read_study": "studies.read_study",
     "run_study": "studies.run_study",
     "tables": "report",

@@ -19,6 +19,7 @@ from compresslab.report import tables as tables
 from compresslab.report.html import write as write_report
 from compresslab.studies.compress import compress as compress
 from compresslab.studies.read_study import read_study as read_study
+from compresslab.studies.run_study import plan_study as plan_study
 from compresslab.studies.run_study import run_study as run_study
 
 __version__: str
@@ -41,6 +42,7 @@ __all__ = [
     "compare",
     "compress",
     "load_recipe",
+    "plan_study",
     "read_study",
     "run_study",
     "tables",

@@ -24,7 +24,8 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object]) ->
     Raises:
         Exception: whatever the writer raises; the old file stays, and nothing is left beside it.
     """
-    part = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
+    path = path.resolve()  # what a link points to is replaced, not the link
+    part = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         if callable(content):
             content(part)
@@ -50,7 +51,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def told_if_damaged(path: Path) -> Iterator[None]:
+def damage_explained(path: Path) -> Iterator[None]:
     """Around the reading of a file that a run wrote into the store.
 
     Raises:

@@ -20,9 +20,9 @@ PACKAGE = ROOT / "compresslab"
 # `path` alone, or `path` (`name`, `name`); a path is one from the repository's root.
 PLACE = re.compile(r"`((?:compresslab|tools|tests|recipes|experiments|benchmarks|constraints)/[\w./-]*)`(?:\s\(((?:`[\w.]+`(?:,\s)?)+)\))?")
 FIRST_QUESTIONS = [
-    "how NF4's bytes are counted",
+    "how the bytes of NF4 (`bnb-nf4`, 4-bit NormalFloat) are counted",
     "what `plan` says about memory",
-    "which engine answers gsm8k",
+    "which engine answers gsm8k (a generation task)",
     "how the verdict is decided",
 ]
 

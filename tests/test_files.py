@@ -53,6 +53,15 @@ def test_the_writer_sees_the_suffix_and_the_folder_of_the_file(tmp_path: Path) -
     assert (seen[0].parent, seen[0].suffix) == (tmp_path, ".npz")
 
 
+def test_a_link_stays_a_link_and_a_long_name_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / ("n" * 245 + ".json"), tmp_path / "a.json"
+    target.write_text("old")
+    link.symlink_to(target)
+    atomic_write(link, "new")
+    assert (link.is_symlink(), target.read_text()) == (True, "new")
+
+
 def test_the_folder_must_be_there(tmp_path: Path) -> None:
     """A staged result that was removed meanwhile must not come back as a folder of one file."""
     with pytest.raises(FileNotFoundError):

@@ -1,1 +1,1 @@
-"""Programs for the maintainers of this repository. They are no part of the installed package."""
+"""Programs for the maintainers of this repository. The installed package does not contain them."""

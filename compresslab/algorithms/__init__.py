@@ -1,1 +1,1 @@
-"""Pure functions on tensors: importances, quantizers, losses, schedules. One method a file, its paper named."""
+"""Pure functions on tensors: importances, quantizers, losses, schedules. One method per file, with its paper."""

@@ -1,4 +1,4 @@
-"""Block influence: how much a layer changes the hidden states that pass through it."""
+"""Block influence: how much a layer changes the hidden states."""
 
 from __future__ import annotations
 

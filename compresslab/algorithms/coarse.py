@@ -1,4 +1,4 @@
-"""A distribution made coarse: some tokens each by itself, all the others as one."""
+"""Coarse distributions: the probabilities of some tokens, and the sum of all others."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from compresslab.algorithms.divergence import blocks
 def coarse_logits(logits: Tensor, tokens: Tensor) -> Tensor:
     """Logits (positions, k + 1) of the k tokens and, last, of "any other token".
 
-    Their softmax is the distribution over k + 1 events that the full softmax gives. A divergence between two distributions made coarse
-    in the same way is at most the one between the full ones (the data-processing inequality), and as good as equal where the k tokens
-    hold nearly all of the mass.
+    Their softmax is the full softmax summed over these k + 1 events. A divergence between two distributions reduced
+    in the same way is at most that of the full ones (the data-processing inequality), and nearly equal if the k tokens
+    have nearly all of the probability.
 
     Args:
-        logits: (positions, vocabulary). tokens: (positions, k) different token ids, fewer than the vocabulary has.
+        logits: (positions, vocabulary). tokens: (positions, k) different token ids, with k below the vocabulary's size.
     """
     coarse: Tensor = _Coarse.apply(logits, tokens)  # type: ignore[no-untyped-call]
     return coarse
 
 
 class _Coarse(torch.autograd.Function):
-    """The logit of the rest is a log-sum-exp; its gradient goes to each of the rest by its share in the sum."""
+    """The logit of the other tokens is a log-sum-exp, whose gradient is distributed over them by their share in the sum."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class _Coarse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor, None]:
-        gradient, ctx.shares = ctx.shares, None  # scaled in place, so it serves once
+        gradient, ctx.shares = ctx.shares, None  # scaled in place, so it is used once
         for rows in blocks(gradient):
             gradient[rows] = gradient[rows].to(upstream[0].dtype).mul_(upstream[0][rows, -1:])
         return gradient.scatter_(1, ctx.tokens, upstream[0][:, :-1].to(gradient.dtype)), None

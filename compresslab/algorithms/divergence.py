@@ -1,4 +1,4 @@
-"""What the divergences between a teacher's and a student's next-token distributions have in common: one walk over the logits."""
+"""Common code of the divergences between a teacher's and a student's next-token distributions: one pass over the logits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits that are worked on at a time on a processor: 2 MB in float32, so that all passes but the first find them in the cache.
+# Logits per block on a processor: 2 MB in float32, so that all passes but the first read them from the cache.
 BLOCK = 2**19
 
-# Log-probabilities (rows, vocabulary) of student and teacher, both free to be overwritten -> the divergence summed over rows, and its
-# gradient to the student's log-probabilities before they were normalised (rows, vocabulary).
+# Log-probabilities (rows, vocabulary) of student and teacher, which the kernel may overwrite -> the divergence summed over rows, and its
+# gradient with respect to the student's logits (rows, vocabulary).
 Kernel = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -23,8 +23,8 @@ def divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
     The square keeps the gradient's size independent of the temperature (Hinton, Vinyals, Dean 2015, arXiv 1503.02531).
 
     Args:
-        student_logits, teacher_logits: (positions, vocabulary). Computed in float32 (float64 if that comes in). No gradient flows to
-            the teacher.
+        student_logits, teacher_logits: (positions, vocabulary). Computed in float32, or in float64 for float64 inputs. No gradient flows
+            to the teacher.
         kernel: loss and gradient of a few rows.
     """
     loss: Tensor = _Divergence.apply(student_logits, teacher_logits, temperature, kernel)  # type: ignore[no-untyped-call]
@@ -32,10 +32,10 @@ def divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
 
 
 class _Divergence(torch.autograd.Function):
-    """Loss and gradient in one walk, a few rows at a time.
+    """Loss and gradient in one pass, a few rows at a time.
 
-    Written out, because over a large vocabulary the time goes into passes over the logits: autograd makes twice as many, each of them
-    over more than any cache holds.
+    The gradient is explicit, because the time for a large vocabulary is that of passes over the logits: autograd makes twice as many,
+    each over more data than a cache holds.
     """
 
     @staticmethod
@@ -53,12 +53,12 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor, None, None, None]:
-        gradient, ctx.gradient = ctx.gradient, None  # scaled in place, so it serves once
+        gradient, ctx.gradient = ctx.gradient, None  # scaled in place, so it is used once
         return gradient.mul_(upstream[0] * ctx.temperature), None, None, None
 
 
 def blocks(logits: Tensor) -> Iterator[slice]:
-    """Slices of rows to work on one after the other; an accelerator takes all at once."""
+    """Slices of rows, one block at a time; on an accelerator all rows are one block."""
     positions, vocabulary = logits.shape
     rows = max(1, BLOCK // vocabulary) if logits.device.type == "cpu" else max(1, positions)
     for start in range(0, positions, rows):
@@ -66,7 +66,7 @@ def blocks(logits: Tensor) -> Iterator[slice]:
 
 
 def of_tokens(logits: Tensor, tokens: int) -> Tensor:
-    """Logits (positions, tokens), without those of padding. A slice of all would cost its backward pass a copy of all."""
+    """Logits (positions, tokens), without those of padding. A slice without effect is avoided, because its backward pass copies all."""
     return logits if logits.shape[-1] == tokens else logits[:, :tokens]
 
 

@@ -1,4 +1,4 @@
-"""The levels that a group of weights may take: scale and zero point."""
+"""Quantization grids: the scale and zero point of a group of weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Scales below the smallest normal number keep enough digits down to this share of it, and 8 bits of small weights need them.
+# The smallest scale as a share of the smallest normal number. It has enough digits, and 8 bits of small weights need such scales.
 SUBNORMAL = 2.0**-6
 
 
@@ -22,18 +22,18 @@ class Grid(NamedTuple):
         return (weight / self.scale + self.zero).round_().clamp_(0, 2**bits - 1)
 
     def weight(self, codes: Tensor) -> Tensor:
-        """What the codes stand for."""
+        """The weights of the codes."""
         return (codes - self.zero) * self.scale
 
 
 def grid_of(weight: Tensor, bits: int, stored: torch.dtype, *, symmetric: bool) -> Grid:
-    """From the least to the largest weight of each row of a group, zero always among the levels; (rows, 1) each.
+    """The grid from the smallest to the largest weight of each row, with zero as one of the levels; (rows, 1) each.
 
     Args:
         weight: (rows, group size) in float32.
-        stored: dtype in which the scale will be stored; it is rounded to it here, before any weight is put on the grid.
-        symmetric: zero is the middle code, and the levels reach as far as the largest magnitude. Else zero lies between the codes 1 and
-            2^bits - 1: GPTQ checkpoints store it less one.
+        stored: dtype in which the scale is stored; the scale is rounded to it before weights are rounded to the grid.
+        symmetric: zero is the middle code, and the range is that of the largest magnitude. Otherwise zero lies between the codes 1 and
+            2^bits - 1, because GPTQ checkpoints store it minus one.
     """
     top = 2**bits - 1
     low, high = weight.amin(1, keepdim=True).clamp(max=0), weight.amax(1, keepdim=True).clamp(min=0)

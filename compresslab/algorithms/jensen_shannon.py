@@ -16,7 +16,7 @@ def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: 
 
     p is the teacher, q the student, m = beta p + (1 - beta) q. Source: Agarwal et al. 2023, "On-Policy Distillation of Language Models"
     (GKD), arXiv 2306.13649, in its convention: divided by beta it becomes the forward KL as beta goes to 0, divided by 1 - beta the reverse
-    KL as beta goes to 1. It is not divided here, nor in the paper, so a beta near either end asks for a larger learning rate.
+    KL as beta goes to 1. Like the paper, this function does not divide, so a beta near either end needs a larger learning rate.
 
     Args:
         student_logits, teacher_logits: (positions, vocabulary). No gradient flows to the teacher.

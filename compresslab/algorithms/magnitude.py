@@ -1,4 +1,4 @@
-"""Magnitude pruning: the baseline that looks at the weights alone."""
+"""Magnitude pruning: the baseline that uses the weights alone."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from compresslab.algorithms.divergence import divergence
 def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Sum over positions of KL(student || teacher) in nats, scaled by temperature squared.
 
-    It punishes what the student deems likely and the teacher does not, so that a small student leaves out what it cannot learn. Source: Gu
-    et al. 2023, "MiniLLM", arXiv 2306.08543; taken here token by token in closed form, on the text at hand.
+    It penalizes tokens that are likely for the student and unlikely for the teacher (mode-seeking). Source: Gu
+    et al. 2023, "MiniLLM", arXiv 2306.08543; computed here per token in closed form on the training text.
 
     Args:
         student_logits, teacher_logits: (positions, vocabulary). No gradient flows to the teacher.

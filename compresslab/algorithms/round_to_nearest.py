@@ -1,4 +1,4 @@
-"""Round-to-nearest quantization: the baseline that every cleverer method must beat."""
+"""Round-to-nearest quantization: the baseline of the other methods."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 def symmetric_scales(weight: Tensor, bits: int, group_size: int) -> Tensor:
     """Scales, (rows, columns / group_size) in the weight's dtype: max |w| of a group over the largest level.
 
-    A weight is then stored as round(w / scale), an integer of `bits` bits with a sign. A group of zeros gets scale 1,
-    so that nothing is divided by zero; a tiny one in float16 gets the smallest normal number, since a smaller scale
-    would be rounded to zero or too coarsely to hold the group's largest weight.
+    A weight is stored as round(w / scale), a signed integer of `bits` bits. A group of zeros gets scale 1 to avoid a
+    division by zero. A tiny group in float16 gets the smallest normal number, because a smaller scale would be rounded
+    to zero or too coarsely for the group's largest weight.
 
     Args:
         weight: (rows, columns), `group_size` dividing the columns.

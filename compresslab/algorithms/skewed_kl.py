@@ -1,4 +1,4 @@
-"""Skewed Kullback-Leibler divergence: forward KL to a student into which some of the teacher is mixed."""
+"""Skewed Kullback-Leibler divergence: forward KL to a mixture of student and teacher."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from compresslab.algorithms.divergence import divergence
 def skewed_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *, skew: float = 0.1) -> Tensor:
     """Sum over positions of KL(p || skew p + (1 - skew) q) in nats, scaled by temperature squared; p is the teacher, q the student.
 
-    The mixture keeps the ratio below 1 / skew, and with it the gradient where the student deems impossible what the teacher says. Source:
-    Ko et al. 2024, "DistiLLM", arXiv 2402.03898.
+    The mixture bounds the ratio by 1 / skew, and so the gradient where the student's probability is near 0 and the teacher's is not.
+    Source: Ko et al. 2024, "DistiLLM", arXiv 2402.03898.
 
     Args:
         student_logits, teacher_logits: (positions, vocabulary). No gradient flows to the teacher.

@@ -1,4 +1,4 @@
-"""Which weights of a matrix to drop, given how much each matters."""
+"""Selection of the weights of a matrix to drop, by their importance."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Among = Literal["layer", "row"]
+ComparedWithin = Literal["layer", "row"]
 
 
-def kept_mask(importance: Tensor, sparsity: float, among: Among) -> Tensor:
-    """True for the weights that stay: the share `sparsity` of least importance goes.
+def kept_mask(importance: Tensor, sparsity: float, among: ComparedWithin) -> Tensor:
+    """True for the weights to keep; the share `sparsity` with the lowest importance is dropped.
 
     Args:
         importance: (rows, columns).
-        among: weights compete within their "row" (Wanda) or within the whole "layer" (magnitude). Of a row or layer of n weights exactly
-            floor(sparsity * n) go; of equals the first ones in order.
+        among: weights are compared within their "row" (Wanda) or within the whole "layer" (magnitude). Exactly floor(sparsity * n) of n
+            weights of a row or layer are dropped; of equal ones the first.
     """
     scores = importance if among == "row" else importance.reshape(1, -1)
     dropped = int(sparsity * scores.shape[1])
@@ -25,14 +25,14 @@ def kept_mask(importance: Tensor, sparsity: float, among: Among) -> Tensor:
     # Selecting the threshold takes a third of the time of sorting.
     threshold = scores.kthvalue(dropped, dim=1, keepdim=True).values
     below, equal = scores < threshold, scores == threshold
-    room = dropped - below.sum(1, keepdim=True)
-    if not torch.equal(equal.sum(1, keepdim=True), room):
-        equal &= equal.cumsum(1) <= room
+    remaining = dropped - below.sum(1, keepdim=True)
+    if not torch.equal(equal.sum(1, keepdim=True), remaining):
+        equal &= equal.cumsum(1) <= remaining
     return ~(below | equal).reshape(importance.shape)
 
 
 def kept_of_each(importance: Tensor, keep: int, of: int) -> Tensor:
-    """True for the `keep` most important weights of each `of` neighbours in a row: 2 of 4 is what sparse tensor cores run.
+    """True for the `keep` most important weights of each `of` neighbours in a row. Sparse tensor cores support 2 of 4.
 
     Args:
         importance: (rows, columns), `of` dividing the columns.

@@ -1,4 +1,4 @@
-"""Wanda: a weight matters as much as the input that it multiplies is large."""
+"""Wanda: importance of a weight from its magnitude and the norm of its input."""
 
 from __future__ import annotations
 

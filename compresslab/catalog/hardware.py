@@ -1,4 +1,4 @@
-"""Hardware profiles: what a machine reaches, and what an engine makes of it."""
+"""Hardware profiles: peak speeds of machines, and the efficiency of engines on them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ THIS_MACHINE = "this-machine"
 
 
 class Hardware(Record):
-    """A machine as the roofline sees it, with what an engine makes of it. The defaults are the roofline itself.
+    """The roofline of a machine, with the factors of an engine. The default factors are those of the roofline itself.
 
     Attributes:
-        flops: peak dense bf16 operations per second. flops_8bit: the same at 8 bits; `None` where there is no gain.
+        flops: peak dense bf16 operations per second. flops_8bit: the same at 8 bits; `None` if it is not higher.
         bandwidth: bytes per second from the memory that holds the weights.
-        source: where the figures come from.
-        engine: the engine that the factors below belong to, in words, and whether it was measured on this machine.
+        source: of the figures.
+        engine: the engine of the factors below, and whether it was measured on this machine.
         bandwidth_efficiency, compute_efficiency: the shares of `bandwidth` and of the peak that the engine reaches.
-        layer_overhead: seconds per decoder layer and forward pass that neither reading nor multiplying explains.
+        layer_overhead: seconds per decoder layer and forward pass in addition to reading and multiplying.
     """
 
     name: str
@@ -47,12 +47,12 @@ def hardware_names() -> list[str]:
 def load_hardware(name: str) -> Hardware:
     """A profile that ships with the package, with the factors of the engine that its entry names.
 
-    Factors fitted on another machine are borrowed, and `engine` says so. Raises BadInput for a name that is not there.
+    `engine` states if the factors were fitted on another machine. Raises BadInput for an unknown name.
     """
     profiles = _data("hardware.json")
     if name not in profiles:
-        close = difflib.get_close_matches(name, list(profiles), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        matches = difflib.get_close_matches(name, list(profiles), n=1)
+        hint = f"; did you mean {matches[0]!r}?" if matches else ""
         raise BadInput(f"there is no hardware profile {name!r}{hint} (there is: {', '.join(sorted(profiles))})")
     profile = dict(profiles[name])
     fitted_on = str(profile.pop("factors"))
@@ -63,5 +63,5 @@ def load_hardware(name: str) -> Hardware:
 
 
 def _data(name: str) -> dict[str, dict[str, Any]]:
-    read: dict[str, dict[str, Any]] = json.loads((resources.files("compresslab") / "data" / name).read_text("utf-8"))
-    return read
+    content: dict[str, dict[str, Any]] = json.loads((resources.files("compresslab") / "data" / name).read_text("utf-8"))
+    return content

@@ -1,4 +1,4 @@
-"""The OLMES tasks: which ones there are, where their requests lie in the data wheel, and what decides their content."""
+"""The OLMES tasks: their names, their files in the data wheel, and their content identity."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class OlmesTask(NamedTuple):
     """One OLMES task in its 5-shot ranked-choice form.
 
     Attributes:
-        form: the split and form, as the wheel and the OLMo ladder name it.
-        items: questions in the file.
+        form: split and form, by the name in the wheel and in the OLMo ladder.
+        items: number of questions in the file.
         chance: accuracy of a uniform guess.
         metric: the accuracy that the ladder reports: "acc_per_char" (log-likelihood by characters of the
             continuation without its leading space) or "acc" (plain log-likelihood).
@@ -49,7 +49,7 @@ TASKS: dict[str, OlmesTask] = {
         OlmesTask("piqa", "val_rc_5shot", 1838, 0.5),
         OlmesTask("socialiqa", "val_rc_5shot", 1954, 1 / 3),
         OlmesTask("hellaswag", "val_rc_5shot", 10042, 0.25),
-        # Its options differ in the prompt and share the continuation; bpb is that of the continuation after the right prompt.
+        # Its options differ in the prompt and have the same continuation; bpb is that of the continuation after the right prompt.
         OlmesTask("winogrande", "val_rc_5shot", 1267, 0.5),
         OlmesTask("boolq", "val_rc_5shot", 3270, 0.5, "acc"),
     )
@@ -57,10 +57,10 @@ TASKS: dict[str, OlmesTask] = {
 
 
 def is_olmes(name: str) -> bool:
-    """Whether `name` is one of the OLMES tasks (anything else is looked up among lm-eval's own)."""
+    """Whether `name` is an OLMES task. Other names are looked up among lm-eval's own tasks."""
     return name in TASKS
 
 
 def identity(name: str) -> str:
-    """What decides the content of OLMES task `name`: the wheel's hash and the file inside it. For cache keys; reads nothing."""
+    """The content identity of OLMES task `name` for content keys: the wheel's hash and the file inside it. Reads no file."""
     return f"{wheels()[WHEEL].sha256}:{TASKS[name].member}"

@@ -1,7 +1,7 @@
-"""Published benchmark scores: which model scored what in which table, and what the models weigh.
+"""Published benchmark scores by model and table, and the sizes of the models.
 
-A score stands in a table, made by one evaluator in one setting. Parent and child compare within one table; the same model on the
-same benchmark differs between tables by more than many compressions cost. Nothing is averaged over tables.
+A table has the scores of one evaluator in one setting. Parent and child are compared within one table, because the scores of a model on
+a benchmark differ between tables by more than the effect of many compressions. Scores are never averaged over tables.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
-from compresslab.catalog.published_shapes import StoredAs, dimensions, weigh
+from compresslab.catalog.published_shapes import WeightStorage, dimensions, size_and_shape
 from compresslab.errors import BadInput
 from compresslab.records import Shape, Size
 
@@ -25,7 +25,7 @@ BENCHMARKS = {
     "HumanEval": (164, 0.0),
     "MBPP": (500, 0.0),
 }
-"""The Densing paper's five: number of items, and the score of a guess.
+"""The Densing paper's five benchmarks: number of items, and the score of a guess.
 
 The items are those of the public test sets; tables do not state theirs, and some EvalPlus tables count 378 of MBPP's 500. BBH's guess is 0:
 answers are generated after a chain of thought and matched exactly, and weak models fall below the options' chance (Qwen2.5-0.5B has
@@ -34,31 +34,31 @@ Qwen2.5 and 0.024 on Llama, against 0.012 and 0.022 (`experiments/ruler/forms.py
 """
 
 GROUP = 128
-"""Weights that share a scale, where a table does not say: the default of GPTQ's and AWQ's tools."""
+"""Weights per scale if a table does not state it: the default of GPTQ's and AWQ's tools."""
 
-MOBILE = StoredAs(5.0, head_bits=8.0, weight_only=False, head_apart=True)
-"""Llama 3.2's 4-bit models: groups of 32 share a 32-bit scale, embedding and head have 8 bits each: gives the published files' sizes."""
+MOBILE = WeightStorage(5.0, head_bits=8.0, weight_only=False, head_apart=True)
+"""Llama 3.2's 4-bit models: a 32-bit scale per group of 32, embedding and head at 8 bits. This gives the published file sizes."""
 
 PACKED = {
-    # A group has a scale of 16 bits and a zero point of the weights' width; a scale a row is below 0.01 bits a weight.
-    "gptq-int8": StoredAs(8 + 24 / GROUP),
-    "gptq-int4": StoredAs(4 + 20 / GROUP),
-    "gptq-int4 (w4a16)": StoredAs(4 + 20 / GROUP),
-    "awq": StoredAs(4 + 20 / GROUP),
-    "awq (int4 onnx)": StoredAs(4 + 20 / GROUP),
-    "w8a16": StoredAs(8.0),
-    "w8a8": StoredAs(8.0, weight_only=False),
-    "fp8": StoredAs(8.0, weight_only=False),
+    # A group has a scale of 16 bits and a zero point of the weights' width; a scale per row is below 0.01 bits per weight.
+    "gptq-int8": WeightStorage(8 + 24 / GROUP),
+    "gptq-int4": WeightStorage(4 + 20 / GROUP),
+    "gptq-int4 (w4a16)": WeightStorage(4 + 20 / GROUP),
+    "awq": WeightStorage(4 + 20 / GROUP),
+    "awq (int4 onnx)": WeightStorage(4 + 20 / GROUP),
+    "w8a16": WeightStorage(8.0),
+    "w8a8": WeightStorage(8.0, weight_only=False),
+    "fp8": WeightStorage(8.0, weight_only=False),
     "w4a8 vanilla PTQ (group 32)": MOBILE,
     "w4a8 SpinQuant+GPTQ (group 32)": MOBILE,
     "w4a8 QAT+LoRA (group 32)": replace(MOBILE, trained=True),
 }
-"""How a quantized model stores the weights of its layers."""
+"""Storage of the weights in a quantized model's layers, by the table's name of the compression."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row of a table. `score` is a share in [0, 1]. `parent` and `compression` as the table's authors state them."""
+    """One row of a table. `score` is a share in [0, 1]. `parent` and `compression` are as the table states them."""
 
     table: str
     model: str
@@ -82,12 +82,12 @@ def scores() -> tuple[Score, ...]:
     """Every published score of the five benchmarks.
 
     Raises:
-        BadInput: a gap or a value that is no score, by table, model and benchmark.
+        BadInput: a missing or invalid value, with its table, model and benchmark.
     """
-    found = []
+    parsed = []
     for row in _rows("published_scores.csv"):
         where = f"{row['table_id']}, {row['model']}, {row['benchmark']}"
-        found.append(
+        parsed.append(
             Score(
                 table=row["table_id"],
                 model=row["model"],
@@ -102,16 +102,16 @@ def scores() -> tuple[Score, ...]:
                 benchmark=row["benchmark"],
                 metric=row["metric"],
                 shots=row["n_shot"],
-                score=_number(row["score"], where, 100.0, least=0.0) / 100,
+                score=_number(row["score"], where, 100.0, minimum=0.0) / 100,
                 note=row["note"],
             )
         )
-    return tuple(found)
+    return tuple(parsed)
 
 
 @cache
 def tables() -> dict[str, tuple[str, str]]:
-    """Who made each table, and where it stands."""
+    """Evaluator and source of each table, by table."""
     return {row["table_id"]: (row["evaluator"], row["source"]) for row in _rows("published_tables.csv")}
 
 
@@ -121,46 +121,46 @@ def model_names() -> list[str]:
 
 
 def find_model(name: str) -> str:
-    """The model's name if there is one of that name. Raises BadInput with what may have been meant."""
+    """The name, if a model has it. Raises BadInput with similar names."""
     names = model_names()
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=3)
-    raise BadInput(f"no published scores of {name!r}{_meant(close)}")
+    matches = difflib.get_close_matches(name, names, n=3)
+    raise BadInput(f"no published scores of {name!r}{_suggestion(matches)}")
 
 
 def find_table(name: str) -> str:
-    """The table's name if there is one of that name. Raises BadInput with what may have been meant."""
+    """The name, if a table has it. Raises BadInput with similar names."""
     if name in tables():
         return name
-    raise BadInput(f"there is no published table {name!r}{_meant(difflib.get_close_matches(name, list(tables()), n=3))}")
+    raise BadInput(f"there is no published table {name!r}{_suggestion(difflib.get_close_matches(name, list(tables()), n=3))}")
 
 
-def of_model(model: str, table: str) -> dict[str, Score]:
-    """A model's scores in one table, by benchmark; empty if it is not there."""
+def scores_of(model: str, table: str) -> dict[str, Score]:
+    """A model's scores in one table, by benchmark; empty if the table lacks the model."""
     return {score.benchmark: score for score in scores() if score.model == model and score.table == table}
 
 
 def tables_of(model: str) -> list[str]:
-    """The tables that a model stands in."""
+    """The tables with scores of a model."""
     return list(dict.fromkeys(score.table for score in scores() if score.model == model))
 
 
 def compression(model: str) -> tuple[str, str]:
-    """A model's parent and how it was made from it, as its tables state; two empty texts for a model trained by itself."""
-    found = next((score for score in scores() if score.model == model and score.parent), None)
-    return (found.parent, found.compression) if found else ("", "")
+    """A model's parent and its compression, as its tables state them; two empty texts for a model without a parent."""
+    parsed = next((score for score in scores() if score.model == model and score.parent), None)
+    return (parsed.parent, parsed.compression) if parsed else ("", "")
 
 
 def weights(model: str) -> tuple[Size, Shape]:
-    """What a published model weighs and its dimensions; a quantized model has its parent's dimensions.
+    """Size and shape of a published model; a quantized model has its parent's dimensions.
 
     Raises:
         BadInput: the dimensions of the model are not known.
     """
     parent, how = compression(model)
     stored = PACKED.get(how)
-    return weigh(model) if stored is None or model in dimensions() else weigh(parent, stored)
+    return size_and_shape(model) if stored is None or model in dimensions() else size_and_shape(parent, stored)
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -168,15 +168,15 @@ def _rows(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def _number(text: str, where: str, most: float, least: float = 1e-9) -> float:
+def _number(text: str, where: str, maximum: float, minimum: float = 1e-9) -> float:
     try:
         value = float(text)
     except ValueError:
         raise BadInput(f"{where} is {text or 'missing'}; it must be a number") from None
-    if not least <= value <= most:
-        raise BadInput(f"{where} is {value}; it must lie between {least} and {most}")
+    if not minimum <= value <= maximum:
+        raise BadInput(f"{where} is {value}; it must lie between {minimum} and {maximum}")
     return value
 
 
-def _meant(close: list[str]) -> str:
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+def _suggestion(matches: list[str]) -> str:
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""

@@ -1,7 +1,7 @@
-"""What published models weigh, counted from their dimensions (`data/published_shapes.csv`, from each model's published config).
+"""Sizes of published models, counted from their dimensions (`data/published_shapes.csv`, from each model's published config).
 
-A "3B" with tied embeddings and an "8B" without are counted alike: everything that multiplies activations once. The counts agree
-with the published totals (a test holds it); of a mixture, the intermediate size is one expert's.
+Models with and without tied embeddings are counted by one rule: every parameter that multiplies activations counts once. The counts
+agree with the published totals, which a test checks. The intermediate size of a mixture is that of one expert.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from compresslab.records import Shape, Size
 
 
 @dataclass(frozen=True)
-class StoredAs:
-    """How weights are stored.
+class WeightStorage:
+    """How a model's weights are stored.
 
     Attributes:
-        bits: of a weight in the decoder layers, scales and zero points included. head_bits: of the embedding and the output head.
-        weight_only: the product still runs at 16 bits.
-        head_apart: embedding and output head are stored as two tensors also where they are tied.
-        trained: the weights were trained further, so that the model is not the same as before.
+        bits: per weight in the decoder layers, including scales and zero points. head_bits: of the embedding and the output head.
+        weight_only: products run at 16 bits.
+        head_apart: embedding and output head are stored as two tensors even if they are tied.
+        trained: the weights were trained after quantization, so that they differ from the parent's.
     """
 
     bits: float
@@ -33,7 +33,7 @@ class StoredAs:
     trained: bool = False
 
 
-BF16 = StoredAs(16.0)
+BF16 = WeightStorage(16.0)
 
 
 @cache
@@ -43,10 +43,10 @@ def dimensions() -> dict[str, dict[str, str]]:
     return {row["model"]: row for row in csv.DictReader(text.splitlines())}
 
 
-def weigh(model: str, stored: StoredAs = BF16) -> tuple[Size, Shape]:
-    """Size and dimensions of a model, stored in a format.
+def size_and_shape(model: str, stored: WeightStorage = BF16) -> tuple[Size, Shape]:
+    """Size and shape of a model with its weights stored as `stored`.
 
-    Norms, biases and a router stay at 16 bits.
+    Norms, biases and a router have 16 bits.
 
     Raises:
         BadInput: the model's dimensions are not known.
@@ -62,7 +62,7 @@ def weigh(model: str, stored: StoredAs = BF16) -> tuple[Size, Shape]:
     width, key_value = int(row["heads"]) * head_dim, int(row["kv_heads"]) * head_dim
     expert = (3 if row["gated"] == "1" else 2) * hidden * intermediate
     products = layers * (2 * hidden * (width + key_value) + expert * max(experts, 1))
-    # qwen2 has biases on q, k and v, qwen3 norms on the heads of q and k, gemma2 two norms more.
+    # qwen2 has biases on q, k and v, qwen3 has norms on the heads of q and k, gemma2 has two more norms.
     extra = {"qwen2": width + 2 * key_value, "gemma2": 2 * hidden}.get(family, 2 * head_dim if family.startswith("qwen3") else 0)
     small = layers * (2 * hidden + extra + hidden * experts) + hidden
     head = vocabulary * hidden

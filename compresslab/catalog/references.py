@@ -1,4 +1,4 @@
-"""Which references there are, asked without numpy: planning a recipe needs no more than their names."""
+"""Names of the references, read without numpy, because planning needs only the names."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def reference_names() -> list[str]:
 
 
 def is_file(name: str) -> bool:
-    """Whether a reference is named by its file: a path that ends in .json."""
+    """Whether a reference's name is the path of a file, which ends in .json."""
     return name.endswith(".json")
 
 
 def unknown_reference(name: str) -> str:
-    """What to say of a reference that does not exist; empty for one that does."""
+    """The error message for a reference that does not exist; "" if it exists."""
     if is_file(name):
         return "" if Path(name).is_file() else f"there is no reference file {name}; `compresslab reference fit` or `build` writes one"
     names = reference_names()
     if name in names:
         return ""
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    matches = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {matches[0]!r}?" if matches else ""
     return f"there is no reference {name!r}{hint} (there is: {', '.join(names)}; or the path of a .json file)"

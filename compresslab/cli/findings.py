@@ -1,4 +1,4 @@
-"""What `compresslab doctor` finds, one line at a time."""
+"""The findings of `compresslab doctor`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """One line of the examination. `well` is `None` for what is neither good nor bad."""
+    """One line of `compresslab doctor`. `works` is `None` for information that is neither good nor bad."""
 
-    what: str
-    well: bool | None
-    said: str
+    name: str
+    works: bool | None
+    message: str

@@ -1,4 +1,4 @@
-"""`compresslab gc`: free what no study uses."""
+"""`compresslab gc`: deletes results that no study uses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from compresslab.cli.options import AsJson, StorePath, number_of, size, store_root
+from compresslab.cli.options import AsJson, StorePath, count_of, size, store_root
 
-SHOWN = 12
+MAX_LISTED = 12
 
 
 def gc(
@@ -26,23 +26,23 @@ def gc(
     from compresslab.runner.store import Store
     from compresslab.runner.upkeep import remove, unused
 
-    kept = Store(store_root(store))
-    found = unused(kept)
-    total = sum(one.size for one in found)
+    result_store = Store(store_root(store))
+    unused_items = unused(result_store)
+    total = sum(item.size for item in unused_items)
     if as_json:
-        rows = [{"path": str(one.path), "why": one.why, "bytes": one.size} for one in found]
-        typer.echo(json.dumps({"store": str(kept.root), "unused": rows, "bytes": total, "freed": yes}, indent=2))
+        rows = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in unused_items]
+        typer.echo(json.dumps({"store": str(result_store.root), "unused": rows, "bytes": total, "freed": yes}, indent=2))
         if yes:
-            remove(found)
+            remove(unused_items)
         return
-    if not found:
-        typer.echo(f"everything in {kept.root} is used by a study; nothing to free")
+    if not unused_items:
+        typer.echo(f"everything in {result_store.root} is used by a study; nothing to free")
         return
-    for one in found[:SHOWN]:
-        typer.echo(f"{size(one.size):>9}  {one.path}  {one.why}")
-    if rest := found[SHOWN:]:
-        typer.echo(f"{size(sum(one.size for one in rest)):>9}  in {number_of(len(rest), 'smaller one')}")
+    for item in unused_items[:MAX_LISTED]:
+        typer.echo(f"{size(item.size):>9}  {item.path}  {item.why}")
+    if rest := unused_items[MAX_LISTED:]:
+        typer.echo(f"{size(sum(item.size for item in rest)):>9}  in {count_of(len(rest), 'smaller one')}")
     if yes or typer.confirm(f"free {size(total)}?"):
-        typer.echo(f"freed {size(remove(found))}")
+        typer.echo(f"freed {size(remove(unused_items))}")
     else:
         typer.echo("nothing was freed")

@@ -1,4 +1,4 @@
-"""`compresslab init`: a first recipe, from a few answers."""
+"""`compresslab init`: writes a first recipe from a few answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from compresslab.cli.options import number_of
+from compresslab.cli.options import count_of
 
 ANSWER = TypeVar("ANSWER")
 DEFAULT_STUDY = "my-study"
@@ -55,7 +55,7 @@ def init(
     items: Items = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: defaults where no option says.")] = False,
 ) -> None:
-    """Write a recipe to start from, every setting with a comment. Asks what the options leave open; without a terminal it takes defaults.
+    """Write a first recipe with a comment for every setting. Asks for missing options; without a terminal it takes the defaults.
 
     Amounts and group sizes are chosen to suit the model, where its dimensions are known without loading it.
 
@@ -67,32 +67,34 @@ def init(
     from compresslab.plan.rules import start
     from compresslab.plan.starter import CHOICES, PRUNED, Answers, starter
 
-    asking = not yes and sys.stdin is not None and sys.stdin.isatty()
+    interactive = not yes and sys.stdin is not None and sys.stdin.isatty()
     if path is not None:
-        _refuse(path)
-    model = _answer("Which model? (offline:<name>, a Hub id, a folder or a .gguf file)", model, DEFAULT_MODEL, _model, asking)
-    known = start(model)
-    study = _answer("The study's name?", study, _name_of(path), _study, asking)
+        _check_path(path)
+    model = _answer("Which model? (offline:<name>, a Hub id, a folder or a .gguf file)", model, DEFAULT_MODEL, _model, interactive)
+    chain = start(model)
+    study = _answer("The study's name?", study, _name_of(path), _study, interactive)
     if path is None:
         path = Path(f"{study}.yaml")
-        _refuse(path)
-    if asking and compress is None:
-        typer.echo("\n".join(["Ways to compress:", *(f"  {name:<8} {does}" for name, does in CHOICES.items())]))
-    chosen = _answer("Which ones? (with commas)", None if compress is None else ",".join(compress), DEFAULT_COMPRESS, _choices, asking)
-    pruned = [choice for choice in chosen if choice in PRUNED]
+        _check_path(path)
+    if interactive and compress is None:
+        typer.echo("\n".join(["Ways to compress:", *(f"  {name:<8} {description}" for name, description in CHOICES.items())]))
+    methods = _answer(
+        "Which ones? (with commas)", None if compress is None else ",".join(compress), DEFAULT_COMPRESS, _choices, interactive
+    )
+    pruned = [choice for choice in methods if choice in PRUNED]
     if heal and not pruned:
         raise BadInput(f"--heal trains what is pruned, and nothing is; add {', '.join(PRUNED[:-1])} or {PRUNED[-1]} to --compress")
     if heal is None:
-        heal = bool(pruned) and (not asking or typer.confirm("Train what is pruned afterwards?", default=True))
-    count = _answer("Items of each task?", None if items is None else str(items), str(DEFAULT_ITEMS), _items, asking)
-    _write(path, starter(Answers(study, model, chosen, heal, count), known, shlex.quote(str(path))))
+        heal = bool(pruned) and (not interactive or typer.confirm("Train what is pruned afterwards?", default=True))
+    count = _answer("Items of each task?", None if items is None else str(items), str(DEFAULT_ITEMS), _items, interactive)
+    _write(path, starter(Answers(study, model, methods, heal, count), chain, shlex.quote(str(path))))
 
 
-def _answer(question: str, option: str | None, default: str, check: Callable[[str], ANSWER], asking: bool) -> ANSWER:
-    """What the option says, else what is answered at the terminal, else the default. At the terminal a bad answer is asked for again."""
+def _answer(question: str, option: str | None, default: str, check: Callable[[str], ANSWER], interactive: bool) -> ANSWER:
+    """The checked option, else the answer at the terminal, else the default. The terminal repeats the question after a bad answer."""
     from compresslab.errors import BadInput
 
-    if option is not None or not asking:
+    if option is not None or not interactive:
         return check(default if option is None else option)
 
     def checked(answer: str) -> ANSWER:
@@ -105,8 +107,8 @@ def _answer(question: str, option: str | None, default: str, check: Callable[[st
     return answer
 
 
-def _refuse(path: Path) -> None:
-    """Refuse a file that cannot be written, before anything is asked."""
+def _check_path(path: Path) -> None:
+    """Raise BadInput for a file that cannot be written, before the first question."""
     from compresslab.errors import BadInput
     from compresslab.recipe.locate import shown
 
@@ -131,7 +133,7 @@ def _model(answer: str) -> str:
 
 
 def _name_of(path: Path | None) -> str:
-    """The file's name as the study's, if it can be one."""
+    """The file's name if it is a valid study name, else the default."""
     from compresslab.errors import BadInput
 
     try:
@@ -181,10 +183,10 @@ def _items(answer: str) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the recipe and say what comes next; what cannot be planned is not left.
+    """Write the recipe and print the next commands. A recipe that cannot be planned is removed.
 
     Raises:
-        BadInput: somebody else wrote the file meanwhile, or the recipe does not suit this model or this installation.
+        BadInput: the file was written by another process meanwhile, or the recipe does not suit this model or this installation.
     """
     import shlex
 
@@ -195,7 +197,7 @@ def _write(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        _refuse(path)
+        _check_path(path)
         raise
     try:
         plan = prepare(path)
@@ -205,8 +207,8 @@ def _write(path: Path, text: str) -> None:
             raise BadInput(f"{path} is not written, because it could not run; {error}") from error
         raise
     named = [variant for variant in plan.variants if variant.named and variant.parent]
-    tasks = f"{number_of(len(plan.recipe.evaluate.tasks), 'task')} of {number_of(int(plan.recipe.evaluate.items), 'item')}"
-    typer.echo(f"{path}: {number_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}; change it as you like")
+    tasks = f"{count_of(len(plan.recipe.evaluate.tasks), 'task')} of {count_of(int(plan.recipe.evaluate.items), 'item')}"
+    typer.echo(f"{path}: {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}; change it as you like")
     for warning in plan.warnings:
         typer.echo(f"warning: {warning}")
     file_name = shlex.quote(str(path))

@@ -1,4 +1,4 @@
-"""Which kernels work on this machine: each is really run on something tiny, and what it gives is compared with plain arithmetic."""
+"""Which kernels work on this machine: each runs on a tiny model, and its output is compared with that of plain arithmetic."""
 
 from __future__ import annotations
 
@@ -30,71 +30,73 @@ if TYPE_CHECKING:
     from compresslab.models.load import Loaded
     from compresslab.steps.contract import Context
 
-Try = Callable[[], str]  # says how a kernel worked, or raises
-Packing = QuantizeGPTQ | QuantizeAWQ | QuantizeRTN | Quantize4Bit | QuantizeInt8 | QuantizeTorchAO
-# For one kernel. All of them take seconds, but some on a GPU are compiled at their first use, which takes minutes.
-PATIENCE = 60
-WIDTH = 128  # of the tiny model, in every direction; all kernels take it
-# Of what a kernel gives to what plain weights give, root mean square. Rounding comes to hundredths.
-LARGEST_DIFFERENCE = 0.1
+KernelCheck = Callable[[], str]  # returns a message on success, else raises
+PackedConfig = QuantizeGPTQ | QuantizeAWQ | QuantizeRTN | Quantize4Bit | QuantizeInt8 | QuantizeTorchAO
+# Seconds for one kernel. Most take seconds, but some on a GPU are compiled at their first use, which takes minutes.
+TIMEOUT = 60
+WIDTH = 128  # all dimensions of the tiny model; every kernel accepts it
+# Root mean square difference of the logits from those of plain weights, over their standard deviation. Rounding causes hundredths.
+MAX_DIFFERENCE = 0.1
 
 
 def kernels() -> list[Finding]:
     """Every kernel that compresslab uses or writes weights for."""
-    return outcomes(TRIES, PATIENCE)
+    return check_all(CHECKS, TIMEOUT)
 
 
-def outcomes(tries: Mapping[str, Try], patience: float) -> list[Finding]:
-    """How each try ended. They run in a process of their own: one that crashes, or takes too long, takes no other with it."""
-    found: list[Finding] = []
-    while len(found) < len(tries):
-        found += _until_stopped(dict(list(tries.items())[len(found) :]), patience)
-    return found
+def check_all(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding]:
+    """The result of each check. Checks run in another process, so that one that crashes or takes too long does not stop the others."""
+    findings: list[Finding] = []
+    while len(findings) < len(checks):
+        findings += _run_until_stopped(dict(list(checks.items())[len(findings) :]), timeout)
+    return findings
 
 
-def _until_stopped(tries: Mapping[str, Try], patience: float) -> list[Finding]:
-    """What a new process finds, up to the try that stops it."""
-    spawning = multiprocessing.get_context("spawn")  # a GPU that was looked at does not survive a fork
-    ours, theirs = spawning.Pipe()
-    process = spawning.Process(target=_answer, args=(tries, theirs), daemon=False)
+def _run_until_stopped(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding]:
+    """The findings of a new process, up to the check that stops it."""
+    context = multiprocessing.get_context("spawn")  # CUDA does not work after a fork
+    connection, child_connection = context.Pipe()
+    process = context.Process(target=_run_checks, args=(checks, child_connection), daemon=False)
     process.start()
     sessions.started(process)
-    theirs.close()
-    found: list[Finding] = []
+    child_connection.close()
+    findings: list[Finding] = []
     try:
-        for name in tries:
-            if not ours.poll(patience):
-                told = f"no answer within {patience:.0f} s; a kernel for a GPU may be compiled at its first use, which takes minutes"
-                return [*found, _finding(name, False, told)]
-            found.append(ours.recv())
+        for name in checks:
+            if not connection.poll(timeout):
+                message = f"no answer within {timeout:.0f} s; a kernel for a GPU may be compiled at its first use, which takes minutes"
+                return [*findings, _finding(name, False, message)]
+            findings.append(connection.recv())
         process.join(timeout=5)
     except (EOFError, ConnectionResetError):
         process.join()
-        found.append(_finding(list(tries)[len(found)], False, f"its process ended without a word ({_ending(process.exitcode)})"))
+        findings.append(
+            _finding(list(checks)[len(findings)], False, f"its process ended without a word ({_exit_reason(process.exitcode)})")
+        )
     finally:
         sessions.finish(process, 0)
-        ours.close()
-    return found
+        connection.close()
+    return findings
 
 
-def _ending(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     return f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
 
 
-def _answer(tries: Mapping[str, Try], pipe: Connection) -> None:
-    """Entry point of the process. What libraries print goes nowhere: gptqmodel prints a page."""
+def _run_checks(checks: Mapping[str, KernelCheck], pipe: Connection) -> None:
+    """Entry point of the process. The output of libraries is discarded, because gptqmodel prints a page."""
     sessions.lead(pipe)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(nowhere, stream)
-    for name, attempt in tries.items():
-        pipe.send(outcome(name, attempt))
+        os.dup2(null, stream)
+    for name, check in checks.items():
+        pipe.send(check_one(name, check))
 
 
-def outcome(name: str, attempt: Try) -> Finding:
-    """How one try ended, whatever it raises. What this machine or installation is not made for is neither good nor bad."""
+def check_one(name: str, check: KernelCheck) -> Finding:
+    """The result of one check, for any exception. A kernel that this machine or installation does not support is neither good nor bad."""
     try:
-        return _finding(name, True, attempt())
+        return _finding(name, True, check())
     except UnsupportedModel as reason:
         return _finding(name, None, str(reason))
     except CompresslabError as error:
@@ -103,16 +105,16 @@ def outcome(name: str, attempt: Try) -> Finding:
         return _finding(name, False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _finding(name: str, well: bool | None, said: str) -> Finding:
-    return Finding(f"kernel: {name}", well, said)
+def _finding(name: str, works: bool | None, message: str) -> Finding:
+    return Finding(f"kernel: {name}", works, message)
 
 
-def packed(config: Packing) -> str:
-    """Quantize a tiny model as a recipe's step does, load the folder as plain transformers does, and run it.
+def packed(config: PackedConfig) -> str:
+    """Quantize a tiny model like a step of a recipe, load the folder with plain transformers, and run it.
 
     Raises:
         UnsupportedModel: a package is not installed, or the format is not for this machine.
-        RunFailed: it runs, and its logits are not those of the weights that are stored.
+        RunFailed: its logits differ from those of the stored weights.
     """
     if missing := missing_package(Step(quantize=config)):
         raise UnsupportedModel(missing)
@@ -123,17 +125,17 @@ def packed(config: Packing) -> str:
 
     with tempfile.TemporaryDirectory(prefix="compresslab-") as scratch:
         folder = Path(scratch) / "model"
-        run("quantize", config, _tiny(), _text(), folder)
+        run("quantize", config, _tiny_model(), _calibration_context(), folder)
         loaded = load_folder(folder)
         layer = type(loaded.model.get_submodule("model.layers.0.mlp.down_proj")).__name__
         logits = probe_logits(loaded.model)
         plain = probe_logits(dequantized(folder, loaded).model)
         kernel = kernel_name(folder)
     by = "" if layer == "Linear" else f", by {layer}"
-    return f"{kernel}{by}, on {find_device()}: {_compared(logits, plain)}"
+    return f"{kernel}{by}, on {find_device()}: {_agreement(logits, plain)}"
 
 
-def _tiny() -> Loaded:
+def _tiny_model() -> Loaded:
     """A random Llama of one layer."""
     import torch
     from tokenizers import Tokenizer
@@ -156,8 +158,8 @@ def _tiny() -> Loaded:
     return Loaded(cast(LlamaForCausalLM(config).eval(), torch.bfloat16).to(find_device()), tokenizer)
 
 
-def _text() -> Context:
-    """Something to calibrate on."""
+def _calibration_context() -> Context:
+    """Random tokens for calibration."""
     import torch
 
     from compresslab.models.text import TokenSequences
@@ -167,19 +169,19 @@ def _text() -> Context:
 
 
 def bf16() -> str:
-    """A matrix product in bfloat16, beside one in float32.
+    """Compare a matrix product in bfloat16 with one in float32.
 
     Raises:
-        RunFailed: they are not the same product.
+        RunFailed: the products differ by more than rounding.
     """
     import torch
 
     from compresslab.models.device import find_device
 
-    left, right = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0)).to(find_device())
+    first, second = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0)).to(find_device())
     seconds, products = [], []
     for dtype in (torch.bfloat16, torch.float32):
-        pair = left.to(dtype), right.to(dtype)
+        pair = first.to(dtype), second.to(dtype)
         times = []
         for _ in range(5):
             start = time.perf_counter()
@@ -187,15 +189,15 @@ def bf16() -> str:
             times.append(time.perf_counter() - start)
         seconds.append(min(times))
         products.append(product)
-    compared = _compared(*products)
-    return f"a 512 x 512 product on {find_device()} takes {seconds[0] / seconds[1]:.2f} times as long as in float32: {compared}"
+    agreement = _agreement(*products)
+    return f"a 512 x 512 product on {find_device()} takes {seconds[0] / seconds[1]:.2f} times as long as in float32: {agreement}"
 
 
 def tree_attention() -> str:
-    """The attention that scores are computed by, in bfloat16, beside plain attention under the tree's mask in float32.
+    """Compare the attention of the tree engine in bfloat16 with plain attention under the tree's mask in float32.
 
     Raises:
-        RunFailed: they do not attend to the same.
+        RunFailed: the outputs differ by more than rounding.
     """
     import torch
     from torch.nn import Module
@@ -209,35 +211,35 @@ def tree_attention() -> str:
     sequences = [[*range(40), 100 + question, 200 + option] for question in range(6) for option in range(4)]
     trie = build(sequences, [[0]] * len(sequences))
     *_, last = forwards(trie, 20)
-    new, seen = last.visible.shape
+    new, keys = last.visible.shape
     mask = torch.from_numpy(last.visible).to(device)
     random = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, new, 64, generator=random).to(device)
-    key, value = torch.randn(2, 1, 4, seen, 64, generator=random).to(device)
+    key, value = torch.randn(2, 1, 4, keys, 64, generator=random).to(device)
     plain = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
     if device.type != "cpu":
         masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return f"attention under a tree's mask on {device}, in bfloat16: {_compared(masked, plain)}"
+        return f"attention under a tree's mask on {device}, in bfloat16: {_agreement(masked, plain)}"
     with use_layout(layout(trie, last)):
-        ours, _ = attend(Module(), query, key, value, None)
-    return f"flash attention for processors, in chunks of a tree, in bfloat16: {_compared(ours.transpose(1, 2), plain)}"
+        output, _ = attend(Module(), query, key, value, None)
+    return f"flash attention for processors, in chunks of a tree, in bfloat16: {_agreement(output.transpose(1, 2), plain)}"
 
 
-def _compared(given: Tensor, plain: Tensor) -> str:
-    """How far a kernel's numbers are from those of plain arithmetic.
+def _agreement(measured: Tensor, plain: Tensor) -> str:
+    """The difference of a kernel's output from that of plain arithmetic, as text.
 
     Raises:
-        RunFailed: farther than rounding explains.
+        RunFailed: it is larger than rounding explains.
     """
-    wanted = plain.float()
-    difference = float((given.float() - wanted).square().mean().sqrt() / wanted.std())
-    if not difference <= LARGEST_DIFFERENCE:  # NaN, too
+    expected = plain.float()
+    difference = float((measured.float() - expected).square().mean().sqrt() / expected.std())
+    if not difference <= MAX_DIFFERENCE:  # also true for NaN
         raise RunFailed(f"it runs, but its numbers are {difference:.0%} off those of plain arithmetic; do not trust them")
     return f"right to {difference:.1%}"
 
 
-TRIES: dict[str, Try] = {
+CHECKS: dict[str, KernelCheck] = {
     "bfloat16": bf16,
     "tree attention": tree_attention,
     **{

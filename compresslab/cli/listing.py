@@ -1,4 +1,4 @@
-"""`compresslab ls`: the studies of a store and their variants."""
+"""`compresslab ls`: lists the studies of a store and their variants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from compresslab.cli.options import AsJson, StorePath, number_of, size, store_root
+from compresslab.cli.options import AsJson, StorePath, count_of, size, store_root
 
 
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
@@ -23,40 +23,40 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     from compresslab.records import StepRecord
     from compresslab.runner.store import Store
 
-    kept = Store(store_root(store))
+    result_store = Store(store_root(store))
     rows: list[dict[str, Any]] = []
-    for study, noted in kept.notes().items():
-        for name, keys in noted.variants.items():
+    for study, note in result_store.notes().items():
+        for name, keys in note.variants.items():
             key = keys.get("model", "")
-            there = bool(key) and kept.has(key)
-            record = kept.find(key, StepRecord) if there else None
+            cached = bool(key) and result_store.has(key)
+            record = result_store.find(key, StepRecord) if cached else None
             rows.append(
                 {
                     "study": study,
                     "variant": name,
                     "parameters": record.size.counted if record else None,
                     "stored_bytes": record.size.stored_bytes if record else None,
-                    "model": str(kept.model(key)) if record else None,
-                    "problem": kept.problem(key, StepRecord) if there else "",
-                    "finished": noted.finished,
+                    "model": str(result_store.model(key)) if record else None,
+                    "problem": result_store.problem(key, StepRecord) if cached else "",
+                    "finished": note.finished,
                 }
             )
-    for broken in kept.broken_notes():
+    for broken in result_store.broken_notes():
         typer.echo(f"warning: {broken}", err=True)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo(f"no study has run in {kept.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
+        typer.echo(f"no study has run in {result_store.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
         return
     console = Console()
     for study in dict.fromkeys(row["study"] for row in rows):
-        own = [row for row in rows if row["study"] == study]
-        title = f"{study}: {number_of(len(own), 'variant')}, last run {own[0]['finished'] or 'not finished'}"
+        variant_rows = [row for row in rows if row["study"] == study]
+        title = f"{study}: {count_of(len(variant_rows), 'variant')}, last run {variant_rows[0]['finished'] or 'not finished'}"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for heading in ("variant", "N", "stored", "model folder"):
             table.add_column(heading, justify="right" if heading in ("N", "stored") else "left", overflow="fold")
-        for row in own:
+        for row in variant_rows:
             parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
             stored = size(row["stored_bytes"]) if row["stored_bytes"] else "-"
             table.add_row(row["variant"], parameters, stored, Text(row["model"] or _why_not(row["problem"])))

@@ -1,4 +1,4 @@
-"""`compresslab`: the subcommands and what they have in common."""
+"""`compresslab`: the subcommands and their common options and errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
+        if stop.code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this exit code without a message
             typer.echo("interrupted; what was finished is kept, run again to go on", err=True)
         raise
     except OSError as error:

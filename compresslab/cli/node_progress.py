@@ -1,4 +1,4 @@
-"""What is known of the work that goes on, and how it is told: how far, how fast, how long still."""
+"""Progress of the current work: share done, rate, time left, and their text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from compresslab.cli.options import duration
 if TYPE_CHECKING:
     from compresslab.models.progress import Amount
 
-# Times its estimate, after which a node is told to be late.
-LATE = 10
-# Seconds without a report that are worth telling.
-QUIET = 20
+# A node is reported as overdue after this many times its estimate.
+OVERDUE_FACTOR = 10
+# Seconds without a report after which the line says so.
+QUIET_SECONDS = 20
 
 
 def first_line(*recipes: Path) -> None:
-    """Say that the command has begun, before anything that takes time: the first look at this machine takes seconds."""
+    """Print that the command has started, before slow work: the first probe of this machine takes seconds."""
     typer.echo(f"{clock()} compresslab {__version__}: {', '.join(map(str, recipes))}")
 
 
@@ -30,101 +30,99 @@ def clock() -> str:
     return time.strftime("%H:%M:%S")
 
 
-class Mark(NamedTuple):
-    """A report: when it came, and how far the work was."""
+class ProgressReport(NamedTuple):
+    """A report: its time in seconds, the share of the work done, and the amount."""
 
-    at: float
+    time: float
     share: float
     amount: Amount | None = None
 
     @property
     def unit(self) -> str:
-        """What is counted, if anything is."""
+        """Unit of the amount, "" without an amount."""
         return self.amount.unit if self.amount else ""
 
 
 class NodeProgress:
-    """The work that goes on: a node, or another part of a run. Times are seconds on a clock that only goes forward.
+    """The progress of a node or another part of a run. Times are seconds on a monotonic clock.
 
     Attributes:
-        first: the report that the pace is measured from. What was loaded or taken over before it is no pace. before: the report before it.
-        last: the latest report.
+        first: the report from which the rate is measured, after loading or resuming. before: the report before it. last: the latest report.
     """
 
     def __init__(self, label: str, now: float, estimated: float | None = None, log: Path | None = None) -> None:
-        self.label, self.began, self.estimated, self.log = label, now, estimated, log
-        self.before = self.first = self.last = Mark(now, 0.0)
+        self.label, self.started, self.estimated, self.log = label, now, estimated, log
+        self.before = self.first = self.last = ProgressReport(now, 0.0)
         self.text = ""
-        self.late = False
+        self.overdue_reported = False
 
-    def hear(self, share: float, text: str, amount: Amount | None, now: float) -> None:
-        """Take in a report."""
-        mark = Mark(now, share, amount)
-        if self.first.share == 0 or share < self.last.share or mark.unit != self.first.unit:
-            self.before, self.first = self.last, mark
-        self.last, self.text = mark, text
+    def update(self, share: float, text: str, amount: Amount | None, now: float) -> None:
+        report = ProgressReport(now, share, amount)
+        if self.first.share == 0 or share < self.last.share or report.unit != self.first.unit:
+            self.before, self.first = self.last, report
+        self.last, self.text = report, text
 
-    def left(self, now: float) -> float | None:
-        """Seconds to go, by the measured pace; before there is one, by the estimate or the first report, whichever says more."""
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds left by the measured rate; before it is known, the larger of the estimate and the value from the first report."""
         if (pace := self._pace()) is not None:
             return (1 - self.last.share) / pace
-        return max((known for known in (self._estimated_rest(now), self._first_rest()) if known is not None), default=None)
+        return max((value for value in (self._estimated_seconds_left(now), self._first_seconds_left()) if value is not None), default=None)
 
     def line(self, now: float) -> str:
-        """All that is known, in one line."""
+        """The state in one line."""
         if not self.text:
-            return f"going on for {duration(now - self.began)}"
+            return f"going on for {duration(now - self.started)}"
         share = f"{self.last.share:.0%}" if self.last.share else ""
-        return ", ".join(filter(None, [share, *self._told(), self._rest(now), self._silence(now)]))
+        return ", ".join(filter(None, [share, *self._details(), self._time_left(now), self._quiet(now)]))
 
     def note(self, now: float) -> str:
-        """What a bar does not show by itself."""
-        return ", ".join(filter(None, [*self._told(), self._silence(now)])) or "starting"
+        """The text beside a progress bar."""
+        return ", ".join(filter(None, [*self._details(), self._quiet(now)])) or "starting"
 
     def overdue(self, now: float) -> str:
-        """Once, when the work has taken ten times its estimate, what there is to say of that; otherwise nothing."""
-        spent = now - self.began
-        if self.late or self.estimated is None or spent <= LATE * self.estimated:
+        """A message, once, when the work has taken `OVERDUE_FACTOR` times its estimate; otherwise ""."""
+        elapsed = now - self.started
+        if self.overdue_reported or self.estimated is None or elapsed <= OVERDUE_FACTOR * self.estimated:
             return ""
-        self.late = True
-        return f"has taken {duration(spent)} so far and was estimated to take {duration(self.estimated)}; it goes on" + (
+        self.overdue_reported = True
+        return f"has taken {duration(elapsed)} so far and was estimated to take {duration(self.estimated)}; it goes on" + (
             f". Its log: {self.log}" if self.log else ""
         )
 
-    def _told(self) -> list[str]:
-        """What the work said of itself."""
+    def _details(self) -> list[str]:
+        """The text, amount and rate of the latest report."""
         amount = self.last.amount
         return [self.text] if amount is None else [self.text, f"{amount.done:,.0f} of {amount.total:,.0f} {amount.unit}", self._rate()]
 
-    def _silence(self, now: float) -> str:
-        """Since when nothing was reported, if that is long."""
-        quiet = now - self.last.at
-        return f"nothing reported for {duration(quiet)}" if quiet >= QUIET else ""
+    def _quiet(self, now: float) -> str:
+        """Time since the latest report, if it is at least `QUIET_SECONDS`."""
+        seconds = now - self.last.time
+        return f"nothing reported for {duration(seconds)}" if seconds >= QUIET_SECONDS else ""
 
     def _pace(self) -> float | None:
-        """Share a second."""
-        share, seconds = self.last.share - self.first.share, self.last.at - self.first.at
+        """Share per second."""
+        share, seconds = self.last.share - self.first.share, self.last.time - self.first.time
         return share / seconds if share > 0 and seconds > 0 else None
 
-    def _estimated_rest(self, now: float) -> float | None:
-        return None if self.estimated is None else max(0.0, self.estimated - (now - self.began))
+    def _estimated_seconds_left(self, now: float) -> float | None:
+        return None if self.estimated is None else max(0.0, self.estimated - (now - self.started))
 
-    def _first_rest(self) -> float | None:
-        """Seconds to go if all goes as what the first report told of: too many after loading, too few after a takeover."""
+    def _first_seconds_left(self) -> float | None:
+        """Seconds left at the rate of the first report: too many after loading, too few after resuming."""
         before, first = self.before, self.first
         done = first.share - (before.share if before.share < first.share else 0.0)
-        return (1 - first.share) * (first.at - before.at) / done if done > 0 else None
+        return (1 - first.share) * (first.time - before.time) / done if done > 0 else None
 
     def _rate(self) -> str:
-        """Units a second."""
+        """Units per second, as text."""
         first, last = self.first, self.last
-        if first.amount is None or last.amount is None or last.at <= first.at or last.amount.done <= first.amount.done:
+        if first.amount is None or last.amount is None or last.time <= first.time or last.amount.done <= first.amount.done:
             return ""
-        rate = (last.amount.done - first.amount.done) / (last.at - first.at)
+        rate = (last.amount.done - first.amount.done) / (last.time - first.time)
         return f"{rate:,.0f} {last.unit}/s" if rate >= 10 else f"{rate:.2g} {last.unit}/s"
 
-    def _rest(self, now: float) -> str:
-        rest = self.left(now)
-        if rest and self._pace() is None and rest == self._estimated_rest(now):
-            return f"about {duration(rest)} left by the estimate"
-        return f"{duration(rest)} left" if rest else ""
+    def _time_left(self, now: float) -> str:
+        seconds = self.seconds_left(now)
+        if seconds and self._pace() is None and seconds == self._estimated_seconds_left(now):
+            return f"about {duration(seconds)} left by the estimate"
+        return f"{duration(seconds)} left" if seconds else ""

@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and how tables and sizes are written."""
+"""Common options of the subcommands, and the format of counts, sizes and durations."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 def changes(settings: list[str] | None, only: list[str] | None, limit: int | None, compute: ComputeChoice | None = None) -> Changes:
-    """What the options change in a recipe."""
+    """The changes of a recipe by the options."""
     from compresslab.recipe.changes import Changes
 
     limited = [] if limit is None else [f"evaluate.items={limit}"]
@@ -52,18 +52,18 @@ def changes(settings: list[str] | None, only: list[str] | None, limit: int | Non
     return Changes((*(settings or ()), *limited, *computed), tuple(only or ()))
 
 
-def store_root(given: Path | None) -> Path:
-    """The store's folder: the option, else the environment, else `.compresslab` here."""
-    return given or Path(os.environ.get("COMPRESSLAB_STORE") or ".compresslab")
+def store_root(option: Path | None) -> Path:
+    """The store's folder: the option, else $COMPRESSLAB_STORE, else `.compresslab` in the current folder."""
+    return option or Path(os.environ.get("COMPRESSLAB_STORE") or ".compresslab")
 
 
-def number_of(count: int, what: str) -> str:
+def count_of(count: int, noun: str) -> str:
     """A count with its noun: 1 node, 2 nodes."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def size(count: float | None) -> str:
-    """Bytes for a person."""
+    """Bytes in readable units."""
     if count is None:
         return "?"
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -74,7 +74,7 @@ def size(count: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for a person."""
+    """Seconds in readable units."""
     if seconds is None:
         return "?"
     if seconds < 99.5:

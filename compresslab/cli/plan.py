@@ -1,4 +1,4 @@
-"""`compresslab plan`: what a run would do, and what it would cost."""
+"""`compresslab plan`: shows what a run would do and cost."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from compresslab.cli.options import (
     Settings,
     StorePath,
     changes,
+    count_of,
     duration,
-    number_of,
     size,
     store_root,
 )
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from compresslab.plan.graph import Node, Plan
     from compresslab.runner.store import Store
 
-LISTED = 100  # nodes: in a table of more, what is there already hides what is to run, and rich takes a third of a second for 300 rows
+# A larger table leaves out cached nodes, so that those to run are visible. rich takes a third of a second for 300 rows.
+MAX_LISTED_NODES = 100
 On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
 
 
@@ -55,29 +56,29 @@ def plan(
     from compresslab.runner.store import Store
 
     planned = prepare(recipe, changes(settings, only, limit, compute), device)
-    kept = Store(store_root(store))
-    rows = costs(planned, kept, on)
+    result_store = Store(store_root(store))
+    rows = costs(planned, result_store, on)
     if as_json:
         typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": list(planned.warnings)}, indent=2))
         return
     if planned.recipe.evaluate.source == "published":
-        typer.echo(f"{planned.recipe.study}: published scores of {number_of(len(planned.variants), 'model')}; there is nothing to run")
+        typer.echo(f"{planned.recipe.study}: published scores of {count_of(len(planned.variants), 'model')}; there is nothing to run")
         return
     from rich.console import Console
 
     console = Console()
-    scored = {node.key: sum(kept.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
+    scored = {node.key: sum(result_store.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
     warnings = [*planned.warnings, *(_shortage(rows) if on is None else [])]
     for line in [summary(rows), *advice(planned, seconds_left(rows)), *(f"warning: {warning}" for warning in warnings)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def costs(planned: Plan, kept: Store, on: str | None = None) -> list[dict[str, Any]]:
-    """Every node with what it needs, whether it is cached, and its estimate.
+def costs(planned: Plan, result_store: Store, on: str | None = None) -> list[dict[str, Any]]:
+    """One row for each node: its inputs, whether it is cached, and its estimate.
 
     Args:
-        on: hardware to estimate times for; this machine without it.
+        on: name of the hardware for estimated times; default: this machine.
 
     Raises:
         BadInput: no hardware of that name is known.
@@ -86,12 +87,12 @@ def costs(planned: Plan, kept: Store, on: str | None = None) -> list[dict[str, A
     from compresslab.runner.run import to_do
 
     speed = _speed(on)
-    left = {node.key for node in to_do(planned, kept)}
+    to_run = {node.key for node in to_do(planned, result_store)}
     rows: list[dict[str, Any]] = []
     for node in planned.nodes:
         cost = estimate(node, planned, speed)
         needs = [planned.node(key).label for key in node.needs]
-        rows.append({"node": node.label, "key": node.key, "needs": needs, "cached": node.key not in left, **cost._asdict()})
+        rows.append({"node": node.label, "key": node.key, "needs": needs, "cached": node.key not in to_run, **cost._asdict()})
     return rows
 
 
@@ -101,7 +102,7 @@ def seconds_left(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def _speed(on: str | None) -> Speed | None:
-    """The hardware that times are estimated for; `None` for this machine.
+    """Speed of the hardware for estimated times; `None` for this machine.
 
     Raises:
         BadInput: no hardware of that name is known.
@@ -117,43 +118,43 @@ def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) ->
     from rich.table import Table
 
     cached = sum(row["cached"] for row in rows)
-    short = len(rows) > LISTED and cached > 0
-    title = f"{planned.recipe.study}: {number_of(len(rows), 'node')}" + (f", {cached} of them cached and not listed" if short else "")
+    shortened = len(rows) > MAX_LISTED_NODES and cached > 0
+    title = f"{planned.recipe.study}: {count_of(len(rows), 'node')}" + (f", {cached} of them cached and not listed" if shortened else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("node", "made from", "state"):
         table.add_column(heading, overflow="fold")
     for heading in ("memory", "disk", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for node, row in zip(planned.nodes, rows, strict=True):
-        if short and row["cached"]:
+        if shortened and row["cached"]:
             continue
-        part = scored.get(node.key, 0)
-        state = "cached" if row["cached"] else f"{part} of {len(node.tasks)} cached" if part else "to run"
+        scored_tasks = scored.get(node.key, 0)
+        state = "cached" if row["cached"] else f"{scored_tasks} of {len(node.tasks)} cached" if scored_tasks else "to run"
         costs = ("", "", "") if row["cached"] else (size(row["memory"]), size(row["disk"]), duration(row["seconds"]))
-        table.add_row(node.label, _made_from(node, planned), state, *costs, style="dim" if row["cached"] else None)
+        table.add_row(node.label, _inputs(node, planned), state, *costs, style="dim" if row["cached"] else None)
     return table
 
 
-def _made_from(node: Node, planned: Plan) -> str:
-    """The models that a model node reads. Scores and times read the model whose name they bear, so theirs say nothing."""
+def _inputs(node: Node, planned: Plan) -> str:
+    """The models that a model node reads. Other nodes read the model in their name, so theirs are not listed."""
     if node.kind == "gather":
         return planned.node(node.needs[0]).variant
     return ", ".join(planned.node(key).variant for key in node.needs if key != node.gathered) if node.kind == "model" else ""
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """What there is to run and what that costs, in one line."""
-    left = [row for row in rows if not row["cached"]]
-    if not left:
+    """The nodes to run and their cost, in one line."""
+    to_run = [row for row in rows if not row["cached"]]
+    if not to_run:
         return "everything is cached; a run only writes the report"
-    total = {cost: sum(row[cost] or 0 for row in left) for cost in ("seconds", "disk")}
-    unknown = sum(row["seconds"] is None for row in left)
-    if unknown == len(left):
-        return f"{len(rows) - len(left)} cached, {len(left)} to run; not estimated, because the model is not on this machine yet"
+    total = {cost: sum(row[cost] or 0 for row in to_run) for cost in ("seconds", "disk")}
+    unknown = sum(row["seconds"] is None for row in to_run)
+    if unknown == len(to_run):
+        return f"{len(rows) - len(to_run)} cached, {len(to_run)} to run; not estimated, because the model is not on this machine yet"
     return (
-        f"{len(rows) - len(left)} cached, {len(left)} to run: about {duration(total['seconds'])}, {size(total['disk'])} of disk, "
-        f"{size(_peak(left))} of memory at the peak"
-        + (f"; without {number_of(unknown, 'node')} whose model is not on this machine yet" if unknown else "")
+        f"{len(rows) - len(to_run)} cached, {len(to_run)} to run: about {duration(total['seconds'])}, {size(total['disk'])} of disk, "
+        f"{size(_peak(to_run))} of memory at the peak"
+        + (f"; without {count_of(unknown, 'node')} whose model is not on this machine yet" if unknown else "")
     )
 
 
@@ -162,11 +163,11 @@ def _peak(rows: list[dict[str, Any]]) -> float:
 
 
 def _shortage(rows: list[dict[str, Any]]) -> list[str]:
-    """What this machine has too little of."""
+    """A warning if the nodes need more memory than this machine has."""
     import psutil
 
-    peak, there = _peak(rows), psutil.virtual_memory().total
-    if peak <= there:
+    peak, total = _peak(rows), psutil.virtual_memory().total
+    if peak <= total:
         return []
     row = next(row for row in rows if row["memory"] == peak and not row["cached"])
-    return [f"“{row['node']}” needs about {size(peak)} of memory and this machine has {size(there)}; it will be killed if that is so"]
+    return [f"“{row['node']}” needs about {size(peak)} of memory and this machine has {size(total)}; it will be killed if that is so"]

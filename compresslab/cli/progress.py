@@ -1,4 +1,4 @@
-"""Progress of a run: bars on a terminal, lines elsewhere, and all lines in the run's log; one line every 30 s at the latest."""
+"""Progress of a run: bars on a terminal, lines elsewhere, all lines in the run's log, and at least one line every 30 s."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from compresslab.cli.node_progress import NodeProgress, clock
-from compresslab.cli.options import duration, number_of
+from compresslab.cli.options import count_of, duration
 from compresslab.records import Failure
 from compresslab.runner.processes import Listener
 from compresslab.runner.watcher import Watcher
@@ -30,19 +30,19 @@ INTERVAL = 25.0
 
 
 class ProgressPrinter(Watcher, Listener):
-    """Tells what a run does. A thread of the command itself tells it, so that work that hangs is told of, too.
+    """Prints the progress of a run from a thread of the command, so that it also reports work that hangs.
 
     Args:
-        interval: seconds between two lines at the most.
-        now: seconds, only going forward.
+        interval: maximum seconds between two lines.
+        now: monotonic clock in seconds.
     """
 
     def __init__(self, console: Console, interval: float = INTERVAL, now: Callable[[], float] = time.monotonic) -> None:
         self.console, self.interval, self.now = console, interval, now
         self.node: NodeProgress | None = None
-        self.said = now()
+        self.last_line = now()
         self.lock = threading.RLock()
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.log: Path | None = None
         self.store: Store | None = None
@@ -59,27 +59,27 @@ class ProgressPrinter(Watcher, Listener):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.over.set()
+        self.stopped.set()
         self.thread.join()
         self._stop_bars()
         if error is not None:
             self._write(f"stopped: {str(error) or type(error).__name__}")
 
     def say(self, text: str, *, shown: bool = True) -> None:
-        """A line with the clock: into the log, and onto the terminal unless bars show there what it says."""
+        """Write a line with the time into the log. It also goes to the terminal, unless `shown` is false and bars are shown."""
         with self.lock:
             line = self._write(text)
             if shown or self.bars is None:
                 self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def during(self, what: str) -> None:
-        """A part of the run that is no node goes on from here."""
+    def start_part(self, what: str) -> None:
+        """Start a part of the run that is no node."""
         with self.lock:
             self._stop_bars()
             self.node = NodeProgress(what, self.now())
 
     def study(self, name: str, seconds: Mapping[str, float | None], store: Store) -> None:
-        """A study starts: from here all lines go into its log, too.
+        """Start a study; later lines also go into its log.
 
         Args:
             seconds: estimates of the nodes that are to run, by key.
@@ -92,10 +92,10 @@ class ProgressPrinter(Watcher, Listener):
             self.number, self.total = 0, len(self.todo)
             if self.bars is not None and self.todo:
                 self.bars.start()
-                self.study_bar = self.bars.add_task(name, total=self._rest() or 1.0, note="", left=duration(self._rest()))
+                self.study_bar = self.bars.add_task(name, total=self._seconds_left() or 1.0, note="", left=duration(self._seconds_left()))
 
     def planned(self, plan: Plan, store: Store) -> None:
-        """The nodes of a study are about to run: what that comes to here, and what would make it shorter if it is long."""
+        """Print the cost of a study on this machine, and advice if it is long, before its nodes run."""
         from compresslab.cli.plan import costs, seconds_left, summary
         from compresslab.plan.advice import advice
 
@@ -103,44 +103,41 @@ class ProgressPrinter(Watcher, Listener):
         rows = costs(plan, store)
         seconds, study = seconds_left(rows), plan.recipe.study
         self.study(study, seconds, store)
-        for line in [f"{study}: {number_of(len(rows), 'node')}; {summary(rows)}. Log: {store.run_log(study)}", *advice(plan, seconds)]:
+        for line in [f"{study}: {count_of(len(rows), 'node')}; {summary(rows)}. Log: {store.run_log(study)}", *advice(plan, seconds)]:
             self.say(line)
 
     def starting(self, node: Node, estimated: float | None) -> Listener:
-        """A node starts."""
         with self.lock:
             self.number, self.key = self.number + 1, node.key
             log = self.store.logs / f"{node.key}.log" if self.store else None
             self.node = NodeProgress(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
-            about = "" if estimated is None else f", about {duration(estimated)}"
-            self.say(f"{self.node.label}: starts{about}", shown=False)
+            estimate = "" if estimated is None else f", about {duration(estimated)}"
+            self.say(f"{self.node.label}: starts{estimate}", shown=False)
             if self.bars is not None:
                 self.node_bar = self.bars.add_task(f"{clock()} {self.node.label}", total=1.0, note="starting", left=duration(estimated))
         return self
 
     def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
-        """The node that runs reports."""
         with self.lock:
             if self.node is not None:
-                self.node.hear(share, text, amount, self.now())
+                self.node.update(share, text, amount, self.now())
                 self._move_bars()
 
     def ended(self, node: Node, seconds: float, failure: str) -> None:
-        """A node ended."""
         if failure:
             self.failures.append(Failure(node=node.label, cause=failure))
         with self.lock:
             self.todo[node.key] = 0.0
-            rest = f"; about {duration(self._rest())} left in all" if self._rest() else ""
+            time_left = f"; about {duration(self._seconds_left())} left in all" if self._seconds_left() else ""
             self.say(
-                f"[{self.number}/{self.total}] {node.label}: {f'failed: {failure}' if failure else f'done in {duration(seconds)}'}{rest}"
+                f"[{self.number}/{self.total}] {node.label}: "
+                f"{f'failed: {failure}' if failure else f'done in {duration(seconds)}'}{time_left}"
             )
             if self.bars is not None and self.node_bar is not None:
                 self.bars.remove_task(self.node_bar)
             self.node = self.node_bar = None
 
     def lost(self, node: Node, cause: str) -> None:
-        """A node is not run."""
         self.failures.append(Failure(node=node.label, cause=cause))
         with self.lock:
             self.number += 1
@@ -148,39 +145,42 @@ class ProgressPrinter(Watcher, Listener):
             self.say(f"[{self.number}/{self.total}] {node.label}: {cause}")
 
     def assessing(self, plan: Plan) -> None:
-        """The nodes have run."""
         published = plan.recipe.evaluate.source == "published"
-        self.during("assess published scores" if published else "compute densities and write the report")
+        if published:  # no node ran, and there is no store with a log
+            self.failures, self.log = [], None
+        self.start_part("assess published scores" if published else "compute densities and write the report")
 
     def remind(self) -> None:
-        """Tell what goes on if nothing was told for long, and if it has taken far too long."""
+        """Print the current work after `interval` seconds without a line, and once if it is overdue."""
         with self.lock:
             if self.node is None:
                 return
-            if late := self.node.overdue(self.now()):
-                self.say(f"{self.node.label} {late}")
-            if self.now() - self.said >= self.interval:
+            if overdue := self.node.overdue(self.now()):
+                self.say(f"{self.node.label} {overdue}")
+            if self.now() - self.last_line >= self.interval:
                 self.say(f"{self.node.label}: {self.node.line(self.now())}", shown=False)
             self._move_bars()
 
     def _watch(self) -> None:
-        while not self.over.wait(min(1.0, self.interval / 4)):
-            with contextlib.suppress(OSError):  # a pipe that nobody reads any more is met again by the next line of the run itself
+        while not self.stopped.wait(min(1.0, self.interval / 4)):
+            with contextlib.suppress(OSError):  # a closed pipe raises again at the next line of the run itself
                 self.remind()
 
-    def _rest(self) -> float:
-        """Seconds of all nodes that are still to run, by their estimates."""
+    def _seconds_left(self) -> float:
+        """Estimated seconds of all nodes that are still to run."""
         return sum(self.todo.values())
 
     def _move_bars(self) -> None:
         if self.bars is None or self.node is None or self.node_bar is None:
             return
         now = self.now()
-        self.bars.update(self.node_bar, completed=self.node.last.share, note=self.node.note(now), left=duration(self.node.left(now)))
-        self.todo[self.key] = self.node.left(now) or 0.0
+        self.bars.update(
+            self.node_bar, completed=self.node.last.share, note=self.node.note(now), left=duration(self.node.seconds_left(now))
+        )
+        self.todo[self.key] = self.node.seconds_left(now) or 0.0
         if self.study_bar is not None:
-            whole = self.bars.tasks[self.bars.task_ids.index(self.study_bar)].total or 1.0
-            self.bars.update(self.study_bar, completed=max(0.0, whole - self._rest()), left=duration(self._rest()))
+            total = self.bars.tasks[self.bars.task_ids.index(self.study_bar)].total or 1.0
+            self.bars.update(self.study_bar, completed=max(0.0, total - self._seconds_left()), left=duration(self._seconds_left()))
 
     def _stop_bars(self) -> None:
         if self.bars is not None:
@@ -190,8 +190,8 @@ class ProgressPrinter(Watcher, Listener):
         self.node_bar = self.study_bar = None
 
     def _write(self, text: str) -> str:
-        """Put a line into the log; gives it with its clock. A disk that is full must not end the run here."""
-        self.said = self.now()
+        """Write a line into the log and return it with the time. A full disk must not end the run here."""
+        self.last_line = self.now()
         line = f"{clock()} {' '.join(text.split())}"
         if self.log is not None:
             with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
@@ -200,7 +200,7 @@ class ProgressPrinter(Watcher, Listener):
 
 
 def _shows_bars(console: Console) -> bool:
-    """Whether somebody watches: colours that are forced into a pipe are no terminal, and a terminal of a CI run ends in a file."""
+    """Whether bars are useful: not in a pipe with forced colours, and not in CI, where the terminal is a log file."""
     return console.is_interactive and console.file.isatty() and not os.environ.get("CI")
 
 

@@ -1,4 +1,4 @@
-"""`compresslab reference`: the rulers, what they are worth, and how to make one."""
+"""`compresslab reference`: lists, shows, plots, fits and builds references."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ def plot(
     from compresslab.density import Reference
     from compresslab.density.references.curve import curve
     from compresslab.errors import BadInput
-    from compresslab.report.charts.standalone import ruler_chart, to_svg
+    from compresslab.report.charts.standalone import reference_chart, to_svg
 
     if not 0 < tokens < float("inf"):
         raise BadInput(f"--tokens {tokens}: it must be a positive number")
     reference = Reference.load(name)
     curves = [curve(reference, task, tokens) for task in reference.tasks]
     path = out or Path(f"{reference.name}.svg")
-    path.write_text(to_svg(ruler_chart(curves, f"{reference.name}, {tokens:.3g} tokens")), encoding="utf-8")
+    path.write_text(to_svg(reference_chart(curves, f"{reference.name}, {tokens:.3g} tokens")), encoding="utf-8")
     typer.echo(path)
 
 
@@ -131,9 +131,9 @@ def fit(
     """
     from compresslab.density.references.user import fit_table, read_table
 
-    called = name or table.stem
-    path = _target(out, called)
-    _write(fit_table(read_table(table), called, source or f"the table {table.name}", unit), path)
+    reference_name = name or table.stem
+    path = _target(out, reference_name)
+    _write(fit_table(read_table(table), reference_name, source or f"the table {table.name}", unit), path)
 
 
 @app.command("build")
@@ -155,22 +155,22 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     from compresslab.studies.run_study import run_nodes
 
     with ProgressPrinter(Console()) as printer:
-        printer.during("read what is to run")
+        printer.start_part("read what is to run")
         plan = prepare(recipe, changes(None, None, None, compute), device)
         if plan.recipe.evaluate.source != "run":
             raise BadInput(f"{recipe}: a reference is built from models that are run; published scores make one with `reference fit`")
         reference.check(plan)
         path = _target(out, plan.recipe.study)
-        kept = Store(store_root(store))
-        ran = run_nodes(plan, kept, printer)
-    if ran.failures:
-        raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in ran.failures.values()))
-    table = pd.DataFrame(reference.rows(plan, kept))
+        result_store = Store(store_root(store))
+        run_result = run_nodes(plan, result_store, printer)
+    if run_result.failures:
+        raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in run_result.failures.values()))
+    table = pd.DataFrame(reference.rows(plan, result_store))
     _write(fit_table(table, plan.recipe.study, f"evaluated by compresslab, recipe {recipe.name}"), path)
 
 
 def _target(out: Path | None, name: str) -> Path:
-    """Where a reference goes, checked before anything is computed. Raises BadInput."""
+    """The path of the reference's file, checked before computation. Raises BadInput."""
     from compresslab.errors import BadInput
 
     path = out or Path(f"{name}.json")
@@ -181,14 +181,14 @@ def _target(out: Path | None, name: str) -> Path:
     return path
 
 
-def _write(built: dict[str, Any], path: Path) -> None:
+def _write(content: dict[str, Any], path: Path) -> None:
     from rich.console import Console
 
     from compresslab.density import Reference
-    from compresslab.density.references.build import as_text
+    from compresslab.density.references.build import reference_json
     from compresslab.files import atomic_write
 
-    atomic_write(path, as_text(built))
+    atomic_write(path, reference_json(content))
     console = Console()
     console.print(_table(Reference.load(str(path))))
     console.print(f"{path}; in a recipe: density: {{reference: {path}}}", highlight=False, markup=False, soft_wrap=True)
@@ -200,12 +200,12 @@ def _summary(reference: Reference) -> dict[str, Any]:
 
 
 def _diagnostics(reference: Reference) -> dict[str, Any]:
-    kept = ("latent", "chance", "r2_loss", "r2_score", "loss_range", "score_range", "held_out")
-    return {task: {key: getattr(fit, key) for key in kept} for task, fit in reference.tasks.items()}
+    fields = ("latent", "chance", "r2_loss", "r2_score", "loss_range", "score_range", "held_out")
+    return {task: {key: getattr(fit, key) for key in fields} for task, fit in reference.tasks.items()}
 
 
 def _table(reference: Reference) -> Any:
-    """How well each task is fitted, and how runs that stayed out were predicted."""
+    """A table of each task's fit, and of the prediction errors of held-out runs."""
     import numpy as np
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -216,13 +216,13 @@ def _table(reference: Reference) -> Any:
     for heading in ("task", "R2 loss", "R2 score", "losses seen", "scores seen", "held out: loss", "score"):
         table.add_column(heading, justify="left" if heading == "task" else "right", overflow="fold")
     for task, fit in reference.tasks.items():
-        ends = [" to ".join(words.number(end) for end in seen) if seen else "" for seen in (fit.loss_range, fit.score_range)]
-        held = [
+        ends = [" to ".join(words.number(end) for end in bounds) if bounds else "" for bounds in (fit.loss_range, fit.score_range)]
+        errors = [
             f"{100 * float(np.mean([abs(run[key]) for run in fit.held_out.values()])):.1f}%"
             if fit.held_out and fit.score is not None
             else ""
             for key in ("loss_error", "score_error")
         ]
         r2 = ["" if value is None else f"{value:.3f}" for value in (fit.r2_loss, fit.r2_score)]
-        table.add_row(task, *r2, *ends, *held)
+        table.add_row(task, *r2, *ends, *errors)
     return table

@@ -1,4 +1,4 @@
-"""`compresslab report`: write a study's page again from what the store holds."""
+"""`compresslab report`: writes a study's page again from the store."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def report(
     from compresslab.plan.prepare import prepare
     from compresslab.runner.store import Store
 
-    kept = Store(store_root(store))
-    plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=kept.notes())
+    result_store = Store(store_root(store))
+    plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=result_store.notes())
     from compresslab.studies.run_study import report_study, write_page
 
-    typer.echo(write_page(report_study(plan, kept), reports))
+    typer.echo(write_page(report_study(plan, result_store), reports))

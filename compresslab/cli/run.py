@@ -1,4 +1,4 @@
-"""`compresslab run`: a recipe from YAML to verdict and page."""
+"""`compresslab run`: runs recipes and writes their reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("variant", "N", "stored", "bpb", "accuracy", "density", "r to parent", "verdict")
 NARROW_COLUMNS = ("variant", "stored", "bpb", "density", "r to parent", "verdict")
-WIDE_ENOUGH = 98
+MIN_WIDTH = 98
 
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and what it would cost, and run nothing.")]
@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Run recipes: make what is missing, evaluate, compute densities, write the report. Running again resumes.
 
-    Of several recipes all are checked before the first runs.
+    All recipes are checked before the first one runs.
 
     Example: compresslab run recipes/quickstart.yaml
     """
@@ -59,18 +59,18 @@ def run(
         for recipe in recipes:
             show_plan(recipe, store, settings=settings, only=only, limit=limit, compute=compute, device=device)
         return
-    # Before anything that takes time, the first look at this machine included.
+    # Before slow work, which includes the first probe of this machine.
     first_line(*recipes)
     from rich.console import Console
 
     from compresslab.cli.progress import ProgressPrinter
-    from compresslab.errors import RunFailed
+    from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
 
     console = Console()
     failed = []
     with ProgressPrinter(console) as printer:
-        printer.during("read what is to run")
+        printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
         plans = [prepare(recipe, changed, device) for recipe in recipes]
         from compresslab.studies.run_study import run_study
@@ -80,45 +80,46 @@ def run(
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
             try:
                 record = run_study(plan, store=store_root(store), reports=reports, watcher=printer)
-            except RunFailed as error:
-                failed.append(str(error))
+            except (RunFailed, BadInput, OSError) as error:
+                if len(plans) == 1:
+                    raise
+                failed.append(f"{plan.recipe.study}: {error}")
                 continue
             summary(console, record)
             console.print(_done(record, reports), highlight=False, markup=False, soft_wrap=True)
             if printer.failures:
                 causes = [f"  {failure.node}: {failure.cause}" for failure in printer.failures]
-                told = f"{len(causes)} of {record.nodes} nodes failed or could not run; the rest is in the report:"
-                failed.append("\n".join([told, *causes]))
+                message = f"{len(causes)} of {record.nodes} nodes failed or could not run; the rest is in the report:"
+                failed.append("\n".join([message, *causes]))
     if failed:
         raise RunFailed("\n".join(failed))
 
 
 def _done(record: StudyRecord, reports: Path) -> str:
-    """What a study took, and where its page is."""
-    took = duration(record.seconds)
-    what = f"{record.cached_nodes} of {record.nodes} nodes were cached; {took}" if record.nodes else f"published scores, {took}"
-    return f"{what}. Report: {reports / record.study / 'index.html'}"
+    """The duration of a study, and the path of its page."""
+    source = f"{record.cached_nodes} of {record.nodes} nodes were cached;" if record.nodes else "published scores,"
+    return f"{source} {duration(record.seconds)}. Report: {reports / record.study / 'index.html'}"
 
 
 def summary(console: Console, record: StudyRecord) -> None:
-    """The verdict table on the terminal, and the answer in a sentence."""
+    """Print the verdict table and the answer in a sentence."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from compresslab.report import words
     from compresslab.report.answer import answer
-    from compresslab.report.facts import compared, mean_accuracy, mean_bpb, reached, shared_tasks
+    from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, shared_tasks, was_built
 
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
-    # What the recipe says is text, not markup.
+    # The question is text from the recipe, not markup.
     table = Table(title=Text(record.question), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in COLUMNS if console.width >= WIDE_ENOUGH else NARROW_COLUMNS:
+    for heading in COLUMNS if console.width >= MIN_WIDTH else NARROW_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("variant", "verdict") else "right", overflow="fold")
     for variant in record.variants:
-        size, comparison = variant.size, compared(variant, "parent")
-        built = size is not None and reached(variant, by_name)
+        size, comparison = variant.size, comparison_with(variant, "parent")
+        built = size is not None and was_built(variant, by_name)
         density, r = variant.density.params if variant.density else None, comparison.ratio if comparison else None
         cells = {
             "variant": variant.name,

@@ -1,4 +1,4 @@
-"""`compresslab show`: all that is known of a study or of one variant."""
+"""`compresslab show`: prints the record of a study or of one variant."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def show(
         else:
             summary(Console(), record)
         return
-    _, found = variant_of(study, variant, reports)
+    _, variant_record = variant_of(study, variant, reports)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(variant_record.model_dump_json(indent=2))
     else:
-        Console().print_json(found.model_dump_json(exclude_defaults=True), indent=2)
+        Console().print_json(variant_record.model_dump_json(exclude_defaults=True), indent=2)
 
 
 def study_of(study: str, reports: Path) -> StudyRecord:
@@ -53,8 +53,10 @@ def study_of(study: str, reports: Path) -> StudyRecord:
 
     path = reports / study / "study.json"
     if not path.is_file():
-        there = sorted(folder.parent.name for folder in reports.glob("*/study.json"))
-        raise BadInput(f"no report of a study {study!r} in {reports}; there are: {', '.join(there) or 'none'}{_meant(study, there)}")
+        studies = sorted(folder.parent.name for folder in reports.glob("*/study.json"))
+        raise BadInput(
+            f"no report of a study {study!r} in {reports}; there are: {', '.join(studies) or 'none'}{_suggestion(study, studies)}"
+        )
     return read_record(path, StudyRecord, "`compresslab report RECIPE` writes it again")
 
 
@@ -69,10 +71,10 @@ def variant_of(study: str, variant: str, reports: Path) -> tuple[StudyRecord, Va
     record = study_of(study, reports)
     names = [entry.name for entry in record.variants]
     if variant not in names:
-        raise BadInput(f"{study} has no variant {variant!r}; it has: {', '.join(names)}{_meant(variant, names)}")
+        raise BadInput(f"{study} has no variant {variant!r}; it has: {', '.join(names)}{_suggestion(variant, names)}")
     return record, record.variants[names.index(variant)]
 
 
-def _meant(word: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(word, names, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _suggestion(name: str, names: list[str]) -> str:
+    matches = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

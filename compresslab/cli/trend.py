@@ -1,4 +1,4 @@
-"""`compresslab trend`: how fast the density of open models grows, on published scores."""
+"""`compresslab trend`: growth of the density of open models, from published scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from compresslab.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from compresslab.density.trend import Line, Trend
+    from compresslab.density.trend import Trend, TrendLine
 
 
 def trend(
@@ -31,17 +31,17 @@ def trend(
     from compresslab.density.trend import trend as compute
     from compresslab.report import words
 
-    found = compute(reference)
+    result = compute(reference)
     if plot is not None:
-        plot.write_text(_picture(found), encoding="utf-8")
+        plot.write_text(_picture(result), encoding="utf-8")
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(result.model_dump_json(indent=2))
         return
     console = Console()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("model", "released", "N", "density", "table"):
         table.add_column(heading, justify="right" if heading in ("N", "density") else "left", overflow="fold")
-    for point in found.points:
+    for point in result.points:
         if every or point.frontier:
             flag = "*" if point.density.extrapolated else ""
             density = f"{words.point(point.density)}{flag} {words.span(point.density, 2)}"
@@ -52,17 +52,17 @@ def trend(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say(_line("all", found.whole, found.reference))
-    if found.before is not None and found.after is not None:
-        say(_line("before ChatGPT", found.before, found.reference))
-        say(_line("after ChatGPT", found.after, found.reference))
+    say(_line("all", result.whole, result.reference))
+    if result.before is not None and result.after is not None:
+        say(_line("before ChatGPT", result.before, result.reference))
+        say(_line("after ChatGPT", result.after, result.reference))
     say(f"The Densing Law paper: A = {PAPER_GROWTH} per day, R2 = {PAPER_R2}, doubling every 3.3 months (journal: 3.5).")
-    say(f"Price of a GPT-3.5-level model, hence of an effective parameter, halves every {found.price_halving_days:.0f} days (paper).")
-    for note in found.notes:
+    say(f"Price of a GPT-3.5-level model, hence of an effective parameter, halves every {result.price_halving_days:.0f} days (paper).")
+    for note in result.notes:
         say(f"note: {note}")
 
 
-def _line(name: str, line: Line, reference: str) -> str:
+def _line(name: str, line: TrendLine, reference: str) -> str:
     from compresslab.report import words
 
     growth, months = line.growth, line.doubling_months
@@ -73,21 +73,21 @@ def _line(name: str, line: Line, reference: str) -> str:
     )
 
 
-def _picture(found: Trend) -> str:
+def _picture(result: Trend) -> str:
     import datetime
 
     import numpy as np
 
     from compresslab.report.charts.standalone import to_svg, trend_chart
 
-    top = [point for point in found.points if point.frontier]
+    top = [point for point in result.points if point.frontier]
     days = np.array([point.released.toordinal() for point in top], dtype=float)
     logs = np.log([point.density.value for point in top])
     middle = float(days.mean())
     ends = [
-        (datetime.date.fromordinal(int(day)).isoformat(), float(np.exp(logs.mean() + found.whole.growth.value * (day - middle))))
+        (datetime.date.fromordinal(int(day)).isoformat(), float(np.exp(logs.mean() + result.whole.growth.value * (day - middle))))
         for day in (days[0], days[-1])
     ]
-    points = [(p.model, p.released.isoformat(), p.density.value, p.frontier, bool(p.density.bound)) for p in found.points]
-    title = f"density on {found.reference}; ln(rho_max) grows by {found.whole.growth.value:.4f} a day"
+    points = [(p.model, p.released.isoformat(), p.density.value, p.frontier, bool(p.density.bound)) for p in result.points]
+    title = f"density on {result.reference}; ln(rho_max) grows by {result.whole.growth.value:.4f} a day"
     return to_svg(trend_chart(points, ends, title))

@@ -1,10 +1,10 @@
-"""`compresslab validate`: is this recipe right, and can it be planned?"""
+"""`compresslab validate`: checks that a recipe is valid and can be planned."""
 
 from __future__ import annotations
 
 import typer
 
-from compresslab.cli.options import Limit, Only, RecipePath, Settings, changes, number_of
+from compresslab.cli.options import Limit, Only, RecipePath, Settings, changes, count_of
 
 
 def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, limit: Limit = None) -> None:
@@ -17,7 +17,7 @@ def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, l
     plan = prepare(recipe, changes(settings, only, limit))
     named = [variant.name for variant in plan.variants if variant.named and variant.parent]
     published = plan.recipe.evaluate.source == "published"
-    tasks = "published scores" if published else number_of(len(plan.recipe.evaluate.tasks), "task")
-    typer.echo(f"{recipe}: valid; {number_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}")
+    tasks = "published scores" if published else count_of(len(plan.recipe.evaluate.tasks), "task")
+    typer.echo(f"{recipe}: valid; {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}")
     for warning in plan.warnings:
         typer.echo(f"warning: {warning}")

@@ -1,7 +1,7 @@
-"""How dense a model is: the reference curve, effective parameters, inference time, and verdicts on child against parent.
+"""Capability density: the reference curve, effective parameters, inference time, and verdicts on child against parent.
 
-Works on records alone, without torch. `assess` is what a study calls and `compare` takes one child and one parent;
-`Reference.load("olmo-ladder").effective_params(task="arc_easy", bpb=0.93)` reads a single value off the ruler.
+Works on records alone, without torch. A study calls `assess`; `compare` compares one child with one parent.
+`Reference.load("olmo-ladder").effective_params(task="arc_easy", bpb=0.93)` reads a single value off the reference.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "seconds",
 ]
 
-_HOMES = {
+_MODULES = {
     "catalog.hardware": ("Hardware", "hardware_names", "load_hardware"),
     "density.comparison": ("GROWTH_PER_DAY", "assess", "compare", "density_days"),
     "density.draws": ("Measured",),
@@ -42,8 +42,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: planning asks for hardware profiles and must not wait for numpy."""
-    for module, names in _HOMES.items():
+    """Import a public name when it is first used, because planning needs the hardware profiles without waiting for numpy."""
+    for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(f"compresslab.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,15 @@
-"""Capability density: from what a variant answered to effective parameters N_hat, and N_hat over the several counts of N.
+"""Capability density: effective parameters N_hat from a variant's results, divided by each count of N.
 
-Per task N_hat is read twice off the reference: by loss (mean loss of the gold continuation) and by score (mean accuracy). Over tasks
-it is the geometric mean: the errors of N_hat are factors, not differences, every task weighs the same whatever its scale, and the
-ratio of two means is the mean of the ratios, so that one does not depend on who is divided by whom. Benchmarks of a published
-table are weighted by their precision instead (`intervals.precision_mean`): they have 164 to 14,042 items.
+N_hat of a task is read off the reference in two ways: by loss (mean loss of the gold continuation) and by score (mean accuracy).
+N_hat over tasks is the geometric mean, for three reasons: the errors of N_hat are factors, every task has the same weight whatever its
+scale, and the ratio of two means equals the mean of the ratios. Benchmarks of a published table have 164 to 14,042 items and are
+weighted by their precision instead (`intervals.precision_mean`).
 
-A density says where a model stands against the reference's own models, which scatter around their curve; that scatter is in its
-interval (`placed_…`). A ratio r of measured models compares two losses on one curve, and the scatter of other models is no part of it.
-A published score is another matter: what it says of a model's capability is known only up to that scatter (one Qwen2.5 model lies
-2 points of MMLU off its family's curve, which is worth 0.2 in ln N), so it is in r as well, independent for two models that were
-trained apart and common to a model and its quantized copy.
+A density compares a model with the reference's own models, which scatter around their curve. Its interval contains that scatter
+(`…_with_scatter`). A ratio r of measured models compares two losses on one curve and does not contain it. A published score
+determines a model's capability only up to that scatter (one Qwen2.5 model lies 2 points of MMLU off its family's curve, which is 0.2
+in ln N), so r of published models contains it as well: independent for two models that were trained separately, common to a model
+and its quantized copy.
 """
 
 from __future__ import annotations
@@ -21,113 +21,114 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compresslab.density.draws import LOSSES, Answers, Draws
-from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, precision_mean, width_of
+from compresslab.density.draws import LOSSES, Draws, TaskDraws
+from compresslab.density.intervals import LogEstimate, bounded_reading, geometric_mean, precision_mean, standard_deviation
 from compresslab.density.references.laws import Array, interpolated_ln_params
 from compresslab.density.references.reference import REACH, Reference, TaskFit
 from compresslab.records import Density, Estimator, Interval, Size, TaskDensity
 
-MINOR = 0.05
-"""Share of the precision below which bounds are left out of a mean (and named)."""
+MINOR_PRECISION_SHARE = 0.05
+"""Bounds with less than this share of the precision are left out of a mean and named in its reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ruler:
-    """A reference as one study reads it.
+    """A reference with the settings by which one study reads it.
 
     Attributes:
-        tokens: D0. rows: (resamples,) which resampled fit goes with which draw of items; 0 is the fit itself.
-        shares: (resamples,) in [0, 1): which of the reference's runs lends its scatter; the same for all tasks and variants.
-        straight: read a family by straight lines between its models instead of its curves; nothing outside them.
-        strays: what r is made of holds the scatter of the reference's own models as well.
-        exact: leave that scatter out everywhere, to see what the items alone decide.
+        tokens: D0, the token budget given to the reference.
+        fit_rows: (resamples,) index of the resampled fit for each draw of items; 0 is the fit itself.
+        scatter_shares: (resamples,) in [0, 1): selects the run of the reference whose residual each draw takes, for all tasks.
+        interpolate: read a family by straight lines between its models instead of its curves, with no value outside them.
+        with_scatter: r contains the scatter of the reference's own models.
+        without_scatter: no estimate contains that scatter; used to find the variance that comes from the items alone.
     """
 
     reference: Reference
     tokens: float
-    rows: NDArray[np.intp]
-    shares: Array
-    straight: bool = False
-    strays: bool = False
-    exact: bool = False
+    fit_rows: NDArray[np.intp]
+    scatter_shares: Array
+    interpolate: bool = False
+    with_scatter: bool = False
+    without_scatter: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class TaskCapability:
-    """ln N_hat (parameters) of one variant on one task, with the draws that all variants share. `reason` tells what is missing.
+    """ln N_hat (parameters) of one variant on one task, with the draws that all variants share. `reason` names what is missing.
 
-    `placed_by_loss` and `placed_by_score` hold the scatter of the reference's own models as well.
+    `by_loss_with_scatter` and `by_score_with_scatter` also contain the scatter of the reference's own models.
     """
 
     by_loss: LogEstimate | None = None
     by_score: LogEstimate | None = None
-    placed_by_loss: LogEstimate | None = None
-    placed_by_score: LogEstimate | None = None
+    by_loss_with_scatter: LogEstimate | None = None
+    by_score_with_scatter: LogEstimate | None = None
     reason: str = ""
 
     def by(self, estimator: Estimator) -> LogEstimate | None:
-        """The estimate that r is made of."""
+        """The estimate from which r is computed."""
         return self.by_loss if estimator == "loss" else self.by_score
 
 
-def measure_task(ruler: Ruler, task: str, answers: Answers) -> TaskCapability:
+def measure_task(ruler: Ruler, task: str, answers: TaskDraws) -> TaskCapability:
     """N_hat of one variant on one task."""
     reference = ruler.reference
     if task not in reference.tasks:
         return TaskCapability(reason=f"the reference {reference.name} has no task {task}")
     fit, reasons = reference.tasks[task], []
-    if ruler.straight:
+    if ruler.interpolate:
         return _interpolated(fit, answers.score)
 
-    def usable(what: str, drawn: Draws | None, absent: str) -> Draws | None:
-        reason = absent if drawn is None else drawn.flaw
-        reasons.extend([f"{what}: {reason}"] if reason else [])
+    def usable(estimator_name: str, drawn: Draws | None, reason_if_absent: str) -> Draws | None:
+        reason = reason_if_absent if drawn is None else drawn.no_interval_reason
+        reasons.extend([f"{estimator_name}: {reason}"] if reason else [])
         return None if reason else drawn
 
-    by_loss = placed_by_loss = by_score = placed_by_score = None
-    absent = "the task has no gold continuation"
+    by_loss = by_loss_with_scatter = by_score = by_score_with_scatter = None
+    reason_if_absent = "the task has no gold continuation"
     loss = answers.losses.get(reference.unit) if reference.unit in LOSSES else None
-    if fit.reads_loss and (drawn := usable("by loss", loss, absent)) is not None:
-        scatter = _scatter(fit.loss_left, ruler)
-        by_loss = _read(ruler, task, np.array(drawn.mean), drawn.means)
-        placed_by_loss = _read(ruler, task, np.array(drawn.mean), drawn.means * np.exp(-scatter))
-        reasons += _bound("by loss", by_loss, drawn.mean)
+    if fit.reads_loss and (drawn := usable("by loss", loss, reason_if_absent)) is not None:
+        scatter = _drawn_scatter(fit.loss_residuals, ruler)
+        by_loss = _ln_effective(ruler, task, np.array(drawn.mean), drawn.means)
+        by_loss_with_scatter = _ln_effective(ruler, task, np.array(drawn.mean), drawn.means * np.exp(-scatter))
+        reasons += _bound_reason("by loss", by_loss, drawn.mean)
     if fit.score is not None and (drawn := usable("by score", answers.score, "")) is not None:
-        scatter = _scatter(fit.score_left, ruler)
+        scatter = _drawn_scatter(fit.score_residuals, ruler)
         point = reference.loss_of_score(task, np.array(drawn.mean))
         shifted = np.clip(drawn.means - scatter, 0.0, 1.0)
-        by_score, placed_by_score = (
-            _with_width(ruler, task, _read(ruler, task, point, reference.loss_of_score(task, scores, ruler.rows)), scores)
+        by_score, by_score_with_scatter = (
+            _with_width(ruler, task, _ln_effective(ruler, task, point, reference.loss_of_score(task, scores, ruler.fit_rows)), scores)
             for scores in (drawn.means, shifted)
         )
-        reasons += _bound("by score", by_score, drawn.mean)
-    if ruler.strays:
-        by_loss, by_score = placed_by_loss, placed_by_score
-    return TaskCapability(by_loss, by_score, placed_by_loss, placed_by_score, "; ".join(reasons))
+        reasons += _bound_reason("by score", by_score, drawn.mean)
+    if ruler.with_scatter:
+        by_loss, by_score = by_loss_with_scatter, by_score_with_scatter
+    return TaskCapability(by_loss, by_score, by_loss_with_scatter, by_score_with_scatter, "; ".join(reasons))
 
 
 def _interpolated(fit: TaskFit, score: Draws) -> TaskCapability:
-    """By score, between the family's models; the draws hold the score's error alone."""
+    """N_hat by score, interpolated between the family's models. The draws contain only the score's error."""
     point = float(interpolated_ln_params(fit.points, fit.chance or 0.0, np.array(score.mean)))
     if np.isnan(point):
         return TaskCapability(reason=f"{score.mean:.4g} lies outside the scores of the reference's models")
     drawn = interpolated_ln_params(fit.points, fit.chance or 0.0, score.means)
     estimate = LogEstimate(point, drawn, drawn)
-    return TaskCapability(by_score=estimate, placed_by_score=estimate)
+    return TaskCapability(by_score=estimate, by_score_with_scatter=estimate)
 
 
-def _read(ruler: Ruler, task: str, point: Array, drawn: Array) -> LogEstimate:
+def _ln_effective(ruler: Ruler, task: str, point: Array, drawn: Array) -> LogEstimate:
     reference = ruler.reference
-    return on_the_ruler(
+    return bounded_reading(
         float(reference.ln_params(task, point, ruler.tokens)),
-        reference.ln_params(task, drawn, ruler.tokens, ruler.rows),
+        reference.ln_params(task, drawn, ruler.tokens, ruler.fit_rows),
         reference.parameters_range,
         REACH,
     )
 
 
 def _with_width(ruler: Ruler, task: str, estimate: LogEstimate, scores: Array) -> LogEstimate:
-    """A bound with the standard deviation that a reading there would have: the score's over the curve's slope in ln N."""
+    """A bound with the standard deviation of a reading at that point: that of the score, divided by the curve's slope in ln N."""
     if not estimate.bound:
         return estimate
     step = 0.1
@@ -136,51 +137,53 @@ def _with_width(ruler: Ruler, task: str, estimate: LogEstimate, scores: Array) -
     return replace(estimate, width=float(np.std(scores)) / slope)
 
 
-def _scatter(left: Array, ruler: Ruler) -> Array:
-    """What one of the reference's runs leaves, drawn for each resample; the same run for all tasks."""
-    if ruler.exact or not len(left):
-        return np.zeros_like(ruler.shares)
-    return left[(ruler.shares * len(left)).astype(np.intp)]
+def _drawn_scatter(residuals: Array, ruler: Ruler) -> Array:
+    """The residual of one of the reference's runs for each resample; the same run for all tasks."""
+    if ruler.without_scatter or not len(residuals):
+        return np.zeros_like(ruler.scatter_shares)
+    return residuals[(ruler.scatter_shares * len(residuals)).astype(np.intp)]
 
 
-def _bound(what: str, estimate: LogEstimate, mean: float) -> list[str]:
+def _bound_reason(estimator_name: str, estimate: LogEstimate, mean: float) -> list[str]:
     if not estimate.bound:
         return []
     side = "below" if estimate.bound == "<" else "above"
-    return [f"{what}: {mean:.4g} lies {side} what the reference is read at, so N_hat is a bound"]
+    return [f"{estimator_name}: {mean:.4g} lies {side} what the reference is read at, so N_hat is a bound"]
 
 
 def combine(parts: Mapping[str, LogEstimate | None], *, published: bool) -> LogEstimate | None:
-    """One estimate over tasks from those that exist: the geometric mean; of published scores weighted by precision, without the bounds
-    that would hardly count (`minor_bounds`)."""
-    there = {task: part for task, part in parts.items() if part is not None}
+    """One estimate over all tasks that have one: the geometric mean, or for published scores the mean weighted by precision without
+    `minor_bounds`."""
+    available = {task: part for task, part in parts.items() if part is not None}
     if not published:
-        return geometric_mean(list(there.values()))
-    minor = minor_bounds(there)
-    return precision_mean([part for task, part in there.items() if task not in minor])
+        return geometric_mean(list(available.values()))
+    minor = minor_bounds(available)
+    return precision_mean([part for task, part in available.items() if task not in minor])
 
 
 def minor_bounds(parts: Mapping[str, LogEstimate | None]) -> list[str]:
-    """The tasks that give only a bound and together carry less than `MINOR` of the precision: a HumanEval near 0 of 164 items must not
-    turn what 14,042 items of MMLU say into a bound. Where half of the tasks or more give no more than that, they do count: such a model
-    stands at chance, and the one benchmark that it seems to do is no measure of it."""
-    weights = {task: width_of(part) ** -2.0 for task, part in parts.items() if part is not None and width_of(part) > 0}
+    """The tasks that give only a bound and together have less than `MINOR_PRECISION_SHARE` of the precision.
+
+    Without this rule a HumanEval score near 0 of 164 items would turn the estimate from 14,042 items of MMLU into a bound. If half of
+    the tasks or more give only bounds, none is minor: such a model answers at chance, and one other benchmark does not measure it.
+    """
+    weights = {task: standard_deviation(part) ** -2.0 for task, part in parts.items() if part is not None and standard_deviation(part) > 0}
     bounds = [task for task in weights if (part := parts[task]) is not None and part.bound]
     if 2 * len(bounds) >= len(weights):
         return []
-    return bounds if 0 < sum(weights[task] for task in bounds) < MINOR * sum(weights.values()) else []
+    return bounds if 0 < sum(weights[task] for task in bounds) < MINOR_PRECISION_SHARE * sum(weights.values()) else []
 
 
-def best_estimator(reference: Reference, bench: Mapping[tuple[str, str], Answers]) -> Estimator:
-    """By loss where the reference reads the losses of a task that the study has; else by score."""
-    for (_, task), answers in bench.items():
+def best_estimator(reference: Reference, draws: Mapping[tuple[str, str], TaskDraws]) -> Estimator:
+    """ "loss" if the reference reads the losses of a task of the study, else "score"."""
+    for (_, task), answers in draws.items():
         if task in reference.tasks and reference.tasks[task].reads_loss and reference.unit in answers.losses:
             return "loss"
     return "score"
 
 
 def bits_count(size: Size) -> float:
-    """N counted in stored bits: N times stored bits per parameter over 16, so that bf16 counts as it is."""
+    """N counted in stored bits: N times stored bits per parameter, divided by 16, so that a bf16 model has its own N."""
     return size.counted * size.effective_bits / 16
 
 
@@ -194,9 +197,14 @@ def density(
     *,
     published: bool = False,
 ) -> Density:
-    """The record of one variant's density. `n_time` and `seconds`: modelled, by hardware profile. `published`: from a table's scores."""
-    by_loss = combine({task: c.placed_by_loss for task, c in capabilities.items()}, published=published)
-    by_score = combine({task: c.placed_by_score for task, c in capabilities.items()}, published=published)
+    """The record of one variant's density.
+
+    Args:
+        n_time, seconds: modelled, by hardware profile.
+        published: the scores come from a published table.
+    """
+    by_loss = combine({task: c.by_loss_with_scatter for task, c in capabilities.items()}, published=published)
+    by_score = combine({task: c.by_score_with_scatter for task, c in capabilities.items()}, published=published)
     main = by_loss if estimator == "loss" else by_score
     return Density(
         reference=ruler.reference.name,
@@ -211,7 +219,7 @@ def density(
         time={} if main is None else {name: main.over(n).interval() for name, n in n_time.items()},
         modelled_seconds=dict(seconds),
         tasks=[
-            TaskDensity(task=task, by_loss=_interval(c.placed_by_loss), by_score=_interval(c.placed_by_score), reason=c.reason)
+            TaskDensity(task=task, by_loss=_interval(c.by_loss_with_scatter), by_score=_interval(c.by_score_with_scatter), reason=c.reason)
             for task, c in capabilities.items()
         ],
     )

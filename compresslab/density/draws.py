@@ -1,10 +1,9 @@
-"""Resampled means: what every variant answered, with the draws that all of them share.
+"""Resampled means of every variant's results, with draws that all variants share.
 
-Items are drawn with replacement, the same draws for every variant that answered them, so that what child and parent have in common
-(hard items) cancels in their ratio. Where a benchmark is made of many groups (subjects), whole groups are drawn. Random streams depend
-on the seed and the task alone: adding a variant to a study changes no figure of the others. A published score has no items; its draws
-are those of a share of its benchmark's items, and those of parent and child are independent, which is wider than the truth where both
-answered the same items.
+Items are drawn with replacement, with the same draws for every variant that answered them, so that what child and parent have in common
+(hard items) cancels in their ratio. If a benchmark consists of many groups (subjects), whole groups are drawn. Random streams depend
+only on the seed and the task: adding a variant to a study changes no figure of the others. A published score has no items. Its draws
+are those of a share of its benchmark's items, independent for parent and child, which gives a wider interval than paired items would.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from compresslab.errors import BadInput
 from compresslab.records import ItemScores, Record, Shape, Size
 
 MIN_ITEMS = 10
-"""Fewer items give no estimate: a bootstrap of so few values understates their spread badly."""
+"""Fewer items give no estimate, because a bootstrap of so few values understates their spread."""
 
 MIN_GROUPS = 10
-"""Fewer groups than this are not drawn: their spread would say too little."""
+"""With fewer groups, items are drawn instead, because a bootstrap of so few groups understates their spread."""
 
 CHUNK = 4_000_000
-"""Most numbers in one block of resampling weights (32 MB)."""
+"""Maximum number of values in one block of resampling weights (32 MB)."""
 
 LOSSES = {"bits per byte": "bits_per_byte", "bits per word": "logprob"}
 """Unit of a reference's loss -> the column of per-item results that it is computed from."""
 
 
 class Measured(Record):
-    """What one variant weighs and how it answered. `parent` is "" for the root.
+    """Size, shape and results of one variant. `parent` is "" for the root.
 
     Attributes:
         items: per-item results by task. published: scores in [0, 1] by benchmark, for a model that was not run here.
-        table: where the published scores stand.
-        same_as: the variant whose peculiarities this one shares, being the same trained weights (a quantized model its parent's).
+        table: the table of the published scores.
+        same_as: the variant with the same trained weights, whose scatter this one shares (for a quantized model its parent).
     """
 
     name: str
@@ -57,7 +56,7 @@ class Measured(Record):
 
     @property
     def tasks(self) -> list[str]:
-        """What it answered, in order."""
+        """Names of the tasks with results, in order."""
         return [*self.items, *self.published]
 
     def count(self, task: str) -> int:
@@ -67,60 +66,62 @@ class Measured(Record):
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """One quantity of one variant on one task: its mean, its mean over resampled items, per-item values if there are any, and why it
-    gives no interval, or ""."""
+    """One quantity of one variant on one task: its mean, (resamples,) means over resampled items, per-item values if there are any, and
+    the reason why it has no interval, or ""."""
 
     mean: float
     means: Array
     values: Array | None
-    flaw: str
+    no_interval_reason: str
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What one variant answered on one task: the losses by unit, and the score."""
+class TaskDraws:
+    """Results of one variant on one task: the losses by unit, and the score."""
 
     losses: dict[str, Draws]
     score: Draws
 
 
-Bench = dict[tuple[str, str], Answers]
+StudyDraws = dict[tuple[str, str], TaskDraws]
 """By (variant, task)."""
 
 
 def check(variant: str, task: str, scores: ItemScores) -> None:
-    """Refuse per-item results that are no results; the message names variant, task and item. Raises BadInput."""
+    """Check per-item results. Raises BadInput for invalid ones; the message names variant, task and item."""
     where, items = f"{variant}, {task}", scores.item
     if not items:
         raise BadInput(f"{where}: no items")
     if len(set(items)) != len(items):
-        twice = next(item for item in items if items.count(item) > 1)
-        raise BadInput(f"{where}: item {twice} stands there twice")
+        duplicate = next(item for item in items if items.count(item) > 1)
+        raise BadInput(f"{where}: item {duplicate} stands there twice")
+    if scores.prompt_hash is not None and len(scores.prompt_hash) != len(items):
+        raise BadInput(f"{where}: {len(items)} items, but {len(scores.prompt_hash)} hashes of prompts")
     columns = {"correct": (scores.correct, 0.0, 1.0)}
     if scores.bits_per_byte is not None:
         columns["bits_per_byte"] = (scores.bits_per_byte, 0.0, np.inf)
     if scores.logprob is not None:
         columns["logprob"] = (scores.logprob, -np.inf, 0.0)
-    for name, (column, least, most) in columns.items():
+    for name, (column, minimum, maximum) in columns.items():
         values = np.asarray(column, dtype=np.float64)
         if len(values) != len(items):
             raise BadInput(f"{where}: {len(items)} items, but {len(values)} values of {name}")
-        bad = ~(np.isfinite(values) & (values >= least) & (values <= most))
+        bad = ~(np.isfinite(values) & (values >= minimum) & (values <= maximum))
         if bad.any():
             first = int(np.argmax(bad))
             allowed = {"correct": "between 0 and 1", "logprob": "finite and not positive"}.get(name, "finite and not negative")
             raise BadInput(f"{where}: {name} of item {items[first]} is {values[first]}; it must be {allowed}")
 
 
-def stream(seed: int, name: str) -> np.random.Generator:
-    """A random stream that depends on the seed and its purpose alone, never on which variants are compared."""
+def random_stream(seed: int, name: str) -> np.random.Generator:
+    """A random stream that depends only on the seed and its purpose, and not on the variants that are compared."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def groups_of(items: Sequence[str]) -> NDArray[np.int64] | None:
-    """The number of each item's group, where a benchmark is made of enough of them (57 subjects of MMLU), else nothing.
+    """(items,) the group number of each item if a benchmark has at least `MIN_GROUPS` groups (MMLU has 57 subjects), else `None`.
 
-    Items of one subject share their examples and their matter, so what is drawn anew is the subject.
+    Items of one subject share their examples and their content, so their results are correlated and whole subjects are drawn.
     """
     names = [item.partition("/")[0] for item in items if "/" in item]
     if len(names) < len(items):
@@ -133,12 +134,12 @@ def resampled_means(columns: Array, resamples: int, rng: np.random.Generator, gr
     """Means over items drawn with replacement: (items, k) columns to (resamples, k), the same draws for every column.
 
     Args:
-        groups: (items,) of each item; whole groups are then drawn, and the mean is over the items that came with them.
+        groups: (items,) the group of each item. Whole groups are then drawn, and the mean is over the items of the drawn groups.
     """
     if groups is not None:
         sizes = np.bincount(groups).astype(np.float64)
         sums = np.stack([np.bincount(groups, weights=column) for column in columns.T], axis=1)
-        # Of means over as many groups as there are, the number of groups cancels.
+        # Both means are over the same number of groups, which cancels in their ratio.
         drawn = resampled_means(np.concatenate([sums, sizes[:, None]], axis=1), resamples, rng)
         return drawn[:, :-1] / drawn[:, -1:]
     n = len(columns)
@@ -152,27 +153,27 @@ def resampled_means(columns: Array, resamples: int, rng: np.random.Generator, gr
     return np.concatenate(blocks)
 
 
-def draw(variants: Sequence[Measured], resamples: int, seed: int) -> Bench:
-    """Resample every task: the same draws for all variants that answered equally many items of it.
+def draw(variants: Sequence[Measured], resamples: int, seed: int) -> StudyDraws:
+    """Resample every task, with the same draws for all variants that answered the same number of its items.
 
     Raises:
-        BadInput: results that are no results.
+        BadInput: invalid results.
     """
-    bench: Bench = {}
+    draws: StudyDraws = {}
     for variant in variants:
         for task, scores in variant.items.items():
             check(variant.name, task, scores)
         for task, score in variant.published.items():
-            bench[variant.name, task] = of_table(variant.name, task, score, resamples, seed)
+            draws[variant.name, task] = draw_published_score(variant.name, task, score, resamples, seed)
     for task in dict.fromkeys(task for variant in variants for task in variant.items):
-        answered = [variant for variant in variants if task in variant.items]
-        for n in sorted({variant.count(task) for variant in answered}):
-            same = [variant for variant in answered if variant.count(task) == n]
-            _of_items(bench, same, task, resamples, seed)
-    return bench
+        having_task = [variant for variant in variants if task in variant.items]
+        for n in sorted({variant.count(task) for variant in having_task}):
+            same_count = [variant for variant in having_task if variant.count(task) == n]
+            _draw_items(draws, same_count, task, resamples, seed)
+    return draws
 
 
-def _of_items(bench: Bench, variants: Sequence[Measured], task: str, resamples: int, seed: int) -> None:
+def _draw_items(draws: StudyDraws, variants: Sequence[Measured], task: str, resamples: int, seed: int) -> None:
     columns: list[tuple[str, str, Array]] = []
     for variant in variants:
         scores = variant.items[task]
@@ -182,36 +183,36 @@ def _of_items(bench: Bench, variants: Sequence[Measured], task: str, resamples: 
         if scores.logprob is not None:
             columns.append((variant.name, "bits per word", -np.asarray(scores.logprob, dtype=np.float64) / math.log(2)))
     groups = groups_of(variants[0].items[task].item)
-    means = resampled_means(np.stack([values for _, _, values in columns], axis=1), resamples, stream(seed, task), groups)
-    found: dict[str, dict[str, Draws]] = {}
-    for i, (name, what, values) in enumerate(columns):
-        column = means[:, i]
-        if what == "score" and (certain := float(values[0])) in (0.0, 1.0) and np.ptp(values) == 0:
-            column = _jeffreys(certain, len(values), resamples, stream(seed, f"{task}/{name}"))
-        found.setdefault(name, {})[what] = Draws(float(values.mean()), column, values, _flaw(values, what))
-    for name, drawn in found.items():
+    means = resampled_means(np.stack([values for _, _, values in columns], axis=1), resamples, random_stream(seed, task), groups)
+    drawn_columns: dict[str, dict[str, Draws]] = {}
+    for i, (name, kind, values) in enumerate(columns):
+        drawn_means = means[:, i]
+        if kind == "score" and (share := float(values[0])) in (0.0, 1.0) and np.ptp(values) == 0:
+            drawn_means = _jeffreys(share, len(values), resamples, random_stream(seed, f"{task}/{name}"))
+        drawn_columns.setdefault(name, {})[kind] = Draws(float(values.mean()), drawn_means, values, _no_interval_reason(values, kind))
+    for name, drawn in drawn_columns.items():
         score = drawn.pop("score")
-        bench[name, task] = Answers(drawn, score)
+        draws[name, task] = TaskDraws(drawn, score)
 
 
 def _jeffreys(share: float, items: int, resamples: int, rng: np.random.Generator) -> Array:
-    """Draws of a share from Jeffreys' posterior: none of n items right does not mean that no item ever would be."""
+    """Draws of a share from Jeffreys' posterior, which has a spread even where 0 of n items are right."""
     return rng.beta(share * items + 0.5, (1 - share) * items + 0.5, size=resamples)
 
 
-def _flaw(values: Array, what: str) -> str:
+def _no_interval_reason(values: Array, kind: str) -> str:
     if len(values) < MIN_ITEMS:
         return f"{len(values)} items are too few for an interval (at least {MIN_ITEMS})"
-    if np.ptp(values) == 0 and not (what == "score" and values[0] in (0.0, 1.0)):
+    if np.ptp(values) == 0 and not (kind == "score" and values[0] in (0.0, 1.0)):
         return f"all {len(values)} items have the same value, so nothing tells how sure it is"
     return ""
 
 
-def of_table(variant: str, task: str, score: float, resamples: int, seed: int) -> Answers:
-    """Draws of a published score, as a share of its benchmark's items. Raises BadInput for what is no score."""
+def draw_published_score(variant: str, task: str, score: float, resamples: int, seed: int) -> TaskDraws:
+    """Draws of a published score, as a share of its benchmark's items. Raises BadInput for an invalid score."""
     if task not in BENCHMARKS:
         raise BadInput(f"{variant}: {task} is none of the benchmarks whose published scores can be read ({', '.join(BENCHMARKS)})")
     if not (math.isfinite(score) and 0 <= score <= 1):
         raise BadInput(f"{variant}, {task}: {score} is no score; it must lie between 0 and 1")
     items, _ = BENCHMARKS[task]
-    return Answers({}, Draws(score, _jeffreys(score, items, resamples, stream(seed, f"{task}/{variant}")), None, ""))
+    return TaskDraws({}, Draws(score, _jeffreys(score, items, resamples, random_stream(seed, f"{task}/{variant}")), None, ""))

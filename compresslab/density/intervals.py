@@ -1,9 +1,8 @@
 """Positive quantities on a log scale with their bootstrap draws: intervals, bounds, ratios, means and verdicts.
 
-A quantity that left the ruler is a bound: its draws are then known from one side only. Every draw is therefore a pair
-(lower, upper) of logarithms, equal for a plain value, and all arithmetic keeps them sound: the upper end of a ratio is
-the child's upper end over the parent's lower end. What one side does not know becomes 0 or infinity, and a verdict
-can rest only on a side that is known.
+A quantity outside the reference's range is a bound: its draws are known from one side only. Every draw is therefore a pair
+(lower, upper) of logarithms, which are equal for a plain value. Arithmetic follows interval arithmetic: the upper end of a ratio is
+the child's upper end over the parent's lower end. An unknown end is 0 or infinity, and a verdict depends only on a known end.
 """
 
 from __future__ import annotations
@@ -14,20 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compresslab.density.references.laws import Array
 from compresslab.records import Interval, Verdict
 
-Array = NDArray[np.float64]
 Bound = Literal["", "<", ">"]
 
 LEVEL = 0.95
-TOUCH = 1e-9
-"""An interval must clear 1 by this much: two equal models may differ in the last bit of a sum."""
+TOLERANCE = 1e-9
+"""An interval must lie at least this far from 1, because sums of two equal models may differ in the last bit."""
 
 
-SILENT = 0.5
-"""Where more than this share of the draws says nothing, nothing is known."""
+MAX_UNDEFINED_SHARE = 0.5
+"""If more than this share of the draws is undefined, the interval is unbounded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +34,11 @@ class LogEstimate:
 
     Attributes:
         point: from all items and the reference's own fit. For a bound, the bound.
-        lower, upper: (draws,) ends of what each draw allows; the same array where the quantity is no bound. NaN where a draw says
-            nothing: see `ratio`.
-        bound: "<" if the truth is below `point`, ">" if above, else "".
+        lower, upper: (draws,) ends of the range of each draw; the same array if the quantity is no bound. NaN for an undefined draw:
+            see `ratio`.
+        bound: "<" if the true value is below `point`, ">" if above, else "".
         extrapolated: read off the reference outside the range it was fitted on.
-        width: of a bound, the standard deviation that a reading at the bound would have; 0 where nobody said.
+        width: of a bound, the standard deviation of a reading at the bound; 0 if unknown.
     """
 
     point: float
@@ -56,9 +54,9 @@ class LogEstimate:
         return replace(self, point=self.point - shift, lower=self.lower - shift, upper=self.upper - shift)
 
     def interval(self) -> Interval:
-        """The value with its 95% percentile interval, on the plain scale; an end that is not known is 0 or infinity.
+        """The value with its 95% percentile interval, on the plain scale; an unknown end is 0 or infinity.
 
-        Order statistics are taken outwards, and the interval always holds its value.
+        Quantiles are rounded outwards to a draw, and the interval always contains its value.
         """
         low, high = _ends(self.lower, self.upper)
         with np.errstate(over="ignore"):
@@ -68,28 +66,28 @@ class LogEstimate:
 
 def _ends(lower: Array, upper: Array) -> tuple[float, float]:
     tail = (1 - LEVEL) / 2
-    if np.isnan(lower).mean() > SILENT:
+    if np.isnan(lower).mean() > MAX_UNDEFINED_SHARE:
         return -math.inf, math.inf
     # "lower" and "higher" pick draws instead of interpolating, which between finite and infinite ones gives NaN.
     return float(np.nanquantile(lower, tail, method="lower")), float(np.nanquantile(upper, 1 - tail, method="higher"))
 
 
 def spread(estimate: LogEstimate) -> float:
-    """Half the width of the central 68% of the draws: a standard deviation that a few unbounded draws do not spoil.
+    """Half the width of the central 68% of the draws: a standard deviation that is robust to a few unbounded draws.
 
-    Infinite where more draws than that are unbounded, or where too few say anything.
+    Infinite if more draws are unbounded, or if too few are defined.
     """
-    if np.isnan(estimate.lower).mean() > SILENT:
+    if np.isnan(estimate.lower).mean() > MAX_UNDEFINED_SHARE:
         return math.inf
     low, high = np.nanquantile(estimate.lower, [0.16, 0.84], method="nearest")
     return float(high - low) / 2 if np.isfinite(low) and np.isfinite(high) else math.inf
 
 
-def on_the_ruler(point: float, draws: Array, fitted: tuple[float, float], reach: float) -> LogEstimate:
-    """A logarithm read off a ruler that was fitted on `fitted` (plain units) and is believed a factor `reach` beyond.
+def bounded_reading(point: float, draws: Array, fitted: tuple[float, float], reach: float) -> LogEstimate:
+    """A logarithm read off a reference that was fitted on the range `fitted` (plain units) and is read up to a factor `reach` beyond.
 
-    A point outside becomes a bound at the end of what is believed, and its draws say only on which side they are.
-    Draws of a plain point are left alone: they measure uncertainty, and clipping them would shrink it.
+    A point outside becomes a bound at the end of that range, and one end of its draws is unbounded.
+    Draws of a plain point are not clipped, because clipping would understate the uncertainty.
     """
     first, last = math.log(fitted[0]), math.log(fitted[1])
     lowest, highest = first - math.log(reach), last + math.log(reach)
@@ -97,15 +95,15 @@ def on_the_ruler(point: float, draws: Array, fitted: tuple[float, float], reach:
         return LogEstimate(lowest, np.full_like(draws, -np.inf), np.maximum(draws, lowest), "<", True)
     if point > highest:
         return LogEstimate(highest, np.minimum(draws, highest), np.full_like(draws, np.inf), ">", True)
-    # Rounding in the inversion must not flag the range's own ends.
-    return LogEstimate(point, draws, draws, "", not first - TOUCH <= point <= last + TOUCH)
+    # The tolerance keeps rounding in the inversion from flagging the ends of the range.
+    return LogEstimate(point, draws, draws, "", not first - TOLERANCE <= point <= last + TOLERANCE)
 
 
 def ratio(child: LogEstimate, parent: LogEstimate) -> LogEstimate | None:
-    """child / parent draw by draw, or `None` if both are bounds on the same side: then nothing is known of it.
+    """child / parent draw by draw, or `None` if both are bounds on the same side, which leave the ratio unknown.
 
-    Where neither is a bound, a draw that puts one of them beyond all sizes is silent: a resampled fit that says the loss that was
-    measured cannot be reached speaks against itself, and says nothing about their ratio.
+    If neither is a bound, a draw in which one of them is infinite is undefined (NaN): a resampled fit that cannot reach a loss that
+    was measured contradicts the data and has no information about their ratio.
     """
     if child.bound and child.bound == parent.bound:
         return None
@@ -119,29 +117,29 @@ def ratio(child: LogEstimate, parent: LogEstimate) -> LogEstimate | None:
         np.where(np.isfinite(upper), upper, np.nan) if plain else np.where(np.isnan(upper), np.inf, upper),
         child.bound or flipped[parent.bound],
         child.extrapolated or parent.extrapolated,
-        0.0 if plain else math.hypot(width_of(child), width_of(parent)),
+        0.0 if plain else math.hypot(standard_deviation(child), standard_deviation(parent)),
     )
 
 
-def geometric_mean(parts: Sequence[LogEstimate]) -> LogEstimate | None:
-    """Geometric mean draw by draw; `None` of nothing, or of bounds on both sides, which leave the mean unknown."""
-    bounds: set[Bound] = {part.bound for part in parts if part.bound}
-    if not parts or len(bounds) == 2:
+def geometric_mean(estimates: Sequence[LogEstimate]) -> LogEstimate | None:
+    """Geometric mean draw by draw; `None` for no estimates, and for bounds on both sides, which leave the mean unknown."""
+    bounds: set[Bound] = {estimate.bound for estimate in estimates if estimate.bound}
+    if not estimates or len(bounds) == 2:
         return None
-    lower, upper = _mean([part.lower for part in parts], -np.inf), _mean([part.upper for part in parts], np.inf)
+    lower, upper = _mean([estimate.lower for estimate in estimates], -np.inf), _mean([estimate.upper for estimate in estimates], np.inf)
     return LogEstimate(
-        float(np.mean([part.point for part in parts])),
+        float(np.mean([estimate.point for estimate in estimates])),
         lower,
         upper,
         bounds.pop() if bounds else "",
-        any(part.extrapolated for part in parts),
+        any(estimate.extrapolated for estimate in estimates),
     )
 
 
-def _mean(parts: Sequence[Array], unknown: float, weight: Array | None = None) -> Array:
-    """Mean over the parts that say something in each draw; `unknown` where they contradict without end, NaN where all are silent."""
-    stacked = np.stack(parts)
-    weights = np.ones(len(parts)) if weight is None else weight
+def _mean(estimates: Sequence[Array], unknown: float, weight: Array | None = None) -> Array:
+    """Mean over the defined estimates of each draw; `unknown` where infinities of both signs meet, NaN where none is defined."""
+    stacked = np.stack(estimates)
+    weights = np.ones(len(estimates)) if weight is None else weight
     stacked, weights = stacked[weights > 0], weights[weights > 0, None]
     silent = np.isnan(stacked)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -149,57 +147,57 @@ def _mean(parts: Sequence[Array], unknown: float, weight: Array | None = None) -
     return np.asarray(np.where(np.isnan(mean) & ~silent.all(axis=0), unknown, mean))
 
 
-def precision_mean(parts: Sequence[LogEstimate]) -> LogEstimate | None:
+def precision_mean(estimates: Sequence[LogEstimate]) -> LogEstimate | None:
     """Mean weighted by precision, for benchmarks of very unequal size (HumanEval has 164 items, MMLU 14,042).
 
-    Where the parts disagree by more than their own spread allows, the interval is widened by the Birge ratio
-    sqrt(Q / (k - 1)), as the Particle Data Group does. In each draw the parts that say nothing are left out. The weight of a
-    bound is that of its `width`; if one is there the mean is a bound too, on the same side. The plain mean where no weights can be had.
+    If the estimates disagree by more than their spread, the interval is widened by the Birge ratio sqrt(Q / (k - 1)), as the Particle
+    Data Group does. Estimates that are undefined in a draw are left out of it. The weight of a bound is that of its `width`, and a mean
+    with a bound is a bound on the same side. Without weights the result is the plain mean.
     """
-    widths = np.array([width_of(part) for part in parts])
-    unknown_bound = any(part.bound and not np.isfinite(width) for part, width in zip(parts, widths, strict=True))
-    if len(parts) < 2 or unknown_bound or not np.isfinite(widths).any():
-        return geometric_mean(parts)
-    bounds: set[Bound] = {part.bound for part in parts if part.bound}
+    widths = np.array([standard_deviation(estimate) for estimate in estimates])
+    unknown_bound = any(estimate.bound and not np.isfinite(width) for estimate, width in zip(estimates, widths, strict=True))
+    if len(estimates) < 2 or unknown_bound or not np.isfinite(widths).any():
+        return geometric_mean(estimates)
+    bounds: set[Bound] = {estimate.bound for estimate in estimates if estimate.bound}
     if len(bounds) == 2:
         return None
-    points = np.array([part.point for part in parts])
-    weight = np.where(np.isfinite(widths), np.maximum(widths, TOUCH) ** -2.0, 0.0)
+    points = np.array([estimate.point for estimate in estimates])
+    weight = np.where(np.isfinite(widths), np.maximum(widths, TOLERANCE) ** -2.0, 0.0)
     weight /= weight.sum()
     point = float(weight @ points)
-    there = weight > 0
-    birge = math.sqrt(float(np.sum(((points - point)[there] / widths[there].clip(TOUCH)) ** 2)) / max(int(there.sum()) - 1, 1))
+    known = weight > 0
+    birge = math.sqrt(float(np.sum(((points - point)[known] / widths[known].clip(TOLERANCE)) ** 2)) / max(int(known.sum()) - 1, 1))
     ends = []
-    for unknown, side in ((-np.inf, [part.lower for part in parts]), (np.inf, [part.upper for part in parts])):
+    for unknown, side in ((-np.inf, [estimate.lower for estimate in estimates]), (np.inf, [estimate.upper for estimate in estimates])):
         mean = _mean(side, unknown, weight)
         ends.append(np.where(np.isfinite(mean), point + (mean - point) * max(1.0, birge), mean))
-    return LogEstimate(point, ends[0], ends[1], bounds.pop() if bounds else "", any(part.extrapolated for part in parts))
+    return LogEstimate(point, ends[0], ends[1], bounds.pop() if bounds else "", any(estimate.extrapolated for estimate in estimates))
 
 
-def width_of(part: LogEstimate) -> float:
-    """The standard deviation that a part is weighed by: of its draws, or as stated for a bound, whose draws show no spread."""
-    return (part.width or math.inf) if part.bound else spread(part)
+def standard_deviation(estimate: LogEstimate) -> float:
+    """The standard deviation that gives an estimate's weight: that of its draws, or for a bound its `width`."""
+    return (estimate.width or math.inf) if estimate.bound else spread(estimate)
 
 
 def p_value(estimate: LogEstimate) -> float:
-    """Two-sided p of the quantity being 1, from its draws: twice the smaller tail; 1 where most draws say nothing.
+    """Two-sided p of the quantity being 1, from its draws: twice the smaller tail; 1 if most draws are undefined.
 
-    Where no draw reaches 1 at all, the tail is that of a normal curve through the draws: a count would stop at 2 / (draws + 1), and a study
-    of many variants could never say anything.
+    If no draw reaches 1, the tail is that of a normal distribution with the spread of the draws. A count has the minimum 2 / (draws + 1),
+    which the correction for many variants would never let pass.
     """
     draws = int(np.sum(~np.isnan(estimate.lower)))
-    if draws < SILENT * len(estimate.lower):
+    if draws < MAX_UNDEFINED_SHARE * len(estimate.lower):
         return 1.0
-    below, above = int(np.sum(estimate.lower <= TOUCH)), int(np.sum(estimate.upper >= -TOUCH))
+    below, above = int(np.sum(estimate.lower <= TOLERANCE)), int(np.sum(estimate.upper >= -TOLERANCE))
     counted = min(1.0, 2 * (1 + min(below, above)) / (draws + 1))
-    wide = spread(estimate)
-    if min(below, above) or estimate.bound or not np.isfinite(wide):
+    deviation = spread(estimate)
+    if min(below, above) or estimate.bound or not np.isfinite(deviation):
         return counted
-    return min(counted, math.erfc(abs(estimate.point) / max(wide, TOUCH) / math.sqrt(2)))
+    return min(counted, math.erfc(abs(estimate.point) / max(deviation, TOLERANCE) / math.sqrt(2)))
 
 
 def adjusted(p: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg's adjusted p: a discovery at q <= 0.05 keeps the expected share of false ones at 5%."""
+    """Benjamini and Hochberg's adjusted p: discoveries at q <= 0.05 have an expected share of 5% false ones."""
     order = np.argsort(p)
     ranked = np.asarray(p, dtype=np.float64)[order] * len(p) / np.arange(1, len(p) + 1)
     smallest = np.minimum.accumulate(ranked[::-1])[::-1]
@@ -215,10 +213,10 @@ def difference(child: float, parent: float, draws: Array) -> Interval:
     return Interval(value=value, low=min(low, value), high=max(high, value))
 
 
-def verdict(of: Interval | None) -> Verdict:
-    """Either "raised" or "lowered" if the whole interval lies on one side of 1, else "inconclusive"."""
-    if of is not None and of.low > 1 + TOUCH:
+def verdict(interval: Interval | None) -> Verdict:
+    """The verdict "raised" or "lowered" if the whole interval lies on one side of 1, else "inconclusive"."""
+    if interval is not None and interval.low > 1 + TOLERANCE:
         return "raised"
-    if of is not None and of.high < 1 - TOUCH:
+    if interval is not None and interval.high < 1 - TOLERANCE:
         return "lowered"
     return "inconclusive"

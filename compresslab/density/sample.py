@@ -1,4 +1,4 @@
-"""What is drawn and read once for a whole study, and the ratio of two of its variants by any ruler, budget, estimator and tasks."""
+"""The draws that a whole study shares, and the ratio of two of its variants by any reference, budget, estimator and tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from compresslab.catalog.hardware import Hardware
 from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, measure_task
-from compresslab.density.draws import Answers, Bench, Draws, Measured, draw, stream
+from compresslab.density.draws import Draws, Measured, StudyDraws, TaskDraws, draw, random_stream
 from compresslab.density.intervals import LogEstimate, ratio, spread
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
@@ -22,65 +22,66 @@ from compresslab.records import Estimator, Shape, Size
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """Everything that is drawn once for a study, and what has been read off which ruler.
+class DrawnStudy:
+    """The draws of a study, and a cache of the capabilities read from them.
 
     Attributes:
         variants: by name. times: N_time by variant and hardware.
+        capabilities: by reference, tokens, interpolate, with_scatter, variant and task.
     """
 
     variants: dict[str, Measured]
-    bench: Bench
+    draws: StudyDraws
     config: DensityConfig
     times: dict[str, dict[str, float]]
-    known: dict[tuple[str, float, bool, bool, str, str], TaskCapability]
+    capabilities: dict[tuple[str, float, bool, bool, str, str], TaskCapability]
 
     def ruler(self, reference: Reference, tokens: float) -> Ruler:
-        """How this study reads a reference."""
-        rows = stream(self.config.seed, "reference").integers(reference.resamples, size=self.config.resamples) + 1
-        return Ruler(reference, tokens, rows, self.shares(""))
+        """A reference with this study's draws of its fits and its scatter."""
+        rows = random_stream(self.config.seed, "reference").integers(reference.resamples, size=self.config.resamples) + 1
+        return Ruler(reference, tokens, rows, self.scatter_shares(""))
 
-    def shares(self, owner: str) -> Array:
-        """(resamples,) in [0, 1): which of a reference's runs lends its scatter. Measured variants share one choice, published models
-        have one each, but for those that are the same trained weights."""
-        return stream(self.config.seed, f"scatter/{owner}").random(self.config.resamples)
+    def scatter_shares(self, owner: str) -> Array:
+        """(resamples,) in [0, 1): selects the run of a reference whose residual each draw takes. All measured variants share one
+        selection. Each published model has its own, shared by variants with the same trained weights."""
+        return random_stream(self.config.seed, f"scatter/{owner}").random(self.config.resamples)
 
     def capability(self, ruler: Ruler, variant: str, task: str) -> TaskCapability:
-        """N_hat of a variant on a task; read once for each ruler."""
-        key = (ruler.reference.name, ruler.tokens, ruler.straight, ruler.strays, variant, task)
-        if key not in self.known:
-            own = self.variants[variant]
-            if own.published or ruler.strays:
-                ruler = replace(ruler, strays=True, shares=self.shares(own.same_as or own.name))
-            self.known[key] = measure_task(ruler, task, self.bench[variant, task])
-        return self.known[key]
+        """N_hat of a variant on a task, from the cache if it was read before."""
+        key = (ruler.reference.name, ruler.tokens, ruler.interpolate, ruler.with_scatter, variant, task)
+        if key not in self.capabilities:
+            measured = self.variants[variant]
+            if measured.published or ruler.with_scatter:
+                ruler = replace(ruler, with_scatter=True, scatter_shares=self.scatter_shares(measured.same_as or measured.name))
+            self.capabilities[key] = measure_task(ruler, task, self.draws[variant, task])
+        return self.capabilities[key]
 
     def effective(
-        self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator, *, alike: bool = False
+        self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator, *, equal_weights: bool = False
     ) -> LogEstimate | None:
-        """ln of N_hat child / N_hat parent over tasks. `alike`: every benchmark of a table weighs the same."""
-        published = bool(self.variants[child].published) and not alike
+        """ln of N_hat child / N_hat parent over tasks. `equal_weights`: every benchmark of a table weighs the same."""
+        published = bool(self.variants[child].published) and not equal_weights
         return combine(self.ratios(ruler, child, parent, tasks, estimator), published=published)
 
     def ratios(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> dict[str, LogEstimate | None]:
         """ln of N_hat child / N_hat parent on each task."""
         return {task: task_ratio(self.capability(ruler, child, task), self.capability(ruler, parent, task), estimator) for task in tasks}
 
-    def spread_of(
-        self, what: Literal["items", "ruler"], ruler: Ruler, child: str, parent: str, tasks: list[str], estimator: Estimator
+    def standard_deviation_from(
+        self, source: Literal["items", "ruler"], ruler: Ruler, child: str, parent: str, tasks: list[str], estimator: Estimator
     ) -> float:
-        """Standard deviation of ln r from one source alone: the items drawn, or the ruler (its fit, and scatter where r holds it)."""
-        bench = self.bench
-        if what == "items":
-            ruler = replace(ruler, rows=np.zeros_like(ruler.rows), exact=True)
+        """Standard deviation of ln r from one source: the items drawn, or the reference (its fit, and its scatter if r contains it)."""
+        draws = self.draws
+        if source == "items":
+            ruler = replace(ruler, fit_rows=np.zeros_like(ruler.fit_rows), without_scatter=True)
         else:
-            bench = {(name, task): _certain(self.bench[name, task]) for name in (child, parent) for task in tasks}
-        apart = replace(self, bench=bench, known={})  # nothing that was read from all sources counts here
-        estimate = apart.effective(ruler, child, parent, tasks, estimator)
+            draws = {(name, task): _without_spread(self.draws[name, task]) for name in (child, parent) for task in tasks}
+        isolated = replace(self, draws=draws, capabilities={})  # The cache holds estimates with both sources.
+        estimate = isolated.effective(ruler, child, parent, tasks, estimator)
         return math.inf if estimate is None else spread(estimate)
 
 
-def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hardware]) -> Study:
+def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hardware]) -> DrawnStudy:
     """Check the variants and draw their items."""
     by_name = {variant.name: variant for variant in variants}
     if len(by_name) != len(variants):
@@ -89,32 +90,32 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
         if variant.size.counted <= 0 or variant.size.effective_bits <= 0:
             raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.size.effective_bits} bits")
     times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload, _family(v, by_name)) for h in hardware} for v in variants}
-    return Study(by_name, draw(variants, config.resamples, config.seed), config, times, {})
+    return DrawnStudy(by_name, draw(variants, config.resamples, config.seed), config, times, {})
 
 
-def _certain(answers: Answers) -> Answers:
-    """The same answers as if their means were known exactly."""
+def _without_spread(answers: TaskDraws) -> TaskDraws:
+    """The same results with every draw equal to the mean."""
 
-    def fixed(draws: Draws) -> Draws:
+    def without_spread(draws: Draws) -> Draws:
         return replace(draws, means=np.full_like(draws.means, draws.mean))
 
-    return Answers({unit: fixed(draws) for unit, draws in answers.losses.items()}, fixed(answers.score))
+    return TaskDraws({unit: without_spread(draws) for unit, draws in answers.losses.items()}, without_spread(answers.score))
 
 
 def _family(variant: Measured, by_name: Mapping[str, Measured]) -> tuple[Shape, Size]:
-    """What N_time is counted in: the root's family, or the variant's own where the root is not there."""
+    """Shape and size of the family that N_time is scaled from: the root's, or the variant's own if the root is missing."""
     root = by_name.get(variant.root, variant)
     return root.shape, root.size
 
 
 def task_ratio(child: TaskCapability, parent: TaskCapability, estimator: Estimator) -> LogEstimate | None:
-    """N_hat child / N_hat parent on one task, or `None` where one of them is missing or both are the same bound."""
-    ours, theirs = child.by(estimator), parent.by(estimator)
-    return None if ours is None or theirs is None else ratio(ours, theirs)
+    """N_hat child / N_hat parent on one task, or `None` if one of them is missing or both are bounds on the same side."""
+    child_estimate, parent_estimate = child.by(estimator), parent.by(estimator)
+    return None if child_estimate is None or parent_estimate is None else ratio(child_estimate, parent_estimate)
 
 
-def counts(study: Study, child: Measured, parent: Measured) -> dict[str, float]:
-    """N child / N parent by every count of N; times by hardware as `time/<hardware>`."""
+def counts(study: DrawnStudy, child: Measured, parent: Measured) -> dict[str, float]:
+    """N child / N parent by each count of N; N_time has one entry per hardware profile, `time/<hardware>`."""
     times = {f"time/{name}": n / study.times[parent.name][name] for name, n in study.times[child.name].items()}
     return {
         "params": child.size.counted / parent.size.counted,

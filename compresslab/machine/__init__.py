@@ -1,1 +1,1 @@
-"""The machine that runs: what identifies it, and what its devices multiply in how fast."""
+"""The machine that runs: its identity, and the speed of its devices by dtype."""

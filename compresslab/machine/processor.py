@@ -1,4 +1,4 @@
-"""The processor: its name, its instruction sets, and how many of its threads this process may use."""
+"""The processor: its name, its instruction sets, and the number of threads that this process may use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def threads() -> int:
-    """Processors that this process may use: those that it may run on, and no more than its control group's quota pays for."""
+    """Number of processors that this process may use, by its affinity and its control group's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(CGROUP)
     return allowed if quota == math.inf else max(1, min(allowed, math.ceil(quota)))
 
 
 def _quota(cgroup: Path) -> float:
-    """Processors' worth of time that the control group allows (of containers with `--cpus`); infinite without a limit."""
+    """Number of processors that the control group's time quota allows (`--cpus` of containers); infinite without a limit."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = (cgroup / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
@@ -40,7 +40,7 @@ def processor() -> str:
 
 
 def processor_flags() -> set[str]:
-    """The instruction sets that the processor has, as the system names them; empty where it does not tell."""
+    """The processor's instruction sets by the system's names; empty if the system does not list them."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()[2:]}

@@ -1,4 +1,4 @@
-"""This machine: what identifies it, and what its devices multiply in how fast, probed once and remembered."""
+"""This machine: its identity, and the speed of its devices by dtype, probed once and cached."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from compresslab.records import StudyNote, UnreadableRecord, read_record
 from compresslab.records.compute import Compute, ComputeChoice, Dtype, Probe
 from compresslab.versions import version
 
-# What hides instructions from the libraries' kernels, and devices from torch.
+# Variables that hide instructions from the libraries' kernels, and devices from torch.
 INSTRUCTION_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-# Where the drivers of accelerators tell of themselves, without their libraries.
+# Files that identify the drivers of accelerators without their libraries.
 DRIVER_FILES = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/xe/version", "/sys/module/i915/version")
 DEVICE_FILES = (
     "/proc/driver/nvidia/gpus/*/information",
     "/sys/class/kfd/kfd/topology/nodes/*/name",
-    # Those that this process may open: a container or a job may see fewer than the drivers tell of.
+    # Devices that this process may open: a container or a job may have fewer than the driver lists.
     "/dev/nvidia[0-9]*",
     "/dev/dxg",
     "/dev/kfd",
@@ -38,16 +38,16 @@ DEVICE_FILES = (
 )
 # Packages whose kernels a measured time depends on.
 KERNEL_LIBRARIES = ("torch", "transformers", "bitsandbytes", "compressed-tensors", "gptqmodel", "torchao")
-PATIENCE = 300  # seconds; importing torch from a cold network disk takes minutes
-EMULATED = 2.0  # times as long as in float32: the machine has no units for the dtype
+PROBE_TIMEOUT = 300  # seconds; importing torch from a cold network disk takes minutes
+EMULATION_SLOWDOWN = 2.0  # time over that in float32 from which the device is assumed to have no units for a dtype
 
 
 class Machine(NamedTuple):
-    """A machine as a plan needs it.
+    """The machine of a plan.
 
     Attributes:
-        compute: what a study computes in there, and on what. facts: what decides measured times. name: in words.
-        probe: what was measured; `None` of a machine that is known from a store's note alone. warning: what a user should know.
+        compute: dtype and device of a study's computation. facts: properties that determine measured times. name: for people.
+        probe: measured speeds; `None` for a machine that is known only from a store's note. warning: about an emulated dtype, or "".
     """
 
     compute: Compute
@@ -58,14 +58,14 @@ class Machine(NamedTuple):
 
 
 def this_machine_for(choice: ComputeChoice, storage: Dtype, device: str | None = None) -> Machine:
-    """This machine, for a recipe's `compute` and weights stored in `storage`. Raises like `probed`."""
-    found = probed(device)
-    compute = compute_of(choice, storage, found)
-    return Machine(compute, machine_identity(found), machine_name(found), found, emulation_warning(choice, storage, found))
+    """This machine, for a recipe's `compute` and weights stored in `storage`. Raises like `probe_device`."""
+    probe = probe_device(device)
+    compute = resolve_compute(choice, storage, probe)
+    return Machine(compute, machine_identity(probe), machine_name(probe), probe, emulation_warning(choice, storage, probe))
 
 
-def ran_on(note: StudyNote, choice: ComputeChoice) -> Machine | None:
-    """The machine of the last run that a study's note tells of, and that the recipe's `compute` allows; `None` if it tells of none."""
+def last_machine(note: StudyNote, choice: ComputeChoice) -> Machine | None:
+    """The machine of the last run in a study's note that the recipe's `compute` allows, or `None`."""
     last = [note.last, *sorted(note.runs)]
     for run in (note.runs[key] for key in last if key in note.runs):
         if choice in ("auto", run.compute.dtype):
@@ -73,78 +73,80 @@ def ran_on(note: StudyNote, choice: ComputeChoice) -> Machine | None:
     return None
 
 
-def probed(device: str | None = None) -> Probe:
-    """What the probe found on a device, or on this machine's own choice of one; from the user's cache after the first time.
+def probe_device(device: str | None = None) -> Probe:
+    """The probe of a device, by default the accelerator if there is one. Later calls read it from the user's cache.
 
     Raises:
         BadInput: there is no such device.
         RunFailed: the probe's process ended without an answer.
     """
-    place = cache_folder() / "machines" / f"{_fingerprint(device)}.json"
+    path = cache_folder() / "machines" / f"{_fingerprint(device)}.json"
     with contextlib.suppress(UnreadableRecord):
-        return read_record(place, Probe, "it is made again")
-    found = _probe(device)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs two seconds a run and nothing else
-        place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(place, found.model_dump_json())
-    return found
+        return read_record(path, Probe, "it is made again")
+    probe = _run_probe(device)
+    with contextlib.suppress(OSError):  # without a writable cache each run probes again, which takes two seconds
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, probe.model_dump_json())
+    return probe
 
 
-def compute_of(choice: ComputeChoice, storage: Dtype, found: Probe) -> Compute:
-    """What a recipe's `compute` comes to on the probed device, for weights stored in `storage`."""
-    return Compute(found.dtype_for(storage) if choice == "auto" else choice, found.device, found.backend)
+def resolve_compute(choice: ComputeChoice, storage: Dtype, probe: Probe) -> Compute:
+    """The dtype and device of a recipe's `compute` on the probed device, for weights stored in `storage`."""
+    return Compute(probe.dtype_for(storage) if choice == "auto" else choice, probe.device, probe.backend)
 
 
-def emulation_warning(choice: ComputeChoice, storage: Dtype, found: Probe) -> str:
-    """What a user should know who asks for a dtype that the device has no units for; empty if there is nothing to say."""
-    if choice == "auto" or (times := found.slowdown.get(choice, float("inf"))) < EMULATED:
+def emulation_warning(choice: ComputeChoice, storage: Dtype, probe: Probe) -> str:
+    """A warning if the device has no units for the chosen dtype, else ""."""
+    if choice == "auto" or (slowdown := probe.slowdown.get(choice, float("inf"))) < EMULATION_SLOWDOWN:
         return ""
-    name = found.accelerator or processor()
-    if times == float("inf"):
-        return f"compute: {choice}: {name} has no matrix product in it; compute: auto takes {found.dtype_for(storage)}"
-    takes = f"a product in it takes {times:.0f} times as long as in float32 (measured)"
-    return f"compute: {choice} is emulated on {name}: {takes}; compute: auto takes {found.dtype_for(storage)}"
+    name = probe.accelerator or processor()
+    if slowdown == float("inf"):
+        return f"compute: {choice}: {name} has no matrix product in it; compute: auto takes {probe.dtype_for(storage)}"
+    measured = f"a product in it takes {slowdown:.0f} times as long as in float32 (measured)"
+    return f"compute: {choice} is emulated on {name}: {measured}; compute: auto takes {probe.dtype_for(storage)}"
 
 
-def machine_identity(found: Probe) -> dict[str, Any]:
-    """What decides measured times, for content keys: processor, threads, memory, the accelerator, and the libraries with kernels."""
+def machine_identity(probe: Probe) -> dict[str, Any]:
+    """Properties that determine measured times, for content keys: processor, threads, memory, accelerator, libraries with kernels."""
     return {
         "processor": processor(),
         "threads": threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "libraries": {name: version(name) for name in KERNEL_LIBRARIES},
-        "accelerator": [found.backend, found.accelerator, found.driver, found.count],
-        "drivers": [_text(Path(name)) for name in DRIVER_FILES] if found.accelerator else [],
+        "accelerator": [probe.backend, probe.accelerator, probe.driver, probe.count],
+        "drivers": [_file_text(Path(name)) for name in DRIVER_FILES] if probe.accelerator else [],
         "instructions": {name: os.environ[name] for name in INSTRUCTION_VARIABLES if name in os.environ},
     }
 
 
-def machine_name(found: Probe) -> str:
-    """The machine in words: what computes, and how much of it there is."""
-    if not found.accelerator:
+def machine_name(probe: Probe) -> str:
+    """The machine's name for people: its accelerators, if any, and its processor."""
+    if not probe.accelerator:
         return processor()
-    driver = f", driver {found.driver}" if found.driver else ""
-    return f"{found.count} x {found.accelerator} ({found.backend}{driver}), {processor()}"
+    driver = f", driver {probe.driver}" if probe.driver else ""
+    return f"{probe.count} x {probe.accelerator} ({probe.backend}{driver}), {processor()}"
 
 
-def _probe(device: str | None) -> Probe:
-    """Probe in a process of its own: whoever plans imports no torch."""
+def _run_probe(device: str | None) -> Probe:
+    """Probe in another process, so that planning imports no torch."""
     command = [sys.executable, "-m", "compresslab.models.probe", str(threads()), *([device] if device else [])]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PROBE_TIMEOUT)
     except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"the probe of this machine gave no answer within {PATIENCE} s; run again, or name another --device") from error
-    last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-    if done.returncode == BadInput.exit_code:
+        raise RunFailed(
+            f"the probe of this machine gave no answer within {PROBE_TIMEOUT} s; run again, or name another --device"
+        ) from error
+    last = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+    if process.returncode == BadInput.exit_code:
         raise BadInput(last)
     try:
-        return Probe.model_validate_json(done.stdout.strip().splitlines()[-1])
+        return Probe.model_validate_json(process.stdout.strip().splitlines()[-1])
     except (ValidationError, IndexError) as error:
-        raise RunFailed(f"the probe of this machine failed (exit code {done.returncode}): {last}; try another --device") from error
+        raise RunFailed(f"the probe of this machine failed (exit code {process.returncode}): {last}; try another --device") from error
 
 
 def _fingerprint(device: str | None) -> str:
-    """A digest of what decides a probe, asked without torch: whoever has the same one has the same machine."""
+    """A digest of the properties that determine a probe, read without torch."""
     facts = {
         "device": device,
         "processor": processor(),
@@ -152,14 +154,14 @@ def _fingerprint(device: str | None) -> str:
         "threads": threads(),
         "torch": version("torch"),
         "variables": {name: os.environ.get(name) for name in INSTRUCTION_VARIABLES + DEVICE_VARIABLES},
-        "drivers": [_text(Path(name)) for name in DRIVER_FILES],
-        "devices": [_text(path) for pattern in DEVICE_FILES for path in sorted(Path("/").glob(pattern.lstrip("/")))],
+        "drivers": [_file_text(Path(name)) for name in DRIVER_FILES],
+        "devices": [_file_text(path) for pattern in DEVICE_FILES for path in sorted(Path("/").glob(pattern.lstrip("/")))],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _text(path: Path) -> str:
-    """A small file's text; of a device its name."""
+def _file_text(path: Path) -> str:
+    """The text of a small file, or the name of a device file."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if path.is_file():
             return path.read_text()

@@ -22,9 +22,15 @@ def attention_replaced(model: PreTrainedModel, name: str, attend: Callable[..., 
     if attend is not None:
         AttentionInterface.register(name, attend)
         AttentionMaskInterface.register(name, sdpa_mask)
-    before = model.config._attn_implementation
+    before = _implementations(model)
     try:
         model.set_attn_implementation(name)
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def _implementations(model: PreTrainedModel) -> dict[str, str]:
+    """The attention of each part of a model, as `set_attn_implementation` takes it: parts of multimodal models may differ."""
+    parts = {name: part for name in model.config.sub_configs if (part := getattr(model.config, name, None)) is not None}
+    return {"": model.config._attn_implementation, **{name: part._attn_implementation for name, part in parts.items()}}

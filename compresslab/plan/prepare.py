@@ -9,7 +9,7 @@ from pathlib import Path
 from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
 from compresslab.catalog.references import is_file, unknown_reference
 from compresslab.errors import BadInput
-from compresslab.machine.this_machine import ran_on, this_machine_for
+from compresslab.machine.this_machine import last_machine, this_machine_for
 from compresslab.plan.build import build
 from compresslab.plan.graph import Plan
 from compresslab.recipe.changes import NO_CHANGES, Changes
@@ -38,7 +38,7 @@ def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None
         planned = published.plan(recipe, places, found)
     else:
         note = (noted or {}).get(recipe.study) if device is None else None
-        last = ran_on(note, recipe.compute) if note is not None else None
+        last = last_machine(note, recipe.compute) if note is not None else None
         planned = build(recipe, last or this_machine_for(recipe.compute, recipe.base.dtype, device), places, found)
     return replace(planned, file=file, changes=changes.described())
 

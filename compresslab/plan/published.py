@@ -17,7 +17,7 @@ from compresslab.recipe.schema import Base, Recipe
 from compresslab.recipe.steps import BASE
 
 
-class Entry(NamedTuple):
+class PublishedEntry(NamedTuple):
     """A variant of a published study: its model, its table, the variant before it, and how it was made from that."""
 
     model: str
@@ -39,14 +39,14 @@ def plan(recipe: Recipe, places: Places | None, found: list[Complaint]) -> Plan:
     return Plan(recipe, (), tuple(variants), tuple(_warnings(recipe)))
 
 
-def entries(recipe: Recipe) -> dict[str, Entry]:
+def entries(recipe: Recipe) -> dict[str, PublishedEntry]:
     """Every variant with its model, parents first. The recipe must have no complaints."""
-    found = {BASE: Entry(_name(recipe.base.model), _table(recipe, recipe.base), "", "")}
+    found = {BASE: PublishedEntry(_name(recipe.base.model), _table(recipe, recipe.base), "", "")}
     for name in ordered(recipe):
         variant = recipe.variants[name]
         adopt = variant.steps[-1].config
         assert isinstance(adopt, Adopt), "a study of published scores adopts models and does nothing else"
-        found[name] = Entry(_name(adopt.model), _table(recipe, adopt), variant.start, adopt.how)
+        found[name] = PublishedEntry(_name(adopt.model), _table(recipe, adopt), variant.start, adopt.how)
     return found
 
 
@@ -120,8 +120,8 @@ def _model_problems(recipe: Recipe, of: Base | Adopt) -> Iterator[tuple[str, str
             yield "model", f"which table? {model} stands in: {', '.join(tables_with_model)}; write evaluate: {{table: …}}"
         elif tables.find_table(table) not in tables_with_model:
             yield "model", f"the table {table} has no {model}; it stands in: {', '.join(tables_with_model)}"
-        elif recipe.evaluate.tasks and not set(recipe.evaluate.tasks) & set(tables.of_model(model, table)):
-            scored = ", ".join(tables.of_model(model, table))
+        elif recipe.evaluate.tasks and not set(recipe.evaluate.tasks) & set(tables.scores_of(model, table)):
+            scored = ", ".join(tables.scores_of(model, table))
             yield "model", f"{table} has none of the tasks asked for of {model}; it has: {scored}"
     except BadInput as error:
         yield "model", str(error)

@@ -1,1 +1,1 @@
-"""Recipes: YAML in, a validated `Recipe` out. Nothing here imports torch."""
+"""Recipes: reads YAML into a validated `Recipe`. Does not import torch."""

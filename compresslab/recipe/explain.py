@@ -1,8 +1,8 @@
-"""What pydantic refuses, said in plain words at the right place.
+"""Turns pydantic's errors into messages in a recipe's terms, with their place in the file.
 
-pydantic reports a location made of keys, indices and the labels of union members, and a sentence about its own types.
-Here the location is followed through the recipe's types and the file's tree at once: the types tell which parts are
-labels that nobody wrote, and what the place would take. So the words come from the schema and never from pydantic.
+pydantic reports a location of keys, indices and labels of union members, and a sentence about its own types.
+This module follows the location through the recipe's types and the file's tree together. The types show which parts of the
+location are labels that are not in the file, and which values are valid there. The messages come from the schema, not from pydantic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from compresslab.recipe.locate import Located, Problem, resolve, shown, suggest
 from compresslab.recipe.schema import Evaluate, Variant
 from compresslab.recipe.steps import STEP_KINDS, Step
 
-# Keys of earlier versions, and what to write instead.
+# Keys of earlier versions, and their replacement.
 MOVED: dict[tuple[Any, str], str] = {(Evaluate, "dtype"): "write `compute:` at the top of the recipe: it holds for all that runs a model"}
 _QUOTED_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
@@ -31,14 +31,14 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 @dataclass(frozen=True)
 class _Form:
-    """A type with the constraints that stand around it."""
+    """A type with its constraints."""
 
     type: Any
     constraints: tuple[Any, ...] = ()
 
     @property
     def discriminator(self) -> str | None:
-        """The key that tells the members of a union apart."""
+        """The key that distinguishes the members of a union."""
         found = [item.discriminator for item in self.constraints if isinstance(item, FieldInfo) and item.discriminator]
         return str(found[0]) if found else None
 
@@ -49,7 +49,7 @@ class _Form:
 
 
 def _form(annotation: Any, constraints: Sequence[Any] = ()) -> _Form:
-    """Takes `Annotated` and `| None` off a type."""
+    """The type without `Annotated` and `| None`, with its constraints."""
     if get_origin(annotation) is Annotated:
         inner, *around = get_args(annotation)
         return _form(inner, [*around, *constraints])
@@ -88,9 +88,9 @@ def _or(words: Sequence[str]) -> str:
 
 
 def describe(form: _Form) -> str:
-    """What a place of the recipe takes, in words."""
-    if said := form.bound("description"):
-        return str(said[0])
+    """A description of the values that are valid at a place of the recipe."""
+    if description := form.bound("description"):
+        return str(description[0])
     if form.type is Step:
         return f"a mapping with one of {_or(STEP_KINDS)}, such as `prune: {{method: depth, keep: 24}}`"
     if form.type is Variant:
@@ -130,7 +130,7 @@ def _takes(form: _Form, kind: type) -> bool:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a pydantic location leads: the deepest node that exists, the form there, and what is left of the location."""
+    """The place of a pydantic location: the deepest existing node, the form there, and the rest of the location."""
 
     node: Located
     form: _Form
@@ -140,14 +140,14 @@ class _Place:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def check(model: type[Model], root: Located, aside: Sequence[str] = ()) -> tuple[Model | None, list[Problem]]:
-    """The tree as the model, or every reason why not. `aside` names keys that are known here but read elsewhere."""
-    bare = {key: child.data() for key, child in root.mapping.items() if key not in aside} if root.mapping else root.data()
+def check(model: type[Model], root: Located, ignored_keys: Sequence[str] = ()) -> tuple[Model | None, list[Problem]]:
+    """The tree as the model, or all problems. `ignored_keys` are valid keys that other code reads."""
+    values = {key: child.data() for key, child in root.mapping.items() if key not in ignored_keys} if root.mapping else root.data()
     try:
-        # JSON because strictness is right there: no text for a number, no boolean for an integer, yet mappings for models.
-        return model.model_validate_json(json.dumps(bare), strict=True), []
+        # Strict mode for JSON has the right rules: no text for a number, no boolean for an integer, but mappings for models.
+        return model.model_validate_json(json.dumps(values), strict=True), []
     except ValidationError as error:
-        explainer = _Explainer(model, root, list(aside))
+        explainer = _Explainer(model, root, list(ignored_keys))
         for details in error.errors(include_url=False, include_input=False):
             explainer.add(details)
         return None, explainer.problems
@@ -156,12 +156,12 @@ def check(model: type[Model], root: Located, aside: Sequence[str] = ()) -> tuple
 class _Explainer:
     """Turns pydantic's errors on one tree into problems, one for each place."""
 
-    def __init__(self, model: type[BaseModel], root: Located, aside: list[str]) -> None:
-        self.model, self.root, self.aside = model, root, aside
+    def __init__(self, model: type[BaseModel], root: Located, ignored_keys: list[str]) -> None:
+        self.model, self.root, self.ignored_keys = model, root, ignored_keys
         self.problems: list[Problem] = []
 
     def add(self, details: ErrorDetails) -> None:
-        """Adds what one error means, unless it follows from what has been said."""
+        """Adds the problem of one error, unless it follows from an earlier one."""
         place = self._follow(details["loc"])
         kind = details["type"]
         problem: Problem | None
@@ -178,7 +178,7 @@ class _Explainer:
         elif kind == "union_tag_invalid":
             problem = self._unknown_method(place)
         elif kind == "value_error":
-            problem = place.node.problem(_said(details))
+            problem = place.node.problem(_check_message(details))
         else:
             problem = place.node.problem(_wrong_value(place))
         if problem is not None and problem not in self.problems:
@@ -189,7 +189,7 @@ class _Explainer:
         while rest:
             step = rest[0]
             if form.discriminator:
-                # The label of the chosen member: it is in pydantic's location and not in the file.
+                # The label of the union's member is in pydantic's location and not in the file.
                 if (member := _tags(form).get(str(step))) is None:
                     break
                 form = _Form(member)
@@ -205,21 +205,21 @@ class _Explainer:
         return _Place(node, form, tuple(rest))
 
     def _known(self, place: _Place) -> list[str]:
-        return [*_fields(place.form.type), *(self.aside if place.node is self.root else [])]
+        return [*_fields(place.form.type), *(self.ignored_keys if place.node is self.root else [])]
 
     def _unknown_key(self, place: _Place, key: str) -> Problem:
         known = self._known(place)
         if place.form.type is Variant and key in STEP_KINDS:
             return place.node.key_problem(key, f"a step stands where a variant belongs; make it a list of steps, as in `- {key}: …`")
-        if (moved := MOVED.get((place.form.type, key))) is not None:
-            return place.node.key_problem(key, f"{key} is no setting here any more; {moved}")
+        if (replacement := MOVED.get((place.form.type, key))) is not None:
+            return place.node.key_problem(key, f"{key} is no setting here any more; {replacement}")
         message = f"unknown key {shown(key)};{suggest(key, known) or ' remove it;'} known here: {', '.join(known)}"
         return place.node.key_problem(key, message)
 
     def _missing_key(self, place: _Place, key: str) -> Problem | None:
         unknown = [other for other in place.node.mapping if other not in self._known(place)]
         if any(suggest(other, self._known(place)) == suggest(key, [key]) for other in unknown):
-            return None  # It stands there, misspelt, and that has been said.
+            return None  # The key is misspelt, which is a problem of its own.
         if place.form.type is Variant and any(kind in place.node.mapping for kind in STEP_KINDS):
             return None
         return place.node.problem(f"the key '{key}' is missing; add it with {describe(_field_form(_fields(place.form.type)[key]))}")
@@ -236,12 +236,12 @@ class _Explainer:
     def _unknown_method(self, place: _Place) -> Problem:
         node, known = place.node.mapping[place.form.discriminator or ""], list(_tags(place.form))
         if reason := BROKEN.get(str(node.value)):
-            return node.problem(f"the installed method {_got(node)} cannot be used: {reason}; give {_or(known)}")
-        return node.problem(f"unknown {place.form.discriminator} {_got(node)};{suggest(node.text, known)} give {_or(known)}")
+            return node.problem(f"the installed method {_describe_value(node)} cannot be used: {reason}; give {_or(known)}")
+        return node.problem(f"unknown {place.form.discriminator} {_describe_value(node)};{suggest(node.text, known)} give {_or(known)}")
 
     def _bad_name(self, place: _Place, details: ErrorDetails) -> Problem:
         key = str(place.rest[0])
-        message = _said(details)
+        message = _check_message(details)
         if details["type"] != "value_error":
             message = f"{shown(key)} cannot be a name here; give {describe(_form(get_args(place.form.type)[0]))}"
             if _PLACEHOLDER.search(key):
@@ -249,12 +249,12 @@ class _Explainer:
         return place.node.key_problem(key, message)
 
 
-def _said(details: ErrorDetails) -> str:
-    """The text of a `ValueError` from one of the schema's own checks."""
+def _check_message(details: ErrorDetails) -> str:
+    """The message of a `ValueError` from one of the schema's own checks."""
     return str(details.get("ctx", {}).get("error", ""))
 
 
-def _got(node: Located) -> str:
+def _describe_value(node: Located) -> str:
     if isinstance(node.value, bool):
         return f"{node.text} (a yes/no value)"
     if isinstance(node.value, str):
@@ -267,8 +267,8 @@ def _got(node: Located) -> str:
 def _wrong_value(place: _Place) -> str:
     node, form = place.node, place.form
     empty = isinstance(node.value, list | dict) and not node.value
-    got = f"{_got(node)} without entries" if empty else _got(node)
-    message = f"{got} does not fit here; give {describe(form)}"
+    value_text = f"{_describe_value(node)} without entries" if empty else _describe_value(node)
+    message = f"{value_text} does not fit here; give {describe(form)}"
     literals = [str(value) for value in get_args(form.type)] if get_origin(form.type) is Literal else []
     numeric = _takes(form, int) or _takes(form, float) or any(literal.isdigit() for literal in literals)
     if isinstance(node.value, str):

@@ -1,4 +1,4 @@
-"""Which variant needs which: the graph of `from`, `teacher` and `until`, its circles, and an order with parents first."""
+"""The graph of `from`, `teacher` and `until` between variants: its cycles, and an order with parents first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compresslab.recipe.schema import Recipe
 
 
 def needs(recipe: Recipe) -> dict[str, list[str]]:
-    """For each variant the names that must exist before it: what it starts from, then what its steps look at. `base` is included."""
+    """For each variant the names that it needs, including `base`: the one that it starts from, then those that its steps read."""
     return {
         name: list(dict.fromkeys([variant.start, *(step.other_variant for step in variant.steps if step.other_variant is not None)]))
         for name, variant in recipe.variants.items()
@@ -17,32 +17,32 @@ def needs(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def ordered(recipe: Recipe) -> list[str]:
-    """The variants' names such that every variant comes after what it starts from and what its steps look at.
+    """The variants' names, each after those that it needs, otherwise in the recipe's order, without `base`.
 
-    Apart from that the recipe's own order stays. `base` is not in the list. A recipe from `recipe.load` always has such
-    an order; for one built in code that has none, `BadInput` names the cause.
+    Raises:
+        BadInput: an unknown name or a cycle. A recipe from `recipe.load` has neither.
     """
-    wanted = needs(recipe)
-    for name, others in wanted.items():
+    dependencies = needs(recipe)
+    for name, others in dependencies.items():
         for other in others:
-            if other != "base" and other not in wanted:
+            if other != "base" and other not in dependencies:
                 raise BadInput(f"variant '{name}' needs '{other}', which is neither 'base' nor a variant of the study")
-    order, circles = sort(wanted)
-    if circles:
-        raise BadInput(f"the variants need one another in a circle: {' -> '.join(circles[0])}")
+    order, cycles = sort(dependencies)
+    if cycles:
+        raise BadInput(f"the variants need one another in a circle: {' -> '.join(cycles[0])}")
     return order
 
 
-def sort(wanted: Mapping[str, Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Parents first, and the circles met on the way (each as names with the first one again at the end).
+def sort(dependencies: Mapping[str, Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """An order with parents first, and the cycles (each as names with the first one again at the end).
 
-    Names that are no key of `wanted` are passed over. Written without recursion: chains may be long.
+    Names that are no key of `dependencies` are skipped. It has no recursion, because chains may be long.
     """
     order: list[str] = []
-    circles: list[list[str]] = []
+    cycles: list[list[str]] = []
     done: set[str] = set()
-    for start in wanted:
-        path = {start: iter(wanted[start])} if start not in done else {}
+    for start in dependencies:
+        path = {start: iter(dependencies[start])} if start not in done else {}
         while path:
             name = next(reversed(path))
             other = next(path[name], None)
@@ -52,7 +52,7 @@ def sort(wanted: Mapping[str, Sequence[str]]) -> tuple[list[str], list[list[str]
                 order.append(name)
             elif other in path:
                 names = list(path)
-                circles.append([*names[names.index(other) :], other])
-            elif other in wanted and other not in done:
-                path[other] = iter(wanted[other])
-    return order, circles
+                cycles.append([*names[names.index(other) :], other])
+            elif other in dependencies and other not in done:
+                path[other] = iter(dependencies[other])
+    return order, cycles

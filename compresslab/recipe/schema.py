@@ -1,6 +1,6 @@
-"""The recipe's form. Every field that a user may write stands here with its meaning, its unit and its default.
+"""The schema of recipes: every field that a user may write, with its meaning, unit and default.
 
-The models validate values; `recipe.load` adds file, line, column and "did you mean" to what they refuse.
+The models validate values; `recipe.load` adds file, line, column and "did you mean" to their errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from compresslab.methods.settings import NonEmptyText, Seed, Strict
 from compresslab.recipe.steps import Step
 from compresslab.records.compute import ComputeChoice, Dtype
 
-# Names become folders and addresses of pages, on systems that tell no upper from lower case.
+# Names become folders and page addresses, also on systems that ignore upper and lower case.
 NAME_FORM = "a name of at most 100 letters (a-z), digits, '.', '_' and '-' that starts with a letter or a digit"
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description=NAME_FORM)]
 
@@ -31,11 +31,11 @@ class Base(Strict):
     """The model that every variant starts from.
 
     `model` is `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file; in a study of published
-    scores `published:<name>`, and `table` says which of its tables counts.
+    scores `published:<name>` with the `table` of its scores.
 
-    `dtype` is what its checkpoint and those of its variants hold; what is multiplied in is `compute`.
+    `dtype` is that of its checkpoint and of its variants' checkpoints; `compute` is that of the matrix products.
 
-    `train_tokens` is how many tokens it was trained on: what `compresslab reference build` fits on.
+    `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` needs.
     """
 
     model: NonEmptyText
@@ -57,7 +57,7 @@ class Calibration(Strict):
 class Training(Strict):
     """Text that distill and retrain read: `tokens` tokens of it, cut into sequences of `length`.
 
-    A step that asks for more tokens goes over them again, each time in another order.
+    A step with more tokens reads them again, each time in another order.
     """
 
     source: NonEmptyText = "installed-docs"
@@ -92,18 +92,18 @@ class Sweep(Strict):
 class Evaluate(Strict):
     """Which tasks every variant answers. Names of OLMES tasks (`compresslab doctor` lists them) or of stock lm-eval tasks.
 
-    `lm-eval:` before a name that both have means lm-eval's.
+    The prefix `lm-eval:` selects lm-eval's task for a name that both have.
 
-    `items` is the number of items per task, the first ones in the task's order; `all` takes every one.
+    `items` is the number of items per task, from the first in the task's order; `all` is every item.
 
-    `run_code` allows tasks that run programs that the model wrote (humaneval, mbpp), in processes without a network. `truncate` lets
-    prompts that are longer than the model's context be cut from the left; each score then counts its cut items.
+    `run_code` allows tasks that run programs written by the model (humaneval, mbpp), in processes without a network. `truncate` allows
+    prompts that are longer than the model's context, which are cut from the left; each score then has the number of cut items.
 
-    `backend` is what answers: `tree` computes shared prefixes once, `hf` is lm-eval's own way, `vllm` needs vLLM and serves each variant's
-    folder on all GPUs, with the kernels that its format has.
+    `backend` computes the answers: `tree` computes shared prefixes once, `hf` is lm-eval's own, `vllm` needs vLLM and serves each
+    variant's folder on all GPUs, with the kernels of its format.
 
-    `source: published` runs nothing: it takes the scores of `published:` models from `table`, all its benchmarks or those that `tasks`
-    names. Parent and child from different tables are refused unless `across_tables` allows it.
+    `source: published` runs nothing: it reads the scores of `published:` models from `table`, for all its benchmarks or those in `tasks`.
+    Parent and child from different tables are an error unless `across_tables` is true.
     """
 
     source: Literal["run", "published"] = "run"
@@ -118,14 +118,14 @@ class Evaluate(Strict):
 
     @field_validator("tasks")
     @classmethod
-    def _each_once(cls, tasks: list[str]) -> list[str]:
-        twice = sorted({task for task in tasks if tasks.count(task) > 1})
-        if twice:
-            raise ValueError(f"named twice: {', '.join(twice)}; name each task once")
+    def _unique_tasks(cls, tasks: list[str]) -> list[str]:
+        duplicates = sorted({task for task in tasks if tasks.count(task) > 1})
+        if duplicates:
+            raise ValueError(f"named twice: {', '.join(duplicates)}; name each task once")
         return tasks
 
     @model_validator(mode="after")
-    def _something_to_answer(self) -> Evaluate:
+    def _has_tasks(self) -> Evaluate:
         if self.source == "run" and not self.tasks:
             raise ValueError("tasks is missing or empty; name at least one task, such as [arc_easy]")
         if self.source == "run" and (self.table or self.across_tables):
@@ -142,9 +142,9 @@ class Workload(Strict):
 
 
 class DensityConfig(Strict):
-    """The ruler: which reference, at which training budget D0 (`tokens`), on which hardware and workload.
+    """The reference, its training budget D0 (`tokens`), and the hardware and workload of modelled times.
 
-    `measure` times every variant against its parent on this machine, beside the model of inference time.
+    `measure` also times every variant against its parent on this machine.
     """
 
     reference: NonEmptyText = "olmo-ladder"
@@ -157,11 +157,11 @@ class DensityConfig(Strict):
 
 
 class Recipe(Strict):
-    """A whole study. `variants` holds those written out and those that the sweeps expanded to.
+    """A whole study. `variants` has those in the file and those that the sweeps expand to.
 
-    `compute` is the dtype that matrix products are computed in, for everything that runs a model: calibration, training, evaluation and
-    timing. Checkpoints keep `base.dtype`. `auto` takes that one where the device multiplies in it at least as fast as in float32, else
-    float32; a short probe decides it once for each machine.
+    `compute` is the dtype of matrix products in everything that runs a model: calibration, training, evaluation and
+    timing. Checkpoints have `base.dtype`. `auto` is `base.dtype` if the device multiplies in it at least as fast as in float32, else
+    float32; a short probe measures it once on each machine.
     """
 
     study: Name

@@ -1,4 +1,4 @@
-"""What a recipe's `model:` and `source:` name, told apart without loading anything."""
+"""Parses a recipe's `model:` and `source:` without loading anything."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class Source(NamedTuple):
 
 
 def parse_source(model: str) -> Source:
-    """Tell what `model` names.
+    """Parse the source of a model.
 
     Raises:
-        BadInput: an unknown offline model, a path that does not exist, or text that no Hub id can be.
+        BadInput: an unknown offline model, a path that does not exist, or an invalid Hub id.
     """
     if model.startswith("published:"):
         raise BadInput(f"{model} is a name in a table of scores, not a model to run; for its scores, say evaluate: {{source: published}}")
     if model.startswith("offline:"):
         name = model.removeprefix("offline:")
         if name not in OFFLINE_MODELS:
-            near = difflib.get_close_matches(name, OFFLINE_MODELS, 1)
-            hint = f"; did you mean offline:{near[0]}?" if near else ""
+            matches = difflib.get_close_matches(name, OFFLINE_MODELS, 1)
+            hint = f"; did you mean offline:{matches[0]}?" if matches else ""
             raise BadInput(f"unknown offline model {name!r}{hint} Known: {', '.join(OFFLINE_MODELS)}")
         return Source("offline", name)
     try:
         path = Path(model).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long for a file system, a home of nobody
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long for the file system, the home folder of an unknown user
         raise BadInput(f"{model[:80]!r} cannot be a model: {error}") from None
     if model.endswith(".gguf"):
         if not is_file:
@@ -72,25 +72,25 @@ class HubText(NamedTuple):
 
 
 def parse_hub_text(source: str) -> HubText:
-    """Tell what a text source that begins with `hub:` names.
+    """Parse a text source that begins with `hub:`.
 
     Raises:
-        BadInput: text that no dataset's name can be.
+        BadInput: an invalid name of a dataset.
     """
-    found = re.fullmatch(r"hub:([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?(?::([^#]+))?(?:#(.+))?", source)
-    if found is None:
+    match = re.fullmatch(r"hub:([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?(?::([^#]+))?(?:#(.+))?", source)
+    if match is None:
         raise BadInput(f"{source!r} names no dataset of the hub; write hub:<owner>/<name>[@<revision>][:<config>][#<split>]")
-    dataset, revision, config, split = found.groups()
+    dataset, revision, config, split = match.groups()
     return HubText(dataset, revision, config, split or "train")
 
 
 def text_identity(source: str) -> dict[str, str]:
-    """What decides the text of `source`, for content keys: versions of the packages, digest of the file, or the name.
+    """The identity of a text source for content keys: versions of the packages, digest of the file, or the name.
 
     A dataset without a revision is identified by its name alone; the plan warns that such a study cannot be repeated.
 
     Raises:
-        BadInput: a file that does not exist, or a name that no dataset has.
+        BadInput: a file that does not exist, or an invalid name of a dataset.
     """
     if source == "installed-docs":
         return {"python": platform.python_version(), **{package: version(package) for package in DOCSTRING_PACKAGES}}

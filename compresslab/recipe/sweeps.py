@@ -1,8 +1,8 @@
-"""Sweeps: one template and a grid become one variant for each point of the grid, before anything is validated.
+"""Sweeps: a template and a grid become one variant for each point of the grid, before validation.
 
-`{key}` in the sweep's name, its `from` and its steps stands for the point's value. A text that is nothing but `{key}`
-becomes the value itself, a number for a number; inside a longer text it is written as it was in the grid. The new
-variants keep the template's places, so that a complaint points at the line that a person can correct.
+`{key}` in the sweep's name, its `from` and its steps is replaced by the point's value. A text that is only `{key}`
+becomes the value itself, with its type; inside a longer text the value is inserted as written in the grid. The new
+variants keep the template's places, so that a message points at the line to correct.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PLACEHOLDER = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_-]*)\s*\}")
 
 
 def expand(sweeps: Located, name: str) -> tuple[list[tuple[str, Located]], list[Problem]]:
-    """The variants of one sweep as (name, tree), or what is wrong with its grid and its placeholders."""
+    """The variants of one sweep as (name, tree), or the problems of its grid and its placeholders."""
     template = sweeps.mapping[name]
     sweep, problems = check(Sweep, template)
     if sweep is None:
@@ -35,12 +35,12 @@ def expand(sweeps: Located, name: str) -> tuple[list[tuple[str, Located]], list[
     variants = []
     for point in itertools.product(*(values.items for values in grid.mapping.values())):
         values = dict(zip(grid.mapping, point, strict=True))
-        variants.append((_written(name, values), _filled(body, values)))
-    return variants, _twice(sweeps, name, [variant for variant, _ in variants])
+        variants.append((_substitute(name, values), _fill(body, values)))
+    return variants, _duplicate_names(sweeps, name, [variant for variant, _ in variants])
 
 
 def pattern(name: str) -> re.Pattern[str]:
-    """What the names that a sweep would give look like, for a sweep that could not be expanded."""
+    """A pattern of the variants' names, for a sweep that could not be expanded."""
     fixed = PLACEHOLDER.split(name)[::2]
     return re.compile(".*".join(re.escape(part) for part in fixed), re.DOTALL)
 
@@ -62,13 +62,13 @@ def _placeholder_problems(sweeps: Located, name: str) -> Iterator[Problem]:
     keys = list(template.mapping["grid"].mapping)
     in_name, used = set(), set()
     for key in dict.fromkeys(PLACEHOLDER.findall(name)):
-        in_name |= _meant(key, keys)
+        in_name |= _candidate_keys(key, keys)
         if key not in keys:
             yield sweeps.key_problem(name, _unknown(key, keys))
     for part in ("from", "steps"):
-        for leaf in _leaves(template.mapping[part]) if part in template.mapping else ():
+        for leaf in _texts(template.mapping[part]) if part in template.mapping else ():
             for key in PLACEHOLDER.findall(str(leaf.value)):
-                used |= _meant(key, keys)
+                used |= _candidate_keys(key, keys)
                 if key not in keys:
                     yield leaf.problem(_unknown(key, keys))
     for key in filter(KEY_NAME.fullmatch, keys):
@@ -79,8 +79,8 @@ def _placeholder_problems(sweeps: Located, name: str) -> Iterator[Problem]:
             yield grid.key_problem(key, f"{{{key}}} stands nowhere in 'from' or 'steps'; use it there (in quotes) or remove it here")
 
 
-def _meant(key: str, keys: list[str]) -> set[str]:
-    """The grid keys that a placeholder may stand for; a misspelt one must not lead to a second complaint."""
+def _candidate_keys(key: str, keys: list[str]) -> set[str]:
+    """The grid keys that a placeholder may refer to. A misspelt placeholder counts as similar keys, to avoid a second problem."""
     return {key} if key in keys else {other for other in keys if suggest(key, [other])}
 
 
@@ -88,35 +88,37 @@ def _unknown(key: str, keys: list[str]) -> str:
     return f"the placeholder {{{key}}} is not in the grid;{suggest(key, keys)} the grid has: {', '.join(keys)}"
 
 
-def _leaves(node: Located) -> Iterator[Located]:
-    """All texts. `{keep}` without quotes counts as one, since the reader has complained about it already."""
+def _texts(node: Located) -> Iterator[Located]:
+    """All texts. `{keep}` without quotes is included, because the reader has reported it."""
     children = [*node.mapping.values(), *node.items]
     if node.style == "flow" and node.has_gap:
         yield from (replace(node, value=f"{{{key}}}") for key in node.mapping)
     elif isinstance(node.value, str):
         yield node
     for child in children:
-        yield from _leaves(child)
+        yield from _texts(child)
 
 
-def _twice(sweeps: Located, name: str, names: list[str]) -> list[Problem]:
-    again = sorted({other for other in names if names.count(other) > 1})
-    return [sweeps.key_problem(name, f"two points of the grid give the name {shown(other)}; remove the repeated value") for other in again]
+def _duplicate_names(sweeps: Located, name: str, names: list[str]) -> list[Problem]:
+    duplicates = sorted({other for other in names if names.count(other) > 1})
+    return [
+        sweeps.key_problem(name, f"two points of the grid give the name {shown(other)}; remove the repeated value") for other in duplicates
+    ]
 
 
-def _written(text: str, values: dict[str, Located]) -> str:
+def _substitute(text: str, values: dict[str, Located]) -> str:
     return PLACEHOLDER.sub(lambda match: values[match[1]].text, text)
 
 
-def _filled(node: Located, values: dict[str, Located]) -> Located:
+def _fill(node: Located, values: dict[str, Located]) -> Located:
     if isinstance(node.value, dict):
-        return replace(node, value={key: _filled(child, values) for key, child in node.value.items()})
+        return replace(node, value={key: _fill(child, values) for key, child in node.value.items()})
     if isinstance(node.value, list):
-        return replace(node, value=[_filled(child, values) for child in node.value])
+        return replace(node, value=[_fill(child, values) for child in node.value])
     if not isinstance(node.value, str) or not PLACEHOLDER.search(node.value):
         return node
-    if whole := PLACEHOLDER.fullmatch(node.value):
-        value = values[whole[1]]
+    if match := PLACEHOLDER.fullmatch(node.value):
+        value = values[match[1]]
         return replace(node, value=value.value, text=value.text, style=value.style)
-    text = _written(node.value, values)
+    text = _substitute(node.value, values)
     return replace(node, value=text, text=text, style="quoted")

@@ -1,1 +1,1 @@
-"""Turns a study's record into one page to look at, and into tidy tables."""
+"""Turns a study's record into one HTML page and into tidy tables."""

@@ -1,4 +1,4 @@
-"""A variant's model card: what it is, how dense, how it was made, in the form that model hubs read."""
+"""A variant's model card (sizes, scores, density, steps, recipe) in the form that model hubs read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio")
 
 
 def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
-    """The card as Markdown with its YAML head. `variant` was made: it has a size. It lies in `folder`, from where the card loads it."""
+    """The card as Markdown with YAML front matter. `variant` must have a size. The card's example loads the model from `folder`."""
     environment = Environment(
         loader=PackageLoader("compresslab.report"), autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -27,7 +27,7 @@ def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
         variant=variant,
         folder=folder,
         parent=parent,
-        comparison=facts.compared(variant, "parent"),
+        comparison=facts.comparison_with(variant, "parent"),
         chain=words.chain(variant) or "the base",
         front=_front(study, variant),
         settings=_settings,
@@ -40,7 +40,7 @@ def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
 
 
 def _front(study: StudyRecord, variant: VariantRecord) -> str:
-    """What hubs read of a card. A base that is no hub id is not named there: it would be a link to nothing."""
+    """The front matter that hubs read. It names the base only if the base is a hub id, because hubs make a link of it."""
     tags = ["compresslab", *dict.fromkeys(step.method for step in variant.steps if step.kind != "base")]
     head: dict[str, object] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", study.base):
@@ -49,11 +49,11 @@ def _front(study: StudyRecord, variant: VariantRecord) -> str:
 
 
 def _settings(step: StepRecord) -> str:
-    """A step's settings as JSON in a table's cell."""
+    """A step's settings as JSON for a table cell."""
     text = json.dumps({name: value for name, value in step.config.items() if value is not None and name != "method"}, ensure_ascii=False)
     return f"`{text}`".replace("|", "\\|") if len(text) > 2 else ""
 
 
 def _fence(text: str) -> str:
-    """A fence longer than any that the text holds."""
+    """A Markdown code fence longer than any fence in the text."""
     return "`" * (max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1)

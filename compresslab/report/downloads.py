@@ -1,4 +1,4 @@
-"""The page's tables as data inside the page, for its script to hand out as CSV or JSON."""
+"""The page's tables as data inside the page; its script offers them for download as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compresslab.records import StudyRecord
-from compresslab.report.facts import compared
+from compresslab.report.facts import comparison_with
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class Downloads(NamedTuple):
-    """What the page hands out.
+    """The downloads of a page.
 
     Attributes:
-        listed: each table's name, what a row of it is, and how many there are. script: the tables with lineage and verdicts as JSON for a
-            script element; nothing in it ends the element.
+        tables: name, description and number of rows of each table. script: the tables, lineage and verdicts as JSON for a script element,
+            with `<`, `>` and `&` escaped.
     """
 
-    listed: list[tuple[str, str, int]]
+    tables: list[tuple[str, str, int]]
     script: str
 
 
 def downloads(study: StudyRecord) -> Downloads:
     """Every table of `tables.TABLES`."""
-    from compresslab.report.tables import TABLES  # pandas, which takes as long as the page
+    from compresslab.report.tables import TABLES  # imports pandas, which takes as long as the page
 
     frames = {name: make(study) for name, make in TABLES.items()}
-    listed = [(name, (TABLES[name].__doc__ or "").split("\n")[0].rstrip("."), len(frame)) for name, frame in frames.items()]
-    return Downloads(listed, _script(study, frames))
+    tables = [(name, (TABLES[name].__doc__ or "").split("\n")[0].rstrip("."), len(frame)) for name, frame in frames.items()]
+    return Downloads(tables, _script(study, frames))
 
 
 def _script(study: StudyRecord, frames: dict[str, pd.DataFrame]) -> str:
@@ -39,7 +39,7 @@ def _script(study: StudyRecord, frames: dict[str, pd.DataFrame]) -> str:
     verdicts = [
         (variant.name, comparison.verdict)
         for variant in study.variants
-        if (comparison := compared(variant, "parent")) is not None and comparison.ratio is not None
+        if (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     ]
     tables = {name: {"columns": list(frame.columns), "rows": _rows(frame)} for name, frame in frames.items()}
     content = {"lineage": lineage, "verdicts": verdicts, "tables": tables}
@@ -49,11 +49,11 @@ def _script(study: StudyRecord, frames: dict[str, pd.DataFrame]) -> str:
 
 def _rows(frame: pd.DataFrame) -> list[list[Any]]:
     columns = [frame[name].tolist() for name in frame.columns]
-    return [[_plain(value) for value in row] for row in zip(*columns, strict=True)]
+    return [[_json_value(value) for value in row] for row in zip(*columns, strict=True)]
 
 
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN, which is no value, nor infinity, which is written as a word."""
+def _json_value(value: Any) -> Any:
+    """A value for JSON: NaN becomes null, infinity a string."""
     if isinstance(value, float):
         return None if math.isnan(value) else value if math.isfinite(value) else "inf" if value > 0 else "-inf"
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -1,6 +1,6 @@
-"""What page and tables read out of a record: which comparison counts, which means compare, which sizes are a variant's own.
+"""Values that page and tables take from a record: comparisons, means over tasks, costs.
 
-Free of pandas, because importing it takes longer than drawing the page.
+Does not import pandas, because its import takes longer than drawing the page.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from compresslab.records import Comparison, Interval, StudyRecord, TaskScore, VariantRecord
 
 
-def compared(variant: VariantRecord, relation: str) -> Comparison | None:
-    """The comparison of a variant with its "parent" or "root"; for a child of the root the two are one."""
+def comparison_with(variant: VariantRecord, relation: str) -> Comparison | None:
+    """The comparison of a variant with its "parent" or "root". For a child of the root both are the same comparison."""
     for comparison in variant.comparisons:
         if comparison.relation == relation:
             return comparison
@@ -22,7 +22,7 @@ def compared(variant: VariantRecord, relation: str) -> Comparison | None:
     return None
 
 
-def judged(comparison: Comparison) -> list[tuple[str, str, Interval, str]]:
+def existing_ratios(comparison: Comparison) -> list[tuple[str, str, Interval, str]]:
     """Every ratio of a comparison that exists, as (basis, hardware, ratio, verdict)."""
     single = [
         ("params", "", comparison.ratio, comparison.verdict),
@@ -33,8 +33,8 @@ def judged(comparison: Comparison) -> list[tuple[str, str, Interval, str]]:
     return [(basis, hardware, interval, verdict) for basis, hardware, interval, verdict in [*single, *timed] if interval is not None]
 
 
-def reached(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> bool:
-    """Whether the chain got to its end: a chain that broke off carries its ancestors' steps and must not show their size as its own."""
+def was_built(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> bool:
+    """Whether the variant's last step succeeded. A failed variant has its ancestors' steps and must not show their size as its own."""
     parent = by_name.get(variant.parent)
     if parent is None:
         return bool(variant.steps) and not (variant.parent and variant.failures)
@@ -56,19 +56,19 @@ def modelled_ratios(variant: VariantRecord, by_name: dict[str, VariantRecord]) -
     return {name: seconds / before[name] for name, seconds in variant.density.modelled_seconds.items() if before.get(name)}
 
 
-def slower_in_fact(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> bool:
-    """Whether a model of time says faster than the parent where the measurement says slower (both by more than 5%)."""
+def measured_slower(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> bool:
+    """Whether the variant was measured slower than its parent although modelled time is faster (both by more than 5%)."""
     measured = variant.timing.ratio if variant.timing else None
     modelled = modelled_ratios(variant, by_name)
     return measured is not None and measured > 1.05 and any(ratio < 0.95 for ratio in modelled.values())
 
 
 THREAD_WATTS, GPU_WATTS = 10, 500
-"""What a busy thread and a busy GPU are taken to draw: round figures of today's servers, for an estimate that says so."""
+"""Assumed power of a busy thread and a busy GPU in watts: round figures of current servers. The page names them."""
 
 
-class Spent(NamedTuple):
-    """What models, scores and timings of a study cost when they ran: seconds, an estimate of the energy, and the bytes of the models."""
+class StudyCost(NamedTuple):
+    """Cost of a study's models, scores and timings when they ran: seconds, estimated energy, and the bytes of the models."""
 
     seconds: float
     kilowatt_hours: float
@@ -77,37 +77,37 @@ class Spent(NamedTuple):
     gpu_watts: int = GPU_WATTS
 
 
-def spent(study: StudyRecord) -> Spent:
-    """The study's cost, without the nodes that its steps share, whose cost no variant records."""
+def study_cost(study: StudyRecord) -> StudyCost:
+    """The study's cost, without the nodes that its steps share, because their cost is in no variant's record."""
     by_name = {variant.name: variant for variant in study.variants}
     costs = [cost for variant in study.variants for cost in variant.costs.values()]
     joules = sum(cost.seconds * (GPU_WATTS if cost.device != "cpu" else THREAD_WATTS * cost.threads) for cost in costs)
-    stored = sum(variant.size.stored_bytes for variant in study.variants if variant.size and reached(variant, by_name))
-    return Spent(sum(cost.seconds for cost in costs), joules / 3.6e6, stored)
+    stored = sum(variant.size.stored_bytes for variant in study.variants if variant.size and was_built(variant, by_name))
+    return StudyCost(sum(cost.seconds for cost in costs), joules / 3.6e6, stored)
 
 
 def shared_tasks(study: StudyRecord) -> list[str]:
-    """The tasks that the first scored variant (the base, unless it failed) answered: those over which means are taken."""
+    """The tasks over which means are taken: those of the first scored variant (the base, unless it failed)."""
     return next(([score.task for score in variant.scores] for variant in study.variants if variant.scores), [])
 
 
 def mean_bpb(variant: VariantRecord, tasks: Sequence[str]) -> float | None:
     """Mean bits-per-byte over those of `tasks` that have a gold continuation, or `None` if one is missing."""
-    found = _scores(variant, tasks)
-    values = [score.bits_per_byte for score in found if score.bits_per_byte is not None]
+    scores = _scores(variant, tasks)
+    values = [score.bits_per_byte for score in scores if score.bits_per_byte is not None]
     return sum(values) / len(values) if values else None
 
 
 def bpb_stderr(variant: VariantRecord, tasks: Sequence[str]) -> float:
-    """Standard error of `mean_bpb`, the tasks' items being independent of one another; 0 where it is not known."""
-    found = [score.bits_per_byte_stderr for score in _scores(variant, tasks) if score.bits_per_byte is not None]
-    return math.sqrt(sum((error or 0) ** 2 for error in found)) / len(found) if found else 0.0
+    """Standard error of `mean_bpb` for independent items; 0 if unknown."""
+    errors = [score.bits_per_byte_stderr for score in _scores(variant, tasks) if score.bits_per_byte is not None]
+    return math.sqrt(sum((error or 0) ** 2 for error in errors)) / len(errors) if errors else 0.0
 
 
 def mean_accuracy(variant: VariantRecord, tasks: Sequence[str]) -> float | None:
     """Mean accuracy over `tasks`, or `None` if one is missing."""
-    found = _scores(variant, tasks)
-    return sum(score.accuracy for score in found) / len(found) if found else None
+    scores = _scores(variant, tasks)
+    return sum(score.accuracy for score in scores) / len(scores) if scores else None
 
 
 def _scores(variant: VariantRecord, tasks: Sequence[str]) -> list[TaskScore]:

@@ -1,4 +1,4 @@
-"""Which charts a study's page shows, each with its data taken from the record."""
+"""The charts of a study's page, with their data from the record."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from compresslab.records import Comparison, Curve, Interval, StudyRecord, Timing
 from compresslab.report import facts, words
 from compresslab.report.charts.forest import Bar, forest, interval_domain, verdict_class
 from compresslab.report.charts.healing import healing_curve
-from compresslab.report.charts.ruler import Placed, ruler
-from compresslab.report.charts.scatter import Dot, scatter
+from compresslab.report.charts.ruler import CurvePoint, ruler
+from compresslab.report.charts.scatter import ScatterPoint, scatter
 from compresslab.report.charts.stacked import stacked
-from compresslab.report.charts.vega import Drawer, Spec, log_domain
-from compresslab.report.charts.waterfall import Fall, told, waterfall
+from compresslab.report.charts.vega import ChartRenderer, Spec, log_domain
+from compresslab.report.charts.waterfall import WaterfallStep, format_factor, waterfall
 from compresslab.report.healing import Healing, healings
 
-MOST_CHAINS = 24
-"""Waterfalls on one page: more would not be looked at, and the tables hold them all."""
+MAX_CHAINS = 24
+"""Maximum number of waterfalls on one page. The tables have all chains."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The page's charts as SVG, by section; an empty list where the record has nothing to draw.
+    """The page's charts as SVG, by section; an empty list if the record has no data for it.
 
-    `chains` come with the names of the variants along them, `healing` with what was drawn.
+    `chains` have the names of the variants along them, `healing` the data of each chart.
     """
 
     chains: list[tuple[list[str], Markup]] = field(default_factory=list)
@@ -49,41 +49,44 @@ class Figures:
 
 def figures(study: StudyRecord) -> Figures:
     """Draw every chart for which the study has data."""
-    drawer = Drawer()
+    renderer = ChartRenderer()
     machines = facts.hardware(study)
     measured = dict.fromkeys(_request(variant.timing) for variant in study.variants if variant.timing)
     chains = _chains(study)
     return Figures(
-        chains=_waterfalls(chains[:MOST_CHAINS], drawer),
-        chains_left_out=max(0, len(chains) - MOST_CHAINS),
-        days=_days(study, drawer),
-        rulers=_rulers(study, drawer),
+        chains=_waterfalls(chains[:MAX_CHAINS], renderer),
+        chains_left_out=max(0, len(chains) - MAX_CHAINS),
+        days=_days(study, renderer),
+        rulers=_rulers(study, renderer),
         healing=[
-            (one, _draw(drawer, healing_curve(one), f"Density of {one.start} against tokens of {one.method}")) for one in healings(study)
+            (healing, _draw(renderer, healing_curve(healing), f"Density of {healing.start} against tokens of {healing.method}"))
+            for healing in healings(study)
         ],
-        ratios=_ratios(study, drawer, machines),
+        ratios=_ratios(study, renderer, machines),
         sizes=[
-            *_scatter(study, drawer, "by parameters", "N, parameters", words.count, lambda one: one.size.counted if one.size else None),
-            *_scatter(study, drawer, "by stored bytes", "stored", words.size, lambda one: one.size.stored_bytes if one.size else None),
+            *_scatter(study, renderer, "by parameters", "N, parameters", words.count, _counted),
+            *_scatter(study, renderer, "by stored bytes", "stored", words.size, _stored_bytes),
         ],
         measured=[
             svg
             for request in measured
-            for svg in _scatter(study, drawer, f"measured on {words.clip(request.machine, 34)}", "one request", words.duration, request.of)
+            for svg in _scatter(
+                study, renderer, f"measured on {words.truncate(request.machine, 34)}", "one request", words.duration, request.of
+            )
         ],
         modelled=[
             svg
             for name in machines
-            for svg in _scatter(study, drawer, f"modelled for {words.clip(name, 34)}", "one request", words.duration, _modelled(name))
+            for svg in _scatter(study, renderer, f"modelled for {words.truncate(name, 34)}", "one request", words.duration, _modelled(name))
         ],
-        losses=_differences(study, drawer, "bits per byte, child − parent (less is better)", loss=True),
-        accuracies=_differences(study, drawer, "accuracy, child − parent (more is better)", loss=False),
-        costs=_costs(study, drawer),
+        losses=_differences(study, renderer, "bits per byte, child − parent (less is better)", loss=True),
+        accuracies=_differences(study, renderer, "accuracy, child − parent (more is better)", loss=False),
+        costs=_costs(study, renderer),
     )
 
 
 def _chains(study: StudyRecord) -> list[list[VariantRecord]]:
-    """Every chain from a base to a variant that no other starts from, the longest first; chains without any density are left out."""
+    """Every chain from a base to a leaf, the longest first; chains without any density are left out."""
     by_name = {variant.name: variant for variant in study.variants}
     parents = {variant.parent for variant in study.variants}
     chains = []
@@ -98,20 +101,20 @@ def _chains(study: StudyRecord) -> list[list[VariantRecord]]:
     return sorted(chains, key=lambda chain: -len(chain))
 
 
-def _waterfalls(chains: list[list[VariantRecord]], drawer: Drawer) -> list[tuple[list[str], Markup]]:
+def _waterfalls(chains: list[list[VariantRecord]], renderer: ChartRenderer) -> list[tuple[list[str], Markup]]:
     domain = log_domain([value for chain in chains for variant in chain if (value := _density(variant)) is not None])
     drawn = []
     for chain in chains:
-        falls = []
+        steps = []
         for parent, child in pairwise(chain):
-            comparison = facts.compared(child, "parent")
+            comparison = facts.comparison_with(child, "parent")
             step = words.step_name(child.steps[-1]) if len(child.steps) > len(parent.steps) else "not built"
             ratio = comparison.ratio if comparison else None
-            mood = comparison.verdict if comparison and ratio else ""
-            falls.append(Fall(step, child.name, _density(parent), _density(child), ratio, mood))
+            verdict = comparison.verdict if comparison and ratio else ""
+            steps.append(WaterfallStep(step, child.name, _density(parent), _density(child), ratio, verdict))
         leaf = chain[-1].name
-        label = f"Density along the chain to {leaf}: " + ", ".join(f"{fall.label} {told(fall.ratio)}" for fall in falls)
-        drawn.append(([variant.name for variant in chain], _draw(drawer, waterfall(falls, leaf, chain[0].name, domain), label)))
+        label = f"Density along the chain to {leaf}: " + ", ".join(f"{step.label} {format_factor(step.ratio)}" for step in steps)
+        drawn.append(([variant.name for variant in chain], _draw(renderer, waterfall(steps, leaf, chain[0].name, domain), label)))
     return drawn
 
 
@@ -119,27 +122,29 @@ def _density(variant: VariantRecord) -> float | None:
     return variant.density.params.value if variant.density and variant.density.params and variant.density.params.value > 0 else None
 
 
-def _rulers(study: StudyRecord, drawer: Drawer) -> list[Markup]:
-    """One panel a task of the reference."""
+def _rulers(study: StudyRecord, renderer: ChartRenderer) -> list[Markup]:
+    """One panel for each task of the reference."""
     drawn = []
     for curve in study.curves:
-        placed = []
+        points = []
         for variant in study.variants:
             size, density = variant.size, variant.density
-            task = next((one for one in density.tasks if one.task == curve.task), None) if density else None
-            read = (task.by_score if curve.unit == "score" else task.by_loss) if task else None
-            if size is None or read is None or not (0 < read.value < math.inf):
+            task = next((estimate for estimate in density.tasks if estimate.task == curve.task), None) if density else None
+            effective = (task.by_score if curve.unit == "score" else task.by_loss) if task else None
+            if size is None or effective is None or not (0 < effective.value < math.inf):
                 continue
-            comparison = facts.compared(variant, "parent") if variant.parent else None
-            score = next((one for one in variant.scores if one.task == curve.task), None)
+            comparison = facts.comparison_with(variant, "parent") if variant.parent else None
+            score = next((score for score in variant.scores if score.task == curve.task), None)
             measured = {"bits per byte": score.bits_per_byte, "score": score.accuracy}.get(curve.unit) if score else None
-            value = _on_curve(curve, read.value) if measured is None else measured
-            flagged = read.extrapolated or bool(read.bound)
-            placed.append(
-                Placed(variant.name, size.counted, value, read.value, flagged, _verdict_class(variant, comparison), not variant.named)
+            value = _on_curve(curve, effective.value) if measured is None else measured
+            flagged = effective.extrapolated or bool(effective.bound)
+            points.append(
+                CurvePoint(
+                    variant.name, size.counted, value, effective.value, flagged, _verdict_class(variant, comparison), not variant.named
+                )
             )
-        if placed:
-            drawn.append(_draw(drawer, ruler(curve, placed), f"The reference's {curve.unit} on {curve.task} by size, with every variant"))
+        if points:
+            drawn.append(_draw(renderer, ruler(curve, points), f"The reference's {curve.unit} on {curve.task} by size, with every variant"))
     return drawn
 
 
@@ -148,19 +153,19 @@ def _on_curve(curve: Curve, params: float) -> float:
     return float(np.interp(math.log(params), np.log(curve.params), curve.middle))
 
 
-def _ratios(study: StudyRecord, drawer: Drawer, machines: list[str]) -> list[Markup]:
+def _ratios(study: StudyRecord, renderer: ChartRenderer, machines: list[str]) -> list[Markup]:
     """One forest plot for each count of N: parameters, stored bits, modelled time on the first hardware."""
     found: dict[str, list[Bar]] = {}
     for variant in study.variants:
-        comparison = facts.compared(variant, "parent") if variant.parent else None
-        for basis, name, interval, verdict in facts.judged(comparison) if comparison else []:
+        comparison = facts.comparison_with(variant, "parent") if variant.parent else None
+        for basis, name, interval, verdict in facts.existing_ratios(comparison) if comparison else []:
             if basis in ("params", "bits") or (basis == "time" and name == next(iter(machines), "")):
                 found.setdefault(basis, []).append(Bar(variant.name, interval, verdict, not variant.named))
     titles = {"params": "N = parameters", "bits": "N = stored bits / 16", "time": f"N = modelled time, {next(iter(machines), '')}"}
     domain = interval_domain([bar.interval for bars in found.values() for bar in bars], log=True)
     return [
         _draw(
-            drawer,
+            renderer,
             forest(found[basis], title, "density ratio r to the parent", log=True, domain=domain),
             f"Forest plot of density ratios, {title}",
         )
@@ -169,36 +174,36 @@ def _ratios(study: StudyRecord, drawer: Drawer, machines: list[str]) -> list[Mar
     ]
 
 
-def _days(study: StudyRecord, drawer: Drawer) -> list[Markup]:
-    """Where each named variant lies from its base on the Densing Law's line, in days."""
+def _days(study: StudyRecord, renderer: ChartRenderer) -> list[Markup]:
+    """The density-days of each named variant against its base."""
     bars = []
     for variant in study.variants:
-        found = facts.compared(variant, "root") if variant.parent and variant.named else None
+        found = facts.comparison_with(variant, "root") if variant.parent and variant.named else None
         if found is not None and found.density_days is not None and found.ratio is not None:
             bars.append(Bar(variant.name, found.density_days, found.verdict))
     if not bars:
         return []
     domain = interval_domain([bar.interval for bar in bars], log=False)
     chart = forest(bars, "against the base", "days of the field's progress", log=False, domain=domain)
-    return [_draw(drawer, chart, "Days of the field's progress that each variant gained or lost against the base")]
+    return [_draw(renderer, chart, "Days of the field's progress that each variant gained or lost against the base")]
 
 
 def _scatter(
     study: StudyRecord,
-    drawer: Drawer,
+    renderer: ChartRenderer,
     title: str,
     x_title: str,
     form: Callable[[float], str],
     x: Callable[[VariantRecord], float | None],
 ) -> list[Markup]:
-    tasks, by_name, dots = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}, []
+    tasks, by_name, points = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}, []
     for variant in study.variants:
         across, bpb = x(variant), facts.mean_bpb(variant, tasks)
-        if across is None or across <= 0 or bpb is None or not facts.reached(variant, by_name):
+        if across is None or across <= 0 or bpb is None or not facts.was_built(variant, by_name):
             continue
-        comparison = facts.compared(variant, "parent") if variant.parent else None
-        dots.append(
-            Dot(
+        comparison = facts.comparison_with(variant, "parent") if variant.parent else None
+        points.append(
+            ScatterPoint(
                 variant.name,
                 variant.parent,
                 across,
@@ -208,10 +213,10 @@ def _scatter(
                 not variant.named,
             )
         )
-    if not dots:
+    if not points:
         return []
-    chart = scatter(dots, title, x_title, "bits per byte (better ↑)", form)
-    return [_draw(drawer, chart, f"Bits per byte against {x_title}, {title}")]
+    chart = scatter(points, title, x_title, "bits per byte (better ↑)", form)
+    return [_draw(renderer, chart, f"Bits per byte against {x_title}, {title}")]
 
 
 def _verdict_class(variant: VariantRecord, comparison: Comparison | None) -> str:
@@ -221,7 +226,7 @@ def _verdict_class(variant: VariantRecord, comparison: Comparison | None) -> str
 
 
 class _Request(NamedTuple):
-    """On which machine something was timed at which request: only such times lie on one axis."""
+    """The machine and request of a timing. Times of one chart have the same machine and request."""
 
     machine: str
     batch: int
@@ -229,7 +234,7 @@ class _Request(NamedTuple):
     decode: int
 
     def of(self, variant: VariantRecord) -> float | None:
-        """The variant's seconds, if they are of this request."""
+        """The variant's seconds if its timing has this machine and request, else `None`."""
         return variant.timing.seconds if variant.timing and _request(variant.timing) == self else None
 
 
@@ -237,27 +242,36 @@ def _request(timing: Timing) -> _Request:
     return _Request(timing.machine, timing.batch, timing.prompt, timing.decode)
 
 
+def _counted(variant: VariantRecord) -> float | None:
+    return variant.size.counted if variant.size else None
+
+
+def _stored_bytes(variant: VariantRecord) -> float | None:
+    return variant.size.stored_bytes if variant.size else None
+
+
 def _modelled(name: str) -> Callable[[VariantRecord], float | None]:
     return lambda variant: variant.density.modelled_seconds.get(name) if variant.density else None
 
 
-def _differences(study: StudyRecord, drawer: Drawer, axis: str, *, loss: bool) -> list[Markup]:
-    """One forest plot a task, all on one axis, so that tasks compare."""
+def _differences(study: StudyRecord, renderer: ChartRenderer, axis: str, *, loss: bool) -> list[Markup]:
+    """One forest plot for each task, all with the same axis."""
     found: dict[str, list[Bar]] = {}
     for variant in study.variants:
-        comparison = facts.compared(variant, "parent") if variant.parent else None
+        comparison = facts.comparison_with(variant, "parent") if variant.parent else None
         for task in comparison.tasks if comparison else []:
             interval: Interval | None = task.bits_per_byte if loss else task.accuracy
             if interval is not None:
-                mood = verdict_class(interval, 0.0, lower_is_better=loss)
-                found.setdefault(task.task, []).append(Bar(variant.name, interval, mood, not variant.named))
+                verdict = verdict_class(interval, 0.0, lower_is_better=loss)
+                found.setdefault(task.task, []).append(Bar(variant.name, interval, verdict, not variant.named))
     domain = interval_domain([bar.interval for bars in found.values() for bar in bars], log=False)
     return [
-        _draw(drawer, forest(bars, words.clip(task, 40), axis, log=False, domain=domain), f"{task}: {axis}") for task, bars in found.items()
+        _draw(renderer, forest(bars, words.truncate(task, 40), axis, log=False, domain=domain), f"{task}: {axis}")
+        for task, bars in found.items()
     ]
 
 
-def _costs(study: StudyRecord, drawer: Drawer) -> list[Markup]:
+def _costs(study: StudyRecord, renderer: ChartRenderer) -> list[Markup]:
     """Seconds and peak memory of the nodes that ran."""
     seconds = [
         {"label": variant.name, "part": node, "value": cost.seconds} for variant in study.variants for node, cost in variant.costs.items()
@@ -270,10 +284,10 @@ def _costs(study: StudyRecord, drawer: Drawer) -> list[Markup]:
     if not seconds:
         return []
     return [
-        _draw(drawer, stacked(seconds, "seconds by kind of node", "seconds"), "Seconds that each variant's nodes took"),
-        _draw(drawer, stacked(memory, "peak memory of the largest node", "GB"), "Peak memory of each variant's largest node"),
+        _draw(renderer, stacked(seconds, "seconds by kind of node", "seconds"), "Seconds that each variant's nodes took"),
+        _draw(renderer, stacked(memory, "peak memory of the largest node", "GB"), "Peak memory of each variant's largest node"),
     ]
 
 
-def _draw(drawer: Drawer, chart: Spec, label: str) -> Markup:
-    return Markup(drawer.svg(chart, label))  # the renderer escapes every text of the record
+def _draw(renderer: ChartRenderer, chart: Spec, label: str) -> Markup:
+    return Markup(renderer.svg(chart, label))  # the renderer escapes every text of the record

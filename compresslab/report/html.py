@@ -1,4 +1,4 @@
-"""Writes a study as one self-contained HTML page, with the record itself beside it."""
+"""Writes a study as one self-contained HTML page, with its record in the same folder."""
 
 from __future__ import annotations
 
@@ -21,44 +21,45 @@ from compresslab.report.downloads import downloads
 from compresslab.report.figures import figures
 from compresslab.report.merge import Difference
 
-MOST_ITEMS = 1e6
-"""A benchmark of more items than this does not exist, so the page does not ask for one."""
+MAX_ITEMS = 1e6
+"""The page does not ask for more items per task than this, because no benchmark has them."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One variant as the page's tables show it.
+class VariantRow:
+    """One variant in the page's tables.
 
     Attributes:
-        modelled: (hardware, seconds, ratio to the parent's seconds) for each profile. clash: modelled faster, measured slower.
+        modelled: (hardware, seconds, ratio to the parent's seconds) for each profile.
+        slower_than_modelled: modelled faster than the parent, measured slower.
         reason: why there is no density, if there is none.
     """
 
     variant: VariantRecord
     chain: str
-    reached: bool
+    was_built: bool
     bpb: float | None
     accuracy: float | None
     parent: Comparison | None
     root: Comparison | None
     reason: str
     modelled: list[tuple[str, float, float | None]]
-    clash: bool
+    slower_than_modelled: bool
 
     @property
     def verdict(self) -> str:
-        """The verdict against the parent, "" where there is no ratio to judge."""
+        """The verdict against the parent, "" without a ratio."""
         return self.parent.verdict if self.parent and self.parent.ratio else ""
 
     @property
-    def needed(self) -> str:
-        """For an undecided verdict, how many items would decide it."""
-        needed = self.parent.items_needed if self.parent else None
-        if needed is None:
+    def items_needed(self) -> str:
+        """For an undecided verdict, the number of items that would decide it, as text."""
+        items_needed = self.parent.items_needed if self.parent else None
+        if items_needed is None:
             return ""
-        if math.isinf(needed) or needed > MOST_ITEMS:
+        if math.isinf(items_needed) or items_needed > MAX_ITEMS:
             return "more items would not decide it"
-        return f"≈ {words.number(max(needed, 1), 2)} items a task would decide"
+        return f"≈ {words.number(max(items_needed, 1), 2)} items a task would decide"
 
     @property
     def timing(self) -> Timing | None:
@@ -67,8 +68,8 @@ class Row:
 
     @property
     def state(self) -> str:
-        """How the row is styled: "base", "failed", "faint" (unnamed) or "named"."""
-        if self.variant.failures or not self.reached:
+        """CSS class of the row: "base", "failed", "faint" (unnamed) or "named"."""
+        if self.variant.failures or not self.was_built:
             return "failed"
         return "base" if not self.variant.parent else "named" if self.variant.named else "faint"
 
@@ -76,19 +77,19 @@ class Row:
 def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) -> Path:
     """Write `folder/index.html` and `folder/study.json`, each in one atomic rename; returns the page's path.
 
-    The page needs nothing beside it: no network, no other file. Its one script only filters and hands out the tables. `study.json` is the
-    record that it was drawn from.
+    The page needs no network and no other file. Its script filters the tables and offers them for download. `study.json` is the record
+    of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
     text = render(study, diffs)
-    replace(folder / "study.json", words.as_json(study))
+    replace(folder / "study.json", words.record_json(study))
     replace(page, text)
     return page
 
 
 def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
-    """The page as text. `diffs`: of several studies on one page, how their recipes differ."""
+    """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
     environment = Environment(
         loader=PackageLoader("compresslab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -98,7 +99,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     css, script = ((templates / name).read_text("utf-8") for name in ("study.css", "study.js"))
     tables = downloads(study)
     rows = _rows(study)
-    found = answer(study)
+    study_answer = answer(study)
     graph = lineage.layout(study)
     return environment.get_template("study.html.j2").render(
         study=study,
@@ -107,10 +108,10 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=Markup(tables.script),
-        tables=tables.listed,
-        spent=facts.spent(study),
+        tables=tables.tables,
+        study_cost=facts.study_cost(study),
         lost=any(variant.lost_items for variant in study.variants),
-        answer=found,
+        answer=study_answer,
         rows=rows,
         missing=words.MISSING,
         symbols=words.SYMBOLS,
@@ -121,7 +122,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         tasks=facts.shared_tasks(study),
         hardware=facts.hardware(study),
         differences=_differences(study),
-        judged=sum(bool(row.verdict) for row in rows),
+        verdict_count=sum(bool(row.verdict) for row in rows),
         alternatives=[row for row in rows if row.parent and row.parent.robustness],
         failures=_failures(study),
         costs=sum(len(variant.costs) for variant in study.variants),
@@ -130,24 +131,24 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     )
 
 
-def _rows(study: StudyRecord) -> list[Row]:
+def _rows(study: StudyRecord) -> list[VariantRow]:
     tasks, by_name, machines = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}, facts.hardware(study)
     rows = []
     for variant in study.variants:
         seconds = variant.density.modelled_seconds if variant.density else {}
-        shrink = facts.modelled_ratios(variant, by_name)
+        time_ratios = facts.modelled_ratios(variant, by_name)
         rows.append(
-            Row(
+            VariantRow(
                 variant=variant,
                 chain=words.chain(variant),
-                reached=facts.reached(variant, by_name),
+                was_built=facts.was_built(variant, by_name),
                 bpb=facts.mean_bpb(variant, tasks),
                 accuracy=facts.mean_accuracy(variant, tasks),
-                parent=facts.compared(variant, "parent") if variant.parent else None,
-                root=facts.compared(variant, "root") if variant.parent else None,
+                parent=facts.comparison_with(variant, "parent") if variant.parent else None,
+                root=facts.comparison_with(variant, "root") if variant.parent else None,
                 reason=_reason(variant),
-                modelled=[(name, seconds[name], shrink.get(name)) for name in machines if name in seconds],
-                clash=facts.slower_in_fact(variant, by_name),
+                modelled=[(name, seconds[name], time_ratios.get(name)) for name in machines if name in seconds],
+                slower_than_modelled=facts.measured_slower(variant, by_name),
             )
         )
     return rows
@@ -165,7 +166,7 @@ def _reason(variant: VariantRecord) -> str:
 
 def _differences(study: StudyRecord) -> list[tuple[VariantRecord, TaskComparison]]:
     """Rows of the per-task table: each variant against its parent, task by task."""
-    compared = [(variant, facts.compared(variant, "parent")) for variant in study.variants if variant.parent]
+    compared = [(variant, facts.comparison_with(variant, "parent")) for variant in study.variants if variant.parent]
     return [(variant, task) for variant, comparison in compared if comparison is not None for task in comparison.tasks]
 
 
@@ -174,5 +175,5 @@ def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file, whole or not at all. Letters that UTF-8 does not have (halves of a pair, from a model's answers) become "?"."""
+    """Write a file atomically. Lone surrogates, which model answers may contain and UTF-8 cannot encode, become "?"."""
     atomic_write(path, text.encode("utf-8", errors="replace"))

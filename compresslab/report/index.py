@@ -12,20 +12,20 @@ from markupsafe import Markup
 
 from compresslab.records import StudyRecord, UnreadableRecord, read_record
 from compresslab.report import words
-from compresslab.report.answer import Answer, answer
-from compresslab.report.facts import compared
+from compresslab.report.answer import StudyAnswer, answer
+from compresslab.report.facts import comparison_with
 from compresslab.report.html import replace
 
 WRITE_AGAIN = "`compresslab report RECIPE` writes it again"
-OURS = '<meta name="generator" content="compresslab">'
+GENERATOR_TAG = '<meta name="generator" content="compresslab">'
 
 
-class Entry(NamedTuple):
-    """A study as the list shows it. Without a record `problem` says why."""
+class IndexEntry(NamedTuple):
+    """A study in the list. Without a record, `problem` is the reason."""
 
     folder: str
     study: StudyRecord | None
-    answer: Answer | None
+    answer: StudyAnswer | None
     verdicts: dict[str, int]
     problem: str = ""
 
@@ -33,31 +33,31 @@ class Entry(NamedTuple):
 def write_index(reports: Path) -> Path:
     """Write `index.html` over all `<folder>/study.json` below `reports`, the last finished first; returns its path.
 
-    A page that is there and was not written by compresslab is left as it is.
+    An existing page that compresslab did not write is not overwritten.
     """
     page = reports / "index.html"
-    if page.is_file() and OURS not in page.read_text(encoding="utf-8", errors="replace"):
+    if page.is_file() and GENERATOR_TAG not in page.read_text(encoding="utf-8", errors="replace"):
         return page
-    found = [_entry(path) for path in sorted(reports.glob("*/study.json"))]
-    found.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
+    entries = [_entry(path) for path in sorted(reports.glob("*/study.json"))]
+    entries.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
     environment = Environment(
         loader=PackageLoader("compresslab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
-    text = environment.get_template("index.html.j2").render(entries=found, css=Markup(css), symbols=words.SYMBOLS)
+    text = environment.get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)
     replace(page, text)
     return page
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path) -> IndexEntry:
     folder = path.parent.name
     try:
         study = read_record(path, StudyRecord, WRITE_AGAIN)
     except UnreadableRecord as error:
-        return Entry(folder, None, None, {}, f"{error.problem}; {WRITE_AGAIN}")
-    found: Counter[str] = Counter(
+        return IndexEntry(folder, None, None, {}, f"{error.problem}; {WRITE_AGAIN}")
+    entries: Counter[str] = Counter(
         comparison.verdict
         for variant in study.variants
-        if variant.parent and (comparison := compared(variant, "parent")) is not None and comparison.ratio is not None
+        if variant.parent and (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     )
-    return Entry(folder, study, answer(study), {word: found[word] for word in words.SYMBOLS if found[word]})
+    return IndexEntry(folder, study, answer(study), {word: entries[word] for word in words.SYMBOLS if entries[word]})

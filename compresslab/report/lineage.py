@@ -1,4 +1,4 @@
-"""The lineage graph: a small left-to-right tree layout; the template `lineage.svg.j2` draws it."""
+"""The lineage graph: a left-to-right tree layout, which the template `lineage.svg.j2` draws."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ NODE_WIDTH, NODE_HEIGHT, GAP, ROW = 168, 62, 150, 84
 
 
 @dataclass(frozen=True)
-class Node:
-    """A variant's card: its place in pixels and its lines of text."""
+class LineageNode:
+    """A variant's card: its position in pixels and its lines of text."""
 
     x: int
     y: int
@@ -23,8 +23,8 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Edge:
-    """A step: the child that it made, the path from the parent's card to the child's, its name, and what it did."""
+class LineageEdge:
+    """A step: its child, the SVG path from the parent's card to the child's, its name, and its effects."""
 
     child: str
     path: str
@@ -38,21 +38,21 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Graph:
+class LineageGraph:
     """Everything the template needs; `width` and `height` in pixels."""
 
     width: int
     height: int
-    nodes: list[Node]
-    edges: list[Edge]
+    nodes: list[LineageNode]
+    edges: list[LineageEdge]
 
 
-def layout(study: StudyRecord) -> Graph:
-    """Place every variant: columns by length of chain, a row for each leaf, parents level with their first child."""
+def layout(study: StudyRecord) -> LineageGraph:
+    """Place every variant: the column is the length of its chain, each leaf has its own row, a parent has the row of its first child."""
     by_name = {variant.name: variant for variant in study.variants}
     children: dict[str, list[VariantRecord]] = {}
     for variant in study.variants:
-        # A variant whose parent is not in the record starts a tree of its own rather than vanishing.
+        # A variant whose parent is not in the record is drawn as the root of another tree.
         children.setdefault(variant.parent if variant.parent in by_name and variant.parent != variant.name else "", []).append(variant)
     places: dict[str, tuple[int, int]] = {}
     rows = 0
@@ -73,43 +73,43 @@ def layout(study: StudyRecord) -> Graph:
         if variant.parent in places:
             edges.append(_edge(variant, by_name[variant.parent], places, by_name, tasks))
     deepest = max((depth for depth, _ in places.values()), default=0)
-    return Graph((deepest + 1) * NODE_WIDTH + deepest * GAP + 4, max(1, rows) * ROW - (ROW - NODE_HEIGHT) + 18, nodes, edges)
+    return LineageGraph((deepest + 1) * NODE_WIDTH + deepest * GAP + 4, max(1, rows) * ROW - (ROW - NODE_HEIGHT) + 18, nodes, edges)
 
 
 def _corner(place: tuple[int, int]) -> tuple[int, int]:
     return 2 + place[0] * (NODE_WIDTH + GAP), 2 + place[1] * ROW
 
 
-def _node(variant: VariantRecord, depth: int, row: int, by_name: dict[str, VariantRecord], tasks: list[str]) -> Node:
+def _node(variant: VariantRecord, depth: int, row: int, by_name: dict[str, VariantRecord], tasks: list[str]) -> LineageNode:
     x, y = _corner((depth, row))
-    done = facts.reached(variant, by_name)
+    done = facts.was_built(variant, by_name)
     size, bpb = variant.size, facts.mean_bpb(variant, tasks)
     lines = [f"{words.count(size.counted)} · {words.size(size.stored_bytes)}"] if done and size else ["not built"]
     density = words.point(variant.density.params) if variant.density and variant.density.params else ""
     scored = [f"bpb {words.number(bpb)}" if bpb is not None else "", f"density {density}" if density else ""]
     lines.append(" · ".join(fact for fact in scored if fact) or ("no scores" if done else "see failures"))
     kind = "failed" if variant.failures or not done else "base" if not variant.parent else "named" if variant.named else "faint"
-    return Node(x, y, words.clip(variant.name, 22), variant.name, lines, kind)
+    return LineageNode(x, y, words.truncate(variant.name, 22), variant.name, lines, kind)
 
 
 def _edge(
     child: VariantRecord, parent: VariantRecord, places: dict[str, tuple[int, int]], by_name: dict[str, VariantRecord], tasks: list[str]
-) -> Edge:
+) -> LineageEdge:
     (from_x, from_y), (to_x, to_y) = _corner(places[parent.name]), _corner(places[child.name])
     start, middle, end = from_x + NODE_WIDTH, from_y + NODE_HEIGHT // 2, to_y + NODE_HEIGHT // 2
     turn = start + 14
     path = f"M{start} {middle}H{turn}V{end}H{to_x - 7}" if end != middle else f"M{start} {middle}H{to_x - 7}"
-    done = facts.reached(child, by_name)
+    done = facts.was_built(child, by_name)
     last = child.steps[-1] if done else None
-    effects = _effects(child, parent, tasks) if done and facts.reached(parent, by_name) else []
-    comparison = facts.compared(child, "parent")
+    effects = _effects(child, parent, tasks) if done and facts.was_built(parent, by_name) else []
+    comparison = facts.comparison_with(child, "parent")
     ratio = comparison.ratio if comparison else None
-    return Edge(
+    return LineageEdge(
         child.name,
         path,
         turn + 5,
         end,
-        words.clip(words.step_name(last), 22) if last else "not reached",
+        words.truncate(words.step_name(last), 22) if last else "not reached",
         effects,
         comparison.verdict if comparison and ratio else "",
         f"r {words.point(ratio, 2)} {words.span(ratio, 2)}".strip() if ratio else "",

@@ -1,4 +1,4 @@
-"""Several studies as one, for one page: their variants side by side, and what their recipes set differently."""
+"""Merges several studies into one record for one page, with the differences of their recipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONTEXT = 2  # unchanged lines around a change
 
 
 class Difference(NamedTuple):
-    """How one study's recipe differs from another's, as the lines of a unified diff; none where they say the same."""
+    """The unified diff of two studies' recipes, by lines; empty if they are equal."""
 
     left: str
     right: str
@@ -20,30 +20,30 @@ class Difference(NamedTuple):
 
 
 def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
-    """One record with the variants of all, each called `<study>/<variant>`; a base that two studies share, and tell alike, stands once.
+    """One record with the variants of all studies, named `<study>/<variant>`. A base with equal records in two studies appears once.
 
-    Verdicts are those of the studies. `studies` are two or more of different names.
+    Verdicts are those of the studies. `studies` are two or more with different names.
     """
     first = studies[0]
     bases: dict[str, str] = {}
-    called: dict[tuple[str, str], str] = {}
+    new_names: dict[tuple[str, str], str] = {}
     variants: list[VariantRecord] = []
     for study in studies:
         for variant in study.variants:
             name = f"{study.study}/{variant.name}"
-            # The same files with the same answers on the same ruler: a base has nothing else that a study could say of it.
-            alike = variant.model_copy(update={"name": "", "root": "", "costs": {}}).model_dump_json()
-            known = bases.setdefault(alike, name) if not variant.parent and variant.keys and not variant.failures else name
-            called[study.study, variant.name] = known
-            if known == name:
-                variants.append(_renamed(variant, study.study, called))
+            # Equal content means the same files with the same answers on the same reference, so one entry represents both.
+            content = variant.model_copy(update={"name": "", "root": "", "costs": {}}).model_dump_json()
+            merged_name = bases.setdefault(content, name) if not variant.parent and variant.keys and not variant.failures else name
+            new_names[study.study, variant.name] = merged_name
+            if merged_name == name:
+                variants.append(_renamed(variant, study.study, new_names))
     return StudyRecord(
         study=" + ".join(study.study for study in studies),
         question=f"How do {len(studies)} studies compare?",
         base=", ".join(dict.fromkeys(study.base for study in studies)),
         recipe="\n".join(f"# {study.study}\n{study.recipe}" for study in studies),
         variants=variants,
-        provenance=max((study.provenance for study in studies), key=lambda one: one.finished),
+        provenance=max((study.provenance for study in studies), key=lambda comparison: comparison.finished),
         seconds=sum(study.seconds for study in studies),
         cached_nodes=sum(study.cached_nodes for study in studies),
         nodes=sum(study.nodes for study in studies),
@@ -55,60 +55,64 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
 
 
 def differences(studies: Sequence[StudyRecord]) -> list[Difference]:
-    """Each study's recipe against the first one's."""
+    """The difference of each study's recipe from the first one's."""
     first, before = studies[0], studies[0].recipe.splitlines()
-    found = []
+    result = []
     for study in studies[1:]:
         lines = difflib.unified_diff(before, study.recipe.splitlines(), first.study, study.study, n=CONTEXT, lineterm="")
-        found.append(Difference(first.study, study.study, tuple(lines)))
-    return found
+        result.append(Difference(first.study, study.study, tuple(lines)))
+    return result
 
 
-def _renamed(variant: VariantRecord, study: str, called: dict[tuple[str, str], str]) -> VariantRecord:
-    def name(of: str) -> str:
-        return called.get((study, of), f"{study}/{of}") if of else ""
+def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str], str]) -> VariantRecord:
+    def name(old_name: str) -> str:
+        return new_names.get((study, old_name), f"{study}/{old_name}") if old_name else ""
 
-    comparisons: list[Comparison] = [one.model_copy(update={"against": name(one.against)}) for one in variant.comparisons]
+    comparisons: list[Comparison] = [
+        comparison.model_copy(update={"against": name(comparison.against)}) for comparison in variant.comparisons
+    ]
     update = {"name": name(variant.name), "parent": name(variant.parent), "root": name(variant.root), "comparisons": comparisons}
     return variant.model_copy(update=update)
 
 
-def _rulers(studies: Sequence[StudyRecord]) -> list[tuple[str, float]]:
-    found = ((variant.density.reference, variant.density.tokens) for study in studies for variant in study.variants if variant.density)
-    return list(dict.fromkeys(found))
+def _references(studies: Sequence[StudyRecord]) -> list[tuple[str, float]]:
+    result = ((variant.density.reference, variant.density.tokens) for study in studies for variant in study.variants if variant.density)
+    return list(dict.fromkeys(result))
 
 
 def _curves(studies: Sequence[StudyRecord]) -> list[Curve]:
-    """The curves of the one ruler that all studies share; of each task the one that reaches farthest."""
-    if len(_rulers(studies)) != 1:
+    """The curves of the studies' reference, for each task the one with the largest range of sizes; none if they have several references."""
+    if len(_references(studies)) != 1:
         return []
-    found: dict[tuple[str, str], Curve] = {}
+    result: dict[tuple[str, str], Curve] = {}
     for curve in (curve for study in studies for curve in study.curves):
-        known = found.get((curve.task, curve.unit))
-        if known is None or curve.params[-1] / curve.params[0] > known.params[-1] / known.params[0]:
-            found[curve.task, curve.unit] = curve
-    return list(found.values())
+        merged_name = result.get((curve.task, curve.unit))
+        if merged_name is None or curve.params[-1] / curve.params[0] > merged_name.params[-1] / merged_name.params[0]:
+            result[curve.task, curve.unit] = curve
+    return list(result.values())
 
 
 def _warnings(studies: Sequence[StudyRecord]) -> list[str]:
-    """What must be known before figures of different studies are compared."""
-    told = ["Several studies on one page: each verdict is corrected for the number of comparisons of its own study only."]
-    if len(rulers := _rulers(studies)) > 1:
-        listed = ", ".join(f"{name} at {tokens:.3g} tokens" for name, tokens in rulers)
-        told.append(f"⚠ The studies use different rulers ({listed}): densities do not compare across them, ratios r do roughly.")
+    """Warnings about what does not compare between the studies."""
+    warnings = ["Several studies on one page: each verdict is corrected for the number of comparisons of its own study only."]
+    if len(references := _references(studies)) > 1:
+        listed = ", ".join(f"{name} at {tokens:.3g} tokens" for name, tokens in references)
+        warnings.append(f"⚠ The studies use different rulers ({listed}): densities do not compare across them, ratios r do roughly.")
     tasks = {tuple(sorted((score.task, score.items) for score in variant.scores)) for study in studies for variant in study.variants[:1]}
     if len(tasks) > 1:
-        told.append(
+        warnings.append(
             "⚠ The studies answer different tasks or numbers of items: means of bits per byte and accuracy do not compare across them."
         )
     if len({tuple(sorted(study.workload.items())) for study in studies}) > 1:
-        told.append("⚠ The studies time different requests (batch, prompt, decode): their inference times do not compare.")
+        warnings.append("⚠ The studies time different requests (batch, prompt, decode): their inference times do not compare.")
     machines = sorted({study.provenance.machine for study in studies})
     if len(machines) > 1:
-        told.append(f"⚠ The studies ran on different machines ({', '.join(machines)}): neither measured times nor this-machine's compare.")
+        warnings.append(
+            f"⚠ The studies ran on different machines ({', '.join(machines)}): neither measured times nor this-machine's compare."
+        )
     prompts: dict[tuple[str, int], set[str]] = {}
     for score in (score for study in studies for variant in study.variants for score in variant.scores):
         prompts.setdefault((score.task, score.items), set()).add(score.prompts)
-    if odd := sorted(task for (task, _), found in prompts.items() if len(found) > 1):
-        told.append(f"⚠ {', '.join(odd)}: the studies asked with other prompts under the same task's name.")
-    return told
+    if different_prompts := sorted(task for (task, _), result in prompts.items() if len(result) > 1):
+        warnings.append(f"⚠ {', '.join(different_prompts)}: the studies asked with other prompts under the same task's name.")
+    return warnings

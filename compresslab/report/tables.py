@@ -1,4 +1,4 @@
-"""A study as tidy pandas frames: one row an observation, one column a quantity, in units that the column's name or docstring states."""
+"""A study as tidy pandas frames: one row per observation, one column per quantity, with units in the column's name or docstring."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pandas as pd
 
 from compresslab.records import Interval, StudyRecord
 from compresslab.report import words
-from compresslab.report.facts import compared, judged, mean_accuracy, mean_bpb, modelled_ratios, reached, shared_tasks
+from compresslab.report.facts import comparison_with, existing_ratios, mean_accuracy, mean_bpb, modelled_ratios, shared_tasks, was_built
 
 
 def variants(study: StudyRecord) -> pd.DataFrame:
-    """One row a variant: size, mean quality over the study's tasks, density by params, and the verdict against the parent.
+    """One row per variant: size, mean quality over the study's tasks, density by params, and the verdict against the parent.
 
-    Columns that hold an interval come as `x`, `x_low`, `x_high`, `x_extrapolated`, `x_bound`. `bpb` and `accuracy` are means
-    over the tasks of `shared_tasks`, and missing where a variant lacks one of them, because means over different tasks do not compare.
+    An interval has the columns `x`, `x_low`, `x_high`, `x_extrapolated`, `x_bound`. `bpb` and `accuracy` are means over the tasks of
+    `shared_tasks`. They are missing if a variant lacks one of these tasks, because means over different tasks do not compare.
     """
     tasks, by_name = shared_tasks(study), {variant.name: variant for variant in study.variants}
     rows = []
     for variant in study.variants:
-        parent = compared(variant, "parent")
-        size = variant.size if reached(variant, by_name) else None
+        parent = comparison_with(variant, "parent")
+        size = variant.size if was_built(variant, by_name) else None
         rows.append(
             {
                 "variant": variant.name,
@@ -48,7 +48,7 @@ def variants(study: StudyRecord) -> pd.DataFrame:
 
 
 def densities(study: StudyRecord) -> pd.DataFrame:
-    """One row a variant, a basis ("params", "params by score", "active", "bits", "time") and, for time, a hardware profile."""
+    """One row per variant, basis ("params", "params by score", "active", "bits", "time") and, for time, hardware profile."""
     rows: list[dict[str, Any]] = []
     for variant in study.variants:
         if (density := variant.density) is None:
@@ -72,11 +72,11 @@ def densities(study: StudyRecord) -> pd.DataFrame:
 
 
 def ratios(study: StudyRecord) -> pd.DataFrame:
-    """One row a variant, a relation ("parent", "root"), a basis and, for time, a hardware profile: r, its interval and verdict."""
+    """One row per variant, relation ("parent", "root"), basis and, for time, hardware profile: r, its interval and verdict."""
     rows: list[dict[str, Any]] = []
     for variant in study.variants:
         for comparison in variant.comparisons:
-            for basis, hardware, interval, verdict in judged(comparison):
+            for basis, hardware, interval, verdict in existing_ratios(comparison):
                 rows.append(
                     {
                         "variant": variant.name,
@@ -92,22 +92,22 @@ def ratios(study: StudyRecord) -> pd.DataFrame:
 
 
 def robustness(study: StudyRecord) -> pd.DataFrame:
-    """One row a variant, a relation and another choice: r as it would be, the verdict of its interval, and whether it flips the study's."""
+    """One row per variant, relation and other choice: r under that choice, its verdict, and whether it flips the study's."""
     rows = [
         {
             "variant": variant.name,
             "against": comparison.against,
             "relation": comparison.relation,
-            "choice": one.choice,
-            "setting": one.setting,
-            **_flat("ratio", one.ratio),
-            "verdict": one.verdict,
-            "flips": one.flips,
-            "reason": one.reason,
+            "choice": choice.choice,
+            "setting": choice.setting,
+            **_flat("ratio", choice.ratio),
+            "verdict": choice.verdict,
+            "flips": choice.flips,
+            "reason": choice.reason,
         }
         for variant in study.variants
         for comparison in variant.comparisons
-        for one in comparison.robustness
+        for choice in comparison.robustness
     ]
     return pd.DataFrame(
         rows, columns=None if rows else ["variant", "against", "relation", "choice", "setting", "ratio", "verdict", "flips"]
@@ -115,7 +115,7 @@ def robustness(study: StudyRecord) -> pd.DataFrame:
 
 
 def task_differences(study: StudyRecord) -> pd.DataFrame:
-    """One row a variant, a relation, a task and a metric: the paired difference, child minus parent or root."""
+    """One row per variant, relation, task and metric: the paired difference, child minus parent or root."""
     rows: list[dict[str, Any]] = []
     for variant in study.variants:
         for comparison in variant.comparisons:
@@ -138,14 +138,14 @@ def task_differences(study: StudyRecord) -> pd.DataFrame:
 
 
 def costs(study: StudyRecord) -> pd.DataFrame:
-    """One row a node of the study that ran: its seconds, peak memory in bytes, and tokens per second where it read text."""
+    """One row per node of the study that ran: its seconds, peak memory in bytes, and tokens per second if it read text."""
     pairs = [(variant.name, node, cost) for variant in study.variants for node, cost in variant.costs.items()]
     rows = [{"variant": name, "node": node, **cost.model_dump(exclude={"version"})} for name, node, cost in pairs]
     return pd.DataFrame(rows, columns=None if rows else ["variant", "node", "seconds", "peak_memory_bytes"])
 
 
 def times(study: StudyRecord) -> pd.DataFrame:
-    """One row a variant and a hardware: seconds of one request and the ratio to the parent's, modelled or measured (`kind`)."""
+    """One row per variant and hardware: seconds of one request and the ratio to the parent's, modelled or measured (`kind`)."""
     rows: list[dict[str, Any]] = []
     by_name = {variant.name: variant for variant in study.variants}
     for variant in study.variants:
@@ -160,7 +160,7 @@ def times(study: StudyRecord) -> pd.DataFrame:
 
 
 def scores(study: StudyRecord) -> pd.DataFrame:
-    """One row a variant and a task: the scores as recorded."""
+    """One row per variant and task: the scores as recorded."""
     rows = [{"variant": variant.name, **score.model_dump(exclude={"version"})} for variant in study.variants for score in variant.scores]
     return pd.DataFrame(rows, columns=None if rows else ["variant", "task", "items", "bits_per_byte", "accuracy"])
 

@@ -1,4 +1,4 @@
-"""How the report writes numbers, intervals and chains of steps: one place, so that every table and chart agrees."""
+"""How the report formats numbers, intervals and chains of steps, for all tables and charts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import math
 from compresslab.records import Interval, Record, StepRecord, VariantRecord
 
 SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
-"""A sign for each verdict, so that colour is never the only one."""
+"""A symbol for each verdict, so that a verdict is readable without colour."""
 
 MISSING = "–"
 
-# The settings that tell two steps of one method apart; a step's config holds every default, and a page cannot show them all.
-# Settings that a step's label names, in this order, where they are set.
-_TELLING = ("keep", "groups", "hidden", "parameters", "sparsity", "pattern", "bits", "group_size", "rank", "top_k", "until")
+# The settings in a step's label, in this order, if they are set. A step's config holds every default, which are too many for a page.
+_LABEL_SETTINGS = ("keep", "groups", "hidden", "parameters", "sparsity", "pattern", "bits", "group_size", "rank", "top_k", "until")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A value with `digits` significant digits, without exponents for everyday sizes."""
+    """A value with `digits` significant digits, with an exponent only below 0.0001 and from ten million."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -34,7 +33,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """As `number`, with a plus sign before positive values: for differences."""
+    """As `number`, with a plus sign before positive values, for differences."""
     text = number(value, digits)
     return f"+{text}" if value is not None and value > 0 else text
 
@@ -50,7 +49,7 @@ def count(value: float | None) -> str:
 
 
 def short(value: float, digits: int = 4) -> str:
-    """As `number`, without zeros that say nothing: 60, 0.1, 134.5."""
+    """As `number`, without trailing zeros: 60, 0.1, 134.5."""
     text = number(value, digits)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
@@ -66,17 +65,17 @@ def size(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: 4 ms, 0.42 s, 3 min 20 s, 2 h 5 min."""
+    """Seconds in readable units: 4 ms, 0.42 s, 3 min 20 s, 2 h 5 min."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 0.1:
         return f"{number(seconds * 1000, 2)} ms"
     if seconds < 60:
         return f"{number(seconds, 3 if seconds >= 10 else 2)} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    rounded = round(seconds)
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
 def percent(value: float | None) -> str:
@@ -90,21 +89,21 @@ def times(value: float | None) -> str:
 
 
 def point(interval: Interval | None, digits: int = 3) -> str:
-    """The value alone, with `<` or `>` before it when it is only a bound."""
+    """The value alone, with `<` or `>` before it if it is a bound."""
     if interval is None:
         return MISSING
     return f"{interval.bound} {number(interval.value, digits)}".strip()
 
 
 def span(interval: Interval | None, digits: int = 3) -> str:
-    """The 95% interval alone: [0.95, 1.01]; empty where there is none."""
+    """The 95% interval alone: [0.95, 1.01]; empty if there is none."""
     if interval is None or interval.bound:
         return ""
     return f"[{_end(interval.low, digits)}, {_end(interval.high, digits)}]"
 
 
 def ratio(interval: Interval | None) -> str:
-    """A density ratio in a sentence, kept on one line: `r = 0.98 [0.95, 1.01]`, `r < 0.1`."""
+    """A density ratio in a sentence, with no-break spaces: `r = 0.98 [0.95, 1.01]`, `r < 0.1`."""
     if interval is None:
         return "no r"
     flag = ", extrapolated" if interval.extrapolated else ""
@@ -121,7 +120,9 @@ def step(record: StepRecord) -> str:
     if record.method == "published":
         how = record.config.get("how")
         return f"{name} ({how})" if how else name
-    settings = [f"{key.replace('_', ' ')} {_setting(record.config[key])}" for key in _TELLING if _plain(record.config.get(key))]
+    settings = [
+        f"{key.replace('_', ' ')} {_format_setting(record.config[key])}" for key in _LABEL_SETTINGS if _is_short(record.config.get(key))
+    ]
     if record.tokens_seen:
         settings.append(f"{count(record.tokens_seen)} tokens")
     return f"{name} ({', '.join(settings)})" if settings else name
@@ -137,36 +138,36 @@ def step_name(record: StepRecord) -> str:
 
 
 def chain(variant: VariantRecord) -> str:
-    """A variant's whole chain in words, the base left out."""
+    """A variant's chain of steps as text, without the base."""
     return " → ".join(step(record) for record in variant.steps if record.kind != "base")
 
 
-def clip(text: str, limit: int) -> str:
-    """The text, cut to `limit` characters with an ellipsis. Only for pictures; tables show names whole."""
+def truncate(text: str, limit: int) -> str:
+    """The text, cut to `limit` characters with an ellipsis. Only for charts; tables show whole names."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def listed(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
-def as_json(record: Record) -> str:
-    """A record as the JSON that is kept beside the page."""
+def record_json(record: Record) -> str:
+    """A record as the JSON of `study.json`."""
     return record.model_dump_json(indent=1) + "\n"
 
 
 def _end(value: float, digits: int) -> str:
-    """An interval's end, with more digits where it would read as 1 and is not: the verdict rests on the side of 1 it lies on."""
+    """An interval's end, with more digits if it would round to 1 and is not 1, because the verdict depends on its side of 1."""
     while digits < 6 and value != 1 and float(f"{value:.{digits - 1}e}") == 1:
         digits += 1
     return number(value, digits)
 
 
-def _setting(value: float | str) -> str:
+def _format_setting(value: float | str) -> str:
     return count(value) if isinstance(value, int) and value >= 10_000 else str(value)
 
 
-def _plain(value: object) -> bool:
+def _is_short(value: object) -> bool:
     """Whether a setting is set and short enough for a label."""
     return isinstance(value, (int, float, str)) and not isinstance(value, bool) and bool(value) and len(str(value)) <= 12

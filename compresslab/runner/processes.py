@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -42,6 +43,8 @@ ENVIRONMENT = {
 }
 
 
+# Threads of one program start the server one after the other: it inherits what is the whole process's.
+STARTING = threading.Lock()
 # What the fork server imports before it forks; the tests add to it.
 PRELOAD = ["compresslab.runner.preload"]
 
@@ -63,11 +66,21 @@ def context(log: Path) -> ForkServerContext:
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(PRELOAD)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with _stderr_to(log):
+    with STARTING, _stderr_to(log), _environment(ENVIRONMENT):
         forkserver.ensure_running()
     return server
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes started here inherit these variables where the user has not set them. The caller's environment is the same after it."""
+    added = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

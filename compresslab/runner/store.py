@@ -126,7 +126,8 @@ class Store:
 
     def discard(self, key: str) -> None:
         """Remove a result. It is gone at once, so that nobody meets half of it."""
-        with self.stage(key) as folder:
+        # Another run may have met the same damage and removed it.
+        with self.stage(key) as folder, suppress(FileNotFoundError):
             self.folder(key).rename(folder / "discarded")
 
     def sweep(self) -> None:

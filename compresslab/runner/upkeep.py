@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from pydantic import ValidationError
 
 from compresslab.errors import RunFailed
 from compresslab.plan.graph import Plan
 from compresslab.plan.keys import KEY_LENGTH, content_key
-from compresslab.records import Cost, RunNote, StoredRecord, StudyNote, UnreadableRecord
+from compresslab.records import RunNote, StoredRecord, StudyNote
 from compresslab.records.compute import Compute
 from compresslab.runner.store import Store, changes
+
+ENCODINGS_DAYS = 30
 
 
 class Unused(NamedTuple):
@@ -44,7 +50,7 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
     own = _machine_key(plan.compute, plan.machine_facts)
     keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
     variants = {variant.name: variant.keys for variant in plan.variants}
-    runs = dict(before.runs) if before else {}
+    runs = dict(before.runs) if before else _readable_runs(store.note(plan.recipe.study))
     if plan.changes and before:
         variants = {**before.variants, **variants}
         keys |= set(runs[own].keys) if own in runs else set()
@@ -66,6 +72,19 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
     store.remember(plan.recipe.study, noted)
 
 
+def _readable_runs(note: Path) -> dict[str, RunNote]:
+    """Of a note that is damaged or of another version every run that can be read: other machines' results are in use, too."""
+    found: dict[str, RunNote] = {}
+    try:
+        runs = json.loads(note.read_bytes())["runs"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    for key, run in runs:
+        with contextlib.suppress(ValidationError):
+            found[key] = RunNote.model_validate_json(json.dumps(run))
+    return found
+
+
 def unused(store: Store) -> list[Unused]:
     """What no study uses, the largest first.
 
@@ -85,7 +104,20 @@ def unused(store: Store) -> list[Unused]:
     # Logs that are named otherwise are those of studies and of the workers as a whole.
     logs = (path for path in _entries(store.logs) if re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", path.stem) and path.stem not in used)
     found += [(path, "the log of an unused result") for path in logs]
+    found += _unused_encodings(store)
     return sorted((Unused(path, why, _size(path)) for path, why in found), key=lambda one: (-one.size, str(one.path)))
+
+
+def _unused_encodings(store: Store) -> Iterator[tuple[Path, str]]:
+    """Token ids belong to a tokenizer and a task, not to a study: what counts is when they were last read."""
+    long_ago = time.time() - ENCODINGS_DAYS * 86_400
+    for path in _entries(store.encodings):
+        if path.name.startswith("."):
+            yield path, "what a dead run left"
+        elif not store.notes():
+            yield path, "token ids of tasks, and there is no study"
+        elif path.stat().st_mtime < long_ago:
+            yield path, f"token ids of tasks that were not read for {ENCODINGS_DAYS} days"
 
 
 def remove(found: list[Unused]) -> int:
@@ -109,14 +141,11 @@ def damages(store: Store, results: Mapping[str, type[StoredRecord] | None]) -> l
 
 
 def _problems(store: Store, key: str, kind: type[StoredRecord] | None) -> Iterator[str]:
+    # A cost that cannot be read makes a result no worse, and is no reason to make it again.
     changed = list(changes(store.folder(key), every_byte=True))
     yield from changed
     if kind is not None and not changed and (problem := store.problem(key, kind)):
         yield problem
-    try:
-        store.read(key, Cost, "cost.json")
-    except UnreadableRecord as error:
-        yield f"cost.json {error.problem}"
 
 
 def _used(store: Store) -> set[str]:
@@ -126,7 +155,7 @@ def _used(store: Store) -> set[str]:
         noted = notes.get(path.stem)
         if noted is None or noted.keys is None:
             raise RunFailed(
-                f"{path} does not say which results its study uses (damaged, or of an older version), so nothing can be freed; "
+                f"{path} does not say which results its study uses (damaged, or of another version), so nothing can be freed; "
                 f"run the recipe of {path.stem} once more, or remove this file if the study may go"
             )
         used |= set(noted.keys)

@@ -1,1 +1,1 @@
-"""Studies put together: the one front door that the command line and programs share."""
+"""Runs studies and assembles their records, for the command line and for programs."""

@@ -1,4 +1,4 @@
-"""Put a study together from what the store holds: records of every variant, densities, the report's input."""
+"""Assembles a study's record from the store: the records of all variants, and their densities."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from compresslab.runner.store import Store
 from compresslab.studies.lost_items import lost_items
 
 
-def assemble(plan: Plan, store: Store, ran: RunResult) -> StudyRecord:
-    """The study's record, with everything that is there; what is missing is told by failures."""
+def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
+    """The study's record from the finished nodes; failures name the missing ones."""
     recipe = plan.recipe
-    variants = [_variant(variant, plan, store, ran) for variant in plan.variants]
+    variants = [_variant(variant, plan, store, result) for variant in plan.variants]
     scored = [
         Measured(
             name=variant.name,
@@ -36,19 +36,19 @@ def assemble(plan: Plan, store: Store, ran: RunResult) -> StudyRecord:
         if variant.scores
     ]
     densities = assess(scored, recipe.density, _hardware(plan, store), reference_names()) if scored else {}
-    rated = []
+    with_densities = []
     for variant in variants:
         if variant.name in densities:
             density, comparisons = densities[variant.name]
             variant = variant.model_copy(update={"density": density, "comparisons": comparisons})
-        rated.append(variant)
-    items = {one.name: one.items for one in scored}
-    told = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in rated]
-    return study_record(plan, told, ran)
+        with_densities.append(variant)
+    items = {measured.name: measured.items for measured in scored}
+    with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
+    return study_record(plan, with_lost_items, result)
 
 
-def study_record(plan: Plan, variants: list[VariantRecord], ran: RunResult, notes: Sequence[str] = ()) -> StudyRecord:
-    """The record of a study that ends now, with what its recipe says and where its figures come from."""
+def study_record(plan: Plan, variants: list[VariantRecord], result: RunResult, notes: Sequence[str] = ()) -> StudyRecord:
+    """The record of a study that ends now, with its recipe, provenance and curves."""
     recipe = plan.recipe
     return StudyRecord(
         study=recipe.study,
@@ -57,8 +57,8 @@ def study_record(plan: Plan, variants: list[VariantRecord], ran: RunResult, note
         recipe=plan.changes + plan.file.text,
         variants=variants,
         provenance=provenance(plan),
-        seconds=ran.seconds,
-        cached_nodes=ran.cached,
+        seconds=result.seconds,
+        cached_nodes=result.cached,
         nodes=len(plan.nodes),
         workload=recipe.density.workload.model_dump(),
         curves=curves(
@@ -72,19 +72,21 @@ def study_record(plan: Plan, variants: list[VariantRecord], ran: RunResult, note
 
 
 def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:
-    """Bases and adopted models whose plain weights are unpacked copies of quantized ones."""
+    """Caveats for bases and adopted models whose plain weights are unpacked copies of quantized ones."""
     for variant in variants:
-        own = variant.steps[-1] if variant.steps else None
-        if own is not None and own.kind in ("base", "adopt") and (before := own.details.get("quantized_before")):
-            bits = f"{own.size.effective_bits:.0f}"
+        last_step = variant.steps[-1] if variant.steps else None
+        if last_step is None or last_step.kind not in ("base", "adopt"):
+            continue
+        if quantized_format := last_step.details.get("quantized_before"):
+            bits = f"{last_step.size.effective_bits:.0f}"
             yield (
-                f"The weights of {variant.name} were quantized before: its file holds {before}. Its {bits} bits a weight are an unpacked "
-                "copy, so by bits it is counted as larger than what it knows, and quantizing it again is a second rounding."
+                f"The weights of {variant.name} were quantized before: its file holds {quantized_format}. Its {bits} bits a weight are "
+                "an unpacked copy, so by bits it is counted as larger than what it knows, and quantizing it again is a second rounding."
             )
 
 
 def _hardware(plan: Plan, store: Store) -> list[Hardware]:
-    """The recipe's profiles; this machine's is left out where its measurement failed."""
+    """The recipe's hardware profiles, without this machine's if its measurement failed."""
     profiles = []
     for name in plan.recipe.density.hardware:
         if name != THIS_MACHINE:
@@ -94,10 +96,10 @@ def _hardware(plan: Plan, store: Store) -> list[Hardware]:
     return profiles
 
 
-def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: RunResult) -> VariantRecord:
+def _variant(variant: PlanVariant, plan: Plan, store: Store, result: RunResult) -> VariantRecord:
     steps = _steps(variant, store)
     node = plan.node(variant.evaluate)
-    # Of a model whose chain has a gap neither the size nor the steps are known.
+    # The size and the steps of a model are unknown if its chain has a gap.
     scored = is_done(node, store) and len(steps) == len(variant.chain)
     return VariantRecord(
         name=variant.name,
@@ -109,12 +111,12 @@ def _variant(variant: PlanVariant, plan: Plan, store: Store, ran: RunResult) -> 
         costs=_costs(variant, plan, store),
         scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
         timing=store.find(variant.measure, Timing) if variant.measure else None,
-        failures=_failures(variant, ran),
+        failures=_failures(variant, result),
     )
 
 
 def _steps(variant: PlanVariant, store: Store) -> list[StepRecord]:
-    """The chain's records up to the first that the store does not hold."""
+    """The chain's records up to the first that the store lacks."""
     found = []
     for key in variant.chain:
         if (record := store.find(key, StepRecord)) is None:
@@ -123,14 +125,14 @@ def _steps(variant: PlanVariant, store: Store) -> list[StepRecord]:
     return found
 
 
-def _failures(variant: PlanVariant, ran: RunResult) -> list[Failure]:
-    """Of a variant's own nodes. One cause is told once, though several nodes may miss for it."""
-    own = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
-    found = [ran.failures[key] for key in own if key in ran.failures]
-    if variant.model in ran.failures:
+def _failures(variant: PlanVariant, result: RunResult) -> list[Failure]:
+    """Failures of a variant's own nodes. If its model failed, only that failure, because the others follow from it."""
+    node_keys = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
+    found = [result.failures[key] for key in node_keys if key in result.failures]
+    if variant.model in result.failures:
         return found[:1]
-    # The model is there and one that it was made from is not, so its chain cannot be told.
-    gap = next((ran.failures[key] for key in variant.chain if key in ran.failures), None)
+    # The model exists but one of its ancestors does not, so its chain is unknown.
+    gap = next((result.failures[key] for key in variant.chain if key in result.failures), None)
     return found if gap is None else [gap]
 
 
@@ -161,7 +163,7 @@ def _items(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, ItemScor
 
 
 def _machine_speed(plan: Plan, store: Store) -> MachineSpeed | None:
-    """This machine's measured speed, if the plan asks for it and it has been measured."""
+    """This machine's measured speed, or `None` if the plan does not need it or it was not measured."""
     node = next(plan.of_kind("machine"), None)
     return store.find(node.key, MachineSpeed) if node is not None else None
 

@@ -1,4 +1,4 @@
-"""The items that a variant answers worst against its parent, side by side, so that a person sees what was lost."""
+"""The items on which a variant loses most against its parent, with the answers of both."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from compresslab.density.pairing import same_question
 from compresslab.evaluation.scores import read_details
 from compresslab.records import ItemDetail, ItemScores, LostItem
 
-MOST = 4  # a variant
-PROMPT = 600  # characters from the end of a prompt, where the question stands
-ANSWER = 400  # characters of a generated answer
-OPTION = 200  # characters of an option
+MAX_ITEMS = 4  # per variant
+PROMPT_CHARACTERS = 600  # from the end of a prompt, which holds the question
+ANSWER_CHARACTERS = 400  # of a generated answer
+OPTION_CHARACTERS = 200  # of an option
 
 
 def lost_items(parent: Mapping[str, ItemScores], child: Mapping[str, ItemScores], files: Mapping[str, tuple[Path, Path]]) -> list[LostItem]:
-    """Those that the parent had right and the child has not first, and of these those whose right answer lost most likelihood.
+    """Items first that the parent answers right and the child wrong, sorted by the lost likelihood of the right answer.
 
     Args:
-        parent, child: items by task. files: by task, where the parent's and the child's details lie.
+        parent, child: items by task. files: paths of the parent's and the child's details, by task.
 
     Raises:
         RunFailed: a file holds no details.
@@ -28,20 +29,20 @@ def lost_items(parent: Mapping[str, ItemScores], child: Mapping[str, ItemScores]
     for task in child:
         if task not in parent:
             continue
-        before = {item: place for place, item in enumerate(parent[task].item)}
-        for place, item in enumerate(child[task].item):
-            if (there := before.get(item)) is None:
+        before = {item: index for index, item in enumerate(parent[task].item)}
+        for index, item in enumerate(child[task].item):
+            if (parent_index := before.get(item)) is None or not same_question(parent[task], parent_index, child[task], index):
                 continue
-            flipped = parent[task].correct[there] == 1 and child[task].correct[place] == 0
-            bits = _bits(child[task], place) - _bits(parent[task], there)
+            flipped = parent[task].correct[parent_index] == 1 and child[task].correct[index] == 0
+            bits = _bits(child[task], index) - _bits(parent[task], parent_index)
             if flipped or bits > 0:
-                ranked.append((flipped, bits, task, there, place))
-    # An item without a gold continuation has no bits to lose, and comes after those that have; ties in the order of the tasks.
-    ranked.sort(key=lambda one: (not one[0], -one[1] if math.isfinite(one[1]) else math.inf))
+                ranked.append((flipped, bits, task, parent_index, index))
+    # An item without a gold continuation has no bits and comes last. Ties keep the order of the tasks.
+    ranked.sort(key=lambda entry: (not entry[0], -entry[1] if math.isfinite(entry[1]) else math.inf))
     return [
-        _side_by_side(task, child[task].item[place], child[task].gold[place], flipped, bits, parent[task].choice[there],
-                      child[task].choice[place], read_details(files[task][0], [there])[0], read_details(files[task][1], [place])[0])
-        for flipped, bits, task, there, place in ranked[:MOST]
+        _side_by_side(task, child[task].item[index], child[task].gold[index], flipped, bits, parent[task].choice[parent_index],
+                      child[task].choice[index], read_details(files[task][0], [parent_index])[0], read_details(files[task][1], [index])[0])
+        for flipped, bits, task, parent_index, index in ranked[:MAX_ITEMS]
     ]  # fmt: skip
 
 
@@ -59,20 +60,20 @@ def _side_by_side(
     return LostItem(
         task=task,
         item=item,
-        prompt=after.prompt[-PROMPT:],
-        cut=len(after.prompt) > PROMPT,
-        options=[option[:OPTION] for option in after.options],
+        prompt=after.prompt[-PROMPT_CHARACTERS:],
+        cut=len(after.prompt) > PROMPT_CHARACTERS,
+        options=[option[:OPTION_CHARACTERS] for option in after.options],
         gold=gold,
         parent_choice=parent_choice,
         child_choice=child_choice,
         parent_logprobs=before.logprobs,
         child_logprobs=after.logprobs,
-        parent_text=None if before.generated is None else before.generated[:ANSWER],
-        child_text=None if after.generated is None else after.generated[:ANSWER],
+        parent_text=None if before.generated is None else before.generated[:ANSWER_CHARACTERS],
+        child_text=None if after.generated is None else after.generated[:ANSWER_CHARACTERS],
         bits=bits if math.isfinite(bits) else None,
         flipped=flipped,
     )
 
 
-def _bits(items: ItemScores, place: int) -> float:
-    return math.nan if items.bits_per_byte is None else items.bits_per_byte[place]
+def _bits(items: ItemScores, index: int) -> float:
+    return math.nan if items.bits_per_byte is None else items.bits_per_byte[index]

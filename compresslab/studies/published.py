@@ -1,4 +1,4 @@
-"""Studies of published scores: models that nobody here runs, compared within one table. Nothing here imports torch."""
+"""Studies of published scores, which run no model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
 from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
 from compresslab.plan.graph import Plan
-from compresslab.plan.published import Entry, entries
+from compresslab.plan.published import PublishedEntry, entries
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import BASE
 from compresslab.records import Shape, Size, StepRecord, StudyRecord, TaskScore, VariantRecord
@@ -21,54 +21,56 @@ from compresslab.studies.assemble import study_record
 
 def assemble(plan: Plan) -> StudyRecord:
     """The study's record: densities and comparisons from the tables alone."""
-    began = time.perf_counter()
-    recipe, chosen = plan.recipe, entries(plan.recipe)
-    weights = {name: tables.weights(entry.model) for name, entry in chosen.items()}
-    measured = [_measured(recipe, name, entry, weights[name], chosen) for name, entry in chosen.items()]
+    started = time.perf_counter()
+    recipe, published_entries = plan.recipe, entries(plan.recipe)
+    weights = {name: tables.weights(entry.model) for name, entry in published_entries.items()}
+    measured = [_measured(recipe, name, entry, weights[name], published_entries) for name, entry in published_entries.items()]
     hardware = [load_hardware(name) for name in recipe.density.hardware if name != THIS_MACHINE]
     densities = assess(measured, recipe.density, hardware, reference_names())
     variants: list[VariantRecord] = []
-    for one in measured:
-        entry, (density, comparisons) = chosen[one.name], densities[one.name]
-        before = next((variant.steps for variant in variants if variant.name == entry.parent), [])
+    for published in measured:
+        entry, (density, comparisons) = published_entries[published.name], densities[published.name]
+        parent_steps = next((variant.steps for variant in variants if variant.name == entry.parent), [])
         variants.append(
             VariantRecord(
-                name=one.name,
+                name=published.name,
                 parent=entry.parent,
                 root=BASE,
-                steps=[*before, _step(entry, one.size, one.shape)],
-                scores=[_score(entry, benchmark, score) for benchmark, score in one.published.items()],
+                steps=[*parent_steps, _step(entry, published.size, published.shape)],
+                scores=[_score(entry, benchmark, score) for benchmark, score in published.published.items()],
                 density=density,
                 comparisons=comparisons,
             )
         )
-    return study_record(plan, variants, RunResult({}, 0, time.perf_counter() - began), list(_notes(recipe, chosen)))
+    return study_record(plan, variants, RunResult({}, 0, time.perf_counter() - started), list(_notes(recipe, published_entries)))
 
 
-def _measured(recipe: Recipe, name: str, entry: Entry, weights: tuple[Size, Shape], entries: dict[str, Entry]) -> Measured:
-    found = tables.of_model(entry.model, entry.table)
-    wanted = recipe.evaluate.tasks or list(tables.BENCHMARKS)
-    origin, how = tables.compression(entry.model)
-    packed = tables.PACKED.get(how)
-    copied = packed is not None and not packed.trained and entry.parent and entries[entry.parent].model == origin
+def _measured(
+    recipe: Recipe, name: str, entry: PublishedEntry, weights: tuple[Size, Shape], entries: dict[str, PublishedEntry]
+) -> Measured:
+    scores = tables.scores_of(entry.model, entry.table)
+    benchmarks = recipe.evaluate.tasks or list(tables.BENCHMARKS)
+    origin, compression_method = tables.compression(entry.model)
+    packed = tables.PACKED.get(compression_method)
+    same_weights = packed is not None and not packed.trained and entry.parent and entries[entry.parent].model == origin
     return Measured(
         name=name,
         parent=entry.parent,
         root=BASE,
         size=weights[0],
         shape=weights[1],
-        published={task: found[task].score for task in wanted if task in found},
+        published={task: scores[task].score for task in benchmarks if task in scores},
         table=entry.table,
-        same_as=entry.parent if copied else "",
+        same_as=entry.parent if same_weights else "",
     )
 
 
-def _step(entry: Entry, size: Size, shape: Shape) -> StepRecord:
-    _, how = tables.compression(entry.model)
+def _step(entry: PublishedEntry, size: Size, shape: Shape) -> StepRecord:
+    _, compression_method = tables.compression(entry.model)
     return StepRecord(
         kind="adopt" if entry.parent else "base",
         method="published",
-        config={"model": entry.model, "table": entry.table, "how": entry.how or how},
+        config={"model": entry.model, "table": entry.table, "how": entry.how or compression_method},
         seed=0,
         size=size,
         shape=shape,
@@ -76,7 +78,7 @@ def _step(entry: Entry, size: Size, shape: Shape) -> StepRecord:
     )
 
 
-def _score(entry: Entry, benchmark: str, score: float) -> TaskScore:
+def _score(entry: PublishedEntry, benchmark: str, score: float) -> TaskScore:
     items, chance = tables.BENCHMARKS[benchmark]
     return TaskScore(
         task=benchmark,
@@ -85,7 +87,7 @@ def _score(entry: Entry, benchmark: str, score: float) -> TaskScore:
         bits_per_byte_stderr=None,
         accuracy=score,
         accuracy_stderr=math.sqrt(score * (1 - score) / items),
-        metric=tables.of_model(entry.model, entry.table)[benchmark].metric,
+        metric=tables.scores_of(entry.model, entry.table)[benchmark].metric,
         chance=chance,
         engine="published",
         weights="as published",
@@ -95,7 +97,7 @@ def _score(entry: Entry, benchmark: str, score: float) -> TaskScore:
     )
 
 
-def _notes(recipe: Recipe, entries: dict[str, Entry]) -> Iterator[str]:
+def _notes(recipe: Recipe, entries: dict[str, PublishedEntry]) -> Iterator[str]:
     for table in dict.fromkeys(entry.table for entry in entries.values()):
         evaluator, source = tables.tables()[table]
         yield f"Scores of table {table}, evaluated by {evaluator}: {source}."
@@ -108,7 +110,7 @@ def _notes(recipe: Recipe, entries: dict[str, Entry]) -> Iterator[str]:
     notes = {
         score.note
         for entry in entries.values()
-        for score in tables.of_model(entry.model, entry.table).values()
+        for score in tables.scores_of(entry.model, entry.table).values()
         if score.note and (not recipe.evaluate.tasks or score.benchmark in recipe.evaluate.tasks)
     }
     yield from sorted(f"From the table: {note}." for note in notes)

@@ -1,4 +1,4 @@
-"""A study's record from its report."""
+"""Reads a study's record from its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reference from models that were evaluated here: base and adopted models of a recipe, each with its training tokens."""
+"""Builds a reference from evaluated models: the base and the adopted models of a recipe, each with its training tokens."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from compresslab.runner.store import Store
 
 
 def check(plan: Plan) -> dict[str, float]:
-    """Training tokens of the base and of every variant that is one adopted model.
+    """Training tokens of the base and of every variant. Each variant must be one adopted model.
 
     Raises:
         BadInput: a model without `train_tokens`, or a variant that is no adopted model.
     """
     recipe = plan.recipe
-    found, lacking = {"base": recipe.base.train_tokens}, [] if recipe.base.train_tokens else ["base"]
+    tokens_by_model, missing = {"base": recipe.base.train_tokens}, [] if recipe.base.train_tokens else ["base"]
     for name, variant in recipe.variants.items():
         config = variant.steps[-1].config
         if len(variant.steps) != 1 or not isinstance(config, Adopt):
             raise BadInput(f"variants.{name}: a reference is built from models as they are; make it one adopt step")
-        found[name] = config.train_tokens
-        lacking += [] if config.train_tokens else [f"variants.{name}, adopt"]
-    if lacking:
-        raise BadInput(f"how many tokens was each model trained on? `train_tokens` is missing in: {', '.join(lacking)}")
-    return {name: tokens for name, tokens in found.items() if tokens is not None}
+        tokens_by_model[name] = config.train_tokens
+        missing += [] if config.train_tokens else [f"variants.{name}, adopt"]
+    if missing:
+        raise BadInput(f"how many tokens was each model trained on? `train_tokens` is missing in: {', '.join(missing)}")
+    return {name: tokens for name, tokens in tokens_by_model.items() if tokens is not None}
 
 
 def rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
-    """One row a model and task, in the form that `density.user.fit_table` takes. The plan has been run.
+    """One row per model and task, in the form of `density.references.user.fit_table`. The plan must have run.
 
     Raises:
         BadInput: a model that failed.

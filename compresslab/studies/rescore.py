@@ -1,4 +1,4 @@
-"""Answering a task again with a variant that was evaluated before, to see whether its folder still gives the scores in the store."""
+"""Evaluates a stored variant on a task again, to check that its folder still gives the stored scores."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from compresslab.plan.graph import Plan
 from compresslab.records import ItemScores, TaskScore
 from compresslab.runner.store import Store
 
-# What another machine's rounding may change. Of a bfloat16 model the same machine changes nothing.
-MEAN_BITS, CHOICES = 0.01, 0.02
+# Maximum changes by rounding on another machine. On the same machine a bfloat16 model changes nothing.
+MAX_MEAN_BITS, MAX_CHANGED_CHOICES = 0.01, 0.02
 
 
 class Rescored(NamedTuple):
-    """A task answered again.
+    """Changes of a task's results.
 
     Attributes:
-        bits: mean bits-per-byte now, less then. largest: the largest change of an item. choices: share of items answered otherwise.
+        bits: mean change of bits-per-byte. largest: the largest absolute change of an item. choices: share of items with another answer.
     """
 
     task: str
@@ -28,15 +28,15 @@ class Rescored(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the scores are the stored ones but for rounding."""
-        return abs(self.bits) <= MEAN_BITS and self.choices <= CHOICES
+        """Whether the changes are small enough for rounding."""
+        return abs(self.bits) <= MAX_MEAN_BITS and self.choices <= MAX_CHANGED_CHOICES
 
 
 def rescore(plan: Plan, store: Store, variant: str) -> Rescored:
-    """The variant's shortest task again, all of its items, from its folder.
+    """Evaluate the model folder of a variant on all items of its shortest task.
 
     Raises:
-        BadInput: nothing is stored of it.
+        BadInput: the variant has no stored model or scores.
     """
     from compresslab.evaluation.backends import load_lm
     from compresslab.evaluation.harness import evaluate_model
@@ -48,17 +48,16 @@ def rescore(plan: Plan, store: Store, variant: str) -> Rescored:
         raise BadInput(f"{variant} has not been made and evaluated in {store.root}, so there is nothing to verify it against")
     task = min(scored, key=lambda name: scored[name].items)
     lm, weights = load_lm(store.model(plan.variant(variant).model), plan.recipe.evaluate, plan.compute, encodings=store.encodings)
-    [(_, now)] = evaluate_model(lm, [task], plan.recipe.evaluate, weights=weights)
-    return compared(read_items(store.folder(node.tasks[task]) / "items.parquet"), now)
+    [(_, current)] = evaluate_model(lm, [task], plan.recipe.evaluate, weights=weights)
+    return compare_answers(read_items(store.folder(node.tasks[task]) / "items.parquet"), current)
 
 
-def compared(then: ItemScores, now: ItemScores) -> Rescored:
-    """How far two sets of answers to the same items are apart."""
-    if then.item != now.item:
-        raise BadInput(f"{now.task} has other items than when it was stored; the task's data or lm-eval have changed")
-    changes = [b - a for a, b in zip(then.bits_per_byte or [], now.bits_per_byte or [], strict=True)]
-    differ = sum(
-        a != b for a, b in zip(zip(then.choice, then.correct, strict=True), zip(now.choice, now.correct, strict=True), strict=True)
-    )
+def compare_answers(stored: ItemScores, current: ItemScores) -> Rescored:
+    """The changes between two sets of results on the same items."""
+    if stored.item != current.item:
+        raise BadInput(f"{current.task} has other items than when it was stored; the task's data or lm-eval have changed")
+    changes = [b - a for a, b in zip(stored.bits_per_byte or [], current.bits_per_byte or [], strict=True)]
+    before, after = (zip(items.choice, items.correct, strict=True) for items in (stored, current))
+    differ = sum(a != b for a, b in zip(before, after, strict=True))
     mean = sum(changes) / len(changes) if changes else 0.0
-    return Rescored(now.task, len(now.item), mean, max(map(abs, changes), default=0.0), differ / len(now.item))
+    return Rescored(current.task, len(current.item), mean, max(map(abs, changes), default=0.0), differ / len(current.item))

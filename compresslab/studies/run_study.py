@@ -1,7 +1,8 @@
-"""The front door: a study from its recipe to its record and its page. The command line and programs go through it."""
+"""Runs a study from its recipe to its record and its page, for the command line and for programs."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,33 +29,35 @@ def run_study(
     device: str | None = None,
     watcher: Watcher | None = None,
 ) -> StudyRecord:
-    """Run what a recipe needs and the store lacks, and give the study's record. What failed stands in its variants' `failures`.
+    """Run the nodes of a recipe that the store lacks, and return the study's record. The variants' `failures` name what failed.
 
     Args:
-        recipe: a YAML file, or a plan of one that was prepared before.
-        store: the folder of results; what is there is not made again.
-        reports: a folder in which the study's page is written, in a folder of the study's name; without it no page is written.
-        settings: changes as `path=value`, such as `evaluate.items=50`. only: the variants that are meant; all without it.
-        compute: dtype of all matrix products, in place of the recipe's.
-        device: by torch's name ("cpu", "cuda:1"), to compute on; this machine's own choice without it.
-        watcher: hears what goes on.
+        recipe: a YAML file, or its plan.
+        store: the folder of results. Existing results are not computed again.
+        reports: the folder in which the study's page is written, in a subfolder of the study's name. By default no page is written.
+        settings: changes as `path=value`, such as `evaluate.items=50`. only: the variants to run; all by default.
+        compute: dtype of all matrix products, instead of the recipe's.
+        device: by torch's name ("cpu", "cuda:1"). Default: the accelerator, if there is one.
+        watcher: receives the progress.
 
     Raises:
-        BadInput: anything in the recipe or the arguments that cannot work, named.
-        RunFailed: the disk has too little room for what is to be made.
+        BadInput: an error in the recipe or the arguments. A folder of reports is tried before anything runs.
+        RunFailed: the disk has too little free space for the results.
     """
     plan = recipe if isinstance(recipe, Plan) else plan_study(recipe, settings=settings, only=only, compute=compute, device=device)
     if recipe is plan and (settings or only or compute or device):
         raise BadInput("settings, only, compute and device belong to the preparation of a plan; give them to plan_study")
-    heard = watcher or Watcher()
+    if reports is not None:
+        _check_folder(Path(reports) / plan.recipe.study)
+    active_watcher = watcher or Watcher()
     if plan.recipe.evaluate.source == "published":
-        record = _published(plan, heard)
+        record = _published(plan, active_watcher)
     else:
-        kept = Store(Path(store))
-        result = run_nodes(plan, kept, heard)
-        heard.assessing(plan)
-        record = _assembled(plan, kept, result)
-        note(plan, kept, record.provenance.finished)
+        result_store = Store(Path(store))
+        result = run_nodes(plan, result_store, active_watcher)
+        active_watcher.assessing(plan)
+        record = _assembled(plan, result_store, result)
+        note(plan, result_store, record.provenance.finished)
     if reports is not None:
         write_page(record, Path(reports))
     return record
@@ -68,23 +71,30 @@ def plan_study(
     compute: ComputeChoice | None = None,
     device: str | None = None,
 ) -> Plan:
-    """Check a recipe and plan it. Nothing runs. Arguments and errors are those of `run_study`."""
+    """Check a recipe and plan it, without running it.
+
+    Args:
+        settings, only, compute, device: as in `run_study`.
+
+    Raises:
+        BadInput: an error in the recipe or the arguments.
+    """
     computed = [] if compute is None else [f"compute={compute}"]
     return prepare(Path(recipe), Changes((*_texts(settings, "settings"), *computed), _texts(only, "only")), device)
 
 
 def run_nodes(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
-    """Run the nodes of a plan that the store lacks, and note in the store what the study uses."""
+    """Run the nodes of a plan that the store lacks, and note in the store which results the study uses."""
     note(plan, store)
     watcher.planned(plan, store)
     return run(plan, store, watcher)
 
 
 def report_study(plan: Plan, store: Store) -> StudyRecord:
-    """The study's record from what the store holds. Nothing runs; what is missing stands in the variants' `failures`.
+    """The study's record from the store, without running anything. The variants' `failures` name what is missing.
 
     Raises:
-        BadInput: the store holds nothing of the study.
+        BadInput: the store has no results of the study.
     """
     if plan.recipe.evaluate.source == "published":
         return _published(plan, Watcher())
@@ -98,7 +108,7 @@ def report_study(plan: Plan, store: Store) -> StudyRecord:
 
 
 def write_page(record: StudyRecord, reports: Path) -> Path:
-    """Write a study's page and the list of all studies into a folder of reports; gives the page."""
+    """Write a study's page and the index of all studies into a folder of reports; returns the page's path."""
     from compresslab.report.html import write
     from compresslab.report.index import write_index
 
@@ -107,8 +117,22 @@ def write_page(record: StudyRecord, reports: Path) -> Path:
     return page
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that no page can be written into, before anything runs.
+
+    Raises:
+        BadInput: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
+
+
 def _assembled(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
-    from compresslab.studies.assemble import assemble  # numpy and the tables of densities, which no node waits for
+    from compresslab.studies.assemble import assemble  # imports numpy and the densities, which running nodes does not need
 
     return assemble(plan, store, result)
 
@@ -120,8 +144,8 @@ def _published(plan: Plan, watcher: Watcher) -> StudyRecord:
     return assemble(plan)
 
 
-def _texts(given: Sequence[str], what: str) -> tuple[str, ...]:
-    """A sequence of texts. One text alone would be taken letter by letter."""
-    if isinstance(given, str):
-        raise BadInput(f"{what} is a list of texts: {what}=[{given!r}]")
-    return tuple(given)
+def _texts(texts: Sequence[str], argument: str) -> tuple[str, ...]:
+    """A sequence of texts as a tuple. A single text is an error, because it would be read letter by letter."""
+    if isinstance(texts, str):
+        raise BadInput(f"{argument} is a list of texts: {argument}=[{texts!r}]")
+    return tuple(texts)

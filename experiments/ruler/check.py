@@ -19,7 +19,7 @@ import numpy as np
 
 from compresslab.density import Measured, Reference, assess
 from compresslab.density.capability import Ruler, measure_task
-from compresslab.density.draws import Answers, Draws
+from compresslab.density.draws import Draws, TaskDraws
 from compresslab.density.intervals import LogEstimate, geometric_mean, ratio, verdict
 from compresslab.density.references.build import CONVENTION, fit_laws, left_out, rounded
 from compresslab.density.references.fitting import fit_losses
@@ -86,7 +86,7 @@ def synthetic(rng: np.random.Generator, resamples: int) -> dict[str, Any]:
     table = table[~table["long"] & (table["task"] == TASKS[0])]
     n, d = table["n"].to_numpy(), table["d"].to_numpy()
     which = rng.integers(len(n), size=len(n))  # residuals of whole runs: what is peculiar to a run is common to its tasks
-    data = [(n, d, loss_law(truth.tasks[t].loss[0], n, d) * np.exp(truth.tasks[t].loss_left[which])) for t in TASKS]
+    data = [(n, d, loss_law(truth.tasks[t].loss[0], n, d) * np.exp(truth.tasks[t].loss_residuals[which])) for t in TASKS]
     laws = fit_laws(TASKS, data, irreducible=True)
     draws = []
     for _ in range(resamples):
@@ -181,20 +181,20 @@ def runs() -> dict[str, Any]:
     found: dict[str, dict[bool, LogEstimate]] = {}
     for run, own in table.groupby("run"):
         shares = rng.random(draws)
-        for strays in (False, True):
+        for with_scatter in (False, True):
             parts = []
             for row in own.itertuples():
-                ruler = Ruler(reference, float(row.d) * D_UNIT, rows, shares, strays=strays)
+                ruler = Ruler(reference, float(row.d) * D_UNIT, rows, shares, with_scatter=with_scatter)
                 drawn = Draws(float(row.loss), np.full(draws, float(row.loss)), None, "")
-                parts.append(measure_task(ruler, str(row.task), Answers({reference.unit: drawn}, flat)).by_loss)
+                parts.append(measure_task(ruler, str(row.task), TaskDraws({reference.unit: drawn}, flat)).by_loss)
             mean = geometric_mean([part for part in parts if part is not None])
             assert mean is not None
-            found.setdefault(str(run), {})[strays] = mean.over(float(own["n"].iloc[0]) * N_UNIT)
+            found.setdefault(str(run), {})[with_scatter] = mean.over(float(own["n"].iloc[0]) * N_UNIT)
     pairs = [(a, b) for i, a in enumerate(found.values()) for b in list(found.values())[:i]]
     decided = {}
-    for strays in (False, True):
-        ratios = [ratio(a[strays], b[strays]) for a, b in pairs]
-        decided[strays] = float(np.mean([one is not None and verdict(one.interval()) != "inconclusive" for one in ratios]))
+    for with_scatter in (False, True):
+        ratios = [ratio(a[with_scatter], b[with_scatter]) for a, b in pairs]
+        decided[with_scatter] = float(np.mean([one is not None and verdict(one.interval()) != "inconclusive" for one in ratios]))
     spread = float(np.std([one[False].point for one in found.values()]))
     return {"pairs": len(pairs), "verdicts": decided[False], "held against scatter": decided[True], "sd_of_ln_density": spread}
 

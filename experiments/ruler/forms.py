@@ -24,7 +24,7 @@ from scipy.optimize import least_squares
 from compresslab.catalog import published_scores as tables
 from compresslab.catalog.hardware import load_hardware
 from compresslab.density import Measured, assess
-from compresslab.density.references.build import as_text
+from compresslab.density.references.build import reference_json
 from compresslab.density.references.laws import share_logit
 from compresslab.density.time import engine_factors as engines
 from compresslab.density.trend import frontier, trend
@@ -114,7 +114,7 @@ def bbh() -> dict[str, Any]:
                 entry[f"{one.name}: left-out BBH scores"] = rms(misses)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "qwen.json"
-                path.write_text(as_text(family.build_family(family.QWEN, resamples=100)))
+                path.write_text(reference_json(family.build_family(family.QWEN, resamples=100)))
                 line = trend(str(path), resamples=500).whole
                 entry["trend: A per day"] = round(line.growth.value, 4)
                 parent, child = (
@@ -131,7 +131,7 @@ def bbh() -> dict[str, Any]:
 
 def _published(name: str, table: str, parent: str) -> Measured:
     size, shape = tables.weights(name)
-    scores = {task: score.score for task, score in tables.of_model(name, table).items()}
+    scores = {task: score.score for task, score in tables.scores_of(name, table).items()}
     return Measured(name=name, parent=parent, root=parent or name, size=size, shape=shape, published=scores, table=table)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compresslab.algorithms.awq import channel_scales, clipped, output_error, rounded
-from compresslab.algorithms.feedback import Feedback
+from compresslab.algorithms.feedback import ErrorFeedback
 from compresslab.algorithms.gptq import gptq
 from compresslab.algorithms.grid import Grid, grid_of
 from compresslab.algorithms.hessian import gram, inverse_factor
@@ -102,7 +102,7 @@ def test_a_zero_point_of_zero_is_never_used_since_the_checkpoint_cannot_tell_it(
 def test_columns_receive_the_errors_of_all_settled_ones_whatever_the_blocks():
     weight, second = problem()
     factor = inverse_factor(second, 0.01)
-    feedback, work = Feedback(weight, factor), weight.double().clone()
+    feedback, work = ErrorFeedback(weight, factor), weight.double().clone()
     for column in range(COLUMNS):
         now = feedback.column(column)
         assert torch.allclose(now.double(), work[:, column], rtol=1e-3, atol=1e-3)

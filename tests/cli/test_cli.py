@@ -12,7 +12,7 @@ from calling import QUICKSTART, RECIPE, Call
 
 from compresslab import __version__
 from compresslab.cli import main as command_line
-from compresslab.cli.options import duration, number_of, size, store_root
+from compresslab.cli.options import count_of, duration, size, store_root
 from compresslab.models import offline
 from compresslab.pins import wheels
 from compresslab.recipe.load import load
@@ -21,18 +21,18 @@ from compresslab.runner.store import Store
 
 
 def test_help_names_every_command(call: Call) -> None:
-    said = call("--help")
-    assert said.code == 0
-    assert all(name in said.out for name in command_line.COMMANDS)
+    result = call("--help")
+    assert result.code == 0
+    assert all(name in result.out for name in command_line.COMMANDS)
     assert call().code == 2, "nothing was asked for"
     assert call("--version") == (0, f"{__version__}\n", "")
 
 
 @pytest.mark.parametrize("name", list(command_line.COMMANDS))
 def test_every_command_has_help(name: str, call: Call) -> None:
-    said = call(name, "--help")
-    assert said.code == 0
-    assert "Usage: compresslab " + name in said.out
+    result = call(name, "--help")
+    assert result.code == 0
+    assert "Usage: compresslab " + name in result.out
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_every_command_has_help(name: str, call: Call) -> None:
     ],
 )
 def test_misspelt_words_get_a_hint(arguments: list[str], hint: str, call: Call) -> None:
-    said = call(*arguments)
-    assert said.code == 2
-    assert hint in said.err
-    assert "Traceback" not in said.err
+    result = call(*arguments)
+    assert result.code == 2
+    assert hint in result.err
+    assert "Traceback" not in result.err
 
 
 def test_a_good_recipe(call: Call) -> None:
@@ -64,13 +64,13 @@ def test_counts_have_their_nouns(call: Call, recipe: Path) -> None:
 @pytest.mark.parametrize("command", ["validate", "plan", "run", "report"])
 def test_a_bad_recipe_names_its_places(command: str, call: Call, recipe: Path) -> None:
     recipe.write_text(RECIPE.replace("keep", "kep").replace("items", "itmes"))
-    said = call(command, recipe)
-    assert said.code == 2
-    assert command == "run" or not said.out
-    assert f"{recipe}:4:35: variants.depth[0].prune.kep: unknown key 'kep'; did you mean 'keep'?" in said.err
-    assert f"{recipe}:5:31: evaluate.itmes: unknown key 'itmes'; did you mean 'items'?" in said.err
-    assert said.err.startswith("error: 2 problems in the recipe:\n")
-    assert "Traceback" not in said.err
+    result = call(command, recipe)
+    assert result.code == 2
+    assert command == "run" or not result.out
+    assert f"{recipe}:4:35: variants.depth[0].prune.kep: unknown key 'kep'; did you mean 'keep'?" in result.err
+    assert f"{recipe}:5:31: evaluate.itmes: unknown key 'itmes'; did you mean 'items'?" in result.err
+    assert result.err.startswith("error: 2 problems in the recipe:\n")
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("place", [0, 2])
@@ -85,16 +85,16 @@ def test_debug_shows_the_traceback(place: int, call: Call, recipe: Path) -> None
 @pytest.mark.parametrize("command", ["validate", "plan", "run"])
 def test_what_cannot_be_planned_is_refused(command: str, call: Call, recipe: Path) -> None:
     recipe.write_text(RECIPE.replace("keep: 24", "keep: 30"))
-    said = call(command, recipe)
-    assert said.code == 2
-    assert "the model has 30 layers here; keep at least 1 and at most 29" in said.err
+    result = call(command, recipe)
+    assert result.code == 2
+    assert "the model has 30 layers here; keep at least 1 and at most 29" in result.err
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "run", "report"])
 def test_a_recipe_that_is_not_there(command: str, call: Call, recipe: Path) -> None:
-    said = call(command, "r.yml")
-    assert said.code == 2
-    assert "r.yml: no such file; check the path; did you mean 'r.yaml'?" in said.err
+    result = call(command, "r.yml")
+    assert result.code == 2
+    assert "r.yml: no such file; check the path; did you mean 'r.yaml'?" in result.err
     assert recipe.exists()
 
 
@@ -110,17 +110,17 @@ def test_a_recipe_that_is_not_there(command: str, call: Call, recipe: Path) -> N
 )
 def test_names_of_nothing(edit: tuple[str, str], hint: str, call: Call, recipe: Path) -> None:
     recipe.write_text(RECIPE.replace(*edit))
-    said = call("validate", recipe)
-    assert said.code == 2
-    assert hint in said.err
+    result = call("validate", recipe)
+    assert result.code == 2
+    assert hint in result.err
 
 
 def test_a_failure_is_no_bad_input(call: Call, recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where the store should be")
-    said = call("run", recipe, "--store", tmp_path / "store")
-    assert said.code == 1
-    assert said.err.startswith("error: ")
-    assert "Traceback" not in said.err
+    result = call("run", recipe, "--store", tmp_path / "store")
+    assert result.code == 1
+    assert result.err.startswith("error: ")
+    assert "Traceback" not in result.err
 
 
 def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +128,8 @@ def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     monkeypatch.setattr("compresslab.plan.prepare.prepare", interrupted)
-    said = call("run", recipe)
-    assert (said.code, said.err) == (130, "interrupted; what was finished is kept, run again to go on\n")
+    result = call("run", recipe)
+    assert (result.code, result.err) == (130, "interrupted; what was finished is kept, run again to go on\n")
 
 
 # ls, show, report
@@ -138,12 +138,12 @@ def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.M
 def test_an_empty_place(call: Call, recipe: Path) -> None:
     assert call("ls").out == "no study has run in .compresslab yet; `compresslab run recipes/quickstart.yaml` runs the first\n"
     assert json.loads(call("ls", "--json").out) == []
-    said = call("show", "small")
-    assert said.code == 2
-    assert said.err == "error: no report of a study 'small' in reports; there are: none\n"
-    said = call("report", recipe)
-    assert said.code == 2
-    assert f"nothing of {recipe} has run yet in .compresslab; `compresslab run {recipe}` makes it" in said.err
+    result = call("show", "small")
+    assert result.code == 2
+    assert result.err == "error: no report of a study 'small' in reports; there are: none\n"
+    result = call("report", recipe)
+    assert result.code == 2
+    assert f"nothing of {recipe} has run yet in .compresslab; `compresslab run {recipe}` makes it" in result.err
     assert not Path("reports").exists()
     assert not Path(".compresslab").exists()
 
@@ -258,10 +258,10 @@ def reports(tmp_path: Path) -> Path:
 
 
 def test_show(call: Call, reports: Path) -> None:
-    said = call("show", "a-study")
-    assert said.code == 0
-    assert said.out.startswith("Is [/this] [red]text?")
-    assert re.search(r"base +134\.5 M +269 MB", said.out)
+    result = call("show", "a-study")
+    assert result.code == 0
+    assert result.out.startswith("Is [/this] [red]text?")
+    assert re.search(r"base +134\.5 M +269 MB", result.out)
     assert json.loads(call("show", "a-study", "--json").out)["study"] == "a-study"
     assert json.loads(call("show", "a-study", "base", "--json").out)["name"] == "base"
     assert json.loads(call("show", "a-study", "base").out)["name"] == "base"
@@ -271,9 +271,9 @@ def test_show(call: Call, reports: Path) -> None:
 @pytest.mark.usefixtures("reports")
 def test_show_suggests_names(call: Call) -> None:
     assert call("show", "a-studdy").err.endswith("there are: a-study; did you mean 'a-study'?\n")
-    said = call("show", "a-study", "bas")
-    assert said.code == 2
-    assert said.err == "error: a-study has no variant 'bas'; it has: base; did you mean 'base'?\n"
+    result = call("show", "a-study", "bas")
+    assert result.code == 2
+    assert result.err == "error: a-study has no variant 'bas'; it has: base; did you mean 'base'?\n"
 
 
 READERS = [("show", "a-study"), ("show", "a-study", "base"), ("compare", "a-study", "a-study"), ("export", "a-study", "base", "out")]
@@ -281,7 +281,7 @@ READERS = [("show", "a-study"), ("show", "a-study", "base"), ("compare", "a-stud
 
 @pytest.mark.parametrize("command", READERS, ids=" ".join)
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "result"),
     [
         (lambda _: b"", "is damaged: it is no whole JSON"),
         (lambda old: old[: len(old) // 2], "is damaged: it is no whole JSON"),
@@ -295,14 +295,14 @@ READERS = [("show", "a-study"), ("show", "a-study", "base"), ("compare", "a-stud
     ids=["empty", "cut off", "binary", "deep", "older", "newer", "a missing field", "a wrong field"],
 )
 def test_a_report_that_cannot_be_read_is_told_in_one_line(
-    change: Callable[[bytes], bytes], said: str, command: tuple[str, ...], call: Call, reports: Path
+    change: Callable[[bytes], bytes], result: str, command: tuple[str, ...], call: Call, reports: Path
 ) -> None:
     reports.write_bytes(change(reports.read_bytes()))
-    told = call(*command)
-    assert told.code == 2
-    assert f"study.json {said}" in told.err
-    assert told.err.endswith("; `compresslab report RECIPE` writes it again\n")
-    assert told.err.count("\n") == 1
+    output = call(*command)
+    assert output.code == 2
+    assert f"study.json {result}" in output.err
+    assert output.err.endswith("; `compresslab report RECIPE` writes it again\n")
+    assert output.err.count("\n") == 1
 
 
 # fetch, doctor
@@ -315,9 +315,9 @@ def test_fetch_is_done_when_everything_is_there(call: Call, tmp_path: Path, monk
         path = offline.cache_folder() / "wheels" / wheel.filename
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    said = call("fetch")
-    assert said.code == 0
-    names = [line.split(":")[0] for line in said.out.splitlines()[::2]]
+    result = call("fetch")
+    assert result.code == 0
+    names = [line.split(":")[0] for line in result.out.splitlines()[::2]]
     assert names == [f"have {wheel.name} {wheel.version}" for wheel in wheels().values()]
 
 
@@ -339,24 +339,24 @@ def test_doctor_tells_what_is_missing(call: Call, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "result"),
     [(None, "?"), (0, "0 B"), (999, "999 B"), (999.7, "1.0 kB"), (1000, "1.0 kB"), (99_949, "99.9 kB"), (99_951, "100 kB"),
      (999_949, "1.0 MB"), (269_030_016, "269 MB"), (1.25e9, "1.2 GB"), (3e15, "3000 TB")],
 )  # fmt: skip
-def test_size(count: float | None, said: str) -> None:
-    assert size(count) == said
+def test_size(count: float | None, result: str) -> None:
+    assert size(count) == result
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "result"),
     [(None, "?"), (0, "0 s"), (59.6, "60 s"), (99.4, "99 s"), (99.6, "2 min"), (5969, "99 min"), (5971, "1.7 h"), (9e5, "250.0 h")],
 )
-def test_duration(seconds: float | None, said: str) -> None:
-    assert duration(seconds) == said
+def test_duration(seconds: float | None, result: str) -> None:
+    assert duration(seconds) == result
 
 
 def test_number_of() -> None:
-    assert [number_of(count, "node") for count in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
+    assert [count_of(count, "node") for count in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
 
 
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:

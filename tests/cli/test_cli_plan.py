@@ -17,9 +17,9 @@ from compresslab.runner.store import Store, write_record
 
 
 def test_plan_shows_nodes_and_costs(call: Call) -> None:
-    said = call("plan", QUICKSTART)
-    assert said.code == 0
-    lines = [line.rstrip() for line in said.out.splitlines()]
+    result = call("plan", QUICKSTART)
+    assert result.code == 0
+    lines = [line.rstrip() for line in result.out.splitlines()]
     assert lines[0] == "smollm2-quickstart: 23 nodes"
     nodes = [line for line in lines if "to run" in line and "memory" not in line]
     assert len(nodes) == 23, "each node has one line, none is wrapped"
@@ -84,11 +84,11 @@ def test_plan_tells_what_is_cached(call: Call, recipe: Path, tmp_path: Path) -> 
 def test_plan_of_a_model_that_is_not_here(call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     recipe.write_text(RECIPE.replace("offline:smollm2-135m-instruct", "owner/model"))
-    said = call("plan", recipe)
-    assert said.code == 0
-    assert re.search(r"load base +to run +\? +\? +\?", said.out)
-    assert "without 7 nodes whose model is not on this machine yet" in said.out
-    assert "warning: base.model: owner/model names no @<commit>" in said.out
+    result = call("plan", recipe)
+    assert result.code == 0
+    assert re.search(r"load base +to run +\? +\? +\?", result.out)
+    assert "without 7 nodes whose model is not on this machine yet" in result.out
+    assert "warning: base.model: owner/model names no @<commit>" in result.out
 
 
 def test_plan_warns_of_too_little_memory(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_plan_and_run_say_how_a_long_study_gets_shorter(call: Call, recipe: Path
         raise KeyboardInterrupt
 
     monkeypatch.setattr("compresslab.studies.run_study.run", interrupted)
-    begun, warning, study, *said = call("run", recipe).out.splitlines()
+    begun, warning, study, *result = call("run", recipe).out.splitlines()
     assert re.fullmatch(rf"\d\d:\d\d:\d\d compresslab {__version__}: {recipe}", begun)
     assert "go 833.3 times over text.training.tokens" in warning
     assert re.fullmatch(
@@ -120,7 +120,7 @@ def test_plan_and_run_say_how_a_long_study_gets_shorter(call: Call, recipe: Path
         r"Log: \.compresslab/logs/run-small\.log",
         study,
     )
-    assert any(line.endswith(advice) for line in said)
+    assert any(line.endswith(advice) for line in result)
 
 
 def test_plan_estimates_for_other_hardware(call: Call) -> None:

@@ -35,20 +35,20 @@ def csv(path: Path, sizes: tuple[float, ...] = (1e8, 2e8, 4e8, 8e8, 1.6e9)) -> P
     return path
 
 
-def refused(said: Said, message: str) -> None:
+def refused(result: Said, message: str) -> None:
     """Exit code 2, one line that says what is wrong, and no traceback."""
-    assert said.code == 2
-    assert message in said.err
-    assert len(said.err.strip().splitlines()) == 1, said.err
-    assert "Traceback" not in said.out + said.err
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) == 1, result.err
+    assert "Traceback" not in result.out + result.err
 
 
 def test_ls_lists_the_references(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    said = call("reference", "ls")
-    assert (said.code, said.err) == (0, "")
-    assert all(name in said.out for name in NAMES)
-    assert "bits per byte" in said.out
+    result = call("reference", "ls")
+    assert (result.code, result.err) == (0, "")
+    assert all(name in result.out for name in NAMES)
+    assert "bits per byte" in result.out
 
 
 def test_ls_as_json_has_what_each_rests_on(call: Call) -> None:
@@ -64,12 +64,12 @@ def test_ls_as_json_has_what_each_rests_on(call: Call) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_show_says_how_a_reference_was_fitted(name: str, call: Call) -> None:
-    said = call("reference", "show", name)
+    result = call("reference", "show", name)
     reference = Reference.load(name)
-    assert said.code == 0
-    assert reference.source[:40] in said.out
-    assert f"form: chosen: {reference.form['chosen']}" in said.out
-    assert "200 resampled fits" in said.out
+    assert result.code == 0
+    assert reference.source[:40] in result.out
+    assert f"form: chosen: {reference.form['chosen']}" in result.out
+    assert "200 resampled fits" in result.out
     found = json.loads(call("reference", "show", name, "--json").out)
     assert set(found["diagnostics"]) == set(found["tasks"]) == set(reference.tasks)
     for task, one in found["diagnostics"].items():
@@ -78,9 +78,9 @@ def test_show_says_how_a_reference_was_fitted(name: str, call: Call) -> None:
 
 def test_show_reads_a_loss_or_a_score_off_the_ruler(call: Call) -> None:
     expected = Reference.load("olmo-ladder").effective_params(task="arc_easy", bpb=0.93)
-    said = call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93")
-    assert said.code == 0
-    assert re.match(r"N_hat = [\d.]+ M \([\d.]+ M to [\d.]+ M, the ruler's own 95%\), extrapolated; D0 = 1 T tokens", said.out)
+    result = call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93")
+    assert result.code == 0
+    assert re.match(r"N_hat = [\d.]+ M \([\d.]+ M to [\d.]+ M, the ruler's own 95%\), extrapolated; D0 = 1 T tokens", result.out)
     found = json.loads(call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93", "--json").out)
     assert found == json.loads(expected.model_dump_json())
     more = json.loads(call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93", "--tokens", "5e12", "--json").out)
@@ -114,8 +114,8 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: st
 
 @pytest.mark.parametrize("name", NAMES)
 def test_plot_draws_every_task(name: str, call: Call, tmp_path: Path) -> None:
-    said = call("reference", "plot", name, "--out", tmp_path / "picture.svg")
-    assert said.code == 0, said.err
+    result = call("reference", "plot", name, "--out", tmp_path / "picture.svg")
+    assert result.code == 0, result.err
     picture = (tmp_path / "picture.svg").read_text(encoding="utf-8")
     assert picture.startswith("<svg")
     assert all(task in picture for task in Reference.load(name).tasks)
@@ -124,9 +124,9 @@ def test_plot_draws_every_task(name: str, call: Call, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few_resamples")
 def test_fit_writes_a_reference_that_show_and_a_recipe_take(call: Call, tmp_path: Path) -> None:
-    said = call("reference", "fit", csv(tmp_path / "models.csv"), "--name", "mine", "--source", "made up")
-    assert said.code == 0, said.err
-    assert "density: {reference: mine.json}" in said.out
+    result = call("reference", "fit", csv(tmp_path / "models.csv"), "--name", "mine", "--source", "made up")
+    assert result.code == 0, result.err
+    assert "density: {reference: mine.json}" in result.out
     reference = Reference.load(str(tmp_path / "mine.json"))
     assert (reference.name, reference.source, reference.runs) == ("mine", "made up", 15)
     loss, _ = reference.predict("mine", 5e8, 1e11)
@@ -175,19 +175,19 @@ def test_build_wants_models_that_are_run_and_their_tokens(call: Call) -> None:
 
 
 def test_trend_says_the_growth_and_the_papers(call: Call) -> None:
-    said = call("trend")
-    assert said.code == 0, said.err
-    growth = float(re.search(r"all: A = ([\d.]+) per day", said.out)[1])
+    result = call("trend")
+    assert result.code == 0, result.err
+    growth = float(re.search(r"all: A = ([\d.]+) per day", result.out)[1])
     assert 0.003 <= growth <= 0.008
-    assert "A = 0.007 per day" in said.out
-    assert "halves every 76 days" in said.out
-    assert "note: " in said.out
-    assert "Qwen2.5-" in said.out
+    assert "A = 0.007 per day" in result.out
+    assert "halves every 76 days" in result.out
+    assert "note: " in result.out
+    assert "Qwen2.5-" in result.out
 
 
 def test_trend_as_json_and_as_a_picture(call: Call, tmp_path: Path) -> None:
-    said = call("trend", "--json", "--plot", tmp_path / "trend.svg")
-    found = json.loads(said.out)
+    result = call("trend", "--json", "--plot", tmp_path / "trend.svg")
+    found = json.loads(result.out)
     assert found["reference"] == "qwen2.5"
     assert np.log(2) / found["whole"]["growth"]["value"] / 30.4375 == pytest.approx(found["whole"]["doubling_months"]["value"])
     assert sum(point["frontier"] for point in found["points"]) == len(found["whole"]["frontier"])
@@ -207,29 +207,29 @@ def test_trend_refuses_a_reference_without_the_benchmarks(call: Call) -> None:
 
 def test_run_takes_several_published_recipes_at_once(call: Call, tmp_path: Path) -> None:
     names = ("gemma-2", "minitron-4b")
-    said = call("run", *(FOLDER / f"{name}.yaml" for name in names), "--reports", tmp_path / "reports")
-    assert said.code == 0, said.err
+    result = call("run", *(FOLDER / f"{name}.yaml" for name in names), "--reports", tmp_path / "reports")
+    assert result.code == 0, result.err
     for name in names:
         assert (tmp_path / "reports" / name / "index.html").is_file()
         record = json.loads((tmp_path / "reports" / name / "study.json").read_text())
         assert record["study"] == name
         assert record["variants"][1]["comparisons"][0]["robustness"]
-    assert said.out.count("published scores, ") == 2
-    assert "raised" in said.out
+    assert result.out.count("published scores, ") == 2
+    assert "raised" in result.out
     assert not (tmp_path / "compresslab-store").exists(), "nothing was run, so nothing is kept"
 
 
 def test_one_bad_recipe_among_several_stops_all_of_them(call: Call, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text((FOLDER / "gemma-2.yaml").read_text().replace("published:Gemma-2-9B", "published:Gemma-2-9"))
-    said = call("run", FOLDER / "minitron-4b.yaml", bad, "--reports", tmp_path / "reports")
-    assert said.code == 2
-    assert "did you mean Gemma-2-9B" in said.err
+    result = call("run", FOLDER / "minitron-4b.yaml", bad, "--reports", tmp_path / "reports")
+    assert result.code == 2
+    assert "did you mean Gemma-2-9B" in result.err
     assert not (tmp_path / "reports").exists()
 
 
 def test_validate_and_plan_take_a_published_recipe(call: Call) -> None:
-    said = call("validate", FOLDER / "gemma-2.yaml")
-    assert said.code == 0
-    assert "valid; 2 variants of published:Gemma-2-27B" in said.out
+    result = call("validate", FOLDER / "gemma-2.yaml")
+    assert result.code == 0
+    assert "valid; 2 variants of published:Gemma-2-27B" in result.out
     assert call("plan", FOLDER / "gemma-2.yaml").code == 0

@@ -32,9 +32,9 @@ def reported(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_two_studies_by_name_are_one_page_and_stand_in_the_index(call: Call) -> None:
-    said = call("compare", "one", "two")
-    assert said.code == 0, said.err
-    assert "Report: reports/one+two/index.html" in said.out
+    result = call("compare", "one", "two")
+    assert result.code == 0, result.err
+    assert "Report: reports/one+two/index.html" in result.out
     page = Path("reports/one+two/index.html").read_text()
     assert "two/depth-24" in page
     assert "one+two" in Path("reports/index.html").read_text() or "one%2Btwo" in Path("reports/index.html").read_text()
@@ -42,8 +42,8 @@ def test_two_studies_by_name_are_one_page_and_stand_in_the_index(call: Call) -> 
 
 @pytest.mark.parametrize("run", ["quick/one", "quick/one/study.json"])
 def test_two_runs_of_one_study_get_numbers_and_the_diff_of_their_recipes(call: Call, run: str) -> None:
-    said = call("compare", "one", run, "--out", "both")
-    assert said.code == 0, said.err
+    result = call("compare", "one", run, "--out", "both")
+    assert result.code == 0, result.err
     page = Path("both/index.html").read_text()
     assert "one (2)/depth-24" in page
     assert "+items: 3" in page
@@ -56,7 +56,7 @@ def test_the_joint_record_can_be_had_as_json(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "result"),
     [
         (["one"], "1 of at least two studies to compare"),
         ([], "0 of at least two studies to compare"),
@@ -64,11 +64,11 @@ def test_the_joint_record_can_be_had_as_json(call: Call) -> None:
         (["one", "--across", "r.yaml"], "r.yaml: no report of a study 'nobody' in reports"),
     ],
 )
-def test_what_cannot_be_compared_is_told(call: Call, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_compared_is_told(call: Call, arguments: list[str], result: str) -> None:
     Path("r.yaml").write_text("study: nobody\nbase: {model: offline:smollm2-135m-instruct}\nevaluate: {tasks: [csqa]}\n")
     refused = call("compare", *arguments)
     assert refused.code == 2
-    assert said in refused.err
+    assert result in refused.err
 
 
 def test_recipes_name_their_studies(call: Call) -> None:

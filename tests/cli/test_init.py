@@ -47,8 +47,8 @@ def configs(plan: Plan) -> dict[str, list[dict[str, object]]]:
 
 @pytest.mark.parametrize("choice", HERE)
 def test_every_choice_gives_a_recipe_that_can_be_planned(choice: str, call: Call) -> None:
-    said = call("init", "r.yaml", "--yes", "--compress", choice)
-    assert said.code == 0, said.err
+    result = call("init", "r.yaml", "--yes", "--compress", choice)
+    assert result.code == 0, result.err
     assert choice in prepare(Path("r.yaml")).recipe.variants
     assert call("validate", "r.yaml").code == 0
 
@@ -59,8 +59,8 @@ def test_every_choice_gives_a_recipe_that_can_be_planned(choice: str, call: Call
 )
 def test_amounts_suit_a_model_in_a_folder(hidden: int, layers: int, neurons: int, group: int, call: Call, tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", hidden, layers, neurons)
-    said = call("init", "r.yaml", "--yes", "--model", folder, "--compress", ",".join(HERE))
-    assert said.code == 0, said.err
+    result = call("init", "r.yaml", "--yes", "--model", folder, "--compress", ",".join(HERE))
+    assert result.code == 0, result.err
     found = configs(prepare(Path("r.yaml")))
     for name, least in (("depth", 0.5), ("distill", 0.3)):
         keep = found[name][0]["keep"]
@@ -86,8 +86,8 @@ def test_a_model_of_unknown_dimensions_gets_shares_and_small_groups(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    said = call("init", "r.yaml", "--yes", "--model", name, "--compress", ",".join(HERE))
-    assert said.code == 0, said.err
+    result = call("init", "r.yaml", "--yes", "--model", name, "--compress", ",".join(HERE))
+    assert result.code == 0, result.err
     found = configs(prepare(Path("r.yaml")))
     assert [found[variant][0]["keep"] for variant in ("depth", "width", "distill")] == [0.8, 0.75, 0.5]
     assert found["rtn"][0]["group_size"] == 32
@@ -96,14 +96,14 @@ def test_a_model_of_unknown_dimensions_gets_shares_and_small_groups(
 
 def test_the_dimensions_of_published_models_are_known_without_a_hub(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    said = call("init", "r.yaml", "--yes", "--model", "meta-llama/Llama-3.1-8B")
+    result = call("init", "r.yaml", "--yes", "--model", "meta-llama/Llama-3.1-8B")
     assert configs(prepare(Path("r.yaml")))["depth"][0]["keep"] == 26
-    assert "warning: base.model: meta-llama/Llama-3.1-8B names no @<commit>" in said.out
+    assert "warning: base.model: meta-llama/Llama-3.1-8B names no @<commit>" in result.out
 
 
 def test_the_defaults(call: Call) -> None:
-    said = call("init", "r.yaml", "--yes")
-    assert said == (
+    result = call("init", "r.yaml", "--yes")
+    assert result == (
         0,
         f"r.yaml: 4 variants of {SMOLLM2}, 3 tasks of 200 items; change it as you like\n"
         "next: compresslab plan r.yaml    what would run, at what cost?\n"
@@ -161,8 +161,8 @@ def test_the_help_names_every_choice_and_the_defaults(call: Call) -> None:
 
 def test_no_file_is_ever_overwritten(call: Call) -> None:
     Path("r.yaml").write_text("mine")
-    said = call("init", "r.yaml", "--yes")
-    assert said == (2, "", "error: r.yaml exists already and is left as it is; give a file that does not\n")
+    result = call("init", "r.yaml", "--yes")
+    assert result == (2, "", "error: r.yaml exists already and is left as it is; give a file that does not\n")
     assert Path("r.yaml").read_text() == "mine"
     Path("link.yaml").symlink_to("nowhere")
     assert call("init", "link.yaml", "--yes").code == 2
@@ -198,10 +198,10 @@ def test_a_file_that_appears_meanwhile_is_left_alone(call: Call, monkeypatch: py
     ],
 )
 def test_what_no_recipe_can_say_is_refused(arguments: list[str], complaint: str, call: Call) -> None:
-    said = call("init", "r.yaml", "--yes", *arguments)
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("error: ")
-    assert complaint in said.err
+    result = call("init", "r.yaml", "--yes", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: ")
+    assert complaint in result.err
     assert not Path("r.yaml").exists()
 
 
@@ -220,18 +220,18 @@ def test_a_folder_that_does_not_exist_is_named(call: Call) -> None:
 def test_what_a_model_cannot_take_is_told_and_no_file_is_left(
     sizes: tuple[int, int, int], choice: str, why: str, call: Call, tmp_path: Path
 ) -> None:
-    said = call("init", "r.yaml", "--yes", "--model", model_folder(tmp_path / "model", *sizes), "--compress", choice)
-    assert said.code == 2
-    assert said.err.startswith("error: r.yaml is not written, because it could not run; 1 problem in the recipe:\n")
-    assert why in said.err
+    result = call("init", "r.yaml", "--yes", "--model", model_folder(tmp_path / "model", *sizes), "--compress", choice)
+    assert result.code == 2
+    assert result.err.startswith("error: r.yaml is not written, because it could not run; 1 problem in the recipe:\n")
+    assert why in result.err
     assert not Path("r.yaml").exists()
 
 
 def test_a_missing_package_is_told_and_no_file_is_left(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compresslab.plan.packages.version", lambda _: "absent")
-    said = call("init", "r.yaml", "--yes", "--compress", "gptq")
-    assert said.code == 2
-    assert "gptq needs gptqmodel, which is not installed: pip install 'compresslab[gptq]'" in said.err
+    result = call("init", "r.yaml", "--yes", "--compress", "gptq")
+    assert result.code == 2
+    assert "gptq needs gptqmodel, which is not installed: pip install 'compresslab[gptq]'" in result.err
     assert not Path("r.yaml").exists()
 
 
@@ -273,13 +273,13 @@ def test_any_printable_text_is_read_back_from_yaml(text: str) -> None:
 
 
 def test_a_file_whose_name_is_no_study_gets_the_usual_one_and_quotes_in_commands(call: Call) -> None:
-    said = call("init", "my first 'study'.yaml", "--yes")
-    assert said.code == 0, said.err
+    result = call("init", "my first 'study'.yaml", "--yes")
+    assert result.code == 0, result.err
     assert load(Path("my first 'study'.yaml")).study == "my-study"
-    assert """compresslab run 'my first '"'"'study'"'"'.yaml'""" in said.out
-    said = call("init", "two\nlines.yaml", "--yes")
-    assert said.code == 2
-    assert r"'two\nlines.yaml' holds an unprintable character" in said.err
+    assert """compresslab run 'my first '"'"'study'"'"'.yaml'""" in result.out
+    result = call("init", "two\nlines.yaml", "--yes")
+    assert result.code == 2
+    assert r"'two\nlines.yaml' holds an unprintable character" in result.err
 
 
 # Asking
@@ -314,44 +314,44 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def test_a_terminal_is_asked_for_what_no_option_says(call: Call, typed: list[str]) -> None:
     typed += ["", "asked", "width, rtn", "n", "17"]
-    said = call("init")
-    assert said.code == 0, said.err
+    result = call("init")
+    assert result.code == 0, result.err
     recipe = load(Path("asked.yaml"))
     assert (recipe.base.model, list(recipe.variants), recipe.evaluate.items) == (SMOLLM2, ["width", "rtn", "width-rtn"], 17)
-    assert all(f"{name} " in said.out for name in CHOICES), "the ways to compress are told before they are asked for"
+    assert all(f"{name} " in result.out for name in CHOICES), "the ways to compress are told before they are asked for"
 
 
 def test_a_bad_answer_is_asked_for_again(call: Call, typed: list[str]) -> None:
     typed += ["offline:nix", SMOLLM2, "two words", "good", "wdth", "int8", "none", "0", "3"]
-    said = call("init", "r.yaml")
-    assert said.code == 0, said.err
+    result = call("init", "r.yaml")
+    assert result.code == 0, result.err
     recipe = load(Path("r.yaml"))
     assert (recipe.study, list(recipe.variants), recipe.evaluate.items) == ("good", ["int8"], 3)
-    assert "did you mean 'width'?" in said.out + said.err
-    assert "'none' is no number of items" in said.out + said.err
+    assert "did you mean 'width'?" in result.out + result.err
+    assert "'none' is no number of items" in result.out + result.err
 
 
 @pytest.mark.usefixtures("typed")
 def test_what_options_say_is_not_asked(call: Call) -> None:
-    said = call("init", "r.yaml", "--model", SMOLLM2, "--study", "s", "--compress", "depth", "--heal", "--items", "5")
-    assert said.code == 0, said.err
-    assert "?" not in said.out.replace("at what cost?", "")
+    result = call("init", "r.yaml", "--model", SMOLLM2, "--study", "s", "--compress", "depth", "--heal", "--items", "5")
+    assert result.code == 0, result.err
+    assert "?" not in result.out.replace("at what cost?", "")
     assert call("init", "q.yaml", "--yes").code == 0
 
 
 @pytest.mark.usefixtures("typed")
 def test_a_file_that_is_there_is_refused_before_anything_is_asked(call: Call) -> None:
     Path("r.yaml").touch()
-    said = call("init", "r.yaml")
-    assert said.code == 2
-    assert "Which model" not in said.out
+    result = call("init", "r.yaml")
+    assert result.code == 2
+    assert "Which model" not in result.out
 
 
 def test_the_end_of_the_answers_ends_it_and_nothing_is_written(call: Call, typed: list[str], tmp_path: Path) -> None:
     typed += ["", ""]
-    said = call("init", "r.yaml")
-    assert said.code == 1
-    assert "Traceback" not in said.err
+    result = call("init", "r.yaml")
+    assert result.code == 1
+    assert "Traceback" not in result.err
     assert not list(tmp_path.iterdir())
 
 

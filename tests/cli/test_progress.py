@@ -115,7 +115,7 @@ def test_a_worker_that_says_nothing_is_told_of_every_interval_in_terminal_and_lo
 def test_the_thread_tells_of_work_that_hangs() -> None:
     pipe = io.StringIO()
     with ProgressPrinter(Console(file=pipe), interval=0.02) as printer:
-        printer.during("work that hangs")
+        printer.start_part("work that hangs")
         deadline = time.monotonic() + 30
         while pipe.getvalue().count("work that hangs: going on for") < 2:
             assert time.monotonic() < deadline
@@ -194,27 +194,27 @@ def test_an_interruption_stands_in_the_log(tmp_path: Path, pipe: io.StringIO) ->
 def test_the_pace_counts_from_where_the_work_began() -> None:
     """What a checkpoint brought, and the time of loading, are no pace."""
     sign = NodeProgress("distill", 0.0, estimated=500.0)
-    sign.hear(0.0, "loading", None, 50.0)
-    assert sign.left(50.0) == 450
-    sign.hear(0.6, "going on from step 60 of 100", tokens(60), 60.0)
+    sign.update(0.0, "loading", None, 50.0)
+    assert sign.seconds_left(50.0) == 450
+    sign.update(0.6, "going on from step 60 of 100", tokens(60), 60.0)
     assert "left by the estimate" in sign.line(60.0)
-    sign.hear(0.7, "loss 3", tokens(70), 70.0)
-    assert sign.left(70.0) == pytest.approx(30)
+    sign.update(0.7, "loss 3", tokens(70), 70.0)
+    assert sign.seconds_left(70.0) == pytest.approx(30)
     assert "1 tokens/s, 30 s left" in sign.line(70.0)
 
 
 def test_a_slow_first_step_says_more_than_the_estimate() -> None:
     sign = NodeProgress("distill", 0.0, estimated=100.0)
-    sign.hear(0.0, "loading", None, 10.0)
-    sign.hear(0.05, "loss 3", tokens(1), 70.0)
-    assert sign.left(70.0) == pytest.approx(19 * 60)
+    sign.update(0.0, "loading", None, 10.0)
+    sign.update(0.05, "loss 3", tokens(1), 70.0)
+    assert sign.seconds_left(70.0) == pytest.approx(19 * 60)
     assert sign.line(70.0).endswith("1 of 24,576 tokens, 19 min left")
 
 
 def test_a_second_part_has_a_pace_of_its_own() -> None:
     sign = NodeProgress("quantize", 0.0)
     for second in (10, 20, 30):
-        sign.hear(second / 30, "gathering", tokens(second), float(second))
-    sign.hear(0.1, "rounding", None, 31.0)
-    sign.hear(0.2, "rounding", None, 32.0)
-    assert sign.left(32.0) == pytest.approx(8)
+        sign.update(second / 30, "gathering", tokens(second), float(second))
+    sign.update(0.1, "rounding", None, 31.0)
+    sign.update(0.2, "rounding", None, 32.0)
+    assert sign.seconds_left(32.0) == pytest.approx(8)

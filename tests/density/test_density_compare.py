@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compresslab.density import Measured, Reference, assess, density_days, load_hardware
-from compresslab.density.intervals import LogEstimate, geometric_mean, on_the_ruler, ratio, verdict
+from compresslab.density.intervals import LogEstimate, bounded_reading, geometric_mean, ratio, verdict
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Comparison, Density, Interval, ItemScores, Shape, Size
@@ -205,8 +205,7 @@ def broken(**change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"item": [str(i) for i in range(19, -1, -1)]}, "child and base did not answer the same items of piqa"),
-        ({"gold": [1] * 20}, "different right answers"),
+        ({"prompt_hash": ["a"] * 19}, "20 items, but 19 hashes of prompts"),
         ({"item": ["0"] * 20}, "item 0 stands there twice"),
         ({"bits_per_byte": [1.0] * 19 + [float("nan")]}, "child, piqa: bits_per_byte of item 19 is nan"),
         ({"bits_per_byte": [1.0] * 19 + [-1.0]}, "bits_per_byte of item 19 is -1"),
@@ -268,7 +267,7 @@ def test_r_does_not_depend_on_the_unit_of_the_reference(factor, n_hat):
     for scale in (1.0, factor):
         shift = math.log(scale)
         parent, child = (
-            on_the_ruler(math.log(n) + shift, d + shift, (fitted[0] * scale, fitted[1] * scale), 20)
+            bounded_reading(math.log(n) + shift, d + shift, (fitted[0] * scale, fitted[1] * scale), 20)
             for n, d in zip((n_hat, 0.7 * n_hat), draws, strict=True)
         )
         found.append(ratio(child, parent).over(0.5).interval())
@@ -279,7 +278,7 @@ def test_r_does_not_depend_on_the_unit_of_the_reference(factor, n_hat):
 
 
 ESTIMATES = st.builds(
-    lambda point, draws: on_the_ruler(point, np.array(draws), (1.0, 10.0), 20),
+    lambda point, draws: bounded_reading(point, np.array(draws), (1.0, 10.0), 20),
     st.one_of(st.floats(-20, 20), st.sampled_from([math.inf, -math.inf])),
     st.lists(st.one_of(st.floats(-20, 20), st.sampled_from([math.inf, -math.inf])), min_size=5, max_size=5),
 )
@@ -298,7 +297,7 @@ def test_whatever_the_bounds_the_ends_are_ordered_and_no_number_is_nan(pairs):
 
 def test_bounds_on_both_sides_leave_a_mean_unknown():
     draws = np.zeros(10)
-    low, high = on_the_ruler(-9.0, draws, (1.0, 10.0), 20), on_the_ruler(19.0, draws, (1.0, 10.0), 20)
+    low, high = bounded_reading(-9.0, draws, (1.0, 10.0), 20), bounded_reading(19.0, draws, (1.0, 10.0), 20)
     assert (low.bound, high.bound) == ("<", ">")
     assert geometric_mean([low, high]) is None
     assert geometric_mean([]) is None
@@ -329,6 +328,26 @@ def test_items_that_were_other_questions_pair_nothing():
     assert [one.task for one in left_out.tasks] == ["arc_easy", "piqa"]
     assert "csqa is left out: child and base were asked different questions under the same names, first in item 7" in left_out.reason
     assert left_out.ratio != alike.ratio
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"item": [str(i) for i in range(19, -1, -1)]}, "did not answer the same items (20 and 20; they differ from number 1 on)"),
+        ({"gold": [1] * 20}, "have different right answers"),
+    ],
+)
+def test_items_that_are_others_cost_the_task_and_not_the_study(change, message):
+    _, comparison = only(assess(broken(**change), CONFIG, []))
+    assert (comparison.ratio, comparison.tasks) == (None, [])
+    assert comparison.reason == f"piqa is left out: child and base {message}; evaluate both in a new store"
+
+
+def test_items_without_a_noted_hash_pair():
+    _, plain = only(assess(broken(), CONFIG, []))
+    _, noted = only(assess(broken(prompt_hash=[""] * 20), CONFIG, []))
+    assert [one.task for one in noted.tasks] == ["piqa"]
+    assert noted.ratio == plain.ratio
 
 
 def test_where_all_questions_differ_there_is_no_ratio():

@@ -93,8 +93,8 @@ def test_the_shipped_factors_are_a_fresh_fit():
             assert found[key] == pytest.approx(SHIPPED[machine][key], rel=1e-3)
         assert found["engine"] == SHIPPED[machine]["engine"]
         assert found["errors"].keys() == SHIPPED[machine]["errors"].keys()
-        for group, told in found["errors"].items():
-            assert told == pytest.approx(SHIPPED[machine]["errors"][group], rel=0.01, abs=1e-3)
+        for group, medians in found["errors"].items():
+            assert medians == pytest.approx(SHIPPED[machine]["errors"][group], rel=0.01, abs=1e-3)
 
 
 def test_the_fit_reads_no_quantized_row(monkeypatch):

@@ -35,7 +35,7 @@ def origin(model):
 
 def scored(name, model, table, parent="", **change):
     size, shape = tables.weights(model)
-    found = {task: score.score for task, score in tables.of_model(model, table).items()}
+    found = {task: score.score for task, score in tables.scores_of(model, table).items()}
     return Measured(name=name, parent=parent, root="base", size=size, shape=shape, published=found, table=table).model_copy(update=change)
 
 
@@ -136,7 +136,7 @@ def test_names_that_are_not_there_are_met_with_those_that_are():
         tables.find_model("zzz")
     with pytest.raises(BadInput, match="dimensions of Mistral-7B are not known"):
         tables.weights("Mistral-7B")
-    assert tables.of_model("Gemma-2-9B", "Qwen1-chat-quant") == {}
+    assert tables.scores_of("Gemma-2-9B", "Qwen1-chat-quant") == {}
     assert tables.compression("Gemma-2-27B") == ("", "")
 
 

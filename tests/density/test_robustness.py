@@ -7,7 +7,7 @@ import pytest
 
 from compresslab.catalog import published_scores as tables
 from compresslab.density import Measured, Reference, assess
-from compresslab.density.robustness import BUDGETS, shown
+from compresslab.density.robustness import TOKEN_BUDGETS, format_tokens
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Interval, ItemScores, Shape, Size
 
@@ -62,7 +62,7 @@ def rows(comparison, choice):
 
 def scored(name, model, table, parent="", benchmarks=tuple(tables.BENCHMARKS)):
     size, shape = tables.weights(model)
-    found = {task: score.score for task, score in tables.of_model(model, table).items() if task in benchmarks}
+    found = {task: score.score for task, score in tables.scores_of(model, table).items() if task in benchmarks}
     return Measured(name=name, parent=parent, root="base", size=size, shape=shape, published=found, table=table)
 
 
@@ -73,8 +73,8 @@ def of_published(child, base, table, reference="qwen2.5", benchmarks=tuple(table
 
 def test_a_ladder_study_has_a_row_for_every_choice():
     comparison = compare(measured("child", everywhere(4e8), 600_000_000))
-    assert set(rows(comparison, "D0")) == {shown(tokens) for tokens in BUDGETS if tokens != 1e12}
-    assert (min(BUDGETS), max(BUDGETS)) == (1e11, 15e12)
+    assert set(rows(comparison, "D0")) == {format_tokens(tokens) for tokens in TOKEN_BUDGETS if tokens != 1e12}
+    assert (min(TOKEN_BUDGETS), max(TOKEN_BUDGETS)) == (1e11, 15e12)
     assert set(rows(comparison, "reference")) == set(NAMES) - {"olmo-ladder"}
     assert set(rows(comparison, "estimator")) == {"score"}
     assert set(rows(comparison, "task alone")) == set(rows(comparison, "task left out")) == set(TASKS)
@@ -86,10 +86,10 @@ def test_without_other_references_none_is_asked():
     assert rows(compare(measured("child", everywhere(4e8), 600_000_000), references=()), "reference") == {}
 
 
-@pytest.mark.parametrize("tokens", BUDGETS)
+@pytest.mark.parametrize("tokens", TOKEN_BUDGETS)
 def test_the_budget_of_the_study_is_no_other_choice(tokens):
     comparison = compare(measured("child", everywhere(4e8), 600_000_000), config=DensityConfig(resamples=200, tokens=tokens))
-    assert shown(tokens) not in rows(comparison, "D0")
+    assert format_tokens(tokens) not in rows(comparison, "D0")
     assert len(rows(comparison, "D0")) == 4
 
 
@@ -143,9 +143,9 @@ def test_every_row_without_a_ratio_has_a_reason_and_every_row_with_one_has_none(
 
 
 def test_a_clear_verdict_that_all_choices_share_is_not_fragile():
-    for n_hat, said in ((3e8, "lowered"), (1.2e9, "raised")):
+    for n_hat, expected in ((3e8, "lowered"), (1.2e9, "raised")):
         comparison = compare(measured("child", everywhere(n_hat), 600_000_000))
-        assert comparison.verdict == said
+        assert comparison.verdict == expected
         assert not comparison.fragile
         assert [row for row in comparison.robustness if row.flips] == []
 
@@ -210,23 +210,23 @@ def test_a_family_without_budgets_has_no_row_of_d0_but_one_of_straight_lines():
     comparison = of_published("Llama-3.2-3B", "Llama-3.1-8B", "Llama3.2-card-base")
     assert rows(comparison, "D0") == {}
     assert rows(comparison, "estimator") == {}, "a family is read by score anyway"
-    (straight,) = rows(comparison, "curve").values()
-    assert straight.ratio.value == pytest.approx(comparison.ratio.value, rel=0.3)
+    (interpolate,) = rows(comparison, "curve").values()
+    assert interpolate.ratio.value == pytest.approx(comparison.ratio.value, rel=0.3)
     assert set(rows(comparison, "reference")) == {"llama-1-2", "olmo-ladder", "pythia"}
     assert rows(comparison, "reference")["llama-1-2"].ratio is not None
 
 
 def test_straight_lines_say_nothing_outside_a_familys_scores():
-    (straight,) = rows(of_published("Llama-3.2-1B", "Llama-3.1-8B", "Llama3.2-card-base"), "curve").values()
-    assert straight.ratio is None
-    assert straight.reason == "outside its models' scores"
+    (interpolate,) = rows(of_published("Llama-3.2-1B", "Llama-3.1-8B", "Llama3.2-card-base"), "curve").values()
+    assert interpolate.ratio is None
+    assert interpolate.reason == "outside its models' scores"
 
 
 def test_straight_lines_meet_the_familys_own_models():
     reference = Reference.load("qwen2.5")
     comparison = of_published("Qwen2.5-3B", "Qwen2.5-1.5B", "Qwen2.5-blog-base-4", benchmarks=("MMLU",))
-    (straight,) = rows(comparison, "curve").values()
-    assert straight.ratio.value == pytest.approx(1, abs=0.01), "both lie on the lines that join them"
+    (interpolate,) = rows(comparison, "curve").values()
+    assert interpolate.ratio.value == pytest.approx(1, abs=0.01), "both lie on the lines that join them"
     points = reference.tasks["MMLU"].points
     assert len(points) == reference.runs == 7
     assert np.all(np.diff(points[:, 0]) > 0)
@@ -234,11 +234,11 @@ def test_straight_lines_meet_the_familys_own_models():
 
 def test_every_benchmark_alike_is_the_geometric_mean_of_the_single_ones():
     comparison = of_published("Gemma-2-2B", "Gemma-2-27B", "Gemma2-report-T13")
-    (alike,) = rows(comparison, "weights").values()
+    (equal_weights,) = rows(comparison, "weights").values()
     single = [task.ratio_by_score.value for task in comparison.tasks]
     assert len(single) == 5
-    assert alike.ratio.value == pytest.approx(math.exp(np.mean(np.log(single))))
-    assert alike.ratio.value < 1 < comparison.ratio.value, "the weights decide on which side it lies, and the page shows both"
+    assert equal_weights.ratio.value == pytest.approx(math.exp(np.mean(np.log(single))))
+    assert equal_weights.ratio.value < 1 < comparison.ratio.value, "the weights decide on which side it lies, and the page shows both"
     assert rows(of_published("Llama-3.2-3B", "Llama-3.1-8B", "Llama3.2-card-base"), "weights") == {}
 
 

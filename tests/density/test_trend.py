@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compresslab.catalog.published_scores import BENCHMARKS, scores
-from compresslab.density.trend import CHATGPT, PAPER_GROWTH, TrendPoint, frontier, trend
+from compresslab.density.trend import CHATGPT_RELEASE, PAPER_GROWTH, TrendPoint, frontier, trend
 from compresslab.errors import BadInput
 from tools.references.family import QWEN
 
@@ -130,8 +130,8 @@ def test_the_familys_own_models_are_about_as_dense_as_one_in_the_tables_of_its_f
 
 def test_too_few_models_before_chatgpt_give_no_line_and_a_note():
     result = found()
-    early = [point for point in result.points if point.released < CHATGPT and not point.density.bound]
-    assert datetime.date(2022, 11, 30) == CHATGPT
+    early = [point for point in result.points if point.released < CHATGPT_RELEASE and not point.density.bound]
+    assert datetime.date(2022, 11, 30) == CHATGPT_RELEASE
     assert (result.before is None) == (len(early) < 3)
     if result.before is None:
         assert any("before ChatGPT" in note for note in result.notes)

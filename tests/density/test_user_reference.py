@@ -23,14 +23,14 @@ LAWS = {
 }
 LINK = np.array([1.0, 6.0, 0.8, 0.25])
 SIZES = (1e8, 2e8, 4e8, 8e8, 1.6e9, 3.2e9)
-BUDGETS = (1e10, 3e10, 1e11, 3e11)
+TOKEN_BUDGETS = (1e10, 3e10, 1e11, 3e11)
 
 
 def true_loss(task, n, d):
     return float(loss_law(LAWS[task], np.array(n / 1e9), np.array(d / 1e11)))
 
 
-def ladder(sizes=SIZES, budgets=BUDGETS, tasks=("easy", "hard"), noise=0.002):
+def ladder(sizes=SIZES, budgets=TOKEN_BUDGETS, tasks=("easy", "hard"), noise=0.002):
     rng, rows = np.random.default_rng(0), []
     for task in tasks:
         for n in sizes:
@@ -52,7 +52,7 @@ def read(tmp_path):
 
 
 def with_cell(row, column, value):
-    table = ladder(sizes=SIZES[:4], budgets=BUDGETS[:1], tasks=("easy",)).astype({column: object})
+    table = ladder(sizes=SIZES[:4], budgets=TOKEN_BUDGETS[:1], tasks=("easy",)).astype({column: object})
     table.loc[row, column] = value
     return table
 
@@ -168,7 +168,7 @@ def test_a_synthetic_ladder_is_found_again():
     assert reference.form["chosen"] == "E > 0"
     assert reference.parameters_range == pytest.approx((1e8, 3.2e9))
     assert reference.tokens_range == pytest.approx((1e10, 3e11))
-    assert reference.runs == len(SIZES) * len(BUDGETS)
+    assert reference.runs == len(SIZES) * len(TOKEN_BUDGETS)
     for task in LAWS:
         assert reference.tasks[task].r2_loss > 0.99
         for n, d in ((1.5e8, 2e10), (1e9, 1e11), (3e9, 3e11), (6e9, 1e12)):
@@ -192,7 +192,7 @@ def test_losses_alone_make_a_reference_without_scores(read):
 
 
 def test_one_token_budget_gives_a_law_without_a_data_term(read):
-    table = read(ladder(budgets=BUDGETS[-1:], tasks=("easy",)))
+    table = read(ladder(budgets=TOKEN_BUDGETS[-1:], tasks=("easy",)))
     reference = Reference.parse(fit_table(table, "mine", "x", resamples=1))
     near, far = (reference.predict("easy", 1e9, tokens)[0] for tokens in (1e11, 1e13))
     assert near == pytest.approx(far)
@@ -268,7 +268,7 @@ def test_a_file_with_values_of_another_kind_is_refused(tmp_path, change):
     "gap", ["no losses", "no rows", "no run", "no task", "losses of one size", "one task without losses", "equal losses"]
 )
 def test_a_table_with_gaps_is_a_named_error(read, gap):
-    table = ladder(sizes=SIZES[:4], budgets=BUDGETS[:3])
+    table = ladder(sizes=SIZES[:4], budgets=TOKEN_BUDGETS[:3])
     if gap == "no losses":
         table = table.drop(columns="bpb")
     elif gap == "no rows":

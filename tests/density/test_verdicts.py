@@ -312,7 +312,7 @@ def test_the_ends_of_every_mean_are_ordered_and_hold_its_value(parts):
 
 
 def test_an_interval_must_clear_one_by_more_than_rounding():
-    for low, high, said in ((1.01, 2, "raised"), (1, 2, "inconclusive"), (0.5, 0.99, "lowered"), (0.5, 1, "inconclusive")):
-        assert verdict(Interval(value=(low + high) / 2, low=low, high=high)) == said
+    for low, high, expected in ((1.01, 2, "raised"), (1, 2, "inconclusive"), (0.5, 0.99, "lowered"), (0.5, 1, "inconclusive")):
+        assert verdict(Interval(value=(low + high) / 2, low=low, high=high)) == expected
     assert verdict(Interval(value=1 + 1e-12, low=1 + 1e-12, high=1 + 1e-12)) == "inconclusive"
     assert verdict(None) == "inconclusive"

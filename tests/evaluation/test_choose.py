@@ -53,6 +53,18 @@ def test_the_first_engine_that_is_exact_and_fast_answers(
     assert why in choice.why
 
 
+@pytest.mark.parametrize(("name", "value"), [("repetition_penalty", 1.3), ("no_repeat_ngram_size", 2), ("suppress_tokens", [3])])
+def test_a_generation_config_that_changes_logits_is_obeyed(
+    name: str, value: object, build: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("llama")
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.0)
+    assert choose_engine(model, prompts(), 512).name == "shared"
+    monkeypatch.setattr(model.generation_config, name, value)
+    choice = choose_engine(model, prompts(), 512)
+    assert (choice.name, choice.why) == ("plain", f"not shared: the model's generation_config has {name}")
+
+
 @pytest.mark.parametrize("work", [SHARED, prompts()])
 def test_the_recipes_backend_hf_is_lm_evals_own_way(work: Any, llama: PreTrainedModel) -> None:
     assert choose_engine(llama, work, 512, "hf") == ("plain", "the recipe asks for lm-eval's hf", None)

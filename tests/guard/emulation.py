@@ -81,9 +81,9 @@ def products() -> list[tuple[Any, str]]:
 
 def prepare(findings: Path) -> None:
     """Tell this process and all that it starts what to watch for; workers get the guard with the modules that they import first."""
-    from compresslab.machine.this_machine import probed
+    from compresslab.machine.this_machine import probe_device
 
-    slowdown = probed("cpu").slowdown
+    slowdown = probe_device("cpu").slowdown
     os.environ[DTYPES] = ",".join(name for name, times in slowdown.items() if times > EMULATED)
     os.environ[FINDINGS] = str(findings)
     watch_workers()

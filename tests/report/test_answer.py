@@ -21,7 +21,7 @@ UP, OPEN, DOWN, WORSE = 0.80, 0.93, 1.1, 1.3
 
 
 @pytest.mark.parametrize(
-    ("bpbs", "verdict", "said"),
+    ("bpbs", "verdict", "expected"),
     [
         ((DOWN, WORSE), "lowered", "No variant is denser than the base: all 2 are less dense; the least costly is v0"),
         ((UP, UP), "raised", "Each of 2 variants is denser than the base"),
@@ -34,10 +34,10 @@ UP, OPEN, DOWN, WORSE = 0.80, 0.93, 1.1, 1.3
         ((), "", "No answer: the study has no compressed variant"),
     ],
 )
-def test_headline_follows_the_verdicts(bpbs: tuple[float, ...], verdict: str, said: str) -> None:
+def test_headline_follows_the_verdicts(bpbs: tuple[float, ...], verdict: str, expected: str) -> None:
     found = answer(with_quality(*bpbs))
     assert found.verdict == verdict
-    assert found.headline.startswith(said)
+    assert found.headline.startswith(expected)
 
 
 def test_a_healed_step_counts_as_raised_though_the_variant_stays_below_the_base() -> None:

@@ -7,10 +7,10 @@ import pytest
 from compresslab.density import GROWTH_PER_DAY
 from compresslab.records import Curve, Interval
 from compresslab.report import figures as drawing
-from compresslab.report.charts.ruler import Placed, ruler
-from compresslab.report.charts.scatter import Dot, frontier
-from compresslab.report.charts.vega import Drawer
-from compresslab.report.charts.waterfall import Fall, told, waterfall
+from compresslab.report.charts.ruler import CurvePoint, ruler
+from compresslab.report.charts.scatter import ScatterPoint, frontier
+from compresslab.report.charts.vega import ChartRenderer
+from compresslab.report.charts.waterfall import WaterfallStep, format_factor, waterfall
 from compresslab.report.figures import figures
 from compresslab.report.html import render
 
@@ -28,8 +28,8 @@ CURVE = Curve(
 
 
 def test_the_frontier_holds_what_nothing_beats_on_both_axes() -> None:
-    dots = [Dot(name, "", x, y, 0.0, "base") for name, x, y in (("a", 1, 5), ("b", 2, 3), ("c", 3, 4), ("d", 4, 1), ("e", 4, 2))]
-    assert [dot.name for dot in frontier(dots)] == ["a", "b", "d"]
+    points = [ScatterPoint(name, "", x, y, 0.0, "base") for name, x, y in (("a", 1, 5), ("b", 2, 3), ("c", 3, 4), ("d", 4, 1), ("e", 4, 2))]
+    assert [point.name for point in frontier(points)] == ["a", "b", "d"]
 
 
 def test_every_chain_to_an_end_has_a_waterfall_with_its_steps() -> None:
@@ -42,10 +42,10 @@ def test_every_chain_to_an_end_has_a_waterfall_with_its_steps() -> None:
 
 
 def test_extrapolations_and_bounds_are_told_beside_the_bars() -> None:
-    assert told(Interval(value=0.3, low=0.2, high=0.4)) == "×0.30"
-    assert told(Interval(value=0.3, low=0.0, high=0.3, bound="<", extrapolated=True)) == "< ×0.30†"
-    fall = Fall("prune depth", "child", 0.5, 0.15, Interval(value=0.3, low=0.2, high=0.4, extrapolated=True), "lowered")
-    bar = waterfall([fall], "child", "base", (0.1, 1))["layer"][1]["data"]["values"][0]
+    assert format_factor(Interval(value=0.3, low=0.2, high=0.4)) == "×0.30"
+    assert format_factor(Interval(value=0.3, low=0.0, high=0.3, bound="<", extrapolated=True)) == "< ×0.30†"
+    step = WaterfallStep("prune depth", "child", 0.5, 0.15, Interval(value=0.3, low=0.2, high=0.4, extrapolated=True), "lowered")
+    bar = waterfall([step], "child", "base", (0.1, 1))["layer"][1]["data"]["values"][0]
     assert bar["fill"] == 0
 
 
@@ -59,7 +59,7 @@ def test_a_step_without_density_keeps_its_row_and_says_so() -> None:
 
 @pytest.mark.slow
 def test_more_chains_than_anyone_looks_at_are_counted_and_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert drawing.MOST_CHAINS == 24
+    assert drawing.MAX_CHAINS == 24
     monkeypatch.setattr(drawing, "MOST_CHAINS", 4)
     found = figures(studies.many(21))
     assert (len(found.chains), found.chains_left_out) == (4, 3)
@@ -68,14 +68,14 @@ def test_more_chains_than_anyone_looks_at_are_counted_and_not_drawn(monkeypatch:
 
 @pytest.mark.parametrize("read", [3e6, 4e8, 5e10])
 def test_a_variant_lies_on_the_ruler_between_its_own_size_and_the_one_read_off(read: float) -> None:
-    spec = ruler(CURVE, [Placed("child", 2e8, 0.9, read, read < 1e8, "lowered", False)])
+    spec = ruler(CURVE, [CurvePoint("child", 2e8, 0.9, read, read < 1e8, "lowered", False)])
     [mark] = spec["layer"][-1]["data"]["values"]
     low, high = spec["layer"][1]["encoding"]["x"]["scale"]["domain"]
     assert mark["n"] == 2e8
     assert mark["read"] == min(max(read, low), high)
     assert mark["fill"] == ("var(--card)" if read < 1e8 else "var(--lowered)")
     assert low >= 1e7
-    assert 'data-variant="child"' in Drawer().svg(spec, "a ruler")
+    assert 'data-variant="child"' in ChartRenderer().svg(spec, "a ruler")
 
 
 def test_named_variants_lie_on_the_densing_laws_line() -> None:

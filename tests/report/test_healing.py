@@ -38,7 +38,7 @@ def test_the_tokens_needed_are_read_off_the_line_through_the_budgets() -> None:
     assert healing.needed.value == pytest.approx(math.exp(20))
     assert healing.needed.low < math.exp(20) < healing.needed.high
     assert healing.needed.extrapolated
-    assert healing.said.startswith("Extrapolated: the base's density would be reached at ≈ 485.2 M tokens [")
+    assert healing.summary.startswith("Extrapolated: the base's density would be reached at ≈ 485.2 M tokens [")
 
 
 @pytest.mark.parametrize("common", [0.0, 0.5, 0.9], ids=["own errors", "half in common", "nearly all in common"])
@@ -59,30 +59,30 @@ def test_the_interval_of_the_tokens_needed_covers_as_often_as_it_says(common: fl
 def test_one_budget_draws_no_line() -> None:
     [healing] = healings(healed({1e6: 0.5}))
     assert healing.line is healing.needed is None
-    assert healing.said.startswith("One budget draws no line")
+    assert healing.summary.startswith("One budget draws no line")
 
 
 def test_a_line_that_falls_reaches_nothing() -> None:
     [healing] = healings(healed({1e5: 0.5, 1e6: 0.3}))
     assert healing.needed is not None
     assert math.isinf(healing.needed.value)
-    assert healing.said == "On the line through these budgets the base's density is not reached."
+    assert healing.summary == "On the line through these budgets the base's density is not reached."
 
 
 def test_a_budget_that_reaches_the_base_needs_no_extrapolation() -> None:
     [healing] = healings(healed({1e5: 0.8, 1e6: 1.2}))
-    assert healing.said.startswith("The base's density is reached within 1 M tokens: r\u00a0=\u00a01.20 [")
+    assert healing.summary.startswith("The base's density is reached within 1 M tokens: r\u00a0=\u00a01.20 [")
 
 
 def test_an_interval_that_holds_one_says_only_that_it_may() -> None:
     [healing] = healings(healed({1e5: 0.5, 1e6: 1.01}, spread=0.2))
-    assert healing.said.startswith("The base's density may be reached within 1 M tokens")
+    assert healing.summary.startswith("The base's density may be reached within 1 M tokens")
     study = healed({1e6: 1.05})
     bound = Interval(value=1.05, low=0.0, high=1.05, bound="<")
     last = study.variants[-1]
     compared = [one.model_copy(update={"ratio": bound}) for one in last.comparisons]
     [healing] = healings(study.model_copy(update={"variants": [*study.variants[:-1], last.model_copy(update={"comparisons": compared})]}))
-    assert "reached within" not in healing.said
+    assert "reached within" not in healing.summary
 
 
 def test_another_learning_rate_is_another_curve_and_training_the_base_is_no_healing() -> None:

@@ -63,17 +63,17 @@ def test_write_puts_page_and_record_and_nothing_else(page_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("differing", "said"),
+    ("differing", "expected"),
     [
         ({}, "<dt>Lock</dt><dd>every package as locked</dd>"),
         ({"peft": ("0.21.2", "0.20.0"), "<b>": ("1", "2")}, "<dt>Lock</dt><dd>peft 0.21.2 → 0.20.0, &lt;b&gt; 1 → 2</dd>"),
         (None, None),
     ],
 )
-def test_the_page_says_which_packages_differ_from_the_lock(differing: dict[str, tuple[str, str]] | None, said: str | None) -> None:
+def test_the_page_says_which_packages_differ_from_the_lock(differing: dict[str, tuple[str, str]] | None, expected: str | None) -> None:
     study = studies.quickstart()
     page = render(study.model_copy(update={"provenance": study.provenance.model_copy(update={"differing": differing})}))
-    assert said in page if said else "<dt>Lock</dt>" not in page
+    assert expected in page if expected else "<dt>Lock</dt>" not in page
 
 
 def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
 import compresslab
 from compresslab.plan.graph import Node, Plan
+from compresslab.recipe.arguments import checked
+from compresslab.recipe.steps import Step
 from compresslab.report import tables
+from compresslab.runner import processes
 from compresslab.runner.processes import Listener
 from compresslab.runner.store import Store
 from compresslab.runner.watcher import Watcher
@@ -140,6 +147,60 @@ def test_a_study_tells_its_watcher_and_writes_its_page(recipe: Path, tmp_path: P
     assert study.recipe.endswith(written)
     assert compresslab.read_study(tmp_path / "reports" / study.study) == study
     assert (tmp_path / "reports" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"prune": None}, "step.prune: None is no value of a recipe"),
+        (None, "step: None is no value of a recipe"),
+        ({"prune": {"method": "depth", "keep": None, "parameters": None}}, "step.prune.keep: None is no value of a recipe"),
+    ],
+)
+def test_nothing_where_a_value_belongs_is_told(step: dict[str, object] | None, said: str, tmp_path: Path) -> None:
+    with pytest.raises(compresslab.BadInput) as caught:
+        compresslab.compress("any", step, tmp_path / "out")  # type: ignore[arg-type]
+    assert said in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"prune": {"method": "width", "keep": np.float32(0.5), "hidden": np.int64(64)}}
+    config = checked(Step, given, "step").config.model_dump()
+    assert (config["keep"], config["hidden"]) == (0.5, 64)
+
+
+def test_a_folder_that_no_page_can_be_written_into_is_refused_before_anything_runs(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("a file")
+    with pytest.raises(compresslab.BadInput, match="no page can be written into"):
+        compresslab.run_study(recipe, store=tmp_path / "store", reports=tmp_path / "reports")
+    assert not (tmp_path / "store").exists()
+
+
+def test_threads_start_workers_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+
+    def ensure_running() -> None:
+        inside.append(1)
+        assert len(inside) == 1
+        time.sleep(0.05)
+        inside.pop()
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", ensure_running)
+    before, stderr = dict(os.environ), os.fstat(2)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(processes.context, [tmp_path / f"{number}.log" for number in range(4)]))
+    assert (dict(os.environ), os.fstat(2)) == (before, stderr)
+
+
+def test_a_run_leaves_the_environment_of_its_caller_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited: list[str | None] = []
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: inherited.extend(map(os.environ.get, processes.ENVIRONMENT)))
+    before = dict(os.environ)
+    processes.context(tmp_path / "log")
+    assert dict(os.environ) == before
+    assert inherited[:2] == ["PASSIVE", "0"], "what the user has set stays"
 
 
 def test_a_record_that_is_not_there_or_not_one_is_told(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ import pytest
 from compresslab.errors import RunFailed
 from compresslab.evaluation.scores import write_items
 from compresslab.records import ItemDetail, ItemScores
-from compresslab.studies.lost_items import MOST, PROMPT, lost_items
+from compresslab.studies.lost_items import MAX_ITEMS, PROMPT_CHARACTERS, lost_items
 
 
 def answers(task: str, rows: list[tuple[str, float, float]], mark: str, bits: bool = True) -> ItemScores:
     """Items of (id, bits per byte, correct)."""
     same = {"prompt_hash": "h", "options": [" a", " b"], "generated": None, "logprobs": [-1.0, -2.0], "tokens": [1, 1], "bytes": [1, 1]}
     details = [
-        ItemDetail.model_validate({**same, "prompt": f"{'x' * PROMPT}{name}?", "metrics": {"acc": correct}}) for name, _, correct in rows
+        ItemDetail.model_validate({**same, "prompt": f"{'x' * PROMPT_CHARACTERS}{name}?", "metrics": {"acc": correct}})
+        for name, _, correct in rows
     ]
     return ItemScores(
         task=task,
@@ -45,7 +46,7 @@ def test_what_was_right_before_comes_first_and_then_what_lost_most(tmp_path: Pat
     found = lost_items(parent, child, files(tmp_path, parent, child))
     assert [(one.item, one.flipped, one.bits) for one in found] == [("a", True, 2), ("c", True, 0.5), ("b", False, 8)]
     assert found[0].prompt.endswith("a?")
-    assert (len(found[0].prompt), found[0].cut) == (PROMPT, True)
+    assert (len(found[0].prompt), found[0].cut) == (PROMPT_CHARACTERS, True)
     assert (found[0].parent_choice, found[0].child_choice, found[0].options) == (0, 1, [" a", " b"])
 
 
@@ -60,7 +61,7 @@ def test_only_the_worst_few_of_all_tasks_are_told(tmp_path: Path) -> None:
     parent = {task: answers(task, [(str(i), 1, 1) for i in range(9)], "parent") for task in ("t", "u")}
     child = {task: answers(task, [(str(i), 1 + i + shift, 0) for i in range(9)], "child") for task, shift in (("t", 0), ("u", 0.5))}
     found = lost_items(parent, child, files(tmp_path, parent, child))
-    assert len(found) == MOST
+    assert len(found) == MAX_ITEMS
     assert [(one.task, one.item) for one in found] == [("u", "8"), ("t", "8"), ("u", "7"), ("t", "7")]
 
 
@@ -78,3 +79,9 @@ def test_a_file_without_details_is_named(tmp_path: Path) -> None:
     write_items(paths["t"][1], child["t"].model_copy(update={"details": None}))
     with pytest.raises(RunFailed, match=r"t-child\.parquet does not hold the items' prompts"):
         lost_items(parent, child, paths)
+
+
+def test_items_that_were_other_questions_are_not_put_side_by_side() -> None:
+    before, after = answers("t", [("a", 1, 1)], "parent"), answers("t", [("a", 3, 0)], "child")
+    before, after = (items.model_copy(update={"prompt_hash": [hashed]}) for items, hashed in ((before, "x"), (after, "y")))
+    assert lost_items({"t": before}, {"t": after}, {}) == []

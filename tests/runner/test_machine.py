@@ -41,8 +41,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_machine_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr(machine, "_probe", lambda device: asked.append(device) or PROBE)
-    assert machine.probed() == machine.probed() == PROBE
+    monkeypatch.setattr(machine, "_run_probe", lambda device: asked.append(device) or PROBE)
+    assert machine.probe_device() == machine.probe_device() == PROBE
     assert asked == [None]
     assert len(list(cache.iterdir())) == 1
 
@@ -50,14 +50,14 @@ def test_a_machine_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.usefixtures("cache")
 def test_another_machine_another_device_and_other_instructions_are_probed_anew(monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr(machine, "_probe", lambda device: asked.append(device) or PROBE)
+    monkeypatch.setattr(machine, "_run_probe", lambda device: asked.append(device) or PROBE)
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    machine.probed()
-    machine.probed("cpu")
+    machine.probe_device()
+    machine.probe_device("cpu")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-    machine.probed()
+    machine.probe_device()
     monkeypatch.setattr(machine, "processor", lambda: "another one")
-    machine.probed()
+    machine.probe_device()
     assert len(asked) == 4
 
 
@@ -65,18 +65,18 @@ def test_another_machine_another_device_and_other_instructions_are_probed_anew(m
     "left", ["", "{", '{"device": "cpu"}', '{"version": 1}', PROBE.model_dump_json().replace('"version":1', '"version":2')]
 )
 def test_a_damaged_memory_is_probed_anew(cache: Path, monkeypatch: pytest.MonkeyPatch, left: str):
-    monkeypatch.setattr(machine, "_probe", lambda _: PROBE)
-    machine.probed()
+    monkeypatch.setattr(machine, "_run_probe", lambda _: PROBE)
+    machine.probe_device()
     [file] = cache.iterdir()
     file.write_text(left)
-    assert machine.probed() == PROBE
+    assert machine.probe_device() == PROBE
     assert Probe.model_validate_json(file.read_text()) == PROBE
 
 
 @pytest.mark.slow
 def test_the_probe_runs_in_a_process_of_its_own_and_refuses_a_device_in_one_sentence(cache: Path):
     with pytest.raises(BadInput, match=r"^--device cuda:9: this machine has no such device; there is: .*cpu"):
-        machine.probed("cuda:9")
+        machine.probe_device("cuda:9")
     assert not cache.exists()
 
 
@@ -84,13 +84,13 @@ def test_the_probe_runs_in_a_process_of_its_own_and_refuses_a_device_in_one_sent
 def test_a_probe_that_dies_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], -9, "", "what it said last\n"))
     with pytest.raises(RunFailed, match=r"the probe of this machine failed \(exit code -9\): what it said last; try another --device"):
-        machine.probed()
+        machine.probe_device()
 
 
 def test_auto_takes_what_the_probe_found_and_a_name_what_it_names():
-    assert machine.compute_of("auto", "bfloat16", PROBE) == Compute("float32", "cpu", "cpu")
-    assert machine.compute_of("bfloat16", "bfloat16", PROBE) == Compute("bfloat16", "cpu", "cpu")
-    assert machine.compute_of("auto", "bfloat16", GPU) == Compute("bfloat16", "cuda:1", "cuda")
+    assert machine.resolve_compute("auto", "bfloat16", PROBE) == Compute("float32", "cpu", "cpu")
+    assert machine.resolve_compute("bfloat16", "bfloat16", PROBE) == Compute("bfloat16", "cpu", "cpu")
+    assert machine.resolve_compute("auto", "bfloat16", GPU) == Compute("bfloat16", "cuda:1", "cuda")
 
 
 def test_an_emulated_dtype_is_warned_of_with_the_measured_ratio():
@@ -111,7 +111,7 @@ def test_times_of_another_accelerator_driver_or_number_of_devices_are_not_shared
 
 def test_planning_and_the_look_at_the_machine_import_no_torch():
     code = (
-        "import sys, compresslab.machine.this_machine as m; m.probed(); m._fingerprint(None); "
+        "import sys, compresslab.machine.this_machine as m; m.probe_device(); m._fingerprint(None); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
@@ -139,6 +139,7 @@ def test_a_container_with_a_quota_has_no_more_threads_than_it_pays_for(
     assert processor.threads() == expected
 
 
+@pytest.mark.slow
 def test_the_fork_server_asks_no_accelerator_anything():
     code = (
         "import sys, torch, compresslab.runner.preload; "

@@ -7,23 +7,27 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from models.tiny import make_tokenizer
 from typer.testing import CliRunner
 
 import compresslab
 from compresslab.cli.main import app
 from compresslab.errors import RunFailed
+from compresslab.evaluation.engines.encodings import Encodings
 from compresslab.machine.this_machine import Machine
+from compresslab.plan.keys import KEY_LENGTH
 from compresslab.plan.prepare import prepare
 from compresslab.records import ItemScores, StepRecord
 from compresslab.records.compute import Compute
-from compresslab.runner.run import run, to_do
+from compresslab.runner.run import results, run, to_do
 from compresslab.runner.store import Store
 from compresslab.runner.upkeep import damages, note, unused
 from compresslab.runner.watcher import Watcher
-from compresslab.studies.rescore import compared
+from compresslab.studies.rescore import compare_answers
 
 runner = CliRunner()
 
@@ -86,7 +90,7 @@ def test_nothing_is_freed_while_a_study_runs(store: Store) -> None:
 
 def test_a_long_plan_lists_only_what_is_to_run(short: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "prune pruned" in call("plan", short, "--store", store.root)
-    monkeypatch.setattr("compresslab.cli.plan.LISTED", 2)
+    monkeypatch.setattr("compresslab.cli.plan.MAX_LISTED_NODES", 2)
     told = call("plan", short, "--store", store.root)
     assert "5 nodes, 5 of them cached" in told
     assert "prune pruned" not in told
@@ -143,6 +147,48 @@ def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: 
     assert prepare(short, noted=store.notes()).compute == prepare(short).compute
     note(prepare(short), store)
     assert not unused(store)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"finished": 3}, {"runs": {"broken": {"keys": 3}}}])
+def test_runs_of_other_machines_survive_a_note_that_cannot_be_read(short: Path, store: Store, change: dict[str, object]) -> None:
+    elsewhere = {"compute": ["float32", "cuda:0", "cuda"], "machine": "another", "facts": {}, "keys": ["0" * KEY_LENGTH]}
+    (store.objects / elsewhere["keys"][0]).mkdir()
+    written = json.loads(store.note("tiny").read_text())
+    runs = {**written["runs"], "elsewhere": elsewhere, **change.pop("runs", {})}  # type: ignore[dict-item]
+    store.note("tiny").write_text(json.dumps({**written, **change, "runs": runs}))
+    assert "tiny" not in store.notes()
+    note(prepare(short), store)
+    assert store.notes()["tiny"].runs["elsewhere"].machine == "another"
+    assert not unused(store)
+
+
+def test_a_result_without_its_cost_is_whole(short: Path, store: Store) -> None:
+    plan = prepare(short)
+    (store.folder(plan.variant("pruned").model) / "cost.json").unlink()
+    assert damages(store, {key: kind for node in plan.nodes for key, kind in results(node).items()}) == []
+    assert to_do(plan, store) == []
+
+
+def test_token_ids_that_were_not_read_for_long_are_freed(store: Store) -> None:
+    kept = sorted(store.encodings.iterdir())
+    assert kept, "the evaluation kept some"
+    assert [one for one in unused(store) if one.path.parent == store.encodings] == []
+    old, litter = kept[0], store.encodings / ".0123-part.npz"
+    litter.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    found = {one.path: one.why for one in unused(store) if one.path.parent == store.encodings}
+    assert found == {old: "token ids of tasks that were not read for 30 days", litter: "what a dead run left"}
+    shutil.rmtree(store.studies)
+    assert {one.path for one in unused(store) if one.path.parent == store.encodings} == {*kept, litter}
+
+
+def test_token_ids_are_as_young_as_their_last_reading(tmp_path: Path) -> None:
+    encodings = Encodings(tmp_path, make_tokenizer())
+    for _ in range(2):
+        encodings.encoded([("a", "b")], "", lambda pairs: [[1, 2] for _ in pairs])
+        (file,) = tmp_path.iterdir()
+        assert time.time() - file.stat().st_mtime < 1000
+        os.utime(file, (0, 0))
 
 
 def test_a_stopped_run_loses_nothing_to_gc(short: Path, tmp_path: Path) -> None:
@@ -247,10 +293,10 @@ def test_a_variant_answers_again_what_is_stored(short: Path, store: Store) -> No
 
 def test_scores_that_changed_are_told() -> None:
     then = ItemScores(task="t", item=["0", "1"], bits_per_byte=[1.0, 2.0], correct=[1.0, 0.0], choice=[0, 1], gold=[0, 0])
-    assert compared(then, then).holds
-    assert compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
-    assert not compared(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
-    assert not compared(then, then.model_copy(update={"choice": [0, 2]})).holds
+    assert compare_answers(then, then).holds
+    assert compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
+    assert not compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
+    assert not compare_answers(then, then.model_copy(update={"choice": [0, 2]})).holds
 
 
 def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
-"""References from published scores: a family of models on the Densing paper's five benchmarks, for models that nobody here can run.
+"""References from published scores: a family of models on the Densing paper's five benchmarks.
 
 A published table has no losses, so the loss stays latent: L(N, D) = N^-alpha + b D^-beta, one for all benchmarks, and each
 benchmark's score is linked to it with its known chance level and ceiling (see `laws`). The scale of L is free and set by a = 1.
-alpha is common to the benchmarks and chosen among `ALPHAS` by leaving out one model after the other; small alpha makes the score a
-logistic curve in ln N. A family with one token budget has no data term (b = 0): its N_hat is that of a model of the family,
-trained as the family was, whatever D0. A family with several has beta = 0.28 (Hoffmann et al. 2022) and b fitted.
+alpha is common to the benchmarks and chosen among `ALPHAS` by leaving out each model in turn; with a small alpha the score is a
+logistic curve in ln N. A family with one token budget has no data term (b = 0): its N_hat is that of a model of the family with
+the family's training, for any D0. A family with several has beta = 0.28 (Hoffmann et al. 2022) and b fitted.
 
-Plain interpolation between the family's models was tried and predicts a left-out model worse (Qwen2.5, root mean square in
+Interpolation between the family's models predicts a left-out model worse (Qwen2.5, root mean square in
 logits, `experiments/ruler/forms.py family`: 0.14 for the curve, 0.18 for straight lines, 0.21 for PCHIP). `interpolated` in
-the record keeps its error, and the table of robustness says what it would have made of a ratio (`interpolated_ln_params`).
+the record is its error, and the table of robustness shows the ratio under it (`interpolated_ln_params`).
 
 Resamples are a Bayesian bootstrap by model, joined with the sampling error of its scores (binomial, over the benchmark's items);
-alpha is chosen again in each, so that the form's uncertainty is in the intervals.
+alpha is chosen again in each, so that the intervals contain the uncertainty of the form.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from compresslab.catalog.published_scores import BENCHMARKS, of_model, tables, weights
+from compresslab.catalog.published_scores import BENCHMARKS, scores_of, tables, weights
 from compresslab.density.references.build import RESAMPLES, SEED, rounded
 from compresslab.density.references.laws import (
     D_UNIT,
     LOSS_COLUMNS,
     N_UNIT,
-    NOTHING,
+    NO_DATA_TERM,
     SCORE_COLUMNS,
     Array,
     r_squared,
@@ -41,15 +41,15 @@ from compresslab.errors import BadInput
 ALPHAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 BETA = 0.28
 DATA_TERMS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Sizes of b that are tried where token budgets differ, in units of the loss of a 1e9-parameter model."""
+"""Values of b that are tried if token budgets differ, in units of the loss of a 1e9-parameter model."""
 
-WIDEST = 0.02
-"""Floor of a score's standard error in the fit: prompts and harness move even a benchmark of 14,042 items by more than its 0.4%."""
+MIN_STANDARD_ERROR = 0.02
+"""Minimum standard error of a score in the fit. Prompts and harness change a score of 14,042 items by more than its binomial 0.4%."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Which models, read in which tables. `tokens`: training tokens of each."""
+    """The models of a family as (model, table, training tokens)."""
 
     name: str
     what: str
@@ -67,7 +67,7 @@ QWEN = Family(
 LLAMA = Family(
     "llama-1-2",
     "Llama 1 (7B to 65B, 1.0T and 1.4T tokens) and Llama 2 (7B to 70B, 2.0T tokens)",
-    tuple((f"Llama-{one}", "Llama2-paper", tokens) for one, tokens in (
+    tuple((f"Llama-{size}", "Llama2-paper", tokens) for size, tokens in (
         ("1-7B", 1.0e12), ("1-13B", 1.0e12), ("1-33B", 1.4e12), ("1-65B", 1.4e12),
         ("2-7B", 2e12), ("2-13B", 2e12), ("2-34B", 2e12), ("2-70B", 2e12),
     )),
@@ -77,7 +77,7 @@ FAMILIES = {family.name: family for family in (QWEN, LLAMA)}
 
 @dataclass(frozen=True)
 class Curves:
-    """A fitted family: the latent loss's shape, and a link (gamma, l) for each benchmark. `error`: weighted squared misses."""
+    """A fitted family: alpha and b of the latent loss, (benchmarks, 2) links (gamma, l), and the weighted sum of squared misses."""
 
     alpha: float
     b: float
@@ -103,10 +103,10 @@ def read_family(family: Family) -> tuple[Array, Array, Array]:
     for benchmark in BENCHMARKS:
         row = []
         for model, table, _ in family.models:
-            found = of_model(model, table)
-            if benchmark not in found:
+            by_benchmark = scores_of(model, table)
+            if benchmark not in by_benchmark:
                 raise BadInput(f"{table} has no {benchmark} of {model}, which the reference {family.name} needs")
-            row.append(found[benchmark].score)
+            row.append(by_benchmark[benchmark].score)
         rows.append(row)
     return n, d, np.array(rows)
 
@@ -121,25 +121,25 @@ def fit_links(loss: Array, scores: Array, spread: Array, weight: Array) -> tuple
     """(benchmarks, 2) of gamma and l for a given latent loss, and the weighted sum of squared misses."""
     links, error = [], 0.0
     for (_, chance), row, sd in zip(BENCHMARKS.values(), scores, spread, strict=True):
-        # A straight line through the logits is the start; clipping keeps a score at chance finite.
+        # The initial values are a straight line through the logits; clipping keeps a score at chance finite.
         share = np.clip((row - chance) / (1 - chance), 0.01, 0.99)
         slope, intercept = np.polyfit(loss, np.log(1 / share - 1), 1)
         gamma = max(float(slope), 0.05)
         root = np.sqrt(weight) / sd
 
         def misses(x: Array, row: Array = row, chance: float = chance, root: Array = root) -> Array:
-            found: Array = (score_link(np.array([1.0, np.exp(x[0]), x[1], chance]), loss) - row) * root
-            return found
+            residuals: Array = (score_link(np.array([1.0, np.exp(x[0]), x[1], chance]), loss) - row) * root
+            return residuals
 
-        end = least_squares(misses, np.array([np.log(gamma), -float(intercept) / gamma]), loss="soft_l1", f_scale=2.0)
-        links.append([float(np.exp(end.x[0])), float(end.x[1])])
-        error += 2 * float(end.cost)
+        solution = least_squares(misses, np.array([np.log(gamma), -float(intercept) / gamma]), loss="soft_l1", f_scale=2.0)
+        links.append([float(np.exp(solution.x[0])), float(solution.x[1])])
+        error += 2 * float(solution.cost)
     return np.array(links), error
 
 
 def fit_family(n: Array, d: Array, scores: Array, weight: Array, alphas: Sequence[float] = ALPHAS) -> Curves:
-    """The best of `alphas`, and of `DATA_TERMS` where token budgets differ. `weight`: one a model."""
-    spread = np.maximum(errors_of(scores), WIDEST)
+    """The best fit over `alphas`, and over `DATA_TERMS` if token budgets differ. `weight`: (models,)."""
+    spread = np.maximum(errors_of(scores), MIN_STANDARD_ERROR)
     terms = DATA_TERMS if len(np.unique(d)) > 1 else (0.0,)
     best = None
     for alpha in alphas:
@@ -162,7 +162,7 @@ def predict(curves: Curves, n: Array, d: Array) -> Array:
 
 
 def left_out_error(n: Array, d: Array, scores: Array, alphas: Sequence[float]) -> float:
-    """Root mean square, in logits, of the misses on each model but the smallest and the largest, left out one by one."""
+    """Root mean square, in logits, of the misses on left-out models: each in turn, except the smallest and the largest."""
     misses = []
     for i in range(1, len(n) - 1):
         rest = np.arange(len(n)) != i
@@ -183,7 +183,7 @@ def interpolation_error(n: Array, scores: Array) -> float:
 
 
 def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Fit a family and return what the reference's file holds."""
+    """Fit a family and return the content of the reference's file."""
     n, d, scores = read_family(family)
     by_alpha = {alpha: left_out_error(n, d, scores, [alpha]) for alpha in ALPHAS}
     alpha = min(by_alpha, key=by_alpha.__getitem__)
@@ -193,11 +193,11 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
     for _ in range(resamples):
         weight = rng.exponential(size=len(n))
         noisy = np.clip(scores + rng.normal(size=scores.shape) * errors_of(scores), 1e-3, 1 - 1e-3)
-        # Alphas that predict left-out models within a tenth of the best are as good; which of them wins is part of the uncertainty.
+        # All alphas within a tenth of the best error are candidates, so that the choice is part of the uncertainty.
         drawn.append(fit_family(n, d, noisy, weight, [a for a in ALPHAS if by_alpha[a] <= 1.1 * by_alpha[alpha]]))
     predicted = predict(curves, n, d)
-    widen = np.sqrt(len(n) / (len(n) - 2.5))
-    several = len(np.unique(d)) > 1
+    widening = np.sqrt(len(n) / (len(n) - 2.5))
+    has_several_budgets = len(np.unique(d)) > 1
     tasks: dict[str, Any] = {
         benchmark: {
             "origin": benchmark,
@@ -210,7 +210,7 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
             "loss_range": None,
             "score_range": [float(scores[i].min()), float(scores[i].max())],
             "loss_left": None,
-            "score_left": rounded((scores[i] - predicted[i]) * widen),
+            "score_left": rounded((scores[i] - predicted[i]) * widening),
             "held_out": {},
             "points": [[float(f"{size * N_UNIT:.7g}"), float(score)] for size, score in sorted(zip(n, scores[i], strict=True))],
             "loss_resamples": [_law(draw) for draw in drawn],
@@ -232,7 +232,7 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
         "runs": len(n),
         "seed": SEED,
         "form": {
-            "chosen": f"alpha = {alpha}" + (f", b = {curves.b}" if several else ", no data term: one token budget"),
+            "chosen": f"alpha = {alpha}" + (f", b = {curves.b}" if has_several_budgets else ", no data term: one token budget"),
             "rule": "root mean square in logits over left-out models, the smallest and the largest always kept",
             "curve": round(by_alpha[alpha], 5),
             "interpolated": round(interpolation_error(n, scores), 5),
@@ -242,7 +242,7 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
 
 
 def _law(curves: Curves) -> list[float]:
-    return rounded(np.array([0.0, 0.0, np.log(curves.alpha), np.log(curves.b) if curves.b else NOTHING, np.log(BETA)]))
+    return rounded(np.array([0.0, 0.0, np.log(curves.alpha), np.log(curves.b) if curves.b else NO_DATA_TERM, np.log(BETA)]))
 
 
 def _link(curves: Curves, row: int, chance: float) -> list[float]:
@@ -250,5 +250,5 @@ def _link(curves: Curves, row: int, chance: float) -> list[float]:
 
 
 def _logit(scores: Array) -> Array:
-    """Of (benchmarks, models) scores."""
+    """Logits of (benchmarks, models) scores."""
     return share_logit(scores, np.array([[chance] for _, chance in BENCHMARKS.values()]))

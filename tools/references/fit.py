@@ -1,6 +1,6 @@
 """Write the references that ship with the package: `python -m tools.references.fit [NAME ...]`.
 
-The same code and tables give the same files.
+The output is deterministic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compresslab.density.references.build import as_text
+from compresslab.density.references.build import reference_json
 from tools.references.family import LLAMA, QWEN, build_family
 from tools.references.ladder import build_ladder
 from tools.references.pythia import build_pythia
@@ -29,7 +29,7 @@ def main(names: list[str]) -> None:
     folder = Path(__file__).resolve().parents[2] / "compresslab" / "data" / "references"
     for name in names or BUILDERS:
         path = folder / f"{name}.json"
-        path.write_text(as_text(BUILDERS[name]()), encoding="utf-8")
+        path.write_text(reference_json(BUILDERS[name]()), encoding="utf-8")
         print(path)
 
 

@@ -1,9 +1,9 @@
 """The default reference: the OLMo ladder, 190M to 3.2B at 0.5 to 10 x Chinchilla, seven OLMES tasks, by loss and by score.
 
-The fit sees the last checkpoint of each run only, for the law and for the link: earlier ones stand at a learning rate that has
+The fit uses only the last checkpoint of each run, for the law and for the link: the learning rate of earlier ones has
 not decayed, and adding them made the misses on left-out sizes larger. The three long runs (1.3B at 4T, 6.9B at 3.9T, 13.2B at
-5T tokens) stay out and tell how far the ruler can be trusted; they end on better data than the ladder's, which no fit of the
-ladder can know. winogrande and boolq are left out: their loss hardly depends on size (R2 0.91 and 0.60).
+5T tokens) are held out to measure the extrapolation error. Their last training data is better than the ladder's, which a fit of the
+ladder cannot predict. winogrande and boolq are left out: their loss hardly depends on size (R2 0.91 and 0.60).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from compresslab.density.references.build import RESAMPLES, Spec, build
+from compresslab.density.references.build import RESAMPLES, ReferenceSpec, build
 from compresslab.density.references.laws import D_UNIT, N_UNIT
 
 TASKS = {
@@ -25,11 +25,11 @@ TASKS = {
     "socialiqa": ("socialiqa_val_rc_5shot", 1 / 3),
     "openbookqa": ("openbookqa_test_rc_5shot", 1 / 4),
 }
-"""Our task name -> the ladder's name of it, and the accuracy of a uniform guess."""
+"""compresslab's task name -> the ladder's task name, and the accuracy of a uniform guess."""
 
 LONG_RUNS = ("peteish1", "peteish7", "peteish13")
 
-SPEC = Spec(
+SPEC = ReferenceSpec(
     name="olmo-ladder",
     source="OLMo model ladder, 190M to 3.2B at 0.5 to 10 x Chinchilla: github.com/allenai/OLMo, branch ladder-1xC, "
     "scripts/scaling/data/peteish-moreeval (Apache-2.0); Bhagia et al. 2024, arXiv 2412.04403. Long runs held out.",
@@ -40,15 +40,15 @@ SPEC = Spec(
 
 
 def read_ladder() -> pd.DataFrame:
-    """The last checkpoint of each run on the tasks above: task (ours), run, size, n (1e9), d (1e11), loss (bits per byte), score, long."""
+    """The last checkpoint of each run on the tasks above: task, run, size, n (1e9), d (1e11), loss (bits per byte), score, long."""
     with resources.as_file(resources.files("compresslab") / "data" / "olmo_ladder.csv") as path:
         table = pd.read_csv(path)
-    ours = {ladder: task for task, (ladder, _) in TASKS.items()}
-    table = table[table["task"].isin(list(ours)) & (table["is_final"] == 1)]
+    task_names = {ladder: task for task, (ladder, _) in TASKS.items()}
+    table = table[table["task"].isin(list(task_names)) & (table["is_final"] == 1)]
     return (
         pd.DataFrame(
             {
-                "task": table["task"].map(ours),
+                "task": table["task"].map(task_names),
                 "run": table["run"],
                 "size": table["size"],
                 "n": table["params_nonembedding"] / N_UNIT,
@@ -64,6 +64,6 @@ def read_ladder() -> pd.DataFrame:
 
 
 def build_ladder(resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Fit the ladder and return what the reference's file holds."""
+    """Fit the ladder and return the content of the reference's file."""
     table = read_ladder()
     return build(SPEC, table[~table["long"]], table[table["long"]], resamples)

@@ -1,11 +1,11 @@
-"""The lower end of the ruler: Pythia, 70M to 12B at 6B to 300B tokens, by loss on LAMBADA and by score on lm-eval tasks.
+"""The reference for small models: Pythia, 70M to 12B at 6B to 300B tokens, by loss on LAMBADA and by score on lm-eval tasks.
 
-LAMBADA's loss is -log2 P(last word | passage), in bits per word: the word is a whole string whatever the tokenizer, so models
-of any vocabulary compare. The scores of the other tasks are linked to it, since Pythia's table has no losses of their own.
+LAMBADA's loss is -log2 P(last word | passage), in bits per word: the word is a string, so models with different
+vocabularies compare. The scores of the other tasks are linked to it, because Pythia's table has no losses of these tasks.
 
-Checkpoints along the way count (Pythia has one token budget, and its learning rate falls by a cosine from the start), from step
-3,000 on: at 1,000 the warm-up of 1,430 steps has not ended. All checkpoints of one model are one run of the bootstrap.
-N is what multiplies activations: Pythia's output embedding is not tied, so N lies half way between its two published counts.
+Intermediate checkpoints are in the fit (Pythia has one token budget, and its learning rate falls by a cosine from the start), from
+step 3,000 on: at 1,000 the warm-up of 1,430 steps has not ended. All checkpoints of one model are one run of the bootstrap.
+N counts the parameters that multiply activations: Pythia's output embedding is not tied, so N is the mean of its two published counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from compresslab.density.references.build import RESAMPLES, Spec, build
+from compresslab.density.references.build import RESAMPLES, ReferenceSpec, build
 from compresslab.density.references.laws import D_UNIT, N_UNIT
 
 LOSS_TASK = "lambada_openai"
@@ -29,9 +29,9 @@ TASKS = {
     "lm-eval:winogrande": ("acc", 1 / 2),
     "lm-eval:sciq": ("acc_norm", 1 / 4),
 }
-"""Our task name (the prefix tells lm-eval's 0-shot task from the OLMES one) -> its metric, and the accuracy of a uniform guess."""
+"""compresslab's task name (the prefix marks lm-eval's 0-shot task) -> its metric, and the accuracy of a uniform guess."""
 
-SPEC = Spec(
+SPEC = ReferenceSpec(
     name="pythia",
     source="Pythia 70M to 12B, plain and deduplicated, lm-eval 0-shot results: github.com/EleutherAI/pythia, evals/pythia-v1 (Apache-2.0); "
     "Biderman et al. 2023, arXiv 2304.01373",
@@ -43,7 +43,7 @@ SPEC = Spec(
 
 
 def read_pythia() -> pd.DataFrame:
-    """Checkpoints of the 16 models from `FIRST_STEP` on: task (ours), run, size, n (1e9), d (1e11), loss (bits per word), score."""
+    """Checkpoints of the 16 models from `FIRST_STEP` on: task, run, size, n (1e9), d (1e11), loss (bits per word), score."""
     with resources.as_file(resources.files("compresslab") / "data" / "pythia_evals.csv") as path:
         table = pd.read_csv(path)
     table = table[table["step"] >= FIRST_STEP]
@@ -70,5 +70,5 @@ def read_pythia() -> pd.DataFrame:
 
 
 def build_pythia(resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Fit Pythia and return what the reference's file holds."""
+    """Fit Pythia and return the content of the reference's file."""
     return build(SPEC, read_pythia(), resamples=resamples)

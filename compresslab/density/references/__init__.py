@@ -1,1 +1,1 @@
-"""Reference scaling curves: their laws, their fits, and how a model is read off them."""
+"""Reference scaling curves: their laws, their fits, and N_hat of a model from them."""

@@ -1,12 +1,12 @@
-"""Fit a reference: from a table of models (size, tokens, loss, score) to what its file holds.
+"""Fit a reference: from a table of models (size, tokens, loss, score) to the content of its file.
 
 Two steps, as in the Densing Law (Xiao et al., arXiv 2412.04315) and in the OLMo ladder's paper (Bhagia et al., arXiv
 2412.04403): the loss law L(N, D), then the score link S(L); see `laws`. Which form of the law (E = 0, the Densing paper's, or
-E > 0) is decided by leaving out one model size after the other and predicting its losses; the record says both errors.
+E > 0) is decided by leaving out each model size in turn and predicting its losses; the record holds both errors.
 
 Resamples are a Bayesian bootstrap by run (Rubin 1981): each run gets one weight, exponentially distributed, the same for all
-its rows and all tasks, because what is peculiar to a run (its seed, its last batches) is common to them. Against drawing runs
-with replacement it never loses a whole model size. The first k resamples do not depend on how many follow.
+its rows and all tasks, because the effects of a run (its seed, its last batches) are common to them. Unlike drawing runs
+with replacement, it never loses a whole model size. The first k resamples do not depend on the total number.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from compresslab.errors import BadInput
 
 RESAMPLES = 200
 SEED = 20241206
-FEWEST_SIZES = 4
-"""With fewer model sizes a law with an exponent and an offset is not tested by anything."""
+MIN_SIZES = 4
+"""With fewer model sizes nothing tests a law with an exponent and an offset."""
 
 CONVENTION = (
     "L = E + exp(ln_a) N^-exp(ln_alpha) + exp(ln_b) D^-exp(ln_beta), N in 1e9 parameters without a pure input embedding, "
@@ -37,14 +37,14 @@ Data = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What a reference is called and how its tasks are read.
+class ReferenceSpec:
+    """Name, source and task settings of a reference.
 
     Attributes:
         unit: of the loss, "bits per byte" or "bits per word".
         chance: accuracy of a uniform guess, by task.
-        latent: task -> the task whose loss its score is linked to; a task that is not there has its own.
-        origin: task -> what its source calls it.
+        latent: task -> the task whose loss its score is linked to; by default its own.
+        origin: task -> its name in the source.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Laws:
-    """The loss laws of a reference's tasks with what they were fitted on. `thetas` is (tasks, 5)."""
+class FittedLaws:
+    """The loss laws of a reference's tasks with their data. `scale` is (tasks,), `thetas` is (tasks, 5)."""
 
     tasks: Sequence[str]
     data: Sequence[Data]
@@ -66,30 +66,30 @@ class Laws:
     irreducible: bool
 
 
-def build(spec: Spec, table: pd.DataFrame, held_out: pd.DataFrame | None = None, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Fit a reference and return what its file holds.
+def build(spec: ReferenceSpec, table: pd.DataFrame, held_out: pd.DataFrame | None = None, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Fit a reference and return the content of its file.
 
     Args:
-        table: one row a model (or checkpoint) and task: task, run, size (a label; sizes are left out as one), n (1e9), d (1e11),
-            loss and score (NaN where there is none). A task with losses has one for each of the same runs.
-        held_out: rows of the same form, to be predicted and never fitted.
+        table: one row for each model (or checkpoint) and task: task, run, size (a label; rows of one size are left out together),
+            n (1e9), d (1e11), loss and score (NaN if missing). All tasks with losses have losses of the same runs.
+        held_out: rows of the same form, which are predicted and not fitted.
 
     Raises:
-        BadInput: too few sizes, or values that are no losses and no scores.
+        BadInput: too few sizes, or invalid losses or scores.
     """
     check(table, spec.latent)
     runs = sorted(table["run"].unique())
-    code = {run: i for i, run in enumerate(runs)}
+    run_index = {run: i for i, run in enumerate(runs)}
     with_loss = [task for task in spec.chance if _rows(table, task, "loss").shape[0]]
     by_task = {task: _rows(table, task, "loss") for task in with_loss}
     forms, laws = choose_form(with_loss, by_task)
-    loss_codes = [np.array([code[run] for run in by_task[task]["run"]]) for task in with_loss]
+    loss_codes = [np.array([run_index[run] for run in by_task[task]["run"]]) for task in with_loss]
 
-    # Scores that are all the same tell nothing of how they follow the loss.
+    # Scores that are all equal do not determine a link.
     linked = [task for task in spec.chance if _rows(table, task, "score")["score"].nunique() > 1]
     points = {task: _link_points(spec, table, task) for task in linked}
     phis = {task: fit_link(loss, score, np.ones(len(loss)), link_starts(loss)) for task, (loss, score, _) in points.items()}
-    link_codes = {task: np.array([code[run] for run in names]) for task, (_, _, names) in points.items()}
+    link_codes = {task: np.array([run_index[run] for run in names]) for task, (_, _, names) in points.items()}
 
     rng = np.random.default_rng(SEED)
     law_draws, link_draws = [], []
@@ -138,18 +138,18 @@ def build(spec: Spec, table: pd.DataFrame, held_out: pd.DataFrame | None = None,
     }
 
 
-def choose_form(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame]) -> tuple[dict[str, Any], Laws]:
-    """Fit both forms of the loss law, leave one size out after the other with each, and take the one that predicts better.
+def choose_form(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame]) -> tuple[dict[str, Any], FittedLaws]:
+    """Fit both forms of the loss law without each size in turn, and choose the form that predicts better.
 
     Returns:
-        The record of the choice: root mean square of ln(predicted / measured) over left-out sizes by form. And the chosen laws.
+        The record of the choice (root mean square of ln(predicted / measured) over left-out sizes, by form), and the chosen laws.
     """
     errors = {}
     for irreducible in (True, False):
         misses = [
             np.log(loss_law(theta, n, d) / loss)
-            for left, fitted in left_out(tasks, by_task, irreducible=irreducible).values()
-            for theta, (n, d, loss) in zip(fitted.thetas, left, strict=True)
+            for size_rows, fitted in left_out(tasks, by_task, irreducible=irreducible).values()
+            for theta, (n, d, loss) in zip(fitted.thetas, size_rows, strict=True)
         ]
         errors[irreducible] = float(np.sqrt(np.mean(np.concatenate(misses) ** 2)))
     irreducible = errors[True] <= errors[False]
@@ -166,35 +166,35 @@ def choose_form(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame]) -> tu
     return record, laws
 
 
-def fit_laws(tasks: Sequence[str], data: Sequence[Data], *, irreducible: bool) -> Laws:
-    """Fit the loss laws of all tasks: once to learn each task's scatter, then with the tasks weighed by it."""
+def fit_laws(tasks: Sequence[str], data: Sequence[Data], *, irreducible: bool) -> FittedLaws:
+    """Fit the loss laws of all tasks: once to estimate each task's scatter, then with the tasks weighted by it."""
     ones = [np.ones(len(n)) for n, _, _ in data]
     rough = fit_losses(data, ones, np.full(len(data), 0.01), loss_starts(data), irreducible=irreducible)
     scale = scales(rough, data)
-    return Laws(tasks, data, scale, fit_losses(data, ones, scale, [*loss_starts(data), rough], irreducible=irreducible), irreducible)
+    return FittedLaws(tasks, data, scale, fit_losses(data, ones, scale, [*loss_starts(data), rough], irreducible=irreducible), irreducible)
 
 
-def left_out(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> dict[str, tuple[list[Data], Laws]]:
+def left_out(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> dict[str, tuple[list[Data], FittedLaws]]:
     """For each size: the rows of that size by task, and laws fitted on all other sizes."""
-    found = {}
+    result = {}
     for size in by_task[tasks[0]]["size"].unique():
-        left = [_data(by_task[task][by_task[task]["size"] == size]) for task in tasks]
+        size_rows = [_data(by_task[task][by_task[task]["size"] == size]) for task in tasks]
         rest = [_data(by_task[task][by_task[task]["size"] != size]) for task in tasks]
-        found[str(size)] = (left, fit_laws(tasks, rest, irreducible=irreducible))
-    return found
+        result[str(size)] = (size_rows, fit_laws(tasks, rest, irreducible=irreducible))
+    return result
 
 
 def check(table: pd.DataFrame, latent: Mapping[str, str] | None = None) -> None:
-    """Refuse a table that no curve can be fitted to. `latent` as in `Spec`.
+    """Check that curves can be fitted to a table. `latent` as in `ReferenceSpec`.
 
     Raises:
-        BadInput: what is wrong, and in which row.
+        BadInput: the error and its row.
     """
-    for column, most in (("n", np.inf), ("d", np.inf), ("loss", np.inf), ("score", 1.0)):
+    for column, maximum in (("n", np.inf), ("d", np.inf), ("loss", np.inf), ("score", 1.0)):
         values = table[column].to_numpy(dtype=np.float64)
         lowest = 0.0 if column == "score" else np.nextafter(0.0, 1.0)
         missing = np.isnan(values) if column in ("loss", "score") else np.zeros(len(values), dtype=bool)
-        bad = ~missing & ~(np.isfinite(values) & (values >= lowest) & (values <= most))
+        bad = ~missing & ~(np.isfinite(values) & (values >= lowest) & (values <= maximum))
         if bad.any():
             row = table.iloc[int(np.argmax(bad))]
             allowed = "between 0 and 1" if column == "score" else "positive and finite"
@@ -203,15 +203,15 @@ def check(table: pd.DataFrame, latent: Mapping[str, str] | None = None) -> None:
         raise BadInput("the table has no losses; a reference needs the loss of at least one task, and scores can be linked to it")
     for task, rows in table[table["loss"].notna()].groupby("task"):
         sizes = rows["n"].nunique()
-        if sizes < FEWEST_SIZES:
-            raise BadInput(f"{task} has losses of {sizes} model sizes; a reference needs at least {FEWEST_SIZES}")
-        if rows["loss"].nunique() < FEWEST_SIZES:
+        if sizes < MIN_SIZES:
+            raise BadInput(f"{task} has losses of {sizes} model sizes; a reference needs at least {MIN_SIZES}")
+        if rows["loss"].nunique() < MIN_SIZES:
             raise BadInput(f"{task}: the losses of {len(rows)} models are nearly all the same, and no curve follows from that")
     runs = {str(task): sorted(zip(rows["run"], rows["d"], strict=True)) for task, rows in table[table["loss"].notna()].groupby("task")}
     first = next(iter(runs))
-    for task, own in runs.items():
-        if own != runs[first]:
-            missing = sorted({run for run, _ in set(own) ^ set(runs[first])})
+    for task, runs_of_task in runs.items():
+        if runs_of_task != runs[first]:
+            missing = sorted({run for run, _ in set(runs_of_task) ^ set(runs[first])})
             raise BadInput(
                 f"{task} and {first} have losses of different models ({', '.join(map(str, missing[:5]))}); give the same for all tasks"
             )
@@ -221,7 +221,7 @@ def check(table: pd.DataFrame, latent: Mapping[str, str] | None = None) -> None:
 
 
 def rounded(values: Array) -> list[float]:
-    """Seven significant digits: far below the fit's own uncertainty, and a file that is read in milliseconds."""
+    """Values rounded to seven significant digits, far below the fit's uncertainty, which keeps the file small."""
     return [float(f"{value:.7g}") for value in values]
 
 
@@ -234,7 +234,7 @@ def _data(rows: pd.DataFrame) -> Data:
     return n, d, loss
 
 
-def _link_points(spec: Spec, table: pd.DataFrame, task: str) -> tuple[Array, Array, list[str]]:
+def _link_points(spec: ReferenceSpec, table: pd.DataFrame, task: str) -> tuple[Array, Array, list[str]]:
     """Loss, score and run of the rows that a task's link is fitted on."""
     scored = _rows(table, task, "score")
     if scored["loss"].notna().all():
@@ -252,11 +252,11 @@ def _diagnostics(
     phi: Array | None,
     table: pd.DataFrame,
 ) -> dict[str, Any]:
-    """How well the curves fit, the ranges that they saw, and what is left of each run: ln loss and score, measured - fitted.
+    """R2 of the curves, the ranges of the data, and the residuals of each run: ln loss and score, measured - fitted.
 
-    What is left is widened by sqrt(n / (n - 5)) for the coefficients that were fitted to the same runs.
+    The residuals are widened by sqrt(n / (n - 5)), because the coefficients were fitted to the same runs.
     """
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "r2_loss": None,
         "r2_score": None,
         "loss_range": None,
@@ -267,26 +267,26 @@ def _diagnostics(
     if rows is not None:
         n, d, loss = _data(rows)
         law = loss_law(theta, n, d)
-        found |= {"r2_loss": round(r_squared(law, loss), 5), "loss_range": [float(loss.min()), float(loss.max())]}
-        found["loss_left"] = _left(np.log(loss / law))
+        result |= {"r2_loss": round(r_squared(law, loss), 5), "loss_range": [float(loss.min()), float(loss.max())]}
+        result["loss_left"] = _widened_residuals(np.log(loss / law))
     if points is not None and phi is not None:
         loss, score, _ = points
-        found |= {"r2_score": round(r_squared(score_link(phi, loss), score), 5), "score_range": [float(score.min()), float(score.max())]}
+        result |= {"r2_score": round(r_squared(score_link(phi, loss), score), 5), "score_range": [float(score.min()), float(score.max())]}
         scored = _rows(table, task, "score")
         predicted = score_link(phi, loss_law(theta, scored["n"].to_numpy(dtype=np.float64), scored["d"].to_numpy(dtype=np.float64)))
-        found["score_left"] = _left(scored["score"].to_numpy(dtype=np.float64) - predicted)
-    return found
+        result["score_left"] = _widened_residuals(scored["score"].to_numpy(dtype=np.float64) - predicted)
+    return result
 
 
-def _left(values: Array) -> list[float]:
+def _widened_residuals(values: Array) -> list[float]:
     return rounded(values * np.sqrt(len(values) / max(len(values) - 5, 1)))
 
 
 def _held_out(held_out: pd.DataFrame | None, task: str, theta: Array, phi: Array | None) -> dict[str, dict[str, float]]:
-    """Predicted / measured - 1 of the runs that stayed out: the loss, the score, and the score given the measured loss."""
+    """Predicted / measured - 1 of the held-out runs: the loss, the score, and the score given the measured loss."""
     if held_out is None:
         return {}
-    found = {}
+    result = {}
     rows = held_out[held_out["task"] == task]
     for run, n, d, loss, score in zip(
         rows["size"], *(rows[name].to_numpy(dtype=np.float64) for name in ("n", "d", "loss", "score")), strict=True
@@ -294,15 +294,15 @@ def _held_out(held_out: pd.DataFrame | None, task: str, theta: Array, phi: Array
         predicted = float(loss_law(theta, n, d))
         entry = {"loss": float(loss), "loss_error": round(predicted / float(loss) - 1, 5)}
         if phi is not None:
-            chained, given = (float(value) for value in score_link(phi, np.array([predicted, loss])))
+            chained, from_measured = (float(value) for value in score_link(phi, np.array([predicted, loss])))
             entry |= {"score": float(score), "score_error": round(chained / float(score) - 1, 5)}
-            entry["score_error_given_loss"] = round(given / float(score) - 1, 5)
-        found[str(run)] = entry
-    return found
+            entry["score_error_given_loss"] = round(from_measured / float(score) - 1, 5)
+        result[str(run)] = entry
+    return result
 
 
-def as_text(built: dict[str, Any]) -> str:
-    """A reference as JSON, one line a field, so that a change of a fit can be read in a diff."""
+def reference_json(built: dict[str, Any]) -> str:
+    """A reference as JSON text with one field per line, so that a diff shows the changes of a fit."""
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in built.items() if key != "tasks"]
     tasks = []
     for task, entry in built["tasks"].items():

@@ -1,4 +1,4 @@
-"""A reference as curves: what quality it has at which size, to place models on."""
+"""A reference as curves of loss or score over model size, for the charts."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from compresslab.density.intervals import Array
-from compresslab.density.references.laws import D_UNIT, N_UNIT, loss_law, score_link
+from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, loss_law, score_link
 from compresslab.density.references.reference import Reference
 from compresslab.records import Curve, Density, Estimator
 
-STEPS = 60  # sizes a curve
-MARGIN = 4.0  # how far a curve goes beyond the fitted sizes and the models to be placed on it
+STEPS = 60  # sizes per curve
+MARGIN = 4.0  # factor by which a curve extends beyond the fitted sizes and the models on it
 
 
-def curve(reference: Reference, task: str, tokens: float, estimator: Estimator | None = None, reach: Iterable[float] = ()) -> Curve:
+def curve(reference: Reference, task: str, tokens: float, estimator: Estimator | None = None, include: Iterable[float] = ()) -> Curve:
     """One task of a reference at `tokens` training tokens.
 
     Args:
-        estimator: "loss" or "score"; without it losses, or for a family, whose losses are latent, scores.
-        reach: sizes in parameters that the curve must reach, too.
+        estimator: "loss" or "score". The default is losses for a ladder, and scores for a family, whose losses are latent.
+        include: sizes in parameters that the curve must also cover.
 
     Raises:
         BadInput: the reference has no such task.
     """
     fit = reference.task(task)
     fitted = reference.parameters_range
-    ends = [end for end in (*fitted, *reach) if 0 < end < np.inf]
+    ends = [end for end in (*fitted, *include) if 0 < end < np.inf]
     params: Array = np.geomspace(min(ends) / MARGIN, max(ends) * MARGIN, STEPS).astype(np.float64)
     values = np.stack([loss_law(theta, params / N_UNIT, np.array(tokens / D_UNIT)) for theta in fit.loss])
     unit = reference.unit if reference.kind == "ladder" else "latent loss"
@@ -49,21 +48,21 @@ def curve(reference: Reference, task: str, tokens: float, estimator: Estimator |
 
 
 def curves(name: str, densities: Iterable[Density], sizes: Iterable[float] = ()) -> list[Curve]:
-    """The curves of the reference `name` that these densities were read off: one a task with an estimate.
+    """The curves of the reference `name` for these densities: one for each task with an estimate.
 
     Args:
-        sizes: the models' own, in parameters, which lie on the curves, too.
+        sizes: sizes of the models in parameters, which the curves also cover.
 
     Raises:
         BadInput: there is no such reference.
     """
-    known = list(densities)
-    if not known:
+    density_list = list(densities)
+    if not density_list:
         return []
-    first, reference = known[0], Reference.load(name)
-    own, reads = list(sizes), dict[str, list[float]]()
-    for density in known:
+    first, reference = density_list[0], Reference.load(name)
+    model_sizes, effective = list(sizes), dict[str, list[float]]()
+    for density in density_list:
         for task in density.tasks:
-            if (read := task.by_loss if first.estimator == "loss" else task.by_score) is not None:
-                reads.setdefault(task.task, []).append(read.value)
-    return [curve(reference, task, first.tokens, first.estimator, [*own, *found]) for task, found in reads.items()]
+            if (estimate := task.by_loss if first.estimator == "loss" else task.by_score) is not None:
+                effective.setdefault(task.task, []).append(estimate.value)
+    return [curve(reference, task, first.tokens, first.estimator, [*model_sizes, *values]) for task, values in effective.items()]

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from compresslab.density.references.laws import NOTHING, Array, loss_law, score_link
+from compresslab.density.references.laws import NO_DATA_TERM, Array, loss_law, score_link
 
 POOLING = 0.1
 """Spread of ln(alpha) and of ln(beta) over tasks that costs one unit of residual.
 
-Thirty runs of one task hardly tell alpha from E, and beta from E; seven tasks together do. Chosen inside the OLMo ladder:
-predicting the 3.2B runs from the smaller ones misses by 1.4% (root mean square) at 0.1 and by 2.4% without pooling;
-predicting the 190M runs from the larger ones by 2.3% and 2.7%. The long runs were seen when it was chosen: worst miss 8%
+Thirty runs of one task hardly identify alpha, beta and E separately; seven tasks together do. The value was chosen inside the OLMo
+ladder: predicting the 3.2B runs from the smaller ones misses by 1.4% (root mean square) at 0.1 and by 2.4% without pooling;
+predicting the 190M runs from the larger ones by 2.3% and 2.7%. The long runs were also used for the choice: largest miss 8%
 against 13%. Much stronger pooling (0.02) is worse on all three.
 """
 
@@ -25,12 +25,12 @@ HUBER = 1.5
 SCORE_HUBER = 0.01
 """Residuals of a score link beyond this count linearly."""
 
-FEWEST_BUDGETS = 3
-"""With fewer different token budgets nothing tells b and beta, and the law is one of N alone."""
+MIN_BUDGETS = 3
+"""With fewer different token budgets b and beta are not identified, and the law depends on N alone."""
 
 
 def huber(weights: Array) -> Any:
-    """Huber's loss in the form that `least_squares` wants, each residual weighted from outside the loss."""
+    """Huber's loss in the form of `least_squares`, with the weight of each residual applied outside the loss."""
 
     def loss(z: Array) -> Array:
         small = z <= 1
@@ -53,18 +53,18 @@ def fit_losses(
     *,
     irreducible: bool = True,
 ) -> Array:
-    """Fit the loss law to all tasks at once, with exponents drawn together.
+    """Fit the loss law to all tasks at once, with pooled exponents.
 
     Args:
         data: for each task n (1e9), d (1e11) and loss of its runs, equally long.
-        weights: for each task one weight a run.
+        weights: for each task one weight per run.
         scale: (tasks,) typical size of ln(predicted / measured), which makes tasks comparable.
-        starts: first guesses, each (tasks, 5); the best end wins.
+        starts: initial values, each (tasks, 5). The solution with the lowest cost is returned.
         pooling: see `POOLING`.
-        irreducible: whether E may be above 0; without it this is the Densing paper's form.
+        irreducible: whether E may be above 0. E = 0 is the Densing paper's form.
 
     Returns:
-        (tasks, 5) array of E, ln a, ln alpha, ln b, ln beta. A task with fewer than `FEWEST_BUDGETS` token budgets gets no data term.
+        (tasks, 5) array of E, ln a, ln alpha, ln b, ln beta. A task with fewer than `MIN_BUDGETS` token budgets gets no data term.
     """
     k = len(data)
     logs = [(np.log(n), np.log(d), np.log(loss)) for n, d, loss in data]
@@ -99,11 +99,11 @@ def fit_losses(
     if irreducible:
         upper[0::5] = [loss.min() for _, _, loss in data]
     for i, (_, d, _) in enumerate(data):
-        if len(np.unique(d)) < FEWEST_BUDGETS:
-            lower[5 * i + 3], upper[5 * i + 3] = NOTHING - 1e-6, NOTHING + 1e-6
+        if len(np.unique(d)) < MIN_BUDGETS:
+            lower[5 * i + 3], upper[5 * i + 3] = NO_DATA_TERM - 1e-6, NO_DATA_TERM + 1e-6
     margin = np.minimum(1e-9, (upper - lower) / 4)
     loss_function = huber(np.concatenate([*weights, np.ones(2 * k)]))
-    ends = [
+    solutions = [
         least_squares(
             residuals_of,
             np.clip(start.ravel(), lower + margin, upper - margin),
@@ -115,7 +115,7 @@ def fit_losses(
         )
         for start in starts
     ]
-    best = min(ends, key=lambda end: float(end.cost))
+    best = min(solutions, key=lambda solution: float(solution.cost))
     theta = np.asarray(best.x, dtype=np.float64).reshape(k, 5)
     if not irreducible:
         theta[:, 0] = 0.0
@@ -123,7 +123,7 @@ def fit_losses(
 
 
 def loss_starts(data: Sequence[tuple[Array, Array, Array]]) -> list[Array]:
-    """Three guesses that differ in how much of the lowest loss is irreducible."""
+    """Three initial values, which differ in the irreducible share of the lowest loss."""
 
     def guess(share: float, n: Array, loss: Array) -> list[float]:
         left = float(np.median(loss)) - share * float(loss.min())
@@ -147,9 +147,9 @@ def scales(thetas: Array, data: Sequence[tuple[Array, Array, Array]]) -> Array:
 def fit_link(loss: Array, score: Array, weights: Array, starts: Sequence[Array], ceiling: float = 1.0) -> Array:
     """Fit the score link of one task; returns (top, gamma, l, d).
 
-    The ceiling is known: a right answer counts 1. The lower end d is fitted, at or below the lowest score seen so that no model of
-    the reference falls off its own link, and not set to chance: small models choose below chance on arc_challenge and
-    openbookqa (length normalisation works against the right answer), and on other tasks they stay clear above it.
+    The ceiling is known: a right answer counts 1. The lower end d is fitted, at or below the lowest score in the data so that every model
+    of the reference lies on its link. It is not set to chance, because small models score below chance on arc_challenge and
+    openbookqa (length normalisation works against the right answer) and clearly above it on other tasks.
     Inside the OLMo ladder, predicting the scores of the 3.2B runs from the smaller ones, this form misses by 2.0% (root mean
     square); a fitted ceiling by 2.1%, d = chance by 3.7%, and links in ln L by 2.2 to 20% (`experiments/ruler/forms.py links`).
     """
@@ -167,7 +167,7 @@ def fit_link(loss: Array, score: Array, weights: Array, starts: Sequence[Array],
         stacked: Array = np.stack([share, -slope * (loss - middle), slope * gamma, 1 - share], axis=1)
         return stacked
 
-    ends = [
+    solutions = [
         least_squares(
             residuals,
             np.clip(start, lower + margin, upper - margin),
@@ -179,13 +179,13 @@ def fit_link(loss: Array, score: Array, weights: Array, starts: Sequence[Array],
         )
         for start in starts
     ]
-    phi = np.asarray(min(ends, key=lambda end: float(end.cost)).x, dtype=np.float64)
+    phi = np.asarray(min(solutions, key=lambda solution: float(solution.cost)).x, dtype=np.float64)
     phi[0] = ceiling
     return phi
 
 
 def link_starts(loss: Array, ceiling: float = 1.0) -> list[Array]:
-    """Guesses for `fit_link`: two slopes at three places."""
+    """Initial values for `fit_link`: two slopes at three midpoints."""
     width = float(np.ptp(loss))
     middles = (0.8 * float(loss.min()), float(loss.min()), float(np.median(loss)))
     return [np.array([ceiling, slope / width, middle, 0.25]) for slope in (2.5, 6.0) for middle in middles]

@@ -1,11 +1,11 @@
-"""The two curves of every reference, as plain functions of arrays.
+"""The two curves of every reference, as functions of arrays.
 
 Loss: L(N, D) = E + a N^-alpha + b D^-beta, N in 1e9 parameters (all but a pure input embedding), D in 1e11 training tokens.
 E = 0 is the Densing Law's form (Xiao et al., arXiv 2412.04315), E > 0 that of Hoffmann et al. 2022 and of the OLMo
 ladder (Bhagia et al., arXiv 2412.04403).
 
 Score: S(L) = d + (top - d) / (1 + exp(gamma (L - l))) with gamma > 0 and top = c + d: S falls from top to d as the loss
-grows. The Densing paper writes c / (1 + exp(-gamma (L - l))) + d, so its gamma is the negative of ours.
+grows. The Densing paper writes c / (1 + exp(-gamma (L - l))) + d, so its gamma is the negative of this one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ D_UNIT = 1e11
 LOSS_COLUMNS = ("E", "ln_a", "ln_alpha", "ln_b", "ln_beta")
 SCORE_COLUMNS = ("top", "gamma", "l", "d")
 
-NOTHING = -700.0
-"""ln b of a law without a data term: e^-700 is 1e-304, and JSON knows no minus infinity."""
+NO_DATA_TERM = -700.0
+"""ln b of a law without a data term: e^-700 is 1e-304. JSON has no minus infinity."""
 
 
 def loss_law(theta: Array, n: Array, d: Array) -> Array:
@@ -46,9 +46,9 @@ def ln_n_of_loss(theta: Array, loss: Array, d: Array | float) -> Array:
         theta: (..., 5) rows of coefficients, broadcast against `loss`.
     """
     e, ln_a, ln_alpha, ln_b, ln_beta = np.moveaxis(theta, -1, 0)
-    left = loss - e - np.exp(ln_b - np.exp(ln_beta) * np.log(d))
-    reachable = left > 0
-    return np.where(reachable, (ln_a - np.log(np.where(reachable, left, 1.0))) / np.exp(ln_alpha), np.inf)
+    remaining = loss - e - np.exp(ln_b - np.exp(ln_beta) * np.log(d))
+    reachable = remaining > 0
+    return np.where(reachable, (ln_a - np.log(np.where(reachable, remaining, 1.0))) / np.exp(ln_alpha), np.inf)
 
 
 def loss_of_score(phi: Array, score: Array) -> Array:
@@ -64,23 +64,23 @@ def loss_of_score(phi: Array, score: Array) -> Array:
 
 
 def r_squared(predicted: Array, measured: Array) -> float:
-    """Share of the variance of `measured` that `predicted` explains; 0 where there is none to explain."""
+    """Share of the variance of `measured` that `predicted` explains; 0 if the variance is 0."""
     if np.ptp(measured) == 0:
         return 0.0
     return float(1 - np.sum((predicted - measured) ** 2) / np.sum((measured - measured.mean()) ** 2))
 
 
 def share_logit(scores: Array, chance: Array | float) -> Array:
-    """Logit of a score as a share of what lies above chance; clipped, so that a score at chance stays finite."""
+    """Logit of (score - chance) / (1 - chance), clipped so that a score at chance stays finite."""
     share = np.clip((scores - chance) / (1 - chance), 1e-3, 1 - 1e-3)
     return np.asarray(np.log(share / (1 - share)))
 
 
 def interpolated_ln_params(points: Array, chance: float, score: Array) -> Array:
-    """ln N at which straight lines between a family's models, in ln N and logits, reach `score`; NaN outside the scores they have.
+    """ln N at which straight lines between a family's models, in ln N and logits, reach `score`; NaN outside the scores of the models.
 
     Args:
-        points: (models, 2) N and score, by rising N. Where a larger model scores less, it counts as equal to the one before it.
+        points: (models, 2) N and score, by rising N. A larger model with a lower score is set equal to the one before it.
     """
     logits = np.maximum.accumulate(share_logit(points[:, 1], chance)) + np.arange(len(points)) * 1e-9
     return np.asarray(np.interp(share_logit(score, chance), logits, np.log(points[:, 0]), left=np.nan, right=np.nan))

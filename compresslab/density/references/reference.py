@@ -1,4 +1,4 @@
-"""The ruler: a fitted family of models whose density is 1 by definition.
+"""The reference: a fitted family of models whose density is 1 by definition.
 
 The curves and their sign convention are those of `laws`. Inverse, with D0 the token budget given to the reference:
 L_hat = l + ln((c + d - S) / (S - d)) / gamma and N_hat = ((L - E - b D0^-beta) / a)^(-1/alpha).
@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresslab.catalog.references import is_file, reference_names, unknown_reference
-from compresslab.density.intervals import Array, on_the_ruler
-from compresslab.density.references.laws import D_UNIT, N_UNIT, ln_n_of_loss, loss_law, loss_of_score, score_link
+from compresslab.density.intervals import bounded_reading
+from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, ln_n_of_loss, loss_law, loss_of_score, score_link
 from compresslab.errors import BadInput
 from compresslab.records import Interval
 
 REACH = 20.0
-"""How far beyond its fitted sizes a reference is still read (flagged `extrapolated`); further out it gives a bound.
+"""Factor beyond its fitted sizes up to which a reference is read (flagged `extrapolated`); beyond that it gives a bound.
 
-The Densing paper reads 70B models off a ladder that ends at 0.83B, a factor of 85. SmolLM2-135M after losing a fifth of
-its layers needs about 10 below the OLMo ladder's 190M. Twenty covers that; beyond it the power law, fitted over a factor
-of 17, would be trusted over more than it was ever seen on.
+The Densing paper reads 70B models off a ladder that ends at 0.83B, a factor of 85. SmolLM2-135M without a fifth of its layers
+needs a factor of about 10 below the OLMo ladder's 190M. The power law is fitted over a factor of 17, so a factor above 20
+would extrapolate further than the fitted range is wide.
 """
 
 
@@ -37,16 +37,16 @@ class TaskFit:
     """One task's coefficients and diagnostics.
 
     Attributes:
-        loss: (1 + resamples, 5) E, ln a, ln alpha, ln b, ln beta; row 0 is the fit, the others resample it by run.
-        score: (1 + resamples, 4) c + d, gamma, l, d; likewise. `None` for a task that is read by loss only.
+        loss: (1 + resamples, 5) E, ln a, ln alpha, ln b, ln beta; row 0 is the fit, the others are fits resampled by run.
+        score: (1 + resamples, 4) c + d, gamma, l, d, with the same rows. `None` for a task that is read by loss only.
         latent: the task whose loss the score is linked to. reads_loss: a model's own loss on this task can be read.
-        chance: accuracy of a uniform guess; `None` where there are no options.
-        r2_loss: of the loss law on what it was fitted on; r2_score: of the link. `None` where there is none.
+        chance: accuracy of a uniform guess; `None` for a task without options.
+        r2_loss: of the loss law on the fitted data; r2_score: of the link. `None` without a law or link.
         loss_range, score_range: lowest and highest value in the fit.
-        loss_left, score_left: what the fit leaves of each run: ln(measured / fitted loss), measured - fitted score. Row i is the
-            same run for all tasks of a reference.
-        held_out: per run kept out of the fit: loss, loss_error, score, score_error, score_error_given_loss (predicted / measured - 1).
-        origin: what the source calls the task.
+        loss_residuals, score_residuals: (runs,) ln(measured / fitted loss), and measured - fitted score. Index i is the same run for all
+            tasks of a reference.
+        held_out: by run kept out of the fit: loss, loss_error, score, score_error, score_error_given_loss (predicted / measured - 1).
+        origin: the task's name in the source.
         points: (models, 2) N and score of a family's own models, by rising N; empty for a ladder.
     """
 
@@ -59,8 +59,8 @@ class TaskFit:
     r2_score: float | None
     loss_range: tuple[float, float] | None
     score_range: tuple[float, float] | None
-    loss_left: Array
-    score_left: Array
+    loss_residuals: Array
+    score_residuals: Array
     held_out: dict[str, dict[str, float]]
     origin: str
     points: Array
@@ -71,12 +71,12 @@ class Reference:
     """A fitted reference. `Reference.load(name)` reads one that ships with the package, or a file that `reference fit` wrote.
 
     Attributes:
-        kind: "ladder" (losses were measured) or "family" (published scores; the loss is latent).
+        kind: "ladder" (measured losses) or "family" (published scores; the loss is latent).
         unit: of the loss: "bits per byte", "bits per word" or "latent".
-        form: which form of the law was chosen, by which rule, and the errors of all.
+        form: the chosen form of the law, the rule of the choice, and the errors of each form.
         parameters_range, tokens_range: smallest and largest N and D in the fit, in parameters and tokens.
-        runs: how many models the fit rests on.
-        tasks: by our task name.
+        runs: number of models in the fit.
+        tasks: by compresslab's task name.
     """
 
     name: str
@@ -97,13 +97,13 @@ class Reference:
 
     @classmethod
     def load(cls, name: str) -> Reference:
-        """Read a reference's coefficients; nothing is fitted.
+        """Read a reference's coefficients.
 
         Args:
             name: one that ships with the package, or the path of a .json file that `compresslab reference fit` or `build` wrote.
 
         Raises:
-            BadInput: a name that is not there, or a file that is no reference.
+            BadInput: an unknown name, or a file that is no reference.
         """
         if problem := unknown_reference(name):
             raise BadInput(problem)
@@ -116,7 +116,7 @@ class Reference:
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> Reference:
-        """A reference from what its file holds. Raises ValueError, KeyError, TypeError or AttributeError for what is none."""
+        """A reference from the content of its file. Raises ValueError, KeyError, TypeError or AttributeError if it is none."""
         for key in ("parameters_range", "tokens_range"):
             low, high = raw[key]
             if not 0 < float(low) <= float(high) < math.inf:
@@ -129,7 +129,7 @@ class Reference:
 
     @property
     def resamples(self) -> int:
-        """How many resampled fits each task carries."""
+        """Number of resampled fits of each task."""
         return len(next(iter(self.tasks.values())).loss) - 1
 
     def task(self, name: str) -> TaskFit:
@@ -148,15 +148,15 @@ class Reference:
     def ln_params(self, task: str, loss: Array, tokens: float, rows: NDArray[np.intp] | int = 0) -> Array:
         """ln N_hat (N in parameters) for losses in the reference's unit, elementwise with rows of the resampled fits.
 
-        A loss at or below E + b D0^-beta, which no size reaches, gives +inf; a loss of +inf gives -inf.
+        A loss at or below E + b D0^-beta gives +inf, because no size reaches it. A loss of +inf gives -inf.
         """
         return ln_n_of_loss(self.task(task).loss[rows], loss, tokens / D_UNIT) + math.log(N_UNIT)
 
     def loss_of_score(self, task: str, score: Array, rows: NDArray[np.intp] | int = 0) -> Array:
         """L_hat for scores, elementwise with rows of the resampled fits.
 
-        A score at or below chance or the link's lower end gives +inf, one at or above its ceiling -inf. Small models do score below
-        chance on some tasks, but what a score there says of a model's size is luck.
+        A score at or below chance or the link's lower end gives +inf, and one at or above its ceiling -inf. Small models score below
+        chance on some tasks, but a score in that range does not depend on a model's size.
 
         Raises:
             BadInput: the reference has no scores of this task.
@@ -170,20 +170,19 @@ class Reference:
     def effective_params(self, *, task: str, bpb: float | None = None, score: float | None = None, tokens: float = 1e12) -> Interval:
         """N_hat in parameters: the size at which the reference, trained on `tokens` tokens, has this loss or score.
 
-        The interval is the reference's own uncertainty (resampled fits); the uncertainty of `bpb` or `score` is the
-        caller's. `extrapolated` is set outside the fitted sizes; beyond `REACH` times that the value is a bound, and
-        so is that of a loss that no size reaches or of a score outside the link (at or below chance or its lower end, at or
-        above its ceiling).
+        The interval contains the reference's own uncertainty (resampled fits) and not that of `bpb` or `score`. `extrapolated` is set
+        outside the fitted sizes. The value is a bound beyond `REACH` times the fitted sizes, for a loss that no size reaches, and for a
+        score outside the link (at or below chance or its lower end, at or above its ceiling).
 
         Args:
-            task: our task name.
+            task: compresslab's task name.
             bpb: the loss in the reference's unit; for the OLMo ladder bits per byte of the gold continuation, counted without its
                 leading space, for Pythia's LAMBADA bits per word.
             score: accuracy as the reference's source counts it; for the OLMo ladder length-normalised by characters.
             tokens: D0, the reference's training tokens.
 
         Raises:
-            BadInput: unknown task, not exactly one of bpb and score, or a value that is not a loss or a score.
+            BadInput: an unknown task, both or none of bpb and score, or an invalid loss or score.
         """
         if (bpb is None) == (score is None):
             raise BadInput("give exactly one of bpb and score")
@@ -201,7 +200,7 @@ class Reference:
                 raise BadInput(f"score of {task} is {score}; a score lies in [0, 1]")
             loss = self.loss_of_score(task, np.full(rows.size, float(score)), rows)
         ln_n = self.ln_params(task, loss, tokens, rows)
-        return on_the_ruler(float(ln_n[0]), ln_n[1:], self.parameters_range, REACH).interval()
+        return bounded_reading(float(ln_n[0]), ln_n[1:], self.parameters_range, REACH).interval()
 
 
 def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
@@ -218,8 +217,8 @@ def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
         r2_score=entry["r2_score"],
         loss_range=tuple(loss_range) if loss_range else None,
         score_range=tuple(score_range) if score_range else None,
-        loss_left=np.array(entry["loss_left"] or [], dtype=np.float64),
-        score_left=np.array(entry["score_left"] or [], dtype=np.float64),
+        loss_residuals=np.array(entry["loss_left"] or [], dtype=np.float64),
+        score_residuals=np.array(entry["score_left"] or [], dtype=np.float64),
         held_out=entry["held_out"],
         origin=entry["origin"],
         points=np.array(entry.get("points", []), dtype=np.float64).reshape(-1, 2),
@@ -227,7 +226,8 @@ def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
 
 
 def _rows(first: list[float], others: list[list[float]], columns: int) -> Array:
-    """The fit and its resamples as one array. Raises ValueError for other shapes, none at all, or what is not finite."""
+    """The fit and its resamples as one (1 + resamples, columns) array. Raises ValueError for other shapes, no resamples and values that
+    are not finite."""
     rows = np.array([first, *others], dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != columns or len(rows) < 2 or not np.isfinite(rows).all():
         raise ValueError(f"coefficients of shape {rows.shape}; they are finite, {columns} a row, a fit and at least one resample")

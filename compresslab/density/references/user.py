@@ -1,4 +1,4 @@
-"""A reference of one's own: from a table of models that somebody evaluated."""
+"""A user's own reference, from a table of evaluated models."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 import pandas as pd
 
-from compresslab.density.references.build import RESAMPLES, Spec, build
+from compresslab.density.references.build import RESAMPLES, ReferenceSpec, build
 from compresslab.density.references.laws import D_UNIT, N_UNIT
 from compresslab.errors import BadInput
 
-NEEDED = ("run", "params", "tokens", "task")
-VALUES = ("bpb", "score")
-FEWEST_PARAMETERS = 1e4
+REQUIRED_COLUMNS = ("run", "params", "tokens", "task")
+VALUE_COLUMNS = ("bpb", "score")
+MIN_PARAMETERS = 1e4
 UNITS = ("bits per byte", "bits per word")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV of models, one row a model (or checkpoint) and task.
+    """Read a CSV of models, with one row for each model (or checkpoint) and task.
 
-    Columns: run, params (all but a pure input embedding), tokens (training tokens), task; bpb or score or both; and if wanted
-    size (models of one size are left out together; else params), chance (accuracy of a guess).
+    Columns: run, params (all but a pure input embedding), tokens (training tokens), task; bpb or score or both. Optional columns:
+    size (models of one size are left out together; default params), chance (accuracy of a guess).
 
     Raises:
-        BadInput: a column that is missing or a value that is no number, by row.
+        BadInput: a missing column, or a value that is no number, with its line.
     """
     try:
         table = pd.read_csv(path)
@@ -32,15 +32,15 @@ def read_table(path: Path) -> pd.DataFrame:
         raise BadInput(f"there is no table {path}") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is no CSV table: {error}") from error
-    lacking = [name for name in NEEDED if name not in table.columns]
-    if lacking or not set(VALUES) & set(table.columns):
-        missing = lacking or [" or ".join(VALUES)]
+    lacking = [name for name in REQUIRED_COLUMNS if name not in table.columns]
+    if lacking or not set(VALUE_COLUMNS) & set(table.columns):
+        missing = lacking or [" or ".join(VALUE_COLUMNS)]
         raise BadInput(f"{path} lacks {', '.join(missing)}; its columns are {', '.join(map(str, table.columns))}")
-    for name in (*NEEDED[1:3], *VALUES, "chance"):
+    for name in (*REQUIRED_COLUMNS[1:3], *VALUE_COLUMNS, "chance"):
         if name not in table.columns:
             table[name] = float("nan")
         numbers = pd.to_numeric(table[name], errors="coerce")
-        bad = table[name].notna() & numbers.isna() if name in (*VALUES, "chance") else numbers.isna()
+        bad = table[name].notna() & numbers.isna() if name in (*VALUE_COLUMNS, "chance") else numbers.isna()
         if bad.any():
             row = int(bad.to_numpy().argmax())
             raise BadInput(f"{path}, line {row + 2}: {name} is {table[name].iloc[row]!r}; it must be a number")
@@ -57,30 +57,30 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _check_values(table: pd.DataFrame, path: Path) -> None:
-    """Refuse values that no model has, by line."""
+    """Raise BadInput with the line for values outside the allowed range."""
     allowed = {
-        "params": (FEWEST_PARAMETERS, float("inf"), f"at least {FEWEST_PARAMETERS:,.0f}, in parameters and not in billions"),
+        "params": (MIN_PARAMETERS, float("inf"), f"at least {MIN_PARAMETERS:,.0f}, in parameters and not in billions"),
         "tokens": (1.0, float("inf"), "a number of tokens"),
         "bpb": (1e-9, float("inf"), "positive"),
         "score": (0.0, 1.0, "between 0 and 1"),
         "chance": (0.0, 0.999, "a share below 1"),
     }
-    for name, (least, most, said) in allowed.items():
+    for name, (minimum, maximum, requirement) in allowed.items():
         values = table[name]
-        bad = values.notna() & ~((values >= least) & (values <= most) & (values != float("inf")))
+        bad = values.notna() & ~((values >= minimum) & (values <= maximum) & (values != float("inf")))
         if bad.any():
             row = int(bad.to_numpy().argmax())
-            raise BadInput(f"{path}, line {row + 2}: {name} is {values.iloc[row]:g}; it must be {said}")
+            raise BadInput(f"{path}, line {row + 2}: {name} is {values.iloc[row]:g}; it must be {requirement}")
     unclear = table.groupby("task")["chance"].nunique()
     if (unclear > 1).any():
         raise BadInput(f"{path}: {unclear.idxmax()} has more than one chance")
 
 
 def fit_table(table: pd.DataFrame, name: str, source: str, unit: str = UNITS[0], resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Fit a table of `read_table`'s form and return what the reference's file holds.
+    """Fit a table in the form of `read_table` and return the content of the reference's file.
 
     Raises:
-        BadInput: too few sizes, rows that stand there twice, or values that are no losses and no scores.
+        BadInput: too few sizes, duplicate rows, or invalid losses or scores.
     """
     if unit not in UNITS:
         raise BadInput(f"the unit of a loss is {' or '.join(UNITS)}, not {unit!r}")
@@ -95,11 +95,11 @@ def fit_table(table: pd.DataFrame, name: str, source: str, unit: str = UNITS[0],
             "score": table["score"],
         }
     )
-    twice = rows.duplicated(["task", "run", "d"])
-    if twice.any():
-        first = rows[twice].iloc[0]
+    duplicated = rows.duplicated(["task", "run", "d"])
+    if duplicated.any():
+        first = rows[duplicated].iloc[0]
         raise BadInput(f"{first['run']} stands twice on {first['task']} with the same tokens")
     rows = rows.sort_values(["task", "n", "run", "d"]).reset_index(drop=True)
     chances = table.groupby(table["task"].astype(str))["chance"].first()
     chance = {task: None if pd.isna(chances[task]) else float(chances[task]) for task in rows["task"].unique()}
-    return build(Spec(name=name, source=source, unit=unit, chance=chance), rows, resamples=resamples)
+    return build(ReferenceSpec(name=name, source=source, unit=unit, chance=chance), rows, resamples=resamples)

@@ -1,30 +1,30 @@
-"""The factors of an engine on a machine, fitted on measured bf16 speeds, and how well they foretell quantized ones.
+"""The factors of an engine on a machine, fitted on measured bf16 speeds, and their prediction errors for quantized models.
 
 Run as `python -m compresslab.density.time.engine_factors`: reads `data/speed_benchmarks.csv`, writes `data/engines.json`.
 
-What a row's tokens/s means differs by its source:
+The meaning of tokens/s in a row differs by source:
 
-- Qwen2.5 under vLLM: the tokens generated over the whole time, prefill included; the source does not say so. At input
-  129,024 the 7B in bf16 makes 28.94 tokens/s, so 2,048 take 70.8 s against 24.3 s after a prompt of 1. Reading the cache
-  at the memory's peak would add 7.5 s and the prefill at the peak of compute 16 s: without the prefill the engine would
-  read its cache at 16% of the bandwidth. And the speed falls as the prompt grows, so the prompt is not counted.
+- Qwen2.5 under vLLM: generated tokens over the whole time, including prefill. The source does not state it; the numbers show it. At
+  input 129,024 the 7B in bf16 makes 28.94 tokens/s, so 2,048 take 70.8 s against 24.3 s after a prompt of 1. Reading the cache
+  at the memory's peak adds 7.5 s and the prefill at the peak of compute 16 s. Without the prefill the engine would
+  read its cache at 16% of the bandwidth. The speed falls as the prompt grows, so the prompt's tokens are not counted.
 - Qwen3 under SGLang: prompt and generated tokens over the whole time; the source states it.
 - Llama 3.2 on a phone: decoding alone; the source states it.
 
-Rows of several GPUs run tensor-parallel and pay for communication that the model does not have: they are left out, here
-and in the data file. Mixtures are left out of the fit, so that their bf16 rows test the expected experts.
+Rows of several GPUs run tensor-parallel, and the model has no communication time: they are left out, here
+and in the data file. Mixtures are left out of the fit, so that their bf16 rows test the expected number of experts.
 
 The form of the model was chosen on bf16 rows alone, by leaving out one model at a time (root mean square error of the speed, A100,
-`experiments/ruler/forms.py engines`): one efficiency for memory and compute 9.3%, each its own 8.2%, which is why there are
-three factors and not two; a bandwidth of its own for the cache 8.2%, a constant a pass 9.8%. Weights and compute added instead of
-the larger of the two give 8.3%, no difference, but on the phone adding would need 82 GB/s from a memory of 76.8 GB/s. Compute
-efficiency is what the long prompts show; it also takes in whatever else they cost, such as prefill in chunks. All bf16 rows of the
-dense models count, also those that vLLM's source notes as run otherwise: the 32B without CUDA graphs, input 129,024 with
+`experiments/ruler/forms.py engines`): one efficiency for memory and compute 9.3%, one for each 8.2%, so there are
+three factors; a separate bandwidth for the cache 8.2%, a constant per pass 9.8%. The sum of memory and compute time instead of
+the larger of the two gives 8.3%, but on the phone the sum would need 82 GB/s from a memory of 76.8 GB/s. The long prompts determine
+the compute efficiency, which also contains their other costs, such as prefill in chunks. All bf16 rows of the dense models are in
+the fit, including those that vLLM's source marks as run differently: the 32B without CUDA graphs, input 129,024 with
 vLLM 0.6.2 and without a repetition penalty.
 
-What is left on quantized rows is no matter of these factors: unpacking costs small models and long prefills (the 0.5B runs
+The remaining errors on quantized rows have other causes: unpacking slows small models and long prefills (the 0.5B runs
 slower in 4 bits than in 16, the 7B at 129,024 too), SGLang reads bf16 at 36% of the H20's bandwidth and FP8 faster than
-that (up to 2.2 times the speed with half the bytes), and its source says that its GPTQ kernel for mixtures is unfinished.
+that (up to 2.2 times the speed with half the bytes), and its source states that its GPTQ kernel for mixtures is unfinished.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from scipy.optimize import least_squares
 
 from compresslab.catalog.hardware import Hardware, load_hardware
 from compresslab.catalog.published_scores import MOBILE, PACKED
-from compresslab.catalog.published_shapes import BF16, StoredAs, weigh
+from compresslab.catalog.published_shapes import BF16, WeightStorage, size_and_shape
 from compresslab.density.time.inference_time import seconds
 from compresslab.recipe.schema import Workload
 from compresslab.records import Shape, Size
@@ -55,8 +55,8 @@ FORMATS = {
     "GPTQ-INT4": PACKED["gptq-int4"],
     "AWQ": PACKED["awq"],
     "AWQ-INT4": PACKED["awq"],
-    # Blocks of 128 x 128 share a 16-bit scale.
-    "FP8": StoredAs(8 + 16 / 128**2, weight_only=False),
+    # Each block of 128 x 128 has a 16-bit scale.
+    "FP8": WeightStorage(8 + 16 / 128**2, weight_only=False),
     # The PTE files' 1,083 and 2,435 MiB; QLoRA's low-rank matrices (rank 16, 4% more bytes) are not counted.
     "SpinQuant w4a8": MOBILE,
     "QLoRA(QAT) w4a8": MOBILE,
@@ -64,8 +64,8 @@ FORMATS = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """Which rows of the benchmark table belong to an engine on a machine, and how they count tokens per second."""
+class BenchmarkSource:
+    """The rows of the benchmark table for an engine on a machine, and how they count tokens per second."""
 
     hardware: str
     engine: str
@@ -89,26 +89,26 @@ def _decoding(shape: Shape, size: Size, hardware: Hardware, workload: Workload) 
 
 
 SOURCES = [
-    Source("a100-80g", "vLLM 0.6.3", "vLLM 0.6.3", _generated),
-    Source("h20", "SGLang 0.4.6.post1", "SGLang 0.4.6.post1", _all_tokens),
-    # The profile's flops are themselves measured in prefill, and decoding does not show them.
-    Source("oneplus-12", "ExecuTorch on the CPU", "ExecuTorch (ARM CPU), decode", _decoding, fits_compute=False),
+    BenchmarkSource("a100-80g", "vLLM 0.6.3", "vLLM 0.6.3", _generated),
+    BenchmarkSource("h20", "SGLang 0.4.6.post1", "SGLang 0.4.6.post1", _all_tokens),
+    # The profile's flops were measured in prefill; decoding does not determine them.
+    BenchmarkSource("oneplus-12", "ExecuTorch on the CPU", "ExecuTorch (ARM CPU), decode", _decoding, fits_compute=False),
 ]
 
 
 def model(name: str, precision: str = "BF16") -> tuple[Shape, Size]:
     """Shape and size of a published model of the benchmarks, stored at a precision of the benchmarks."""
-    size, shape = weigh(name, FORMATS[precision])
+    size, shape = size_and_shape(name, FORMATS[precision])
     return shape, size
 
 
-def benchmarks(source: Source) -> pd.DataFrame:
-    """The measured rows of one engine on one machine, one GPU each."""
+def benchmarks(source: BenchmarkSource) -> pd.DataFrame:
+    """The measured rows of one engine on one machine with one GPU."""
     table = pd.read_csv(str(resources.files("compresslab") / "data" / "speed_benchmarks.csv"))
     return table[table["backend"] == source.backend].reset_index(drop=True)
 
 
-def predict(rows: pd.DataFrame, source: Source, hardware: Hardware) -> pd.Series[float]:
+def predict(rows: pd.DataFrame, source: BenchmarkSource, hardware: Hardware) -> pd.Series[float]:
     """Modelled tokens per second of each row."""
     # The phone's source gives no output length; with a prompt of 64 tokens it does not matter.
     decode = rows["output_len"].fillna(128)
@@ -119,9 +119,9 @@ def predict(rows: pd.DataFrame, source: Source, hardware: Hardware) -> pd.Series
     return pd.Series(speeds, index=rows.index, dtype=float)
 
 
-def fit(source: Source) -> Hardware:
-    """The profile with the factors that bring the modelled speeds of its dense bf16 rows nearest to the measured ones."""
-    bare = load_hardware(source.hardware)
+def fit(source: BenchmarkSource) -> Hardware:
+    """The hardware profile with the factors that minimize the relative errors of the modelled speeds of its dense bf16 rows."""
+    unfitted = load_hardware(source.hardware)
     rows = benchmarks(source)
     rows = rows[(rows["precision"] == "BF16") & ~_is_mixture(rows)]
 
@@ -130,25 +130,25 @@ def fit(source: Source) -> Hardware:
         update = {
             "engine": source.engine,
             "bandwidth_efficiency": memory,
-            # In units of 0.1 ms, so that all factors are of one order for the solver.
+            # In units of 0.1 ms, so that the solver sees factors of similar magnitude.
             "layer_overhead": overhead * 1e-4,
             "compute_efficiency": compute[0] if compute else 1.0,
         }
-        return bare.model_copy(update=update)
+        return unfitted.model_copy(update=update)
 
     def residuals(factors: NDArray[np.float64]) -> NDArray[np.float64]:
         return (predict(rows, source, profile(factors)) / rows["tokens_per_s"] - 1).to_numpy(dtype=np.float64)
 
-    many = 3 if source.fits_compute else 2
-    bounds = ([0.05, 0.0, 0.05][:many], [1.0, 100.0, 1.0][:many])
-    return profile(least_squares(residuals, [0.6, 1.0, 0.6][:many], bounds=bounds).x)
+    n_factors = 3 if source.fits_compute else 2
+    bounds = ([0.05, 0.0, 0.05][:n_factors], [1.0, 100.0, 1.0][:n_factors])
+    return profile(least_squares(residuals, [0.6, 1.0, 0.6][:n_factors], bounds=bounds).x)
 
 
-def errors(source: Source, hardware: Hardware) -> pd.DataFrame:
-    """Relative errors of the modelled speed, and of the modelled speed over that of the same model in bf16.
+def errors(source: BenchmarkSource, hardware: Hardware) -> pd.DataFrame:
+    """Relative errors of the modelled speed, and of the modelled speed relative to the same model in bf16.
 
     Returns:
-        The benchmark rows with `error`, and `ratio_error` where the bf16 row was measured too (NaN elsewhere).
+        The benchmark rows with `error`, and `ratio_error` if the bf16 row was measured (else NaN).
     """
     rows = benchmarks(source)
     rows["factor"] = predict(rows, source, hardware) / rows["tokens_per_s"]
@@ -161,22 +161,22 @@ def errors(source: Source, hardware: Hardware) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Median absolute errors by group of rows: the fitted ones, mixtures in bf16, quantized ones by format and length."""
+    """Median absolute errors by group of rows: fitted, mixtures in bf16, quantized by format and by input length."""
     quantized = rows["precision"] != "BF16"
     mixture = _is_mixture(rows)
     groups = {"bf16, fitted": ~quantized & ~mixture, "bf16, mixtures, not fitted": ~quantized & mixture, "quantized": quantized}
     groups |= {name: rows["precision"] == name for name in sorted(rows["precision"].unique()) if name != "BF16"}
     groups |= {f"quantized, input {length}": quantized & (rows["input_len"] == length) for length in sorted(rows["input_len"].unique())}
-    told = {}
+    medians = {}
     for name, chosen in groups.items():
         error = rows.loc[chosen, "error"].abs()
         ratio = rows.loc[chosen, "ratio_error"].abs().dropna()
         if error.empty:
             continue
-        told[name] = {"rows": len(error), "median": round(float(error.median()), 4), "largest": round(float(error.max()), 4)}
+        medians[name] = {"rows": len(error), "median": round(float(error.median()), 4), "largest": round(float(error.max()), 4)}
         if not ratio.empty:
-            told[name] |= {"ratios": len(ratio), "ratio_median": round(float(ratio.median()), 4)}
-    return told
+            medians[name] |= {"ratios": len(ratio), "ratio_median": round(float(ratio.median()), 4)}
+    return medians
 
 
 def _is_mixture(rows: pd.DataFrame) -> pd.Series[bool]:
@@ -184,15 +184,15 @@ def _is_mixture(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def fitted() -> dict[str, dict[str, Any]]:
-    """What `data/engines.json` holds: by machine the engine, its factors to four digits, and the errors with them."""
-    found = {}
+    """The content of `data/engines.json`: by machine the engine, its factors to four digits, and the errors with them."""
+    by_machine = {}
     for source in SOURCES:
         raw = fit(source)
         names = ("bandwidth_efficiency", "compute_efficiency", "layer_overhead")
         factors = {name: float(np.format_float_positional(getattr(raw, name), 4, fractional=False)) for name in names}
-        told = summary(errors(source, raw.model_copy(update=factors)))
-        found[source.hardware] = {"engine": source.engine, **factors, "errors": told}
-    return found
+        medians = summary(errors(source, raw.model_copy(update=factors)))
+        by_machine[source.hardware] = {"engine": source.engine, **factors, "errors": medians}
+    return by_machine
 
 
 def main() -> None:

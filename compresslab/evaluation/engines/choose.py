@@ -24,6 +24,27 @@ Answer = TypeVar("Answer")
 BATCHED_FROM_SHARE = 0.9
 # A forward pass of one branch takes as long as this many tokens in lm-eval's batches; measured: 143 (SmolLM2 on two cores, arc_easy).
 MIN_TOKENS_PER_BRANCH = 150
+# Settings of a model's generation_config that make `generate` choose another token than the most likely one, with their neutral values.
+LOGITS_CHANGES: Mapping[str, object] = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "num_beams": 1,
+    "penalty_alpha": 0.0,
+    "guidance_scale": 1.0,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "watermarking_config": None,
+    "dola_layers": None,
+}
 MAX_LOGITS = 1 << 26  # in memory at a time
 
 
@@ -119,6 +140,8 @@ def _objection_to_shared(model: PreTrainedModel, work: GenerationWork, budget: i
         return reason
     if window := outgrown_window(model.config, work.longest):
         return f"a sequence of {work.longest} tokens outgrows its attention window of {window}"
+    if changed := [name for name in LOGITS_CHANGES if getattr(model.generation_config, name, None) not in (None, LOGITS_CHANGES[name])]:
+        return f"the model's generation_config has {', '.join(changed)}"
     return next((reason for prompt in work.prompts if (reason := _objection_to_settings(prompt.other_settings))), "")
 
 

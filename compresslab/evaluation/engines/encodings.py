@@ -44,7 +44,10 @@ class Encodings:
         file = self._folder / f"{digest.hexdigest()}.npz"
         damaged = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
         with contextlib.suppress(OSError, *damaged), file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
-            return [array("i", part.tobytes()) for part in np.split(kept["ids"].astype(np.intc), kept["ends"])[:-1]]
+            found = [array("i", part.tobytes()) for part in np.split(kept["ids"].astype(np.intc), kept["ends"])[:-1]]
+            with contextlib.suppress(OSError):  # a store that may only be read
+                file.touch()  # `compresslab gc` removes what was not read for long
+            return found
         ids = _in_slices(pairs, encode)
         with contextlib.suppress(OSError):  # if the disk is full, the ids are computed again next time
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.errors import RunFailed
-from compresslab.files import told_if_damaged
+from compresslab.files import damage_explained
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.depth import PruneDepth, layers_left
 from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
@@ -56,7 +56,7 @@ def read_removals(folder: Path) -> Removals:
     Raises:
         RunFailed: its file is missing or damaged.
     """
-    with told_if_damaged(folder / FILE):
+    with damage_explained(folder / FILE):
         return Removals(**json.loads((folder / FILE).read_text()))
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.angular_distance import angular_distances
 from compresslab.algorithms.block_influence import block_influence
 from compresslab.errors import RunFailed
-from compresslab.files import told_if_damaged
+from compresslab.files import damage_explained
 from compresslab.models.calibration.attention import recorded_attention
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
@@ -41,7 +41,7 @@ class Statistics:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with told_if_damaged(folder / SUMMARY):
+        with damage_explained(folder / SUMMARY):
             summary = json.loads((folder / SUMMARY).read_text())
             self.tokens: int = summary["tokens"]
             self.text: str = summary["text"]

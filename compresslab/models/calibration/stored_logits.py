@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compresslab.algorithms.divergence import blocks, of_tokens
 from compresslab.errors import BadInput, RunFailed
-from compresslab.files import told_if_damaged
+from compresslab.files import damage_explained
 from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.chunks import chunks
@@ -51,7 +51,7 @@ class StoredLogits:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with told_if_damaged(folder / SUMMARY):
+        with damage_explained(folder / SUMMARY):
             summary = json.loads((folder / SUMMARY).read_text())
             self.top_k: int = summary["top_k"]
             self.vocabulary: int = summary["vocabulary"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
 
+from compresslab.errors import UnsupportedModel
 from compresslab.models.device import placement
-from compresslab.models.formats.reader import Reader
+from compresslab.models.formats.reader import Reader, quantization_of
 from compresslab.models.load import quiet
 
 
@@ -17,7 +18,16 @@ class CompressedTensorsReader(Reader):
     """Makes the library unpack all layers at once, instead of each at its first use."""
 
     def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
-        """The model of a folder with plain weights."""
+        """The model of a folder with plain weights.
+
+        Raises:
+            UnsupportedModel: layers are packed in different ways. The library unpacks all of them in the first way, without an error.
+        """
+        groups = ((quantization_of(folder) or {}).get("config_groups") or {}).values()
+        schemes = [(group.get("weights"), group.get("format")) for group in groups]
+        if any(scheme != schemes[0] for scheme in schemes):
+            what = f"its layers are packed in {len(schemes)} ways (config_groups of compressed-tensors), which are not unpacked here"
+            raise UnsupportedModel(f"{folder}: {what}; take a model that is packed in one way, or the plain one")
         with quiet(), warnings.catch_warnings():
             # The library warns that all other settings come from the folder, which is intended.
             warnings.simplefilter("ignore", UserWarning)

@@ -55,14 +55,14 @@ def reader() -> Reader:
 
 
 def quantization_of(folder: Path) -> dict[str, Any] | None:
-    """The `quantization_config` of a folder, `None` for plain weights."""
+    """The `quantization_config` of a folder, `None` for plain weights. Multimodal models may have it in `text_config`."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return config.get("quantization_config")
+    return config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
 
 
 def quantization_in(model: PreTrainedModel) -> Quantization | None:
     """The `quantization_config` of a model in memory, `None` for plain weights."""
-    found = getattr(model.config, "quantization_config", None)
+    found = getattr(model.config, "quantization_config", None) or getattr(model.config.get_text_config(), "quantization_config", None)
     quantization = found if found is None or isinstance(found, Mapping) else found.to_dict()
     return None if quantization is None else {**quantization, "quant_method": method_name(quantization)}
 

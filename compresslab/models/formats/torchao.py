@@ -24,17 +24,22 @@ class TorchAOReader(Reader):
         with quiet():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(device))
         for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight = torch.nn.Parameter(self.plain_weight(module.weight))
+            packed = getattr(module, "weight", None)
+            if packed is not None and _is_packed(packed):  # a plain one may be tied to another, and stays
+                module.weight = torch.nn.Parameter(self.plain_weight(packed))
         del model.config.quantization_config
         return model.eval()
 
     def plain_weight(self, parameter: Tensor) -> Tensor:
         """The unpacked weight if `parameter` is packed, else `parameter`."""
-        if not hasattr(parameter, "__tensor_flatten__"):
+        if not _is_packed(parameter):
             return parameter
         weight: Tensor = parameter.dequantize()
         return weight
+
+
+def _is_packed(parameter: Tensor) -> bool:
+    return hasattr(parameter, "__tensor_flatten__")
 
 
 def reader() -> Reader:

@@ -1,5 +1,5 @@
-"""The report's charts, one file a kind: Vega-Lite specifications that become static SVG in the page's own colours (light, dark, print).
+"""The report's charts, one file per kind: Vega-Lite specifications, rendered to static SVG in the page's colours (light, dark, print).
 
-A chart never depends on colour alone: a verdict also has its own shape, and an extrapolated value is drawn hollow. Marks that are one
-variant's carry its name, so that the page can point them out.
+No chart depends on colour alone: each verdict has its own shape, and an extrapolated value is drawn hollow. The marks of a variant
+have its name as an attribute, so that the page can highlight them.
 """

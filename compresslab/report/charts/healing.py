@@ -1,37 +1,37 @@
-"""Density against retraining tokens: the budgets that were tried, and the line through them to where the base is reached."""
+"""Density against retraining tokens: the budgets of the study, and the fitted line up to the density of the base."""
 
 from __future__ import annotations
 
 import math
 
 from compresslab.report import words
-from compresslab.report.charts.vega import VARIANT, Spec, chart, layer, log_axis, log_domain, own
-from compresslab.report.healing import MOST_TOKENS, Healing
+from compresslab.report.charts.vega import VARIANT, Spec, chart, layer, log_axis, log_domain, unscaled
+from compresslab.report.healing import MAX_TOKENS, Healing
 
 WIDTH, HEIGHT = 330, 220
 STEPS = 40
 
 
 def healing_curve(healing: Healing) -> Spec:
-    """r to the base on log axes; the dashed line below is the model before training, the one at 1 the base."""
+    """r to the base on log axes. A dashed line marks the model before training, a solid line at 1 the base."""
     points: list[Spec] = [
         {
-            "variant": one.name,
-            "tokens": one.tokens,
-            "r": one.ratio.value,
-            "low": one.ratio.low,
-            "high": one.ratio.high,
-            "fill": "var(--card)" if one.ratio.extrapolated else "var(--accent)",
-            "name": f"{one.ratio.bound} {one.name}".strip(),
+            "variant": point.name,
+            "tokens": point.tokens,
+            "r": point.ratio.value,
+            "low": point.ratio.low,
+            "high": point.ratio.high,
+            "fill": "var(--card)" if point.ratio.extrapolated else "var(--accent)",
+            "name": f"{point.ratio.bound} {point.name}".strip(),
         }
-        for one in healing.points
-        if one.ratio.value > 0
+        for point in healing.points
+        if point.ratio.value > 0
     ]
-    tokens = [one.tokens for one in healing.points]
+    tokens = [point.tokens for point in healing.points]
     needed = healing.needed
-    reach = min(needed.value, 100 * max(tokens), MOST_TOKENS) if needed else max(tokens)
+    reach = min(needed.value, 100 * max(tokens), MAX_TOKENS) if needed else max(tokens)
     low, high = log_domain([*tokens, reach], around=tokens[0], reach=3)
-    ratios = [healing.before.value, *(one["r"] for one in points), *(one["low"] for one in points if one["low"] > 0)]
+    ratios = [healing.before.value, *(point["r"] for point in points), *(point["low"] for point in points if point["low"] > 0)]
     bottom, top = log_domain([value for value in ratios if value > 0], around=1.0, reach=1.05)
     x = {
         "type": "quantitative",
@@ -55,15 +55,15 @@ def healing_curve(healing: Healing) -> Spec:
     place = {**VARIANT, "x": {**x, "field": "tokens"}, "y": {**y, "field": "r"}}
     marks = [
         layer("rule", {**place, "y": {**y, "field": "low"}, "y2": {"field": "high"}}, color="var(--accent)", clip=True),
-        layer("point", {**place, "fill": own("fill", "nominal")}, size=64, color="var(--accent)", opacity=1),
+        layer("point", {**place, "fill": unscaled("fill", "nominal")}, size=64, color="var(--accent)", opacity=1),
         layer("text", {**place, "text": {"field": "name"}}, dx=7, dy=9, align="left", limit=110, fontSize=11),
     ]
     layers.append({"data": {"values": points}, "layer": marks})
-    return chart(words.clip(f"{healing.start}, {healing.method}", 48), WIDTH, HEIGHT, {"layer": layers})
+    return chart(words.truncate(f"{healing.start}, {healing.method}", 48), WIDTH, HEIGHT, {"layer": layers})
 
 
 def _line(line: tuple[float, float], last: float, ends: tuple[float, float], x: Spec, y: Spec) -> list[Spec]:
-    """The fitted line: drawn through where budgets are, dashed beyond the last."""
+    """The fitted line, solid up to the largest budget and dashed beyond."""
     (intercept, slope), (low, high) = line, ends
     sizes = [low * (high / low) ** (i / STEPS) for i in range(STEPS + 1)]
     rows: list[Spec] = [{"tokens": n, "r": math.exp(intercept + slope * math.log(n))} for n in sizes]

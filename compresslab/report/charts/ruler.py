@@ -1,4 +1,4 @@
-"""The ruler: the reference's curve on one task, every variant placed at its quality, its effective parameters read off."""
+"""The reference's curve on one task, with every variant at its quality and its effective parameters on the curve."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from dataclasses import dataclass
 from compresslab.records import Curve
 from compresslab.report import words
 from compresslab.report.charts.labels import place_labels
-from compresslab.report.charts.vega import MOODS, SHAPES, VARIANT, Spec, chart, clamp, layer, log_axis, own, padded
+from compresslab.report.charts.vega import SHAPES, VARIANT, VERDICTS, Spec, chart, clamp, layer, log_axis, padded, unscaled
 
 WIDTH, HEIGHT = 330, 250
 MARGIN = 1.4
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A variant on one task: its own parameters `n`, its value on the task, and the parameters `read` off the curve at that value."""
+class CurvePoint:
+    """A variant on one task: its parameters `n`, its value, and the `effective` parameters at which the curve has that value."""
 
     name: str
     n: float
     value: float
-    read: float
+    effective: float
     extrapolated: bool
-    mood: str
+    verdict: str
     faint: bool
 
 
-def ruler(curve: Curve, placed: Sequence[Placed]) -> Spec:
-    """A line from each variant's own size to the size read off the curve: its length is the density, on a log axis.
+def ruler(curve: Curve, points: Sequence[CurvePoint]) -> Spec:
+    """A line from each variant's own size to its effective size on the curve. On the log axis its length is the density.
 
-    Shaded: beyond the sizes that the reference was fitted on.
+    The range outside the fitted sizes of the reference is shaded.
     """
-    sizes = [size for one in placed for size in (one.n, one.read)]
+    sizes = [size for point in points for size in (point.n, point.effective)]
     low = max(min([curve.fitted[0], *sizes]) / MARGIN, curve.params[0])
     high = min(max([curve.fitted[1], *sizes]) * MARGIN, curve.params[-1])
     inside = [place for place, n in enumerate(curve.params) if low <= n <= high]
     line = [{"n": curve.params[i], "m": curve.middle[i], "l": curve.low[i], "h": curve.high[i]} for i in inside]
-    values = [one.value for one in placed] + [curve.middle[i] for i in inside]
+    values = [point.value for point in points] + [curve.middle[i] for i in inside]
     floor, ceiling = padded(min(values), max(values))
     better_up = curve.unit == "score"
     x = {
@@ -49,24 +49,24 @@ def ruler(curve: Curve, placed: Sequence[Placed]) -> Spec:
     }
     scale = {"domain": [floor, ceiling] if better_up else [ceiling, floor], "nice": False, "zero": False}
     y = {"type": "quantitative", "scale": scale, "title": f"{curve.unit} (better ↑)", "axis": {"tickCount": 6}}
-    moods = ["base", *MOODS]
+    classes = ["base", *VERDICTS]
     colour = {
-        "field": "mood",
+        "field": "verdict",
         "type": "nominal",
-        "scale": {"domain": moods, "range": ["var(--accent)", *(f"var(--{mood})" for mood in MOODS)]},
+        "scale": {"domain": classes, "range": ["var(--accent)", *(f"var(--{verdict})" for verdict in VERDICTS)]},
         "legend": None,
     }
-    shape = {"field": "mood", "type": "nominal", "scale": {"domain": moods, "range": ["circle", *SHAPES.values()]}, "legend": None}
-    beyond = [{"from": low, "to": curve.fitted[0]}, {"from": curve.fitted[1], "to": high}]
-    marks = _marks(placed, (low, high), (floor, ceiling), better_up)
+    shape = {"field": "verdict", "type": "nominal", "scale": {"domain": classes, "range": ["circle", *SHAPES.values()]}, "legend": None}
+    outside = [{"from": low, "to": curve.fitted[0]}, {"from": curve.fitted[1], "to": high}]
+    marks = _marks(points, (low, high), (floor, ceiling), better_up)
     return chart(
-        words.clip(curve.task, 40),
+        words.truncate(curve.task, 40),
         WIDTH,
         HEIGHT,
         {
             "layer": [
                 {
-                    "data": {"values": [row for row in beyond if row["from"] < row["to"]]},
+                    "data": {"values": [row for row in outside if row["from"] < row["to"]]},
                     **layer("rect", {"x": {**x, "field": "from"}, "x2": {"field": "to"}}, color="var(--line)", opacity=0.45),
                 },
                 {
@@ -113,8 +113,8 @@ def ruler(curve: Curve, placed: Sequence[Placed]) -> Spec:
                                 "y": {**y, "field": "value"},
                                 "color": colour,
                                 "shape": shape,
-                                "fill": own("fill", "nominal"),
-                                "size": own("size", "quantitative"),
+                                "fill": unscaled("fill", "nominal"),
+                                "size": unscaled("size", "quantitative"),
                             },
                             opacity=1,
                         ),
@@ -125,7 +125,7 @@ def ruler(curve: Curve, placed: Sequence[Placed]) -> Spec:
                                 "x": {**x, "field": "lx"},
                                 "y": {**y, "field": "ly"},
                                 "text": {"field": "label"},
-                                "color": own("ink", "nominal"),
+                                "color": unscaled("ink", "nominal"),
                             },
                             align="left",
                             baseline="middle",
@@ -138,33 +138,33 @@ def ruler(curve: Curve, placed: Sequence[Placed]) -> Spec:
     )
 
 
-def _marks(placed: Sequence[Placed], across: tuple[float, float], up: tuple[float, float], better_up: bool) -> list[Spec]:
-    (low, high), (floor, ceiling) = across, up
+def _marks(points: Sequence[CurvePoint], x_range: tuple[float, float], y_range: tuple[float, float], better_up: bool) -> list[Spec]:
+    (low, high), (floor, ceiling) = x_range, y_range
     span = math.log(high / low)
 
     def height(value: float) -> float:
         share = (value - floor) / (ceiling - floor)
         return (1 - share if better_up else share) * HEIGHT
 
-    pixels = {one.name: (math.log(clamp(one.read, low, high) / low) / span * WIDTH, height(one.value)) for one in placed}
-    own_size = {one.name: (math.log(clamp(one.n, low, high) / low) / span * WIDTH, height(one.value)) for one in placed}
+    pixels = {point.name: (math.log(clamp(point.effective, low, high) / low) / span * WIDTH, height(point.value)) for point in points}
+    own_size = {point.name: (math.log(clamp(point.n, low, high) / low) / span * WIDTH, height(point.value)) for point in points}
     labels = place_labels(
-        [(one.name, one.faint) for one in placed], pixels, [(pixels[name], own_size[name]) for name in pixels], WIDTH, HEIGHT
+        [(point.name, point.faint) for point in points], pixels, [(pixels[name], own_size[name]) for name in pixels], WIDTH, HEIGHT
     )
     marks = []
-    for one in placed:
-        text, left, middle = labels[one.name]
+    for point in points:
+        text, left, middle = labels[point.name]
         share = middle / HEIGHT
         marks.append(
             {
-                "variant": one.name,
-                "n": clamp(one.n, low, high),
-                "read": clamp(one.read, low, high),
-                "value": one.value,
-                "mood": one.mood,
-                "fill": "var(--card)" if one.extrapolated else f"var(--{one.mood})" if one.mood != "base" else "var(--accent)",
-                "size": 30 if one.faint else 64,
-                "ink": "var(--muted)" if one.faint else "var(--ink)",
+                "variant": point.name,
+                "n": clamp(point.n, low, high),
+                "read": clamp(point.effective, low, high),
+                "value": point.value,
+                "verdict": point.verdict,
+                "fill": "var(--card)" if point.extrapolated else f"var(--{point.verdict})" if point.verdict != "base" else "var(--accent)",
+                "size": 30 if point.faint else 64,
+                "ink": "var(--muted)" if point.faint else "var(--ink)",
                 "label": text,
                 "lx": low * math.exp(left / WIDTH * span),
                 "ly": floor + (1 - share if better_up else share) * (ceiling - floor),

@@ -10,11 +10,11 @@ from compresslab.report.charts.vega import LABEL, ROW, Spec, chart, layer
 
 
 def stacked(rows: Sequence[dict[str, Any]], title: str, axis: str) -> Spec:
-    """Stacked bars of `value` by `part`, one bar a `label`, in the order given; a single part needs no legend."""
+    """Stacked bars of `value` by `part`, one bar per `label`, in the order of `rows`; a single part has no legend."""
     order = list(dict.fromkeys(row["label"] for row in rows))
     parts = list(dict.fromkeys(row["part"] for row in rows))
     values = [{"row": order.index(row["label"]), "part": row["part"], "value": row["value"]} for row in rows]
-    names = [{"row": row, "label": words.clip(label, 60)} for row, label in enumerate(order)]
+    names = [{"row": row, "label": words.truncate(label, 60)} for row, label in enumerate(order)]
     colours = [f"var(--part-{index % 4})" for index in range(len(parts))]
     scale = {"domain": parts, "range": colours}
     lane = {"field": "row", "type": "ordinal", "axis": None}

@@ -1,23 +1,21 @@
-"""The ruler as a picture: a reference's loss or score against parameters, with its band, and where values were read."""
+"""Charts as separate SVG files: a reference's loss or score against parameters with its band, and the trend of densities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import vl_convert
 
 from compresslab.records import Curve
 from compresslab.report import words
+from compresslab.report.charts.vega import Spec
 
-Spec = dict[str, Any]
-
-# A file of its own has no page whose colours it could take.
+# A separate file cannot use the page's CSS colours.
 INK, BAND, POINT = "#1f2937", "#93c5fd", "#b45309"
 
 
-def ruler_chart(curves: Sequence[Curve], title: str) -> Spec:
-    """One panel a task, side by side; dashed where the curve leaves the sizes it was fitted on."""
+def reference_chart(curves: Sequence[Curve], title: str) -> Spec:
+    """One panel per task, side by side; curves are dashed outside the fitted sizes."""
     return {
         "title": title,
         "config": {"axis": {"gridOpacity": 0.4}, "font": "Arial"},
@@ -27,7 +25,7 @@ def ruler_chart(curves: Sequence[Curve], title: str) -> Spec:
 
 
 def to_svg(chart: Spec) -> str:
-    """The chart as a file's content."""
+    """The chart as the content of an SVG file."""
     return str(vl_convert.vegalite_to_svg(chart))
 
 
@@ -50,21 +48,21 @@ def _panel(curve: Curve) -> Spec:
         "mark": {"type": "area", "opacity": 0.35, "color": BAND},
         "encoding": {"x": x, "y": {"field": "l", **y}, "y2": {"field": "h"}},
     }
-    whole: Spec = {
+    curve_line: Spec = {
         "mark": {"type": "line", "color": INK, "strokeDash": [3, 3], "strokeWidth": 1},
         "encoding": {"x": x, "y": {"field": "m", **y}},
     }
-    inside: Spec = {**whole, "mark": {"type": "line", "color": INK, "strokeWidth": 2}, "transform": [{"filter": "datum.fitted"}]}
-    dots: Spec = {
+    inside: Spec = {**curve_line, "mark": {"type": "line", "color": INK, "strokeWidth": 2}, "transform": [{"filter": "datum.fitted"}]}
+    points: Spec = {
         "data": {"values": [{"n": n, "v": value} for n, value in curve.points]},
         "mark": {"type": "point", "filled": True, "size": 28, "color": POINT},
         "encoding": {"x": x, "y": {"field": "v", **y}},
     }
-    return {"title": curve.task, "width": 260, "height": 200, "data": {"values": rows}, "layer": [band, whole, inside, dots]}
+    return {"title": curve.task, "width": 260, "height": 200, "data": {"values": rows}, "layer": [band, curve_line, inside, points]}
 
 
 def trend_chart(points: Sequence[tuple[str, str, float, bool, bool]], line: Sequence[tuple[str, float]], title: str) -> Spec:
-    """Densities against release dates on a log axis, the record setters named, with the fitted line.
+    """Densities against release dates on a log axis, with the names of the frontier models and the fitted line.
 
     Args:
         points: (model, ISO date, density, on the frontier, a bound).

@@ -1,6 +1,6 @@
-"""What the charts share: colours, axes, and the way from a specification to SVG.
+"""Common parts of the charts: colours, axes, and rendering of a specification to SVG.
 
-The specifications are plain dicts: building the same charts through altair's checked objects took 2 s of a 2.5 s page.
+The specifications are plain dicts, because building the same charts with altair's checked objects took 2 s of a 2.5 s page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import vl_convert
 from compresslab.report import words
 
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
-MOODS = ("raised", "lowered", "inconclusive")
+VERDICTS = ("raised", "lowered", "inconclusive")
 
 SHAPES = {"raised": "triangle-up", "lowered": "triangle-down", "inconclusive": "diamond"}
 Spec = dict[str, Any]
@@ -23,7 +23,7 @@ Spec = dict[str, Any]
 
 CONFIG: Spec = {
     "background": None,
-    "aria": False,  # the figure's own label speaks for the chart; a label for each mark would drown a screen reader
+    "aria": False,  # the figure has one label; a label for each mark would be too much for a screen reader
     "font": FONT,
     "padding": 4,
     "view": {"stroke": "var(--line)"},
@@ -43,15 +43,15 @@ CONFIG: Spec = {
     "legend": {"labelColor": "var(--muted)", "titleColor": "var(--muted)", "labelFontSize": 11, "titleFontSize": 11},
     "text": {"color": "var(--ink)"},
 }
-MOOD_COLOURS = {"domain": list(MOODS), "range": [f"var(--{mood})" for mood in MOODS]}
+VERDICT_COLOURS = {"domain": list(VERDICTS), "range": [f"var(--{verdict})" for verdict in VERDICTS]}
 ROW = 22
 LABEL = 132
 VARIANT: Spec = {"description": {"field": "variant", "type": "nominal"}}
-"""A channel by which a mark says whose it is; `Drawer` makes it an attribute that the page's filter reads."""
+"""A channel with the variant's name; `ChartRenderer` turns it into an attribute that the page's filter reads."""
 
 
-class Drawer:
-    """Draws the charts of one page; it numbers them, so that no two share an id."""
+class ChartRenderer:
+    """Renders the charts of one page and numbers them, so that their ids are unique."""
 
     _LABELLED = re.compile(r' aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"')
     _ID = re.compile(r'(?<=\bid=")[^"]+|(?<=url\(#)[^)]+')
@@ -61,10 +61,10 @@ class Drawer:
         self._drawn = 0
 
     def svg(self, chart: Spec, label: str) -> str:
-        """A chart as an SVG element for the page, with `label` for those who do not see it."""
+        """A chart as an SVG element for the page, with `label` as its accessible name."""
         self._drawn += 1
         text: str = vl_convert.vegalite_to_svg({**chart, "config": CONFIG})
-        # Vega counts its ids through the whole process; ours are the same for the same page.
+        # Vega counts ids over the whole process; these ids are the same each time a page is rendered.
         ids = {name: f"c{self._drawn}-{place}" for place, name in enumerate(dict.fromkeys(self._ID.findall(text)))}
         text = self._ID.sub(lambda found: ids[found[0]], text)
         text = self._ARIA.sub("", self._LABELLED.sub(r' data-variant="\1"', text))
@@ -73,24 +73,24 @@ class Drawer:
 
 
 def layer(mark: str, encoding: Spec, **style: Any) -> Spec:
-    """One kind of mark. With the channel of `VARIANT` each mark carries its variant's name."""
+    """One kind of mark. With the channel of `VARIANT` each mark has its variant's name."""
     named = {"aria": True} if "description" in encoding else {}
     return {"mark": {"type": mark, **style, **named}, "encoding": encoding}
 
 
-def own(name: str, kind: str) -> Spec:
-    """A channel whose values are used as they stand: CSS colours, pixels, degrees."""
+def unscaled(name: str, kind: str) -> Spec:
+    """A channel whose values are used without a scale: CSS colours, pixels, degrees."""
     return {"field": name, "type": kind, "scale": None, "legend": None}
 
 
 def chart(title: str, width: int, height: int, body: Spec) -> Spec:
     """A whole chart with its plot's size in pixels."""
-    schema = "https://vega.github.io/schema/vega-lite/v6.json"  # a name, never fetched
+    schema = "https://vega.github.io/schema/vega-lite/v6.json"  # an identifier, not fetched
     return {"$schema": schema, "title": title, "width": width, "height": height, **body, "resolve": {"scale": {"color": "independent"}}}
 
 
 def log_axis(low: float, high: float, form: Callable[[float], str] = words.short) -> Spec:
-    """A log axis with ticks at round figures; the labels are written here, as vega's own would mix units."""
+    """A log axis with ticks at round values. The labels are set here, because Vega's own would mix units."""
     ticks = round_ticks(low, high)
     # In a label expression datum.index runs from 0 to 1 over the ticks.
     steps = max(1, len(ticks) - 1)
@@ -99,7 +99,7 @@ def log_axis(low: float, high: float, form: Callable[[float], str] = words.short
 
 
 def log_domain(values: Sequence[float], *, around: float | None = None, reach: float = 1.0) -> tuple[float, float]:
-    """A log axis's ends: the positive finite values (and `around`) with a margin; wider than a factor `reach` each way if asked."""
+    """The domain of a log axis: the positive finite values with a margin, and at least a factor `reach` on each side of `around`."""
     fit = [value for value in [*values, *([around] if around else [])] if math.isfinite(value) and value > 0] or [1.0]
     low, high = min(fit), max(fit)
     pad = max((high / low) ** 0.08, 1.12)
@@ -110,18 +110,18 @@ def log_domain(values: Sequence[float], *, around: float | None = None, reach: f
 
 
 def padded(low: float, high: float) -> tuple[float, float]:
-    """A linear axis's ends with a tenth of margin."""
+    """The domain of a linear axis with a margin of a tenth."""
     margin = 0.1 * (high - low) or max(0.05 * abs(high), 0.01)
     return low - margin, high + margin
 
 
 def clamp(value: float, low: float, high: float) -> float:
-    """The value, or the end that it lies beyond."""
+    """The value, limited to [low, high]; NaN becomes `high`."""
     return high if math.isnan(value) else min(max(value, low), high)
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """About five round figures inside a log range."""
+    """About five round values inside a log range."""
     fine = (tuple(step / 100 for step in range(100, 1000, width)) for width in (50, 20, 10, 5, 2, 1))
     for figures in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), *fine):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -1,4 +1,4 @@
-"""A chain of steps as a waterfall: from the base's density to the variant's, and which step cost or gained what."""
+"""A chain of steps as a waterfall chart, from the base's density to the variant's."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from compresslab.records import Interval
 from compresslab.report import words
-from compresslab.report.charts.vega import LABEL, MOOD_COLOURS, ROW, VARIANT, Spec, chart, layer, log_axis, own
+from compresslab.report.charts.vega import LABEL, ROW, VARIANT, VERDICT_COLOURS, Spec, chart, layer, log_axis, unscaled
 
 
 @dataclass(frozen=True)
-class Fall:
+class WaterfallStep:
     """One step of a chain.
 
     Attributes:
-        label: the step. variant: what it made. before, after: density, `None` where there is none. ratio: with its interval, and `mood` its
-            verdict.
+        label: the step. variant: its result. before, after: density, `None` if unknown. ratio: r with its interval. verdict: of r.
     """
 
     label: str
@@ -24,47 +23,47 @@ class Fall:
     before: float | None
     after: float | None
     ratio: Interval | None
-    mood: str
+    verdict: str
 
 
-def told(ratio: Interval | None) -> str:
-    """A step's factor, with the signs of a bound and of an extrapolation."""
+def format_factor(ratio: Interval | None) -> str:
+    """A step's factor as text, with the signs of a bound and of an extrapolation."""
     if ratio is None:
         return "no density"
     return f"{ratio.bound} {words.times(ratio.value)}".strip() + ("†" if ratio.extrapolated else "")
 
 
-def waterfall(falls: Sequence[Fall], title: str, start: str, domain: tuple[float, float]) -> Spec:
-    """Bars from density to density on a log axis, one a step, under the density of `start`; a factor stands beside each."""
+def waterfall(steps: Sequence[WaterfallStep], title: str, start: str, domain: tuple[float, float]) -> Spec:
+    """Bars from density to density on a log axis, one per step, below the density of `start`, each with its factor."""
     low, high = domain
-    begin = falls[0].before
+    begin = steps[0].before
     rows: list[Spec] = [
         {
             "row": row,
             "top": row - 0.3,
             "bottom": row + 0.3,
-            "label": words.clip(fall.label, 60),
-            "variant": fall.variant,
-            "before": fall.before,
-            "after": fall.after,
-            "mood": fall.mood or "inconclusive",
-            "text": f"{words.SYMBOLS.get(fall.mood, '')} {told(fall.ratio)}",
-            # Hollow: read off the reference outside its sizes.
-            "fill": 0.0 if fall.ratio is not None and fall.ratio.extrapolated else 0.85,
-            "at": max((value for value in (fall.before, fall.after) if value is not None), default=low),
+            "label": words.truncate(step.label, 60),
+            "variant": step.variant,
+            "before": step.before,
+            "after": step.after,
+            "verdict": step.verdict or "inconclusive",
+            "text": f"{words.SYMBOLS.get(step.verdict, '')} {format_factor(step.ratio)}",
+            # Extrapolated ratios are hollow.
+            "fill": 0.0 if step.ratio is not None and step.ratio.extrapolated else 0.85,
+            "at": max((value for value in (step.before, step.after) if value is not None), default=low),
             "next": row + 1,
         }
-        for row, fall in enumerate(falls, start=1)
+        for row, step in enumerate(steps, start=1)
     ]
     drawn = [row for row in rows if row["before"] is not None and row["after"] is not None]
-    last = len(falls) + 1
+    last = len(steps) + 1
     ends: list[Spec] = [{"row": 0, "label": start, "after": begin, "variant": start, "next": 1}]
-    if falls[-1].after is not None:
-        ends.append({"row": last, "label": f"= {title}", "after": falls[-1].after, "variant": title, "next": last})
+    if steps[-1].after is not None:
+        ends.append({"row": last, "label": f"= {title}", "after": steps[-1].after, "variant": title, "next": last})
     lane = {"scale": {"domain": [last + 0.6, -0.6], "nice": False}, "axis": None}
     across = {"type": "quantitative", "scale": {"type": "log", "domain": [low, high], "nice": False}, "title": "density"}
     x = {**across, "axis": log_axis(low, high)}
-    colour = {"field": "mood", "type": "nominal", "scale": MOOD_COLOURS, "legend": None}
+    colour = {"field": "verdict", "type": "nominal", "scale": VERDICT_COLOURS, "legend": None}
     links = [row for row in [*ends[:1], *drawn] if row["after"] is not None]
     layers: list[Spec] = [
         {
@@ -88,7 +87,7 @@ def waterfall(falls: Sequence[Fall], title: str, start: str, domain: tuple[float
                     "y2": {"field": "bottom"},
                     "color": colour,
                     "stroke": colour,
-                    "fillOpacity": own("fill", "quantitative"),
+                    "fillOpacity": unscaled("fill", "quantitative"),
                 },
                 strokeWidth=1.2,
                 opacity=1,
@@ -129,7 +128,7 @@ def waterfall(falls: Sequence[Fall], title: str, start: str, domain: tuple[float
                     "x": {"value": -8},
                     "y": {"field": "row", "type": "quantitative", **lane},
                     "text": {"field": "label"},
-                    "color": own("ink", "nominal"),
+                    "color": unscaled("ink", "nominal"),
                 },
                 align="right",
                 limit=LABEL,
@@ -137,4 +136,4 @@ def waterfall(falls: Sequence[Fall], title: str, start: str, domain: tuple[float
             ),
         },
     ]
-    return chart(words.clip(title, 40), 218, (last + 1) * ROW, {"layer": layers})
+    return chart(words.truncate(title, 40), 218, (last + 1) * ROW, {"layer": layers})

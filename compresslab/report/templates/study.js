@@ -1,4 +1,4 @@
-// Points out a variant and its lineage, filters tables and charts, and hands out the tables. Without it the page only stands still.
+// Highlights a variant and its lineage, filters tables and charts, and offers the tables for download. The page is readable without it.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("tables").textContent);
@@ -9,7 +9,7 @@
   const [bar, search, verdict, said] = ["filter", "search", "verdict", "shown"].map((id) => document.getElementById(id));
   let chosen = "";
 
-  // A variant with all that it was made from and all that was made from it.
+  // A variant with its ancestors and descendants.
   function lineage(name) {
     const found = new Set();
     for (let one = name; one && !found.has(one); one = parents.get(one)) found.add(one);
@@ -101,7 +101,7 @@
       link.href = URL.createObjectURL(new Blob([text], { type }));
       link.download = `${table}.${form.toLowerCase()}`;
       link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60000); // a busy machine begins late
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000); // the download may start late on a busy machine
     });
   }
   bar.hidden = false;

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compresslab.algorithms.next_token import NOTHING, next_token_loss
+from compresslab.algorithms.next_token import IGNORED_TARGET, next_token_loss
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
@@ -71,4 +71,4 @@ def mean_loss(model: PreTrainedModel, ids: Tensor) -> float:
 
 def next_targets(ids: Tensor) -> Tensor:
     """The next token of each position of sequences (n, length), as (n * length,). The last position of a sequence has none."""
-    return torch.cat([ids[:, 1:], ids.new_full((ids.shape[0], 1), NOTHING)], dim=1).flatten()
+    return torch.cat([ids[:, 1:], ids.new_full((ids.shape[0], 1), IGNORED_TARGET)], dim=1).flatten()
