@@ -60,7 +60,7 @@ def test_a_step_without_density_keeps_its_row_and_says_so() -> None:
 @pytest.mark.slow
 def test_more_chains_than_anyone_looks_at_are_counted_and_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawing.MAX_CHAINS == 24
-    monkeypatch.setattr(drawing, "MOST_CHAINS", 4)
+    monkeypatch.setattr(drawing, "MAX_CHAINS", 4)
     found = figures(studies.many(21))
     assert (len(found.chains), found.chains_left_out) == (4, 3)
     assert "3 more chains are not drawn" in render(studies.many(21))
