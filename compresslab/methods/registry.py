@@ -67,5 +67,5 @@ def configs(kind: str) -> tuple[type[StepConfig], ...]:
 
 
 def format_of(quantization: Mapping[str, Any]) -> Format | None:
-    """The format that a `quantization_config` names; `None` for an unknown one and for one that transformers unpacks when it loads it."""
+    """The format that a `quantization_config` names; `None` for an unknown one."""
     return next((known for known in FORMATS if known.recognises(quantization)), None)
