@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import compresslab.plan
 from compresslab.methods import installed
+from compresslab.methods.bitsandbytes import BITSANDBYTES
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.distill import Distill
 from compresslab.methods.format import Format, Packing
@@ -122,6 +123,27 @@ def test_a_format_is_recognised_by_its_own_name_alone() -> None:
     assert format_of({}) is None
 
 
+@pytest.mark.parametrize("flag", ["load_in_4bit", "load_in_8bit"])
+def test_a_bitsandbytes_configuration_from_before_quant_method_is_recognised(flag: str) -> None:
+    assert format_of({flag: True}) is BITSANDBYTES
+    assert format_of({flag: False}) is None
+    assert format_of({flag: True, "quant_method": "fp8"}) is None
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kernel"),
+    [
+        ({"quant_method": "awq", "bits": 4}, "gptqmodel, AWQ 4-bit"),
+        ({"quant_method": "awq", "w_bit": 4}, "gptqmodel, AWQ 4-bit"),
+        ({"quant_method": "gptq"}, "gptqmodel, GPTQ"),
+    ],
+)
+def test_the_kernel_is_named_from_any_spelling_of_the_bits(quantization: dict[str, object], kernel: str) -> None:
+    known = format_of(quantization)
+    assert known is not None
+    assert known.kernel(quantization) == kernel
+
+
 def test_the_plan_tests_no_method_by_its_settings() -> None:
     """Costs, refusals and formats are asked of the method; a file on one family is imported where that family's own passes are planned."""
     families = {path.stem for path in Path(installed.__file__).parent.glob("*.py")} - {
@@ -193,6 +215,12 @@ def test_a_method_that_would_fail_in_a_worker_is_refused_as_it_is_made() -> None
         Method("quantize", "other", Mine, "nowhere")
     with pytest.raises(ValueError, match="a format and a packing"):
         Method("quantize", "mine", Mine, "nowhere", format=GPTQ_FORMAT)
+    for text in (None, "training"):
+        with pytest.raises(ValueError, match=r'gathered on the calibration text; add text="calibration"'):
+            Method("quantize", "mine", Mine, "nowhere", text=text, statistics="grams")
+    for text in (None, "calibration"):
+        with pytest.raises(ValueError, match=r'reads the training text; add text="training"'):
+            Method("retrain", "mine", Mine, "nowhere", text=text, trains=True)
 
 
 def test_a_kind_keeps_its_default_when_another_package_adds_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
