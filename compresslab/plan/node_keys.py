@@ -8,20 +8,26 @@ from compresslab.machine.this_machine import Machine
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.distill import Distill
 from compresslab.methods.method import Method
-from compresslab.methods.registry import METHODS, formats_of
 from compresslab.methods.settings import PARENT, StepConfig
 from compresslab.plan.gathering import GATHER_MODULES, GatherRequest, gather_settings, gathers_of, serving_requests
-from compresslab.plan.keys import code_version, content_key, model_identity
-from compresslab.plan.model_files import format_of_source
+from compresslab.plan.keys import content_key, model_identity, node_code
+from compresslab.plan.model_files import possible_formats
 from compresslab.plan.resolve import ResolvedRecipe
 from compresslab.recipe.order import ordered
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import BASE, Step
 from compresslab.versions import version
 
-# Modules that write a base's folder and its record.
-BASE_CODE = tuple(f"compresslab.models.{name}" for name in ("load", "save", "size", "formats.gguf_origin"))
-STEP_CODE = "compresslab.steps.contract"
+# Modules that `runner.nodes` calls, by the node that it makes, beside those of its method or format.
+BASE_CODE = tuple(
+    f"compresslab.models.{name}" for name in ("computing", "device", "formats.dequantize", "formats.gguf_origin", "load", "save", "size")
+)
+STEP_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.steps.contract", "compresslab.steps.step_text")
+ADOPT_CODE = (*STEP_CODE, "compresslab.steps.adopt")
+GATHER_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.models.text")
+SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "sandboxed_program", "scores"))
+MEASURE_CODE = ("compresslab.evaluation.timing.measured",)
+MACHINE_CODE = ("compresslab.evaluation.timing.machine",)
 
 
 class NodeKeys:
@@ -46,8 +52,7 @@ class NodeKeys:
 
     def machine_key(self) -> str:
         """Key of this machine's measured speed."""
-        code = code_version("compresslab.evaluation.timing.machine")
-        return content_key("machine", machine=self.machine.facts, compute=self._compute, code=code)
+        return content_key("machine", machine=self.machine.facts, compute=self._compute, code=node_code(*MACHINE_CODE))
 
     def score_keys(self, model: str) -> dict[str, str]:
         """Keys of the scores of the model `model` (a key), by task."""
@@ -58,7 +63,7 @@ class NodeKeys:
             **evaluate.model_dump(mode="json", include={"items", "seed", "truncate", "backend"}),
             **devices,
             "compute": self._compute,
-            "code": code_version("compresslab.evaluation.harness", "compresslab.evaluation.sandboxed_program"),
+            "code": node_code(*SCORE_CODE),
             "libraries": self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else [])),
         }
         return {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.resolved.tasks.items()}
@@ -70,7 +75,7 @@ class NodeKeys:
             child=model,
             parent=parent,
             workload=self.recipe.density.workload.model_dump(),
-            code=code_version("compresslab.evaluation.timing.measured"),
+            code=node_code(*MEASURE_CODE),
             machine=self.machine.facts,
             compute=self._compute,
         )
@@ -86,7 +91,7 @@ class NodeKeys:
             model=model_identity(source),
             dtype=base.dtype,
             own_code=base.trust_remote_code,
-            code=code_version(*BASE_CODE, *_format_readers(source)),
+            code=node_code(*BASE_CODE, *_format_code(source)),
             libraries=self._libraries(*_readers(source)),
         )
 
@@ -124,7 +129,7 @@ class NodeKeys:
             **request._asdict(),
             readers=gather_settings(request.gathers, self.readers_of(request)),
             compute=self._compute,
-            code=code_version(GATHER_MODULES[request.gathers]),
+            code=node_code(GATHER_MODULES[request.gathers], *GATHER_CODE),
             libraries=self._libraries(),
         )
 
@@ -142,10 +147,11 @@ class NodeKeys:
                 model=model_identity(source),
                 dtype=self.recipe.base.dtype,
                 config=config.model_dump(mode="json", exclude={"train_tokens", "table"}),
-                code=code_version("compresslab.steps.adopt", STEP_CODE, *_format_readers(source)),
+                code=node_code(*ADOPT_CODE, *_format_code(source)),
                 libraries=self._libraries(*_readers(source)),
             )
-        entry = step.method
+        entry, gathers = step.method, gathers_of(step)
+        modules = (entry.module, *STEP_CODE, *(entry.format.modules if entry.format else ()))
         return content_key(
             step.kind,
             parent=before[-1],
@@ -154,7 +160,9 @@ class NodeKeys:
             other=self.other(step, before),
             text=self._text(config, entry.text),
             **self._computed(entry),
-            code=code_version(entry.module, STEP_CODE, *([entry.format.reader] if entry.format else [])),
+            # The key of the gather node is not here: it depends on which other steps read the same data, and this result does not.
+            gathered=(gathers, self._compute) if gathers else None,
+            code=node_code(*modules, *((GATHER_MODULES[gathers], *GATHER_CODE) if gathers else ())),
             libraries=self._libraries(*entry.libraries),
         )
 
@@ -195,7 +203,6 @@ def _readers(source: Source) -> tuple[str, ...]:
     return ("gguf",) if source.kind in ("offline", "gguf") else ("safetensors",)
 
 
-def _format_readers(source: Source) -> tuple[str, ...]:
-    """Modules that may unpack an existing model: the readers of the package's own formats, and the reader of the model's known format."""
-    known = format_of_source(source)
-    return (*(one.reader for one in formats_of(METHODS)), *([known.reader] if known else []))
+def _format_code(source: Source) -> tuple[str, ...]:
+    """Modules that decide how an existing model is unpacked, counted and scored: those of each format that it may have."""
+    return tuple(module for known in possible_formats(source) for module in known.modules)
