@@ -80,8 +80,8 @@ class Format:
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules whose code decides how a folder of this format is unpacked, counted and scored."""
-        functions = map(_unwrapped, (self.bits, self.kernel, self.rounds_inputs))
-        return tuple(dict.fromkeys([self.reader, type(self).__module__, *(str(function.__module__) for function in functions)]))
+        functions: tuple[Callable[..., Any], ...] = (self.bits, self.kernel, self.rounds_inputs)
+        return tuple(dict.fromkeys([self.reader, *(str(_unwrapped(function).__module__) for function in functions)]))
 
     def recognises(self, quantization: Quantization) -> bool:
         """Whether a folder's `quantization_config` names this format."""

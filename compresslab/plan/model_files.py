@@ -14,7 +14,7 @@ from typing import Any
 
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
-from compresslab.methods.registry import FORMATS, format_of
+from compresslab.methods.registry import format_of, formats
 from compresslab.recipe.source import Source
 
 LONGEST_HEADER = 100_000_000  # of a safetensors file, in bytes; the format's own limit
@@ -50,13 +50,13 @@ def format_of_source(source: Source) -> Format | None:
     if (quantization := _quantization(source)) is not None:
         return format_of(quantization)
     folder = _folder(source)
-    return next((known for known in FORMATS if folder and any((folder / name).is_file() for name in known.files)), None)
+    return next((known for known in formats() if folder and any((folder / name).is_file() for name in known.files)), None)
 
 
 def possible_formats(source: Source) -> tuple[Format, ...]:
     """The known formats that a model may have: of a Hub model all of them, whether it is in the local cache or not."""
     if source.kind == "hub":
-        return FORMATS
+        return formats()
     known = format_of_source(source)
     return (known,) if known else ()
 

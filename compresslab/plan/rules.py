@@ -9,7 +9,7 @@ from compresslab.errors import BadInput
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
-from compresslab.methods.registry import FORMATS
+from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
 from compresslab.plan.model_files import dimensions_of, format_of_source, packed_by, vocabulary_digest
 from compresslab.recipe.source import Source, parse_source
@@ -39,7 +39,7 @@ def start(model: str) -> Chain:
     source = parse_source(model)
     packed, known = packed_by(source), format_of_source(source)
     if packed and not (known and known.readable):
-        readable = ", ".join(one.name for one in FORMATS if one.readable)
+        readable = ", ".join(one.name for one in formats() if one.readable)
         raise BadInput(f"weights packed by {packed} are not unpacked here; take a model of plain weights, or one packed by {readable}")
     return Chain(source, packed, dimensions_of(source))
 
@@ -54,7 +54,7 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
         return []
     config = step.config
     found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
-    teacher = step.other_variant if step.kind == "distill" else None
+    teacher = getattr(config, "teacher", None)
     if teacher is not None and teacher in others:
         found += _teacher_objections(chain, others[teacher], teacher)
     if getattr(config, "until", None) == PARENT and not chain.pruned:

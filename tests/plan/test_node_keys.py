@@ -10,7 +10,7 @@ import pytest
 from plan_helpers import HEAD, FolderMaker, plan_of
 
 import compresslab
-from compresslab.methods.registry import FORMATS
+from compresslab.methods.registry import formats
 from compresslab.plan import keys, node_keys
 from compresslab.plan.gathering import GATHER_MODULES
 from compresslab.plan.graph import Plan
@@ -80,7 +80,7 @@ def test_the_code_of_a_format_decides_the_models_and_scores_of_that_format_alone
 
 
 def test_every_format_names_the_modules_that_define_it() -> None:
-    named = {known.name: set(known.modules) for known in FORMATS}
+    named = {known.name: set(known.modules) for known in formats()}
     assert named["bitsandbytes"] >= {"compresslab.methods.bitsandbytes", "compresslab.models.formats.bitsandbytes"}
     assert named["awq"] >= {"compresslab.methods.gptq", "compresslab.models.formats.awq"}
 
