@@ -116,13 +116,13 @@ def test_other_variants_that_an_installed_method_names_are_checked_with_their_pl
     assert wrong == ["r.yaml:4:49: variants.v[0].prune.teacher: no variant is named 'bse'; did you mean 'base'?"]
     assert "'v' learns from itself" in itself[0]
     assert "a circle: 'u' learns from 'v', 'v' learns from 'u'" in circle[0]
-    assert until == ["r.yaml:4:50: variants.v[0].quantize.until: no variant is named 'bse'; did you mean 'base'?"]
+    assert until == ["r.yaml:4:49: variants.v[0].quantize.until: no variant is named 'bse'; did you mean 'base'?"]
     assert len(misplaced) == 1
     assert "unknown key 'teacher'" in misplaced[0]
 
 
 CHANGES = {
-    "nothing": lambda site: None,
+    "nothing": lambda _: None,
     "code": lambda site: (site / "mine.py").write_text(MINE + "X = 1\n"),
     "release": lambda site: (site / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.1\n"),
     "comment": lambda site: (site / "mine.py").write_text(MINE + "# Of no effect.\n"),
