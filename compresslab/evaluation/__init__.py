@@ -1,1 +1,1 @@
-"""Evaluation: lm-eval's harness over a model that computes every shared prefix once. The only room that imports lm_eval."""
+"""Evaluation with lm-eval's harness by engines that compute shared prefixes once. Only this package imports lm_eval."""

@@ -1,4 +1,4 @@
-"""lm-eval's own command line with one model more: `python -m compresslab.evaluation --model compresslab --model_args pretrained=…`."""
+"""lm-eval's command line with the model `compresslab`: `python -m compresslab.evaluation --model compresslab --model_args pretrained=…`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model of lm-eval answers for a variant: `evaluate.backend` of the recipe."""
+"""Loads the lm-eval model for `evaluate.backend` of a recipe."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.recipe.schema import Evaluate
 from compresslab.records.compute import Compute
 
-Answering = TreeLM | VllmLM
+EvaluationLM = TreeLM | VllmLM
 
 
-def answering(
+def load_lm(
     folder: Path, config: Evaluate, compute: Compute, *, journals: Path | None = None, encodings: Path | None = None
-) -> tuple[Answering, str]:
-    """What answers for the variant in `folder`, and how its weights stand in memory: "as stored" or "dequantized".
+) -> tuple[EvaluationLM, str]:
+    """The lm-eval model for the variant in `folder`, and whether its weights are "as stored" or "dequantized".
 
     Args:
-        compute: what the forward passes multiply in, and on what.
-        journals: where this variant's answers are kept until its tasks are done. encodings: where a study's token ids are.
+        compute: dtype and device of the forward passes.
+        journals: folder for the journals of unfinished tasks of this variant. encodings: folder for a study's token ids.
     """
     if config.backend == "vllm":
         return load_vllm(folder, compute, truncate=config.truncate), "as stored"

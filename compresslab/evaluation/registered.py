@@ -1,4 +1,4 @@
-"""`compresslab` as a model of lm-eval's own command line."""
+"""Registers `compresslab` as a model of lm-eval's command line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from compresslab.models.load import load
 from compresslab.models.probe import probe
 from compresslab.records.compute import ComputeChoice, Dtype
 
-# What lm-eval's command line gives to every model, and what `TreeLM` decides by itself.
-LEFT_TO_US = frozenset({"batch_size", "max_batch_size"})
+# Arguments that lm-eval's command line passes to every model and that `TreeLM` does not need.
+IGNORED_ARGUMENTS = frozenset({"batch_size", "max_batch_size"})
 
 
 @register_model("compresslab")
@@ -27,32 +27,32 @@ class CommandLineLM(TreeLM):
     def __init__(
         self, pretrained: str, dtype: ComputeChoice = "auto", budget: int | None = None, device: str | None = None, **others: Any
     ) -> None:
-        """Load the model as a recipe's base is loaded; a packed folder is unpacked for scoring.
+        """Load the model like a recipe's base. A packed folder is unpacked for scoring.
 
         Args:
-            dtype: to compute in; `auto` takes the dtype that the folder stores where the device multiplies in it at least as fast as in
-                float32, else float32; what is no folder counts as stored in bfloat16.
+            dtype: the compute dtype. `auto` takes the folder's stored dtype if the device multiplies in it at least as fast as in float32,
+                else float32. A model that is no folder counts as stored in bfloat16.
 
         Raises:
-            BadInput: an argument that means nothing here.
+            BadInput: an argument is not known.
         """
         import torch
 
-        if unknown := sorted(set(others) - LEFT_TO_US):
+        if unknown := sorted(set(others) - IGNORED_ARGUMENTS):
             raise BadInput(f"--model compresslab takes pretrained, dtype and budget; it knows no {', '.join(unknown)}")
         folder = Path(pretrained)
-        place = find_device(device)
+        target = find_device(device)
         stored = _stored_dtype(folder) if folder.is_dir() else "bfloat16"
-        chosen = probe(place, torch.get_num_threads()).dtype_for(stored) if dtype == "auto" else dtype
+        compute_dtype = probe(target, torch.get_num_threads()).dtype_for(stored) if dtype == "auto" else dtype
         if folder.is_dir():
-            loaded = load_for_scoring(folder, getattr(torch, chosen), str(place))[0]
+            loaded = load_for_scoring(folder, getattr(torch, compute_dtype), str(target))[0]
         else:
-            loaded = load(pretrained, chosen, device=str(place))
+            loaded = load(pretrained, compute_dtype, device=str(target))
         super().__init__(loaded.model, loaded.tokenizer, budget=budget)
 
 
 def _stored_dtype(folder: Path) -> Dtype:
-    """The dtype that a folder's config names; bfloat16 where it names none of ours."""
+    """The dtype in a folder's config; bfloat16 if it is none of the supported ones."""
     config = json.loads((folder / "config.json").read_text())
     named = str(config.get("dtype") or config.get("torch_dtype"))
     return named if named in get_args(Dtype) else "bfloat16"  # type: ignore[return-value]

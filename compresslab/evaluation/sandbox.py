@@ -1,7 +1,7 @@
-"""Programs that a model wrote, run against their tests: without a network, for a limited time, in limited memory.
+"""Runs programs of a model against their tests, without a network and with limits of time and memory.
 
-The isolation is that of a Linux network namespace and of resource limits, in an empty folder. It keeps a program from reaching out and
-from filling the machine; it does not keep it from reading what its user may read. That is why a recipe has to allow it.
+Programs run in an empty folder, in a Linux network namespace with resource limits. They cannot use the network or exhaust the machine, but
+they can read all files that the user can read. A recipe must therefore allow them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from compresslab.errors import RunFailed
 
 SECONDS, MEMORY = 10, 2**30
 CHILD = Path(__file__).with_name("sandboxed_program.py")
-NOT_ISOLATED = 77  # the child's exit status where the system denies it a network namespace
+NOT_ISOLATED = 77  # exit status of the child if the system denies it a network namespace
 
 
 def passes(program: str, seconds: float = SECONDS) -> bool:
-    """Whether a program runs to its end, with no exception and no early exit.
+    """Whether a program runs to its end, without an exception and without an early exit.
 
     Raises:
-        RunFailed: it cannot be cut off from the network here.
+        RunFailed: the program cannot be isolated from the network on this system.
     """
     if not sys.platform.startswith("linux"):
         raise RunFailed("programs that a model wrote are run on Linux only, where they can be cut off from the network")
@@ -44,39 +44,39 @@ def passes(program: str, seconds: float = SECONDS) -> bool:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            process_group=0,  # in the session of the worker, so that it ends with it
+            process_group=0,  # in the session of the worker, so that it ends with the worker
         )
         try:
-            said = _said(process, program, seconds)
+            output = _output(process, program, seconds)
         finally:
             _end(process)
     if process.returncode == NOT_ISOLATED:
         raise RunFailed("this system lets no process give up its network (unshare is denied), so no program that a model wrote is run")
-    return process.returncode == 0 and said == token.encode()
+    return process.returncode == 0 and output == token.encode()
 
 
 class CodeEval:
-    """What lm-eval's tasks expect of the hub's `code_eval` metric."""
+    """A replacement of the hub's `code_eval` metric for lm-eval's tasks."""
 
     def compute(
         self, references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int] = (1,)
     ) -> tuple[dict[str, float], Any]:
-        """pass@k over problems: references are tests, predictions the programs tried for each.
+        """pass@k over problems. `references` are tests, `predictions` the programs for each problem.
 
         Source of the unbiased estimate: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv 2107.03374.
         """
-        tried = [[passes(f"{program}\n{test}") for program in programs] for test, programs in zip(references, predictions, strict=True)]
-        return {f"pass@{number}": sum(pass_at_k(found, number) for found in tried) / len(tried) for number in k}, tried
+        results = [[passes(f"{program}\n{test}") for program in programs] for test, programs in zip(references, predictions, strict=True)]
+        return {f"pass@{number}": sum(pass_at_k(found, number) for found in results) / len(results) for number in k}, results
 
 
 def pass_at_k(passed: Sequence[bool], k: int) -> float:
-    """The chance that one of k programs, drawn from those tried, passes."""
+    """The probability that at least one of k programs, drawn from the tried ones, passes."""
     return 1 - math.comb(len(passed) - sum(passed), k) / math.comb(len(passed), k)
 
 
 @contextlib.contextmanager
 def own_code_eval() -> Iterator[None]:
-    """Give lm-eval's tasks our metric where they ask the hub for `code_eval`, which would run programs with a network."""
+    """A context in which `CodeEval` replaces the hub's `code_eval`, which would run programs with a network."""
     import evaluate
 
     load = evaluate.load
@@ -88,8 +88,8 @@ def own_code_eval() -> Iterator[None]:
         yield
 
 
-def _said(process: subprocess.Popen[bytes], program: str, seconds: float) -> bytes:
-    """What the process had said when it ended; nothing if it did not end in time."""
+def _output(process: subprocess.Popen[bytes], program: str, seconds: float) -> bytes:
+    """The output of the process; empty if it did not end in time."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
@@ -99,7 +99,7 @@ def _said(process: subprocess.Popen[bytes], program: str, seconds: float) -> byt
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         return b""
-    # Not to the end of the stream, which a process that it left behind holds open.
+    # The end of the stream may never come, since a child process of the program may keep it open.
     os.set_blocking(process.stdout.fileno(), False)
     with contextlib.suppress(BlockingIOError):
         return os.read(process.stdout.fileno(), 1024)

@@ -1,4 +1,4 @@
-"""The process that a model's program runs in (see `sandbox`). Arguments: what to print at the end, seconds, bytes; stdin: the program."""
+"""The process of a model's program (see `sandbox`). Arguments: the token to print at the end, seconds, bytes; stdin: the program."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ if __name__ == "__main__":
     token, seconds, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     program = sys.stdin.read()
     libc = ctypes.CDLL(None)
-    # Root may give up the network as such; others as the root of a namespace of their own.
+    # Root can unshare the network directly, other users only in a new user namespace.
     if libc.unshare(NEW_NETWORK) != 0 and libc.unshare(NEW_USER | NEW_NETWORK) != 0:
         os._exit(NOT_ISOLATED)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
@@ -19,11 +19,11 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**24, 2**24))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     del sys.argv[1:]
-    told = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the program prints is not read
+    original_stdout = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # discards the output of the program
     try:
         exec(compile(program, "answer", "exec"), {"__name__": "__main__"})
     except BaseException:
         os._exit(1)
-    os.write(told, token.encode())
+    os.write(original_stdout, token.encode())
     os._exit(0)

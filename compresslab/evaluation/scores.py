@@ -1,6 +1,6 @@
-"""From lm-eval's samples to the records: per-item results, their means and standard errors, and their parquet file.
+"""Turns lm-eval's samples into records: per-item results, their means and standard errors, and their parquet file.
 
-Nothing here imports torch or lm_eval, so that the statistics and the report can read items at no cost.
+Nothing here imports torch or lm_eval, so that statistics and reports can read items without these imports.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from compresslab.errors import RunFailed
 from compresslab.records import ItemDetail, ItemScores, TaskScore
 
 Pair = tuple[str, str]
-# Which of a stock task's own metrics is its accuracy: the first of these that it reports.
+# The accuracy of a stock task is the first of these metrics that it reports.
 PREFERRED = ("acc_norm", "acc", "exact_match", "em", "pass@1")
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One item with all that was computed for it.
+class AnsweredItem:
+    """One item with all computed results.
 
     Attributes:
         requests: the (prompt, continuation) pairs, or (prompt, generation settings as JSON).
         logprobs: log P(continuation | prompt) of each request in nats; empty for generated answers.
-        gold: the requests that are right answers; empty where there is no gold continuation.
-        options: number of options to choose from; 0 where there is no choice.
-        choice: the option chosen, -1 where there is none.
-        correct: by the task's main metric. metrics: by each metric that gives a number for an item.
-        generated: the answer's text, where it was generated.
+        gold: indices of the requests that are right answers; empty if there are none.
+        options: number of options; 0 if there is no choice.
+        choice: index of the chosen option; -1 if there is none.
+        correct: value of the task's main metric. metrics: values of all metrics that are a number for an item.
+        generated: the text of a generated answer.
     """
 
     id: str
@@ -50,8 +50,8 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """How the answers came about, as `TaskScore` records it; and the tokens of each continuation."""
+class AnswerConditions:
+    """How answers were computed, as `TaskScore` records it, and the number of tokens of each continuation."""
 
     engine: str
     weights: str
@@ -67,12 +67,12 @@ def pair(args: Sequence[Any]) -> Pair:
 
 
 def characters(continuation: str) -> int:
-    """Characters of a continuation without its leading space: what `acc_per_char` divides by."""
+    """Number of characters of a continuation without its leading space, the divisor of `acc_per_char`."""
     return max(len(continuation.removeprefix(" ")), 1)
 
 
 def utf8_bytes(continuation: str) -> int:
-    """UTF-8 bytes of a continuation without its leading space: what bits-per-byte divides by, as the OLMo ladder counts."""
+    """UTF-8 bytes of a continuation without its leading space, the divisor of bits-per-byte in the OLMo ladder."""
     return max(len(continuation.removeprefix(" ").encode()), 1)
 
 
@@ -82,16 +82,16 @@ def bits_per_byte(logprob: float, continuation: str) -> float:
 
 
 def choose(logprobs: Sequence[float], lengths: Sequence[int] | None = None) -> int:
-    """The option of highest log-probability, divided by `lengths` if they are given; the first one of equals."""
+    """The first option of highest log-probability, divided by `lengths` if they are given."""
     scores = np.asarray(logprobs, dtype=np.float64) / (1 if lengths is None else np.asarray(lengths, dtype=np.float64))
     return int(np.argmax(scores))
 
 
 def primary_metric(sample: Mapping[str, Any]) -> str:
-    """The metric of a stock task that stands as its accuracy: the first of `PREFERRED` it has, else its first number.
+    """The metric that is a stock task's accuracy: the first of `PREFERRED` that it has, else its first numeric metric.
 
     Raises:
-        RunFailed: the task reports nothing that is a number per item.
+        RunFailed: no metric of the task is a number per item.
     """
     found = numbers(sample)
     for name in (*PREFERRED, *found):
@@ -101,20 +101,20 @@ def primary_metric(sample: Mapping[str, Any]) -> str:
 
 
 def numbers(sample: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of one of lm-eval's samples that are a number for the item."""
+    """The numeric metrics of one of lm-eval's samples."""
     return {name: float(sample[name]) for name in sample["metrics"] if isinstance(sample[name], (int, float, np.number))}
 
 
 def summarise(
-    task: str, metric: str, items: Sequence[Answered], circumstances: Circumstances, *, chance: float | None = None
+    task: str, metric: str, items: Sequence[AnsweredItem], conditions: AnswerConditions, *, chance: float | None = None
 ) -> tuple[TaskScore, ItemScores]:
-    """The records of one task. Without a given `chance` it is that of a uniform guess among each item's options,
-    where items are right or wrong.
+    """The records of one task.
 
-    Where several requests are right, bits-per-byte is that of the likeliest.
+    The default of `chance` is the accuracy of uniform guesses among each item's options, if items are right or wrong. If several
+    requests are right, bits-per-byte is that of the most likely one.
 
     Raises:
-        RunFailed: a log-likelihood is not finite; the message says of how many items.
+        RunFailed: a log-likelihood is not finite; the message contains the number of such items.
     """
     broken = [item.id for item in items if not all(map(math.isfinite, (*item.logprobs, item.correct)))]
     if broken:
@@ -137,12 +137,12 @@ def summarise(
         accuracy_stderr=_stderr(correct),
         metric=metric,
         chance=chance,
-        engine=circumstances.engine,
-        weights=circumstances.weights,
-        bos=circumstances.bos,
-        truncated=sum(any(pair in circumstances.truncated for pair in item.requests) for item in items),
+        engine=conditions.engine,
+        weights=conditions.weights,
+        bos=conditions.bos,
+        truncated=sum(any(pair in conditions.truncated for pair in item.requests) for item in items),
         prompts=prompts_hash(items),
-        compute=dict(circumstances.compute),
+        compute=dict(conditions.compute),
     )
     columns = ItemScores(
         task=task,
@@ -151,16 +151,16 @@ def summarise(
         correct=correct,
         choice=[item.choice for item in items],
         gold=[item.gold[0] if item.options and item.gold else -1 for item in items],
-        logprob=[min(logprob, 0.0) for _, logprob in best] if gold_known else None,  # rounding may put a sure answer above 0
+        logprob=[min(logprob, 0.0) for _, logprob in best] if gold_known else None,  # rounding may make it larger than 0
         prompt_hash=[prompts_hash([item]) for item in items],
-        details=[_detail(item, circumstances.lengths) for item in items],
+        details=[_detail(item, conditions.lengths) for item in items],
     )
     return score, columns
 
 
-def _detail(item: Answered, lengths: Mapping[Pair, int]) -> ItemDetail:
+def _detail(item: AnsweredItem, lengths: Mapping[Pair, int]) -> ItemDetail:
     contexts = [context for context, _ in item.requests]
-    # Options may differ in the question instead of in the answer (winogrande): what all have in common counts as the prompt.
+    # Options may differ in the question instead of in the answer (winogrande). The prompt is the common prefix of all.
     prompt = os.path.commonprefix(contexts)  # noqa: RUF071 - of strings, not of paths
     options = [context[len(prompt) :] + continuation for context, continuation in item.requests] if item.generated is None else []
     return ItemDetail(
@@ -175,8 +175,8 @@ def _detail(item: Answered, lengths: Mapping[Pair, int]) -> ItemDetail:
     )
 
 
-def prompts_hash(items: Sequence[Answered]) -> str:
-    """sha256 over all prompts and continuations in order; equal if and only if two runs asked the same."""
+def prompts_hash(items: Sequence[AnsweredItem]) -> str:
+    """sha256 of all prompts and continuations in order, equal if and only if two runs had the same requests."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.id, *map(list, item.requests)]).encode())
@@ -185,8 +185,8 @@ def prompts_hash(items: Sequence[Answered]) -> str:
 
 
 def write_items(path: Path, items: ItemScores) -> None:
-    """Write per-item results as parquet, one row an item, each metric a column of its own. The same results give the same bytes."""
-    import pandas as pd  # half a second, and a run that is all cached would wait for it before its first line
+    """Write per-item results as parquet, with one row per item and one column per metric. Equal results have equal bytes."""
+    import pandas as pd  # the import takes half a second, which a fully cached run need not wait for
 
     rows = len(items.item)
     frame = pd.DataFrame(
@@ -210,17 +210,17 @@ def write_items(path: Path, items: ItemScores) -> None:
 
 
 def read_items(path: Path) -> ItemScores:
-    """Read what `write_items` wrote, without the details, which only a reader of single items needs.
+    """Read a file of `write_items`, without the details of single items.
 
     Raises:
-        RunFailed: the file is no such file.
+        RunFailed: it is no such file.
     """
     import pandas as pd
     from pyarrow.parquet import read_schema
 
     try:
-        there = set(read_schema(path).names)
-        columns = [name for name in ItemScores.model_fields if name != "details" and (name != "prompt_hash" or name in there)]
+        names = set(read_schema(path).names)
+        columns = [name for name in ItemScores.model_fields if name != "details" and (name != "prompt_hash" or name in names)]
         frame = pd.read_parquet(path, engine="pyarrow", columns=columns)
         bits, logprob = frame["bits_per_byte"], frame["logprob"]
         return ItemScores(
@@ -231,14 +231,14 @@ def read_items(path: Path) -> ItemScores:
             choice=frame["choice"].tolist(),
             gold=frame["gold"].tolist(),
             logprob=None if bool(logprob.isna().all()) else logprob.tolist(),
-            prompt_hash=frame["prompt_hash"].astype(str).tolist() if "prompt_hash" in there else None,
+            prompt_hash=frame["prompt_hash"].astype(str).tolist() if "prompt_hash" in names else None,
         )
     except (OSError, KeyError, IndexError, ValueError) as problem:
         raise RunFailed(f"{path} does not hold per-item results: {problem}; delete it and evaluate again") from problem
 
 
 def read_details(path: Path, rows: Sequence[int]) -> list[ItemDetail]:
-    """The details of some items, by their place.
+    """The details of the items in the given rows.
 
     Raises:
         RunFailed: the file has no such columns or rows.

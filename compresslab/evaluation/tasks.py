@@ -1,4 +1,4 @@
-"""Names become lm-eval tasks: OLMES requests as the data wheel holds them, or lm-eval's own tasks."""
+"""Loads lm-eval tasks by name: OLMES requests of the data wheel, or lm-eval's own tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNREACHABLE = (OSError, DatasetsError, HfHubHTTPError, OfflineModeIsEnabled)
 
 
 class OlmesRequests(Task):  # type: ignore[misc]
-    """One OLMES task for lm-eval's evaluator: prompts and continuations are those of the file and never built here."""
+    """One OLMES task for lm-eval's evaluator, with the prompts and continuations of the file."""
 
     OUTPUT_TYPE = "multiple_choice"
     VERSION = 1
@@ -41,11 +41,11 @@ class OlmesRequests(Task):  # type: ignore[misc]
         self.dataset = olmes_requests.load(self.olmes.name)
 
     def has_training_docs(self) -> bool:
-        """None: the examples are part of the prompts."""
+        """There are none, since the few-shot examples are part of the prompts."""
         return False
 
     def has_validation_docs(self) -> bool:
-        """None: the only split is the test split."""
+        """There are none, since the test split is the only one."""
         return False
 
     def has_test_docs(self) -> bool:
@@ -57,7 +57,7 @@ class OlmesRequests(Task):  # type: ignore[misc]
         return self.dataset
 
     def fewshot_context(self, doc: Item, *_: object, **__: object) -> str:
-        """The prompt of the first option (only winogrande's differ between options)."""
+        """The prompt of the first option. Only winogrande has different prompts for the options of an item."""
         return self.doc_to_text(doc)
 
     def doc_to_text(self, doc: Item) -> str:
@@ -69,11 +69,11 @@ class OlmesRequests(Task):  # type: ignore[misc]
         return doc.gold
 
     def construct_requests(self, doc: Item, ctx: str, metadata: Any = (None, None, None), **_: object) -> list[Instance]:  # noqa: ARG002
-        """One log-likelihood request an option, exactly as in the file."""
+        """One log-likelihood request per option, exactly as in the file."""
         return [Instance("loglikelihood", {"id": doc.id}, pair, i, metadata) for i, pair in enumerate(doc.requests)]
 
     def choice(self, doc: Item, logprobs: Sequence[float]) -> int:
-        """The option that the task's metric picks."""
+        """The index of the option that the task's metric chooses."""
         lengths = [scores.characters(continuation) for _, continuation in doc.requests]
         return scores.choose(logprobs, lengths if self.olmes.metric == "acc_per_char" else None)
 
@@ -88,18 +88,17 @@ class OlmesRequests(Task):  # type: ignore[misc]
         return {self.olmes.metric: mean, "bits_per_byte": mean}
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Accuracy yes, bits-per-byte no."""
         return {self.olmes.metric: True, "bits_per_byte": False}
 
 
 def load(name: str, *, seed: int = 0, run_code: bool = False) -> dict[str, Task]:
-    """The lm-eval tasks that `name` stands for: one, or all leaves of a group such as `mmlu`.
+    """The lm-eval tasks of a name: one, or all leaves of a group such as `mmlu`.
 
-    `seed` moves the choice of few-shot examples of those tasks that draw them; 0 draws what lm-eval draws by default. `run_code` allows
-    tasks that run programs that the model wrote.
+    `seed` changes the choice of few-shot examples of tasks that draw them; 0 is lm-eval's default. `run_code` allows tasks that run
+    programs of the model.
 
     Raises:
-        BadInput: no such task, its data cannot be reached, or it has no answer that can be right or wrong.
+        BadInput: there is no such task, its data cannot be read, or it has no answers that can be right or wrong.
     """
     if olmes.is_olmes(name):
         return {name: OlmesRequests(olmes.TASKS[name])}
@@ -117,7 +116,7 @@ def load(name: str, *, seed: int = 0, run_code: bool = False) -> dict[str, Task]
 
 
 def _stock(name: str) -> dict[str, Task]:
-    """lm-eval's own task or group, without the index of all 14,000 task files where one folder is enough."""
+    """lm-eval's own task or group. The index of all 14,000 task files is only read if the task's folder does not suffice."""
     manager = TaskManager(include_defaults=False, include_path=str(stock.find(name)))
     try:
         try:
@@ -126,7 +125,7 @@ def _stock(name: str) -> dict[str, Task]:
             entry = manager.task_index.get(name)
             if entry is not None and entry.kind in (Kind.TASK, Kind.PY_TASK):
                 raise
-            manager = TaskManager()  # slow, but a group may name members from any folder
+            manager = TaskManager()  # slow; needed for groups with members in other folders
             return _built(manager, name)
     except KeyError as missing:
         raise BadInput(f"{name} needs {missing}, which its data do not have here. {stock.offline_tasks()}") from missing
@@ -140,7 +139,7 @@ def _stock(name: str) -> dict[str, Task]:
 
 
 def _built(manager: TaskManager, name: str) -> dict[str, Task]:
-    """Load `name`; the data may lack a training split that the task draws no examples from."""
+    """Load `name`. The data may lack a training split if the task draws no examples from it."""
     try:
         tasks: dict[str, Task] = manager.load(name)["tasks"]
     except KeyError as missing:
@@ -154,7 +153,7 @@ def _built(manager: TaskManager, name: str) -> dict[str, Task]:
 
 
 def _dataset(manager: TaskManager, name: str) -> str:
-    """The hub's id of the data of a task, in words."""
+    """The hub's id of the data of a task, for a message."""
     entry = manager.task_index.get(name)
     config = load_yaml(entry.yaml_path, resolve_func=False) if entry and entry.yaml_path else {}
     path, subset = config.get("dataset_path"), config.get("dataset_name")

@@ -1,6 +1,6 @@
-"""`TreeLM`: lm-eval's `hf` model, answered by the engine that is fastest and exact (`engines.choose`).
+"""`TreeLM`: lm-eval's `hf` model with the fastest exact engine (`engines.choose`).
 
-It keeps lm-eval's contract: strings become token ids as `hf` makes them, requests go to an engine, answers come back in their order.
+It implements lm-eval's interface: strings are tokenized like in `hf`, an engine computes the requests, and answers are in their order.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from compresslab.evaluation.engines.limits import LmEvalRequest
 from compresslab.evaluation.engines.work import GenerationWork, LogLikelihood, LogLikelihoodRequest, LogLikelihoodWork, Prompt
 from compresslab.models.device import computed
 
-BATCH = 8  # sequences in one forward pass of lm-eval's own way
+BATCH = 8  # sequences in one forward pass of lm-eval's `hf`
 log = logging.getLogger(__name__)
 
 
 class TreeLM(HFLM):  # type: ignore[misc]
-    """lm-eval's `hf` for a model in memory, exact and several times faster wherever requests share prefixes.
+    """lm-eval's `hf` for a model in memory, exact and several times faster if requests share prefixes.
 
     Attributes:
-        engine: which engine computed the last answers, by its name in `engines.choose`; "plain" is lm-eval's own way. `why` says why.
+        engine: the name in `engines.choose` of the engine of the last answers; "plain" is lm-eval's `hf`. why: the reason for it.
         truncated: the (prompt, continuation) pairs that did not fit the context and were cut from the left.
-        lengths: tokens of each pair's continuation, or of the text that an engine generated for it.
-        bos: whether the tokenizer puts a beginning-of-sequence token first.
+        lengths: number of tokens of each pair's continuation, or of the text that an engine generated for it.
+        bos: whether the tokenizer adds a beginning-of-sequence token.
         compute: dtype and backend of the forward passes, for the records.
     """
 
@@ -58,11 +58,11 @@ class TreeLM(HFLM):  # type: ignore[misc]
         """Wrap `model`.
 
         Args:
-            budget: new tokens in one forward pass. progress: called with the share that is done.
-            journals: folder for the answers of this very model, to resume from after a stop.
+            budget: number of new tokens in one forward pass. progress: called with the share done.
+            journals: folder for the journals of this model's answers, from which it resumes.
             encodings: folder for token ids, so that no task is tokenized twice.
-            truncate: cut prompts that do not fit the context from the left, as lm-eval does, instead of refusing them.
-            backend: of the recipe; "hf" computes everything in lm-eval's own way.
+            truncate: cut prompts that do not fit the context from the left, like lm-eval, instead of refusing them.
+            backend: the recipe's backend; "hf" computes everything with lm-eval's `hf`.
         """
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
         self.budget = tokens_per_forward(model, budget)
@@ -76,7 +76,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         self.bos = self.tokenizer.bos_token_id is not None and self.tok_encode("a")[:1] == [self.tokenizer.bos_token_id]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[LogLikelihood]:  # noqa: ARG002
-        """Log-likelihood of each continuation and whether it is the greedy one; lm-eval's contract."""
+        """Log-likelihood of each continuation and whether it is the greedy one, as lm-eval requires."""
         encoded = self.encode([request.args for request in requests])
         self.lengths |= {pair: len(continuation) for pair, _, continuation in encoded if pair is not None}
         return self._loglikelihood_tokens(encoded)
@@ -85,29 +85,29 @@ class TreeLM(HFLM):  # type: ignore[misc]
         self,
         requests: Sequence[LmEvalRequest],
         disable_tqdm: bool = False,  # noqa: ARG002
-        override_bs: int | None = None,  # noqa: ARG002, read by lm-eval where its batch size is "auto"
+        override_bs: int | None = None,  # noqa: ARG002, lm-eval uses it if its batch size is "auto"
     ) -> list[LogLikelihood]:
-        """Answers in the order of `requests`; the numbers do not depend on that order."""
-        self._note_cut(limits.too_long(requests, self.max_length))
-        whole = [LogLikelihoodRequest(context, continuation) for _, context, continuation in requests]
-        work = LogLikelihoodWork([request.cut(self.max_length) for request in whole])
+        """Answers in the order of `requests`. The numbers do not depend on the order."""
+        self._record_truncated(limits.too_long(requests, self.max_length))
+        uncut = [LogLikelihoodRequest(context, continuation) for _, context, continuation in requests]
+        work = LogLikelihoodWork([request.cut(self.max_length) for request in uncut])
         choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
-        self._note_engine(choice)
+        self._record_engine(choice)
         if choice.engine is None:
-            work = LogLikelihoodWork(whole)  # lm-eval cuts by itself
+            work = LogLikelihoodWork(uncut)  # lm-eval truncates requests itself
             answers = plain.log_likelihoods(self, work, self.budget, self.progress, self._journal(work))
         else:
             answers = choice.engine(self.model, work, self.budget, self.progress, self._journal(work))
         for (pair, _, _), answer in zip(requests, answers, strict=True):
-            if pair is not None:  # rolling windows have no pair of their own
+            if pair is not None:  # rolling windows have no pair
                 self.cache_hook.add_partial("loglikelihood", pair, answer)
         return answers
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
-        """The model's continuation of each context up to a stop sequence; lm-eval's contract."""
+        """The model's continuation of each context up to a stop sequence, as lm-eval requires."""
         work = GenerationWork(self._prompts(requests))
         choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
-        self._note_engine(choice)
+        self._record_engine(choice)
         if choice.engine is None:
             texts: list[str] = super().generate_until(requests, disable_tqdm=True)
             return texts
@@ -120,41 +120,41 @@ class TreeLM(HFLM):  # type: ignore[misc]
             texts.append(text)
         return texts
 
-    def _note_engine(self, choice: Choice[Any, Any]) -> None:
+    def _record_engine(self, choice: Choice[Any, Any]) -> None:
         self.engine, self.why = choice.name, choice.why
         log.info("%s answers: %s", choice.name, choice.why)
 
     def _journal(self, work: LogLikelihoodWork | GenerationWork) -> Journal:
-        """What the engine has answered of this work, from before a stop."""
+        """The journal of the engine's answers to this work."""
         return Journal(self.journals, chain([self.engine.encode(), str(self.budget).encode()], work.content()))
 
-    def _note_cut(self, pairs: set[tuple[str, str]]) -> None:
-        """Note the requests that do not fit the context; refuse them where the recipe does not let them be cut."""
+    def _record_truncated(self, pairs: set[tuple[str, str]]) -> None:
+        """Record the requests that do not fit the context, or refuse them if the recipe does not allow truncation."""
         if not self.truncate:
             limits.refuse(pairs, self.max_length)
         self.truncated |= pairs
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[LmEvalRequest]:
-        """Token ids of (context, continuation) pairs as `HFLM` splits them, each distinct string tokenized once.
+        """Token ids of (context, continuation) pairs, split like in `HFLM`. Each distinct string is tokenized once.
 
-        Spaces at the end of a context belong to the continuation. A continuation is what the encoding of both has after the length of the
-        context's own encoding, also where the tokenizer merges across the boundary, so that a figure means the same as lm-eval's.
+        Spaces at the end of a context belong to the continuation. The continuation's ids are those after the length of the context's
+        encoding in the encoding of both, even if the tokenizer merges across the boundary. The numbers are therefore those of lm-eval.
         """
-        moved = [_spaces_moved(context, continuation) for context, continuation in pairs]
-        contexts = self._encoded({(context, "") for context, _ in moved if context})
-        continuations = self._encoded({pair for pair in moved if pair[0]}, contexts=contexts)
-        alone = self._encoded({pair for pair in moved if not pair[0]}, add_special_tokens=False)
+        normalized = [_move_spaces(context, continuation) for context, continuation in pairs]
+        contexts = self._encoded({(context, "") for context, _ in normalized if context})
+        continuations = self._encoded({pair for pair in normalized if pair[0]}, contexts=contexts)
+        continuations_only = self._encoded({pair for pair in normalized if not pair[0]}, add_special_tokens=False)
         encoded: list[LmEvalRequest] = []
-        for pair, (context, continuation) in zip(pairs, moved, strict=True):
+        for pair, (context, continuation) in zip(pairs, normalized, strict=True):
             if context:
                 ids = contexts[context, ""], continuations[context, continuation]
             else:
-                ids = self._without_context(alone["", continuation])
+                ids = self._without_context(continuations_only["", continuation])
             encoded.append((pair, *ids))
         return encoded
 
     def _without_context(self, continuation: Ids) -> tuple[Ids, Ids]:
-        """An empty context is one beginning- or end-of-sequence token, unless the continuation begins with it."""
+        """An empty context becomes one beginning- or end-of-sequence token, unless the continuation begins with it."""
         if self.prefix_token_id is None:
             raise RunFailed("the tokenizer has neither a beginning- nor an end-of-sequence token to stand for an empty prompt")
         prefix = array("i", [self.prefix_token_id])
@@ -163,10 +163,10 @@ class TreeLM(HFLM):  # type: ignore[misc]
     def _encoded(
         self, pairs: Iterable[scores.Pair], contexts: Mapping[scores.Pair, Ids] | None = None, **special: bool
     ) -> dict[scores.Pair, Ids]:
-        """Encodings of the pairs' strings as `tok_encode` gives them: a string that begins with the BOS token does not get another one.
+        """Encodings of the pairs' strings like those of `tok_encode`. A string that begins with the BOS token does not get another one.
 
         Args:
-            contexts: encodings of the contexts; only what comes after them is kept.
+            contexts: encodings of the contexts; the result contains the ids after them only.
         """
         prefix = self.prefix_token_id
         bos = "" if special or prefix is None else self.tokenizer.decode(prefix)
@@ -191,28 +191,30 @@ class TreeLM(HFLM):  # type: ignore[misc]
         return ids if contexts is None else [row[len(contexts[context, ""]) :] for (context, _), row in zip(pairs, ids, strict=True)]
 
     def _prompts(self, requests: Sequence[Instance]) -> list[Prompt]:
-        """The requests' contexts and settings, cut to what leaves room for the new tokens.
+        """The requests' contexts and settings, truncated so that the new tokens fit into the context.
 
         Raises:
-            RunFailed: a task's answers leave no room for a context.
+            RunFailed: the maximum length of a task's answers is not below the context length.
         """
         contexts = self._encoded({(request.args[0], "") for request in requests})
         prompts, too_long = [], set()
         for request in requests:
             settings = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
             stops = handle_stop_sequences(settings.pop("until", None), eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
-            new = int(settings.pop("max_gen_toks"))
-            if new >= self.max_length:
-                raise RunFailed(f"a task asks for up to {new} new tokens, which leaves no room for a prompt in {self.max_length}")
+            max_new_tokens = int(settings.pop("max_gen_toks"))
+            if max_new_tokens >= self.max_length:
+                raise RunFailed(
+                    f"a task asks for up to {max_new_tokens} new tokens, which leaves no room for a prompt in {self.max_length}"
+                )
             ids = list(contexts[request.args[0], ""]) or [self.prefix_token_id]
-            if len(ids) + new > self.max_length:
+            if len(ids) + max_new_tokens > self.max_length:
                 too_long.add(scores.pair(request.args))
-            prompts.append(Prompt(ids[-(self.max_length - new) :], new, self._stop_check(stops), stops, settings))
-        self._note_cut(too_long)
+            prompts.append(Prompt(ids[-(self.max_length - max_new_tokens) :], max_new_tokens, self._stop_check(stops), stops, settings))
+        self._record_truncated(too_long)
         return prompts
 
     def _stop_check(self, stop_sequences: list[str]) -> Callable[[list[int]], bool]:
-        """Whether new tokens contain a stop sequence or end the text. Reads as many of the last tokens as a stop sequence may take."""
+        """A function that returns whether new tokens contain a stop sequence or end the text. It decodes the last few tokens only."""
         ends = self.model.generation_config.eos_token_id
         end_tokens = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])}
         window = max((len(self.tok_encode(stop, add_special_tokens=False)) for stop in stop_sequences), default=0) + 2
@@ -226,6 +228,6 @@ class TreeLM(HFLM):  # type: ignore[misc]
         return stop_reached
 
 
-def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
+def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation

@@ -1,4 +1,4 @@
-"""`VllmLM`: lm-eval's `vllm` model for a variant, on the kernels that serve it; for machines that have vLLM."""
+"""`VllmLM`: lm-eval's `vllm` model for a variant, which uses vLLM's kernels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from compresslab.records.compute import Compute
 
 
 class VllmLM(TemplateLM):  # type: ignore[misc]
-    """lm-eval's `vllm` model, which cuts prompts that do not fit in silence. Here they are refused or counted.
+    """lm-eval's `vllm` model, which would silently truncate prompts that do not fit. Here they are refused or counted.
 
-    Attributes: as `TreeLM`'s; `engine` is always "vllm".
+    The attributes are those of `TreeLM`; `engine` is always "vllm".
     """
 
     engine = "vllm"
@@ -35,56 +35,52 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        """The inner model's."""
         return int(self.inner.eot_token_id)
 
     @property
     def prefix_token_id(self) -> int:
-        """The inner model's."""
         return int(self.inner.prefix_token_id)
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
-        """The inner model's."""
         ids: list[int] = self.inner.tok_encode(string, *args, **kwargs)
         return ids
 
     def _loglikelihood_tokens(self, requests: list[limits.LmEvalRequest], **kwargs: Any) -> list[tuple[float, bool]]:
-        # vLLM needs room for one token that it generates and that is not used.
-        room = self.inner.max_length - 1
-        self._note_cut(limits.too_long(requests, room - 1), room)
+        # vLLM generates one token that is not used but must fit.
+        max_length = self.inner.max_length - 1
+        self._record_truncated(limits.too_long(requests, max_length - 1), max_length)
         self.lengths |= {pair: len(tail) for pair, _, tail in requests if pair is not None}
         answers: list[tuple[float, bool]] = self.inner._loglikelihood_tokens(requests, **kwargs)
         self.progress(1.0)
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The inner model's."""
         found: list[float] = self.inner.loglikelihood_rolling(requests, disable_tqdm)
         return found
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The inner model's, once the prompts that do not fit are counted."""
-        room = self.inner.max_length
-        long = set()
+        """The inner model's answers, after prompts that do not fit are refused or counted."""
+        max_length = self.inner.max_length
+        too_long = set()
         for request in requests:
-            most = int(request.args[1].get("max_gen_toks", self.inner.max_gen_toks))
-            if most >= room:
-                raise RunFailed(f"a task asks for up to {most} new tokens, which leaves no room for a prompt in {room}")
-            if len(self.tok_encode(request.args[0])) + most > room:
-                long.add(scores.pair(request.args))
-        self._note_cut(long, room)
+            max_new_tokens = int(request.args[1].get("max_gen_toks", self.inner.max_gen_toks))
+            if max_new_tokens >= max_length:
+                raise RunFailed(f"a task asks for up to {max_new_tokens} new tokens, which leaves no room for a prompt in {max_length}")
+            if len(self.tok_encode(request.args[0])) + max_new_tokens > max_length:
+                too_long.add(scores.pair(request.args))
+        self._record_truncated(too_long, max_length)
         texts: list[str] = self.inner.generate_until(requests, disable_tqdm)
         self.progress(1.0)
         return texts
 
-    def _note_cut(self, pairs: set[tuple[str, str]], room: int) -> None:
+    def _record_truncated(self, pairs: set[tuple[str, str]], max_length: int) -> None:
         if not self.truncate:
-            limits.refuse(pairs, room)
+            limits.refuse(pairs, max_length)
         self.truncated |= pairs
 
 
 def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
-    """The variant of a folder over all accelerators of this machine, by the kernels that vLLM picks for its weights."""
+    """The variant of a folder on all accelerators of this machine, with the kernels that vLLM chooses for its weights."""
     import torch
     from lm_eval.models.vllm_causallms import VLLM
 

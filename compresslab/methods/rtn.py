@@ -29,13 +29,24 @@ def kernel(_: Quantization) -> str:
     return "compressed-tensors, unpacked at the first use"
 
 
+def rounds_inputs(quantization: Quantization) -> bool:
+    """W8A8 and FP8 checkpoints of other tools also round activations; rtn does not."""
+    groups = (quantization.get("config_groups") or {}).values()
+    return any(group.get("input_activations") for group in groups)
+
+
 def packing(config: QuantizeRTN) -> Packing:
     """Bits and group size are settings."""
     return Packing(config.bits, config.group_size)
 
 
 COMPRESSED_TENSORS = Format(
-    "compressed-tensors", "compresslab.models.formats.compressed_tensors", bits=bits, kernel=kernel, whole_groups=True
+    "compressed-tensors",
+    "compresslab.models.formats.compressed_tensors",
+    bits=bits,
+    kernel=kernel,
+    rounds_inputs=rounds_inputs,
+    whole_groups=True,
 )
 RTN = Method(
     "quantize",

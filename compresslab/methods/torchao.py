@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveInt, model_validator
 
-from compresslab.methods.format import Format, Packing
+from compresslab.methods.format import Format, Packing, Quantization
 from compresslab.methods.method import Method
 from compresslab.methods.settings import StepConfig, refuse_unread
 
@@ -28,12 +28,17 @@ def bits(packing: Packing) -> float:
     return 8.1 if packing.group_size is None else packing.bits + 32 / packing.group_size
 
 
+def rounds_inputs(quantization: Quantization) -> bool:
+    """Configurations with dynamic or static activations (Int8DynamicActivationInt8WeightConfig) also round them; these methods do not."""
+    return "Activation" in str(quantization.get("quant_type"))
+
+
 def packing(config: QuantizeTorchAO) -> Packing:
     """int8 has no groups."""
     return Packing(8) if config.method == "torchao-int8" else Packing(4, config.group_size)
 
 
-TORCHAO = Format("torchao", "compresslab.models.formats.torchao", bits=bits, whole_groups=True)
+TORCHAO = Format("torchao", "compresslab.models.formats.torchao", bits=bits, rounds_inputs=rounds_inputs, whole_groups=True)
 INT8, INT4 = (
     Method(
         "quantize",

@@ -1,1 +1,1 @@
-"""Models and text: where they come from, how they are saved, what they weigh."""
+"""Models and text: loading, saving, sizes, formats and calibration."""

@@ -1,4 +1,4 @@
-"""Where the parts of a causal language model are: its blocks, its MLPs, its output head."""
+"""Where the logits_of_head of a causal language model are: its blocks, its MLPs, its output head."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The blocks that hidden states pass through, in order.
+    """The decoder layers, in order.
 
     Raises:
-        UnsupportedModel: the backbone keeps no such list under a name that we know.
+        UnsupportedModel: the backbone has no such list under a known name.
     """
     backbone = model.base_model
     layers = getattr(backbone, "layers", None)
@@ -34,7 +34,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 class GatedMLP(Protocol):
-    """What width pruning sees of an MLP."""
+    """The attributes of an MLP that width pruning reads."""
 
     gate_proj: nn.Linear
     up_proj: nn.Linear
@@ -59,7 +59,7 @@ def gated_mlps(model: PreTrainedModel) -> list[GatedMLP]:
 
 
 class Attention(Protocol):
-    """What width pruning sees of an attention."""
+    """The attributes of an attention that width pruning reads."""
 
     q_proj: nn.Linear
     k_proj: nn.Linear
@@ -89,7 +89,7 @@ def attentions(model: PreTrainedModel) -> list[Attention]:
 
 
 def _with_plain_linears(model: PreTrainedModel, part: str, names: tuple[str, ...]) -> list[nn.Module]:
-    """The module `part` of each block, in which `names` are plain linear layers. Raises UnsupportedModel, naming what is there instead."""
+    """The module `part` of each block, in which `names` are plain linear layers. Raises UnsupportedModel, with the module found instead."""
     found = []
     for number, layer in enumerate(decoder_layers(model)):
         module = getattr(layer, part, None)
@@ -103,7 +103,7 @@ def _with_plain_linears(model: PreTrainedModel, part: str, names: tuple[str, ...
 
 
 def head_dimension(config: PretrainedConfig) -> int:
-    """Dimensions of an attention head: stated, or the hidden size over the heads."""
+    """Dimensions of an attention head: `head_dim`, or the hidden size divided by the number of heads."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
@@ -113,16 +113,16 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
 
 
 def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The linear layers by name, without the output head, which shares its weight with the embedding where tied."""
+    """The linear layers by name, without the output head, whose weight may be tied to the embedding."""
     head = model.get_output_embeddings()
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
 
 
 def check_linear(model: PreTrainedModel, kind: str, does: str = "quantizes") -> None:
-    """Refuse a model whose weights are, for a good part, in no linear layer, so that quantizing or pruning those would leave it large.
+    """Refuse a model with a large share of its weights outside linear layers, which quantizing or pruning would hardly shrink.
 
     Raises:
-        UnsupportedModel: naming the modules that hold the rest (fused experts, say).
+        UnsupportedModel: the message names the modules that contain the other weights, such as fused experts.
     """
     inside, outside = 0, Counter[str]()
     for module in model.modules():
@@ -145,7 +145,7 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     """The map from last hidden states (..., hidden) to logits (..., vocabulary), for losses that work chunk by chunk.
 
     Raises:
-        UnsupportedModel: this architecture computes its logits in some other way (checked on a probe).
+        UnsupportedModel: this architecture computes its logits in another way (checked on a probe).
         RunFailed: its logits are not finite.
     """
     linear = model.get_output_embeddings()
@@ -157,15 +157,15 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
 
     ids = torch.arange(8, device=model.device)[None]
     with torch.no_grad():
-        whole = model(input_ids=ids, use_cache=False).logits
-        parts = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    if not torch.isfinite(whole).all():
+        logits_of_model = model(input_ids=ids, use_cache=False).logits
+        logits_of_head = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    if not torch.isfinite(logits_of_model).all():
         raise RunFailed(f"{model.config.model_type}: the model's logits are not finite before any training; it is broken")
-    if not (whole.float() - parts.float()).abs().max() <= 1e-2 * whole.float().abs().max():
+    if not (logits_of_model.float() - logits_of_head.float()).abs().max() <= 1e-2 * logits_of_model.float().abs().max():
         raise UnsupportedModel(f"{model.config.model_type}: its logits are not its output embedding times the last hidden state")
     return head
 
 
 def parameters_of(module: nn.Module) -> int:
-    """Elements of all parameters, those of tied tensors once."""
+    """Number of elements of all parameters; tied tensors count once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Models that multiply in another dtype than their checkpoint holds."""
+"""Sets the compute dtype of a loaded model, which may differ from the dtype of its checkpoint."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from transformers import PreTrainedModel
 
 from compresslab.models.load import cast
 
-# compressed-tensors': unpacks a model before its first forward pass, and removes itself.
+# Hook of compressed-tensors that unpacks a model before its first forward pass and then removes itself.
 UNPACKING_HOOK = "ct_decompress_hook"
 
 
 def computing(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Let a loaded model multiply in `dtype`, in place.
+    """Make a loaded model compute in `dtype`, in place.
 
-    Plain weights are cast. Packed ones stay packed, and their kernels get inputs of this dtype: bitsandbytes' and gptqmodel's unpack the
-    weights to it; a kernel that knows only 16 bits (gptqmodel's AWQ on a processor) rounds its inputs. compressed-tensors unpacks at the
-    first use in any case, so it does so here.
+    Plain weights are cast. Packed ones stay packed, and their kernels get inputs of this dtype. The kernels of bitsandbytes and gptqmodel
+    unpack the weights to it; a kernel for 16 bits only (gptqmodel's AWQ on a processor) rounds its inputs. Weights of compressed-tensors,
+    which are always unpacked at the first use, are unpacked here.
     """
     for hook in list(model._forward_pre_hooks.values()):
         if getattr(hook, "__name__", "") == UNPACKING_HOOK:
@@ -33,7 +33,7 @@ def computing(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def computing_temporarily(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[PreTrainedModel]:
-    """Let a model with plain weights multiply in `dtype` inside the block; its weights are what they were behind it."""
+    """A context in which a model with plain weights computes in `dtype`; its weights are restored at the end."""
     before = {parameter: parameter.data for parameter in model.parameters()}
     own = model.config.dtype
     try:

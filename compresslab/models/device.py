@@ -10,23 +10,23 @@ from compresslab.errors import BadInput
 from compresslab.records.compute import Backend, Compute
 
 
-def find_device(asked: str | None = None) -> torch.device:
-    """The device `asked` for by torch's name, or this machine's accelerator, or the processor. Never asked while a module is imported.
+def find_device(requested: str | None = None) -> torch.device:
+    """The device with torch's name `requested`, or else this machine's accelerator, or else the processor. Must not run at import.
 
     Raises:
-        BadInput: there is no such device here; the message names those that there are.
+        BadInput: this machine has no such device; the message names the existing ones.
     """
-    there = devices()
-    if asked is None:
-        return torch.device(there[0])
-    name = f"{asked}:0" if any(device == f"{asked}:0" for device in there) else asked
-    if name not in there:
-        raise BadInput(f"--device {asked}: this machine has no such device; there is: {', '.join(there)}")
+    available = devices()
+    if requested is None:
+        return torch.device(available[0])
+    name = f"{requested}:0" if any(device == f"{requested}:0" for device in available) else requested
+    if name not in available:
+        raise BadInput(f"--device {requested}: this machine has no such device; there is: {', '.join(available)}")
     return torch.device(name)
 
 
 def devices() -> list[str]:
-    """All devices by torch's names, accelerators first."""
+    """Names of all devices in torch, accelerators first."""
     kind = torch.accelerator.current_accelerator(check_available=True) if torch.accelerator.is_available() else None
     if kind is None:
         return ["cpu"]
@@ -35,10 +35,10 @@ def devices() -> list[str]:
 
 
 def backend_of(device: torch.device) -> Backend:
-    """Whose kernels run on a device.
+    """The backend whose kernels run on a device.
 
     Raises:
-        BadInput: an accelerator that compresslab was never tried on.
+        BadInput: the accelerator is not supported.
     """
     if device.type == "cuda":
         return "rocm" if torch.version.hip else "cuda"
@@ -48,46 +48,46 @@ def backend_of(device: torch.device) -> Backend:
 
 
 def computed(dtype: torch.dtype, device: torch.device) -> dict[str, str]:
-    """What a record says of passes in `dtype` on `device`: the same two words that `Compute.decides` gives."""
+    """Dtype and backend of passes in `dtype` on `device`, as `Compute.decides` returns them for records."""
     return {"dtype": str(dtype).removeprefix("torch."), "backend": backend_of(device)}
 
 
 def torch_dtype(compute: Compute) -> torch.dtype:
-    """The compute dtype as torch's own."""
+    """The compute dtype as a `torch.dtype`."""
     dtype: torch.dtype = getattr(torch, compute.dtype)
     return dtype
 
 
 def placement(device: torch.device | str) -> dict[str, Any]:
-    """Arguments for `from_pretrained` that put a model on a device; none for the processor, where it is anyway."""
+    """Arguments for `from_pretrained` that put a model on a device; none for the processor, which is the default."""
     return {"device_map": str(device)} if torch.device(device).type != "cpu" else {}
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until a device has computed what it was given; a processor has already."""
+    """Wait until a device has finished its queued work. A processor queues none."""
     if torch.device(device).type != "cpu":
         torch.accelerator.synchronize(torch.device(device))
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of the random generators that a computation on a device draws from, by name."""
+    """The states of the random generators that computations on a device use, by name."""
     states = {"random.cpu": torch.get_rng_state()}
     if device.type != "cpu":
-        states["random.accelerator"] = _generators(device).get_rng_state(*_which(device))
+        states["random.accelerator"] = _generators(device).get_rng_state(*_device_arguments(device))
     return states
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Put random generators into states that `random_states` gave."""
+    """Restore the states that `random_states` returned."""
     torch.set_rng_state(states["random.cpu"])
     if "random.accelerator" in states and device.type != "cpu":
-        _generators(device).set_rng_state(states["random.accelerator"], *_which(device))
+        _generators(device).set_rng_state(states["random.accelerator"], *_device_arguments(device))
 
 
 def _generators(device: torch.device) -> Any:
     return torch.get_device_module(device)
 
 
-def _which(device: torch.device) -> tuple[torch.device, ...]:
-    """MPS has one device and its functions take none."""
+def _device_arguments(device: torch.device) -> tuple[torch.device, ...]:
+    """The device argument of generator functions. MPS has one device, so its functions take none."""
     return () if device.type == "mps" else (device,)

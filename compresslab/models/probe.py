@@ -1,4 +1,4 @@
-"""What a device multiplies in how fast: a probe of less than two seconds on any machine.
+"""Measures how fast a device multiplies in each dtype, in less than two seconds.
 
 `python -m compresslab.models.probe [THREADS [DEVICE]]` prints it as JSON.
 """
@@ -18,32 +18,32 @@ from compresslab.models.device import backend_of, find_device, synchronize
 from compresslab.records.compute import Dtype, Probe
 
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
-# Edge lengths of square products. A processor that emulates a dtype takes a fifth of a second for the fourth, one with units for it
-# milliseconds; an accelerator needs the large ones to show its rate.
+# Sizes of square matrices. For the fourth, a processor that emulates a dtype takes a fifth of a second and one with units for it takes
+# milliseconds. An accelerator reaches its rate at the large sizes only.
 SIZES = (64, 128, 256, 512, 1024)
 LARGE_SIZES = (2048, 4096)
-# The smallest product that tells two dtypes apart; a smaller one measures its launch.
+# The smallest size at which dtypes are compared; below it, the launch of the product dominates.
 COMPARABLE = 128
-# Seconds that the products of one dtype may take, and those of one size.
+# Seconds for all products of one dtype, and the share of them for one size.
 BUDGET = 0.45
 SHARE = 0.2
 REPEATS = 5
 COPIED_BYTES = 64 * 2**20
-# Operations of a product grow eightfold from one size to the next. An emulated one leaves the cache and grows faster.
+# Expected growth of the time of a product from one size to the next. Operations grow eightfold; emulated products also leave the cache.
 GROWTH = 12
 
 Clock = Callable[[], float]
 
 
 def probe(device: torch.device, threads: int) -> Probe:
-    """Measure products of growing size in each dtype while their time is left, and the bandwidth of a copy.
+    """Measure products of growing size in each dtype within `BUDGET`, and the bandwidth of a copy.
 
-    A dtype is compared with float32 at the largest size that both had time for. One that the device cannot multiply in has no rate.
-    On a processor one thread is measured, by its own processor time: what else runs there must not decide a choice that is remembered.
-    (Two threads that wait for each other beside other programs took a thousand times as long for a small product.)
+    A dtype is compared with float32 at the largest size that was measured for both. A dtype in which the device cannot multiply has no
+    rate. On a processor one thread is measured by its own processor time, so that other programs do not influence the choice of a dtype,
+    which is stored. (Two threads that waited for each other while other programs ran took a thousand times as long for a small product.)
 
     Args:
-        threads: processors that a run will use; the rate of one is multiplied by them.
+        threads: number of threads of a run; the rate of one is multiplied by it.
     """
     on_processor = device.type == "cpu"
     clock = time.thread_time if on_processor else time.perf_counter
@@ -78,7 +78,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def accelerator(device: torch.device) -> tuple[str, str, int]:
-    """An accelerator's name, its driver's version, and how many of its kind there are; nothing of a processor."""
+    """An accelerator's name, its driver's version, and the number of accelerators; empty for a processor."""
     if device.type == "cpu":
         return "", "", 0
     count = torch.accelerator.device_count()
@@ -86,9 +86,9 @@ def accelerator(device: torch.device) -> tuple[str, str, int]:
         import platform
 
         return platform.processor(), f"macOS {platform.mac_ver()[0]}", count
-    facts = torch.get_device_module(device).get_device_properties(device)
-    driver = getattr(facts, "driver_version", "") or torch.version.hip or _cuda_driver() or torch.version.cuda or ""
-    return str(facts.name), str(driver), count
+    properties = torch.get_device_module(device).get_device_properties(device)
+    driver = getattr(properties, "driver_version", "") or torch.version.hip or _cuda_driver() or torch.version.cuda or ""
+    return str(properties.name), str(driver), count
 
 
 def _cuda_driver() -> str:
@@ -99,7 +99,7 @@ def _cuda_driver() -> str:
 
 
 def _times(sizes: tuple[int, ...], device: torch.device, clock: Clock) -> dict[Dtype, dict[int, float]]:
-    """By dtype the seconds of the fastest product of each size that there was time for."""
+    """For each dtype, the seconds of the fastest product of each size that was measured."""
     found: dict[Dtype, dict[int, float]] = {dtype: {} for dtype in DTYPES}
     spent = dict.fromkeys(DTYPES, 0.0)
     _start_libraries(sizes[0], device)
@@ -119,7 +119,7 @@ def _times(sizes: tuple[int, ...], device: torch.device, clock: Clock) -> dict[D
 
 
 def _start_libraries(size: int, device: torch.device) -> None:
-    """One product in each dtype that is not timed: an accelerator's library starts at its first use, which takes up to seconds."""
+    """Compute one untimed product in each dtype, since the first use of an accelerator's library may take seconds."""
     for dtype in DTYPES:
         with contextlib.suppress(RuntimeError, TypeError):
             left, right = torch.randn(2, size, size, device=device).to(getattr(torch, dtype))
@@ -134,7 +134,7 @@ def _bandwidth(device: torch.device, clock: Clock) -> float:
 
 
 def fastest(work: Callable[[], object], device: torch.device, repeats: int, budget: float, clock: Clock = time.perf_counter) -> float:
-    """Seconds of the fastest of some repeats, which other programs can only make slower; fewer where the first ones take long."""
+    """Seconds of the fastest of at most `repeats` runs of `work` within `budget` seconds. Other programs disturb it least."""
     times: list[float] = []
     while len(times) < repeats and sum(times) < budget:
         start = clock()
@@ -145,9 +145,9 @@ def fastest(work: Callable[[], object], device: torch.device, repeats: int, budg
 
 
 def main() -> None:
-    """Print the probe of the device that is named, or of this machine's own choice, as JSON.
+    """Print the probe of the device in the arguments, or of this machine's default device, as JSON.
 
-    Where there is no such device, the last line on the standard error says so, and the exit code is that of bad input.
+    If there is no such device, the last line of the standard error states it, and the exit code is that of bad input.
     """
     threads, device, *_ = [*sys.argv[1:], "", ""]
     try:

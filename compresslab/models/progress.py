@@ -1,4 +1,4 @@
-"""What work tells of how far it has come."""
+"""Progress reports of long computations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 
 class Amount(NamedTuple):
-    """How much is done, of how much, in a unit that a rate can be told in: "tokens", "items"."""
+    """The amount done, the total, and their unit, in which a rate is displayed: "tokens", "items"."""
 
     done: float
     total: float
@@ -14,11 +14,11 @@ class Amount(NamedTuple):
 
 
 class Progress(Protocol):
-    """Hears the share done in [0, 1], what is going on, and where it is known the amount behind the share."""
+    """A function that receives the share done in [0, 1], a description of the work, and the amounts behind the share if known."""
 
     def __call__(self, share: float, text: str, amount: Amount | None = None, /) -> None:
-        """Hear it."""
+        """Receive a report."""
 
 
 def silent(share: float, text: str, amount: Amount | None = None, /) -> None:
-    """A progress report that nobody reads."""
+    """Ignores progress reports."""

@@ -1,4 +1,4 @@
-"""Write a variant as a folder that plain transformers loads, and prove that it does."""
+"""Writes a variant as a folder that transformers loads without compresslab, and checks that it does."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from compresslab.models.formats.reader import quantization_in, reader_of, regist
 from compresslab.models.load import Loaded, probe_logits, quiet
 from compresslab.records.compute import Compute
 
-# Larger shards than the default keep one file for everything a laptop runs, and stay below what a FAT disk takes.
+# Larger than the default, so that small models have one file, and below the largest file of a FAT file system.
 SHARD = "4GB"
-# Root mean square of a rounding difference over the standard deviation of the logits: a few hundredths in bfloat16.
+# Root mean square of a rounding difference, relative to the standard deviation of the logits; a few hundredths in bfloat16.
 LARGEST_ROUNDING = 0.2
 ORIGIN = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
 class Packed(NamedTuple):
-    """Packed weights that stand in the files in place of plain ones.
+    """Packed weights that replace plain ones in the files.
 
     Attributes:
-        tensors: for each linear layer by its name the tensors that replace its weight, by the names they have in the files.
+        tensors: for each linear layer by name, the tensors that replace its weight, by their names in the files.
         settings: the `quantization_config` of config.json.
     """
 
@@ -43,7 +43,7 @@ def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
     """Write weights (safetensors), config, generation config and tokenizer into `folder`.
 
     Args:
-        packed: of a model with plain weights, what the files hold instead.
+        packed: for a model with plain weights, the packed weights that the files contain instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if loaded.files is not None:
@@ -53,29 +53,29 @@ def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
         _save_packed(loaded, folder, packed)
         return
     with quiet():
-        undo = not reader_of(quantization_in(loaded.model)).names_as_stored
-        loaded.model.save_pretrained(folder, max_shard_size=SHARD, save_original_format=undo)
+        original_format = not reader_of(quantization_in(loaded.model)).names_as_stored
+        loaded.model.save_pretrained(folder, max_shard_size=SHARD, save_original_format=original_format)
         loaded.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         _sort_metadata(file)
-    _forget_origin(folder)
+    _remove_origin(folder)
 
 
 def _sort_metadata(file: Path) -> None:
-    """Put a safetensors file's remarks (torchao writes one a tensor) in order: the library leaves them in another one each time."""
+    """Sort the metadata of a safetensors file (torchao writes one entry per tensor), since the library writes it in a random order."""
     with file.open("r+b") as stream:
         length = struct.unpack("<Q", stream.read(8))[0]
         header = json.loads(stream.read(length))
         if len(header.get("__metadata__", {})) > 1:
             header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
             ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-            assert len(ordered) <= length, "the same entries in another order"
+            assert len(ordered) <= length, "sorting does not change the length"
             stream.seek(8)
             stream.write(ordered.ljust(length))
 
 
 def _copy(loaded: Loaded, folder: Path) -> None:
-    """The files of packed weights as they are, and the config and the tokenizer as transformers understood them."""
+    """Copy the files of packed weights and the config, and save the tokenizer."""
     assert loaded.files is not None
     for file in sorted(loaded.files.glob("*.safetensors*")):
         shutil.copyfile(file, folder / file.name)
@@ -84,7 +84,7 @@ def _copy(loaded: Loaded, folder: Path) -> None:
             shutil.copyfile(loaded.files / name, folder / name)
     with quiet():
         loaded.tokenizer.save_pretrained(folder)
-    _forget_origin(folder)
+    _remove_origin(folder)
 
 
 def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
@@ -96,11 +96,11 @@ def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
         loaded.tokenizer.save_pretrained(folder)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": packed.settings}))
-    _forget_origin(folder)
+    _remove_origin(folder)
 
 
-def _forget_origin(folder: Path) -> None:
-    """Drop where and how a model was loaded: the same weights must give the same bytes wherever they were made."""
+def _remove_origin(folder: Path) -> None:
+    """Remove where and how a model was loaded, so that equal weights have equal files on every machine."""
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
         if path.exists():
@@ -109,17 +109,17 @@ def _forget_origin(folder: Path) -> None:
 
 
 def tensors_digest(model: PreTrainedModel) -> str:
-    """sha256 over names, dtypes, shapes and bytes of all tensors of a model, those that no file holds (rotary frequencies) too.
+    """sha256 of names, dtypes, shapes and bytes of all tensors of a model, including those that are in no file (rotary frequencies).
 
-    Of a layer that a kernel library has packed (gptqmodel) the plain weight counts that the kernel multiplies by, so that such a model and
-    the plain one that it was made from are equal. Take it before the first forward pass: bitsandbytes and compressed-tensors lay weights
-    out anew at their first use.
+    For a layer packed by a kernel library (gptqmodel) it covers the plain weight by which the kernel multiplies, so that the digests of
+    such a model and of the plain model that it was made from are equal. It must be computed before the first forward pass, since
+    bitsandbytes and compressed-tensors change the layout of weights at their first use.
     """
     digest = hashlib.sha256()
     tensors = reader_of(quantization_in(model)).tensors(model)
     for name, tensor in sorted(inner for outer in tensors.items() for inner in _parts(*outer)):
         if isinstance(tensor, torch.Tensor):
-            # A number alone (Gemma's scale of the embeddings) is used in the weights' dtype, whichever it is kept in.
+            # A scalar (Gemma's scale of the embeddings) is used in the weights' dtype, whatever its own is.
             tensor = tensor.detach().to(model.dtype if tensor.is_floating_point() and tensor.dim() == 0 else tensor.dtype)
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -127,7 +127,7 @@ def tensors_digest(model: PreTrainedModel) -> str:
 
 
 def _parts(name: str, tensor: object) -> Iterator[tuple[str, object]]:
-    """The plain tensors inside one of torchao's; any other tensor itself."""
+    """The plain tensors inside a tensor of torchao; any other tensor itself."""
     if not hasattr(tensor, "__tensor_flatten__"):
         yield name, tensor
         return
@@ -138,24 +138,24 @@ def _parts(name: str, tensor: object) -> Iterator[tuple[str, object]]:
 def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", compute: Compute | None = None) -> float:
     """Largest absolute difference of a probe logit between a saved folder and the model that was saved.
 
-    Meant to run in a fresh process, where nothing that a step patched or imported can help the folder to load.
+    It should run in a fresh process, where no patch or import of a step influences loading.
 
     Args:
-        expected: what `probe_logits` gave for the model in memory.
-        tensors: its `tensors_digest`. If the folder's is the same, what is left of a difference is the rounding of a
-            matrix product (which in bfloat16 depends on where in memory a weight lies, and comes to almost 1 here),
-            and 0 is given back, unless the difference is larger than any rounding.
-        compute: what the logits were computed in, and on what; the folder's own dtype without it.
+        expected: `probe_logits` of the model in memory.
+        tensors: its `tensors_digest`. If the folder's digest is equal, a difference can only come from rounding in matrix products. In
+            bfloat16 it depends on the address of a weight and is up to almost 1. The result is then 0, unless the difference is larger
+            than any rounding.
+        compute: dtype and backend of the logits; without it, the folder's own dtype.
 
     Raises:
-        RunFailed: plain transformers does not load the folder.
+        RunFailed: transformers does not load the folder.
     """
     try:
         register_format(folder)
         with quiet():
             place = placement(find_device(compute and compute.device))
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **place).eval()
-    except Exception as error:  # whatever transformers raises, the folder is of no use to anybody
+    except Exception as error:  # transformers raises many types of errors
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = bool(tensors) and tensors_digest(model) == tensors
     difference = probe_logits(computing(model, torch_dtype(compute)) if compute else model) - expected

@@ -1,4 +1,4 @@
-"""Taking layers out of a model, and knowing first whether those that stay can stand where they would."""
+"""Removes layers from a model, and checks first whether the others work at their new places."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
     """Keep only the layers `kept` and make the config and the cache indices agree with them.
 
     Raises:
-        UnsupportedModel: a kept layer would be another kind of layer at its new place; nothing was changed.
+        UnsupportedModel: the config makes another kind of layer at the new place of a kept layer; nothing was changed.
     """
     layers = decoder_layers(model)
     config = shortened(model.config, kept)
     check_places(model, kept)
-    survivors = nn.ModuleList(layers[number] for number in kept)
-    for index, layer in enumerate(survivors):
+    remaining = nn.ModuleList(layers[number] for number in kept)
+    for index, layer in enumerate(remaining):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 setattr(module, "layer_idx", index)  # noqa: B010, modules take any attribute, type checkers do not
-    model.base_model.layers = survivors
-    # In place: every module holds the same config.
+    model.base_model.layers = remaining
+    # Changed in place, since all modules share the config object.
     text, new = model.config.get_text_config(), config.get_text_config()
     for name in ("num_hidden_layers", *per_layer_lists(text)):
         setattr(text, name, getattr(new, name))
 
 
 def shortened(config: PretrainedConfig, kept: list[int]) -> PretrainedConfig:
-    """A copy of the config for the layers `kept` alone; what it lists layer by layer is cut to them."""
+    """A copy of the config for the layers `kept`, with its lists of one entry per layer reduced to them."""
     copy = deepcopy(config)
     text = copy.get_text_config()
     for name in per_layer_lists(text):
@@ -44,20 +44,20 @@ def shortened(config: PretrainedConfig, kept: list[int]) -> PretrainedConfig:
 
 
 def per_layer_lists(text: PretrainedConfig) -> list[str]:
-    """Settings with one entry a layer: `layer_types`, `no_rope_layers`, `mlp_layer_types` and what else there may be."""
+    """Names of the settings with one entry per layer, such as `layer_types`, `no_rope_layers` and `mlp_layer_types`."""
     count = text.num_hidden_layers
     lists = (name for name, value in vars(text).items() if isinstance(value, list | tuple) and len(value) == count)
     return [name for name in lists if "token" not in name and name != "architectures"]
 
 
 def check_places(model: PreTrainedModel, kept: list[int]) -> None:
-    """Refuse if the config for the layers `kept` makes another layer at a place than the one that would stand there.
+    """Refuse layers that the shortened config would replace by layers of another kind.
 
-    Some architectures derive a layer's kind from its number (every fourth one without positions, the first ones
-    dense), and the saved folder is rebuilt from the config.
+    Some architectures derive a layer's kind from its number (every fourth one without positions, the first ones dense), and a saved
+    folder is rebuilt from the config.
 
     Raises:
-        UnsupportedModel: naming the layer and what differs.
+        UnsupportedModel: the message names the layer and the difference.
     """
     with torch.device("meta"):
         rebuilt = decoder_layers(type(model)(shortened(model.config, kept)))
@@ -73,8 +73,8 @@ def check_places(model: PreTrainedModel, kept: list[int]) -> None:
             )
 
 
-def why_not(model: PreTrainedModel, dropped: list[int]) -> str:
-    """Why the layers `dropped` cannot be taken out, or nothing if they can."""
+def refusal_to_drop(model: PreTrainedModel, dropped: list[int]) -> str:
+    """Why the layers `dropped` cannot be removed; empty if they can."""
     try:
         check_places(model, [number for number in range(len(decoder_layers(model))) if number not in dropped])
     except UnsupportedModel as error:
@@ -83,7 +83,7 @@ def why_not(model: PreTrainedModel, dropped: list[int]) -> str:
 
 
 def traits(layer: nn.Module) -> dict[str, object]:
-    """What tells kinds of layers apart: the shapes of parameters, the classes of modules, and their plain settings."""
+    """The properties that distinguish kinds of layers: shapes of parameters, classes of modules, and their plain settings."""
     found: dict[str, object] = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
     for path, module in layer.named_modules():
         found[path or "layer"] = type(module).__name__

@@ -1,4 +1,4 @@
-"""What a model weighs and how it is shaped, counted from its files."""
+"""Sizes and dimensions of a model, from its files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from compresslab.errors import BadInput
 from compresslab.models.formats.reader import known_format, quantization_in, quantization_of, reader_of
 from compresslab.records import Shape, Size
 
-# safetensors' names of dtypes of more than 16 bits that weights come in.
+# Names in safetensors of floating-point dtypes of more than 16 bits.
 WIDE = ("F32", "F64")
 
 
-class Stored(NamedTuple):
-    """A tensor in a safetensors file: its dtype as the format names it ("F32", "BF16", "I32"), its elements and its bytes."""
+class StoredTensor(NamedTuple):
+    """A tensor in a safetensors file: the format's name of its dtype ("F32", "BF16", "I32"), its number of elements, and its bytes."""
 
     dtype: str
     elements: int
     bytes: int
 
 
-def stored_tensors(folder: Path) -> dict[str, Stored]:
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors in the folder's safetensors files, from their headers.
 
     Raises:
@@ -36,23 +36,23 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BadInput(f"no safetensors file in {folder}")
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredTensor] = {}
     for file in files:
         with file.open("rb") as stream:
             header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
         for name, entry in header.items():
             if name != "__metadata__":
                 start, end = entry["data_offsets"]
-                found[name] = Stored(entry["dtype"], math.prod(entry["shape"]), end - start)
+                found[name] = StoredTensor(entry["dtype"], math.prod(entry["shape"]), end - start)
     return found
 
 
-def counted_bytes(tensors: dict[str, Stored], skeleton: PreTrainedModel, *, packed: bool) -> dict[str, int]:
-    """What each tensor counts by bits: its bytes, but a plain weight at most 16 bits, since a wider copy of it knows nothing more.
+def counted_bytes(tensors: dict[str, StoredTensor], skeleton: PreTrainedModel, *, packed: bool) -> dict[str, int]:
+    """The bytes of each tensor that count for its bits. A plain weight counts at most 16 bits, since a wider copy has no more information.
 
     Args:
-        skeleton: the model with plain weights. packed: whether a format has packed some of them; what stands beside those (scales, maps)
-            counts as it is.
+        skeleton: the model with plain weights. packed: whether some weights are packed; the tensors that belong to those (scales, maps)
+            count with all their bytes.
     """
     plain = {name: parameter.numel() for name, parameter in skeleton.named_parameters()}
     return {
@@ -64,12 +64,12 @@ def counted_bytes(tensors: dict[str, Stored], skeleton: PreTrainedModel, *, pack
 
 
 def size_of(folder: Path, model: PreTrainedModel) -> Size:
-    """Weigh a saved variant.
+    """Measure the size of a saved variant.
 
     Args:
-        folder: where it was saved; the stored bytes are counted here.
-        model: the same weights in memory, plain, or packed in a format that counts in memory and not yet used; non-zero parameters are
-            counted here.
+        folder: the saved variant, whose stored bytes are counted.
+        model: the same weights in memory, whose non-zero parameters are counted: plain, or packed in a format that counts in memory and
+            not used yet.
     """
     skeleton = plain_skeleton(folder)
     parameters = sum(p.numel() for p in skeleton.parameters())
@@ -99,7 +99,7 @@ def plain_skeleton(folder: Path) -> PreTrainedModel:
 
 
 def shape_of(folder: Path, size: Size) -> Shape:
-    """The dimensions that decide inference time. The weights' bits leave out an input embedding that is only looked up."""
+    """The dimensions that decide inference time. The weights' bits exclude an input embedding that no product reads."""
     config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     quantization = quantization_of(folder)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -119,7 +119,7 @@ def shape_of(folder: Path, size: Size) -> Shape:
 
 
 def _multiplied_bits(folder: Path, size: Size) -> float:
-    """Mean stored bits of the parameters that a product reads."""
+    """Mean stored bits of the parameters that products read."""
     if size.counted == size.parameters:
         return size.effective_bits
     skeleton = plain_skeleton(folder)
@@ -134,7 +134,7 @@ def _first(config: PretrainedConfig, *names: str) -> int:
 
 
 def _lookup_only(model: PreTrainedModel) -> torch.nn.Parameter | None:
-    """The input embedding if nothing multiplies by it (it is not tied to the output head)."""
+    """The input embedding if it is not tied to the output head, so that no product reads it; else `None`."""
     weight: torch.nn.Parameter = model.get_input_embeddings().weight
     head = model.get_output_embeddings()
     if head is not None and head.weight is weight:
@@ -143,7 +143,7 @@ def _lookup_only(model: PreTrainedModel) -> torch.nn.Parameter | None:
 
 
 def _idle_expert_parameters(model: PreTrainedModel) -> int:
-    """Parameters of the experts that one token does not meet."""
+    """Parameters of the experts to which a token is not routed."""
     config = model.config.get_text_config()
     experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts")
     per_token = _first(config, "num_experts_per_tok")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the schema loads the methods of other packages, which may i
     from compresslab.recipe.schema import Calibration, Training
 
 SHORTEST_DOCSTRING = 400
-# Tokens of one forward pass: enough to fill the cores, small enough that activations stay far below the weights.
+# Tokens of one forward pass: enough to use all cores, few enough that activations take far less memory than the weights.
 TOKENS_A_BATCH = 2048
 
 
@@ -30,7 +30,7 @@ class TokenSequences(NamedTuple):
     """Token ids (sequences, length) and the sha256 of the documents that they came from.
 
     Attributes:
-        rows: (sequences,) the number of each sequence among the different ones; `None` where all are different.
+        rows: (sequences,) the index of each sequence among the different ones; `None` if all are different.
     """
 
     ids: torch.Tensor
@@ -39,7 +39,7 @@ class TokenSequences(NamedTuple):
 
     @property
     def numbers(self) -> torch.Tensor:
-        """The number (sequences,) of each sequence among the different ones, from 0."""
+        """The index (sequences,) of each sequence among the different ones, from 0."""
         return torch.arange(len(self.ids)) if self.rows is None else self.rows
 
 
@@ -53,9 +53,9 @@ def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) 
 
 
 def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens: int) -> TokenSequences:
-    """At least `tokens` tokens in sequences of `length`, of which at most `config.tokens` are different ones.
+    """At least `tokens` tokens in sequences of `length`, of which at most `config.tokens` are different.
 
-    Beyond those the text is gone over again, each time in another order that `config.seed` decides.
+    Further tokens repeat the text, each time in another order that `config.seed` decides.
 
     Raises:
         BadInput: the source is unknown, unreadable, or too short.
@@ -73,7 +73,7 @@ def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens
 def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int) -> TokenSequences:
     """Documents in an order shuffled by `seed`, joined by the end-of-sequence token, cut into `count` x `length`.
 
-    Only as many documents are read as are needed. The digest covers those, in their order.
+    Documents are read until there are enough tokens. The digest covers the documents read, in their order.
     """
     needed = count * length
     ids: list[int] = []
@@ -81,7 +81,7 @@ def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, lengt
     separator = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     for document in documents(source, seed):
         digest.update(document.encode() + b"\0")
-        # `verbose=False`: a document longer than the model's context is cut into sequences right here.
+        # `verbose=False` suppresses the warning about long documents, which are cut into sequences here.
         ids += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"] + separator
         if len(ids) >= needed:
             return TokenSequences(torch.tensor(ids[:needed]).view(count, length), digest.hexdigest())
@@ -110,7 +110,7 @@ def _shuffled(texts: list[str], seed: int) -> list[str]:
 
 
 def _help_topics() -> list[str]:
-    """CPython's help topics: 465 kB of English prose that every installation carries."""
+    """CPython's help topics: 465 kB of English prose in every installation."""
     from pydoc_data.topics import topics
 
     return [topics[name] for name in sorted(topics)]
@@ -146,7 +146,7 @@ def _file(path: Path) -> list[str]:
         raise BadInput(f"{path} is not UTF-8 text: {error}") from error
     if path.suffix != ".jsonl":
         return [part for part in content.split("\n\n\n") if part.strip()]
-    # Not `splitlines`: JSON texts may hold other line separators (U+2028, say) as they are.
+    # `splitlines` would also split at other separators, such as U+2028, which JSON strings may contain.
     return [_json_text(f"{path}:{number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
 
 
@@ -161,7 +161,7 @@ def _json_text(place: str, line: str) -> str:
 
 
 def _hub(text: HubText, seed: int) -> Iterator[str]:
-    """Stream a Hub dataset; its column `text` is read."""
+    """Stream the column `text` of a Hub dataset."""
     from datasets import load_dataset
 
     dataset = text.dataset
@@ -172,7 +172,7 @@ def _hub(text: HubText, seed: int) -> Iterator[str]:
             yield row["text"]
     except KeyError as error:
         raise BadInput(f"the dataset {dataset} has no column {error}; a text dataset has a column named text") from error
-    except Exception as error:  # datasets raises many kinds for a hub that is out of reach
+    except Exception as error:  # datasets raises many types of errors if the hub cannot be reached
         first = " ".join(str(error).split())[:300]
         raise BadInput(
             f"the dataset {dataset} could not be read from the hub: {first}. Without a hub, use installed-docs or a local file"
@@ -180,7 +180,7 @@ def _hub(text: HubText, seed: int) -> Iterator[str]:
 
 
 def batches(ids: Tensor) -> Iterator[Tensor]:
-    """Calibration ids (sequences, length) in batches of about `TOKENS_A_BATCH` tokens; all have the same length."""
+    """Calibration ids (sequences, length) in batches of about `TOKENS_A_BATCH` tokens."""
     rows = max(1, TOKENS_A_BATCH // ids.shape[1])
     for start in range(0, ids.shape[0], rows):
         yield ids[start : start + rows]

@@ -86,17 +86,8 @@ class _Builder:
                 own = () if isinstance(step.config, Adopt) else (chain_keys[-2],)
                 needs = (*own, *((other,) if other else ()), *((gather.key,) if gather else ()))
                 dimensions = self.resolved.dimensions[name][number - 1]
-                node = Node(
-                    "model",
-                    child,
-                    chain_keys[-1],
-                    needs,
-                    (step.kind, step.config),
-                    other,
-                    gather.key if gather else None,
-                    dimensions=dimensions,
-                )
-                self._add(node)
+                gathered = gather.key if gather else None
+                self._add(Node("model", child, chain_keys[-1], needs, (step.kind, step.config), other, gathered, dimensions=dimensions))
                 self._variant(child, parent, chain_keys)
             parent = child
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compresslab.evaluation.backends import answering
+from compresslab.evaluation.backends import load_lm
 from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.scores import write_items
 from compresslab.evaluation.timing.machine import measure_machine
@@ -138,7 +138,7 @@ def gather_for_steps(job: NodeJob, send: Send) -> None:
 def evaluate(job: NodeJob, send: Send) -> None:
     """A variant's scores on the tasks that lack them; each task is staged as soon as it is answered."""
     config = job.recipe.evaluate
-    lm, weights = answering(job.models[job.node.needs[0]], config, job.compute, journals=job.checkpoints, encodings=job.encodings)
+    lm, weights = load_lm(job.models[job.node.needs[0]], config, job.compute, journals=job.checkpoints, encodings=job.encodings)
     clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:

@@ -1,4 +1,4 @@
-"""Steps: each turns a model in memory into another one, and tells what it did.
+"""Steps: each turns a model in memory into another one and records how.
 
 As a library:
 
@@ -10,6 +10,6 @@ As a library:
 
     loaded = load("offline:smollm2-135m-instruct")
     text = calibration_tokens(Calibration(), loaded.tokenizer)
-    made = run("prune", PruneDepth(method="depth", keep=24), loaded, Context(text), folder)
-    print(made.record.size.counted)
+    saved = run("prune", PruneDepth(method="depth", keep=24), loaded, Context(text), folder)
+    print(saved.record.size.counted)
 """

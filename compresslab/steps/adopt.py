@@ -1,4 +1,4 @@
-"""Adopt: take an existing model as the outcome of a chain that somebody else ran."""
+"""Adopt: take an existing model as the result of a chain that was run elsewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def adopted(config: Adopt, dtype: Dtype, device: str | None = None) -> Loaded:
 
 
 def apply(loaded: Loaded, config: Adopt, context: Context) -> StepResult:
-    """The loaded model itself: `adopted` has put it in the place of the parent's."""
+    """Return the loaded model, which `adopted` has loaded in place of the parent."""
     context.progress(1.0, "adopted")
     return StepResult(loaded.model, details={"model": config.model, "how": config.how, **origin_details(config.model)})

@@ -1,4 +1,4 @@
-"""Checks that several steps make before a weight is touched."""
+"""Checks that several steps make before they change a weight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_format(layers: dict[str, nn.Linear], stored: Format, packing: Packing,
     """Refuse layers that a format cannot store.
 
     Raises:
-        BadInput: naming the first layer that leaves a remainder, and what would fit.
+        BadInput: the message names the first layer whose sizes do not divide, and the sizes that do.
     """
     if stored.whole_groups and packing.group_size is not None:
         _check_groups(layers, packing.group_size, method)
@@ -33,29 +33,29 @@ def _check_groups(layers: dict[str, nn.Linear], group_size: int, method: str) ->
             )
 
 
-def check_sizes(layers: dict[str, nn.Linear], method: str, who: str, inputs: int, outputs: int) -> None:
-    """Refuse a layer whose inputs and outputs are no multiples of what `who` (a kernel, a checkpoint format) takes at a time.
+def check_sizes(layers: dict[str, nn.Linear], method: str, user: str, inputs: int, outputs: int) -> None:
+    """Refuse layers whose inputs or outputs are no multiples of those that `user` (a kernel, a checkpoint format) needs.
 
     Raises:
-        BadInput: naming the first such layer.
+        BadInput: the message names the first such layer.
     """
     for name, layer in layers.items():
         if layer.in_features % inputs or layer.out_features % outputs:
             raise BadInput(
-                f"quantize {method}: {name} has {layer.in_features} inputs and {layer.out_features} outputs; {who} needs inputs in "
+                f"quantize {method}: {name} has {layer.in_features} inputs and {layer.out_features} outputs; {user} needs inputs in "
                 f"multiples of {inputs} and outputs in multiples of {outputs} "
                 f"(after `prune: {{method: width}}`, set `multiple: {max(inputs, outputs)}`)"
             )
 
 
 def check_finite_scores(scores: list[float], what: str) -> None:
-    """Stop before anything is cut by scores that mean nothing.
+    """Check that the scores of layers are finite.
 
     Args:
-        scores: one number a layer.
+        scores: one number per layer.
 
     Raises:
-        RunFailed: naming the first layer whose score is NaN or infinite.
+        RunFailed: one is NaN or infinite; the message names the first such layer.
     """
     for number, score in enumerate(scores):
         if not math.isfinite(score):
@@ -64,10 +64,10 @@ def check_finite_scores(scores: list[float], what: str) -> None:
 
 @contextlib.contextmanager
 def second_moments(where: str) -> Iterator[None]:
-    """Tell, of second moments that cannot be used, where they are and what to do.
+    """A context that adds the place and a remedy to errors of second moments that cannot be inverted.
 
     Raises:
-        RunFailed: in place of the `ValueError` of `inverse_factor`.
+        RunFailed: replaces the `ValueError` of `inverse_factor`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What every step gets and gives, and the one way to run it."""
+"""The input and the result of every step, and the function that runs one."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from compresslab.records import StepRecord
 
 
 class Context(NamedTuple):
-    """What a step may need beside the model.
+    """The input of a step besides the model.
 
     Attributes:
-        text: token ids (sequences, length) for calibration or for training, as the method's registry entry says.
-        other: another model that the step looks at, frozen: the teacher that `distill` learns from, the one whose loss `until` names.
-        progress: hears the share done, what is going on, and how much that is where it is known.
-        gathered: folder with what was gathered for several steps (statistics, stored logits); without it a step gathers for itself.
-        checkpoints: folder in which a training step keeps how far it has come, to go on from there; without it, it starts anew.
-        compute: dtype of forward and backward passes; without it the dtype of the model's weights.
+        text: token ids (sequences, length) for calibration or for training, as the method's registry entry states.
+        other: another frozen model that the step reads: the teacher of `distill`, or the model whose loss is the goal of `until`.
+        progress: receives progress reports.
+        gathered: folder with data gathered for several steps (statistics, stored logits); without it, the step gathers them itself.
+        checkpoints: folder for the checkpoints of a training step, from which it resumes; without it, none are written.
+        compute: dtype of forward and backward passes; without it, the dtype of the model's weights.
     """
 
     text: TokenSequences | None = None
@@ -47,15 +47,15 @@ class Context(NamedTuple):
     compute: torch.dtype | None = None
 
     def dtype(self, model: PreTrainedModel) -> torch.dtype:
-        """What the passes of `model` are computed in."""
+        """The dtype of the passes of `model`."""
         return self.compute or model.dtype
 
 
 def statistics_of(loaded: Loaded, context: Context, *, grams: bool = False) -> Statistics:
-    """The model's statistics on the calibration text: the ones that were gathered for all, or its own.
+    """The model's statistics on the calibration text, read from `context.gathered` or gathered for this step.
 
     Args:
-        grams: with the second moments of the linear layers' inputs.
+        grams: include the second moments of the linear layers' inputs.
     """
     if context.gathered is not None:
         return Statistics(context.gathered)
@@ -65,9 +65,9 @@ def statistics_of(loaded: Loaded, context: Context, *, grams: bool = False) -> S
 
 
 class StepResult(NamedTuple):
-    """What a method gives back: the model, how many tokens it read, and what it wants to tell.
+    """The result of a method: the model, the number of tokens it read, and details for the record.
 
-    `packed` is for a method whose own code packs: then the model's weights are plain, and the files hold these tensors in their place.
+    A method whose own code packs weights sets `packed`. The model's weights are plain then, and the files contain these tensors instead.
     """
 
     model: PreTrainedModel
@@ -78,7 +78,7 @@ class StepResult(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A finished step: the model in memory, its record, and for the check in a fresh process its logits and its tensors' digest."""
+    """A finished step: the model in memory, its record, and its logits and tensors' digest for the check in a fresh process."""
 
     loaded: Loaded
     record: StepRecord
@@ -89,7 +89,7 @@ class Saved(NamedTuple):
 def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder: Path) -> Saved:
     """Apply one step to a model in memory and save the result into `folder`.
 
-    The model given is changed in place where the method allows it; do not use it afterwards.
+    Methods may change the given model in place, so it must not be used afterwards.
 
     Raises:
         BadInput, UnsupportedModel: the method cannot do this to this model; nothing was written.
@@ -103,22 +103,22 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
         compute = torch.float32  # see `Compute.for_training`
     context = context._replace(compute=compute)
     apply: Callable[[Loaded, StepConfig, Context], StepResult] = importlib.import_module(entry.module).apply
-    outcome = apply(loaded, config, context)
-    after = Loaded(outcome.model.eval(), loaded.tokenizer, loaded.files)
-    # Before any forward pass: bitsandbytes repacks a 4-bit weight for the CPU at its first use, and what is saved
-    # after that loads as garbage.
-    save(after, folder, outcome.packed)
+    result = apply(loaded, config, context)
+    after = Loaded(result.model.eval(), loaded.tokenizer, loaded.files)
+    # This precedes any forward pass, since bitsandbytes repacks a 4-bit weight for the CPU at its first use, and a folder saved after that
+    # is not loaded correctly.
+    save(after, folder, result.packed)
     tensors = tensors_digest(after.model)
     data = {"text": context.text.sha256} if context.text else {}
-    made = record(kind, config, folder, after, data, outcome)
+    step_record = record(kind, config, folder, after, data, result)
     if entry.computes:
-        made = made.model_copy(update={"compute": computed(compute, after.model.device)})
+        step_record = step_record.model_copy(update={"compute": computed(compute, after.model.device)})
     computing(after.model, compute)
-    return Saved(after, made, check_finite(after, f"{kind} {entry.name}"), tensors)
+    return Saved(after, step_record, check_finite(after, f"{kind} {entry.name}"), tensors)
 
 
 def refuse_packed(loaded: Loaded, what: str) -> None:
-    """Only plain weights can be pruned, trained or quantized.
+    """Refuse a model with packed weights, which cannot be pruned, trained or quantized.
 
     Raises:
         UnsupportedModel: the model's weights are packed.
@@ -129,9 +129,9 @@ def refuse_packed(loaded: Loaded, what: str) -> None:
         raise UnsupportedModel(f"{what}: the model's weights are packed already (by {packer}); start from plain ones")
 
 
-def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], outcome: StepResult) -> StepRecord:
-    """The record of a saved step, with size and shape counted from the files. To be made before the model is used."""
-    plain = outcome.packed is not None or countable(folder)
+def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], result: StepResult) -> StepRecord:
+    """The record of a saved step, with size and shape from the files. Must be called before the model's first forward pass."""
+    plain = result.packed is not None or countable(folder)
     size = size_of(folder, loaded.model if plain else dequantized(folder, loaded).model)
     return StepRecord(
         kind=kind,
@@ -140,8 +140,8 @@ def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: di
         seed=getattr(config, "seed", 0),
         size=size,
         shape=shape_of(folder, size),
-        tokens_seen=outcome.tokens_seen,
-        calibration_tokens=outcome.calibration_tokens,
+        tokens_seen=result.tokens_seen,
+        calibration_tokens=result.calibration_tokens,
         data=data,
-        details=dict(outcome.details),
+        details=dict(result.details),
     )

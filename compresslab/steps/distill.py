@@ -24,7 +24,7 @@ from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.training.held_out import next_targets
 from compresslab.steps.training.hidden_matching import HiddenMatching
-from compresslab.steps.training.on_policy import check_prompt, continued, is_on_policy
+from compresslab.steps.training.on_policy import check_prompt, continue_sequences, is_on_policy
 from compresslab.steps.training.trainer import ChunkLoss, LossFn, MicroBatch, Objective, TrainSettings, train
 
 # (student's logits, teacher's logits, temperature) -> summed divergence in nats
@@ -32,7 +32,7 @@ Divergence = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
-    """Minimise the divergence to the teacher over the training text.
+    """Minimize the divergence to the teacher over the training text.
 
     Raises:
         BadInput: the teacher has another vocabulary, the stored logits are for another text, or a setting does not suit the text.
@@ -56,12 +56,14 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
     settings = TrainSettings(
         config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json(), compute=compute
     )
-    done = train(loaded.model, context.text, settings, loss_fn)
-    return StepResult(cast(loaded.model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **details})
+    result = train(loaded.model, context.text, settings, loss_fn)
+    return StepResult(
+        cast(loaded.model, dtype), tokens_seen=result.tokens, details={"steps": result.steps, "loss": result.losses, **details}
+    )
 
 
 def divergence_of(config: Distill) -> Divergence:
-    """The divergence that the recipe names, with its settings."""
+    """The divergence of the recipe, with its settings."""
     known: dict[str, Divergence] = {
         "forward-kl": forward_kl,
         "reverse-kl": reverse_kl,
@@ -72,40 +74,40 @@ def divergence_of(config: Distill) -> Divergence:
 
 
 def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching: HiddenMatching | None) -> LossFn:
-    """The divergence to a teacher that runs beside the student, on the training text or on text that the student continues."""
+    """The divergence to a teacher in memory, on the training text or on text that the student continues."""
     teacher = other.model
     teacher_head = output_head(teacher)
-    # Models of one tokenizer may pad their embeddings to different sizes; the padding is no token.
-    shared = min(side.get_output_embeddings().weight.shape[0] for side in (student.model, teacher))
+    # Models with the same tokenizer may pad their embeddings to different sizes.
+    vocabulary = min(model.get_output_embeddings().weight.shape[0] for model in (student.model, teacher))
     divergence = divergence_of(config)
 
     @torch.no_grad()
     def objective(micro: MicroBatch) -> Objective:
-        own = is_on_policy(micro.step, config.on_policy)
-        ids = continued(student.model, micro.ids, config.prompt) if own else micro.ids
+        on_policy = is_on_policy(micro.step, config.on_policy)
+        ids = continue_sequences(student.model, micro.ids, config.prompt) if on_policy else micro.ids
         output = teacher.base_model(input_ids=ids, use_cache=False, output_hidden_states=matching is not None)
-        # The token at place i is foretold at place i - 1, so these foretell what the student wrote.
-        first, last = (config.prompt - 1, -1) if own else (0, None)
+        # Position i - 1 predicts token i. These positions predict the tokens that the student generated.
+        first, last = (config.prompt - 1, -1) if on_policy else (0, None)
         hidden = output.last_hidden_state[:, first:last].flatten(0, 1)
 
         def chunk(logits: Tensor, part: slice) -> Tensor:
             with torch.no_grad():
                 target = teacher_head(hidden[part])
-            return divergence(of_tokens(logits, shared), of_tokens(target, shared), config.temperature)
+            return divergence(of_tokens(logits, vocabulary), of_tokens(target, vocabulary), config.temperature)
 
-        # What the student wrote is no example to follow, so its next tokens are no targets.
-        mixed = chunk if own else mixed_in(chunk, config.cross_entropy, ids)
-        match = partial(_matched, matching, config.hidden, output.hidden_states) if matching is not None else None
+        # Generated tokens are no targets of the next-token loss.
+        mixed = chunk if on_policy else with_next_token_loss(chunk, config.cross_entropy, ids)
+        match = partial(_hidden_loss, matching, config.hidden, output.hidden_states) if matching is not None else None
         return Objective(ids, mixed, first, last, match)
 
     return objective
 
 
 def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
-    """The divergence to stored logits of a teacher: over its `top_k` tokens and one event for all others.
+    """The divergence to stored logits of a teacher, over its `top_k` tokens and one event for all others.
 
-    At temperature 1 each is a lower bound of the divergence over the whole vocabulary, by the data-processing inequality. At another
-    temperature the distributions over those events are tempered: no bound, but zero at the same place.
+    At temperature 1 it is a lower bound of the divergence over the whole vocabulary, by the data-processing inequality. At another
+    temperature the distributions over those events are tempered. The divergence is no bound then, but it has the same zero.
     """
     divergence = divergence_of(config)
 
@@ -118,13 +120,13 @@ def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
             coarse = coarse_logits(of_tokens(logits, stored.vocabulary), tokens[part])
             return divergence(coarse, log_probabilities[part], config.temperature)
 
-        return Objective(micro.ids, mixed_in(chunk, config.cross_entropy, micro.ids))
+        return Objective(micro.ids, with_next_token_loss(chunk, config.cross_entropy, micro.ids))
 
     return objective
 
 
-def mixed_in(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
-    """The divergence with `share` of the next-token loss of the text (n, length) in the mix."""
+def with_next_token_loss(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
+    """The mean of the divergence and the next-token loss of the text (n, length), which has the weight `share`."""
     if share == 0:
         return divergence
     targets = next_targets(ids)
@@ -136,10 +138,10 @@ def mixed_in(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
 
 
 def same_vocabulary(student: Loaded, teacher: Loaded, name: str = "the teacher") -> None:
-    """Refuse another model whose token ids mean something else.
+    """Refuse another model with a different vocabulary.
 
     Raises:
-        BadInput: naming the first difference.
+        BadInput: the message names the first difference.
     """
     ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
     if ours == theirs:
@@ -152,7 +154,7 @@ def same_vocabulary(student: Loaded, teacher: Loaded, name: str = "the teacher")
 
 
 def _stored(student: Loaded, top_k: int, context: Context, text: TokenSequences) -> StoredLogits:
-    """The logits that were stored for all students, or this step's own, in a scratch folder."""
+    """The teacher's logits, read from `context.gathered` or stored for this step in a temporary folder."""
     if context.gathered is not None:
         stored = StoredLogits(context.gathered)
     else:
@@ -163,6 +165,6 @@ def _stored(student: Loaded, top_k: int, context: Context, text: TokenSequences)
     return stored
 
 
-def _matched(matching: HiddenMatching, weight: float, teacher: tuple[Tensor, ...], student: tuple[Tensor, ...]) -> Tensor:
+def _hidden_loss(matching: HiddenMatching, weight: float, teacher: tuple[Tensor, ...], student: tuple[Tensor, ...]) -> Tensor:
     loss: Tensor = matching(student, teacher)
     return weight * loss

@@ -1,4 +1,4 @@
-"""Depth pruning: drop whole layers, by how little they change the hidden states, or by the loss without them."""
+"""Depth pruning: drops layers that change the hidden states least, or without which the loss is lowest."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from compresslab.models.calibration.removals import order_temporarily, read_remo
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.computing import computing_temporarily
 from compresslab.models.load import Loaded
-from compresslab.models.shortening import drop_layers, why_not
+from compresslab.models.shortening import drop_layers, refusal_to_drop
 from compresslab.steps.checks import check_finite_scores
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
 
 class Ranking(NamedTuple):
-    """What the calibration text says.
+    """An order of layers to drop, from calibration text.
 
     Attributes:
-        dropped: for a number of layers, which go. tokens: of the text. details: what a choice of so many layers is recorded with.
+        dropped: the layers to drop for a given number. tokens: number of tokens of the text. details: record details for a given number.
     """
 
     dropped: Callable[[int], Sequence[int]]
@@ -34,33 +34,33 @@ class Ranking(NamedTuple):
 
 
 def apply(loaded: Loaded, config: PruneDepth, context: Context) -> StepResult:
-    """Keep the number of layers, or as many as fit into the parameters, in their order. Needs calibration text.
+    """Keep a number of layers, or as many as fit into the parameters, in their order. Needs calibration text.
 
     Raises:
         BadInput: the settings leave no layer, or all of them.
-        UnsupportedModel: the layers are in no list that we know, or one cannot take the place of a dropped one.
+        UnsupportedModel: the list of layers is not known, or a layer does not work at the place of a dropped one.
         RunFailed: the activations are not finite.
     """
     model = loaded.model
     sizes = [parameters_of(layer) for layer in decoder_layers(model)]
-    # The largest ones first: what does not even fit so, does not fit, and nothing needs to be gathered.
-    left(config, model, lambda count: sorted(range(len(sizes)), key=lambda number: -sizes[number])[:count])
+    # Dropping the largest layers first shows whether the target can be reached, before statistics are gathered.
+    number_to_keep(config, model, lambda count: sorted(range(len(sizes)), key=lambda number: -sizes[number])[:count])
     ranking = RANKINGS[config.by](loaded, config, context)
-    keep = left(config, model, ranking.dropped)
+    keep = number_to_keep(config, model, ranking.dropped)
     dropped = sorted(ranking.dropped(len(sizes) - keep))
     drop_layers(model, [number for number in range(len(sizes)) if number not in dropped])
     details = {"dropped_layers": dropped, **ranking.details(len(dropped))}
     return StepResult(model, calibration_tokens=ranking.tokens, details=details)
 
 
-def left(config: PruneDepth, model: PreTrainedModel, dropped: Callable[[int], Sequence[int]]) -> int:
-    """How many layers stay.
+def number_to_keep(config: PruneDepth, model: PreTrainedModel, dropped: Callable[[int], Sequence[int]]) -> int:
+    """The number of layers that stay.
 
     Args:
-        dropped: for a number of layers, which of them go.
+        dropped: the layers to drop for a given number.
 
     Raises:
-        BadInput: none or all would stay, or not even one fits.
+        BadInput: none or all would stay, or one layer alone has too many parameters.
     """
     sizes = [parameters_of(layer) for layer in decoder_layers(model)]
     total = parameters_of(model)
@@ -71,11 +71,11 @@ def left(config: PruneDepth, model: PreTrainedModel, dropped: Callable[[int], Se
 
 
 def by_influence(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
-    """The layers that change the hidden states least go, of equal ones the later first.
+    """Drop the layers that change the hidden states least, the later one first if two are equal.
 
-    The record has the margin of the choice: by which share the first layer that stays changes them more than the last one that goes.
-    Another compute dtype moves influences by some tenths of a percent. A smaller margin is a near tie that another machine may decide the
-    other way.
+    The record contains the margin of the choice: the relative difference in influence between the first layer that stays and the last
+    one dropped. Another compute dtype changes influences by some tenths of a percent, so another machine may choose differently if the
+    margin is smaller.
     """
     del config
     statistics = statistics_of(loaded, context)
@@ -84,15 +84,15 @@ def by_influence(loaded: Loaded, config: PruneDepth, context: Context) -> Rankin
     order = sorted(range(len(influence)), key=lambda number: (influence[number], -number))
 
     def details(count: int) -> dict[str, Any]:
-        goes, stays = influence[order[count - 1]], influence[order[count]]  # some layer always goes, and some stays
-        margin = round(stays / goes - 1, 4) if goes > 0 else None
+        last_dropped, first_kept = influence[order[count - 1]], influence[order[count]]  # at least one layer is dropped and one stays
+        margin = round(first_kept / last_dropped - 1, 4) if last_dropped > 0 else None
         return {"block_influence": [round(value, 6) for value in influence], "margin": margin}
 
     return Ranking(lambda count: order[:count], statistics.tokens, details)
 
 
 def by_run(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
-    """The run of neighbours goes that changes the last token's hidden state least, of those that can go."""
+    """Drop the run of consecutive layers that changes the last token's hidden state least, of the runs that can be dropped."""
     del config
     statistics = statistics_of(loaded, context)
     check_finite_distances(statistics)
@@ -101,7 +101,7 @@ def by_run(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
         refusals = []
         for first in runs_by_distance(statistics.angular_distance, count) if count else []:
             run = list(range(first, first + count))
-            refusal = why_not(loaded.model, run)
+            refusal = refusal_to_drop(loaded.model, run)
             if not refusal:
                 return run
             refusals.append(refusal)
@@ -116,12 +116,12 @@ def by_run(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
 
 
 def check_finite_distances(statistics: Statistics) -> None:
-    """Stop at the first layer whose output has no angle with anything. Raises RunFailed."""
+    """Check that the angular distances are finite. Raises RunFailed."""
     check_finite_scores(statistics.angular_distance[0, 1:].tolist(), "angular distance")
 
 
 def by_loss(loaded: Loaded, config: PruneDepth, context: Context) -> Ranking:
-    """One after the other the layer goes without which the loss is lowest."""
+    """Drop layers one by one, each time the one without which the loss is lowest."""
     if context.gathered is not None:
         removals = read_removals(context.gathered)
     else:

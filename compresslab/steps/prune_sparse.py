@@ -1,4 +1,4 @@
-"""Unstructured and n:m pruning: weights become zero and the matrices keep their shape."""
+"""Unstructured and n:m pruning: weights become zero, matrices keep their shape."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from compresslab.steps.training.sparsity import mark_sparse
 
 @torch.no_grad()
 def apply(loaded: Loaded, config: PruneSparse, context: Context) -> StepResult:
-    """Set weights of the linear layers inside the decoder layers to zero. Needs calibration text, but for `magnitude`.
+    """Set weights of the linear layers inside the decoder layers to zero. Needs calibration text, except for `magnitude`.
 
-    Each layer is pruned by its inputs in the model as it was, so that every ratio of a sweep shares one pass. SmolLM2 lost nothing by that
-    against the inputs that the pruned layers before would give (experiments/calibration).
+    Each layer is pruned by its inputs in the unpruned model, so that every ratio of a sweep shares one pass. For SmolLM2 this is as good as
+    using inputs that the pruned layers before compute (experiments/calibration).
 
     Raises:
         BadInput: the pattern does not divide a layer's inputs.
         RunFailed: the calibration's second moments cannot be inverted.
-        UnsupportedModel: the layers are in no list that we know, or much of the model is in no linear layer.
+        UnsupportedModel: the list of layers is not known, or much of the model is in no linear layer.
     """
     model = loaded.model
     check_linear(model, config.method, "prunes")
     layers = decoder_layers(model)
     check_pattern(layers, config)
     statistics = None if config.method == "magnitude" else statistics_of(loaded, context, grams=config.method == "sparsegpt")
-    dropped, total = 0, 0
+    zeros, total = 0, 0
     for number, layer in enumerate(layers):
         linears = linear_layers(layer)
-        for names in statistics.sharing(number) if statistics is not None else [[name] for name in linears]:
+        for names in statistics.groups_sharing_sums(number) if statistics is not None else [[name] for name in linears]:
             weights = [linears[name].weight for name in names]
             for weight, new in zip(weights, pruned(weights, statistics, config, number, names), strict=True):
                 weight.copy_(new)
-                dropped += int((weight == 0).sum())
+                zeros += int((weight == 0).sum())
                 total += weight.numel()
         context.progress((number + 1) / len(layers), f"{config.method}, layer {number + 1} of {len(layers)}")
     mark_sparse(model)
-    details = {"sparsity": round(dropped / total, 6), "weights": total}
+    details = {"sparsity": round(zeros / total, 6), "weights": total}
     return StepResult(model, calibration_tokens=statistics.tokens if statistics is not None else 0, details=details)
 
 
 def pruned(
     weights: Sequence[Tensor], statistics: Statistics | None, config: PruneSparse, layer: int, names: Sequence[str]
 ) -> Iterator[Tensor]:
-    """Matrices that read one input, pruned."""
+    """The pruned weights of linear layers that read the same input."""
     if config.method == "sparsegpt":
         assert statistics is not None
         with second_moments(f"prune sparsegpt, layer {layer}, {names[0]}"):
@@ -69,11 +69,11 @@ def pruned(
         importance = (
             magnitude(weight) if statistics is None else wanda(weight, statistics.sum_of_squares(layer, name).float().to(weight.device))
         )
-        yield weight * kept(importance, config, f"layer {layer}, {name}")
+        yield weight * weights_to_keep(importance, config, f"layer {layer}, {name}")
 
 
-def kept(importance: Tensor, config: PruneSparse, where: str) -> Tensor:
-    """The mask of the weights that stay.
+def weights_to_keep(importance: Tensor, config: PruneSparse, where: str) -> Tensor:
+    """Whether each weight stays, as a mask.
 
     Raises:
         RunFailed: an importance is not finite.
@@ -86,7 +86,7 @@ def kept(importance: Tensor, config: PruneSparse, where: str) -> Tensor:
 
 
 def check_pattern(layers: nn.ModuleList, config: PruneSparse) -> None:
-    """Refuse a pattern that leaves a remainder. Raises BadInput, naming the first such layer."""
+    """Refuse a pattern that does not divide the inputs of a layer. Raises BadInput, which names the first such layer."""
     if config.pattern_numbers is None:
         return
     for name, linear in linear_layers(layers).items():

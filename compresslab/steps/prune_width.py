@@ -1,4 +1,4 @@
-"""Width pruning: make every layer narrower by dropping its least active neurons, heads and channels."""
+"""Width pruning: drops the least active neurons, heads and channels of every layer."""
 
 from __future__ import annotations
 
@@ -15,38 +15,47 @@ from compresslab.methods.width import PruneWidth, widths_left
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
-from compresslab.models.width_surgery import AXES, Axis, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
+from compresslab.models.width_surgery import (
+    AXES,
+    Axis,
+    KeptIndices,
+    heads_must_divide,
+    narrow,
+    parameter_axes,
+    parameter_counter,
+    widths_of,
+)
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
 
 def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
-    """Keep the most active neurons and groups of each layer, and channels of all; the saved matrices are really narrower.
+    """Keep the most active neurons and groups of each layer, and channels of all layers. The saved matrices are smaller.
 
-    Needs calibration text. What goes is decided for all axes by the model as it was.
+    Needs calibration text. All axes are cut by the statistics of the unpruned model.
 
     Raises:
-        BadInput: the settings leave nothing or all of an axis, or what transformers would not load.
+        BadInput: the settings leave nothing or all of an axis, or a model that transformers does not load.
         UnsupportedModel: an axis cannot be cut in this architecture.
         RunFailed: the activations are not finite.
     """
     model = loaded.model
-    roles = roles_of(model, axes_of(config))
+    axes_of = parameter_axes(model, cut_axes(config))
     text = model.config.get_text_config()
-    whole = widths_of(text)
-    heads = text.num_attention_heads // whole.groups if heads_must_divide(model.config) else 0
+    original = widths_of(text)
+    heads = text.num_attention_heads // original.groups if heads_must_divide(model.config) else 0
     try:
-        widths = widths_left(config, whole, heads, counter(model, roles))
+        widths = widths_left(config, original, heads, parameter_counter(model, axes_of))
     except Misfit as misfit:
         raise BadInput(f"prune width: {misfit}") from misfit
     statistics = statistics_of(loaded, context)
-    kept, lost = chosen(statistics, whole, widths, len(decoder_layers(model)))
-    narrow(model, roles, kept)
-    cut = [axis for axis in AXES if getattr(widths, axis) < getattr(whole, axis)]
-    sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", whole), ("after", widths))}
+    kept, lost = most_active(statistics, original, widths, len(decoder_layers(model)))
+    narrow(model, axes_of, kept)
+    cut = [axis for axis in AXES if getattr(widths, axis) < getattr(original, axis)]
+    sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", original), ("after", widths))}
     return StepResult(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})
 
 
-def axes_of(config: PruneWidth) -> list[Axis]:
+def cut_axes(config: PruneWidth) -> list[Axis]:
     """The axes that a step cuts."""
     if config.parameters is not None:
         return [axis for axis in AXES if axis in config.axes]
@@ -54,18 +63,18 @@ def axes_of(config: PruneWidth) -> list[Axis]:
     return [axis for axis in AXES if given[axis] is not None]
 
 
-def chosen(statistics: Statistics, whole: Widths, widths: Widths, layers: int) -> tuple[Kept, dict[str, Any]]:
-    """What stays of each axis, and the share of the activations' sum of squares that goes with the rest."""
-    kept, lost = Kept(), {}
-    if widths.neurons < whole.neurons:
+def most_active(statistics: Statistics, original: Widths, widths: Widths, layers: int) -> tuple[KeptIndices, dict[str, Any]]:
+    """The indices that stay on each axis, and the share of the activations' sum of squares that is lost with the others."""
+    kept, lost = KeptIndices(), {}
+    if widths.neurons < original.neurons:
         neurons = [statistics.sum_of_squares(number, "mlp.down_proj") for number in range(layers)]
         kept = kept._replace(neurons=[most_important(sum_of_squares, widths.neurons) for sum_of_squares in neurons])
         lost["neurons"] = _lost(neurons, kept.neurons or [])
-    if widths.groups < whole.groups:
-        groups = [group_sum_of_squares(statistics.sum_of_squares(number, "self_attn.o_proj"), whole.groups) for number in range(layers)]
+    if widths.groups < original.groups:
+        groups = [group_sum_of_squares(statistics.sum_of_squares(number, "self_attn.o_proj"), original.groups) for number in range(layers)]
         kept = kept._replace(groups=[most_important(sum_of_squares, widths.groups) for sum_of_squares in groups])
         lost["groups"] = _lost(groups, kept.groups or [])
-    if widths.hidden < whole.hidden:
+    if widths.hidden < original.hidden:
         names = ("self_attn.q_proj", "mlp.gate_proj")
         hidden = channel_sum_of_squares(statistics.sum_of_squares(number, name) for number in range(layers) for name in names)
         channels = most_important(hidden, widths.hidden)
@@ -74,5 +83,5 @@ def chosen(statistics: Statistics, whole: Widths, widths: Widths, layers: int) -
     return kept, lost
 
 
-def _lost(energies: list[Tensor], kept: Any) -> list[float]:
-    return [round(share_lost(sum_of_squares, places), 6) for sum_of_squares, places in zip(energies, kept, strict=True)]
+def _lost(sums_of_squares: list[Tensor], kept: Any) -> list[float]:
+    return [round(share_lost(sum_of_squares, indices), 6) for sum_of_squares, indices in zip(sums_of_squares, kept, strict=True)]

@@ -21,17 +21,17 @@ from compresslab.models.save import Packed
 from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult, statistics_of
 
-# Queries and keys meet in a product of their own: a range cut for their outputs alone does harm there (Lin et al., section 4).
-WHOLE_RANGE = ("q_proj", "k_proj", "query_key_value")
+# Clipping the range of queries and keys by the error of their own outputs does harm in their product (Lin et al., section 4).
+FULL_RANGE = ("q_proj", "k_proj", "query_key_value")
 
 
 @torch.no_grad()
 def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
-    """Quantize the linear layers inside the decoder layers to 4 bits, each by its inputs in the model as it was. Needs calibration text.
+    """Quantize the linear layers inside the decoder layers to 4 bits, each by its inputs in the original model. Needs calibration text.
 
     Raises:
-        BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message says which sizes do.
-        UnsupportedModel: the layers are in no list that we know, much of the model is in no linear layer, or scales cannot be folded.
+        BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message names sizes that do.
+        UnsupportedModel: the list of layers is not known, much of the model is in no linear layer, or scales cannot be folded.
     """
     model = loaded.model
     check_linear(model, "awq")
@@ -50,13 +50,13 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
         for linear in linears.values():
             linear.weight.data = linear.weight.data.float()
         chosen = {}
-        for names in statistics.reading(number):
-            scale, exponent = scaled_up(layer, names, statistics, number, config.group_size)
+        for names in statistics.groups_sharing_inputs(number):
+            scale, exponent = fold_scales(layer, names, statistics, number, config.group_size)
             chosen[names[0]] = exponent
             scales |= {f"{number}.{name}": scale for name in names}
         for name, linear in linears.items():
             gram = statistics.gram(number, name).to(linear.weight.device) / scales[f"{number}.{name}"].outer(scales[f"{number}.{name}"])
-            codes = rounded(linear.weight, gram, config.group_size, whole=name.endswith(WHOLE_RANGE))
+            codes = rounded(linear.weight, gram, config.group_size, full_range=name.endswith(FULL_RANGE))
             packed[f"{prefix}.{number}.{name}"] = awq_format.tensors_of(codes)
             linear.weight.data = codes.weight().to(awq_format.SCALES).to(model.dtype)
         exponents.append(chosen)
@@ -66,10 +66,10 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
 
 
 def check_loader(model: PreTrainedModel) -> None:
-    """Refuse architectures for which transformers' loader puts more into an AWQ model than AWQ layers.
+    """Refuse architectures for which transformers' loader adds other modules than AWQ layers to an AWQ model.
 
     Raises:
-        UnsupportedModel: naming the architecture.
+        UnsupportedModel: the message names the architecture.
     """
     if model.config.model_type in AWQ_SCALES_MAPPINGS:
         raise UnsupportedModel(
@@ -78,30 +78,30 @@ def check_loader(model: PreTrainedModel) -> None:
         )
 
 
-def scaled_up(layer: nn.Module, names: list[str], statistics: Statistics, number: int, group_size: int) -> tuple[Tensor, float]:
-    """Multiply the inputs of the linear layers `names` by the scales that serve rounding best, and divide them where they come from.
+def fold_scales(layer: nn.Module, names: list[str], statistics: Statistics, number: int, group_size: int) -> tuple[Tensor, float]:
+    """Multiply the weights of the linear layers `names` by the best scales for rounding, and divide their inputs in the module before.
 
     Returns:
-        The scales (inputs,), all 1 where nothing comes before that could divide, and the exponent that was chosen.
+        The scales (inputs,), all 1 if no module before can divide, and the chosen exponent.
     """
     linears = linear_layers(layer)
     weights = [linears[name].weight for name in names]
     grams = [statistics.gram(number, name).to(weights[0].device) for name in names]
     magnitude = statistics.magnitude(number, names[0]).to(weights[0].device)
     best = channel_scales(weights, grams, magnitude, BITS, group_size, awq_format.SCALES)
-    made = divide_inputs(layer, names, best.scale)
-    if made is None:
+    applied = divide_inputs(layer, names, best.scale)
+    if applied is None:
         return torch.ones_like(magnitude), 0.0
     for name in names:
-        linears[name].weight.data *= made
-    return made, best.exponent
+        linears[name].weight.data *= applied
+    return applied, best.exponent
 
 
-def rounded(weight: Tensor, gram: Tensor, group_size: int, *, whole: bool) -> Rounded:
-    """The scaled weight (outputs, inputs) rounded to 4 bits; `whole` keeps each group's whole range."""
+def rounded(weight: Tensor, gram: Tensor, group_size: int, *, full_range: bool) -> Rounded:
+    """The scaled weight (outputs, inputs), rounded to 4 bits. `full_range` keeps each group's range instead of clipping it."""
     bits, stored = BITS, awq_format.SCALES
     groups = weight.reshape(-1, group_size)
-    if whole:
+    if full_range:
         grid = Grid(*(part.view(len(weight), -1) for part in grid_of(groups, bits, stored, symmetric=False)))
     else:
         grid = clipped(weight, gram, bits, group_size, stored)

@@ -13,35 +13,35 @@ from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import check_sizes
 from compresslab.steps.contract import Context, StepResult
-from compresslab.steps.through_folder import quantized_by_loading
+from compresslab.steps.quantize_on_load import quantized_by_loading
 
-# It warns at every product of every layer that LLM.int8() computes in float16, which is how the method works.
+# bitsandbytes warns at every product of every layer that LLM.int8() computes in float16, which is part of the method.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# Weights that share a scale, and rows that the kernel takes at a time.
+# Number of weights per scale, and number of rows that the kernel processes at a time.
 BLOCK, KERNEL_ROWS = 64, 32
 
 
 def apply(loaded: Loaded, config: Quantize4Bit | QuantizeInt8, context: Context) -> StepResult:
-    """Quantize every linear layer but the output head.
+    """Quantize every linear layer except the output head.
 
     Sources: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314 (NF4); Dettmers et al. 2022, "LLM.int8()", arXiv 2208.07339.
 
     Raises:
-        BadInput: a layer's sizes do not suit the kernel of this processor.
+        BadInput: the kernel of this processor does not support a layer's sizes.
         UnsupportedModel: much of the model is in no linear layer.
     """
     check_linear(loaded.model, config.method)
     if isinstance(config, Quantize4Bit) and loaded.model.device.type == "cpu" and has_avx512bf16():
-        # Its 4-bit kernel for processors with AVX-512 bf16 fails at the first use of what it cannot repack.
-        who = "on this processor bitsandbytes"
-        check_sizes(quantizable(loaded.model), config.method, who, BLOCK, KERNEL_ROWS)
+        # The 4-bit kernel for processors with AVX-512 bf16 fails at the first use of a layer that it cannot repack.
+        user = "on this processor bitsandbytes"
+        check_sizes(quantizable(loaded.model), config.method, user, BLOCK, KERNEL_ROWS)
     context.progress(0.0, config.method)
     return StepResult(quantized_by_loading(loaded, settings(config)))
 
 
 def settings(config: Quantize4Bit | QuantizeInt8) -> BitsAndBytesConfig:
-    """The recipe's settings in bitsandbytes' words."""
+    """The recipe's settings as bitsandbytes' config."""
     if isinstance(config, QuantizeInt8):
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=config.threshold)
     return BitsAndBytesConfig(

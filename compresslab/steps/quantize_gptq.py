@@ -22,12 +22,12 @@ from compresslab.steps.contract import Context, StepResult, statistics_of
 
 @torch.no_grad()
 def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
-    """Quantize the linear layers inside the decoder layers, each by its inputs in the model as it was. Needs calibration text.
+    """Quantize the linear layers inside the decoder layers, each by its inputs in the original model. Needs calibration text.
 
     Raises:
-        BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message says which sizes do.
+        BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message names sizes that do.
         RunFailed: the calibration's second moments cannot be inverted.
-        UnsupportedModel: the layers are in no list that we know, or much of the model is in no linear layer.
+        UnsupportedModel: the list of layers is not known, or much of the model is in no linear layer.
     """
     model = loaded.model
     check_linear(model, "gptq")
@@ -39,7 +39,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
     packed: dict[str, dict[str, Tensor]] = {}
     for number, layer in enumerate(layers):
         linears = linear_layers(layer)
-        for names in statistics.sharing(number):
+        for names in statistics.groups_sharing_sums(number):
             weights = [linears[name].weight for name in names]
             for name, rounded in zip(names, quantized(weights, statistics, config, number, names[0]), strict=True):
                 linears[name].weight.copy_(rounded.weight().to(gptq_format.SCALES))
@@ -50,7 +50,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
 
 
 def quantized(weights: Sequence[Tensor], statistics: Statistics, config: QuantizeGPTQ, layer: int, name: str) -> Iterator[Rounded]:
-    """Weights (outputs, inputs) that read the input of the linear layer `name`, rounded; as one matrix, since rows do not meet."""
+    """The rounded weights (outputs, inputs) of layers with the input of the linear layer `name`, as one matrix of independent rows."""
     gram = statistics.gram(layer, name).to(weights[0].device)
     order = gram.diagonal().argsort(descending=True, stable=True) if config.activation_order else None
     with second_moments(f"quantize gptq, layer {layer}, {name}"):

@@ -16,10 +16,10 @@ from compresslab.steps.contract import Context, StepResult
 
 
 def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> StepResult:
-    """Quantize every linear layer but the output head.
+    """Quantize every linear layer except the output head.
 
     Raises:
-        BadInput: the group size does not divide a layer's input width; the message says which sizes do.
+        BadInput: the group size does not divide a layer's input width; the message names sizes that do.
         UnsupportedModel: much of the model is in no linear layer.
     """
     model = loaded.model
@@ -34,12 +34,11 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> StepResult:
     apply_quantization_config(model, settings, show_progress=False)
     for number, layer in enumerate(layers.values()):
         layer.get_parameter("weight_scale").data.copy_(symmetric_scales(layer.weight.data, config.bits, config.group_size))
-        # compressed-tensors divides in the weight's dtype; in bfloat16 that puts one 8-bit weight in nine on the wrong level.
+        # compressed-tensors divides in the weight's dtype; in bfloat16 one 8-bit weight in nine would get the wrong level.
         layer.weight.data = layer.weight.data.float()
         compress_module(layer, CompressionFormat.pack_quantized)
         context.progress((number + 1) / len(layers), f"rounding, matrix {number + 1} of {len(layers)}")
-    # What is left for the whole model is a hook that unpacks it at its first use.
+    # All layers are compressed, so this only adds the hook that unpacks the model at its first use.
     ModelCompressor.from_pretrained_model(model, quantization_format="pack-quantized").compress_model(model, skip_compressed=True)
-    written = settings.model_dump(mode="json", exclude_none=True) | {"quantization_status": "compressed"}
-    model.config.quantization_config = written
+    model.config.quantization_config = settings.model_dump(mode="json", exclude_none=True) | {"quantization_status": "compressed"}
     return StepResult(model)

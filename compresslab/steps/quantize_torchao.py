@@ -1,4 +1,4 @@
-"""torchao's weight-only quantization: int8 with one scale a row, int4 in groups."""
+"""torchao's weight-only quantization: int8 with one scale per row, int4 in groups."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from compresslab.models.anatomy import check_linear, quantizable
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult
-from compresslab.steps.through_folder import quantized_by_loading
+from compresslab.steps.quantize_on_load import quantized_by_loading
 
 
 def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> StepResult:
-    """Quantize every linear layer but the output head.
+    """Quantize every linear layer except the output head.
 
     Raises:
-        BadInput: the group size does not divide a layer's input width; the message says which sizes do.
-        UnsupportedModel: much of the model is in no linear layer, or int4 without a GPU, for which torchao has no kernel.
+        BadInput: the group size does not divide a layer's input width; the message names sizes that do.
+        UnsupportedModel: much of the model is in no linear layer, or int4 is used without a GPU, for which torchao has no kernel.
     """
     check_linear(loaded.model, config.method)
     check_format(quantizable(loaded.model), TORCHAO, packing(config), config.method)
@@ -29,7 +29,7 @@ def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> StepResu
 
 
 def settings(config: QuantizeTorchAO) -> TorchAoConfig:
-    """The recipe's settings in torchao's words."""
+    """The recipe's settings as torchao's config."""
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
 
     if config.method == "torchao-int8":

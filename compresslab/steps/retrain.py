@@ -1,4 +1,4 @@
-"""Retraining: continue training on plain text, all weights or low-rank adapters that are merged at the end."""
+"""Retraining: continues training on plain text, of all weights or of low-rank adapters that are merged at the end."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from compresslab.steps.training.trainer import MicroBatch, Objective, TrainResul
 
 
 def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -> StepResult:
-    """Minimise the cross-entropy of the next token over the training text, or until it is as low as another model's.
+    """Minimize the cross-entropy of the next token over the training text, or until it is as low as another model's.
 
-    With `until`, the last of the different sequences are not trained on, and the loss on them is what counts. A run that stops before its
-    last step leaves out the rest of the schedule, the decay with it.
+    With `until`, the last of the different sequences are held out of training, and the loss on them is compared. A run that stops before
+    its last step omits the rest of the schedule, including the decay.
 
     Raises:
-        BadInput: there is too little text; the other model has another vocabulary; `qlora`, and the model has layers that bitsandbytes does
-            not hold at 4 bits.
+        BadInput: there is too little text; the other model has another vocabulary; bitsandbytes cannot store a layer at 4 bits (`qlora`).
     """
     assert context.text is not None
     dtype, compute = loaded.model.dtype, context.dtype(loaded.model)
@@ -33,17 +32,19 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
     if config.until is not None:
         assert context.other is not None
         same_vocabulary(loaded, context.other, config.until)
-        text, held = split(text)
-        context.progress(0.0, f"the loss of {config.until} on {len(held)} held-out sequences")
-        goal = Goal(mean_loss(context.other.model, held), held)
+        text, held_out_ids = split(text)
+        context.progress(0.0, f"the loss of {config.until} on {len(held_out_ids)} held-out sequences")
+        goal = Goal(mean_loss(context.other.model, held_out_ids), held_out_ids)
     settings = TrainSettings(
         config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal, compute
     )
     if isinstance(config, RetrainFull):
-        model, done = loaded.model, train(loaded.model, text, settings, language_modelling)
+        model, result = loaded.model, train(loaded.model, text, settings, language_modelling)
     else:
-        model, done = _through_adapters(loaded.model, config, text, settings)
-    return StepResult(cast(model, dtype), tokens_seen=done.tokens, details={"steps": done.steps, "loss": done.losses, **_told(done, goal)})
+        model, result = _train_adapters(loaded.model, config, text, settings)
+    return StepResult(
+        cast(model, dtype), tokens_seen=result.tokens, details={"steps": result.steps, "loss": result.losses, **_goal_details(result, goal)}
+    )
 
 
 def language_modelling(micro: MicroBatch) -> Objective:
@@ -56,29 +57,29 @@ def language_modelling(micro: MicroBatch) -> Objective:
     return Objective(micro.ids, chunk)
 
 
-def _through_adapters(
+def _train_adapters(
     model: PreTrainedModel, config: RetrainLoRA, text: TokenSequences, settings: TrainSettings
 ) -> tuple[PreTrainedModel, TrainResult]:
     """Train adapters and merge them in float32; zeros of a pruned model stay."""
     zeros = pruned_zeros(model)
     if config.method == "qlora":
-        from compresslab.steps.training.four_bits import hold_at_four_bits, merge_unpacked
+        from compresslab.steps.training.four_bits import merge_unpacked, quantize_for_adapters
 
-        hold_at_four_bits(model, settings.compute)
+        quantize_for_adapters(model, settings.compute)
         adapted = with_adapters(model, config)
-        done = train(model, text, settings, language_modelling)
+        result = train(model, text, settings, language_modelling)
         merged = merge_unpacked(adapted)
     else:
         adapted = with_adapters(model, config)
-        done = train(model, text, settings, language_modelling)
+        result = train(model, text, settings, language_modelling)
         merged = cast(adapted, torch.float32).merge_and_unload()
-    for name, mask in zeros.items():  # merging adds the adapters to every weight
+    for name, mask in zeros.items():  # merging adds the adapters to all weights, including pruned ones
         merged.get_submodule(name).weight.data.masked_fill_(mask, 0.0)
-    return merged.requires_grad_(), done  # the base was frozen under the adapters; from here on it is as trainable as any other
+    return merged.requires_grad_(), result  # the base was frozen while the adapters were trained
 
 
 def with_adapters(model: PreTrainedModel, config: RetrainLoRA) -> PreTrainedModel:
-    """Put LoRA adapters on every linear layer of the blocks, in place, and freeze everything else.
+    """Add LoRA adapters to every linear layer of the decoder layers, in place, and freeze all other weights.
 
     Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, as peft implements it.
     """
@@ -91,15 +92,15 @@ def with_adapters(model: PreTrainedModel, config: RetrainLoRA) -> PreTrainedMode
     return get_peft_model(model, lora)
 
 
-def _told(done: TrainResult, goal: Goal | None) -> dict[str, object]:
-    """What the record says of a goal: how low, on how much text, and when it was reached, if it was."""
+def _goal_details(result: TrainResult, goal: Goal | None) -> dict[str, object]:
+    """Details for the record on a goal: the target loss, the number of sequences, the losses, and the step that reached it."""
     if goal is None:
         return {}
-    step, loss = done.checks[-1]
+    step, loss = result.checks[-1]
     return {
         "held_out_sequences": len(goal.ids),
         "target_loss": round(goal.loss, 6),
-        "held_out_loss": [[at, round(value, 6)] for at, value in done.checks],
+        "held_out_loss": [[at_step, round(value, 6)] for at_step, value in result.checks],
         "reached_loss": round(loss, 6),
         "reached_at_step": step if loss <= goal.loss else None,
     }

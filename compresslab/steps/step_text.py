@@ -1,4 +1,4 @@
-"""Which text a step reads."""
+"""The text of a step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from compresslab.recipe.schema import Text
 
 
 def text_for(entry: Method[Any], config: StepConfig, texts: Text, tokenizer: PreTrainedTokenizerBase) -> TokenSequences | None:
-    """The calibration or training text of a recipe, as the step's method reads it; `None` for a method that reads none.
+    """The tokens of calibration or training text that the step's method reads; `None` for a method that reads none.
 
     Raises:
-        BadInput: a source that is not there or has too little text.
+        BadInput: a source does not exist or has too little text.
     """
     if entry.text == "calibration":
         return calibration_tokens(texts.calibration, tokenizer)

@@ -38,7 +38,7 @@ def rescore(plan: Plan, store: Store, variant: str) -> Rescored:
     Raises:
         BadInput: the variant has no stored model or scores.
     """
-    from compresslab.evaluation.backends import answering
+    from compresslab.evaluation.backends import load_lm
     from compresslab.evaluation.harness import evaluate_model
     from compresslab.evaluation.scores import read_items
 
@@ -47,7 +47,7 @@ def rescore(plan: Plan, store: Store, variant: str) -> Rescored:
     if not scored or not store.has(plan.variant(variant).model):
         raise BadInput(f"{variant} has not been made and evaluated in {store.root}, so there is nothing to verify it against")
     task = min(scored, key=lambda name: scored[name].items)
-    lm, weights = answering(store.model(plan.variant(variant).model), plan.recipe.evaluate, plan.compute, encodings=store.encodings)
+    lm, weights = load_lm(store.model(plan.variant(variant).model), plan.recipe.evaluate, plan.compute, encodings=store.encodings)
     [(_, current)] = evaluate_model(lm, [task], plan.recipe.evaluate, weights=weights)
     return compare_answers(read_items(store.folder(node.tasks[task]) / "items.parquet"), current)
 

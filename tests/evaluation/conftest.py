@@ -1,4 +1,4 @@
-"""Tiny random models and a tiny tokenizer: everything but the wheel's requests is made here."""
+"""Tiny random models and a tiny tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a tree mask is not exact, branches that continue from copies of the cache give what lm-eval gives."""
+"""For models without an exact tree mask, branches that continue from copies of the cache give the results of lm-eval."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _also_for_short_branches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "WORTH_BRANCHING", 2)
+    monkeypatch.setattr(choose, "MIN_TOKENS_PER_BRANCH", 2)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -64,7 +64,7 @@ def test_no_architecture_is_trusted_untested() -> None:
 def test_where_branches_are_many_and_short_lm_eval_answers_in_its_own_way(
     build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose, "WORTH_BRANCHING", 150)
+    monkeypatch.setattr(choose, "MIN_TOKENS_PER_BRANCH", 150)
     lm = TreeLM(build("mamba2", **ARCHITECTURES["mamba2"]), tokenizer)
     answers(lm, PAIRS)
     assert lm.engine == "plain"

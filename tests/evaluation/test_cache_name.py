@@ -1,4 +1,4 @@
-"""The keyword of a model's cache, under its names of today and before."""
+"""The keyword of a model's cache, with its current and earlier names."""
 
 from __future__ import annotations
 

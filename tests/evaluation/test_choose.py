@@ -1,4 +1,4 @@
-"""Which engine answers and why: decided from the config, the work, the budget and the backend, before anything is computed."""
+"""The chosen engine and the reason, from the config, the work, the budget and the backend."""
 
 from __future__ import annotations
 
@@ -51,6 +51,18 @@ def test_the_first_engine_that_is_exact_and_fast_answers(
     choice = choose_engine(build(kind, **settings), work, budget)
     assert (choice.name, choice.engine) == (name, engine)
     assert why in choice.why
+
+
+@pytest.mark.parametrize(("name", "value"), [("repetition_penalty", 1.3), ("no_repeat_ngram_size", 2), ("suppress_tokens", [3])])
+def test_a_generation_config_that_changes_logits_is_obeyed(
+    name: str, value: object, build: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("llama")
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.0)
+    assert choose_engine(model, prompts(), 512).name == "shared"
+    monkeypatch.setattr(model.generation_config, name, value)
+    choice = choose_engine(model, prompts(), 512)
+    assert (choice.name, choice.why) == ("plain", f"not shared: the model's generation_config has {name}")
 
 
 @pytest.mark.parametrize("work", [SHARED, prompts()])

@@ -1,4 +1,4 @@
-"""Token ids on disk: tokenized once, whichever variant asks first, and never another tokenizer's."""
+"""Token ids on disk: strings are tokenized once for all variants with the same tokenizer."""
 
 from __future__ import annotations
 

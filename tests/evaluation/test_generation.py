@@ -27,13 +27,13 @@ PROMPTS = [
 ]
 
 
-def asked(prompts: list[str], **settings: Any) -> list[Instance]:
+def instances(prompts: list[str], **settings: Any) -> list[Instance]:
     given = {"until": ["\n\n", "fox"], "max_gen_toks": 24, "do_sample": False, **settings}
     return [Instance("generate_until", {}, (prompt, given), 0) for prompt in prompts]
 
 
 def plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, requests: list[Instance]) -> list[str]:
-    """One by one, so that padding plays no part."""
+    """One by one, without padding."""
     answers: list[str] = HFLM(model, tokenizer=tokenizer, batch_size=1).generate_until(requests, disable_tqdm=True)
     return answers
 
@@ -47,25 +47,29 @@ def test_what_is_generated_is_what_lm_eval_generates(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Behind a shared prefix (batches of one where nothing is shared) and side by side, in short forwards and in long ones."""
+    """With a shared prefix (batches of one without one) and in batches, in short and in long forwards."""
     model = build(kind, **settings)
     before = model.config._attn_implementation
-    expected = plain(model, tokenizer, asked(PROMPTS))
-    # What a window hides from a token is not what it hides from those that share its prefix.
+    expected = plain(model, tokenizer, instances(PROMPTS))
+    # Tokens at different positions after a shared prefix see different parts of it through a window.
     outgrown = settings.get("sliding_window") == 20
     for min_batch, budget in ((1, 7), (8, 512)) if outgrown else ((1, 7), (1, 512), (8, 7), (8, 512)):
         monkeypatch.setattr(generation, "MIN_BATCH", min_batch)
         lm = TreeLM(model, tokenizer, budget=budget)
-        assert lm.generate_until(asked(PROMPTS)) == expected
+        assert lm.generate_until(instances(PROMPTS)) == expected
         assert lm.engine == ("plain" if outgrown else "shared")
         assert ("outgrows its attention window of 20" in lm.why) is outgrown
         assert model.config._attn_implementation == before
 
 
 def test_answers_end_at_their_own_stop_strings_and_lengths(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
-    whole = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS, until=[]))
+    whole = TreeLM(llama, tokenizer).generate_until(instances(PROMPTS, until=[]))
     stop = whole[0][3:6]
-    requests = [*asked(PROMPTS[:1], until=[stop]), *asked(PROMPTS[1:3], max_gen_toks=5), *asked(PROMPTS[3:], until=["\n"], max_gen_toks=40)]
+    requests = [
+        *instances(PROMPTS[:1], until=[stop]),
+        *instances(PROMPTS[1:3], max_gen_toks=5),
+        *instances(PROMPTS[3:], until=["\n"], max_gen_toks=40),
+    ]
     answers = TreeLM(llama, tokenizer).generate_until(requests)
     assert answers == plain(llama, tokenizer, requests)
     assert answers[0] == whole[0].split(stop)[0]
@@ -74,7 +78,7 @@ def test_answers_end_at_their_own_stop_strings_and_lengths(llama: PreTrainedMode
 
 def test_what_is_not_greedy_goes_lm_evals_own_way(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
     lm = TreeLM(llama, tokenizer)
-    lm.generate_until(asked(PROMPTS[3:4], do_sample=True, temperature=0.7))
+    lm.generate_until(instances(PROMPTS[3:4], do_sample=True, temperature=0.7))
     assert lm.engine == "plain"
     assert "random draws" in lm.why
 
@@ -82,17 +86,17 @@ def test_what_is_not_greedy_goes_lm_evals_own_way(llama: PreTrainedModel, tokeni
 def test_a_prompt_that_leaves_no_room_for_the_answer_is_cut_and_marked(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
     long = LINES[2] * 40
     lm = TreeLM(llama, tokenizer)
-    requests = asked([long, PROMPTS[0]])
+    requests = instances([long, PROMPTS[0]])
     assert lm.generate_until(requests) == plain(llama, tokenizer, requests)
     assert {prompt for prompt, _ in lm.truncated} == {long}
     with pytest.raises(RunFailed, match="leaves no room for a prompt in 512"):
-        lm.generate_until(asked(PROMPTS, max_gen_toks=512))
+        lm.generate_until(instances(PROMPTS, max_gen_toks=512))
 
 
 def test_all_prompts_that_do_not_fit_are_counted_in_the_refusal(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
     lm = TreeLM(llama, tokenizer, truncate=False)
     with pytest.raises(RunFailed, match=r"^2 requests do not fit the model's context of 512 tokens"):
-        lm.generate_until(asked([LINES[2] * 40, PROMPTS[0], LINES[1] * 40]))
+        lm.generate_until(instances([LINES[2] * 40, PROMPTS[0], LINES[1] * 40]))
 
 
 def test_batches_hold_prompts_that_begin_alike(monkeypatch: pytest.MonkeyPatch):
@@ -101,7 +105,7 @@ def test_batches_hold_prompts_that_begin_alike(monkeypatch: pytest.MonkeyPatch):
 
     first, second = [list(range(start, start + 20)) for start in (100, 200)]
     prompts = [prompt([*shared, number]) for number in range(3) for shared in (second, first)]
-    # so few are answered side by side, whatever they share
+    # so few prompts are one batch, whatever they share
     assert sorted(map(sorted, prompt_batches(prompts, 1))) == [[0, 1, 2, 3, 4, 5]]
     monkeypatch.setattr(generation, "MIN_BATCH", 2)
     assert sorted(map(sorted, prompt_batches(prompts, 1))) == [[0, 2, 4], [1, 3, 5]]

@@ -1,4 +1,4 @@
-"""Evaluations that are stopped go on where they were, and end the same."""
+"""Stopped evaluations resume and have the same results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from compresslab.evaluation.engines.journal import Journal, resume
 from compresslab.evaluation.tree_lm import TreeLM
 
-from .test_generation import PROMPTS, asked
+from .test_generation import PROMPTS, instances
 from .test_tree_lm import PAIRS
 
 
@@ -38,7 +38,7 @@ def test_log_likelihoods_after_a_stop_are_the_same_bit_for_bit(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("compresslab.evaluation.engines.choose.NOTHING_SHARED", nothing_shared)
+    monkeypatch.setattr("compresslab.evaluation.engines.choose.BATCHED_FROM_SHARE", nothing_shared)
     monkeypatch.setattr("compresslab.evaluation.engines.batched.BUDGET_FACTOR", 0)  # a sequence a batch
     budget = 512 if nothing_shared == 0 else 16
     model = build("llama").to(torch.bfloat16)
@@ -56,15 +56,15 @@ def test_generation_after_a_stop_answers_only_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ):
     monkeypatch.setattr("compresslab.evaluation.engines.generation.MAX_BATCH", 2)
-    undisturbed = TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
+    undisturbed = TreeLM(llama, tokenizer).generate_until(instances(PROMPTS))
     with pytest.raises(KeyboardInterrupt):
-        TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(asked(PROMPTS))
+        TreeLM(llama, tokenizer, journals=tmp_path, progress=stopping(0.4)).generate_until(instances(PROMPTS))
     again = TreeLM(llama, tokenizer, journals=tmp_path)
     forward, calls = llama.forward, []
     monkeypatch.setattr(llama, "forward", lambda *args, **kwargs: (calls.append(1), forward(*args, **kwargs))[1])
-    assert again.generate_until(asked(PROMPTS)) == undisturbed
+    assert again.generate_until(instances(PROMPTS)) == undisturbed
     left = len(calls)
-    TreeLM(llama, tokenizer).generate_until(asked(PROMPTS))
+    TreeLM(llama, tokenizer).generate_until(instances(PROMPTS))
     assert 0 < left < len(calls) - left
 
 
@@ -104,7 +104,7 @@ def test_a_piece_that_later_ones_need_is_computed_again_and_keeps_its_answer(tmp
     for answer in ("first", "second", "third"):
         journal.add(answer)
     computed: list[int] = []
-    found = list(resume(range(4), lambda piece: computed.append(piece) or "new", Journal(tmp_path, [b"work"]), again={1}))
+    found = list(resume(range(4), lambda piece: computed.append(piece) or "new", Journal(tmp_path, [b"work"]), recomputed={1}))
     assert computed == [1, 3]
     assert [answer for _, answer in found] == ["first", "second", "third", "new"]
 

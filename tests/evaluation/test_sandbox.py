@@ -1,4 +1,4 @@
-"""Programs that a model wrote."""
+"""Programs of a model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_program_passes_if_it_runs_to_its_end(program: str, good: bool):
 
 
 def test_a_program_has_no_network():
-    """Even this machine's own is gone: the error is that of a network that is not there, not of a port that nobody listens on."""
+    """The loopback network is also unavailable: the error is a missing network, not a closed port."""
     lines = ["import errno, socket", "try:", "    socket.create_connection(('127.0.0.1', 9), 1)", "except OSError as e:"]
     assert passes("\n".join([*lines, "    assert e.errno == errno.ENETUNREACH"]))
 

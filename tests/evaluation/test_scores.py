@@ -7,13 +7,13 @@ import pytest
 
 from compresslab.errors import RunFailed
 from compresslab.evaluation import scores
-from compresslab.evaluation.scores import Answered, Circumstances
+from compresslab.evaluation.scores import AnswerConditions, AnsweredItem
 from compresslab.records import ItemScores
 
-HOW = Circumstances("tree", "as stored", False, frozenset({("long", " a")}), {("long", " a"): 1}, {"dtype": "float32", "backend": "cpu"})
+HOW = AnswerConditions("tree", "as stored", False, frozenset({("long", " a")}), {("long", " a"): 1}, {"dtype": "float32", "backend": "cpu"})
 ITEMS = [
-    Answered("0", [("q", " abc"), ("q", " de")], [-3 * math.log(2), -8 * math.log(2)], [0], 2, 0, 1.0),
-    Answered("1", [("long", " a"), ("r", " bb")], [-2 * math.log(2), -4 * math.log(2)], [1], 2, 0, 0.0),
+    AnsweredItem("0", [("q", " abc"), ("q", " de")], [-3 * math.log(2), -8 * math.log(2)], [0], 2, 0, 1.0),
+    AnsweredItem("1", [("long", " a"), ("r", " bb")], [-2 * math.log(2), -4 * math.log(2)], [1], 2, 0, 0.0),
 ]
 
 
@@ -43,21 +43,21 @@ def test_means_and_standard_errors_are_over_items() -> None:
 
 
 def test_a_task_without_gold_continuations_has_no_bits_per_byte() -> None:
-    generated = [Answered("0", [("q", "{}")], [], [], 0, -1, 1.0)]
+    generated = [AnsweredItem("0", [("q", "{}")], [], [], 0, -1, 1.0)]
     score, items = scores.summarise("t", "exact_match", generated, HOW)
     assert score.bits_per_byte is score.bits_per_byte_stderr is score.chance is items.bits_per_byte is None
     assert (items.choice, items.gold, score.accuracy_stderr) == ([-1], [-1], 0.0)
 
 
 def test_the_hash_of_the_prompts_tells_other_prompts() -> None:
-    other = [ITEMS[0], Answered("1", [("long", " a"), ("r", " bc")], [-1.0, -2.0], [1], 2, 0, 0.0)]
+    other = [ITEMS[0], AnsweredItem("1", [("long", " a"), ("r", " bc")], [-1.0, -2.0], [1], 2, 0, 0.0)]
     assert scores.prompts_hash(ITEMS) != scores.prompts_hash(other)
-    again = [Answered(item.id, item.requests, [0.0, 0.0], item.gold, 2, 1, 0.0) for item in ITEMS]
+    again = [AnsweredItem(item.id, item.requests, [0.0, 0.0], item.gold, 2, 1, 0.0) for item in ITEMS]
     assert scores.prompts_hash(ITEMS) == scores.prompts_hash(again)
 
 
 def test_log_likelihoods_that_are_not_finite_are_named() -> None:
-    broken = [ITEMS[0], Answered("17", [("q", " a"), ("q", " b")], [math.nan, -1.0], [0], 2, 0, 0.0)]
+    broken = [ITEMS[0], AnsweredItem("17", [("q", " a"), ("q", " b")], [math.nan, -1.0], [0], 2, 0, 0.0)]
     with pytest.raises(RunFailed, match=r"t: the log-likelihoods of 1 of 2 items are not finite \(the first is item 17\)"):
         scores.summarise("t", "acc", broken, HOW)
 

@@ -1,4 +1,4 @@
-"""Stock tasks on their real data, where a copy lies beside the repository; skipped elsewhere."""
+"""Stock tasks on their real data, if there is a copy next to the repository; else skipped."""
 
 from __future__ import annotations
 

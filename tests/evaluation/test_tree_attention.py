@@ -1,4 +1,4 @@
-"""The layout in chunks hides nothing and shows nothing."""
+"""In the layout in chunks, each node sees exactly its ancestors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(trie: Trie, forward: Forward) -> None:
     seen[:, : nodes.shared] = True
     for node in range(new):
         chunk, slot = divmod(node, tree_attention.CHUNK)
-        for key in torch.nonzero(nodes.hidden[chunk, 0, slot] == 0).flatten().tolist():
+        for key in torch.nonzero(nodes.mask[chunk, 0, slot] == 0).flatten().tolist():
             position = int(nodes.keys[chunk, key]) + nodes.shared
             assert not seen[node, position], "seen twice"
             seen[node, position] = True
@@ -47,13 +47,13 @@ def test_a_layout_of_any_sequences_shows_what_the_mask_shows(sequences: list[lis
 
 
 def test_branches_do_not_meet(monkeypatch: pytest.MonkeyPatch):
-    """What the layout is for: questions behind a shared block lie side by side, and products grow with their lengths alone."""
+    """For questions after a shared block, products grow with the lengths of the questions only."""
     monkeypatch.setattr(tree_attention, "CHUNK", 4)
     trie = build(QUESTIONS, [[0]] * len(QUESTIONS))
     *_, last = forwards(trie, 40 + 19 * 3)
     nodes = layout(trie, last)
     assert nodes.shared == 40
-    assert nodes.hidden.numel() < last.visible.size / 4
+    assert nodes.mask.numel() < last.visible.size / 4
 
 
 @pytest.mark.parametrize("groups", [2, 6])

@@ -28,7 +28,7 @@ PAIRS = [
     # ragged: a context that is itself the beginning of the ones above
     (FEW_SHOT, "Question:"),
     (FEW_SHOT[:40], FEW_SHOT[40:60]),
-    # nothing shared; asked twice; one token; no context at all; spaces at the end of the context; beyond ASCII
+    # nothing shared; requested twice; one token; no context at all; spaces at the end of the context; beyond ASCII
     ("xyz", "!"),
     ("xyz", "!"),
     ("", "The quick brown fox"),
@@ -95,7 +95,7 @@ def test_the_tree_and_the_batches_give_what_lm_eval_gives(
     model = build(kind, **settings)
     expected = answers(plain(model, tokenizer), PAIRS)
     for engine, budget in (("tree", 7), ("tree", 512), ("batched", 512)):
-        monkeypatch.setattr(choose, "NOTHING_SHARED", 2.0 if engine == "tree" else 0.0)
+        monkeypatch.setattr(choose, "BATCHED_FROM_SHARE", 2.0 if engine == "tree" else 0.0)
         lm = TreeLM(model, tokenizer, budget=budget)
         got = answers(lm, PAIRS)
         assert lm.engine == engine

@@ -1,4 +1,4 @@
-"""`VllmLM` over lm-eval's `hf` in the place of vLLM, which needs a GPU: what it refuses, counts and hands on."""
+"""`VllmLM` with lm-eval's `hf` in place of vLLM, which needs a GPU: refused, counted and forwarded requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compresslab.evaluation.vllm_lm import VllmLM
 PAIRS = [("The quick brown", " fox"), ("The quick brown", " dog sleeps")]
 
 
-def asked(pairs: list[tuple[str, str]]) -> list[Instance]:
+def instances(pairs: list[tuple[str, str]]) -> list[Instance]:
     return [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
 
 
@@ -25,7 +25,7 @@ def test_answers_are_those_of_the_model_behind_it(llama: PreTrainedModel, tokeni
     shares: list[float] = []
     lm.progress = shares.append
     for (got, greedy), (wanted, also) in zip(
-        lm.loglikelihood(asked(PAIRS)), TreeLM(llama, tokenizer).loglikelihood(asked(PAIRS)), strict=True
+        lm.loglikelihood(instances(PAIRS)), TreeLM(llama, tokenizer).loglikelihood(instances(PAIRS)), strict=True
     ):
         assert (got, greedy) == (pytest.approx(wanted, abs=1e-4), also)
     assert (lm.engine, lm.bos, shares) == ("vllm", False, [1.0])
@@ -38,9 +38,9 @@ def test_what_does_not_fit_is_refused_or_counted(build: Callable[..., PreTrained
     inner = HFLM(build(max_position_embeddings=16), tokenizer=tokenizer, batch_size=1)
     pairs = [("The quick brown " * 4, " fox"), ("The", " fox")]
     with pytest.raises(RunFailed, match="1 requests do not fit the model's context of 15 tokens"):
-        VllmLM(inner, truncate=False).loglikelihood(asked(pairs))
+        VllmLM(inner, truncate=False).loglikelihood(instances(pairs))
     lm = VllmLM(inner, truncate=True)
-    lm.loglikelihood(asked(pairs))
+    lm.loglikelihood(instances(pairs))
     assert lm.truncated == {pairs[0]}
     with pytest.raises(RunFailed, match="asks for up to 16 new tokens"):
         lm.generate_until([Instance("generate_until", {}, ("The", {"until": [], "max_gen_toks": 16}), 0)])

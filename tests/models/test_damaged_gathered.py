@@ -1,4 +1,4 @@
-"""What was gathered for several steps and is no longer whole is told in one sentence."""
+"""Damaged gathered data gives a message of one sentence."""
 
 from __future__ import annotations
 

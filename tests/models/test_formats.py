@@ -32,7 +32,7 @@ def test_the_bits_that_a_plan_counts_on_are_those_in_the_files(name: str, tmp_pa
     run("quantize", config, loaded, Context(text(4, 32)), tmp_path)
     stored = sum(tensor.bytes for key, tensor in stored_tensors(tmp_path).items() if ".layers." in key and "norm" not in key)
     bits = entry.stored_bits(config)
-    # Rows of a tiny model are short, so that what a row keeps beside its weights is a larger share than the plan counts on.
+    # Rows of a tiny model are short, so the data per row are a larger share than in the plan.
     assert bits == pytest.approx(8 * stored / weights, rel=0.1)
 
 
@@ -55,6 +55,9 @@ def folder_with(folder: Path, quantization: object) -> Path:
         ({"quant_method": "gptq", "bits": 3}, "gptqmodel, GPTQ 3-bit", False, False),
         ({"quant_method": "awq", "bits": 4}, "gptqmodel, AWQ 4-bit", False, False),
         ({"quant_method": "torchao"}, "torchao", False, True),
+        ({"quant_method": "compressed-tensors", "config_groups": {"a": {"input_activations": {"num_bits": 8}}}}, "compressed", True, False),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8DynamicActivationInt8WeightConfig"}}}, "torchao", True, True),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, "torchao", False, True),
         ({"quant_method": "hqq"}, "hqq", False, False),
         ({"quant_method": "fp8"}, "fp8", False, False),
     ],
@@ -63,9 +66,32 @@ def test_what_a_folder_says_decides_how_it_is_read(
     quantization: dict[str, object], kernel: str, as_stored: bool, in_memory: bool, tmp_path: Path
 ) -> None:
     folder = folder_with(tmp_path, quantization)
-    assert kernel_name(folder) == kernel
+    assert kernel_name(folder).startswith(kernel)
     assert scored_as_stored(folder) == as_stored
     assert countable(folder) == in_memory
+
+
+def test_packed_weights_of_a_multimodal_models_text_part_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"quantization_config": {"quant_method": "gptq", "bits": 4}}}))
+    assert reader.quantization_of(tmp_path) == {"quant_method": "gptq", "bits": 4}
+    assert not scored_as_stored(tmp_path)
+    model = make("llama").model
+    model.config.quantization_config = {"quant_method": "gptq"}
+    assert reader.quantization_in(model) == {"quant_method": "gptq"}
+
+
+def test_layers_that_are_packed_in_different_ways_are_refused(tmp_path: Path) -> None:
+    groups = {name: {"weights": {"num_bits": bits, "type": "int"}, "targets": ["Linear"]} for name, bits in (("a", 4), ("b", 8))}
+    folder = folder_with(tmp_path, {"quant_method": "compressed-tensors", "config_groups": groups})
+    with pytest.raises(UnsupportedModel, match="packed in 2 ways"):
+        reader.reader_of({"quant_method": "compressed-tensors"}).plain_model(folder, torch.device("cpu"))
+
+
+def test_unpacking_torchao_leaves_tied_weights_tied(tmp_path: Path) -> None:
+    config = Step.model_validate({"quantize": {"method": "torchao-int8"}}).config
+    run("quantize", config, make("llama-tied"), Context(), tmp_path / "model")
+    plain = reader.reader_of({"quant_method": "torchao"}).plain_model(tmp_path / "model", torch.device("cpu"))
+    assert plain.get_input_embeddings().weight is plain.get_output_embeddings().weight
 
 
 @pytest.mark.parametrize("name", ["hqq", "fp8"])

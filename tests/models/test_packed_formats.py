@@ -1,4 +1,4 @@
-"""GPTQ and AWQ checkpoints: bits where the format wants them, and the same weights back."""
+"""GPTQ and AWQ checkpoints: the layout of bits, and equal weights after reading."""
 
 import json
 from pathlib import Path
@@ -156,7 +156,7 @@ def test_a_folder_that_auto_gptq_wrote_is_adopted_and_scored(tmp_path: Path, mon
     [("olmo2", "mlp.gate_proj, mlp.up_proj"), ("cohere", "self_attn.q_proj"), ("nemotron", "mlp.down_proj"), ("phi", "self_attn.q_proj")],
 )
 def test_awq_refuses_a_layer_whose_inputs_cannot_be_divided_where_they_come_from(kind: str, what: str, tmp_path: Path):
-    """A norm after the block, an MLP beside the attention, an activation function that is no gate."""
+    """A norm after the block, an MLP parallel to the attention, an activation function without a gate."""
     torch.manual_seed(0)
     loaded = Loaded(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **GROUPED})).eval(), make_tokenizer())
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The probe: what it decides, and that neither a busy machine nor an emulated dtype misleads it."""
+"""The probe: its decisions, also on a busy machine and for an emulated dtype."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_probe_measures_each_dtype_and_leaves_the_threads_as_they_were():
 
 
 def test_an_emulated_dtype_is_stopped_by_its_time_and_compared_at_a_common_size(monkeypatch: pytest.MonkeyPatch):
-    """A clock that only products move: one of float32 at 100 GFLOP/s, one of the others at 0.2."""
+    """A clock that advances with products only: float32 at 100 GFLOP/s, other dtypes at 0.2."""
     seconds, asked = [0.0], []
 
     def product(left: torch.Tensor, _right: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A saved variant is one that plain transformers loads elsewhere, with equal logits and equal bytes."""
+"""transformers loads a saved variant in another process, with equal logits and equal bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model weighs, against counts made by hand and the bytes of the files."""
+"""Sizes of models, compared with counts by hand and the bytes of the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `model:` may say in a recipe."""
+"""The values of `model:` in a recipe."""
 
 from __future__ import annotations
 

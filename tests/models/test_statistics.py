@@ -1,4 +1,4 @@
-"""Statistics of calibration text: what they are, that they are gathered layer by layer, and that they are those of the whole model."""
+"""Statistics of calibration text: their values, and that gathering layer by layer gives those of the whole model."""
 
 from pathlib import Path
 
@@ -71,8 +71,8 @@ def test_the_values_sums_are_over_what_the_queries_make_of_the_tokens(name: str,
     mixed = torch.einsum("bhst,btd->bhsd", weights[:, :, EVERY - 1 :: EVERY], values)
     expected = gram(mixed)
     torch.testing.assert_close(statistics.gram(1, "self_attn.v_proj"), expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
-    assert ["self_attn.v_proj"] in statistics.sharing(1)
-    together = next(names for names in statistics.reading(1) if "self_attn.v_proj" in names)
+    assert ["self_attn.v_proj"] in statistics.groups_sharing_sums(1)
+    together = next(names for names in statistics.groups_sharing_inputs(1) if "self_attn.v_proj" in names)
     assert together == ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 
 
@@ -103,7 +103,7 @@ def test_block_influence_and_angular_distances_are_those_of_the_hidden_states(tm
         states = model.base_model(TEXT.ids, output_hidden_states=True, use_cache=False).hidden_states
     similarity = torch.cosine_similarity(states[0], states[1], dim=-1).mean()
     assert statistics.block_influence[0] == pytest.approx(float(1 - similarity), rel=1e-4)
-    # The last state that transformers gives has passed the final norm; the distances are before it.
+    # The last state of transformers is after the final norm; the distances are before it.
     distances = angular_distances(torch.stack([state[:, -1] for state in states[:-1]]))
     torch.testing.assert_close(statistics.angular_distance[:-1, :-1], distances, rtol=1e-4, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""Calibration and training text: the same for the same seed, exactly as long as asked for, or refused with numbers."""
+"""Calibration and training text: equal for equal seeds, of the exact length, or refused with numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random models of the architectures that users bring, and a byte-level tokenizer: small enough to save by the dozen."""
+"""Tiny random models of many architectures, and a byte-level tokenizer."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def make_tokenizer(lines: list[str] = LINES) -> PreTrainedTokenizerFast:
 
 
 def make_model(name: str = "llama", dtype: torch.dtype = torch.bfloat16, seed: int = 0, **settings: Any) -> PreTrainedModel:
-    """A random model whose weights are large enough that every part of it moves the logits."""
+    """A random model with weights so large that every part influences the logits."""
     kind, own = ARCHITECTURES[name]
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **own, **settings}))
@@ -92,7 +92,7 @@ def saved(folder: Path, name: str = "llama", dtype: torch.dtype = torch.bfloat16
 
 
 def text(sequences: int = 8, length: int = 32) -> TokenSequences:
-    """Token ids with a rule in them that a model learns in a few steps, and one token in ten that breaks it."""
+    """Token ids that follow a rule, which a model learns in a few steps, except one token in ten."""
     generator = torch.Generator().manual_seed(0)
     ids = 2 + (torch.randint(0, 40, (sequences, 1), generator=generator) + 7 * torch.arange(length)) % 40
     broken = torch.rand(sequences, length, generator=generator) < 0.1
@@ -100,7 +100,7 @@ def text(sequences: int = 8, length: int = 32) -> TokenSequences:
     return TokenSequences(ids, "a rule")
 
 
-# Deprecations and advice inside other people's packages, for `pytestmark`.
+# Warnings inside other packages, for `pytestmark`.
 THIRD_PARTY_WARNINGS = (
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",  # torch's own inductor, which bitsandbytes imports
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # peft asks transformers

@@ -1,4 +1,4 @@
-"""Model folders that hold what a plan reads and nothing more."""
+"""Minimal model folders for plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans of recipes given as text, and files that hold what a plan reads and nothing more."""
+"""Plans of recipes given as text, and minimal files for plans."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def plan_of(text: str, *, head: str = HEAD, compute: Compute = PROCESSOR) -> Pla
 
 
 def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
-    """A file with the header of a safetensors file and no tensors, which is all that a plan reads."""
+    """The header of a safetensors file without tensors, which suffices for a plan."""
     header = json.dumps({"__metadata__": {"format": "pt"}} | {name: {"dtype": "BF16", "shape": shape} for name, shape in shapes.items()})
     path.write_bytes(struct.pack("<Q", len(header)) + header.encode())

@@ -1,4 +1,4 @@
-"""What a plan says of a study that takes long."""
+"""The advice of a plan for a long study."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def taking(plan: Plan, **seconds: float) -> dict[str, float | None]:
-    """Estimates by kind of node, or by what a gather node gathers; a step that is not named takes none."""
+    """Estimates by kind of node, or by the data of a gather node; all others have none."""
     kinds = {node.key: node.gathers or (node.step[0] if node.step else node.kind) for node in plan.nodes}
     return {key: seconds.get(kind) for key, kind in kinds.items()}
 
@@ -41,9 +41,9 @@ def test_an_hour_calls_for_no_advice(plan: Plan) -> None:
 
 
 def test_the_longest_nodes_and_the_settings_that_shrink_them_are_named(plan: Plan) -> None:
-    said = advice(plan, taking(plan, distill=5000, evaluate=500, measure=500, removals=600, grams=600, logits=600))
-    assert said[0] == "most of the time goes to distill healed (46%), order the layers of base (6%), store the logits of base (6%)"
-    assert said[1:] == [
+    sentences = advice(plan, taking(plan, distill=5000, evaluate=500, measure=500, removals=600, grams=600, logits=600))
+    assert sentences[0] == "most of the time goes to distill healed (46%), order the layers of base (6%), store the logits of base (6%)"
+    assert sentences[1:] == [
         "evaluation takes 19%; less with fewer items (evaluate.items is 400; or --limit) or fewer tasks (evaluate.tasks names 2)",
         "training takes 46%; less with fewer tokens in the steps of healed (9,000,000)",
         "storing logits takes 6%; less with fewer tokens in the distill steps, or in text.training.tokens (60,000)",
@@ -56,5 +56,5 @@ def test_the_longest_nodes_and_the_settings_that_shrink_them_are_named(plan: Pla
 
 
 def test_what_takes_little_is_not_worth_shrinking(plan: Plan) -> None:
-    said = advice(plan, taking(plan, distill=50_000, evaluate=10))
-    assert [line.split(" takes ")[0] for line in said if " takes " in line] == ["training"]
+    sentences = advice(plan, taking(plan, distill=50_000, evaluate=10))
+    assert [line.split(" takes ")[0] for line in sentences if " takes " in line] == ["training"]

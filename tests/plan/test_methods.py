@@ -1,4 +1,4 @@
-"""What methods and formats say of themselves is all that a plan knows of them."""
+"""Plans read everything about methods and formats from their descriptions."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ SETTINGS = {
     "sparsegpt": {"pattern": "2:4"},
     **{name: {"tokens": 1000} for name in (*DISTILLING, "full", "lora", "qlora")},
 }
-# By hand: bits of a weight in the files; seconds of a step where a forward pass takes a millisecond a token, copies of the weights in
-# 16 bits that it holds, and bytes beside them for each parameter.
+# Computed by hand: bits of a weight in the files; seconds of a step if a forward pass takes a millisecond per token; copies of the
+# weights in 16 bits; additional bytes per parameter.
 BITS = {
     "rtn": 4 + 16 / 32,
     "gptq": 4 + 20 / 32,
@@ -71,17 +71,20 @@ def step(kind: str, name: str, **settings: object) -> Step:
 
 @pytest.mark.parametrize(("kind", "name"), NAMED)
 def test_a_step_is_estimated_by_what_its_method_says(kind: str, name: str) -> None:
-    asked = step(kind, name)
-    assert asked.method is method(kind, name)
-    assert asked.method.stored_bits(asked.config) == BITS.get(name)
+    tested_step = step(kind, name)
+    assert tested_step.method is method(kind, name)
+    assert tested_step.method.stored_bits(tested_step.config) == BITS.get(name)
     seconds, copies, state = COSTS[name]
     weights = 2.0 * SMOL.parameters
-    assert asked.method.cost(asked.config, Footprint(SMOL, weights, 1e-3)) == (seconds, copies * weights + state * SMOL.parameters)
+    assert tested_step.method.cost(tested_step.config, Footprint(SMOL, weights, 1e-3)) == (
+        seconds,
+        copies * weights + state * SMOL.parameters,
+    )
 
 
 def test_training_in_float32_keeps_no_copy_to_compute_with() -> None:
-    asked = step("retrain", "full")
-    assert asked.method.cost(asked.config, Footprint(SMOL, 4.0 * SMOL.parameters, 1e-3)).memory == 16 * SMOL.parameters
+    tested_step = step("retrain", "full")
+    assert tested_step.method.cost(tested_step.config, Footprint(SMOL, 4.0 * SMOL.parameters, 1e-3)).memory == 16 * SMOL.parameters
 
 
 @pytest.mark.parametrize(
@@ -101,17 +104,17 @@ def test_training_in_float32_keeps_no_copy_to_compute_with() -> None:
     ],
 )
 def test_a_format_refuses_dimensions_that_it_cannot_store(name: str, settings: dict[str, int], blamed: str | None, reason: str) -> None:
-    asked = step("quantize", name, **settings)
-    found = asked.method.refuses(asked.config, SMOL)
+    tested_step = step("quantize", name, **settings)
+    found = tested_step.method.refuses(tested_step.config, SMOL)
     assert [one.field for one in found] == ([] if blamed is None else [blamed])
     assert all(reason in one.reason for one in found)
 
 
 def test_words_must_be_filled_in_every_direction() -> None:
-    odd = SMOL._replace(groups=1, head_dim=16, queries_per_group=36)
-    (found,) = GPTQ_FORMAT.objections(Packing(4, 32), odd)
+    indivisible = SMOL._replace(groups=1, head_dim=16, queries_per_group=36)
+    (found,) = GPTQ_FORMAT.objections(Packing(4, 32), indivisible)
     assert found == ("", "the checkpoint format needs multiples of 32, and the width of keys and values 16 is none; take rtn")
-    assert Format("any").objections(Packing(4, 32), odd) == []
+    assert Format("any").objections(Packing(4, 32), indivisible) == []
 
 
 def test_every_module_that_a_method_or_a_format_names_is_there() -> None:
@@ -150,7 +153,7 @@ def test_the_kernel_is_named_from_any_spelling_of_the_bits(quantization: dict[st
 
 
 def test_the_plan_tests_no_method_by_its_settings() -> None:
-    """Costs, refusals and formats are asked of the method; a file on one family is imported where that family's own passes are planned."""
+    """Costs, refusals and formats come from the method. A family's file is imported only where its own passes are planned."""
     families = {path.stem for path in Path(installed.__file__).parent.glob("*.py")} - {
         "__init__", "amounts", "dimensions", "format", "installed", "method", "registry", "settings"
     }  # fmt: skip
@@ -164,13 +167,13 @@ def test_the_plan_tests_no_method_by_its_settings() -> None:
 
 
 class Mine(StepConfig):
-    """Settings of a made-up method."""
+    """Settings of an invented method."""
 
     method: Literal["mine"]
 
 
 class Ours(StepConfig):
-    """Settings that take a name that is there already."""
+    """Settings with a name that exists already."""
 
     method: Literal["rtn"]
 
@@ -235,7 +238,7 @@ FOREIGN_FORMAT = replace(MINE, format=Format("hqq", "json.tool"), packing=_packi
 
 
 def found(monkeypatch: pytest.MonkeyPatch, **values: str) -> tuple[list[str], dict[str, str]]:
-    """Methods that are taken of some entry points, and what is said of the others."""
+    """The methods of some entry points, and the reasons against the others."""
     points = [EntryPoint(name, value, installed.GROUP) for name, value in values.items()]
     monkeypatch.setattr(installed.metadata, "entry_points", lambda group: points if group == "compresslab.methods" else [])
     methods, broken = installed_methods(METHODS)

@@ -1,4 +1,4 @@
-"""What several steps read of one model is one node, made only if one of them is still to be made."""
+"""Data that several steps read of one model is one node, which runs only if one of the steps will run."""
 
 from plan_helpers import plan_of
 

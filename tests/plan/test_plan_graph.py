@@ -1,4 +1,4 @@
-"""The graph: shared prefixes are one node, names are the recipe's own where it has one, every node comes after its needs."""
+"""The graph: shared prefixes are one node, names are those of the recipe if there is one, nodes come after those they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content keys: what decides a result changes the keys of those results, and nothing else changes any."""
+"""Content keys change if and only if something changes that decides the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODELS = {"base", "nf4", "depth", "healed", "taught", "adapted", "packed"}
 
 
 def keys_of(plan: Plan, kind: str) -> dict[str, str | None]:
-    """A key for each variant: of its model, its times, or its scores on one task."""
+    """The key of each variant's model, times, or scores on one task."""
     if kind == "model":
         return {variant.name: variant.model for variant in plan.variants}
     if kind == "measure":
@@ -40,7 +40,7 @@ def changed(one: Plan, other: Plan, kind: str = "model") -> set[str]:
 
 
 def edited(old: str, new: str, kind: str = "model", *, head: tuple[str, str] = ("", "")) -> set[str]:
-    """The variants whose keys change with an edit of the recipe."""
+    """The variants whose keys an edit of the recipe changes."""
     assert old in STUDY
     assert head[0] in HEAD
     return changed(plan_of(STUDY), plan_of(STUDY.replace(old, new), head=HEAD.replace(*head) if head[0] else HEAD), kind)
@@ -220,7 +220,7 @@ def g():
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Modules that stand in for the package's own."""
+    """Modules that replace those of the package."""
     modules = {
         "compresslab": "from compresslab.cli import main\n",
         "compresslab.cli": "",
@@ -299,13 +299,13 @@ def test_words_about_code_and_code_that_arranges_do_not_count(made_up: dict[str,
     ],
 )
 def test_code_counts_wherever_it_stands(made_up: dict[str, str], name: str, old: str, new: str) -> None:
-    """Also values of constants, packages, and a room that nobody has listed."""
+    """This includes values of constants, packages, and folders that are not listed."""
     before = keys.code_version("compresslab.steps.one")
     assert version_after(made_up, name, old, new) != before
 
 
 def test_what_only_arranges_is_there_and_reached() -> None:
-    """A name that no node's code imports would excuse a later module by that name."""
+    """A listed name that no node's code imports would exclude a later module of that name."""
     reached = {
         name
         for module in keys._modules()
@@ -332,7 +332,7 @@ def test_a_damaged_memory_of_digests_is_made_again(left: str, tmp_path: Path, mo
 
 
 def test_code_reaches_what_decides_a_result() -> None:
-    """A module that the workers use on the way to a result and that its key does not know would serve stale results."""
+    """A module that a worker uses for a result and that is not in its key would leave stale results in the store."""
     for entry, needed in {
         ("compresslab.steps.distill", "compresslab.steps.contract"): {
             "compresslab.algorithms.forward_kl", "compresslab.steps.training.trainer", "compresslab.models.text", "compresslab.models.load",

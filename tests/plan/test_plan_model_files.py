@@ -1,4 +1,4 @@
-"""What a plan knows of a model before it is loaded, and what it makes of it."""
+"""Dimensions, formats and vocabularies of models before they are loaded, and the estimates from them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_smollm2() -> None:
 
 @pytest.mark.parametrize("shape", ["plain", "biased", "untied", "normed"])
 def test_pruned_sizes_are_those_of_real_models(shape: str, tmp_path: Path) -> None:
-    """Against what transformers makes of the pruned config, in any order of cutting."""
+    """Compared with the model that transformers builds from the pruned config, for each order of cuts."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -88,7 +88,7 @@ def test_files_that_hold_more_than_the_text_model_say_nothing_about_a_layer(fold
 
 
 def test_which_heads_must_divide_the_hidden_size_is_what_transformers_says() -> None:
-    """Its own list of the architectures, from the errors of their configs."""
+    """The list of architectures, from the errors of their configs."""
     from transformers import AutoConfig
 
     for kind in HEADS_DIVIDE:

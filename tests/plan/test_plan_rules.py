@@ -1,4 +1,4 @@
-"""What cannot work is refused before anything runs: with the reason, at its place, all of it at once."""
+"""Recipes that cannot work are refused before anything runs, with all reasons and their places."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_what_a_prune_step_leaves_is_known(folder: FolderMaker) -> None:
 
 
 def test_after_a_step_that_is_refused_nothing_is_known() -> None:
-    """Nobody knows what was meant to be left, so nothing that follows is blamed for it."""
+    """The dimensions after an illegal step are not known, so later steps get no complaints."""
     found = problems("variants: {v: [prune: {method: width, hidden: 600}, prune: {method: depth, keep: 30}, quantize: {method: rtn}]}")
     assert len(found) == 1
 

@@ -139,6 +139,7 @@ def test_a_container_with_a_quota_has_no_more_threads_than_it_pays_for(
     assert processor.threads() == expected
 
 
+@pytest.mark.slow
 def test_the_fork_server_asks_no_accelerator_anything():
     code = (
         "import sys, torch, compresslab.runner.preload; "

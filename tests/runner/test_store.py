@@ -145,13 +145,13 @@ def test_a_whole_result_of_another_version_is_named_and_counts_as_not_there(vers
         store.read("key", MachineSpeed)
 
 
-def test_a_cost_that_cannot_be_read_is_named_and_makes_the_result_no_worse(tmp_path: Path) -> None:
+def test_a_cost_that_cannot_be_read_makes_the_result_no_worse(tmp_path: Path) -> None:
     store = Store(tmp_path)
     folder = made(store)
     os.truncate(folder / "cost.json", 10)
     assert store.cost("key") is None
     assert store.holds("key", MachineSpeed)
-    assert [found.problems for found in damages(store, {"key": MachineSpeed})] == [("cost.json is damaged: it is no whole JSON",)]
+    assert damages(store, {"key": MachineSpeed}) == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -1,4 +1,4 @@
-"""The contract suite's table: which method serves which architecture, and why not. `make contract` prints it; docs/methods.md holds it.
+"""The contract suite's table of supported methods by architecture, with refusals. `make contract` prints it for docs/methods.md.
 
 A cell that says "yes" is a pair that every test of the suite passes; a number stands for the message with which the method refuses, taken
 from the method itself as the table is made.

@@ -1,4 +1,4 @@
-"""What the contract suite runs: every method, some of them with several settings, and every pair that is refused, with its reason."""
+"""The cases of the contract suite: every method, some with several settings, and every refused pair with its reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compresslab.methods.width import PruneWidth
 from compresslab.steps.contract import Context
 
 SHORT = Optimizer(batch_tokens=64, micro_batch_tokens=32)
-# By name: the method's, and what is special about the settings.
+# Names: that of the method and of its special settings.
 METHOD_CONFIGS: dict[str, tuple[str, StepConfig]] = {
     "depth": ("prune", PruneDepth(method="depth", keep=2)),
     "depth angular-distance": ("prune", PruneDepth(method="depth", keep=2, by="angular-distance")),
@@ -52,11 +52,11 @@ METHOD_CONFIGS: dict[str, tuple[str, StepConfig]] = {
     "qlora": ("retrain", RetrainLoRA(method="qlora", tokens=128, rank=4, optimizer=SHORT)),
 }
 SPARSE = ("magnitude", "wanda", "sparsegpt")
-# Written by our own code and multiplied by a library's kernel: equal weights, logits equal but for the kernel's rounding.
+# Written by this package, computed by a library's kernel: weights are equal, logits are equal up to the kernel's rounding.
 OTHER_KERNEL = ("gptq", "gptq 3 bits asymmetric", "awq")
 QUANTIZING = ("rtn", *OTHER_KERNEL, "bnb-nf4", "bnb-fp4", "bnb-int8", "torchao-int8", "torchao-int4")
 FUSED = r"\d\d% of .* in Qwen3MoeExperts"
-# Everything that is not here passes. Regular expressions of the refusal's message.
+# Regular expressions of the messages of refused pairs. All other pairs must pass.
 REFUSED = {
     ("width", "gpt-neox"): "gpt_neox: width pruning needs gate_proj, up_proj, down_proj .*; layer 0 has GPTNeoXMLP",
     **{

@@ -1,4 +1,4 @@
-"""A training step that was killed goes on where it was, and ends byte-equal to one that was not."""
+"""A killed training step resumes, and its result is byte-equal to that of an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute dtype apart from storage dtype: what multiplies decides no folder's form, and where the weights alone decide, no byte."""
+"""The compute dtype does not change the dtype of a folder, nor any byte of results that the weights alone decide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One suite over every method and every architecture: it passes the contract of a step, or refuses before it touches a weight.
+"""One suite for every method and architecture: a step fulfils the contract, or refuses before it changes a weight.
 
 The contract: the saved folder gives equal logits in plain transformers, in a fresh process; its files are those that the
 record weighs; and the same seed gives the same bytes.
@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WAR
 
 
 class Done(NamedTuple):
-    """A step that ran: where, and what it said of itself."""
+    """A finished step: its folder and its result."""
 
     folder: Path
     record: StepRecord
@@ -56,7 +56,7 @@ def step(method: str, name: str, folder: Path, dtype: torch.dtype = torch.bfloat
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Done]:
-    """Each pair's step, run once however many tests look at it."""
+    """Each pair's step, run once for all tests."""
     known: dict[tuple[str, str], Done] = {}
 
     def get(method: str, name: str) -> Done:
@@ -188,7 +188,7 @@ def test_a_saved_outcome_can_be_adopted_again_as_it_is(method: str, done: Callab
 
 
 def test_steps_follow_each_other_in_memory_as_they_do_through_folders(tmp_path: Path):
-    """What a library user does: the model that one step gives back goes straight into the next."""
+    """The model that one step returns is the input of the next, as in a program that uses the library."""
     loaded = make("qwen3")
     for number, method in enumerate(["depth", "lora", "full", "width", "forward-kl", "rtn"]):
         kind, config = METHOD_CONFIGS[method]

@@ -1,4 +1,4 @@
-"""The table of what serves what in the docs is the one that the suite holds."""
+"""The table of supported methods in the docs is that of the suite."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Distillation's variants: every divergence, stored logits, hidden states, and text that the student writes itself."""
+"""Distillation with every divergence, stored logits, hidden states, and on-policy text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from compresslab.models.text import TokenSequences
 from compresslab.steps import distill
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.training.hidden_matching import HiddenMatching
-from compresslab.steps.training.on_policy import continued, is_on_policy
+from compresslab.steps.training.on_policy import continue_sequences, is_on_policy
 from compresslab.steps.training.trainer import MicroBatch
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
@@ -36,7 +36,7 @@ def config(**settings: Any) -> Distill:
 
 
 def teacher() -> Loaded:
-    """A teacher that is sure of some tokens, as a trained one is."""
+    """A teacher with high probabilities of some tokens, like a trained one."""
     loaded = make("llama", torch.float32, seed=1)
     loaded.model.lm_head.weight.data *= 3
     return loaded
@@ -84,7 +84,7 @@ def test_each_method_is_another_loss_and_its_settings_count(tmp_path: Path):
 
 
 def test_the_share_of_the_next_token_loss_is_a_share(tmp_path: Path):
-    """A mix of two losses lies on the line between them."""
+    """A mix of two losses is their weighted mean."""
     at = {share: losses(distilled(tmp_path / str(share), 8, cross_entropy=share))[0] for share in (0.0, 0.25, 0.75)}
     whole = at[0.0] + (at[0.75] - at[0.0]) / 0.75
     assert at[0.25] == pytest.approx(0.75 * at[0.0] + 0.25 * whole, rel=1e-3)
@@ -100,7 +100,7 @@ def stored(folder: Path, top_k: int = 8, words: TokenSequences | None = None) ->
 
 
 @torch.no_grad()
-def said(ids: Tensor) -> Tensor:
+def teacher_log_probabilities(ids: Tensor) -> Tensor:
     """The teacher's log-probabilities, by plain transformers, over the tokenizer's vocabulary."""
     return teacher().model(ids).logits[..., : len(make_tokenizer())].log_softmax(-1)
 
@@ -110,9 +110,9 @@ def test_what_is_stored_is_what_the_teacher_says(tmp_path: Path):
     kept = stored(tmp_path)
     rows = torch.tensor([5, 0, 63])
     tokens, log_probabilities = kept.read(rows)
-    largest, _ = said(words.ids[rows]).topk(8)
+    largest, _ = teacher_log_probabilities(words.ids[rows]).topk(8)
     torch.testing.assert_close(log_probabilities[..., :8], largest, rtol=2**-10, atol=1e-3)
-    torch.testing.assert_close(said(words.ids[rows]).gather(-1, tokens), largest, rtol=0, atol=1e-4)
+    torch.testing.assert_close(teacher_log_probabilities(words.ids[rows]).gather(-1, tokens), largest, rtol=0, atol=1e-4)
     torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(3, 32), rtol=0, atol=2e-3)
 
 
@@ -147,7 +147,7 @@ def test_a_text_that_is_gone_over_again_is_stored_once_and_read_in_its_order(tmp
     objective = distill.stored_logits_objective(kept, config(top_k=8))
     for rows in (slice(0, 4), slice(20, 24)):
         part = objective(MicroBatch(often.ids[rows], often.numbers[rows], 0))
-        truth = said(often.ids[rows])
+        truth = teacher_log_probabilities(often.ids[rows])
         full = forward_kl(truth.flatten(0, 1), truth.flatten(0, 1))
         assert part.chunk_loss(truth.flatten(0, 1), slice(0, 128)).item() == pytest.approx(full.item(), abs=0.05)
 
@@ -237,7 +237,7 @@ def test_a_student_of_other_sizes_learns_from_hidden_states(tmp_path: Path, size
 
 
 def test_matching_hidden_states_brings_them_nearer(tmp_path: Path):
-    """Compared with the same training without: what the weight buys."""
+    """Compared with the same training without this loss."""
 
     def distance(saved: Saved) -> float:
         with torch.no_grad():
@@ -263,21 +263,21 @@ def test_the_student_goes_on_from_the_prompt_to_the_full_length_whatever_its_own
     loaded, ids = make(), text(8, 32).ids
     loaded.model.generation_config.update(eos_token_id=list(range(300)), repetition_penalty=9.0, top_k=1, max_length=10)
     torch.manual_seed(0)
-    own = continued(loaded.model, ids, 5)
+    own = continue_sequences(loaded.model, ids, 5)
     assert own.shape == ids.shape
     assert torch.equal(own[:, :5], ids[:, :5])
     assert not torch.equal(own, ids)
     assert loaded.model.generation_config.repetition_penalty == 9.0
     torch.manual_seed(0)
-    assert torch.equal(continued(loaded.model, ids, 5), own)
-    assert not torch.equal(continued(loaded.model, ids, 5), own)
+    assert torch.equal(continue_sequences(loaded.model, ids, 5), own)
+    assert not torch.equal(continue_sequences(loaded.model, ids, 5), own)
 
 
 def test_the_draws_follow_the_students_own_distribution():
     loaded = make()
     prompt = text(1, 8).ids.expand(4000, 8)
     torch.manual_seed(0)
-    drawn = continued(loaded.model, prompt, 7)[:, 7]
+    drawn = continue_sequences(loaded.model, prompt, 7)[:, 7]
     with torch.no_grad():
         expected = loaded.model(prompt[:1, :7]).logits[0, -1].float().softmax(-1)
     found = torch.bincount(drawn, minlength=len(expected)) / 4000

@@ -1,4 +1,4 @@
-"""Depth pruning: what is dropped is what the scores say, and what is left works as a model."""
+"""Depth pruning drops the layers with the lowest scores, and the result works as a model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def by(measure: str, **settings: object) -> PruneDepth:
 
 
 def silence(model: PreTrainedModel, number: int) -> None:
-    """Make a layer pass on what it gets."""
+    """Make a layer the identity."""
     for name, parameter in model.base_model.layers[number].named_parameters():
         if any(part in name for part in ("o_proj", "down_proj", "attention.dense", "dense_4h_to_h")):
             parameter.data.zero_()
@@ -69,7 +69,7 @@ def test_the_least_influential_layers_go_whichever_they_are(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_run_that_goes_is_the_one_whose_ends_are_most_alike(count: int):
-    """Against the hidden states that transformers itself gives, of the last token of each sequence."""
+    """Compared with the hidden states of transformers for the last token of each sequence."""
     model = make_model("llama", torch.float32, num_hidden_layers=6)
     states: list[torch.Tensor] = []
     handles = [layer.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][:, -1])) for layer in model.model.layers]
@@ -89,7 +89,7 @@ def test_the_run_that_goes_is_the_one_whose_ends_are_most_alike(count: int):
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_the_order_of_removal_is_that_of_brute_force(tmp_path: Path, name: str):
-    """Every shortened model built for real, and its loss taken by transformers."""
+    """Compared with the losses of shortened models, computed by transformers."""
     ids = text(6, 24).ids
     order: list[int] = []
     losses: list[float] = []
@@ -162,14 +162,14 @@ def test_a_pruned_model_is_consistent_and_generates_with_its_cache(tmp_path: Pat
         listed = getattr(whole.config, setting, None)
         if listed is not None:
             assert getattr(model.config, setting) == [listed[number] for number in kept]
-    # Longer than the sliding window of 8, so that the cache has to forget.
+    # Longer than the sliding window of 8, so that the cache drops positions.
     prompt = text(2, 12).ids
     settings = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": -1, "attention_mask": torch.ones_like(prompt)}
     assert torch.equal(model.generate(prompt, use_cache=True, **settings), model.generate(prompt, use_cache=False, **settings))
 
 
 def dropped(folder: Path, name: str) -> list[int]:
-    """Which layers of the whole model are not in the folder, told by their weights."""
+    """The layers of the original model that are not in the folder, identified by their weights."""
     whole, part = make_model(name, torch.float32).base_model.layers, load_folder(folder).model.base_model.layers
     first = [next(iter(layer.parameters())) for layer in whole]
     there = {number for number in range(4) for layer in part if torch.equal(first[number], _twin(whole, layer, number))}
@@ -203,7 +203,7 @@ def test_a_layer_whose_kind_follows_from_its_number_does_not_move():
 
 @pytest.mark.parametrize("measure", ["angular-distance", "loss"])
 def test_candidates_that_cannot_go_are_passed_over(measure: str):
-    """Layer 0 does nothing and would go first, but it is dense by its number, so another one would have to become dense."""
+    """Layer 0 has no effect and the lowest score, but it is dense by its number, so another layer would have to become dense."""
     loaded = make("qwen3-moe", torch.float32, mlp_only_layers=[0])
     silence(loaded.model, 0)
     outcome = apply(loaded, by(measure, keep=1), Context(text()))
@@ -217,7 +217,7 @@ def test_candidates_that_cannot_go_are_passed_over(measure: str):
 def test_nothing_is_dropped_where_no_further_layer_can_go(monkeypatch: pytest.MonkeyPatch, measure: str, end: str):
     """In an architecture whose layers depend on how many there are; where they depend on their number, the last one can always go."""
     for module in (removals, prune_depth):
-        monkeypatch.setattr(module, "why_not", lambda _, dropped: "the end is not the end" if len(dropped) > 1 else "")
+        monkeypatch.setattr(module, "refusal_to_drop", lambda _, dropped: "the end is not the end" if len(dropped) > 1 else "")
     loaded = make("llama", torch.float32)
     before = probe_logits(loaded.model)
     with pytest.raises(UnsupportedModel, match=f"the end is not the end; {end}"):
@@ -239,7 +239,7 @@ def test_as_many_layers_stay_as_fit_into_the_parameters(name: str, measure: str)
 
 
 def test_layers_of_several_sizes_are_counted_one_by_one():
-    """The dense layer is the smallest: without it and one of the others less goes than without two others."""
+    """The dense layer is the smallest: dropping it and another layer removes less than dropping two others."""
     whole = make_model("qwen3-moe", torch.float32, mlp_only_layers=[3], intermediate_size=16)
     sizes = [parameters_of(layer) for layer in whole.model.layers]
     assert sizes[3] < sizes[0] == sizes[1] == sizes[2]
@@ -279,7 +279,7 @@ def test_scores_that_mean_nothing_stop_the_step_before_it_cuts(tmp_path: Path, m
 
 @pytest.mark.parametrize(("measure", "what"), [("block-influence", "block influence"), ("angular-distance", "angular distance")])
 def test_a_last_layer_that_overflows_is_seen_by_its_output(measure: str, what: str):
-    """Its inputs are finite, so that the statistics of inputs alone would let it pass."""
+    """Its inputs are finite, so statistics of inputs do not detect it."""
     loaded = make("llama")
     loaded.model.model.layers[3].mlp.down_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(RunFailed, match=f"the {what} of layer 3 is nan: the activations are not finite"):

@@ -1,4 +1,4 @@
-"""Width pruning: what goes is what the activations say, and what is left computes what the whole model would without it."""
+"""Width pruning removes what has the smallest activations; the result computes the same as the original without it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from compresslab.models.anatomy import attentions, gated_mlps, head_dimension, p
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference
-from compresslab.models.width_surgery import AXES, Kept, counter, heads_must_divide, narrow, roles_of, widths_of
+from compresslab.models.width_surgery import AXES, KeptIndices, heads_must_divide, narrow, parameter_axes, parameter_counter, widths_of
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_width import apply
 
 DENSE = sorted(set(ARCHITECTURES) - {"gpt-neox", "qwen3-moe"})
-# With four groups of one query head or more, and sizes that no two axes share, so that no cut can pass for another's.
+# Four groups of at least one query head, and a different size for each axis, so that cuts cannot be confused.
 DISTINCT: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 12, "intermediate_size": 112}
 
 
@@ -48,7 +48,7 @@ def silence_neurons(model: PreTrainedModel, kept: list[torch.Tensor]) -> None:
 
 
 def silence_groups(model: PreTrainedModel, kept: list[torch.Tensor]) -> None:
-    """Values of nothing: the heads attend and bring nothing back."""
+    """Set the values of heads to zero, so that they have no output."""
     head = head_dimension(model.config)
     for attention, those in zip(attentions(model), kept, strict=True):
         for group in gone(those, attention.v_proj.out_features // head):
@@ -58,7 +58,7 @@ def silence_groups(model: PreTrainedModel, kept: list[torch.Tensor]) -> None:
 
 
 def silence_channels(model: PreTrainedModel, kept: torch.Tensor) -> None:
-    """Nothing writes into them."""
+    """Set all weights that write into channels to zero."""
     dead = gone(kept, model.config.hidden_size)
     model.get_input_embeddings().weight.data[:, dead] = 0
     for linear in [*(one.o_proj for one in attentions(model)), *(one.down_proj for one in gated_mlps(model))]:
@@ -70,11 +70,11 @@ def silence_channels(model: PreTrainedModel, kept: torch.Tensor) -> None:
 @pytest.mark.parametrize("axes", [["neurons"], ["groups"], ["hidden"], ["neurons", "groups", "hidden"]], ids="-".join)
 @pytest.mark.parametrize("name", DENSE)
 def test_what_is_silent_goes_and_nothing_is_lost(tmp_path: Path, name: str, axes: list[str]):
-    """The step finds by itself what does nothing, and the model without it gives the same logits."""
+    """The step finds the parts without effect, and the model without them has the same logits."""
     settings = {key: value for key, value in DISTINCT.items() if key != "head_dim" or name not in ("qwen2", "qwen2-sliding")}
     loaded = make(name, torch.float32, **settings)
     wanted: dict[str, int] = {}
-    kept = Kept()
+    kept = KeptIndices()
     if "neurons" in axes:
         wanted["keep"], kept = 80, kept._replace(neurons=[some(112, 80, layer) for layer in range(4)])
         silence_neurons(loaded.model, kept.neurons)
@@ -95,11 +95,11 @@ def test_what_is_silent_goes_and_nothing_is_lost(tmp_path: Path, name: str, axes
 
 @pytest.mark.parametrize("name", DENSE)
 def test_a_model_without_channels_is_the_whole_one_with_zeros_in_their_place(name: str):
-    """Whatever the channels were worth: the norms still count those that went, and so do Gemma's embeddings."""
+    """The norms, and Gemma's embeddings, are scaled for the removed channels, whatever these contribute."""
     whole, cut = make_model(name, torch.float32), make_model(name, torch.float32)
     kept = some(64, 36, 1)
     silence_channels(whole, kept)
-    narrow(cut, roles_of(cut, ["hidden"]), Kept(hidden=kept))
+    narrow(cut, parameter_axes(cut, ["hidden"]), KeptIndices(hidden=kept))
     torch.testing.assert_close(probe_logits(cut), probe_logits(whole), rtol=1e-3, atol=1e-3)
     assert cut.config.hidden_size == 36
     assert head_dimension(cut.config) == head_dimension(whole.config)
@@ -111,7 +111,7 @@ def test_a_model_without_groups_is_the_whole_one_without_their_values(name: str)
     whole, cut = (make_model(name, torch.float32, **settings) for _ in range(2))
     kept = [some(4, 2, layer) for layer in range(4)]
     silence_groups(whole, kept)
-    narrow(cut, roles_of(cut, ["groups"]), Kept(groups=kept))
+    narrow(cut, parameter_axes(cut, ["groups"]), KeptIndices(groups=kept))
     torch.testing.assert_close(probe_logits(cut), probe_logits(whole), rtol=1e-4, atol=1e-4)
     assert (cut.config.num_attention_heads, cut.config.num_key_value_heads) == (4, 2)
 
@@ -143,7 +143,7 @@ def test_a_narrow_model_generates_with_its_cache(tmp_path: Path, name: str):
 
 
 def test_the_most_active_stay_with_their_weights():
-    """Against activations noted by hooks of the test's own."""
+    """Compared with activations that hooks of this test record."""
     model = make_model("llama-tied", torch.float32, num_attention_heads=8, num_key_value_heads=4)
     layer = model.model.layers[2]
     noted: dict[str, torch.Tensor] = {}
@@ -196,7 +196,7 @@ def test_gathered_statistics_and_ones_own_cut_the_same(tmp_path: Path):
 @pytest.mark.parametrize("axes", [list(some) for size in (1, 2, 3) for some in itertools.combinations(AXES, size)], ids="-".join)
 @pytest.mark.parametrize("name", ["llama-tied", "qwen3", "gemma2"])
 def test_the_parameters_are_met_by_the_largest_common_share(name: str, axes: list[str]):
-    """Against all shares, tried one after the other on a grid finer than any step."""
+    """Compared with all shares of a grid that is finer than any step."""
     model = make_model(name, num_attention_heads=8, num_key_value_heads=4)
     whole = widths_of(model.config)
     unit = 2 if heads_must_divide(model.config) else 0
@@ -210,7 +210,7 @@ def test_the_parameters_are_met_by_the_largest_common_share(name: str, axes: lis
         hidden = int(share * whole.hidden) // step * step if "hidden" in axes else whole.hidden
         return Widths(max(16, neurons), groups, max(step, hidden))
 
-    sizes = counter(model, roles_of(model, axes))
+    sizes = parameter_counter(model, parameter_axes(model, axes))
     for parameters in (0.9, 0.7, 0.5):
         target = int(parameters * parameters_of(model))
         expected = next((w for n in range(999, 0, -1) if (w := at(n / 1000 + 1e-9)) is not None and sizes(w) <= target), None)
@@ -255,8 +255,8 @@ def test_heads_must_divide_the_hidden_size_where_transformers_asks_for_it(tmp_pa
 
 
 def test_which_architectures_ask_for_it():
-    asked = {name for name in ARCHITECTURES if heads_must_divide(make_model(name).config)}
-    assert asked == {"llama", "llama-tied", "gemma2", "gemma3", "gpt-neox"}
+    settings_by_axis = {name for name in ARCHITECTURES if heads_must_divide(make_model(name).config)}
+    assert settings_by_axis == {"llama", "llama-tied", "gemma2", "gemma3", "gpt-neox"}
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ SERVED = {
 
 @pytest.mark.parametrize("name", SERVED)
 def test_other_architectures_are_served_or_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
-    """None that nobody thought of ends in a folder that does not load."""
+    """Every combination of widths either loads or is refused."""
     monkeypatch.setitem(ARCHITECTURES, name, (name, {"num_key_value_heads": 2, "intermediate_size": 128, "head_dim": 16}))
     for axis, config in {"keep": width(keep=64), "groups": width(groups=1), "hidden": width(hidden=32)}.items():
         if axis not in SERVED[name]:
@@ -323,7 +323,7 @@ def test_layers_of_other_heads_than_the_config_states_are_refused():
     with pytest.raises(
         UnsupportedModel, match=r"needs 4 query heads and 2 key/value heads of 16 dimensions .* of layer 2 have 48, 32, 32 outputs"
     ):
-        roles_of(model, ["groups"])
+        parameter_axes(model, ["groups"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Quantization: what is stored is what the method says, and what is loaded is what was stored."""
+"""Quantization stores the weights that the method defines, and loading returns the stored weights."""
 
 from __future__ import annotations
 

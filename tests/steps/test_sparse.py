@@ -1,4 +1,4 @@
-"""Unstructured and n:m pruning: what goes, how much it costs, and that training leaves it gone."""
+"""Unstructured and n:m pruning: which weights become zero, the error, and that training keeps the zeros."""
 
 from __future__ import annotations
 
@@ -88,15 +88,15 @@ def test_second_moments_that_cannot_be_inverted_are_told():
 @pytest.mark.parametrize("name", ["llama", "qwen2-sliding", "gemma2", "gemma3", "gpt-neox", "mistral", "qwen3-moe"])
 def test_layer_by_layer_gives_what_the_whole_model_gives(name: str):
     model, ids = make(name).model, text(4, 32).ids
-    walk = Blockwise(model, ids)
-    for number in range(len(walk.layers)):
-        walk.hidden = walk.through(number)
+    blocks = Blockwise(model, ids)
+    for number in range(len(blocks.layers)):
+        blocks.hidden = blocks.outputs_of(number)
     last: list[torch.Tensor] = []
-    handle = walk.layers[-1].register_forward_hook(lambda _, __, output: last.append(output[0] if isinstance(output, tuple) else output))
+    handle = blocks.layers[-1].register_forward_hook(lambda _, __, output: last.append(output[0] if isinstance(output, tuple) else output))
     with torch.no_grad():
         model(input_ids=ids, use_cache=False)
     handle.remove()
-    torch.testing.assert_close(torch.cat(walk.hidden), torch.cat(last))
+    torch.testing.assert_close(torch.cat(blocks.hidden), torch.cat(last))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

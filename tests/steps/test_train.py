@@ -1,4 +1,4 @@
-"""Distillation and retraining: losses fall, gradients are right, and what comes out is a plain model."""
+"""Distillation and retraining: losses decrease, gradients are correct, and the result is a plain model."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_another_seed_gives_other_adapters(tmp_path: Path):
 
 
 def gradients(monkeypatch: pytest.MonkeyPatch, micro_tokens: int) -> dict[str, torch.Tensor]:
-    """Gradients of one whole batch of 256 tokens, as the training loop adds them up."""
+    """Gradients of one batch of 256 tokens, accumulated by the training loop."""
     model = make_model("llama")
     found: list[torch.Tensor] = []
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda weights, _: found.extend(weight.grad.clone() for weight in weights))
@@ -143,7 +143,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch, micro_tokens: int) -> dict[str, t
 
 
 def whole_gradients() -> dict[str, torch.Tensor]:
-    """The same by plain automatic differentiation of the whole batch's mean loss."""
+    """The same gradients by automatic differentiation of the mean loss of the batch."""
     model, ids = cast(make_model("llama"), torch.float32), text(8, 32).ids
     logits = model(ids).logits
     targets = torch.cat([ids[:, 1:], torch.full((8, 1), -100)], 1)
@@ -170,7 +170,7 @@ def test_the_loss_does_not_depend_on_the_size_of_a_chunk(tmp_path: Path, monkeyp
 
 
 def test_the_mean_loss_is_told_per_token(tmp_path: Path):
-    """A model that knows nothing loses about the logarithm of the vocabulary."""
+    """The loss of a random model is about the logarithm of the vocabulary size."""
     loaded = make("llama")
     loaded.model.lm_head.weight.data.zero_()
     config = RetrainFull(method="full", tokens=256, optimizer=BATCH)
@@ -246,7 +246,7 @@ def test_qlora_learns_over_rounded_weights_and_leaves_a_plain_model(tmp_path: Pa
 
 
 def test_qlora_merges_into_the_weights_that_the_adapters_were_trained_against(tmp_path: Path):
-    """With adapters that learn (next to) nothing, what is left is the base rounded to NF4."""
+    """With adapters that learn almost nothing, the result is the base rounded to NF4."""
     still = Optimizer(learning_rate=1e-12, batch_tokens=64, micro_batch_tokens=64)
     config = RetrainLoRA(method="qlora", tokens=64, rank=4, optimizer=still)
     done = run("retrain", config, make("llama"), Context(text(2, 32)), tmp_path).loaded.model
@@ -266,7 +266,7 @@ def test_qlora_refuses_inputs_that_do_not_fill_a_block(tmp_path: Path):
 
 
 def test_adapters_and_companions_keep_the_precision_of_a_float32_base(tmp_path: Path):
-    """The base computes in bfloat16 while adapters are trained, and is merged as it was."""
+    """The base computes in bfloat16 while adapters are trained, and is merged unrounded."""
     still = Optimizer(learning_rate=1e-12, batch_tokens=64, micro_batch_tokens=64)
     config = RetrainLoRA(method="lora", tokens=64, rank=4, optimizer=still)
     done = run("retrain", config, make("llama", torch.float32), Context(text(2, 32)), tmp_path).loaded.model

@@ -1,1 +1,1 @@
-"""Attention functions of the engines, which `models.attention` puts in the place of a model's own."""
+"""Attention functions of the engines, with which `models.attention` replaces a model's own."""

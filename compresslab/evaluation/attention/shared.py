@@ -1,4 +1,4 @@
-"""Attention of many sequences that share a prefix: its keys and values are kept and read once, not once for each sequence."""
+"""Attention of many sequences with a shared prefix, whose keys and values are stored and read only once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from compresslab.evaluation.attention.processor import fused, joined
+from compresslab.evaluation.attention.processor import combined, fused
 
 NAME = "compresslab_shared"
 
@@ -21,7 +21,7 @@ _PREFIX: ContextVar[SharedPrefix | None] = ContextVar("prefix", default=None)
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer in memory that is allocated once, so that a decoding step copies none of the earlier ones."""
+    """Keys and values of one layer in preallocated memory, so that a decoding step does not copy earlier ones."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         if self.is_initialized:
             return
         self.lazy_initialization(keys, values)
-        # Zeros, since positions that nothing was written to are multiplied by a weight of 0, and must be finite for that.
+        # Positions without values are multiplied by a weight of 0, so they must be finite.
         self.keys = keys.new_zeros(sequences, keys.shape[1], self.capacity, keys.shape[-1])
         self.values = values.new_zeros(sequences, values.shape[1], self.capacity, values.shape[-1])
 
     def get_seq_length(self) -> int:
-        """How many positions are written."""
+        """The number of filled positions."""
         return self.filled
 
     def select(self, rows: Tensor) -> None:
@@ -60,13 +60,13 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def preallocated_cache(layers: int, capacity: int) -> Cache:
-    """A KV cache of `capacity` positions a sequence in every layer."""
+    """A KV cache of `capacity` positions per sequence in every layer."""
     return Cache(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
 
 
 @contextlib.contextmanager
 def use_prefix(prefix: SharedPrefix | None) -> Iterator[None]:
-    """Let every sequence that `attend` gets follow this prefix."""
+    """A context in which all sequences of `attend` follow this prefix."""
     token = _PREFIX.set(prefix)
     try:
         yield
@@ -85,9 +85,9 @@ def attend(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over the shared prefix, which every query sees whole, and over the sequences' own keys, in one softmax.
+    """Attention over the whole shared prefix and over the sequences' own keys, in one softmax.
 
-    The queries of all sequences meet the prefix in one matrix product.
+    One matrix product computes the scores of all sequences' queries with the prefix.
 
     Args:
         query: (sequences, heads, new, dim). key, value: (sequences, key/value heads, own, dim). attention_mask: (sequences, 1, new, own),
@@ -118,7 +118,7 @@ def _fused(rows: Tensor, key: Tensor, value: Tensor, added: Tensor, shared: tupl
     sequences, groups, _, dim = rows.shape
     far, weight = fused(rows.transpose(0, 1).reshape(1, groups, -1, dim), shared[0][None], shared[1][None], scale)
     far, weight = far.reshape(groups, sequences, -1, dim).transpose(0, 1), weight.reshape(groups, sequences, -1).transpose(0, 1)
-    return joined(near, (far, weight)).to(rows.dtype)
+    return combined(near, (far, weight)).to(rows.dtype)
 
 
 def _product(
@@ -136,7 +136,7 @@ def _product(
     prefix = 0
     if shared is not None:
         prefix = shared[0].shape[1]
-        # (key/value heads, sequences and queries, dim): one product a head for all sequences
+        # (key/value heads, sequences and queries, dim): one product per head for all sequences
         far = rows.transpose(0, 1).reshape(groups, -1, dim) @ shared[0].transpose(1, 2)
         scores = torch.cat([far.view(groups, sequences, -1, prefix).transpose(0, 1), scores], dim=-1)
     scores = scores.float().mul_(scale)

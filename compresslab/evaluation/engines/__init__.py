@@ -1,1 +1,1 @@
-"""Engines: the ways to answer requests with a model, each exact for the architectures that it serves."""
+"""Engines: functions that answer requests with a model. Each is exact for the architectures that it supports."""

@@ -1,4 +1,4 @@
-"""Log-likelihoods of requests that share nothing: batches through the model's own attention, with logits only where they are asked for."""
+"""Log-likelihoods of requests without shared prefixes, in batches with the model's own attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compresslab.evaluation.engines.journal import Journal, resume
 from compresslab.evaluation.engines.target_scores import target_scores
 from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodRequest, LogLikelihoodWork
 
-# A batch has this many times as many tokens as a forward pass of a tree, since nothing else is kept, and logits at no more positions.
+# A batch has this many times the tokens of a forward pass of a tree, since it keeps no cache, and logits at no more positions.
 BUDGET_FACTOR = 2
 
 
@@ -22,7 +22,7 @@ def log_likelihoods(
 ) -> list[LogLikelihood]:
     """Log-likelihoods of the requests; see `work.Engine`.
 
-    Sequences are padded on the right, where a causal model's earlier positions do not see it, so no mask is needed.
+    Sequences are padded on the right, which earlier positions of a causal model do not see, so no mask is needed.
     """
     requests = work.requests
     order = sorted(range(len(requests)), key=lambda i: (requests[i].length, requests[i].input_ids, list(requests[i].continuation)))
@@ -40,10 +40,10 @@ def log_likelihoods(
 
 
 def _batches(lengths: Sequence[int], longest_continuation: int, budget: int) -> Iterator[range]:
-    """Runs of neighbours whose padded tokens, and whose logits, are no more than may be; at least one sequence each.
+    """Ranges of consecutive sequences within the limits of padded tokens and of logits, of at least one sequence each.
 
     Args:
-        lengths: of the sequences, in rising order.
+        lengths: lengths of the sequences, in ascending order.
     """
     start = 0
     for stop in range(1, len(lengths) + 1):
@@ -56,16 +56,21 @@ def _batches(lengths: Sequence[int], longest_continuation: int, budget: int) -> 
 
 
 def _batch_log_likelihoods(model: PreTrainedModel, requests: Sequence[LogLikelihoodRequest]) -> list[LogLikelihood]:
-    """Of requests in one forward pass."""
+    """The log-likelihoods of requests in one forward pass."""
     width = max(request.length for request in requests)
     ids = torch.tensor([request.input_ids + [0] * (width - request.length) for request in requests], device=model.device)
-    places = [range(request.length - len(request.continuation), request.length) for request in requests]
-    # Of every sequence the logits at all positions that any is asked at: lengths in a batch differ little.
-    kept = sorted({place for asked in places for place in asked})
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=torch.tensor(kept, device=model.device)).logits
-    column = {place: number for number, place in enumerate(kept)}
-    rows = torch.tensor([number * len(kept) + column[place] for number, asked in enumerate(places) for place in asked])
+    positions = [range(request.length - len(request.continuation), request.length) for request in requests]
+    # Logits of every sequence at all positions that one of them needs, since lengths in a batch differ little.
+    logit_positions = sorted({position for needed in positions for position in needed})
+    logits = model(input_ids=ids, use_cache=False, logits_to_keep=torch.tensor(logit_positions, device=model.device)).logits
+    column = {position: number for number, position in enumerate(logit_positions)}
+    rows = torch.tensor(
+        [number * len(logit_positions) + column[position] for number, needed in enumerate(positions) for position in needed]
+    )
     targets = torch.tensor([token for request in requests for token in request.continuation])
     logprobs, greedy = target_scores(logits.flatten(0, 1), rows, targets)
     ends = np.cumsum([len(request.continuation) for request in requests])[:-1]
-    return [(float(part.sum()), bool(likely.all())) for part, likely in zip(np.split(logprobs, ends), np.split(greedy, ends), strict=True)]
+    return [
+        (float(part.sum()), bool(part_greedy.all()))
+        for part, part_greedy in zip(np.split(logprobs, ends), np.split(greedy, ends), strict=True)
+    ]

@@ -1,7 +1,7 @@
 """Log-likelihoods of requests that share prefixes, for models whose branches cannot share a forward pass (recurrent and hybrid models).
 
-The branches of the trie (see `trie`) are read one after the other. At each node where it branches, the model's cache (keys and values,
-recurrent states) is copied, and every branch continues from a copy.
+The branches of the trie (see `trie`) are computed one after the other. The model's cache (keys and values, recurrent states) is copied at
+each node with several children, and every branch continues from a copy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodWork
 
 
 class Branch(NamedTuple):
-    """Nodes `start` to `stop` of a trie, each the child of the one before it; only the last one may have other children."""
+    """Nodes `start` to `stop` of a trie, each the child of the node before it. Only the last one may have other children."""
 
     start: int
     stop: int
@@ -50,41 +50,41 @@ def log_likelihoods(
 ) -> list[LogLikelihood]:
     """Log-likelihoods of the requests; see `work.Engine`."""
     trie, known = work.trie, len(journal.answers)
-    cut = list(branches(trie, budget))
-    again = _ancestor_branches(trie, cut, known)
-    passes = _ForwardPasses(model, trie, [branch for number, branch in enumerate(cut) if number >= known or number in again])
-    return score_trie(trie, cut, passes.logits, progress, journal, again)
+    all_branches = list(branches(trie, budget))
+    recomputed = _ancestor_branches(trie, all_branches, known)
+    passes = _ForwardPasses(model, trie, [branch for number, branch in enumerate(all_branches) if number >= known or number in recomputed])
+    return score_trie(trie, all_branches, passes.logits, progress, journal, recomputed)
 
 
 class _ForwardPasses:
-    """Forward passes over the branches `todo` of a trie, in order. The caches of branches that others continue from are kept."""
+    """Forward passes over some branches of a trie, in order. The cache of a branch is kept while others will continue from it."""
 
-    def __init__(self, model: PreTrainedModel, trie: Trie, todo: Sequence[Branch]) -> None:
+    def __init__(self, model: PreTrainedModel, trie: Trie, to_compute: Sequence[Branch]) -> None:
         self.model, self.trie, self.name = model, trie, cache_name(model)
-        self.waiting = Counter(int(trie.parent[branch.start]) for branch in todo)
+        self.children_left = Counter(int(trie.parent[branch.start]) for branch in to_compute)
         self.caches: dict[int, Any] = {-1: None}
 
     def logits(self, branch: Branch, rows: Tensor) -> Tensor:
-        """Logits (rows, vocabulary) after the nodes at `rows`, which are counted from the first node."""
+        """Logits (rows, vocabulary) after the nodes `rows`, counted from the branch's first node."""
         parent = int(self.trie.parent[branch.start])
-        self.waiting[parent] -= 1
-        # The last branch may write to the cache that the others copied.
-        cache = copy.deepcopy(self.caches[parent]) if self.waiting[parent] else self.caches.pop(parent)
+        self.children_left[parent] -= 1
+        # The last branch needs no copy.
+        cache = copy.deepcopy(self.caches[parent]) if self.children_left[parent] else self.caches.pop(parent)
         ids = torch.from_numpy(self.trie.tokens[slice(*branch)])[None].to(self.model.device)
         output = self.model(input_ids=ids, use_cache=True, logits_to_keep=rows.to(self.model.device), **{self.name: cache})
-        if self.waiting[branch.stop - 1]:
+        if self.children_left[branch.stop - 1]:
             self.caches[branch.stop - 1] = output[self.name]
         logits: Tensor = output.logits[0]
         return logits
 
 
-def _ancestor_branches(trie: Trie, cut: Sequence[Branch], known: int) -> set[int]:
-    """Those of the first `known` branches that later ones continue from."""
-    place = {branch.stop - 1: number for number, branch in enumerate(cut)}
+def _ancestor_branches(trie: Trie, all_branches: Sequence[Branch], known: int) -> set[int]:
+    """The indices of the first `known` branches that later ones continue from."""
+    number_of = {branch.stop - 1: number for number, branch in enumerate(all_branches)}
     needed: set[int] = set()
-    for branch in cut[known:]:
-        above = place.get(int(trie.parent[branch.start]))
-        while above is not None and above < known and above not in needed:
-            needed.add(above)
-            above = place.get(int(trie.parent[cut[above].start]))
+    for branch in all_branches[known:]:
+        parent = number_of.get(int(trie.parent[branch.start]))
+        while parent is not None and parent < known and parent not in needed:
+            needed.add(parent)
+            parent = number_of.get(int(trie.parent[all_branches[parent].start]))
     return needed

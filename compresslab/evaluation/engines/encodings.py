@@ -1,4 +1,4 @@
-"""Token ids of a task's strings, kept on disk, so that variants of a study that share a tokenizer tokenize each task once."""
+"""Stores token ids of a task's strings on disk, so that variants of a study with the same tokenizer tokenize each task once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from compresslab.evaluation.scores import Pair
 from compresslab.files import atomic_write
 
-Ids: TypeAlias = "array[int]"  # of C ints: a Python list takes nine times as much, and the seven OLMES tasks have 7 million
+Ids: TypeAlias = "array[int]"  # C ints, since a Python list takes nine times the memory and the seven OLMES tasks have 7 million ids
 Encode = Callable[[Sequence[Pair]], Sequence[Sequence[int]]]
-SLICE = 512  # pairs encoded at a time: what a tokenizer returns for a token besides its id takes a hundred bytes
+SLICE = 512  # pairs encoded at a time, since a tokenizer returns a hundred bytes per token besides its id
 
 
 class Encodings:
-    """Encodings by one tokenizer, kept in `folder`. Without a folder, and for tokenizers written in Python, nothing is kept.
+    """Encodings by one tokenizer, stored in `folder`. Without a folder, and for tokenizers written in Python, nothing is stored.
 
     A file's name is a digest of the tokenizer's own serialization, the strings, and whether special tokens are added.
     """
@@ -33,7 +33,7 @@ class Encodings:
         self._tokenizer = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).digest() if self._folder is not None else b""
 
     def encoded(self, pairs: Sequence[Pair], settings: str, encode: Encode) -> list[Ids]:
-        """What `encode` gives for `pairs` of a context and a continuation, or gave before; `settings` says how it encodes."""
+        """The result of `encode` for `pairs` of a context and a continuation, stored or new. `settings` identifies how it encodes."""
         if self._folder is None:
             return _in_slices(pairs, encode)
         digest = hashlib.sha256(self._tokenizer + settings.encode())
@@ -44,10 +44,12 @@ class Encodings:
         file = self._folder / f"{digest.hexdigest()}.npz"
         damaged = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
         with contextlib.suppress(OSError, *damaged), file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
-            file.touch()  # `compresslab gc` removes what was not used for long
-            return [array("i", part.tobytes()) for part in np.split(kept["ids"].astype(np.intc), kept["ends"])[:-1]]
+            found = [array("i", part.tobytes()) for part in np.split(kept["ids"].astype(np.intc), kept["ends"])[:-1]]
+            with contextlib.suppress(OSError):  # a store that may only be read
+                file.touch()  # `compresslab gc` removes what was not read for long
+            return found
         ids = _in_slices(pairs, encode)
-        with contextlib.suppress(OSError):  # with a full disk the ids are computed again next time
+        with contextlib.suppress(OSError):  # if the disk is full, the ids are computed again next time
             self._folder.mkdir(parents=True, exist_ok=True)
             flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in ids])
             ends = np.cumsum([len(row) for row in ids])

@@ -1,11 +1,11 @@
-"""Which engines are exact for which architectures, and within which attention windows."""
+"""The architectures and attention windows for which engines are exact."""
 
 from __future__ import annotations
 
 from transformers import PretrainedConfig
 
-# Architectures for which the tests show that tree and plain give the same log-likelihoods: attention is the only way
-# from one position to another, it takes a 4-D mask as it is, and positions are read from `position_ids`.
+# Architectures for which tests show that tree and plain compute the same log-likelihoods: positions influence each other through attention
+# only, attention applies a given 4-D mask, and positions are read from `position_ids`.
 TREE_MASK_ARCHITECTURES = frozenset(
     {
         *("cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "llama", "mistral"),
@@ -13,8 +13,8 @@ TREE_MASK_ARCHITECTURES = frozenset(
     }
 )
 
-# Other architectures, for which the tests show that continuing from a copy of the cache with several tokens gives the same as reading all
-# at once. It does not for mamba, falcon_mamba and jamba, whose scans transformers 5.23 restarts then without an error, nor for bamba.
+# Other architectures, for which tests show that continuing from a copy of the cache with several tokens is equal to reading all at once.
+# It is not for mamba, falcon_mamba and jamba, whose scans transformers 5.23 restarts without an error, nor for bamba.
 CACHE_COPY_ARCHITECTURES = frozenset(
     {"falcon", "falcon_h1", "granitemoehybrid", "lfm2", "mamba2", "olmo_hybrid", "qwen3_5_text", "qwen3_next"}
 )
@@ -45,10 +45,10 @@ def why_no_cache_copy(config: PretrainedConfig) -> str:
 
 
 def outgrown_window(config: PretrainedConfig, longest: int) -> int | None:
-    """The attention window in positions, if a sequence of `longest` tokens is longer than it; otherwise a window hides nothing."""
+    """The attention window in positions if a sequence of `longest` tokens is longer than it, else `None`."""
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None)
-    # Without `layer_types`, a window set is a window used by every layer.
+    # Without `layer_types`, every layer uses the window.
     window: int | None = getattr(text, "sliding_window", None) if not kinds or "sliding_attention" in kinds else None
     return window if window is not None and longest > window else None
 

@@ -1,4 +1,4 @@
-"""Greedy decoding for many prompts that share prefixes: a shared prefix is read, kept and attended to once."""
+"""Greedy decoding for prompts that share prefixes. A shared prefix is computed, stored and read once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from compresslab.evaluation.engines.journal import Journal, resume
 from compresslab.evaluation.engines.work import GenerationWork, Prompt
 from compresslab.models.attention import attention_replaced
 
-MAX_BATCH = 32  # prompts, where the memory allows
+MAX_BATCH = 32  # prompts, if the memory suffices
 MAX_CACHE_BYTES = 2**30  # of the keys and values that the sequences of a batch do not share
-# A decoding step reads all weights, for one sequence or for eight, so a batch takes any prompt until it has this many (a choice; one by
-# one, 32 answers of gsm8k took over three minutes, side by side 107 s).
+# A batch takes any prompt until it has this many, since a decoding step reads all weights for one sequence or for eight. (A choice; 32
+# answers of gsm8k took over three minutes one by one, and 107 s in one batch.)
 MIN_BATCH = 8
-# From then on a prompt joins if it leaves at least this share of the prefix that the batch has in common.
+# Further prompts join only if the batch keeps at least this share of its common prefix.
 MIN_PREFIX_KEPT = 0.5
-# A common prefix that is a smaller share of the prompts is not read by itself.
+# A common prefix below this share of the longest prompt is not computed separately.
 MIN_PREFIX = 0.2
 
 
@@ -31,7 +31,7 @@ MIN_PREFIX = 0.2
 def generate(
     model: PreTrainedModel, work: GenerationWork, budget: int, progress: Callable[[float], None], journal: Journal
 ) -> list[list[int]]:
-    """The new token ids of each prompt, up to that after which `stop_reached` is true, or `max_new_tokens`; see `work.Engine`."""
+    """The new token ids of each prompt, until `stop_reached` returns true or there are `max_new_tokens`; see `work.Engine`."""
     prompts = work.prompts
     answers: dict[int, list[int]] = {}
 
@@ -45,23 +45,23 @@ def generate(
 
 
 def prompt_batches(prompts: Sequence[Prompt], bytes_per_token: int) -> Iterator[list[int]]:
-    """Numbers of prompts that share a prefix, as many together as the memory for what they do not share allows.
+    """Batches of indices of prompts that share a prefix, as large as the memory for their unshared keys and values allows.
 
     Args:
-        bytes_per_token: of keys and values.
+        bytes_per_token: bytes of keys and values per token.
     """
     batch: list[int] = []
     shared = 0
     for index in sorted(range(len(prompts)), key=lambda i: prompts[i].input_ids):
         if batch:
-            left = min(common_prefix(prompts[batch[0]].input_ids, prompts[index].input_ids), shared)
-            longest = max(len(prompts[i].input_ids) + prompts[i].max_new_tokens for i in [*batch, index]) - left
-            differs = left < MIN_PREFIX_KEPT * shared and len(batch) >= MIN_BATCH
+            common = min(common_prefix(prompts[batch[0]].input_ids, prompts[index].input_ids), shared)
+            longest = max(len(prompts[i].input_ids) + prompts[i].max_new_tokens for i in [*batch, index]) - common
+            differs = common < MIN_PREFIX_KEPT * shared and len(batch) >= MIN_BATCH
             if len(batch) == MAX_BATCH or differs or (len(batch) + 1) * longest * bytes_per_token > MAX_CACHE_BYTES:
                 yield batch
                 batch = []
             else:
-                shared = left
+                shared = common
         if not batch:
             shared = len(prompts[index].input_ids) - 1
         batch.append(index)
@@ -70,13 +70,13 @@ def prompt_batches(prompts: Sequence[Prompt], bytes_per_token: int) -> Iterator[
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the common prefix, at most one less than either: each prompt keeps a token to read."""
-    most = min(len(left), len(right)) - 1
-    return next((place for place in range(most) if left[place] != right[place]), most)
+    """Length of the common prefix, which is shorter than both sequences, so that each prompt keeps a token to read."""
+    maximum = min(len(left), len(right)) - 1
+    return next((place for place in range(maximum) if left[place] != right[place]), maximum)
 
 
 def cache_bytes_per_token(model: PreTrainedModel) -> int:
-    """Bytes of the keys and values in all layers."""
+    """Bytes of the keys and values of a token in all layers."""
     config = model.config.get_text_config()
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -84,7 +84,7 @@ def cache_bytes_per_token(model: PreTrainedModel) -> int:
 
 
 class _Batch:
-    """Prompts that are answered together: a shared prefix (possibly empty), and what each prompt has after it, its suffix."""
+    """Prompts that are answered together: a shared prefix, which may be empty, and a suffix for each prompt."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Prompt], budget: int) -> None:
         self.model, self.prompts, self.budget = model, prompts, budget
@@ -94,7 +94,7 @@ class _Batch:
         suffixes = [prompt.input_ids[self.shared :] for prompt in prompts]
         width = max(map(len, suffixes))
         self.padding = torch.tensor([width - len(suffix) for suffix in suffixes], device=model.device)
-        # Padding is on the left, so that new tokens of all sequences have the same place in the cache.
+        # Padding is on the left, so that new tokens of all sequences have the same position in the cache.
         self.suffixes = torch.tensor([[0] * (width - len(suffix)) + suffix for suffix in suffixes], device=model.device)
         self.layers = model.config.get_text_config().num_hidden_layers
         self.cache = preallocated_cache(self.layers, width + max(prompt.max_new_tokens for prompt in prompts))
@@ -111,10 +111,10 @@ class _Batch:
                 chosen = logits.argmax(-1)
                 for number, token in zip(active, chosen.tolist(), strict=True):
                     answers[number].append(token)
-                going = [row for row, number in enumerate(active) if not self._finished(self.prompts[number], answers[number])]
-                if len(going) < len(active):
-                    self._keep_sequences(going)
-                    active, chosen = [active[row] for row in going], chosen[going]
+                unfinished = [row for row, number in enumerate(active) if not self._finished(self.prompts[number], answers[number])]
+                if len(unfinished) < len(active):
+                    self._keep_sequences(unfinished)
+                    active, chosen = [active[row] for row in unfinished], chosen[unfinished]
                 if active:
                     logits = self._next_logits(chosen[:, None])
         return answers
@@ -123,10 +123,10 @@ class _Batch:
         return len(answer) >= prompt.max_new_tokens or prompt.stop_reached(answer)
 
     def _prefill_one_by_one(self) -> Tensor:
-        """Read each prompt by the model's own attention, which is the fastest for a single sequence; the logits after each."""
+        """Compute each prompt with the model's own attention, which is fastest for a single sequence. Returns the logits after each."""
         logits = []
         for row, prompt in enumerate(self.prompts):
-            cache = DynamicCache()  # without the config, so that layers with a window, too, keep everything
+            cache = DynamicCache()  # without the config, so that layers with a window also keep all positions
             ids = torch.tensor([prompt.input_ids], device=self.model.device)
             for start in range(0, ids.shape[1], self.budget):
                 part = ids[:, start : start + self.budget]
@@ -137,7 +137,7 @@ class _Batch:
         return torch.cat(logits)
 
     def _prefill_prefix(self) -> SharedPrefix | None:
-        """Read what all prompts share; its keys and values."""
+        """Compute the shared prefix. Returns its keys and values."""
         if self.shared == 0:
             return None
         ids = torch.tensor([self.prompts[0].input_ids[: self.shared]], device=self.model.device)
@@ -145,30 +145,30 @@ class _Batch:
         with use_prefix(None):
             for start in range(0, self.shared, self.budget):
                 part = ids[:, start : start + self.budget]
-                places = torch.arange(start, start + part.shape[1], device=ids.device)[None]
-                self._forward(part, places, _visible(start, part, None), cache)
+                positions = torch.arange(start, start + part.shape[1], device=ids.device)[None]
+                self._forward(part, positions, _visible(start, part, None), cache)
         return [(layer.keys[0], layer.values[0]) for layer in cache.layers]
 
     def _prefill_suffixes(self) -> Tensor:
-        """Read the suffixes of all prompts side by side; the logits after the last tokens."""
+        """Compute the suffixes of all prompts in one batch. Returns the logits after the last tokens."""
         step = max(1, self.budget // len(self.prompts))
         for start in range(0, self.suffixes.shape[1], step):
             logits = self._next_logits(self.suffixes[:, start : start + step])
         return logits
 
     def _next_logits(self, ids: Tensor) -> Tensor:
-        """Read more tokens (sequences, new) of each sequence; the logits (sequences, vocabulary) after the last."""
+        """Compute more tokens (sequences, new) of each sequence. Returns the logits (sequences, vocabulary) after the last."""
         filled = self.cache.get_seq_length()
-        places = torch.arange(filled, filled + ids.shape[1], device=ids.device) - self.padding[:, None] + self.shared
-        return self._forward(ids, places.clamp(min=0), _visible(filled, ids, self.padding), self.cache)
+        positions = torch.arange(filled, filled + ids.shape[1], device=ids.device) - self.padding[:, None] + self.shared
+        return self._forward(ids, positions.clamp(min=0), _visible(filled, ids, self.padding), self.cache)
 
-    def _forward(self, ids: Tensor, places: Tensor, visible: Tensor, cache: Any) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, visible: Tensor, cache: Any) -> Tensor:
         mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=ids.device)
         mask.masked_fill_(~visible, torch.finfo(self.model.dtype).min)
         output = self.model(
             input_ids=ids,
             attention_mask=mask[:, None],
-            position_ids=places,
+            position_ids=positions,
             use_cache=True,
             logits_to_keep=1,
             **{cache_name(self.model): cache},
@@ -179,14 +179,14 @@ class _Batch:
     def _keep_sequences(self, rows: list[int]) -> None:
         if len(rows) == len(self.padding):
             return
-        kept = torch.tensor(rows, dtype=torch.long, device=self.padding.device)
-        self.padding = self.padding[kept]
+        kept_rows = torch.tensor(rows, dtype=torch.long, device=self.padding.device)
+        self.padding = self.padding[kept_rows]
         for layer in self.cache.layers:
-            layer.select(kept)
+            layer.select(kept_rows)
 
 
 def _visible(filled: int, ids: Tensor, padding: Tensor | None) -> Tensor:
-    """Which of the sequence's own positions each new token attends to, (sequences, new, own): those before it and itself, no padding."""
+    """Whether each new token attends to each own position, (sequences, new, own): to itself and those before it, without padding."""
     own = torch.arange(filled + ids.shape[1], device=ids.device)
     visible = (own <= own[filled:, None]).expand(len(ids), -1, -1)
     return visible if padding is None else visible & (own >= padding[:, None, None])

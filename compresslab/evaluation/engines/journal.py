@@ -1,4 +1,4 @@
-"""Answers written down piece by piece, so that an evaluation that was stopped resumes where it was."""
+"""Journals of answers, from which a stopped evaluation resumes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Piece = TypeVar("Piece")
 
 
 class Journal:
-    """The answers to the first pieces of one engine's work, in a file of one line a piece. Without a folder nothing is kept.
+    """The answers to the first pieces of one engine's work, in a file with one line per piece. Without a folder nothing is written.
 
-    A piece is what is computed together. Pieces are the same however often the work is begun, so a piece that is computed again gives the
-    same answer, bit for bit.
+    A piece is computed at once. The division into pieces is deterministic, so a piece that is computed again has the same answer, bit for
+    bit.
 
     Args:
-        folder: of this model's journals. Who keeps the results removes it once they are safe.
-        content: what decides the pieces (engine, token ids, sizes); the journal of other work is not resumed from.
+        folder: folder of this model's journals. The runner removes it when the results are stored.
+        content: the data that decide the pieces (engine, token ids, sizes), which identify the journal.
 
     Attributes:
-        answers: to the first pieces, in order.
+        answers: answers to the first pieces, in order.
     """
 
     def __init__(self, folder: Path | None, content: Iterable[bytes]) -> None:
@@ -38,17 +38,17 @@ class Journal:
             self.answers = self._read()
 
     def add(self, answer: Any) -> None:
-        """Write down the answer to the next piece, anything that JSON holds."""
+        """Append the answer to the next piece, a JSON value."""
         self.answers.append(answer)
         if self._file is not None:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(answer) + "\n")
 
     def _read(self) -> list[Any]:
-        """The whole lines; what a stopped process left of its last line is cut off."""
+        """The complete lines. An incomplete last line of a stopped process is removed from the file."""
         assert self._file is not None
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        whole: list[str] = []
+        complete: list[str] = []
         answers: list[Any] = []
         if self._file.exists():
             for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
@@ -59,25 +59,24 @@ class Journal:
                 if not line.endswith("\n"):
                     answers.pop()
                     break
-                whole.append(line)
-        atomic_write(self._file, "".join(whole))
+                complete.append(line)
+        atomic_write(self._file, "".join(complete))
         return answers
 
 
 def resume(
-    pieces: Iterable[Piece], compute: Callable[[Piece], Any], journal: Journal, again: Collection[int] = ()
+    pieces: Iterable[Piece], compute: Callable[[Piece], Any], journal: Journal, recomputed: Collection[int] = ()
 ) -> Iterator[tuple[Piece, Any]]:
-    """Each piece with its answer, in order: from the journal where it has one, else computed and written down.
+    """Each piece with its answer, in order. Answers that are not in the journal are computed and added to it.
 
     Args:
-        compute: gives a piece's answer, anything that JSON holds.
-        again: numbers of pieces that are computed although the journal has their answers, because later pieces need what the computation
-            leaves behind (keys and values).
+        compute: returns a piece's answer, a JSON value.
+        recomputed: indices of pieces to compute although the journal has their answers, because later pieces need their keys and values.
     """
     known = len(journal.answers)
     for number, piece in enumerate(pieces):
         if number >= known:
             journal.add(compute(piece))
-        elif number in again:
+        elif number in recomputed:
             compute(piece)
         yield piece, journal.answers[number]

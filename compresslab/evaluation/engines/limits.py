@@ -1,4 +1,4 @@
-"""What fits a model's context: requests that have no answer are refused, those that must be cut are named."""
+"""Checks that requests fit a model's context. Requests without an answer are refused, those that must be truncated are returned."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LmEvalRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
 
 
 def too_long(requests: Sequence[LmEvalRequest], context: int) -> set[tuple[str, str]]:
-    """The pairs whose prompts have to be cut to fit a context of `context` tokens. The last token is scored and never read.
+    """The pairs whose prompts must be truncated to fit a context of `context` tokens. The last token is scored and not read.
 
     Raises:
-        RunFailed: a continuation without tokens, or one that is longer than the context.
+        RunFailed: a continuation has no tokens, or is longer than the context.
     """
     empty = [pair for pair, _, tail in requests if not tail]
     if empty:
@@ -27,7 +27,7 @@ def too_long(requests: Sequence[LmEvalRequest], context: int) -> set[tuple[str, 
 
 
 def refuse(pairs: set[tuple[str, str]], context: int) -> None:
-    """Refuse requests that do not fit the context, where they may not be cut.
+    """Refuse requests that do not fit the context and must not be truncated.
 
     Raises:
         RunFailed: there are any.

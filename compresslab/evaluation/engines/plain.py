@@ -1,4 +1,4 @@
-"""Log-likelihoods as lm-eval's `hf` model computes them: exact for every model."""
+"""Log-likelihoods by lm-eval's `hf` model, which is exact for every model."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def log_likelihoods(
     progress: Callable[[float], None],
     journal: Journal,
 ) -> list[LogLikelihood]:
-    """Log-likelihoods of the requests; see `work.Engine`. The model is lm-eval's, and cuts requests that do not fit its context by itself.
+    """Log-likelihoods of the requests; see `work.Engine`. lm-eval's model truncates requests that do not fit its context.
 
     Requests are sorted here so that batches do not depend on their order.
     """
     lists = [(list(context), list(continuation)) for context, continuation in work.requests]
-    # lm-eval reads the logits of equal inputs once; but where one sequence is split in two ways, it scores wrong rows.
+    # lm-eval can compute the logits of equal inputs once, but it scores wrong rows if a sequence is split in two ways.
     splits = {(tuple(context + continuation[:-1]), len(continuation)) for context, continuation in lists}
     lm.logits_cache = len(splits) == len({tokens for tokens, _ in splits})
     order = sorted(range(len(lists)), key=lambda i: (-len(lists[i][0]) - len(lists[i][1]), *lists[i]))
 
     def compute(part: list[int]) -> list[LogLikelihood]:
         requests = [(None, *lists[i]) for i in part]
-        found: list[LogLikelihood] = HFLM._loglikelihood_tokens(lm, requests, disable_tqdm=True)  # not that of a subclass
+        found: list[LogLikelihood] = HFLM._loglikelihood_tokens(lm, requests, disable_tqdm=True)  # not the method of a subclass
         return found
 
     answers: dict[int, LogLikelihood] = {}

@@ -1,4 +1,4 @@
-"""From logits to log-likelihoods: the log-probability of target tokens, and whether they are the likeliest ones."""
+"""Computes the log-probability of target tokens from logits, and whether they are the most likely tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compresslab.evaluation.engines.work import LogLikelihood
 
 
 class Nodes(Protocol):
-    """Nodes `start` to `stop` of a trie, which one forward pass computes."""
+    """Nodes `start` to `stop` of a trie, which are computed in one forward pass."""
 
     @property
     def start(self) -> int:
@@ -35,15 +35,15 @@ def target_scores(logits: Tensor, row: Tensor, target: Tensor) -> tuple[NDArray[
     """Log-probability and greediness of each target.
 
     Args:
-        logits: (rows, vocabulary). row: (targets,) which row each target is asked of. target: (targets,) token ids.
+        logits: (rows, vocabulary). row: (targets,) the row of logits of each target. target: (targets,) token ids.
     """
     target, index = target.to(logits.device), row.to(logits.device)
     norm, largest = (torch.cat(parts) for parts in zip(*(_norm_and_largest(logits[rows]) for rows in blocks(logits)), strict=True))
-    wanted = logits[index, target].float()
-    greedy = wanted == largest[index]
-    # Of equally likely tokens the first is the greedy one.
+    target_logits = logits[index, target].float()
+    greedy = target_logits == largest[index]
+    # The first of several equally likely tokens is the greedy one.
     greedy[greedy.clone()] = logits[index[greedy]].max(-1).indices == target[greedy]
-    return (wanted - norm[index]).cpu().double().numpy(), greedy.cpu().numpy()
+    return (target_logits - norm[index]).cpu().double().numpy(), greedy.cpu().numpy()
 
 
 def score_trie(
@@ -52,13 +52,13 @@ def score_trie(
     logits_of: Callable[[Piece, Tensor], Tensor],
     progress: Callable[[float], None],
     journal: Journal,
-    again: Collection[int],
+    recomputed: Collection[int],
 ) -> list[LogLikelihood]:
     """Each request's log-likelihood, piece by piece of its trie.
 
     Args:
-        pieces: of the trie's nodes, in order. logits_of: gives the logits (rows, vocabulary) after the nodes `rows` of a piece, which are
-            counted from its start. again: see `resume`.
+        pieces: pieces of the trie's nodes, in order. logits_of: returns the logits (rows, vocabulary) after the nodes `rows` of a piece,
+            counted from its start. recomputed: see `resume`.
     """
 
     def compute(piece: Piece) -> list[list[float]]:
@@ -69,8 +69,8 @@ def score_trie(
 
     logprobs: list[float] = []
     greedy: list[bool] = []
-    # Targets are sorted by node, so those of the pieces follow one another.
-    for piece, answer in resume(pieces, compute, journal, again):
+    # Targets are sorted by node, so those of consecutive pieces are consecutive.
+    for piece, answer in resume(pieces, compute, journal, recomputed):
         logprobs += answer[0]
         greedy += answer[1]
         progress(piece.stop / len(trie.tokens))
@@ -78,7 +78,7 @@ def score_trie(
 
 
 def _norm_and_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp and largest logit of each row, in float32. A third of the time of `logsumexp` and `argmax`."""
-    wide = logits.to(torch.float32, copy=True)
-    largest = wide.amax(-1, keepdim=True)
-    return wide.sub_(largest).exp_().sum(-1).log_().add_(largest[:, 0]), largest[:, 0]
+    """Log-sum-exp and largest logit of each row, in float32. Takes a third of the time of `logsumexp` and `argmax`."""
+    logits32 = logits.to(torch.float32, copy=True)
+    largest = logits32.amax(-1, keepdim=True)
+    return logits32.sub_(largest).exp_().sum(-1).log_().add_(largest[:, 0]), largest[:, 0]

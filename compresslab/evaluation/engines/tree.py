@@ -1,7 +1,7 @@
-"""Log-likelihoods of requests that share prefixes: all as one trie, each of whose nodes is computed once.
+"""Log-likelihoods of requests that share prefixes, as one trie whose nodes are each computed once.
 
-The trie (see `trie`) runs through the model in forward passes of a fixed number of nodes, under a mask by which each node sees only its
-ancestors, at positions counted from its own root. The memory needed is that of one pass and one path, whatever the task.
+The trie (see `trie`) is computed in forward passes of a fixed number of nodes. A mask limits each node's attention to its ancestors, and
+positions are depths in the trie. The memory needed is that of one pass and one path for every task.
 """
 
 from __future__ import annotations
@@ -34,38 +34,38 @@ def log_likelihoods(
     trie = work.trie
     window = outgrown_window(model.config, work.longest)
     chunked = window is None and _takes_chunked_attention(model)
-    again = ancestor_forwards(trie, budget, len(journal.answers))
+    recomputed = ancestor_forwards(trie, budget, len(journal.answers))
     passes = _ForwardPasses(model, trie, window, chunked)
     with attention_replaced(model, tree_attention.NAME, tree_attention.attend) if chunked else nullcontext():
-        return score_trie(trie, forwards(trie, budget), passes.logits, progress, journal, again)
+        return score_trie(trie, forwards(trie, budget), passes.logits, progress, journal, recomputed)
 
 
 def _takes_chunked_attention(model: PreTrainedModel) -> bool:
-    """Attention in chunks is a kernel for processors, and cannot cap the scores."""
+    """Whether the model can use attention in chunks, which is a kernel for processors and cannot cap scores."""
     text = model.config.get_text_config()
     capped = getattr(text, "attn_logit_softcapping", None) is not None
     return bool(model.device.type == "cpu" and text._attn_implementation == "sdpa" and not capped)
 
 
 class _ForwardPasses:
-    """Forward passes over a trie's nodes in order. The KV cache holds the path to the next pass.
+    """Forward passes over a trie's nodes in order. The KV cache contains the path to the next pass.
 
     Args:
-        window: the attention window in positions, if a sequence outgrows it. chunked: attention is that of `attention.tree`.
+        window: the attention window in positions, if a sequence is longer. chunked: attention is that of `attention.tree`.
     """
 
     def __init__(self, model: PreTrainedModel, trie: Trie, window: int | None, chunked: bool) -> None:
         self.model, self.trie, self.window, self.chunked = model, trie, window, chunked
-        self.cache = DynamicCache()  # without the config, so that layers with a window, too, keep the whole path
+        self.cache = DynamicCache()  # without the config, so that layers with a window also keep the whole path
 
     def logits(self, forward: Forward, rows: Tensor) -> Tensor:
-        """Logits (rows, vocabulary) after the nodes at `rows`, which are counted from the first node."""
-        self._keep(slice(forward.past))  # a pass before, whose answers the journal had, may have been left out
+        """Logits (rows, vocabulary) after the nodes `rows`, counted from the forward's first node."""
+        self._keep(slice(forward.past))  # earlier passes may be skipped if the journal has their answers
         if self.chunked:
-            # Attention in chunks reads no mask, but without one transformers would build its own.
-            unread = torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.model.device)
+            # Attention in chunks ignores the mask, but without one transformers would build its own.
+            ignored_mask = torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.model.device)
             with use_layout(layout(self.trie, forward)):
-                logits = self._compute(forward, rows, unread)
+                logits = self._compute(forward, rows, ignored_mask)
         else:
             logits = self._compute(forward, rows, self._masks(forward))
         self._keep(torch.from_numpy(forward.keep).to(self.model.device))
@@ -84,17 +84,17 @@ class _ForwardPasses:
         return logits
 
     def _masks(self, forward: Forward) -> Tensor | dict[str, Tensor]:
-        """What each node sees, added to the attention scores: (1, 1, new, past + new), or one for each kind of layer."""
+        """Masks to add to the attention scores: (1, 1, new, past + new), or one for each kind of layer."""
         if self.window is None:
-            return self._added(forward.visible)
+            return self._mask(forward.visible)
         depth = self.trie.depth[forward.start : forward.stop]
         near = np.concatenate([np.arange(forward.past), depth]) > depth[:, None] - self.window
-        sliding = self._added(forward.visible & near)
+        sliding = self._mask(forward.visible & near)
         if not getattr(self.model.config.get_text_config(), "layer_types", None):
             return sliding
-        return {"full_attention": self._added(forward.visible), "sliding_attention": sliding}
+        return {"full_attention": self._mask(forward.visible), "sliding_attention": sliding}
 
-    def _added(self, visible: NDArray[np.bool_]) -> Tensor:
+    def _mask(self, visible: NDArray[np.bool_]) -> Tensor:
         mask = torch.zeros(visible.shape, dtype=self.model.dtype)
         mask.masked_fill_(~torch.from_numpy(visible), torch.finfo(self.model.dtype).min)
         return mask[None, None].to(self.model.device)

@@ -1,7 +1,7 @@
-"""Token sequences as one trie in preorder, cut into forwards of equal size in which every trie node is computed once.
+"""Token sequences as one trie in preorder, divided into forwards of equal size that compute every node once.
 
-When nodes in preorder are cut anywhere into consecutive pieces, all ancestors of a later piece that lie in earlier pieces
-are ancestors of its first node. So only one path of keys and values has to be kept from one forward to the next.
+If nodes in preorder are divided into consecutive pieces, all ancestors of a piece's nodes in earlier pieces are ancestors of its first
+node. Only one path of keys and values must therefore be kept from one forward to the next.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Trie:
     """A trie of token sequences.
 
     Attributes:
-        tokens, depth, parent: of each node in preorder; the parent of a root is -1.
-        score_node, score_target, score_request: which token `score_target` is scored after which node and for which
-            request; sorted by node.
-        requests: how many there are.
+        tokens, depth, parent: token, depth and parent of each node in preorder; the parent of a root is -1.
+        score_node, score_target, score_request: the node after which the token `score_target` is scored, and the request, for each
+            target; sorted by node.
+        requests: number of requests.
     """
 
     tokens: Integers
@@ -36,15 +36,15 @@ class Trie:
     requests: int
 
     def scored(self, start: int, stop: int) -> tuple[slice, Integers, Integers]:
-        """Which targets are scored after nodes `start` to `stop`, after which of these nodes (one at least, counted from `start`), and the
-        place of each target's node among them."""
+        """The slice of the targets after nodes `start` to `stop`, their distinct nodes (at least one, counted from `start`), and the index
+        of each target's node among these."""
         low, high = (int(place) for place in np.searchsorted(self.score_node, [start, stop]))
         nodes, place = np.unique(self.score_node[low:high] - start, return_inverse=True)
-        # A forward that scores nothing still needs the logits of one row: not every head takes none.
+        # A forward without targets needs the logits of one row, since not every head accepts none.
         return slice(low, high), nodes if len(nodes) else np.array([stop - start - 1]), place
 
     def answers(self, logprobs: NDArray[np.float64], greedy: NDArray[np.bool_]) -> list[tuple[float, bool]]:
-        """Each request's log-likelihood and whether all of it is greedy, from those of the targets."""
+        """Each request's log-likelihood and whether all its targets are greedy."""
         sums = np.bincount(self.score_request, weights=logprobs, minlength=self.requests)
         missed = np.bincount(self.score_request, weights=~greedy, minlength=self.requests)
         return [(float(total), misses == 0) for total, misses in zip(sums, missed.tolist(), strict=True)]
@@ -55,9 +55,9 @@ class Forward:
     """Nodes `start` to `stop` as one forward.
 
     Attributes:
-        past: length of the path kept from the forwards before.
-        visible: for each of the nodes which of the `past` kept positions and of the new nodes it attends to.
-        keep: which of those positions the next forward needs, in order of depth.
+        past: length of the path kept from earlier forwards.
+        visible: (new, past + new) whether each new node attends to each kept position and each new node.
+        keep: indices of those positions that the next forward needs, in order of depth.
     """
 
     start: int
@@ -70,9 +70,9 @@ class Forward:
 def build(sequences: Iterable[Sequence[int]], targets: Sequence[Sequence[int]]) -> Trie:
     """The trie of `sequences`, where `targets[i]` are the tokens to score after the last `len(targets[i])` positions of `sequences[i]`.
 
-    The result does not depend on the order of the sequences (but for the numbers of the requests).
+    Except for the indices of requests, the result does not depend on the order of the sequences.
     """
-    # Big-endian bytes sort like the token lists, and comparing them is one memcmp.
+    # Big-endian bytes sort like token lists and are compared with one memcmp.
     keys = [np.asarray(sequence, dtype=">u4").tobytes() for sequence in sequences]
     path = np.zeros(max(map(len, keys), default=0) // 4, dtype=np.int64)
     tokens: list[Integers] = []
@@ -83,38 +83,38 @@ def build(sequences: Iterable[Sequence[int]], targets: Sequence[Sequence[int]]) 
     requests: list[Integers] = []
     before: Integers = np.zeros(0, dtype=np.int64)
     count = 0
-    # The targets take part in the order so that the order of equal sequences, too, is always the same.
+    # The sort key includes the targets, so that the order of equal sequences is deterministic.
     for request in sorted(range(len(keys)), key=lambda i: (keys[i], list(targets[i]))):
         sequence = np.frombuffer(keys[request], dtype=">u4").astype(np.int64)
-        shared = _shared(before, sequence)
+        shared = _common_length(before, sequence)
         if new := len(sequence) - shared:
             ids = np.arange(count, count + new)
-            above = ids - 1
-            above[0] = path[shared - 1] if shared else -1
+            parents = ids - 1
+            parents[0] = path[shared - 1] if shared else -1
             path[shared : len(sequence)] = ids
             tokens.append(sequence[shared:])
             depth.append(np.arange(shared, len(sequence)))
-            parent.append(above)
+            parent.append(parents)
             count += new
-        wanted: Integers = np.asarray(targets[request], dtype=np.int64)
-        nodes.append(path[len(sequence) - len(wanted) : len(sequence)].copy())
-        scored.append(wanted)
-        requests.append(np.full(len(wanted), request))
+        target_ids: Integers = np.asarray(targets[request], dtype=np.int64)
+        nodes.append(path[len(sequence) - len(target_ids) : len(sequence)].copy())
+        scored.append(target_ids)
+        requests.append(np.full(len(target_ids), request))
         before = sequence
-    node = _joined(nodes)
+    node = _concatenated(nodes)
     order = np.argsort(node, kind="stable")
-    scores = node[order], _joined(scored)[order], _joined(requests)[order]
-    return Trie(_joined(tokens), _joined(depth), _joined(parent), *scores, requests=len(keys))
+    scores = node[order], _concatenated(scored)[order], _concatenated(requests)[order]
+    return Trie(_concatenated(tokens), _concatenated(depth), _concatenated(parent), *scores, requests=len(keys))
 
 
 def forwards(trie: Trie, budget: int) -> Iterator[Forward]:
-    """The trie in forwards of `budget` nodes (the last one may be shorter)."""
+    """The trie in forwards of `budget` nodes; the last one may be shorter."""
     for start in range(0, len(trie.tokens), budget):
         stop = min(start + budget, len(trie.tokens))
         past = int(trie.depth[start])
         visible = np.zeros((stop - start, past + stop - start), dtype=bool)
         parent = trie.parent[start:stop]
-        # A run of nodes each of which is the child of the one before it is one block of the mask.
+        # Consecutive nodes that are each the child of the node before are one block of the mask.
         breaks = np.flatnonzero(parent[1:] != np.arange(start, stop - 1)) + 1
         for first, end in pairwise([0, *breaks.tolist(), stop - start]):
             visible[first:end] = _row(trie, visible, start, start + first)
@@ -124,9 +124,9 @@ def forwards(trie: Trie, budget: int) -> Iterator[Forward]:
 
 
 def ancestor_forwards(trie: Trie, budget: int, number: int) -> set[int]:
-    """The forwards before forward `number` that compute the keys and values of its path, and those that these need.
+    """The indices of the forwards before forward `number` that compute the keys and values of its path, directly or indirectly.
 
-    Computing these alone gives the same keys and values as computing all.
+    Computing only these gives the same keys and values as computing all.
     """
     needed: set[int] = set()
     waiting = [number] if number * budget < len(trie.tokens) else []
@@ -144,19 +144,19 @@ def ancestor_forwards(trie: Trie, budget: int, number: int) -> set[int]:
 def _row(trie: Trie, visible: NDArray[np.bool_], start: int, node: int) -> NDArray[np.bool_]:
     """The positions of the ancestors of `node`, in a forward that begins at `start`."""
     row = np.zeros(visible.shape[1], dtype=bool)
-    above = int(trie.parent[node])
-    if above >= start:
-        row |= visible[above - start]
+    ancestor = int(trie.parent[node])
+    if ancestor >= start:
+        row |= visible[ancestor - start]
     else:
         row[: int(trie.depth[node])] = True
     return row
 
 
-def _shared(left: Integers, right: Integers) -> int:
+def _common_length(left: Integers, right: Integers) -> int:
     length = min(len(left), len(right))
     different = np.flatnonzero(left[:length] != right[:length])
     return int(different[0]) if len(different) else length
 
 
-def _joined(parts: list[Integers]) -> Integers:
+def _concatenated(parts: list[Integers]) -> Integers:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

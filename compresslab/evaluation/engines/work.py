@@ -1,4 +1,4 @@
-"""What engines are asked and what they answer: the one shape that all engines have."""
+"""The requests and answers of engines, and the type that all engines have."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from compresslab.evaluation.engines.journal import Journal
 from compresslab.evaluation.engines.trie import Trie, build
 
 LogLikelihood = tuple[float, bool]
-"""Sum of the log-probabilities of a continuation's tokens in nats, and whether greedy decoding would give this continuation."""
+"""Sum of the log-probabilities of a continuation's tokens in nats, and whether greedy decoding generates this continuation."""
 
 
 class LogLikelihoodRequest(NamedTuple):
-    """Token ids of a context (at least one) and of the continuation (at least one) whose log-likelihood is asked for."""
+    """Token ids of a context and of the continuation to score, at least one each."""
 
     context: Sequence[int]
     continuation: Sequence[int]
@@ -31,18 +31,18 @@ class LogLikelihoodRequest(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many tokens the model reads."""
+        """Number of tokens that the model reads."""
         return len(self.context) + len(self.continuation) - 1
 
     def cut(self, max_length: int) -> LogLikelihoodRequest:
-        """The request with as much of its context cut from the left as does not fit; continuations have at most `max_length` tokens."""
+        """The request with its context truncated from the left to fit. Continuations have at most `max_length` tokens."""
         excess = max(0, self.length - max_length)
         return self._replace(context=self.context[excess:]) if excess else self
 
 
 @dataclass(frozen=True)
 class LogLikelihoodWork:
-    """Log-likelihoods to compute; requests that an engine gets fit the model's context."""
+    """Log-likelihoods to compute. The requests of an engine fit the model's context."""
 
     requests: Sequence[LogLikelihoodRequest]
 
@@ -53,28 +53,28 @@ class LogLikelihoodWork:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read where nothing is shared."""
+        """Number of tokens to read without shared prefixes."""
         return sum(request.length for request in self.requests)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence."""
+        """Number of tokens of the longest sequence."""
         return max((request.length for request in self.requests), default=0)
 
     def content(self) -> Iterator[bytes]:
-        """What decides the answers, for the journal."""
+        """The data that decide the answers, which identify the journal."""
         for part in (part for request in self.requests for part in request):
             yield np.asarray(part, dtype=np.int64).tobytes()
 
 
 class Prompt(NamedTuple):
-    """What to generate from.
+    """A prompt to continue.
 
     Attributes:
         input_ids: at least one token.
-        stop_reached: called after each new token with all new tokens; says whether the answer ends here.
+        stop_reached: called after each new token with all new tokens; returns whether the answer is complete.
         stop_sequences: the strings that end an answer.
-        other_settings: what else the task sets for generation, by transformers' names.
+        other_settings: other generation settings of the task, by transformers' names.
     """
 
     input_ids: list[int]
@@ -92,11 +92,11 @@ class GenerationWork:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence, with all the new tokens that it may get."""
+        """Number of tokens of the longest sequence, including its maximum of new tokens."""
         return max((len(prompt.input_ids) + prompt.max_new_tokens for prompt in self.prompts), default=0)
 
     def content(self) -> Iterator[bytes]:
-        """What decides the answers, for the journal."""
+        """The data that decide the answers, which identify the journal."""
         for prompt in self.prompts:
             yield json.dumps([prompt.input_ids, prompt.max_new_tokens, prompt.stop_sequences]).encode()
 
@@ -106,14 +106,14 @@ Answer = TypeVar("Answer")
 
 
 class Engine(Protocol[Work, Answer]):
-    """A way to compute answers. Every engine is a function of this shape."""
+    """The type of all engines, which are functions that compute answers."""
 
     def __call__(
         self, model: PreTrainedModel, work: Work, budget: int, progress: Callable[[float], None], journal: Journal, /
     ) -> list[Answer]:
-        """The answers in the order of the requests; the numbers do not depend on that order.
+        """The answers in the order of the requests. The numbers do not depend on the order.
 
         Args:
-            budget: new tokens in one forward pass. progress: called with the share in [0, 1] that is done.
-            journal: what is answered already, from before a stop; `journal.resume` reads it and writes it.
+            budget: number of new tokens in one forward pass. progress: called with the share done in [0, 1].
+            journal: the answers of an earlier run; `journal.resume` reads and writes it.
         """

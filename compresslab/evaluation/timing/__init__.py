@@ -1,1 +1,1 @@
-"""Measured inference time, and the speed of this machine."""
+"""Measurements of inference time and of the speed of this machine."""

@@ -1,4 +1,4 @@
-"""Measured inference time: a variant and its parent in turn, in one process, through the kernels that a user gets."""
+"""Measures inference time of a variant and its parent alternately in one process, with the kernels of their formats."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from compresslab.records import Timing
 from compresslab.records.compute import Compute
 
 ROUNDS = 3
-# Decoded tokens that are really timed; the time of the workload's `decode` tokens is scaled up from these.
+# Number of timed decoding steps, from which the time of the workload's `decode` tokens is extrapolated.
 DECODED = 8
 
 
 @torch.no_grad()
 def measure(folder: Path, parent: Path | None, workload: Workload, machine: str, compute: Compute, progress: Progress) -> Timing:
-    """Time one request batch of `workload` on the model in `folder` and, in turn, on its parent's.
+    """Time one request batch of `workload` on the model in `folder` and alternately on its parent.
 
-    A round is one prefill of the prompt and `DECODED` greedy steps with the cache; the first round of each model is
-    thrown away, because packed kernels lay out their weights at the first use. The ratio is taken round by round, so
-    that a slow minute of the machine slows both.
+    A round is one prefill of the prompt and `DECODED` greedy steps with the cache. The first round of each model is discarded, because
+    packed kernels repack their weights at the first use. Ratios are computed per round, so that a slow phase of the machine affects both.
 
     Args:
-        machine: its name, for the record. compute: what is multiplied in, plain weights and packed ones alike, and on what.
+        machine: its name, for the record. compute: dtype and device of plain and of packed weights.
     """
     model = _as_served(folder, compute)
     other = _as_served(parent, compute) if parent is not None else None
@@ -68,12 +67,12 @@ def measure(folder: Path, parent: Path | None, workload: Workload, machine: str,
 
 
 def _as_served(folder: Path, compute: Compute) -> PreTrainedModel:
-    """The model of a folder with the kernels that its format has."""
+    """The model of a folder with the kernels of its format."""
     return computing(load_folder(folder, device=compute.device).model, torch_dtype(compute))
 
 
 def _round(model: PreTrainedModel, workload: Workload) -> tuple[float, float]:
-    """Seconds of the prefill, and of the whole request with its decoding scaled to the workload."""
+    """Seconds of the prefill, and of the whole request with decoding extrapolated to the workload."""
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.randint(vocabulary, (workload.batch, workload.prompt), generator=torch.Generator().manual_seed(0)).to(model.device)
     name = cache_name(model)

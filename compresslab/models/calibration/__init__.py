@@ -1,1 +1,1 @@
-"""What calibration text says about a model: gathered in one pass and read by many steps."""
+"""Statistics of a model on calibration text and logits of a teacher, gathered in one pass for several steps."""

@@ -1,4 +1,4 @@
-"""Attention that records the weights of some of its queries. The fused kernels do not return weights, and the eager one is slow."""
+"""Attention that returns the weights of some queries. Fused kernels return no weights, and the eager implementation is slow."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from compresslab.models.attention import attention_replaced
 
 NAME = "compresslab_recorded"
-# The weights of every eighth query are recorded: with some ten heads that is as many rows as there are tokens.
+# Every eighth query is recorded. With about ten heads, that is about one row of weights per token.
 EVERY = 8
 
 
 def recorded_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """Let attention modules return, beside their output, the weights (batch, heads, recorded queries, positions).
+    """A context in which attention modules also return the weights (batch, heads, recorded queries, positions).
 
-    A model whose kernel is not SDPA (Gemma 2 caps its scores) uses the eager one, which returns those of all queries: see `recorded_rows`.
+    A model whose kernel is not SDPA (Gemma 2 caps its scores) uses the eager one, which returns all queries; see `recorded_rows`.
     """
     if model.config._attn_implementation == "sdpa":
         return attention_replaced(model, NAME, _sdpa_with_weights)
@@ -28,7 +28,7 @@ def recorded_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
 
 
 def recorded_rows(weights: Tensor, positions: int) -> Tensor:
-    """The weights of the recorded queries, from those of all `positions` queries or of these alone."""
+    """The weights of the recorded queries, selected from `weights` if these cover all `positions` queries."""
     return weights[:, :, EVERY - 1 :: EVERY] if weights.shape[2] == positions else weights
 
 

@@ -1,7 +1,7 @@
-"""Calibration text through a model one decoder layer at a time, so that only one layer's statistics are ever held.
+"""Runs calibration text through a model one decoder layer at a time, so that only one layer's statistics are in memory.
 
-The hidden states of all text wait between two layers (2 bytes x hidden size a token in bfloat16); what a layer needs beside them
-(masks, rotary embeddings) is asked from the model itself, so that every architecture with a list of layers works.
+The hidden states of all text are stored between two layers (2 bytes x hidden size per token in bfloat16). The other arguments of a layer
+(masks, rotary embeddings) are recorded from the model itself, so that every architecture with a list of layers works.
 """
 
 from __future__ import annotations
@@ -19,40 +19,41 @@ from compresslab.models.text import batches
 
 
 class Blockwise:
-    """The hidden states of calibration text before a layer, and the way through it.
+    """The hidden states of calibration text before the next decoder layer, and the arguments of all layers.
 
     Attributes:
-        hidden: one (sequences, length, hidden) tensor a batch, the input of the layer that comes next.
+        hidden: one (sequences, length, hidden) tensor per batch, the input of the next layer.
+        arguments: for each batch, the other arguments of each layer.
     """
 
     def __init__(self, model: PreTrainedModel, ids: Tensor) -> None:
         self.layers = decoder_layers(model)
         self.hidden: list[Tensor] = []
-        self.extras: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = []
+        self.arguments: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = []
         for batch in batches(ids):
-            self._enter(model, batch.to(model.device))
+            self._record_inputs(model, batch.to(model.device))
 
-    def _enter(self, model: PreTrainedModel, ids: Tensor) -> None:
-        """Run the model with layers that do nothing but note what they are called with."""
+    def _record_inputs(self, model: PreTrainedModel, ids: Tensor) -> None:
+        """Run the model with layers that only record their arguments."""
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        entered: list[Tensor] = []
+        first_inputs: list[Tensor] = []
 
-        def note(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def record(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if not calls:
-                entered.append(hidden)
+                first_inputs.append(hidden)
             calls.append((args, kwargs))
             return hidden
 
-        with replaced(self.layers, note), torch.no_grad():
+        with forward_replaced(self.layers, record), torch.no_grad():
             model.base_model(input_ids=ids, use_cache=False)
-        self.hidden.append(entered[0])
-        self.extras.append(calls)
+        self.hidden.append(first_inputs[0])
+        self.arguments.append(calls)
 
     @torch.no_grad()
-    def through(self, number: int) -> list[Tensor]:
-        """The outputs of layer `number` on the waiting hidden states, one tensor a batch."""
+    def outputs_of(self, number: int) -> list[Tensor]:
+        """The outputs of layer `number` for the stored hidden states, one tensor per batch."""
         outputs = []
-        for hidden, calls in zip(self.hidden, self.extras, strict=True):
+        for hidden, calls in zip(self.hidden, self.arguments, strict=True):
             args, kwargs = calls[number]
             output = self.layers[number](hidden, *args, **kwargs)
             outputs.append(output[0] if isinstance(output, tuple) else output)
@@ -60,8 +61,8 @@ class Blockwise:
 
 
 @contextlib.contextmanager
-def replaced(layers: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
-    """Another forward function for all layers, and their own again at the end."""
+def forward_replaced(layers: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
+    """A context in which all layers have another forward function."""
     try:
         for layer in layers:
             layer.forward = forward

@@ -13,20 +13,21 @@ from compresslab.models.anatomy import linear_layers
 from compresslab.models.calibration.attention import recorded_rows
 
 VALUES = "v_proj"
-# Numbers that are worked on at a time on a processor: 1 MB in float32.
+# Elements that a processor sums at a time: 1 MB in float32.
 BLOCK = 2**18
 
 
 class InputSums:
     """Sums over the inputs of the linear layers inside `layer`, while it is entered.
 
-    Linear layers that read one tensor (q and k) share one sum. The values' projection has its own, over what reaches the output: a
-    value matters through the queries that attend to it, and the first token of a sequence, to which nearly all do, over a thousand
-    times as much as the median one (SmolLM2). Its sum is over A X, the inputs as (every eighth of) the queries of each head mix them.
-    Rounding SmolLM2's values by the plain sum makes the model worse than rounding them to the nearest; see experiments/calibration.
+    Linear layers that read the same tensor (q and k) share one sum. The projection of the values has its own sum, over A X: the inputs X
+    weighted by the attention weights A of every eighth query of each head. A value influences the output through the queries that attend
+    to it. The first token of a sequence, to which nearly all queries attend, has over a thousand times the influence of the median one
+    (SmolLM2). Rounding SmolLM2's values by the plain sum is worse than rounding them to the nearest; see experiments/calibration.
 
     Attributes:
-        leaders: for each linear layer the one whose sum it shares. sources: for each the first one that reads the same tensor.
+        leaders: for each linear layer, the layer under whose name its sum is stored.
+        sources: for each linear layer, the first layer that reads the same tensor.
     """
 
     def __init__(self, layer: nn.Module, *, grams: bool) -> None:
@@ -42,21 +43,19 @@ class InputSums:
         self._handles: list[Any] = []
 
     def __enter__(self) -> None:
-        """Watch from here on."""
-        self._handles = [module.register_forward_pre_hook(self._watch(name)) for name, module in self.linears.items()]
-        self._handles += [module.register_forward_hook(self._attended(name)) for name, module in self._attentions.items()]
+        self._handles = [module.register_forward_pre_hook(self._input_hook(name)) for name, module in self.linears.items()]
+        self._handles += [module.register_forward_hook(self._attention_hook(name)) for name, module in self._attentions.items()]
 
     def __exit__(self, *error: object) -> None:
-        """Stop watching."""
         for handle in self._handles:
             handle.remove()
         self._last = None
         self._values.clear()
 
     def tensors(self, tokens: int) -> dict[str, Tensor]:
-        """`sum_of_squares/`, `magnitude/` and, where asked for, `gram/` with each leader's name, on the processor.
+        """`sum_of_squares/`, `magnitude/` and, with `grams`, `gram/` with each leader's name, on the processor.
 
-        A linear layer that no token came to (an expert) has sums of zero. `magnitude` is the mean over `tokens`.
+        A linear layer without tokens (an expert) has sums of zero. `magnitude` is the mean over `tokens`.
         """
         for name, linear in self.linears.items():
             if name not in self.leaders:
@@ -65,12 +64,12 @@ class InputSums:
                 self._add_magnitude(name, linear.weight.new_zeros(1, linear.in_features))
         return {name: (value / tokens if name.startswith("magnitude/") else value).cpu().contiguous() for name, value in self._sums.items()}
 
-    def _watch(self, name: str) -> Callable[..., None]:
+    def _input_hook(self, name: str) -> Callable[..., None]:
         attention = name.removesuffix(f".{VALUES}")
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             del module
-            # Held, so that its place in memory is not another tensor's while the comparison lasts.
+            # The reference keeps the tensor alive, so that no other tensor gets its address before the comparison.
             if self._last is None or self._last[0] is not inputs[0]:
                 self._last = (inputs[0], name)
             source = self.sources.setdefault(name, self._last[1])
@@ -85,22 +84,26 @@ class InputSums:
 
         return hook
 
-    def _attended(self, name: str) -> Callable[..., None]:
+    def _attention_hook(self, name: str) -> Callable[..., None]:
         values = f"{name}.{VALUES}"
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             del module, inputs
-            taken = self._values.pop(name)
+            inputs_of_values = self._values.pop(name)
             weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
             self.leaders[values] = values
-            # Heads and queries as one dimension: over two, the product would copy the inputs for each head.
-            mixed = taken if weights is None else recorded_rows(weights, taken.shape[1]).to(taken.dtype).flatten(1, 2) @ taken
+            # Heads and queries are one dimension. With two, the product would copy the inputs for each head.
+            mixed = (
+                inputs_of_values
+                if weights is None
+                else recorded_rows(weights, inputs_of_values.shape[1]).to(inputs_of_values.dtype).flatten(1, 2) @ inputs_of_values
+            )
             self._add(values, mixed)
 
         return hook
 
     def _add(self, name: str, inputs: Tensor) -> None:
-        # Not the diagonal of the second moments, which rounds otherwise: who else reads the statistics must change no result.
+        # The diagonal of the second moments rounds differently. Results must not depend on whether other steps need the second moments.
         self._sum(f"sum_of_squares/{name}", column_sums(inputs, torch.square).cpu().double())
         if self.grams:
             self._sum(f"gram/{name}", gram(inputs))
@@ -112,20 +115,19 @@ class InputSums:
         self._sums[key] = value if key not in self._sums else self._sums[key].add_(value)
 
 
-def column_sums(inputs: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum over rows of a function of each element of (..., columns), in float32; part by part, so that all passes but the first find the
-    rows in the cache."""
+def column_sums(inputs: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sum over rows of `function` of each element of (..., columns), in float32. Rows are processed in parts that fit into the cache."""
     flat = inputs.flatten(0, -2)
     rows = max(1, BLOCK // flat.shape[1]) if flat.device.type == "cpu" else len(flat)
     total = torch.zeros(flat.shape[1], device=flat.device)
     for part in torch.split(flat, max(1, rows)):
-        total += of(part.float()).sum(0)
+        total += function(part.float()).sum(0)
     return total
 
 
-def together(shared: dict[str, str]) -> list[list[str]]:
-    """The linear layers of `leaders` or `sources`, those with one value in a list."""
+def grouped_by_value(first_names: dict[str, str]) -> list[list[str]]:
+    """Lists of the linear layers with the same value in `leaders` or `sources`."""
     groups: dict[str, list[str]] = {}
-    for name, first in shared.items():
+    for name, first in first_names.items():
         groups.setdefault(first, []).append(name)
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""Scratch folders of what a step that runs by itself gathers."""
+"""Temporary folders for data that a step gathers outside a study."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def in_scratch_folder(make: Callable[[Path], Made]) -> Made:
-    """What `make` gives for a new empty folder. The folder is removed with it, or at once if `make` fails."""
+def in_scratch_folder(make: Callable[[Path], Result]) -> Result:
+    """The result of `make` for a new empty folder. The folder is removed with the result, or at once if `make` fails."""
     folder = tempfile.mkdtemp(prefix="compresslab-scratch-")
     try:
-        made = make(Path(folder))
+        result = make(Path(folder))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
-    return made
+    weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
+    return result

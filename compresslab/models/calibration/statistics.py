@@ -1,8 +1,8 @@
-"""What calibration text says about a model: gathered once, layer by layer, and read by every method that asks.
+"""Statistics of a model on calibration text, gathered once, layer by layer, for all methods that need them.
 
-A folder holds `statistics.json` and one safetensors file a decoder layer, so that neither gathering nor reading ever needs more than one
-layer's matrices in memory. Everything is measured on the model as it is, before any of it is pruned or rounded: that is what lets all
-variants of a study, and all ratios of a sweep, share one pass.
+A folder contains `statistics.json` and one safetensors file per decoder layer, so that gathering and reading need only one layer's
+matrices in memory. All statistics are of the unchanged model, before any layer is pruned or rounded. All variants of a study, and all
+ratios of a sweep, can therefore share one pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from compresslab.errors import RunFailed
 from compresslab.files import damage_explained
 from compresslab.models.calibration.attention import recorded_attention
 from compresslab.models.calibration.blockwise import Blockwise
-from compresslab.models.calibration.input_sums import InputSums, together
+from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
 from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences
@@ -31,12 +31,12 @@ SUMMARY = "statistics.json"
 
 
 class Statistics:
-    """The statistics in a folder, opened matrix by matrix as they are asked for.
+    """The statistics in a folder. Each matrix is read when it is needed.
 
     Attributes:
-        tokens: of calibration text behind them. text: its digest. layers: decoder layers of the model.
-        block_influence: of each layer. angular_distance: (layers + 1, layers + 1) between the last token's hidden states before layers
-            i and j, in [0, 1].
+        tokens: number of tokens of the calibration text. text: its digest. layers: number of decoder layers.
+        block_influence: block influence of each layer. angular_distance: (layers + 1, layers + 1) distances between the last token's
+            hidden states before layers i and j, in [0, 1].
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class Statistics:
     def sum_of_squares(self, layer: int, name: str) -> Tensor:
         """Sum of squares over the calibration tokens of each input of the linear layer `name`, (inputs,) in float64.
 
-        Of the values' projection, over what the queries make of the tokens: see `InputSums`.
+        For the projection of the values the inputs are weighted by attention; see `InputSums`.
         """
         return self._read("sum_of_squares", layer, name)
 
@@ -63,16 +63,16 @@ class Statistics:
         return self._read("magnitude", layer, name, self._sources)
 
     def gram(self, layer: int, name: str) -> Tensor:
-        """Sum of x x^T over the same inputs x, (inputs, inputs) in float32. Gathered only where asked for."""
+        """Sum of x x^T over the same inputs x, (inputs, inputs) in float32. Only available if gathered with `grams`."""
         return self._read("gram", layer, name)
 
-    def sharing(self, layer: int) -> list[list[str]]:
-        """The linear layers of a decoder layer, those that share their sums of squares and second moments (q and k) together."""
-        return together(self._leaders[layer])
+    def groups_sharing_sums(self, layer: int) -> list[list[str]]:
+        """Lists of the linear layers of a decoder layer that share sums of squares and second moments (q and k)."""
+        return grouped_by_value(self._leaders[layer])
 
-    def reading(self, layer: int) -> list[list[str]]:
-        """The linear layers of a decoder layer, those that read one tensor (q, k and v) together."""
-        return together(self._sources[layer])
+    def groups_sharing_inputs(self, layer: int) -> list[list[str]]:
+        """Lists of the linear layers of a decoder layer that read the same tensor (q, k and v)."""
+        return grouped_by_value(self._sources[layer])
 
     def _read(self, what: str, layer: int, name: str, shared: list[dict[str, str]] | None = None) -> Tensor:
         with safe_open(self.folder / _file(layer), "pt") as stored:
@@ -81,38 +81,38 @@ class Statistics:
 
 
 def gather(model: PreTrainedModel, text: TokenSequences, folder: Path, *, grams: bool, progress: Progress) -> Statistics:
-    """Pass the text through the model one decoder layer at a time and write what its insides say.
+    """Run the text through the model one decoder layer at a time and write the statistics into `folder`.
 
     Args:
-        grams: also the second moments of every linear layer's inputs (GPTQ, SparseGPT, AWQ): 4 bytes x inputs^2 each.
+        grams: also gather the second moments of every linear layer's inputs (GPTQ, SparseGPT, AWQ), 4 bytes x inputs^2 each.
 
     Raises:
-        UnsupportedModel: the layers are in no list that we know.
+        UnsupportedModel: the list of layers is not known.
         RunFailed: a layer's activations are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     leaders, sources, influence = [], [], []
     with recorded_attention(model):
-        walk = Blockwise(model, text.ids)
-        last = [_last_tokens(walk.hidden)]
-        for number, layer in enumerate(walk.layers):
+        blocks = Blockwise(model, text.ids)
+        last = [_last_tokens(blocks.hidden)]
+        for number, layer in enumerate(blocks.layers):
             sums = InputSums(layer, grams=grams)
             with sums:
-                after = walk.through(number)
+                after = blocks.outputs_of(number)
             tensors = sums.tensors(text.ids.numel())
             check_finite_layer(tensors, number)
             save_file(tensors, folder / _file(number))
             leaders.append(sums.leaders)
             sources.append(sums.sources)
-            influence.append(_influence(walk.hidden, after))
-            walk.hidden = after
+            influence.append(_influence(blocks.hidden, after))
+            blocks.hidden = after
             last.append(_last_tokens(after))
-            share, tokens = (number + 1) / len(walk.layers), text.ids.numel()
-            progress(share, f"layer {number + 1} of {len(walk.layers)}", Amount(share * tokens, tokens, "tokens"))
+            share, tokens = (number + 1) / len(blocks.layers), text.ids.numel()
+            progress(share, f"layer {number + 1} of {len(blocks.layers)}", Amount(share * tokens, tokens, "tokens"))
     summary = {
         "tokens": text.ids.numel(),
         "text": text.sha256,
-        "layers": len(walk.layers),
+        "layers": len(blocks.layers),
         "block_influence": influence,
         "angular_distance": angular_distances(torch.stack(last)).tolist(),
         "leaders": leaders,
@@ -123,15 +123,15 @@ def gather(model: PreTrainedModel, text: TokenSequences, folder: Path, *, grams:
 
 
 def gather_temporarily(model: PreTrainedModel, text: TokenSequences, *, grams: bool, progress: Progress) -> Statistics:
-    """The same in a scratch folder that goes when the statistics do, for a step that is run by itself."""
+    """`gather` in a temporary folder that is removed with the statistics, for a step that runs outside a study."""
     return in_scratch_folder(lambda folder: gather(model, text, folder, grams=grams, progress=progress))
 
 
 def check_finite_layer(tensors: dict[str, Tensor], number: int) -> None:
-    """Stop at the first layer whose inputs are NaN or infinite, before anything is decided by them.
+    """Check that the inputs of a layer are finite.
 
     Raises:
-        RunFailed: naming the layer and the linear layer in it.
+        RunFailed: they are not; the message names the layer and the linear layer in it.
     """
     for name, tensor in tensors.items():
         if name.startswith("sum_of_squares/") and not torch.isfinite(tensor).all():
@@ -150,6 +150,6 @@ def _last_tokens(hidden: list[Tensor]) -> Tensor:
 
 
 def _influence(before: list[Tensor], after: list[Tensor]) -> float:
-    """Mean over all tokens: batches may differ in size."""
+    """Mean over all tokens, since batches may differ in size."""
     total = sum(block_influence(old, new).item() * len(old) for old, new in zip(before, after, strict=True))
     return total / sum(map(len, before))

@@ -1,7 +1,6 @@
 """A teacher's largest logits on the training text, computed once and read by every student of a study.
 
-A folder holds `logits.json` and safetensors files of some sequences each, read row by row through the operating system's page cache, in
-whatever order the sequences come.
+A folder contains `logits.json` and safetensors files of several sequences each. Sequences are read one by one, in any order.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences, batches
 
 SUMMARY = "logits.json"
-# Of one file: small enough to hold in memory while it is gathered, large enough that few files are open.
+# Size of one file: it fits into memory while it is gathered, and few files are open.
 FILE_BYTES = 128 * 2**20
-# Nothing that is less likely than exp(-60) teaches anything, and minus infinity would poison what it is multiplied with.
+# Smaller log-probabilities have no influence on training, and minus infinity multiplied by 0 is not a number.
 LOWEST = -60.0
 
 
 class Targets(NamedTuple):
-    """What a teacher said of some positions: token ids (n, length, k), and log-probabilities (n, length, k + 1) with the rest's last."""
+    """A teacher's token ids (n, length, k) and log-probabilities (n, length, k + 1), the last one that of all other tokens."""
 
     tokens: Tensor
     log_probabilities: Tensor
@@ -47,7 +46,7 @@ class StoredLogits:
     """The logits in a folder.
 
     Attributes:
-        top_k: logits of a position. vocabulary: tokens that the probabilities are over. bytes_per_token: on disk.
+        top_k: number of logits of a position. vocabulary: number of tokens with a probability. bytes_per_token: bytes on disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,14 +58,14 @@ class StoredLogits:
             self.bytes_per_token: int = summary["bytes_per_token"]
             self._tokenizer: str = summary["tokenizer"]
             self._sequences: list[str] = summary["sequences"]
-            self._a_file: int = summary["sequences_a_file"]
+            self._sequences_per_file: int = summary["sequences_a_file"]
         self._open: dict[int, Any] = {}
 
     def check(self, student: Loaded, text: TokenSequences) -> None:
-        """Refuse a student that the logits are not for.
+        """Check that the logits fit a student and its text.
 
         Raises:
-            BadInput: it has another vocabulary, or is to read another text.
+            BadInput: the student has another vocabulary, or reads another text.
         """
         if tokenizer_digest(student.tokenizer) != self._tokenizer:
             raise BadInput(
@@ -83,10 +82,10 @@ class StoredLogits:
                 )
 
     def read(self, numbers: Tensor) -> Targets:
-        """What the teacher said of the sequences with these numbers (n,)."""
+        """The targets of the sequences with the given numbers (n,)."""
         tokens, log_probabilities = [], []
         for number in numbers.tolist():
-            file, row = divmod(number, self._a_file)
+            file, row = divmod(number, self._sequences_per_file)
             if file not in self._open:
                 self._open[file] = safe_open(self.folder / _file(file), "pt")
             tokens.append(self._open[file].get_slice("tokens")[row].to(torch.int64))
@@ -95,10 +94,10 @@ class StoredLogits:
 
 
 def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path, progress: Progress) -> None:
-    """Write the `top_k` largest log-probabilities of every position, and that of all other tokens together.
+    """Write the `top_k` largest log-probabilities of every position, and the log-probability of all other tokens together.
 
-    A token takes `top_k` numbers of the smallest integer type that holds the vocabulary, and `top_k` + 1 in float16, whose error on a
-    log-probability is at most 2^-11 of it. Each different sequence is read once.
+    A position takes `top_k` integers of the smallest type for the vocabulary and `top_k` + 1 numbers in float16, whose relative error is
+    at most 2^-11. Each different sequence is read once.
 
     Raises:
         BadInput: `top_k` leaves no other tokens. RunFailed: a logit is not finite.
@@ -110,10 +109,10 @@ def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path
     rows = [ids for _, ids in distinct(text)]
     integers = next(kind for kind in (torch.uint8, torch.uint16, torch.int32) if vocabulary <= torch.iinfo(kind).max + 1)
     bytes_per_token = top_k * integers.itemsize + (top_k + 1) * torch.float16.itemsize
-    a_file = max(1, FILE_BYTES // (bytes_per_token * text.ids.shape[1]))
-    for file, start in enumerate(range(0, len(rows), a_file)):
+    sequences_per_file = max(1, FILE_BYTES // (bytes_per_token * text.ids.shape[1]))
+    for file, start in enumerate(range(0, len(rows), sequences_per_file)):
         found = []
-        for batch in batches(torch.stack(rows[start : start + a_file])):
+        for batch in batches(torch.stack(rows[start : start + sequences_per_file])):
             found.append(_largest(teacher, batch, top_k, vocabulary))
             done = start + sum(len(targets.tokens) for targets in found)
             read = Amount(done * text.ids.shape[1], len(rows) * text.ids.shape[1], "tokens")
@@ -128,13 +127,13 @@ def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path
         "tokenizer": tokenizer_digest(teacher.tokenizer),
         "text": text.sha256,
         "sequences": [ids_digest(ids) for ids in rows],
-        "sequences_a_file": a_file,
+        "sequences_a_file": sequences_per_file,
     }
     (folder / SUMMARY).write_text(json.dumps(summary))
 
 
 def store_temporarily(teacher: Loaded, text: TokenSequences, top_k: int, progress: Progress) -> StoredLogits:
-    """The same in a scratch folder that goes when the stored logits do, for a step that is run by itself."""
+    """`store_logits` in a temporary folder that is removed with the result, for a step that runs outside a study."""
 
     def stored(folder: Path) -> StoredLogits:
         store_logits(teacher, text, top_k, folder, progress)
@@ -166,7 +165,7 @@ def _largest(teacher: Loaded, batch: Tensor, top_k: int, vocabulary: int) -> Tar
 
 
 def distinct(text: TokenSequences) -> Iterator[tuple[int, Tensor]]:
-    """Number and token ids (length,) of each of the different sequences, in the order of their numbers."""
+    """Number and token ids (length,) of each different sequence, in ascending order."""
     numbers = text.numbers.tolist()
     first = {number: place for place, number in reversed(list(enumerate(numbers)))}
     for number in sorted(first):
@@ -174,7 +173,7 @@ def distinct(text: TokenSequences) -> Iterator[tuple[int, Tensor]]:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A digest of which token each id is."""
+    """A digest of the tokens and their ids."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""AWQ checkpoints ("gemm"): the tensors of a quantized linear layer, written and read."""
+"""Writes and reads the tensors of a quantized linear layer in AWQ checkpoints of version "gemm"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compresslab.models.formats.own_tensors import unpacked_model
 from compresslab.models.formats.reader import Reader, quantization_of
 
 SCALES = torch.float16
-# Eight outputs share a word; this is which of them lies where, from the lowest four bits up.
+# The order of the eight outputs in a word, from the lowest four bits up.
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
@@ -36,25 +36,25 @@ def tensors_of(rounded: Rounded) -> dict[str, Tensor]:
 
 
 def weight_of(tensors: dict[str, Tensor]) -> Tensor:
-    """The plain weight (outputs, inputs), rounded as the kernels round it."""
-    codes, zeros = _straight(tensors["qweight"]), _straight(tensors["qzeros"])
+    """The plain weight (outputs, inputs), rounded like the kernels do."""
+    codes, zeros = _deinterleaved(tensors["qweight"]), _deinterleaved(tensors["qzeros"])
     group_size = codes.shape[1] // zeros.shape[1]
     scales = tensors["scales"].T.float()
-    wide = (codes.float() - zeros.float().repeat_interleave(group_size, 1)) * scales.repeat_interleave(group_size, 1)
-    return wide.to(SCALES)
+    weight = (codes.float() - zeros.float().repeat_interleave(group_size, 1)) * scales.repeat_interleave(group_size, 1)
+    return weight.to(SCALES)
 
 
 def _interleaved(values: Tensor) -> Tensor:
-    """(outputs, n) as words (n, outputs / 8)."""
-    mixed = values.view(-1, len(ORDER), values.shape[1])[:, list(ORDER)].flatten(0, 1)
-    return packed(mixed, BITS).T.contiguous()
+    """Values (outputs, n) as words (n, outputs / 8)."""
+    ordered = values.view(-1, len(ORDER), values.shape[1])[:, list(ORDER)].flatten(0, 1)
+    return packed(ordered, BITS).T.contiguous()
 
 
-def _straight(words: Tensor) -> Tensor:
-    """The reverse of `_interleaved`."""
-    mixed = unpacked(words.T.contiguous(), BITS)
-    back = torch.tensor(ORDER).argsort()
-    return mixed.view(-1, len(ORDER), mixed.shape[1])[:, back].flatten(0, 1)
+def _deinterleaved(words: Tensor) -> Tensor:
+    """Inverts `_interleaved`."""
+    ordered = unpacked(words.T.contiguous(), BITS)
+    inverse_order = torch.tensor(ORDER).argsort()
+    return ordered.view(-1, len(ORDER), ordered.shape[1])[:, inverse_order].flatten(0, 1)
 
 
 def settings(group_size: int) -> dict[str, Any]:
@@ -70,15 +70,15 @@ def settings(group_size: int) -> dict[str, Any]:
 
 
 class AWQReader(KernelLayers):
-    """Unpacks by this module."""
+    """Unpacks AWQ checkpoints."""
 
     def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
-        """The model of a folder with plain weights, as the kernels round them."""
+        """The model of a folder with plain weights, rounded like the kernels do."""
         if (version := (quantization_of(folder) or {}).get("version", "gemm")) != "gemm":
             raise UnsupportedModel(f"{folder}: AWQ of version {version!r} is not read; take one of version 'gemm'")
         return unpacked_model(folder, TENSOR_NAMES, weight_of, device)
 
 
 def reader() -> Reader:
-    """What `Format.reader` names."""
+    """The reader that `Format.reader` refers to."""
     return AWQReader()

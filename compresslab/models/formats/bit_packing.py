@@ -1,4 +1,4 @@
-"""Small integers in 32-bit words, as GPTQ checkpoints store them: one stream of bits, the first value in the lowest bits."""
+"""Packs small integers into 32-bit words, as in GPTQ checkpoints: one stream of bits, the first value in the lowest bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compresslab.methods.format import WORD_BITS
 def packed(values: Tensor, bits: int) -> Tensor:
     """Integers of `bits` bits (n, columns), n a multiple of 32, as int32 words (n * bits / 32, columns).
 
-    Each 32 values fill `bits` words; a value of 3 bits may begin in one word and end in the next.
+    32 values fill `bits` words. A value of 3 bits may begin in one word and end in the next.
     """
     rounds = values.to(torch.int64).view(-1, WORD_BITS, values.shape[1])
     words = torch.zeros(len(rounds), bits, values.shape[1], dtype=torch.int64, device=values.device)
@@ -25,7 +25,7 @@ def packed(values: Tensor, bits: int) -> Tensor:
 
 
 def unpacked(words: Tensor, bits: int) -> Tensor:
-    """The reverse of `packed`: values in uint8."""
+    """Inverts `packed`; the values are uint8."""
     wide = (words.to(torch.int64) & (2**WORD_BITS - 1)).view(-1, bits, words.shape[1])
     values = torch.empty(len(wide), WORD_BITS, words.shape[1], dtype=torch.uint8, device=words.device)
     for place in range(WORD_BITS):

@@ -1,6 +1,6 @@
 """bitsandbytes checkpoints: 4-bit blocks and LLM.int8() rows.
 
-The library is imported where it is used: it asks CUDA for its devices when it is imported.
+The library is imported where it is used, since its import initializes CUDA.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from compresslab.models.load import quiet
 
 
 class BitsAndBytesReader(Reader):
-    """The library repacks weights in memory at their first use, so that they are read from the files again."""
+    """Reads weights from the files again, since the library repacks those in memory at their first use."""
 
     counts_in_memory = True
     names_as_stored = True
@@ -30,7 +30,7 @@ class BitsAndBytesReader(Reader):
         return plain
 
     def plain_weight(self, parameter: Tensor) -> Tensor:
-        """A 4-bit weight unpacked; an int8 weight is zero where its value is."""
+        """An unpacked 4-bit weight, or an int8 weight itself, which has the same zeros."""
         state = getattr(parameter, "quant_state", None)
         if state is None:
             return parameter
@@ -41,5 +41,5 @@ class BitsAndBytesReader(Reader):
 
 
 def reader() -> Reader:
-    """What `Format.reader` names."""
+    """The reader that `Format.reader` refers to."""
     return BitsAndBytesReader()

@@ -1,4 +1,4 @@
-"""compressed-tensors checkpoints, unpacked by their library as it loads them."""
+"""compressed-tensors checkpoints, which their library unpacks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,28 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
 
+from compresslab.errors import UnsupportedModel
 from compresslab.models.device import placement
-from compresslab.models.formats.reader import Reader
+from compresslab.models.formats.reader import Reader, quantization_of
 from compresslab.models.load import quiet
 
 
 class CompressedTensorsReader(Reader):
-    """The library unpacks a layer at its first use, or all of them at once."""
+    """Makes the library unpack all layers at once, instead of each at its first use."""
 
     def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
-        """The model of a folder with plain weights."""
+        """The model of a folder with plain weights.
+
+        Raises:
+            UnsupportedModel: layers are packed in different ways. The library unpacks all of them in the first way, without an error.
+        """
+        groups = ((quantization_of(folder) or {}).get("config_groups") or {}).values()
+        schemes = [(group.get("weights"), group.get("format")) for group in groups]
+        if any(scheme != schemes[0] for scheme in schemes):
+            what = f"its layers are packed in {len(schemes)} ways (config_groups of compressed-tensors), which are not unpacked here"
+            raise UnsupportedModel(f"{folder}: {what}; take a model that is packed in one way, or the plain one")
         with quiet(), warnings.catch_warnings():
-            # It warns that the folder's own settings win over all but `dequantize`, which is what is wanted.
+            # The library warns that all other settings come from the folder, which is intended.
             warnings.simplefilter("ignore", UserWarning)
             plain = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -32,5 +42,5 @@ class CompressedTensorsReader(Reader):
 
 
 def reader() -> Reader:
-    """What `Format.reader` names."""
+    """The reader that `Format.reader` refers to."""
     return CompressedTensorsReader()

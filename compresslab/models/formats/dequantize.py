@@ -1,4 +1,4 @@
-"""Packed weights as plain ones, for scoring: equal mathematics, and much faster than a packed kernel on a CPU."""
+"""Unpacks weights for scoring: the mathematics are equal, and plain weights are much faster than a packed kernel on a CPU."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from compresslab.models.load import Loaded, cast, load_folder, load_tokenizer
 
 
 def kernel_name(folder: Path) -> str:
-    """Which kernel runs when plain transformers loads the folder, in words for a table."""
+    """The kernel that runs when transformers loads the folder, named for a table."""
     quantization = quantization_of(folder)
     return "plain weights" if quantization is None else known_format(quantization).kernel(quantization)
 
 
 def scored_as_stored(folder: Path) -> bool:
-    """Whether scores must come from the weights as they are stored: plain ones, and LLM.int8(), which rounds activations too."""
+    """Whether the stored weights must be scored as they are: plain weights, and LLM.int8(), which also rounds activations."""
     quantization = quantization_of(folder)
     return quantization is None or known_format(quantization).rounds_inputs(quantization)
 
 
 def countable(folder: Path) -> bool:
-    """Whether non-zero weights can be counted on the model in memory, packed or not, before its first use."""
+    """Whether non-zero weights can be counted on the model in memory before its first use."""
     quantization = quantization_of(folder)
     return quantization is None or reader_of(quantization).counts_in_memory
 
 
 def dequantized(folder: Path, loaded: Loaded) -> Loaded:
-    """The same variant with plain weights; `loaded` itself where its weights are plain already."""
+    """The same variant with plain weights; `loaded` itself if its weights are plain."""
     quantization = quantization_of(folder)
     if quantization is None:
         return loaded
@@ -38,7 +38,7 @@ def dequantized(folder: Path, loaded: Loaded) -> Loaded:
 
 
 def load_for_scoring(folder: Path, dtype: torch.dtype, device: str | None = None) -> tuple[Loaded, str]:
-    """A saved variant ready to be scored in `dtype`, and whether its weights are "as stored" or "dequantized"."""
+    """A saved variant for scoring in `dtype`, and whether its weights are "as stored" or "dequantized"."""
     quantization = quantization_of(folder)
     if quantization is None:
         return load_folder(folder, dtype, device), "as stored"

@@ -1,4 +1,4 @@
-"""Folders that other tools wrote in a form that transformers does not load as it is."""
+"""Folders of other tools that transformers does not load unchanged."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ PLAIN_NAME = "model.safetensors"
 
 
 def loadable(folder: Path) -> Path:
-    """The folder itself, or for one of auto-gptq's a folder of links to its files under the names that transformers looks for.
+    """The folder itself, or for a folder of auto-gptq a folder of links to its files, with the names that transformers expects.
 
-    auto-gptq kept the quantization's settings in a file of their own and called the weights after them
+    auto-gptq stored the quantization settings in a separate file, and they are part of the weight file's name
     (`gptq_model-4bit-128g.safetensors`).
     """
     settings, config = folder / AUTO_GPTQ_SETTINGS, folder / "config.json"
     weights = sorted(folder.glob("*.safetensors"))
     if not (settings.is_file() and config.is_file() and len(weights) == 1):
         return folder
-    written = json.loads(config.read_text())
-    if weights[0].name == PLAIN_NAME and "quantization_config" in written:
+    original_config = json.loads(config.read_text())
+    if weights[0].name == PLAIN_NAME and "quantization_config" in original_config:
         return folder
     links = cache_folder() / "linked" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     links.mkdir(parents=True, exist_ok=True)
     for file in (file for file in folder.iterdir() if file != config):
         _link(links / (PLAIN_NAME if file == weights[0] else file.name), file.resolve())
-    told = {"quant_method": "gptq", "checkpoint_format": "gptq", **json.loads(settings.read_text())}
-    atomic_write(links / "config.json", json.dumps({**written, "quantization_config": told}))
+    quantization = {"quant_method": "gptq", "checkpoint_format": "gptq", **json.loads(settings.read_text())}
+    atomic_write(links / "config.json", json.dumps({**original_config, "quantization_config": quantization}))
     return links
 
 
 def _link(link: Path, file: Path) -> None:
-    """Make a link beside its place and rename it there: another process may do the same. A link has no content that could be half."""
+    """Make a link under a temporary name and rename it, since another process may make the same link at the same time."""
     part = link.with_name(f".{link.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     part.symlink_to(file)

@@ -1,7 +1,7 @@
-"""A GGUF file of a Llama, as llama.cpp and what is built on it read it.
+"""Writes a Llama as a GGUF file for llama.cpp and the tools built on it.
 
-The file holds what the folder holds, value for value: nothing is quantized here. What this cannot write exactly it refuses, above all a
-tokenizer whose way of splitting text llama.cpp has no name for, since a wrong one changes the tokens and says nothing.
+The file contains the values of the folder exactly; nothing is quantized. A model that cannot be written exactly is refused. This includes
+tokenizers whose pre-tokenizer has no known name in llama.cpp, since a wrong name changes the tokens silently.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ FILE_TYPES = {
     torch.float16: (LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16),
     torch.bfloat16: (LlamaFileType.MOSTLY_BF16, GGMLQuantizationType.BF16),
 }
-# What llama.cpp calls a byte-level tokenizer's pre-tokenizer, by its parts as tokenizer.json has them.
-SPLITTERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
+# llama.cpp's names of byte-level pre-tokenizers, by their parts in tokenizer.json.
+PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
 
 
 def write_gguf(folder: Path, path: Path, name: str, description: str) -> None:
     """Write the model of a folder as one GGUF file, read it back, and compare the logits.
 
     Args:
-        name, description: stand in the file's head.
+        name, description: metadata of the file.
 
     Raises:
-        UnsupportedModel: it is no plain Llama with a byte-level tokenizer of a known kind; nothing was written.
-        RunFailed: the file's logits are not the folder's.
+        UnsupportedModel: it is no plain Llama with a known byte-level tokenizer; nothing was written.
+        RunFailed: the logits of the file differ from those of the folder.
     """
     loaded = load_folder(folder)
     config, tokenizer = loaded.model.config, _tokenizer(loaded.tokenizer)
-    _refuse(config)
+    _check_supported(config)
 
     def write(part: Path) -> None:
         writer = GGUFWriter(part, "llama")
-        _head(writer, config, name, description, loaded.model.dtype)
-        _words(writer, tokenizer, loaded.tokenizer, config.vocab_size)
-        _weights(writer, loaded.model)
+        _write_metadata(writer, config, name, description, loaded.model.dtype)
+        _write_tokenizer(writer, tokenizer, loaded.tokenizer, config.vocab_size)
+        _write_tensors(writer, loaded.model)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -59,47 +59,47 @@ def write_gguf(folder: Path, path: Path, name: str, description: str) -> None:
     atomic_write(path, write)
 
 
-def _refuse(config: PretrainedConfig) -> None:
+def _check_supported(config: PretrainedConfig) -> None:
     packed = getattr(config, "quantization_config", None)
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    why = ""
+    reason = ""
     if packed is not None:
-        why = "its weights are packed; GGUF has formats of its own, which llama.cpp makes from a plain file"
+        reason = "its weights are packed; GGUF has formats of its own, which llama.cpp makes from a plain file"
     elif config.model_type != "llama":
-        why = f"it is a {config.model_type}; only Llamas are written"
+        reason = f"it is a {config.model_type}; only Llamas are written"
     elif rope != "default":
-        why = f"its rotary embedding is {rope!r}, which needs factors that are not written"
+        reason = f"its rotary embedding is {rope!r}, which needs factors that are not written"
     elif getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
-        why = "its linear layers have biases"
-    if why:
-        raise UnsupportedModel(f"this model cannot be written as GGUF: {why}. Export a folder instead")
+        reason = "its linear layers have biases"
+    if reason:
+        raise UnsupportedModel(f"this model cannot be written as GGUF: {reason}. Export a folder instead")
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The tokenizer's own serialization, if llama.cpp can do the same.
+    """The content of tokenizer.json with llama.cpp's name of the pre-tokenizer as `pre`.
 
     Raises:
-        UnsupportedModel: it is not byte-level BPE, or splits text in a way that has no name here.
+        UnsupportedModel: it is no byte-level BPE, or its pre-tokenizer is not known.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
-    splitter = content.get("pre_tokenizer") or {}
-    parts = splitter.get("pretokenizers", [splitter])
+    pre_tokenizer = content.get("pre_tokenizer") or {}
+    parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     kind = tuple(part.get("type") for part in parts)
     plain = all(
         part.get("use_regex", True) and not part.get("add_prefix_space", False) for part in parts if part.get("type") == "ByteLevel"
     )
     digits = all(part.get("individual_digits", False) for part in parts if part.get("type") == "Digits")
-    if content.get("model", {}).get("type") != "BPE" or kind not in SPLITTERS or not (plain and digits) or content.get("normalizer"):
-        told = " then ".join(str(part) for part in kind) or "none"
+    if content.get("model", {}).get("type") != "BPE" or kind not in PRE_TOKENIZERS or not (plain and digits) or content.get("normalizer"):
+        description = " then ".join(str(part) for part in kind) or "none"
         raise UnsupportedModel(
-            f"this model cannot be written as GGUF: llama.cpp's name for its tokenizer ({told}) is not known here, and a wrong one would "
-            "change its tokens silently. Export a folder instead"
+            f"this model cannot be written as GGUF: llama.cpp's name for its tokenizer ({description}) is not known here, and a wrong one "
+            "would change its tokens silently. Export a folder instead"
         )
-    return {**content, "pre": SPLITTERS[kind]}
+    return {**content, "pre": PRE_TOKENIZERS[kind]}
 
 
-def _head(writer: GGUFWriter, config: PretrainedConfig, name: str, description: str, dtype: torch.dtype) -> None:
+def _write_metadata(writer: GGUFWriter, config: PretrainedConfig, name: str, description: str, dtype: torch.dtype) -> None:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_name(name)
     writer.add_description(description)
@@ -118,21 +118,21 @@ def _head(writer: GGUFWriter, config: PretrainedConfig, name: str, description: 
     writer.add_vocab_size(config.vocab_size)
 
 
-def _words(writer: GGUFWriter, content: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, size: int) -> None:
-    """Tokens by id, merges, special tokens. Ids that the embedding has and the tokenizer has not get a name and no use."""
+def _write_tokenizer(writer: GGUFWriter, content: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, size: int) -> None:
+    """Write tokens by id, merges and special tokens. Ids of the embedding without a token are marked as unused."""
     added = {entry["id"]: entry for entry in content["added_tokens"]}
-    words = {number: word for word, number in content["model"]["vocab"].items()} | {
+    tokens = {number: token for token, number in content["model"]["vocab"].items()} | {
         number: entry["content"] for number, entry in added.items()
     }
     types = []
     for number in range(size):
         special = added[number]["special"] if number in added else None
-        kind = TokenType.UNUSED if number not in words else TokenType.NORMAL
+        kind = TokenType.UNUSED if number not in tokens else TokenType.NORMAL
         types.append(kind if special is None else TokenType.CONTROL if special else TokenType.USER_DEFINED)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(content["pre"])
-    writer.add_token_list([words.get(number, f"[unused{number}]") for number in range(size)])
+    writer.add_token_list([tokens.get(number, f"[unused{number}]") for number in range(size)])
     writer.add_token_types(types)
     writer.add_token_merges(merges)
     for add, number in (
@@ -149,38 +149,38 @@ def _words(writer: GGUFWriter, content: Mapping[str, Any], tokenizer: PreTrained
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _weights(writer: GGUFWriter, model: PreTrainedModel) -> None:
+def _write_tensors(writer: GGUFWriter, model: PreTrainedModel) -> None:
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     tied = model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
         if tied and name == "lm_head.weight":
-            continue  # llama.cpp takes the embedding where there is none
+            continue  # without it, llama.cpp uses the embedding
         target = names.get_name(name, try_suffixes=(".weight",))
         if target is None:
             raise UnsupportedModel(f"this model cannot be written as GGUF: llama.cpp has no place for {name}")
         count = next((count for part, count in heads.items() if part in name), None)
         plain = tensor if count is None else _interleaved(tensor, count)
-        # llama.cpp wants vectors, the norms, in float32.
+        # llama.cpp needs vectors, which are the norms, in float32.
         kind = GGMLQuantizationType.F32 if plain.ndim == 1 else FILE_TYPES[model.dtype][1]
         values: NDArray[np.float32] = plain.float().cpu().numpy()
         writer.add_tensor(target, quants.quantize(values, kind), raw_dtype=kind)
 
 
 def _interleaved(weight: Tensor, heads: int) -> Tensor:
-    """Rows of a query or key projection in llama.cpp's order: rotary pairs side by side, where transformers has halves of a head."""
+    """The rows of a query or key projection in llama.cpp's order, with rotary pairs adjacent instead of in two halves of a head."""
     return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def _check(path: Path, model: PreTrainedModel) -> None:
-    """Read the file as transformers does, and compare, both in float32, where every machine is fast and 16-bit weights are exact.
+    """Load the file with transformers and compare logits in float32, which is fast on every machine and exact for 16-bit weights.
 
     Raises:
         RunFailed: the logits differ.
     """
     with quiet():
-        again = load_gguf(path, model.dtype, model.device).model
-    ours, theirs = (probe_logits(cast(each, torch.float32)) for each in (model, again))
+        reloaded = load_gguf(path, model.dtype, model.device).model
+    ours, theirs = (probe_logits(cast(each, torch.float32)) for each in (model, reloaded))
     difference = float((theirs - ours).abs().max())
     if not difference <= 1e-5:
         raise RunFailed(f"the GGUF file, read back, gives logits that are off by {difference:.3g}; it was not kept")

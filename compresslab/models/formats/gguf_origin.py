@@ -1,4 +1,4 @@
-"""What a GGUF file stored its weights in: a base that is unpacked from one is an inflated copy of rounded weights."""
+"""The quantization of a GGUF file from which a base is unpacked: its weights were rounded before."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from gguf.constants import GGML_QUANT_SIZES
 from compresslab.models.load import gguf_path
 from compresslab.recipe.source import parse_source
 
-# K-quants give a scale to sub-blocks of this many weights.
+# Number of weights per scale in K-quants.
 SUB_BLOCKS = {"Q2_K": 16, "Q3_K": 16, "Q4_K": 32, "Q5_K": 32, "Q6_K": 16}
 PLAIN_BITS = 16
 
 
 def origin_details(model: str) -> dict[str, str]:
-    """What the record of a model that a recipe names says of how its weights were stored before; nothing of plain ones."""
+    """Details for the record of a model on how its weights were quantized before; empty for plain weights."""
     path = gguf_path(parse_source(model))
     before = quantized_before(path) if path is not None else ""
     return {"quantized_before": before} if before else {}
 
 
 def quantized_before(path: Path) -> str:
-    """The format that most quantized weights of a GGUF file are stored in, in words; empty if all are of 16 bits or more.
+    """A description of the format of most quantized weights of a GGUF file; empty if all have 16 bits or more.
 
     Such as: "Q4_1 (5 bits a weight, at most 16 values in a group of 32), 106 of 135 million parameters".
     """
@@ -46,7 +46,7 @@ def quantized_before(path: Path) -> str:
 
 
 def _values(name: str) -> str:
-    """How many values a group of weights can take, where the format's name tells."""
+    """The number of values that a group of weights can take, if the format's name contains it."""
     found = re.match(r"Q(\d)_", name)
     if found is None:
         return ""

@@ -1,7 +1,7 @@
-"""GPTQ checkpoints: the tensors of a quantized linear layer, written and read.
+"""Writes and reads the tensors of a quantized linear layer in GPTQ checkpoints.
 
-What auto-gptq began and gptqmodel, vLLM, transformers and optimum read. Its first form ("gptq") stores each zero point less one, so that a
-zero point of 0 cannot be told; the second ("gptq_v2") stores it as it is.
+auto-gptq introduced the format; gptqmodel, vLLM, transformers and optimum read it. Its first form ("gptq") stores each zero point minus 1,
+so that it cannot represent a zero point of 0. The second form ("gptq_v2") stores the zero point itself.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLaye
 from compresslab.models.formats.own_tensors import unpacked_model
 from compresslab.models.formats.reader import Reader, quantization_of
 
-# Whatever the model's own dtype: the kernels keep scales in it, and multiply codes by them in it.
+# The dtype of scales in the kernels, which also multiply codes by scales in it, whatever the model's dtype.
 SCALES = torch.float16
-STORED_LESS = {"gptq": 1, "gptq_v2": 0}
+ZERO_POINT_OFFSET = {"gptq": 1, "gptq_v2": 0}
 
 
 def tensors_of(rounded: Rounded, bits: int) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def tensors_of(rounded: Rounded, bits: int) -> dict[str, Tensor]:
         rounded: codes (outputs, inputs), both sizes multiples of 32; scales that are representable in `SCALES`.
     """
     groups, inputs = rounded.grid.scale.shape[1], rounded.codes.shape[1]
-    zeros = rounded.grid.zero.to(torch.int64) - STORED_LESS["gptq"]
+    zeros = rounded.grid.zero.to(torch.int64) - ZERO_POINT_OFFSET["gptq"]
     return {
         "qweight": packed(rounded.codes.T, bits),
         "qzeros": packed(zeros, bits).T.contiguous(),
@@ -43,9 +43,9 @@ def tensors_of(rounded: Rounded, bits: int) -> dict[str, Tensor]:
 
 
 def weight_of(tensors: dict[str, Tensor], bits: int, form: str) -> Tensor:
-    """The plain weight (outputs, inputs) of a layer's tensors in `form` ("gptq" or "gptq_v2"), rounded as the kernels round it."""
+    """The plain weight (outputs, inputs) of a layer's tensors in `form` ("gptq" or "gptq_v2"), rounded like the kernels do."""
     codes = unpacked(tensors["qweight"], bits)
-    zeros = unpacked(tensors["qzeros"].T.contiguous(), bits).T.to(torch.int64) + STORED_LESS[form]
+    zeros = unpacked(tensors["qzeros"].T.contiguous(), bits).T.to(torch.int64) + ZERO_POINT_OFFSET[form]
     zeros &= 2**bits - 1
     groups = tensors["g_idx"].long()
     return ((codes.float() - zeros[groups].float()) * tensors["scales"][groups].float()).to(SCALES).T.contiguous()
@@ -69,17 +69,17 @@ def settings(bits: int, group_size: int, *, symmetric: bool) -> dict[str, Any]:
 
 
 class GPTQReader(KernelLayers):
-    """Unpacks by this module."""
+    """Unpacks GPTQ checkpoints."""
 
     def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
-        """The model of a folder with plain weights, as the kernels round them."""
+        """The model of a folder with plain weights, rounded like the kernels do."""
         quantization = quantization_of(folder) or {}
         form = quantization.get("checkpoint_format") or "gptq"
-        if form not in STORED_LESS or quantization.get("dynamic"):
+        if form not in ZERO_POINT_OFFSET or quantization.get("dynamic"):
             raise UnsupportedModel(f"{folder}: GPTQ in the form {form!r}, or with bits by layer, is not read; take one in the form 'gptq'")
         return unpacked_model(folder, TENSOR_NAMES, partial(weight_of, bits=quantization["bits"], form=form), device)
 
 
 def reader() -> Reader:
-    """What `Format.reader` names."""
+    """The reader that `Format.reader` refers to."""
     return GPTQReader()

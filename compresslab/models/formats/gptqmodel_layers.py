@@ -1,4 +1,4 @@
-"""Models whose linear layers are gptqmodel's: GPTQ and AWQ folders as plain transformers loads them."""
+"""Models with linear layers of gptqmodel, as transformers loads GPTQ and AWQ folders."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from transformers import PreTrainedModel
 
 from compresslab.models.formats.reader import Reader
 
-# What the tensors of a packed layer are called in the files.
+# Names of the tensors of a packed layer in the files.
 TENSOR_NAMES = ("qweight", "qzeros", "scales", "g_idx")
 
 
 class KernelLayers(Reader):
-    """Layers that hold weights in whatever layout their kernel wants, so that they are compared by the weight that they multiply by."""
+    """Compares packed layers by the plain weight that they multiply by, since the layout of the packed one depends on the kernel."""
 
-    packs_anew = True
+    repacks_on_load = True
 
     def tensors(self, model: PreTrainedModel) -> dict[str, Any]:
         """The plain weight in place of each packed layer's tensors."""
@@ -32,7 +32,7 @@ class KernelLayers(Reader):
 
 
 def _kernel_weight(module: torch.nn.Module) -> Tensor:
-    """The plain weight (outputs, inputs) that a gptqmodel layer multiplies by; empty if its kernel tells nobody."""
+    """The plain weight (outputs, inputs) that a gptqmodel layer multiplies by; empty if its kernel cannot return it."""
     for name, arguments in (("dequantize_weight", ()), ("awq_weight_dequantize", ("cpu", torch.float16))):
         if callable(unpack := getattr(module, name, None)):
             weight: Tensor = unpack(*arguments).T

@@ -1,4 +1,4 @@
-"""A folder of packed tensors as a plain model, without the library whose kernels run it."""
+"""Unpacks a folder of packed tensors to a plain model, without the library of its kernels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unpacked_model(
     """The model of a folder with plain weights.
 
     Args:
-        names: what the tensors of a packed layer are called behind its name; a layer with the first of them is packed.
+        names: names of the tensors of a packed layer, after the layer's name; a layer with the first of them is packed.
         weight_of: the plain weight (outputs, inputs) of a packed layer's tensors.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a worker does with the packed weights of a format: its heavy half, beside `methods.format.Format`."""
+"""How a worker handles packed weights: the part of a format that needs torch, besides `methods.format.Format`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from compresslab.methods.registry import format_of
 
 
 class Reader:
-    """How a format's weights are unpacked, counted, digested and saved. What a format does not say is as with plain weights.
+    """Unpacks, counts, digests and saves the weights of a format. The defaults are those of plain weights.
 
     Attributes:
-        counts_in_memory: non-zero weights can be counted by `plain_weight` on a model before its first use; else on `plain_model`.
-        names_as_stored: names in memory are those of the files, and transformers cannot undo its loading.
-        packs_anew: its kernels lay weights out anew as they load them, so that a model is saved by copying the files that it came from.
+        counts_in_memory: non-zero weights can be counted with `plain_weight` on a model before its first use; else on `plain_model`.
+        names_as_stored: names in memory are those of the files, and transformers cannot revert its conversion on loading.
+        repacks_on_load: its kernels change the layout of weights when they load them, so that a model is saved by copying its files.
     """
 
     counts_in_memory = False
     names_as_stored = False
-    packs_anew = False
+    repacks_on_load = False
 
-    def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:  # noqa: ARG002, what every reader is given
+    def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:  # noqa: ARG002, the signature of all readers
         """The model of a folder with plain weights, read from its files again.
 
         Raises:
-            UnsupportedModel: there is no way to unpack it here.
+            UnsupportedModel: compresslab cannot unpack the format.
         """
         packer = method_name(quantization_of(folder) or {})
         raise UnsupportedModel(f"{folder}: weights packed by {packer} are not unpacked here; take a model of plain weights")
@@ -45,58 +45,58 @@ class Reader:
         return parameter
 
     def tensors(self, model: PreTrainedModel) -> dict[str, Any]:
-        """What tells a model in memory from another, by name: parameters and buffers, those that no file holds too."""
+        """Parameters and buffers of a model in memory by name, including those that are in no file."""
         return {**dict(model.named_buffers()), **model.state_dict()}
 
 
 def reader() -> Reader:
-    """That of formats without one of their own."""
+    """The reader of formats without their own one."""
     return Reader()
 
 
 def quantization_of(folder: Path) -> dict[str, Any] | None:
-    """The `quantization_config` of a folder, `None` for plain weights."""
+    """The `quantization_config` of a folder, `None` for plain weights. Multimodal models may have it in `text_config`."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return config.get("quantization_config")
+    return config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
 
 
 def quantization_in(model: PreTrainedModel) -> Quantization | None:
     """The `quantization_config` of a model in memory, `None` for plain weights."""
-    found = getattr(model.config, "quantization_config", None)
+    found = getattr(model.config, "quantization_config", None) or getattr(model.config.get_text_config(), "quantization_config", None)
     quantization = found if found is None or isinstance(found, Mapping) else found.to_dict()
     return None if quantization is None else {**quantization, "quant_method": method_name(quantization)}
 
 
 def method_name(quantization: Quantization) -> str:
-    """What a `quantization_config` calls its format. transformers keeps an enumeration's member in memory."""
+    """The name of the format in a `quantization_config`. In memory, transformers may have a member of an enumeration instead."""
     name = quantization.get("quant_method")
     return str(getattr(name, "value", name))
 
 
 def known_format(quantization: Quantization) -> Format:
-    """The format, or one that is known by name alone."""
+    """The registered format, or a `Format` with the name only."""
     return format_of(quantization) or Format(method_name(quantization))
 
 
 def reader_of(quantization: Quantization | None) -> Reader:
-    """The reader of a format; of plain weights, and of formats that nobody here knows, the plain one."""
+    """The reader of a format; the plain reader for plain weights and for unknown formats."""
     known = format_of(quantization) if quantization is not None else None
     return Reader() if known is None else _reader(known.reader)
 
 
 @functools.cache
 def _reader(module: str) -> Reader:
-    made: Reader = importlib.import_module(module).reader()
-    return made
+    reader: Reader = importlib.import_module(module).reader()
+    return reader
 
 
 def register_format(folder: Path) -> None:
-    """Make the reader of a folder's format: one that transformers does not know registers its quantizer there as it is made."""
+    """Create the reader of a folder's format. A format that transformers does not know registers its quantizer when it is created."""
     if not (folder / "config.json").is_file():
         return
     try:
         quantization = quantization_of(folder)
     except (ValueError, AttributeError):
-        return  # no configuration; transformers says what is wrong with it
+        return  # transformers reports the damaged config
     if isinstance(quantization, dict):
         reader_of(quantization)

@@ -14,7 +14,7 @@ from compresslab.models.load import quiet
 
 
 class TorchAOReader(Reader):
-    """A packed weight knows how to unpack itself."""
+    """Unpacks weights with their own `dequantize`."""
 
     counts_in_memory = True
     names_as_stored = True
@@ -24,19 +24,24 @@ class TorchAOReader(Reader):
         with quiet():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(device))
         for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight = torch.nn.Parameter(self.plain_weight(module.weight))
+            packed = getattr(module, "weight", None)
+            if packed is not None and _is_packed(packed):  # a plain one may be tied to another, and stays
+                module.weight = torch.nn.Parameter(self.plain_weight(packed))
         del model.config.quantization_config
         return model.eval()
 
     def plain_weight(self, parameter: Tensor) -> Tensor:
-        """A packed weight unpacked."""
-        if not hasattr(parameter, "__tensor_flatten__"):
+        """The unpacked weight if `parameter` is packed, else `parameter`."""
+        if not _is_packed(parameter):
             return parameter
         weight: Tensor = parameter.dequantize()
         return weight
 
 
+def _is_packed(parameter: Tensor) -> bool:
+    return hasattr(parameter, "__tensor_flatten__")
+
+
 def reader() -> Reader:
-    """What `Format.reader` names."""
+    """The reader that `Format.reader` refers to."""
     return TorchAOReader()

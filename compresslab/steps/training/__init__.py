@@ -1,1 +1,1 @@
-"""The training loop that distillation and retraining share, and its parts."""
+"""The training loop of distillation and retraining, and its parts."""

@@ -1,4 +1,4 @@
-"""How far a training run has come, on disk, so that a killed one goes on where it was."""
+"""Checkpoints of a training run, from which it resumes after it was killed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from compresslab.files import atomic_write
 
-# Seconds between two checkpoints, of 12 bytes a trained weight each.
+# Seconds between two checkpoints. Each has 12 bytes per trained weight.
 EVERY = 120.0
 FILE = "training.safetensors"
-# Weights of each parameter that tell one model from another.
+# Number of weights of each parameter in a model's fingerprint.
 SAMPLED = 64
 
 
@@ -27,8 +27,8 @@ class TrainingState(NamedTuple):
     """The state between two optimizer steps.
 
     Attributes:
-        step: optimizer steps done. losses: their losses. checks: (step, loss) on held-out text so far.
-        tensors: masters, moments and states of random generators, by name.
+        step: number of finished optimizer steps. losses: their losses. checks: (step, loss) on held-out text.
+        tensors: master weights, moments and states of random generators, by name.
     """
 
     step: int
@@ -38,12 +38,12 @@ class TrainingState(NamedTuple):
 
 
 class Checkpoints:
-    """One checkpoint in a folder, replaced as the run goes on. Without a folder it keeps nothing.
+    """The latest checkpoint of a run in a folder. Without a folder none is written.
 
-    The last one stays when the training is over: who keeps the step's result removes it, once that is safe.
+    The last one stays after the training. The runner removes it when the step's result is stored.
 
     Args:
-        run: what decides the course of the run; a checkpoint of another one is not gone on from.
+        run: the settings and data that decide the run; a checkpoint with other ones is not used.
     """
 
     def __init__(self, folder: Path | None, run: dict[str, Any]) -> None:
@@ -51,41 +51,41 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time to save."""
+        """Whether `EVERY` seconds have passed since the last checkpoint."""
         return self.folder is not None and time.monotonic() - self._last >= EVERY
 
     def save(self, state: TrainingState) -> None:
-        """Write the state beside the last one and put it into its place, so that there is always a whole one."""
+        """Replace the checkpoint atomically."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        told = json.dumps({"step": state.step, "losses": state.losses, "checks": state.checks})
-        atomic_write(self.folder / FILE, lambda part: save_file(state.tensors, part, metadata={"run": self.run, "state": told}))
+        content = json.dumps({"step": state.step, "losses": state.losses, "checks": state.checks})
+        atomic_write(self.folder / FILE, lambda part: save_file(state.tensors, part, metadata={"run": self.run, "state": content}))
         self._last = time.monotonic()
 
-    def load(self, tell: Callable[[str], None]) -> TrainingState | None:
-        """The saved state of this very run; `None`, and a word on why, if what is there is damaged or another run's."""
+    def load(self, report: Callable[[str], None]) -> TrainingState | None:
+        """The saved state of this run. `None` if it is damaged or of another run; `report` gets the reason."""
         if self.folder is None or not (self.folder / FILE).exists():
             return None
         try:
             with safe_open(self.folder / FILE, "pt") as stored:
-                about = stored.metadata() or {}
-                if about.get("run") != self.run:
-                    tell("the checkpoint is of another run; starting anew")
+                metadata = stored.metadata() or {}
+                if metadata.get("run") != self.run:
+                    report("the checkpoint is of another run; starting anew")
                     return None
-                state = json.loads(about["state"])
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, it is no dict
+                state = json.loads(metadata["state"])
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, it cannot be iterated
                 return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            tell(f"the checkpoint is damaged ({type(error).__name__}); starting anew")
+            report(f"the checkpoint is damaged ({type(error).__name__}); starting anew")
             return None
 
 
 def fingerprint(tensors: list[Tensor]) -> str:
-    """A digest that tells sets of tensors apart: shapes, and some values of each."""
+    """A digest of the shapes and of some values of each tensor."""
     digest = hashlib.sha256()
     for tensor in tensors:
         stride = max(1, tensor.numel() // SAMPLED)
-        some = tensor.detach().flatten()[::stride].cpu().contiguous()
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode() + some.view(torch.uint8).numpy().tobytes())
+        sample = tensor.detach().flatten()[::stride].cpu().contiguous()
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode() + sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

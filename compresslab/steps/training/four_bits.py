@@ -1,4 +1,4 @@
-"""Linear layers held at 4 bits while adapters on them are trained (QLoRA)."""
+"""Linear layers at 4 bits, on which adapters are trained (QLoRA)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from transformers import PreTrainedModel
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import check_linear, quantizable
 
-# Weights that share a scale; bitsandbytes' kernels want whole ones in a row.
+# Number of weights per scale; it must divide the rows for bitsandbytes' kernels.
 BLOCK = 64
 
 
-def hold_at_four_bits(model: PreTrainedModel, compute: torch.dtype) -> None:
-    """Round every linear layer but the output head to NF4, in place, with double quantization of the scales; they compute in `compute`.
+def quantize_for_adapters(model: PreTrainedModel, compute: torch.dtype) -> None:
+    """Quantize every linear layer except the output head to NF4 with double quantization, in place. They compute in `compute`.
 
     Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, as bitsandbytes implements it.
 
     Raises:
-        BadInput: a layer's inputs do not fill whole blocks. UnsupportedModel: much of the model is in no linear layer.
+        BadInput: the block size does not divide a layer's inputs. UnsupportedModel: much of the model is in no linear layer.
     """
     check_linear(model, "qlora")
     layers = quantizable(model)
@@ -33,11 +33,11 @@ def hold_at_four_bits(model: PreTrainedModel, compute: torch.dtype) -> None:
             )
     for name, layer in layers.items():
         model.set_submodule(name, _packed(layer, compute))
-    model.is_loaded_in_4bit = True  # what peft asks
+    model.is_loaded_in_4bit = True  # peft reads this attribute
 
 
 def merge_unpacked(adapted: PreTrainedModel) -> PreTrainedModel:
-    """Add adapters to the weights that they were trained against, the rounded ones; gives back a plain model with those in float32."""
+    """Merge adapters into the dequantized weights on which they were trained. Returns a plain model with these weights in float32."""
     from peft.tuners.lora.bnb import Linear4bit as Adapted
 
     for name, layer in list(adapted.named_modules()):
@@ -55,7 +55,7 @@ def _packed(layer: nn.Linear, compute: torch.dtype) -> Linear4bit:
     packed = Linear4bit(layer.in_features, layer.out_features, bias=False, compute_dtype=compute, quant_type="nf4", device="meta")
     packed.weight = Params4bit(layer.weight.data.to(compute), requires_grad=False, quant_type="nf4", module=packed)
     packed.bias = layer.bias
-    # Its kernel for evaluation lays the weights out anew, and through that layout no gradient flows.
+    # The kernel for evaluation repacks the weights, and that layout supports no gradients.
     packed.support_avx512bf16_for_cpu = False
     return packed.to(device)
 

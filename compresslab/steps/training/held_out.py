@@ -1,4 +1,4 @@
-"""Text that is kept out of training, and the loss on it that training is to reach."""
+"""Text that is held out of training, and a goal for the loss on it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.text import TokenSequences, batches
 
-# Of the different sequences, at least one; the loss on 64 x 512 tokens is known to half a percent.
-SHARE, MOST = 0.05, 64
-# How often a run looks: with 5% of the text each time this costs a sixth of the training.
-LOOKS = 10
+# Share of the different sequences that is held out (at least one), and their maximum number. The loss on 64 x 512 tokens has an error of
+# half a percent.
+SHARE, MAX_SEQUENCES = 0.05, 64
+# Number of evaluations per run. With 5% of the text they take a sixth of the time of the training.
+EVALUATIONS = 10
 
 
 class Goal(NamedTuple):
-    """The loss to reach, in nats a token, on which sequences (n, length)."""
+    """The loss to reach, in nats per token, and the sequences (n, length) on which it is measured."""
 
     loss: float
     ids: Tensor
 
-    def every(self, steps: int) -> int:
-        """Steps between two looks."""
-        return max(1, steps // LOOKS)
+    def interval(self, steps: int) -> int:
+        """Number of steps between two evaluations."""
+        return max(1, steps // EVALUATIONS)
 
     def loss_of(self, model: PreTrainedModel) -> float:
-        """The model's loss on the same sequences."""
+        """The model's loss on these sequences."""
         training = model.training
         loss = mean_loss(model.eval(), self.ids)
         model.train(training)
@@ -39,7 +40,7 @@ class Goal(NamedTuple):
 
 
 def split(text: TokenSequences) -> tuple[TokenSequences, Tensor]:
-    """The text to train on, and the held-out sequences (n, length): the last ones of the different ones, wherever they are repeated.
+    """The text to train on, and the held-out sequences (n, length), which are the last of the different ones, with their repetitions.
 
     Raises:
         BadInput: there is only one sequence.
@@ -48,10 +49,10 @@ def split(text: TokenSequences) -> tuple[TokenSequences, Tensor]:
     different = int(numbers.max()) + 1
     if different < 2:
         raise BadInput("until holds out some of the training text, and it is a single sequence; raise tokens or lower text.training.length")
-    first = different - min(MOST, max(1, int(SHARE * different)))
-    held = torch.stack([text.ids[(numbers == number).nonzero()[0, 0]] for number in range(first, different)])
+    first = different - min(MAX_SEQUENCES, max(1, int(SHARE * different)))
+    held_out_ids = torch.stack([text.ids[(numbers == number).nonzero()[0, 0]] for number in range(first, different)])
     keep = numbers < first
-    return TokenSequences(text.ids[keep], text.sha256, numbers[keep]), held
+    return TokenSequences(text.ids[keep], text.sha256, numbers[keep]), held_out_ids
 
 
 @torch.no_grad()
@@ -69,5 +70,5 @@ def mean_loss(model: PreTrainedModel, ids: Tensor) -> float:
 
 
 def next_targets(ids: Tensor) -> Tensor:
-    """For each position of sequences (n, length) the token after it, (n * length,). The last one of a sequence has none."""
+    """The next token of each position of sequences (n, length), as (n * length,). The last position of a sequence has none."""
     return torch.cat([ids[:, 1:], ids.new_full((ids.shape[0], 1), IGNORED_TARGET)], dim=1).flatten()

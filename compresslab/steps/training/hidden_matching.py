@@ -1,4 +1,4 @@
-"""Matching a teacher's hidden states through learned projectors."""
+"""The loss of matching a teacher's hidden states through learned projectors."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-# Below every squared norm that a hidden state has, so that a state of zeros divides nothing by zero.
-TINY = 1e-6
+# Smaller than every squared norm of a hidden state; it prevents a division by zero.
+MIN_SQUARED_NORM = 1e-6
 
 
 class HiddenMatching(nn.Module):
-    """One linear map from the student's hidden states after each of its layers to the teacher's after the layer that is as far up.
+    """Linear maps from the student's hidden states after each layer to the teacher's hidden states at the same relative depth.
 
-    Student layer i of n goes with teacher layer round(i N / n) of N, so the last with the last (there both have passed the final norm).
-    The loss of a position is the squared distance over the teacher state's squared norm, since the norms of hidden states differ by
-    orders of magnitude between layers and between tokens; it is averaged over positions and layers. The maps begin as the identity (cut
-    or padded with zeros where sizes differ), are trained along with the student and thrown away.
+    Student layer i of n is matched with teacher layer round(i N / n) of N, so the last with the last (both after the final norm). The
+    loss of a position is the squared distance divided by the squared norm of the teacher's state, since the norms of hidden states differ
+    by orders of magnitude between layers and between tokens. It is averaged over positions and layers. The maps are initialized with the
+    identity (cut or padded with zeros if sizes differ), trained with the student, and discarded.
 
     Source: Jiao et al. 2019, "TinyBERT", arXiv 1909.10351, section 3.1 (hidden-state distillation with a learned map, layers evenly
     spaced). Muralidharan et al. 2024, "Minitron", arXiv 2407.14679, section 3, finds it to help where depth was cut a lot.
@@ -25,8 +25,8 @@ class HiddenMatching(nn.Module):
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         super().__init__()
         ours, theirs = student.config.get_text_config(), teacher.config.get_text_config()
-        layers, above = ours.num_hidden_layers, theirs.num_hidden_layers
-        self.pairs = [(layer, max(1, round(layer * above / layers))) for layer in range(1, layers + 1)]
+        layers, teacher_layers = ours.num_hidden_layers, theirs.num_hidden_layers
+        self.pairs = [(layer, max(1, round(layer * teacher_layers / layers))) for layer in range(1, layers + 1)]
         self.maps = nn.ModuleList(_identity(ours.hidden_size, theirs.hidden_size) for _ in self.pairs).to(student.device)
 
     def forward(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
@@ -39,7 +39,7 @@ class HiddenMatching(nn.Module):
         for linear, (ours, theirs) in zip(self.maps, self.pairs, strict=True):
             target = teacher[theirs].float()
             distance = (linear(student[ours]).float() - target).square().sum(-1)
-            losses.append((distance / target.square().sum(-1).clamp(min=TINY)).mean())
+            losses.append((distance / target.square().sum(-1).clamp(min=MIN_SQUARED_NORM)).mean())
         return torch.stack(losses).mean()
 
 

@@ -1,4 +1,4 @@
-"""Float32 weights behind the ones that a model computes with while it is trained."""
+"""Float32 master weights of a model that is trained in another compute dtype."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from compresslab.steps.training.sparsity import pruned_zeros
 
 
 class MasterWeights:
-    """What the optimizer updates, and what the forward and the backward pass use.
+    """The float32 weights that the optimizer updates, and their copies in the compute dtype for forward and backward passes.
 
-    Where that is bfloat16 or float16, the model computes in it throughout and the masters stand beside it in float32. Casting float32
-    weights in every forward pass (autocast) gives the same products and costs 7% of the time. Each micro-batch's gradient comes in the
-    compute dtype, as under autocast, and is added up in float32. Source of the scheme: Micikevicius et al. 2017, "Mixed Precision
-    Training", arXiv 1710.03740. Where it is float32, the weights are their own masters, and nothing is kept twice.
+    Casting float32 weights in every forward pass (autocast) gives the same products and takes 7% more time. The gradient of each
+    micro-batch has the compute dtype, as with autocast, and is accumulated in float32. Source: Micikevicius et al. 2017, "Mixed Precision
+    Training", arXiv 1710.03740. If the compute dtype is float32, the model's parameters are the master weights and there are no copies.
 
     Attributes:
-        weights: the masters, float32, one for each parameter that is trained.
+        weights: the master weights, one float32 tensor for each trained parameter.
     """
 
     def __init__(self, modules: list[nn.Module], compute: torch.dtype) -> None:
-        """Take over the parameters of `modules`: those that require gradients are trained, all compute in `compute` from here on."""
+        """Cast all parameters of `modules` to `compute`. Those that require gradients are trained."""
         zeros: dict[Tensor, Tensor] = {}
         for model in (module for module in modules if isinstance(module, PreTrainedModel)):
             zeros |= {model.get_submodule(name).weight: mask for name, mask in pruned_zeros(model).items()}
         parameters = [parameter for module in modules for parameter in module.parameters() if parameter.is_floating_point()]
         self.copies = [parameter for parameter in parameters if parameter.requires_grad]
         self._frozen = [_Frozen(parameter, compute) for parameter in parameters if not parameter.requires_grad]
-        self._apart = compute != torch.float32
-        self.weights: list[Tensor] = [copy.data.to(torch.float32, copy=True) for copy in self.copies] if self._apart else list(self.copies)
+        self._has_copies = compute != torch.float32
+        self.weights: list[Tensor] = (
+            [copy.data.to(torch.float32, copy=True) for copy in self.copies] if self._has_copies else list(self.copies)
+        )
         self._zeros = [(master, zeros[copy]) for copy, master in zip(self.copies, self.weights, strict=True) if copy in zeros]
-        self._of: dict[Tensor, Tensor] = dict(zip(self.copies, self.weights, strict=True))
-        self._hooks = [copy.register_post_accumulate_grad_hook(self._collect) for copy in self.copies] if self._apart else []  # type: ignore[no-untyped-call]
+        self._master_of: dict[Tensor, Tensor] = dict(zip(self.copies, self.weights, strict=True))
+        self._hooks = [copy.register_post_accumulate_grad_hook(self._collect) for copy in self.copies] if self._has_copies else []  # type: ignore[no-untyped-call]
         for parameter in parameters:
             parameter.data = parameter.data.to(compute)
 
     def _collect(self, copy: Tensor) -> None:
-        """Add a gradient that is complete to the master's, and free it."""
-        master, gradient = self._of[copy], copy.grad
+        """Add the gradient of a copy to that of its master weight, and free it."""
+        master, gradient = self._master_of[copy], copy.grad
         assert gradient is not None
         if master.grad is None:
             master.grad = gradient.float()
@@ -47,8 +48,8 @@ class MasterWeights:
             master.grad.add_(gradient)
         copy.grad = None
 
-    def updated(self) -> None:
-        """After the masters have changed: pruned weights are zero again, the copies follow, gradients start anew."""
+    def after_step(self) -> None:
+        """After an optimizer step: set pruned weights to zero, update the copies, and remove the gradients."""
         for master, mask in self._zeros:
             master.data.masked_fill_(mask, 0.0)
         self.refresh()
@@ -56,12 +57,12 @@ class MasterWeights:
             master.grad = None
 
     def refresh(self) -> None:
-        """Round the masters into the copies, where there are any."""
-        if self._apart:
+        """Round the master weights into the copies, if there are any."""
+        if self._has_copies:
             torch._foreach_copy_([copy.data for copy in self.copies], self.weights)
 
     def release(self) -> None:
-        """Give the parameters back to the model: the trained ones in float32, the frozen ones as they were."""
+        """Restore the model's parameters: the trained ones in float32, the frozen ones with their original values."""
         for hook in self._hooks:
             hook.remove()
         for copy, master in zip(self.copies, self.weights, strict=True):
@@ -71,7 +72,7 @@ class MasterWeights:
 
 
 class _Frozen:
-    """A parameter that is not trained. Its values are kept beside only where the compute dtype does not hold them."""
+    """A parameter that is not trained. Its original values are stored only if the compute dtype cannot represent them."""
 
     def __init__(self, parameter: Tensor, compute: torch.dtype) -> None:
         self.parameter, self.dtype = parameter, parameter.dtype

@@ -1,4 +1,4 @@
-"""Batches that the student writes itself, so that it learns where its own text takes it."""
+"""On-policy batches: text that the student generates itself."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from compresslab.errors import BadInput
 
 
 def is_on_policy(step: int, share: float) -> bool:
-    """Whether the batch of `step` is the student's own: evenly spread, `share` of all."""
+    """Whether the batch of `step` is on-policy. Such batches are the share `share` of all, evenly spread."""
     return int((step + 1) * share) > int(step * share)
 
 
 def check_prompt(prompt: int, length: int) -> None:
-    """Refuse a prompt that leaves nothing to write.
+    """Refuse a prompt that leaves no tokens to generate.
 
     Raises:
-        BadInput: naming both lengths.
+        BadInput: the message names both lengths.
     """
     if prompt >= length:
         raise BadInput(
@@ -28,23 +28,23 @@ def check_prompt(prompt: int, length: int) -> None:
 
 
 @torch.no_grad()
-def continued(model: PreTrainedModel, ids: Tensor, prompt: int) -> Tensor:
-    """The sequences (n, length) with all after the first `prompt` tokens drawn from the model's own distribution, at temperature 1.
+def continue_sequences(model: PreTrainedModel, ids: Tensor, prompt: int) -> Tensor:
+    """The sequences (n, length) with all tokens after the first `prompt` sampled from the model at temperature 1.
 
-    An end of text does not end a sequence, as it does not in the training text. Draws come from torch's own generator.
+    An end-of-text token does not end a sequence, as in the training text. Samples use torch's default generator.
 
     Source: Agarwal et al. 2023, "On-Policy Distillation of Language Models" (GKD), arXiv 2306.13649.
     """
     settings = GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=ids.shape[1] - prompt, eos_token_id=None, pad_token_id=0
     )
-    training, own = model.training, model.generation_config
+    training, generation_config = model.training, model.generation_config
     model.eval()
-    model.generation_config = GenerationConfig()  # a model's own may ask for top_k, penalties and stops
+    model.generation_config = GenerationConfig()  # the model's own one may contain top_k, penalties and stop tokens
     try:
         start = ids[:, :prompt]
-        written: Tensor = model.generate(start, attention_mask=torch.ones_like(start), generation_config=settings)
+        generated: Tensor = model.generate(start, attention_mask=torch.ones_like(start), generation_config=settings)
     finally:
-        model.generation_config = own
+        model.generation_config = generation_config
         model.train(training)
-    return written
+    return generated

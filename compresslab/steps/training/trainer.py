@@ -1,4 +1,4 @@
-"""The training loop that distillation and retraining share."""
+"""The training loop of distillation and retraining."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from compresslab.steps.training.master_weights import MasterWeights
 
 LOSSES_KEPT = 200
 
-# (logits (positions, vocabulary), which of the positions these are) -> summed loss in nats
+# (logits (positions, vocabulary), the slice of the positions) -> summed loss in nats
 ChunkLoss = Callable[[Tensor, slice], Tensor]
 # Hidden states (n, length, hidden) before the first layer and after each -> loss per token
 HiddenLoss = Callable[[tuple[Tensor, ...]], Tensor]
 
 
 class MicroBatch(NamedTuple):
-    """A micro-batch: token ids (n, length), the number of each sequence (n,) among the different ones, and of which step."""
+    """A micro-batch: token ids (n, length), the number (n,) of each sequence among the different ones, and the step."""
 
     ids: Tensor
     numbers: Tensor
@@ -43,9 +43,9 @@ class Objective(NamedTuple):
     """The loss of a micro-batch.
 
     Attributes:
-        ids: what it reads, (n, length). chunk_loss: the loss of its logits.
-        first, last: of each sequence the positions whose logits count.
-        hidden_loss: the loss of its hidden states, if they are asked for.
+        ids: token ids to read, (n, length). chunk_loss: the loss of a chunk of logits.
+        first, last: the slice of each sequence's positions whose logits count.
+        hidden_loss: the loss of hidden states, if there is one.
     """
 
     ids: Tensor
@@ -55,7 +55,7 @@ class Objective(NamedTuple):
     hidden_loss: HiddenLoss | None = None
 
     def counted(self, hidden: Tensor) -> Tensor:
-        """Of hidden states (n, length, hidden) those whose logits count, (positions, hidden)."""
+        """The hidden states (positions, hidden) whose logits count, of those of all positions (n, length, hidden)."""
         return hidden[:, self.first : self.last].flatten(0, 1)
 
 
@@ -66,9 +66,9 @@ class TrainSettings(NamedTuple):
     """Settings of a training run.
 
     Attributes:
-        companions: modules that are trained along and thrown away (projectors).
-        checkpoints: folder for the run's state. config: of the step, to know the run's own state by.
-        goal: to stop as soon as the loss on held-out text is low enough. compute: dtype of the forward and backward passes.
+        companions: modules that are trained with the model and discarded (projectors).
+        checkpoints: folder for the run's state. config: the step's settings, which identify the run's checkpoints.
+        goal: loss on held-out text at which the run stops. compute: dtype of the forward and backward passes.
     """
 
     optimizer: Optimizer
@@ -82,7 +82,7 @@ class TrainSettings(NamedTuple):
 
 
 class TrainResult(NamedTuple):
-    """What a training run saw: tokens, optimizer steps, the mean loss in nats a token of (at most 200) steps, and held-out losses."""
+    """Tokens and optimizer steps of a training run, the mean loss in nats per token of at most 200 steps, and held-out losses."""
 
     tokens: int
     steps: int
@@ -93,18 +93,18 @@ class TrainResult(NamedTuple):
 def train(model: PreTrainedModel, text: TokenSequences, settings: TrainSettings, loss_fn: LossFn) -> TrainResult:
     """Train the parameters that require gradients: float32 masters, forward and backward passes in the compute dtype.
 
-    Each sequence of `text` is used once, in order. Logits of the whole batch never exist at once, so that a vocabulary of 256k costs no
-    more memory than one of 32k.
+    Each sequence of `text` is used once, in order. Logits are computed in chunks, so that a vocabulary of 256k tokens takes no more memory
+    than one of 32k.
 
     Args:
-        model: changed in place; the trained parameters end up in float32.
+        model: changed in place; the trained parameters are float32 afterwards.
 
     Raises:
-        BadInput: less text than one batch. RunFailed: the loss became NaN or infinite.
+        BadInput: there is less text than one batch. RunFailed: the loss is NaN or infinite.
     """
     training = _Training(model, text, settings, loss_fn)
     try:
-        training.go()
+        training.run()
     finally:
         training.master_weights.release()
         model.eval()
@@ -113,7 +113,7 @@ def train(model: PreTrainedModel, text: TokenSequences, settings: TrainSettings,
 
 
 class _Training:
-    """A run under way; all that changes from step to step is in what `_state` gives."""
+    """A training run. `_state` returns everything that changes from step to step."""
 
     def __init__(self, model: PreTrainedModel, text: TokenSequences, settings: TrainSettings, loss_fn: LossFn) -> None:
         optimizer, length = settings.optimizer, text.ids.shape[1]
@@ -126,13 +126,13 @@ class _Training:
                 "raise tokens or lower optimizer.batch_tokens"
             )
         torch.manual_seed(settings.seed)
-        course = {
+        identity = {
             "config": settings.config,
             "steps": self.steps,
             "text": fingerprint([text.ids]),
             "weights": fingerprint([*model.parameters()]),
         }
-        self.saved = Checkpoints(settings.checkpoints, course)
+        self.checkpoints = Checkpoints(settings.checkpoints, identity)
         self.master_weights = MasterWeights([model, *settings.companions], settings.compute)
         self.head = output_head(model)
         self.adam = torch.optim.AdamW(
@@ -142,11 +142,11 @@ class _Training:
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
         self.random = random_states(model.device)
-        self.whole = True  # no update is half done
+        self.consistent = True  # false during an update of the weights
 
-    def go(self) -> None:
-        """Go on from the checkpoint, if there is one, to the last step or to the goal."""
-        state = self.saved.load(lambda why: self.settings.progress(0.0, why))
+    def run(self) -> None:
+        """Train until the last step or the goal, from the checkpoint if there is one."""
+        state = self.checkpoints.load(lambda why: self.settings.progress(0.0, why))
         if state is not None:
             self._resume(state)
         self.model.train()
@@ -154,17 +154,17 @@ class _Training:
             while not self._reached() and self.step < self.steps:
                 self._one_step()
         except KeyboardInterrupt:
-            if self.whole and self.step:
-                self.saved.save(self._state())
+            if self.consistent and self.step:
+                self.checkpoints.save(self._state())
             raise
 
     def _reached(self) -> bool:
-        """Whether the loss on held-out text is low enough; looked at now and then, and at the end."""
+        """Whether the loss on held-out text reaches the goal. It is measured every `goal.interval` steps and at the end."""
         goal = self.settings.goal
-        if goal is None or (self.step % goal.every(self.steps) and self.step < self.steps):
+        if goal is None or (self.step % goal.interval(self.steps) and self.step < self.steps):
             return False
         if not self.checks or self.checks[-1][0] != self.step:
-            self._tell("looking at held-out text")
+            self._report("looking at held-out text")
             self.checks.append((self.step, goal.loss_of(self.model)))
         return self.checks[-1][1] <= goal.loss
 
@@ -177,23 +177,23 @@ class _Training:
         for start in range(first, first + self.per_batch, self.per_micro):
             rows = slice(start, min(start + self.per_micro, first + self.per_batch))
             total += self._backward(MicroBatch(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step))
-            if rows.stop < first + self.per_batch:  # a batch of many micro-batches may take minutes
-                self._tell(f"step {self.step + 1} of {self.steps}", (rows.stop - first) / self.per_batch)
+            if rows.stop < first + self.per_batch:  # a batch with many micro-batches may take minutes
+                self._report(f"step {self.step + 1} of {self.steps}", (rows.stop - first) / self.per_batch)
         if not math.isfinite(total):
             raise RunFailed(f"the training loss is {total} at step {self.step + 1} of {self.steps}; lower optimizer.learning_rate")
         nn.utils.clip_grad_norm_(self.master_weights.weights, optimizer.max_grad_norm)
-        self.whole = False
+        self.consistent = False
         self.adam.step()
-        self.master_weights.updated()
+        self.master_weights.after_step()
         self.losses.append(total)
         self.random = random_states(self.model.device)
         self.step += 1
-        self.whole = True
-        if self.saved.due():
-            self.saved.save(self._state())
-        self._tell(f"loss {total:.3f}")
+        self.consistent = True
+        if self.checkpoints.due():
+            self.checkpoints.save(self._state())
+        self._report(f"loss {total:.3f}")
 
-    def _tell(self, what: str, part: float = 0.0) -> None:
+    def _report(self, what: str, part: float = 0.0) -> None:
         """Report the steps done, and a part of the next one."""
         share, tokens = (self.step + part) / self.steps, self.per_batch * self.text.ids.shape[1]
         self.settings.progress(share, what, Amount((self.step + part) * tokens, self.steps * tokens, "tokens"))
@@ -204,7 +204,7 @@ class _Training:
         output = self.model.base_model(input_ids=objective.ids, use_cache=False, output_hidden_states=objective.hidden_loss is not None)
         hidden = objective.counted(output.last_hidden_state)
         tokens = hidden.shape[0] // len(micro.ids) * self.per_batch
-        # The head's gradient is taken chunk by chunk and handed to the backbone in one go.
+        # The gradient of the head is accumulated chunk by chunk, then the backbone's backward pass runs once.
         leaf = hidden.detach().requires_grad_()
         total = 0.0
         for part in chunks(leaf.shape[0], self.model):
@@ -237,7 +237,7 @@ class _Training:
         self.step, self.losses, self.checks = state.step, state.losses, state.checks
         self.random = {name: value for name, value in state.tensors.items() if name.startswith("random.")}
         set_random_states(self.random, self.model.device)
-        self._tell(f"going on from step {self.step} of {self.steps}")
+        self._report(f"going on from step {self.step} of {self.steps}")
 
 
 def learning_rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
@@ -248,6 +248,6 @@ def learning_rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
 
 
 def downsampled(losses: list[float]) -> list[float]:
-    """At most `LOSSES_KEPT` evenly spaced values, the last one among them, to six digits."""
+    """At most `LOSSES_KEPT` evenly spaced values including the last one, rounded to six digits."""
     stride = max(1, -(-len(losses) // LOSSES_KEPT))
     return [round(value, 6) for value in losses[::-1][::stride][::-1]]

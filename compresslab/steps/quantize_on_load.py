@@ -1,4 +1,4 @@
-"""Quantization by transformers, which quantizes while it loads: the model goes through a folder."""
+"""Quantization by transformers, which quantizes models when it loads them: the model is saved and loaded again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compresslab.models.save import save
 
 
 def quantized_by_loading(loaded: Loaded, settings: QuantizationConfigMixin) -> PreTrainedModel:
-    """The model as transformers loads it with these settings."""
+    """The model, saved into a temporary folder and loaded by transformers with the settings."""
     with tempfile.TemporaryDirectory(prefix="compresslab-") as scratch:
         folder = Path(scratch)
         save(loaded, folder)
