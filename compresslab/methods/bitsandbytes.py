@@ -45,7 +45,14 @@ def packing(config: Quantize4Bit | QuantizeInt8) -> Packing:
     return Packing(4 if isinstance(config, Quantize4Bit) else 8)
 
 
-BITSANDBYTES = Format("bitsandbytes", "compresslab.models.formats.bitsandbytes", bits=bits, kernel=kernel, rounds_inputs=rounds_inputs)
+BITSANDBYTES = Format(
+    "bitsandbytes",
+    "compresslab.models.formats.bitsandbytes",
+    bits=bits,
+    kernel=kernel,
+    rounds_inputs=rounds_inputs,
+    flags=("load_in_4bit", "load_in_8bit"),
+)
 MODULE, LIBRARIES = "compresslab.steps.quantize_bnb", ("bitsandbytes",)
 NF4, FP4 = (
     Method("quantize", name, Quantize4Bit, MODULE, libraries=LIBRARIES, format=BITSANDBYTES, packing=packing)

@@ -5,6 +5,7 @@ Code that needs torch is in the format's reader, a module that is imported by na
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ USUAL_GROUPS = (16, 32, 64, 128, 256)
 WORD_BITS = 32
 # The reader of formats that only their own library reads.
 NO_READER = "compresslab.models.formats.reader"
+# Parts of a config.json that may describe the text model of a larger one, as in transformers.
+TEXT_CONFIGS = ("decoder", "generator", "text_config")
 
 
 class Objection(NamedTuple):
@@ -56,6 +59,7 @@ class Format:
         rounds_inputs: whether the kernel also rounds activations. Such a model is scored packed, and its products run at 8 bits.
         whole_groups: the group size must divide each layer's inputs, since no group spans two rows.
         multiple: inputs and outputs of each layer must be multiples of this number.
+        flags: settings of which one is true in configurations of this format that were written before `quant_method` existed.
     """
 
     name: str
@@ -66,10 +70,23 @@ class Format:
     rounds_inputs: Callable[[Quantization], bool] = _never
     whole_groups: bool = False
     multiple: int = 1
+    flags: tuple[str, ...] = ()
+
+    @property
+    def readable(self) -> bool:
+        """Whether its weights can be unpacked and counted here."""
+        return self.reader != NO_READER
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose code decides how a folder of this format is unpacked, counted and scored."""
+        functions: tuple[Callable[..., Any], ...] = (self.bits, self.kernel, self.rounds_inputs)
+        return tuple(dict.fromkeys([self.reader, *(str(_unwrapped(function).__module__) for function in functions)]))
 
     def recognises(self, quantization: Quantization) -> bool:
         """Whether a folder's `quantization_config` names this format."""
-        return bool(quantization.get("quant_method") == self.name)
+        name = quantization.get("quant_method")
+        return any(quantization.get(flag) for flag in self.flags) if name is None else bool(name == self.name)
 
     def objections(self, packing: Packing, model: Dimensions) -> list[Objection]:
         """Reasons why a model's layers cannot be stored in this format; empty if they can."""
@@ -88,10 +105,21 @@ class Format:
         return []
 
 
+def stated_quantization(config: Mapping[str, Any]) -> Quantization | None:
+    """The `quantization_config` in the content of a config.json, or in that of its text model; `None` for plain weights."""
+    parts = (config, *map(config.get, TEXT_CONFIGS))
+    found = (part.get("quantization_config") for part in parts if isinstance(part, Mapping))
+    return next((quantization for quantization in found if quantization and isinstance(quantization, Mapping)), None)
+
+
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    return _unwrapped(function.func) if isinstance(function, functools.partial) else function
+
+
 def fitting_groups(widths: set[int]) -> list[int]:
     """The usual group sizes that divide all widths."""
     return [size for size in USUAL_GROUPS if all(width % size == 0 for width in widths)]
 
 
-# Formats that transformers keeps packed in memory and that no method here writes. All other formats are unpacked when they are loaded.
+# Formats that transformers keeps packed in memory and that no method here writes.
 FOREIGN = tuple(map(Format, ("auto-round", "hqq", "eetq", "aqlm", "quanto")))

@@ -35,8 +35,10 @@ def zero_point_bits(packing: Packing) -> float:
 
 
 def kernel(quantization: Quantization) -> str:
-    """gptqmodel runs both GPTQ and AWQ."""
-    return f"gptqmodel, {quantization['quant_method'].upper()} {quantization['bits']}-bit"
+    """gptqmodel runs both GPTQ and AWQ. Some AWQ configurations call the bits `w_bit`."""
+    bits = quantization.get("bits") or quantization.get("w_bit")
+    name = str(quantization.get("quant_method", "gptq")).upper()
+    return f"gptqmodel, {name} {bits}-bit" if bits else f"gptqmodel, {name}"
 
 
 def packing(config: QuantizeGPTQ) -> Packing:

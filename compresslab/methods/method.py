@@ -96,12 +96,17 @@ class Method(Generic[Config]):
         """Refuse an inconsistent description, which would otherwise fail in a worker only.
 
         Raises:
-            ValueError: the settings do not list the method, or only one of format and packing is given.
+            ValueError: the settings do not list the method, only one of format and packing is given, or the method does not read the text
+                that its statistics or its training need.
         """
         if self.kind != "adopt" and self.name not in names_of(self.config):
             raise ValueError(f"{self.config.__name__} needs a field `method: Literal[{self.name!r}]`, by which a recipe names the method")
         if (self.format is None) != (self.packing is None):
             raise ValueError("a method that packs weights has a format and a packing, any other one neither")
+        if self.statistics and self.text != "calibration":
+            raise ValueError(f'statistics={self.statistics!r} are gathered on the calibration text; add text="calibration"')
+        if self.trains and self.text != "training":
+            raise ValueError('a method that trains reads the training text; add text="training"')
 
     @property
     def packs(self) -> bool:

@@ -22,7 +22,7 @@ class Strict(BaseModel):
 class StepConfig(Strict):
     """The settings of a step. A subclass has a field `method: Literal[...]` with the names of the methods that it serves.
 
-    Fields of these names mean the same in every method: `tokens` (of training text), `teacher` and `until` (another model, which counts
+    Fields of these names mean the same in every method: `tokens` (of training text), `teacher` or `until` (another model, which counts
     by its content and not by its name), `seed`.
     """
 

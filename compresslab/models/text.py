@@ -9,15 +9,17 @@ import random
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput
-from compresslab.recipe.schema import Calibration, Training
 from compresslab.recipe.source import DOCSTRING_PACKAGES, HubText, parse_hub_text
+
+if TYPE_CHECKING:  # the schema loads the methods of other packages, which may import this module
+    from compresslab.recipe.schema import Calibration, Training
 
 SHORTEST_DOCSTRING = 400
 # Tokens of one forward pass: enough to use all cores, few enough that activations take far less memory than the weights.

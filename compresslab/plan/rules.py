@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from compresslab.errors import BadInput
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
+from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
-from compresslab.plan.model_files import dimensions_of, packed_by, vocabulary_digest
+from compresslab.plan.model_files import dimensions_of, format_of_source, packed_by, vocabulary_digest
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import Step
 
@@ -32,10 +34,14 @@ def start(model: str) -> Chain:
     """The chain of an existing model.
 
     Raises:
-        BadInput: there is no such model.
+        BadInput: there is no such model, or its weights are packed in a format that cannot be unpacked here.
     """
     source = parse_source(model)
-    return Chain(source, packed_by(source), dimensions_of(source))
+    packed, known = packed_by(source), format_of_source(source)
+    if packed and not (known and known.readable):
+        readable = ", ".join(one.name for one in formats() if one.readable)
+        raise BadInput(f"weights packed by {packed} are not unpacked here; take a model of plain weights, or one packed by {readable}")
+    return Chain(source, packed, dimensions_of(source))
 
 
 def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Objection]:
@@ -48,7 +54,7 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
         return []
     config = step.config
     found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
-    teacher = step.other_variant if step.kind == "distill" else None
+    teacher = getattr(config, "teacher", None)
     if teacher is not None and teacher in others:
         found += _teacher_objections(chain, others[teacher], teacher)
     if getattr(config, "until", None) == PARENT and not chain.pruned:
@@ -63,7 +69,7 @@ def after(chain: Chain, step: Step) -> Chain:
     """The chain after one more step.
 
     Raises:
-        BadInput: the step adopts a model that does not exist.
+        BadInput: the step adopts a model that `start` refuses.
     """
     if step.adopt is not None:
         return start(step.adopt.model)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from compresslab.methods.registry import BROKEN
+from compresslab.methods.registry import installed, known
 from compresslab.recipe.locate import Located, Problem, resolve, shown, suggest
 from compresslab.recipe.schema import Evaluate, Variant
 from compresslab.recipe.steps import STEP_KINDS, Step
@@ -78,9 +78,10 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _tags(union: _Form) -> dict[str, Any]:
-    """The members of a discriminated union by their tag."""
-    key = union.discriminator or ""
-    return {str(tag): member for member in _members(union.type) for tag in get_args(member.model_fields[key].annotation)}
+    """The settings in the union of a kind's methods, by the name of the method."""
+    # A class of settings may list names of methods that are not installed, so the registry has the names.
+    members = _members(union.type)
+    return {entry.name: entry.config for entry in known() if entry.config in members}
 
 
 def _or(words: Sequence[str]) -> str:
@@ -234,10 +235,14 @@ class _Explainer:
         return place.node.problem(f"the key '{key}' is missing; add it with {_or(list(_tags(place.form)))}")
 
     def _unknown_method(self, place: _Place) -> Problem:
-        node, known = place.node.mapping[place.form.discriminator or ""], list(_tags(place.form))
-        if reason := BROKEN.get(str(node.value)):
-            return node.problem(f"the installed method {_describe_value(node)} cannot be used: {reason}; give {_or(known)}")
-        return node.problem(f"unknown {place.form.discriminator} {_describe_value(node)};{suggest(node.text, known)} give {_or(known)}")
+        node, names = place.node.mapping[place.form.discriminator or ""], list(_tags(place.form))
+        broken = installed().broken
+        if reason := broken.get(str(node.value)):
+            return node.problem(f"the installed method {_describe_value(node)} cannot be used: {reason}; give {_or(names)}")
+        # The name of an entry point need not be that of its method.
+        others = "".join(f"; the installed method {name!r} cannot be used: {reason}" for name, reason in broken.items())
+        hint = suggest(node.text, names)
+        return node.problem(f"unknown {place.form.discriminator} {_describe_value(node)};{hint} give {_or(names)}{others}")
 
     def _bad_name(self, place: _Place, details: ErrorDetails) -> Problem:
         key = str(place.rest[0])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RecipeError
+from compresslab.methods.registry import configs
 from compresslab.methods.settings import PARENT
 from compresslab.recipe.changes import NO_CHANGES, Changes, apply_settings, select_variants
 from compresslab.recipe.explain import check
@@ -26,6 +27,8 @@ from compresslab.recipe.sweeps import expand, pattern
 
 MAX_BYTES = 1_000_000
 MAX_EXPANDED = 5 * MAX_NODES
+# Settings of any method that name another variant, and the relation to it.
+OTHER_MODELS = {"teacher": "learns from", "until": "trains until"}
 _FORM = "recipes/quickstart.yaml shows the form"
 
 
@@ -189,10 +192,13 @@ def _references(body: Located) -> Iterator[tuple[str, Located]]:
     if isinstance((start := body.mapping.get("from", body)).value, str) and start is not body:
         yield "starts from", start
     for step in body.mapping["steps"].items if "steps" in body.mapping else ():
-        for kind, name, relation in (("distill", "teacher", "learns from"), ("retrain", "until", "trains until")):
-            other = step.mapping.get(kind, step).mapping.get(name)
-            if other is not None and isinstance(other.value, str) and (name, other.value) != ("until", PARENT):
-                yield relation, other
+        for kind, settings in step.mapping.items():
+            for name, relation in OTHER_MODELS.items():
+                other = settings.mapping.get(name)
+                if other is None or not isinstance(other.value, str) or (name, other.value) == ("until", PARENT):
+                    continue
+                if any(name in config.model_fields for config in configs(kind)):
+                    yield relation, other
 
 
 def _graph_problems(tree: _ExpandedTree) -> Iterator[Problem]:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import model_validator
 
 from compresslab.methods.adopt import Adopt
+from compresslab.methods.choice import choice_of
 from compresslab.methods.method import Method
-from compresslab.methods.registry import configs, method_of
+from compresslab.methods.registry import method_of, methods_of
 from compresslab.methods.settings import StepConfig, Strict
 
 # The name of the model that every variant starts from.
 BASE = "base"
 STEP_KINDS = ("prune", "distill", "quantize", "retrain", "adopt")
-
-
-def _choice(kind: str) -> Any:
-    """The type of a step's settings: those of the kind's methods, told apart by `method`; without it the kind's default, if it has one."""
-    classes = configs(kind)
-    if len(classes) == 1:
-        return classes[0]
-    default = next((config.model_fields["method"].default for config in classes if not config.model_fields["method"].is_required()), None)
-    union: Any = functools.reduce(operator.or_, classes)
-    choice: Any = Annotated[union, Field(discriminator="method")]
-    return choice if default is None else Annotated[choice, BeforeValidator(_with_method(default))]
-
-
-def _with_method(default: str) -> Any:
-    return lambda given: {"method": default, **given} if isinstance(given, dict) else given
 
 
 if TYPE_CHECKING:
@@ -39,7 +23,7 @@ if TYPE_CHECKING:
     Quantize: TypeAlias = StepConfig
     Retrain: TypeAlias = StepConfig
 else:
-    Prune, Distill, Quantize, Retrain = map(_choice, ("prune", "distill", "quantize", "retrain"))
+    Prune, Distill, Quantize, Retrain = (choice_of(methods_of(kind)) for kind in ("prune", "distill", "quantize", "retrain"))
 
 
 class Step(Strict):

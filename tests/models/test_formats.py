@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compresslab.errors import UnsupportedModel
-from compresslab.methods.registry import FORMATS, METHODS, method
+from compresslab.methods.registry import METHODS, formats, method
 from compresslab.models.formats import reader
 from compresslab.models.formats.dequantize import countable, kernel_name, scored_as_stored
 from compresslab.models.load import load_folder
@@ -36,7 +36,7 @@ def test_the_bits_that_a_plan_counts_on_are_those_in_the_files(name: str, tmp_pa
     assert bits == pytest.approx(8 * stored / weights, rel=0.1)
 
 
-@pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
+@pytest.mark.parametrize("known", formats(), ids=lambda known: known.name)
 def test_every_format_has_a_reader(known: object) -> None:
     assert isinstance(reader.reader_of({"quant_method": known.name}), reader.Reader)
 

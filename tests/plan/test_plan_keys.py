@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from plan_helpers import HEAD, MACHINE, FolderMaker, plan_of
 
-from compresslab.plan import build as building
-from compresslab.plan import keys
+from compresslab.plan import keys, node_keys
 from compresslab.plan.graph import Plan
 from compresslab.records.compute import Compute
 from compresslab.versions import version
@@ -148,7 +147,7 @@ def test_names_and_order_do_not_matter() -> None:
 )
 def test_library_versions(library: str, models: set[str], scores: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan_of(STUDY)
-    monkeypatch.setattr(building, "version", lambda name: "another" if name == library else version(name))
+    monkeypatch.setattr(node_keys, "version", lambda name: "another" if name == library else version(name))
     after = plan_of(STUDY)
     assert changed(before, after) == models
     assert changed(before, after, "csqa") == scores

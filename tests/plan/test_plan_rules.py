@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from plan_helpers import HEAD, MACHINE, FolderMaker, plan_of
+from plan_helpers import CONFIG, HEAD, MACHINE, FolderMaker, plan_of
 
 from compresslab.errors import RecipeError
 from compresslab.plan.build import build
@@ -149,7 +149,31 @@ def test_a_model_that_is_packed_already(folder: FolderMaker) -> None:
     assert "pruning after gptq is not possible" in problems("variants: {v: [prune: {method: depth, keep: 2}]}", on(packed))[0]
     adopted = f"variants: {{v: [adopt: {{model: {packed}}}, retrain: {{method: full, tokens: 10}}]}}"
     assert "training after gptq is not possible" in problems(adopted)[0]
-    plan_of("variants: {v: [prune: {method: depth, keep: 2}]}", head=on(folder("plain", quantization_config={"quant_method": "fp8"})))
+
+
+@pytest.mark.parametrize("name", ["fp8", "mxfp4", "hqq", "a-new-one"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_weights_that_nobody_here_unpacks_are_refused_as_base_and_as_adopted_model(folder: FolderMaker, name: str, *, nested: bool) -> None:
+    quantization = {"quantization_config": {"quant_method": name}}
+    packed = folder("packed", **({"text_config": CONFIG | quantization} if nested else quantization))
+    reason = f"weights packed by {name} are not unpacked here; take a model of plain weights, or one packed by "
+    (problem,) = problems("variants: {v: [prune: {method: depth, keep: 2}]}", on(packed))
+    assert problem.startswith("r.yaml:2:15: base.model: ")
+    assert reason in problem
+    (problem,) = problems(f"variants: {{v: [adopt: {{model: {packed}}}, retrain: {{method: full, tokens: 10}}]}}")
+    assert f"variants.v[0].adopt.model: {reason}" in problem
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"quantization_config": {"load_in_4bit": True}}, "bitsandbytes"),
+        ({"text_config": CONFIG | {"quantization_config": {"quant_method": "awq", "w_bit": 4}}}, "awq"),
+    ],
+)
+def test_packed_weights_are_known_by_older_and_by_nested_configurations(folder: FolderMaker, config: dict[str, object], name: str) -> None:
+    (problem,) = problems("variants: {v: [prune: {method: depth, keep: 2}]}", on(folder("packed", **config)))
+    assert f"pruning after {name} is not possible" in problem
 
 
 def test_a_teacher_with_another_tokenizer(folder: FolderMaker) -> None:

@@ -84,10 +84,11 @@ def test_its_name_and_its_settings_are_explained_like_our_own(said: Any) -> None
     assert "variants.coarse[0].quantize.levels: 9 does not fit here; give one of 7 or 127" in said["setting"]
 
 
-def test_one_that_does_not_load_is_told_where_it_is_named_and_nowhere_else(said: Any) -> None:
+def test_one_that_does_not_load_is_told_where_an_unknown_method_is_named_and_nowhere_else(said: Any) -> None:
     reason = "the installed method 'nowhere' cannot be used: throwaway_quantizer:NOWHERE does not load: AttributeError"
     assert reason in said["broken"]
-    assert "nowhere" not in said["unknown"]
+    assert reason in said["unknown"]
+    assert "nowhere" not in said["setting"]
 
 
 def test_it_runs_and_its_folder_gives_the_same_logits_in_a_fresh_process(said: Any) -> None:

@@ -1,0 +1,208 @@
+"""The content key of every node of a plan: what of a recipe, of the code and of the machine decides its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compresslab.machine.this_machine import Machine
+from compresslab.methods.adopt import Adopt
+from compresslab.methods.distill import Distill
+from compresslab.methods.method import Method
+from compresslab.methods.settings import PARENT, StepConfig
+from compresslab.plan.gathering import GATHER_MODULES, GatherRequest, gather_settings, gathers_of, serving_requests
+from compresslab.plan.keys import content_key, model_identity, node_code
+from compresslab.plan.model_files import possible_formats
+from compresslab.plan.resolve import ResolvedRecipe
+from compresslab.recipe.order import ordered
+from compresslab.recipe.source import Source, parse_source
+from compresslab.recipe.steps import BASE, Step
+from compresslab.versions import version
+
+# Modules that `runner.nodes` calls, by the node that it makes, beside those of its method or format.
+BASE_CODE = tuple(
+    f"compresslab.models.{name}" for name in ("computing", "device", "formats.dequantize", "formats.gguf_origin", "load", "save", "size")
+)
+STEP_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.steps.contract", "compresslab.steps.step_text")
+ADOPT_CODE = (*STEP_CODE, "compresslab.steps.adopt")
+GATHER_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.models.text")
+SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "sandboxed_program", "scores"))
+MEASURE_CODE = ("compresslab.evaluation.timing.measured",)
+MACHINE_CODE = ("compresslab.evaluation.timing.machine",)
+
+
+class NodeKeys:
+    """The keys of a recipe without complaints.
+
+    Attributes:
+        chains: keys of the models of each variant and of the base, from the base to its own, by name.
+        gathered: the gather request that serves a step, and the key of its node, by the key of the step. Steps without one are left out.
+    """
+
+    def __init__(self, resolved: ResolvedRecipe, machine: Machine) -> None:
+        self.resolved, self.recipe, self.machine = resolved, resolved.recipe, machine
+        self._versions: dict[str, str] = {}
+        self._requests: dict[str, GatherRequest] = {}
+        self._readers: dict[GatherRequest, dict[str, StepConfig]] = {}
+        self._unpruned: dict[str, str] = {}  # model key after a prune step -> model key before the last prune step
+        self.chains: dict[str, tuple[str, ...]] = {BASE: (self._base_key(),)}
+        for name in ordered(self.recipe):
+            self.chains[name] = self._chain_keys(name)
+        served = serving_requests(self._requests.values())
+        self.gathered = {key: (served[request], self._gather_key(served[request])) for key, request in self._requests.items()}
+
+    def machine_key(self) -> str:
+        """Key of this machine's measured speed."""
+        return content_key("machine", machine=self.machine.facts, compute=self._compute, code=node_code(*MACHINE_CODE))
+
+    def score_keys(self, model: str) -> dict[str, str]:
+        """Keys of the scores of the model `model` (a key), by task."""
+        evaluate = self.recipe.evaluate
+        # vLLM distributes a model over all accelerators; their number changes how sums are rounded.
+        devices = {"devices": self.machine.facts.get("accelerator")} if evaluate.backend == "vllm" else {}
+        settings = {
+            **evaluate.model_dump(mode="json", include={"items", "seed", "truncate", "backend"}),
+            **devices,
+            "compute": self._compute,
+            "code": node_code(*SCORE_CODE),
+            "libraries": self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else [])),
+        }
+        return {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.resolved.tasks.items()}
+
+    def measure_key(self, model: str, parent: str | None) -> str:
+        """Key of the measured times of a model, and of its parent's in turn."""
+        return content_key(
+            "measure",
+            child=model,
+            parent=parent,
+            workload=self.recipe.density.workload.model_dump(),
+            code=node_code(*MEASURE_CODE),
+            machine=self.machine.facts,
+            compute=self._compute,
+        )
+
+    @property
+    def _compute(self) -> dict[str, str]:
+        return self.machine.compute.decides()
+
+    def _base_key(self) -> str:
+        base, source = self.recipe.base, parse_source(self.recipe.base.model)
+        return content_key(
+            "base",
+            model=model_identity(source),
+            dtype=base.dtype,
+            own_code=base.trust_remote_code,
+            code=node_code(*BASE_CODE, *_format_code(source)),
+            libraries=self._libraries(*_readers(source)),
+        )
+
+    def _chain_keys(self, name: str) -> tuple[str, ...]:
+        variant = self.recipe.variants[name]
+        keys = self.chains[variant.start]
+        for step in variant.steps:
+            own = self._step_key(step, keys)
+            self._request_gathering(step, keys, own)
+            unpruned = keys[-1] if step.kind == "prune" else self._unpruned.get(keys[-1])
+            if unpruned is not None and step.kind != "adopt":
+                self._unpruned[own] = unpruned
+            keys = (*keys, own)
+        return keys
+
+    def _request_gathering(self, step: Step, before: tuple[str, ...], key: str) -> None:
+        """Add the gather request of the step `key`, if it has one."""
+        gathers = gathers_of(step)
+        if gathers is None:
+            return
+        if gathers == "logits":
+            assert isinstance(step.config, Distill)
+            text = {**self.resolved.texts["training"], "top_k": step.config.top_k}  # files with different numbers of logits are different
+        else:
+            text = self.resolved.texts["calibration"]
+        model = self.other(step, before) if gathers == "logits" else before[-1]
+        assert model is not None
+        request = GatherRequest(model, gathers, content_key("text", **text))
+        self._requests[key] = request
+        self._readers.setdefault(request, {})[key] = step.config
+
+    def _gather_key(self, request: GatherRequest) -> str:
+        return content_key(
+            "gather",
+            **request._asdict(),
+            readers=gather_settings(request.gathers, self.readers_of(request)),
+            compute=self._compute,
+            code=node_code(GATHER_MODULES[request.gathers], *GATHER_CODE),
+            libraries=self._libraries(),
+        )
+
+    def readers_of(self, request: GatherRequest) -> list[StepConfig]:
+        """The settings of the steps that read the result of `request`, in an order that does not depend on names."""
+        return [config for _, config in sorted(self._readers[request].items())]
+
+    def _step_key(self, step: Step, before: tuple[str, ...]) -> str:
+        """Key of a step on the last of the models `before`."""
+        config = step.config
+        if isinstance(config, Adopt):
+            source = parse_source(config.model)
+            return content_key(
+                step.kind,
+                model=model_identity(source),
+                dtype=self.recipe.base.dtype,
+                config=config.model_dump(mode="json", exclude={"train_tokens", "table"}),
+                code=node_code(*ADOPT_CODE, *_format_code(source)),
+                libraries=self._libraries(*_readers(source)),
+            )
+        entry, gathers = step.method, gathers_of(step)
+        modules = (entry.module, *STEP_CODE, *(entry.format.modules if entry.format else ()))
+        return content_key(
+            step.kind,
+            parent=before[-1],
+            # The other model is identified by its content, not by its name.
+            config=config.model_dump(mode="json", exclude={"teacher", "until"}),
+            other=self.other(step, before),
+            text=self._text(config, entry.text),
+            **self._computed(entry),
+            # The key of the gather node is not here: it depends on which other steps read the same data, and this result does not.
+            gathered=(gathers, self._compute) if gathers else None,
+            code=node_code(*modules, *((GATHER_MODULES[gathers], *GATHER_CODE) if gathers else ())),
+            libraries=self._libraries(*entry.libraries),
+        )
+
+    def _computed(self, entry: Method[Any]) -> dict[str, Any]:
+        """The part of the compute settings that decides a method's result: none if the weights alone decide it."""
+        if not entry.computes:
+            return {}
+        compute = self.machine.compute
+        return {"compute": (compute.for_training() if entry.trains else compute).decides()}
+
+    def _text(self, config: StepConfig, role: str | None) -> dict[str, Any] | None:
+        """The identity of the tokens that a step reads. Tokens of the text beyond those do not count."""
+        if role is None:
+            return None
+        known = self.resolved.texts[role]
+        tokens = config.training_tokens
+        return {**known, "different": min(tokens, self.recipe.text.training.tokens)} if tokens else known
+
+    def other(self, step: Step, before: tuple[str, ...]) -> str | None:
+        """Key of the other model that a step on the last of the models `before` reads, if any."""
+        if getattr(step.config, "until", None) == PARENT:
+            return self._unpruned[before[-1]]
+        return self.chains[step.other_variant][-1] if step.other_variant is not None else None
+
+    def _libraries(self, *extra: str) -> dict[str, str]:
+        """Versions of the packages that decide a result. Each is resolved up once per plan, since a look-up takes a millisecond.
+
+        Builds of one release for different accelerators (2.13.0+cpu, 2.13.0+cu130) count as one: keys of results that passes decide contain
+        the device.
+        """
+        names = ("torch", "transformers", "tokenizers", *extra)
+        self._versions |= {name: version(name).partition("+")[0] for name in names if name not in self._versions}
+        return {name: self._versions[name] for name in names}
+
+
+def _readers(source: Source) -> tuple[str, ...]:
+    """Packages besides transformers that read a model's files."""
+    return ("gguf",) if source.kind in ("offline", "gguf") else ("safetensors",)
+
+
+def _format_code(source: Source) -> tuple[str, ...]:
+    """Modules that decide how an existing model is unpacked, counted and scored: those of each format that it may have."""
+    return tuple(module for known in possible_formats(source) for module in known.modules)

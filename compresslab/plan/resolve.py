@@ -1,0 +1,119 @@
+"""What a recipe's names stand for, and everything that is wrong with it that its schema does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from compresslab.catalog.tasks import identify_task
+from compresslab.errors import BadInput
+from compresslab.methods.dimensions import Dimensions
+from compresslab.plan.packages import missing_backend, missing_package
+from compresslab.plan.rules import Chain, after, objections, start
+from compresslab.recipe.order import ordered
+from compresslab.recipe.places import Complaint
+from compresslab.recipe.schema import Calibration, Recipe, Training
+from compresslab.recipe.source import parse_hub_text, parse_source, text_identity
+from compresslab.recipe.steps import BASE
+
+MOVING_REVISIONS = (None, "main", "master")
+
+
+class ResolvedRecipe:
+    """A recipe with its names resolved, the dimensions of its models after each step, and all complaints about it.
+
+    Attributes:
+        tasks: the identity of each task's content, by name. texts: the identity of each text, by role.
+        dimensions: dimensions of each variant after each of its own steps, and of the base, by name.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.complaints: list[Complaint] = []
+        self.tasks: dict[str, str] = {}
+        self.texts: dict[str, dict[str, Any]] = {}
+        self.dimensions: dict[str, list[Dimensions | None]] = {}
+        for number, task in enumerate(recipe.evaluate.tasks):
+            with self._complaints_at("evaluate", "tasks", number):
+                self.tasks[task] = identify_task(task)
+        if missing := missing_backend(recipe.evaluate.backend):
+            self.complaints.append(Complaint(("evaluate", "backend"), missing))
+        identities: dict[str, dict[str, str]] = {}
+        for role, text in recipe.text:
+            with self._complaints_at("text", role, "source"):
+                if text.source not in identities:  # reading packages and files takes milliseconds
+                    identities[text.source] = text_identity(text.source)
+                self.texts[role] = _text_key(text, identities[text.source])
+        chains = {BASE: Chain(None)}
+        with self._complaints_at("base", "model"):
+            chains[BASE] = start(recipe.base.model)
+        self.dimensions[BASE] = [chains[BASE].dimensions]
+        for name in ordered(recipe):
+            chains[name] = self._resolve_chain(name, chains)
+
+    def _resolve_chain(self, name: str, chains: Mapping[str, Chain]) -> Chain:
+        """The chain of a variant. It continues after a complaint, with unknown dimensions if need be."""
+        variant = self.recipe.variants[name]
+        chain = chains[variant.start]
+        self.dimensions[name] = []
+        for number, step in enumerate(variant.steps):
+            found = objections(chain, step, chains)
+            for field, reason in found:
+                self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, *([field] if field else [])), reason))
+            if missing := missing_package(step):
+                self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, "method"), missing))
+            before, chain = chain, Chain(None)
+            with self._complaints_at("variants", name, "steps", number, step.kind, "model"):
+                chain = after(before, step)
+            self.dimensions[name].append(chain.dimensions)
+        return chain
+
+    def _complaints_at(self, *path: str | int) -> _ComplaintContext:
+        return _ComplaintContext(self.complaints, path)
+
+    def warnings(self) -> Iterator[str]:
+        """Models and texts that may change under a study, and texts that are shorter than what a step reads."""
+        models = {"base.model": self.recipe.base.model}
+        for name, variant in self.recipe.variants.items():
+            models |= {f"variants.{name}, adopt": step.adopt.model for step in variant.steps if step.adopt is not None}
+        for where, model in models.items():
+            source = parse_source(model)
+            if source.kind == "hub" and source.revision in MOVING_REVISIONS:
+                yield f"{where}: {source.name} names no @<commit>; the hub may serve other weights tomorrow, and what is cached stays"
+        read = {step.method.text for variant in self.recipe.variants.values() for step in variant.steps}
+        for role, text in self.recipe.text:
+            if role in read and text.source.startswith("hub:"):
+                named = parse_hub_text(text.source)
+                if named.revision in MOVING_REVISIONS:
+                    reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
+                    yield f"text.{role}: {named.dataset} {reason}"
+        different = self.recipe.text.training.tokens
+        for name, variant in self.recipe.variants.items():
+            for step in variant.steps:
+                if (tokens := step.config.training_tokens) > different:
+                    yield f"variants.{name}, {step.kind}: {tokens} tokens go {tokens / different:.1f} times over text.training.tokens"
+
+
+class _ComplaintContext:
+    """A context that turns a `BadInput` raised inside into a complaint about a place of the recipe."""
+
+    def __init__(self, complaints: list[Complaint], path: tuple[str | int, ...]) -> None:
+        self.complaints, self.path = complaints, path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, BadInput):
+            self.complaints.append(Complaint(self.path, str(error)))
+        return isinstance(error, BadInput)
+
+
+def _text_key(text: Calibration | Training, identity: dict[str, str]) -> dict[str, Any]:
+    """The identity of a text, without the number of tokens, which is a setting of the step.
+
+    A file is identified by its content and its suffix, which decides how it is read. It can therefore be moved.
+    """
+    form = {"form": Path(text.source).suffix} if "sha256" in identity else {}
+    return {**text.model_dump(exclude={"tokens", "source"}), **identity, **form}
