@@ -80,6 +80,12 @@ def test_packed_weights_of_a_multimodal_models_text_part_are_seen(tmp_path: Path
     assert reader.quantization_in(model) == {"quant_method": "gptq"}
 
 
+def test_a_configuration_that_names_no_method_keeps_none_in_memory() -> None:
+    model = make("llama").model
+    model.config.quantization_config = {"load_in_4bit": True}
+    assert type(reader.reader_of(reader.quantization_in(model))).__name__ == "BitsAndBytesReader"
+
+
 def test_layers_that_are_packed_in_different_ways_are_refused(tmp_path: Path) -> None:
     groups = {name: {"weights": {"num_bits": bits, "type": "int"}, "targets": ["Linear"]} for name, bits in (("a", 4), ("b", 8))}
     folder = folder_with(tmp_path, {"quant_method": "compressed-tensors", "config_groups": groups})

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
-from compresslab.methods.format import Format, Quantization
+from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of
 
 
@@ -54,17 +54,18 @@ def reader() -> Reader:
     return Reader()
 
 
-def quantization_of(folder: Path) -> dict[str, Any] | None:
+def quantization_of(folder: Path) -> Quantization | None:
     """The `quantization_config` of a folder, `None` for plain weights. Multimodal models may have it in `text_config`."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    return stated_quantization(json.loads((folder / "config.json").read_text()))
 
 
 def quantization_in(model: PreTrainedModel) -> Quantization | None:
     """The `quantization_config` of a model in memory, `None` for plain weights."""
     found = getattr(model.config, "quantization_config", None) or getattr(model.config.get_text_config(), "quantization_config", None)
     quantization = found if found is None or isinstance(found, Mapping) else found.to_dict()
-    return None if quantization is None else {**quantization, "quant_method": method_name(quantization)}
+    if quantization is None or quantization.get("quant_method") is None:  # older configurations of bitsandbytes name no method
+        return quantization
+    return {**quantization, "quant_method": method_name(quantization)}
 
 
 def method_name(quantization: Quantization) -> str:
