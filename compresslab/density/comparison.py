@@ -14,7 +14,7 @@ all variants, for each relation and each count of N (Benjamini and Hochberg 1995
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ import numpy as np
 from compresslab.catalog.hardware import Hardware
 from compresslab.catalog.references import reference_names
 from compresslab.density.capability import Ruler, best_estimator, density, minor_bounds
-from compresslab.density.draws import MIN_ITEMS, Draws, Measured
+from compresslab.density.draws import MIN_ITEMS, Draws, Measured, check
 from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, verdict
 from compresslab.density.mcnemar import mcnemar
 from compresslab.density.pairing import unpaired_tasks
@@ -66,6 +66,8 @@ def assess(
     """
     reference = Reference.load(config.reference)
     others = [Reference.load(name) for name in references if name != reference.name]
+    left_out = _unpaired(variants)
+    variants = [_without(variant, left_out) for variant in variants]
     study = prepare(variants, config, hardware)
     ruler, estimator = study.ruler(reference, config.tokens), best_estimator(reference, study.draws)
     assessed: dict[str, tuple[Density, list[tuple[Comparison, dict[str, float]]]]] = {}
@@ -77,7 +79,7 @@ def assess(
         )
         compared = []
         for other, relation in _relatives(variant, study.variants):
-            comparison, p_values = _compare(study, ruler, estimator, variant, other, relation)
+            comparison, p_values = _compare(study, ruler, estimator, variant, other, relation, tuple(left_out.values()))
             table = alternatives(study, ruler, estimator, comparison, variant.name, others)
             compared.append((comparison.model_copy(update={"robustness": table}), p_values))
         assessed[variant.name] = (own_density, compared)
@@ -118,14 +120,33 @@ def _relatives(variant: Measured, by_name: Mapping[str, Measured]) -> list[tuple
     return relatives
 
 
+def _unpaired(variants: Iterable[Measured]) -> dict[str, str]:
+    """Tasks that do not pair every variant with its parent and root, each with the reason. The whole study goes without them.
+
+    Densities, ratios to parents and ratios to the root then rest on the same tasks.
+
+    Raises:
+        BadInput: per-item results that are no results.
+    """
+    by_name = {variant.name: variant for variant in variants}
+    for variant in by_name.values():
+        for task, items in variant.items.items():
+            check(variant.name, task, items)
+    pairs = [(variant, other) for variant in by_name.values() for other, _ in _relatives(variant, by_name)]
+    return {task: reason for child, parent in pairs for task, reason in unpaired_tasks(child, parent).items()}
+
+
+def _without(variant: Measured, tasks: Container[str]) -> Measured:
+    return variant.model_copy(update={"items": {task: items for task, items in variant.items.items() if task not in tasks}})
+
+
 def _compare(
-    study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, relation: Relation
+    study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, relation: Relation, notes: tuple[str, ...]
 ) -> tuple[Comparison, dict[str, float]]:
-    """The comparison with uncorrected verdicts, and the p of each by count of N."""
+    """The comparison with uncorrected verdicts, and the p of each by count of N. `notes` say which tasks are left out."""
     if set(child.items) != set(parent.items):
         raise BadInput(f"{child.name} answered {sorted(child.items)}, but {parent.name} {sorted(parent.items)}: nothing pairs them")
-    unpaired = unpaired_tasks(child, parent)
-    shared = [task for task in child.tasks if task in parent.tasks and task not in unpaired]
+    shared = [task for task in child.tasks if task in parent.tasks]
     count_ratios = counts(study, child, parent)
     tasks = [_compare_task(study, ruler, child, parent, task, count_ratios["params"]) for task in shared]
     effective = study.effective(ruler, child.name, parent.name, shared, estimator)
@@ -153,7 +174,7 @@ def _compare(
         seed=study.config.seed,
         estimator=estimator,
         items_needed=_items_needed(study, ruler, estimator, child, parent, shared, ratios.get("params")),
-        reason="; ".join([*unpaired.values(), *_remarks(study, ruler, estimator, child, parent, shared)]),
+        reason="; ".join([*notes, *_remarks(study, ruler, estimator, child, parent, shared, notes)]),
     )
     return comparison, {name: p_value(estimate) for name, estimate in ratios.items()}
 
@@ -236,11 +257,12 @@ def _items_needed(
     return max(mean_items * of_items / variance_left, mean_items + 1)
 
 
-def _remarks(study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, shared: list[str]) -> list[str]:
+def _remarks(
+    study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, shared: list[str], notes: tuple[str, ...]
+) -> list[str]:
     """Remarks on a comparison, or why it has no ratio."""
     if not shared:
-        in_common = any(task in parent.tasks for task in child.tasks)
-        return [] if in_common else [f"{child.name} and {parent.name} have no benchmark in common"]
+        return [] if notes else [f"{child.name} and {parent.name} have no benchmark in common"]
     ratios = study.ratios(ruler, child.name, parent.name, shared, estimator)
     if all(ratio is None for ratio in ratios.values()):
         return ["no task tells both of them on the ruler"]

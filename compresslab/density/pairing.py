@@ -7,7 +7,9 @@ from compresslab.records import ItemScores
 
 
 def same_question(one: ItemScores, index: int, other: ItemScores, other_index: int) -> bool:
-    """Whether two items had the same prompts and continuations. An item without a noted hash is taken to have."""
+    """Whether two items had the same prompts, continuations and right answer. An item without a noted hash is taken to have the prompts."""
+    if one.gold[index] != other.gold[other_index]:
+        return False
     first = one.prompt_hash[index] if one.prompt_hash else ""
     second = other.prompt_hash[other_index] if other.prompt_hash else ""
     return not first or not second or first == second

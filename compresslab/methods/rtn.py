@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import PositiveInt
@@ -32,7 +33,7 @@ def kernel(_: Quantization) -> str:
 def rounds_inputs(quantization: Quantization) -> bool:
     """W8A8 and FP8 checkpoints of other tools also round activations; rtn does not."""
     groups = (quantization.get("config_groups") or {}).values()
-    return any(group.get("input_activations") for group in groups)
+    return any(isinstance(group, Mapping) and group.get("input_activations") for group in groups)
 
 
 def packing(config: QuantizeRTN) -> Packing:

@@ -8,6 +8,7 @@ from compresslab.machine.this_machine import Machine
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.distill import Distill
 from compresslab.methods.method import Method
+from compresslab.methods.registry import known
 from compresslab.methods.settings import PARENT, StepConfig
 from compresslab.plan.gathering import GATHER_MODULES, GatherRequest, gather_settings, gathers_of, serving_requests
 from compresslab.plan.keys import content_key, model_identity, node_code
@@ -188,7 +189,7 @@ class NodeKeys:
         return self.chains[step.other_variant][-1] if step.other_variant is not None else None
 
     def _libraries(self, *extra: str) -> dict[str, str]:
-        """Versions of the packages that decide a result. Each is resolved up once per plan, since a look-up takes a millisecond.
+        """Versions of the packages that decide a result. Each is looked up once per plan, since a look-up takes a millisecond.
 
         Builds of one release for different accelerators (2.13.0+cpu, 2.13.0+cu130) count as one: keys of results that passes decide contain
         the device.
@@ -199,8 +200,12 @@ class NodeKeys:
 
 
 def _readers(source: Source) -> tuple[str, ...]:
-    """Packages besides transformers that read a model's files."""
-    return ("gguf",) if source.kind in ("offline", "gguf") else ("safetensors",)
+    """Packages besides transformers that read a model's files, and that unpack each format that it may have."""
+    if source.kind in ("offline", "gguf"):
+        return ("gguf",)
+    possible = possible_formats(source)
+    unpackers = {library for entry in known() if entry.format in possible for library in entry.libraries}
+    return ("safetensors", *sorted(unpackers))
 
 
 def _format_code(source: Source) -> tuple[str, ...]:

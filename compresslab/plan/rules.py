@@ -38,7 +38,10 @@ def start(model: str) -> Chain:
     """
     source = parse_source(model)
     packed, known = packed_by(source), format_of_source(source)
-    if packed and not (known and known.readable):
+    if packed and known is None:
+        # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
+        packed = ""
+    if known is not None and not known.readable:
         readable = ", ".join(one.name for one in formats() if one.readable)
         raise BadInput(f"weights packed by {packed} are not unpacked here; take a model of plain weights, or one packed by {readable}")
     return Chain(source, packed, dimensions_of(source))

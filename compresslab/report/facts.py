@@ -87,8 +87,12 @@ def study_cost(study: StudyRecord) -> StudyCost:
 
 
 def shared_tasks(study: StudyRecord) -> list[str]:
-    """The tasks over which means are taken: those of the first scored variant (the base, unless it failed)."""
-    return next(([score.task for score in variant.scores] for variant in study.variants if variant.scores), [])
+    """The tasks over which means are taken: those of the first scored variant (the base, unless it failed) that pair all variants."""
+    first = next((variant for variant in study.variants if variant.scores), None)
+    if first is None:
+        return []
+    assessed = {entry.task for entry in first.density.tasks} if first.density else {score.task for score in first.scores}
+    return [score.task for score in first.scores if score.task in assessed]
 
 
 def mean_bpb(variant: VariantRecord, tasks: Sequence[str]) -> float | None:

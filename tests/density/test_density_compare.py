@@ -330,6 +330,22 @@ def test_items_that_were_other_questions_pair_nothing():
     assert left_out.ratio != alike.ratio
 
 
+def test_a_task_that_pairs_two_variants_wrongly_is_left_out_for_all_of_them():
+    """Else a density falls where its ratio rises: the one would rest on more tasks than the other."""
+    base, child = simulate("base", 1e9, 1e9), simulate("child", 5e8, 9e8, "base", seed=1)
+    other, grandchild = simulate("other", 6e8, 9e8, "base", seed=2), simulate("grandchild", 4e8, 8e8, "child", seed=3)
+    whole = assess([base, child, other, grandchild], CONFIG, [])
+    renamed = child.items["csqa"].model_copy(update={"item": [f"new-{item}" for item in child.items["csqa"].item]})
+    changed = child.model_copy(update={"items": {**child.items, "csqa": renamed}})
+    assessed = assess([base, changed, other, grandchild], CONFIG, [])
+    for name, (density, comparisons) in assessed.items():
+        assert [one.task for one in density.tasks] == ["arc_easy", "piqa"], name
+        for comparison in comparisons:
+            assert [one.task for one in comparison.tasks] == ["arc_easy", "piqa"], name
+            assert "csqa is left out" in comparison.reason
+    assert assessed["other"][1][0].ratio != whole["other"][1][0].ratio
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

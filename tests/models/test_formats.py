@@ -93,6 +93,21 @@ def test_layers_that_are_packed_in_different_ways_are_refused(tmp_path: Path) ->
         reader.reader_of({"quant_method": "compressed-tensors"}).plain_model(folder, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"W8A8": ["Linear"]},
+        {"a": {"weights": {"num_bits": 4, "observer": "minmax"}}, "b": {"weights": {"num_bits": 4, "observer": "mse"}}},
+    ],
+)
+def test_groups_that_are_unpacked_alike_are_one_way(groups: dict[str, object], tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, {"quant_method": "compressed-tensors", "config_groups": groups})
+    scored_as_stored(folder)
+    with pytest.raises(Exception) as caught:  # noqa: PT011, whatever transformers says of a folder without weights
+        reader.reader_of({"quant_method": "compressed-tensors"}).plain_model(folder, torch.device("cpu"))
+    assert not isinstance(caught.value, UnsupportedModel)
+
+
 def test_unpacking_torchao_leaves_tied_weights_tied(tmp_path: Path) -> None:
     config = Step.model_validate({"quantize": {"method": "torchao-int8"}}).config
     run("quantize", config, make("llama-tied"), Context(), tmp_path / "model")

@@ -151,7 +151,7 @@ def test_a_model_that_is_packed_already(folder: FolderMaker) -> None:
     assert "training after gptq is not possible" in problems(adopted)[0]
 
 
-@pytest.mark.parametrize("name", ["fp8", "mxfp4", "hqq", "a-new-one"])
+@pytest.mark.parametrize("name", ["hqq", "aqlm"])
 @pytest.mark.parametrize("nested", [False, True])
 def test_weights_that_nobody_here_unpacks_are_refused_as_base_and_as_adopted_model(folder: FolderMaker, name: str, *, nested: bool) -> None:
     quantization = {"quantization_config": {"quant_method": name}}
@@ -162,6 +162,13 @@ def test_weights_that_nobody_here_unpacks_are_refused_as_base_and_as_adopted_mod
     assert reason in problem
     (problem,) = problems(f"variants: {{v: [adopt: {{model: {packed}}}, retrain: {{method: full, tokens: 10}}]}}")
     assert f"variants.v[0].adopt.model: {reason}" in problem
+
+
+@pytest.mark.parametrize("name", ["fp8", "mxfp4", "a-new-one"])
+def test_a_format_that_transformers_may_unpack_while_it_loads_is_left_to_the_worker(folder: FolderMaker, name: str) -> None:
+    packed = folder("packed", quantization_config={"quant_method": name})
+    plan = plan_of("variants: {v: [prune: {method: depth, keep: 2}]}", head=on(packed))
+    assert [variant.name for variant in plan.variants] == ["base", "v"]
 
 
 @pytest.mark.parametrize(

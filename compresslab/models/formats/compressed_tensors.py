@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +14,18 @@ from compresslab.errors import UnsupportedModel
 from compresslab.models.device import placement
 from compresslab.models.formats.reader import Reader, quantization_of
 from compresslab.models.load import quiet
+
+# What unpacking reads of how a group of layers is packed.
+SCHEME = ("num_bits", "type", "strategy", "group_size", "block_structure", "symmetric")
+
+
+def _scheme(group: object) -> str:
+    """What decides how a group of layers is unpacked. A group may be the name of a preset with its layers."""
+    if not isinstance(group, Mapping):
+        return str(group)
+    weights = group.get("weights")
+    packing = [weights.get(name) for name in SCHEME] if isinstance(weights, Mapping) else weights
+    return json.dumps([packing, group.get("format")])
 
 
 class CompressedTensorsReader(Reader):
@@ -23,9 +37,8 @@ class CompressedTensorsReader(Reader):
         Raises:
             UnsupportedModel: layers are packed in different ways. The library unpacks all of them in the first way, without an error.
         """
-        groups = ((quantization_of(folder) or {}).get("config_groups") or {}).values()
-        schemes = [(group.get("weights"), group.get("format")) for group in groups]
-        if any(scheme != schemes[0] for scheme in schemes):
+        schemes = {_scheme(group) for group in ((quantization_of(folder) or {}).get("config_groups") or {}).values()}
+        if len(schemes) > 1:
             what = f"its layers are packed in {len(schemes)} ways (config_groups of compressed-tensors), which are not unpacked here"
             raise UnsupportedModel(f"{folder}: {what}; take a model that is packed in one way, or the plain one")
         with quiet(), warnings.catch_warnings():

@@ -27,7 +27,9 @@ class TorchAOReader(Reader):
             packed = getattr(module, "weight", None)
             if packed is not None and _is_packed(packed):  # a plain one may be tied to another, and stays
                 module.weight = torch.nn.Parameter(self.plain_weight(packed))
-        del model.config.quantization_config
+        for config in (model.config, model.config.get_text_config()):
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
         return model.eval()
 
     def plain_weight(self, parameter: Tensor) -> Tensor:
