@@ -27,7 +27,7 @@ def main() -> None:
 
     if given["branched"]:
         (engine,) = (candidate for candidate in choose.LOG_LIKELIHOODS if candidate.name == "branched")
-        choose.LOG_LIKELIHOODS = (engine._replace(why_not=lambda *_: ""),)
+        choose.LOG_LIKELIHOODS = (engine._replace(objection=lambda *_: ""),)
     loaded = load("offline:smollm2-135m-instruct", given["dtype"])
     instances = requests(given)
     with quiet(), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Every error that a user can meet. Each message says what is wrong, where, and what to do about it."""
+"""Every error that a user can meet, and what errors of libraries mean. Each message says what is wrong, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -34,3 +34,9 @@ class UnsupportedModel(BadInput):
 
 class RunFailed(CompresslabError):
     """A node of a study failed while it ran. What finished before it stays in the store."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of any library means that memory ran out, so that neither the model nor the code is the cause."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in ("not enough memory", "out of memory", "allocate memory"))

@@ -148,8 +148,8 @@ def tables_of(model: str) -> list[str]:
 
 def compression(model: str) -> tuple[str, str]:
     """A model's parent and its compression, as its tables state them; two empty texts for a model without a parent."""
-    parsed = next((score for score in scores() if score.model == model and score.parent), None)
-    return (parsed.parent, parsed.compression) if parsed else ("", "")
+    found = next((score for score in scores() if score.model == model and score.parent), None)
+    return (found.parent, found.compression) if found else ("", "")
 
 
 def weights(model: str) -> tuple[Size, Shape]:

@@ -66,6 +66,9 @@ def assess(
     """
     reference = Reference.load(config.reference)
     others = [Reference.load(name) for name in references if name != reference.name]
+    for variant in variants:
+        for task, items in variant.items.items():
+            check(variant.name, task, items)
     left_out = _unpaired(variants)
     variants = [_without(variant, left_out) for variant in variants]
     study = prepare(variants, config, hardware)
@@ -124,14 +127,8 @@ def _unpaired(variants: Iterable[Measured]) -> dict[str, str]:
     """Tasks that do not pair every variant with its parent and root, each with the reason. The whole study goes without them.
 
     Densities, ratios to parents and ratios to the root then rest on the same tasks.
-
-    Raises:
-        BadInput: per-item results that are no results.
     """
     by_name = {variant.name: variant for variant in variants}
-    for variant in by_name.values():
-        for task, items in variant.items.items():
-            check(variant.name, task, items)
     pairs = [(variant, other) for variant in by_name.values() for other, _ in _relatives(variant, by_name)]
     return {task: reason for child, parent in pairs for task, reason in unpaired_tasks(child, parent).items()}
 

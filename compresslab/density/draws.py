@@ -156,13 +156,14 @@ def resampled_means(columns: Array, resamples: int, rng: np.random.Generator, gr
 def draw(variants: Sequence[Measured], resamples: int, seed: int) -> StudyDraws:
     """Resample every task, with the same draws for all variants that answered the same number of its items.
 
+    Args:
+        variants: their per-item results have passed `check`.
+
     Raises:
-        BadInput: invalid results.
+        BadInput: a published score that is none.
     """
     draws: StudyDraws = {}
     for variant in variants:
-        for task, scores in variant.items.items():
-            check(variant.name, task, scores)
         for task, score in variant.published.items():
             draws[variant.name, task] = draw_published_score(variant.name, task, score, resamples, seed)
     for task in dict.fromkeys(task for variant in variants for task in variant.items):

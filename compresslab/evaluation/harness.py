@@ -164,7 +164,7 @@ def _answered(task: Task, sample: dict[str, Any], prefix: str) -> tuple[str, sco
 
 
 def _gold(task: Task, doc: dict[str, Any], options: Sequence[str]) -> list[int]:
-    """Indices of the right options, determined like in lm-eval; empty if sizes is none."""
+    """Indices of the right options, determined like in lm-eval; empty if there is none."""
     target = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
     targets = target if isinstance(target, list) else [target]
     found = [options.index(one) if isinstance(one, str) and one in options else one for one in targets]

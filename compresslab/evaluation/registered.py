@@ -39,7 +39,7 @@ class CommandLineLM(TreeLM):
         import torch
 
         if unknown := sorted(set(others) - IGNORED_ARGUMENTS):
-            raise BadInput(f"--model compresslab takes pretrained, dtype and budget; it knows no {', '.join(unknown)}")
+            raise BadInput(f"--model compresslab takes pretrained, dtype, budget and device; it knows no {', '.join(unknown)}")
         folder = Path(pretrained)
         target = find_device(device)
         stored = _stored_dtype(folder) if folder.is_dir() else "bfloat16"

@@ -17,7 +17,7 @@ class Dimensions(NamedTuple):
         mlp_parameters: parameters of one layer's MLP. other_parameters: parameters of one layer's norms and biases.
         groups: number of key and value heads. queries_per_group: number of query heads that share one. head_dim: dimensions of a head.
         tied: the output head is the input embedding.
-        heads_divide_hidden: transformers loads the model only if the number of query heads heads_divide_hidden `hidden`.
+        heads_divide_hidden: transformers loads the model only if the number of query heads divides `hidden`.
     """
 
     parameters: int

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
 from compresslab.methods.method import Method, in_place_cost, solver_cost
-from compresslab.methods.settings import StepConfig, both_or_neither, refuse_unread
+from compresslab.methods.settings import Share, StepConfig, both_or_neither, refuse_unread
 
 
 class PruneSparse(StepConfig):
@@ -20,7 +20,7 @@ class PruneSparse(StepConfig):
     """
 
     method: Literal["magnitude", "wanda", "sparsegpt"]
-    sparsity: Annotated[float, Field(gt=0, lt=1)] | None = None
+    sparsity: Share | None = None
     pattern: (
         Annotated[str, Field(pattern=r"^[1-9][0-9]?:[1-9][0-9]?$", description="two numbers such as 2:4: kept, of how many")] | None
     ) = None

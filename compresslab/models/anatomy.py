@@ -1,4 +1,4 @@
-"""Where the logits_of_head of a causal language model are: its blocks, its MLPs, its output head."""
+"""Where the parts of a causal language model are: its blocks, its MLPs, its output head."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from compresslab.errors import BadInput, RunFailed
+from compresslab.errors import BadInput, RunFailed, out_of_memory
 from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
@@ -105,7 +105,7 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
             loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # architectures and tokenizers raise many types of errors
-        if _out_of_memory(error):
+        if out_of_memory(error):
             raise
         raise BadInput(f"the GGUF file {path} does not load: {type(error).__name__}: {_shortened(error)}") from error
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
@@ -148,7 +148,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
             )
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     except Exception as error:  # transformers, tokenizers, safetensors and the hub raise many types of errors
-        if _out_of_memory(error):
+        if out_of_memory(error):
             raise
         raise BadInput(_load_problem(source, error)) from error
     _check_complete(source, found)
@@ -172,11 +172,6 @@ def _check_complete(source: Source, found: dict[str, Any]) -> None:
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadInput(f"{source.name}: its weight files lack {missing[0]}{more}, which config.json asks for; the model is incomplete")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether the machine lacks memory, so that the model is not the cause."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in ("not enough memory", "out of memory", "allocate memory"))
 
 
 def _load_problem(source: Source, error: Exception) -> str:

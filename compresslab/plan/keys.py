@@ -20,6 +20,8 @@ from compresslab.pins import cache_folder, wheels
 from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
 
 KEY_LENGTH = 24
+# The folder of digests of code in the user's cache. A change of what `_read_code` gives needs another name.
+CODE_CACHE = "code-2"
 # Digests of files from this size on are cached across processes: hashing 16 GB of weights takes ten seconds and more.
 CACHED_FROM_BYTES = 64 * 2**20
 # Modules and packages that a node's code imports and that do not decide its result, each with the reason. All other modules count, new
@@ -136,8 +138,8 @@ def _code(module: str) -> _Code:
     if source is None:
         raise ModuleNotFoundError(f"no module {module} to compute the version of")
     # The name contains Python's version because syntax trees differ between versions. The result is cached because parsing every module
-    # takes 0.4 s. A change of the format of `_read_code` needs another folder name.
-    digest, *imports = _cached("code-2", f"{sys.version_info[:2]}\0{source}", lambda: _read_code(source)).splitlines()
+    # takes 0.4 s.
+    digest, *imports = _cached(CODE_CACHE, f"{sys.version_info[:2]}\0{source}", lambda: _read_code(source)).splitlines()
     if module in _modules() and any(name.startswith(".") for name in imports):
         raise ValueError(f"{module} has a relative import, which keys do not follow; import by the full name")
     return _Code(digest, _counting(imports))
@@ -152,7 +154,7 @@ def _foreign_code(module: str) -> _Code:
         except OSError:  # the file cannot be read when it is imported either
             content = b""
         held = f"{sys.version_info[:2]}\0{hashlib.sha256(content).hexdigest()}"
-        code, *imported = _cached("code-2", held, functools.partial(_read_any, content)).splitlines()
+        code, *imported = _cached(CODE_CACHE, held, functools.partial(_read_any, content)).splitlines()
         digest.update(f"\0{name}\0{code}".encode())
         imports += imported
     return _Code(digest.hexdigest(), _counting(imports))

@@ -88,11 +88,11 @@ class ResolvedRecipe:
                 if named.revision in MOVING_REVISIONS:
                     reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
                     yield f"text.{role}: {named.dataset} {reason}"
-        different = self.recipe.text.training.tokens
+        available = self.recipe.text.training.tokens
         for name, variant in self.recipe.variants.items():
             for step in variant.steps:
-                if (tokens := step.config.training_tokens) > different:
-                    yield f"variants.{name}, {step.kind}: {tokens} tokens go {tokens / different:.1f} times over text.training.tokens"
+                if (tokens := step.config.training_tokens) > available:
+                    yield f"variants.{name}, {step.kind}: {tokens} tokens go {tokens / available:.1f} times over text.training.tokens"
 
 
 class _ComplaintContext:

@@ -11,7 +11,7 @@ from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
 from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
-from compresslab.plan.model_files import dimensions_of, format_of_source, packed_by, vocabulary_digest
+from compresslab.plan.model_files import dimensions_of, format_of_source, vocabulary_digest
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import Step
 
@@ -37,14 +37,12 @@ def start(model: str) -> Chain:
         BadInput: there is no such model, or its weights are packed in a format that cannot be unpacked here.
     """
     source = parse_source(model)
-    packed, known = packed_by(source), format_of_source(source)
-    if packed and known is None:
-        # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
-        packed = ""
+    # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
+    known = format_of_source(source)
     if known is not None and not known.readable:
         readable = ", ".join(one.name for one in formats() if one.readable)
-        raise BadInput(f"weights packed by {packed} are not unpacked here; take a model of plain weights, or one packed by {readable}")
-    return Chain(source, packed, dimensions_of(source))
+        raise BadInput(f"weights packed by {known.name} are not unpacked here; take a model of plain weights, or one packed by {readable}")
+    return Chain(source, known.name if known else "", dimensions_of(source))
 
 
 def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Objection]:

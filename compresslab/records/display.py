@@ -78,5 +78,4 @@ def _plain(value: object) -> str:
 
 def number(value: float) -> str:
     """A number in four digits."""
-    """Four digits."""
     return f"{value:.4g}" if math.isfinite(value) else str(value)

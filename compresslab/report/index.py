@@ -55,9 +55,9 @@ def _entry(path: Path) -> IndexEntry:
         study = read_record(path, StudyRecord, WRITE_AGAIN)
     except UnreadableRecord as error:
         return IndexEntry(folder, None, None, {}, f"{error.problem}; {WRITE_AGAIN}")
-    entries: Counter[str] = Counter(
+    verdicts: Counter[str] = Counter(
         comparison.verdict
         for variant in study.variants
         if variant.parent and (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     )
-    return IndexEntry(folder, study, answer(study), {word: entries[word] for word in words.SYMBOLS if entries[word]})
+    return IndexEntry(folder, study, answer(study), {verdict: verdicts[verdict] for verdict in words.SYMBOLS if verdicts[verdict]})

@@ -43,7 +43,7 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         base=", ".join(dict.fromkeys(study.base for study in studies)),
         recipe="\n".join(f"# {study.study}\n{study.recipe}" for study in studies),
         variants=variants,
-        provenance=max((study.provenance for study in studies), key=lambda comparison: comparison.finished),
+        provenance=max((study.provenance for study in studies), key=lambda provenance: provenance.finished),
         seconds=sum(study.seconds for study in studies),
         cached_nodes=sum(study.cached_nodes for study in studies),
         nodes=sum(study.nodes for study in studies),
@@ -86,8 +86,8 @@ def _curves(studies: Sequence[StudyRecord]) -> list[Curve]:
         return []
     result: dict[tuple[str, str], Curve] = {}
     for curve in (curve for study in studies for curve in study.curves):
-        merged_name = result.get((curve.task, curve.unit))
-        if merged_name is None or curve.params[-1] / curve.params[0] > merged_name.params[-1] / merged_name.params[0]:
+        widest = result.get((curve.task, curve.unit))
+        if widest is None or curve.params[-1] / curve.params[0] > widest.params[-1] / widest.params[0]:
             result[curve.task, curve.unit] = curve
     return list(result.values())
 
@@ -113,6 +113,6 @@ def _warnings(studies: Sequence[StudyRecord]) -> list[str]:
     prompts: dict[tuple[str, int], set[str]] = {}
     for score in (score for study in studies for variant in study.variants for score in variant.scores):
         prompts.setdefault((score.task, score.items), set()).add(score.prompts)
-    if different_prompts := sorted(task for (task, _), result in prompts.items() if len(result) > 1):
+    if different_prompts := sorted(task for (task, _), hashes in prompts.items() if len(hashes) > 1):
         warnings.append(f"⚠ {', '.join(different_prompts)}: the studies asked with other prompts under the same task's name.")
     return warnings

@@ -1,1 +1,1 @@
-"""Running plans: the store, the worker processes, the study."""
+"""Running plans: the store and the worker processes."""

@@ -1,4 +1,4 @@
-"""Run a study: every node of its plan that the store lacks, then densities and the report."""
+"""Run the nodes of a plan that the store lacks."""
 
 from __future__ import annotations
 

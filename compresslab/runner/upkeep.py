@@ -110,11 +110,11 @@ def unused(store: Store) -> list[Unused]:
 
 def _unused_encodings(store: Store) -> Iterator[tuple[Path, str]]:
     """Token ids belong to a tokenizer and a task, not to a study: what counts is when they were last read."""
-    long_ago = time.time() - ENCODINGS_DAYS * 86_400
+    studies, long_ago = store.notes(), time.time() - ENCODINGS_DAYS * 86_400
     for path in _entries(store.encodings):
         if path.name.startswith("."):
             yield path, "what a dead run left"
-        elif not store.notes():
+        elif not studies:
             yield path, "token ids of tasks, and there is no study"
         elif path.stat().st_mtime < long_ago:
             yield path, f"token ids of tasks that were not read for {ENCODINGS_DAYS} days"

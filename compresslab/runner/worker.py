@@ -11,7 +11,7 @@ import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from compresslab.errors import CompresslabError
+from compresslab.errors import CompresslabError, out_of_memory
 from compresslab.runner.messages import Done, Failed, Job, ReloadJob
 from compresslab.runner.provenance import peak_memory
 from compresslab.runner.sessions import lead
@@ -40,7 +40,7 @@ def work(job: Job, pipe: Connection) -> None:
 
 def _execute(job: Job, pipe: Connection) -> float | None:
     """The job itself; gives the difference of logits that a reload found."""
-    # Here, since it imports torch, which must find the settings and print into the log.
+    # Here, because the run itself imports this module and must not wait for torch.
     from compresslab.runner.nodes import NODES, reload
 
     if isinstance(job, ReloadJob):
@@ -54,7 +54,7 @@ def explained(error: Exception, log: Path, device: str = "cpu") -> str:
     text = " ".join(str(error).split())
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
         return f"no space is left on the disk of {log.parent.parent}; free some (`compresslab ls` tells what the store holds) and run again"
-    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
+    if out_of_memory(error):
         where = "" if device == "cpu" else f" on {device}"
         else_cpu = "" if device == "cpu" else ", and --device cpu has the machine's own memory"
         return (

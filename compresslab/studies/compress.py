@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, get_args
 from compresslab.errors import BadInput
 from compresslab.machine.this_machine import probe_device, resolve_compute
 from compresslab.recipe.arguments import checked
+from compresslab.recipe.locate import suggest
 from compresslab.recipe.schema import Calibration, Text, Training
 from compresslab.recipe.steps import Step
 from compresslab.records import StepRecord
@@ -93,6 +93,4 @@ def _texts(role: str | None, settings: Mapping[str, Any] | None) -> Text:
 
 def _check_choice(value: str, known: tuple[str, ...], argument: str) -> None:
     if value not in known:
-        matches = difflib.get_close_matches(str(value), known, 1)
-        hint = f"; did you mean {matches[0]!r}?" if matches else ""
-        raise BadInput(f"{argument}: {value!r} is none of {', '.join(known)}{hint}")
+        raise BadInput(f"{argument}: {value!r} is none of {', '.join(known)};{suggest(str(value), list(known))}".rstrip(";"))

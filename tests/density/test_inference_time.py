@@ -75,7 +75,8 @@ def test_the_factors_of_an_engine_act_on_their_own_part():
 
 def test_planning_can_import_it_without_a_numerical_library():
     heavy = "{'numpy', 'scipy', 'pandas', 'torch'}"
-    code = f"import sys, compresslab.catalog.hardware as t; t.load_hardware('h20'); print({heavy} & set(sys.modules))"
+    modules = "compresslab.density.time.inference_time, compresslab.catalog.hardware as t"
+    code = f"import sys, {modules}; t.load_hardware('h20'); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

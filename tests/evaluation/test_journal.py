@@ -122,4 +122,4 @@ def test_lm_evals_own_way_resumes_at_the_slice_that_was_not_finished(
     again = TreeLM(model, tokenizer, journals=tmp_path)
     assert again.loglikelihood(scored()) == undisturbed
     assert again.engine == "plain"
-    assert sum(read) <= len(PAIRS) - 10  # two of four slices were finished
+    assert 0 < sum(read) <= len(PAIRS) - 10  # two of four slices were finished

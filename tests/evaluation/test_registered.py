@@ -32,7 +32,7 @@ def test_lm_eval_finds_the_model_by_its_name(tmp_path: Path, llama: PreTrainedMo
 
 
 def test_an_argument_that_means_nothing_here_is_refused(tmp_path: Path):
-    with pytest.raises(BadInput, match="takes pretrained, dtype and budget; it knows no parallelize"):
+    with pytest.raises(BadInput, match="takes pretrained, dtype, budget and device; it knows no parallelize"):
         registered.CommandLineLM(str(tmp_path), parallelize=True)
 
 

@@ -140,7 +140,7 @@ def test_a_step_whose_gathering_fails_leaves_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", None)
     loaded = make("llama")
     loaded.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
-    with pytest.raises(RunFailed):
+    with pytest.raises(RunFailed, match=r"layer 1, mlp\.down_proj"):
         gather_temporarily(loaded.model, TEXT, grams=False, progress=lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 

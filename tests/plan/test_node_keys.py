@@ -15,6 +15,7 @@ from compresslab.plan import keys, node_keys
 from compresslab.plan.gathering import GATHER_MODULES
 from compresslab.plan.graph import Plan
 from compresslab.records.compute import Compute
+from compresslab.versions import version
 
 STUDY = """
 variants:
@@ -77,6 +78,17 @@ def test_the_code_of_a_format_decides_the_models_and_scores_of_that_format_alone
     assert differing(models(before), models(plan_of(text))) == {"nf4", "taken", "remote"}
     assert differing(scores(before), scores(plan_of(text))) == {"nf4", "taken", "remote"}
     assert differing(scores(of_packed), scores(plan_of("", head=on(str(packed))))) == {"base"}
+
+
+def test_the_release_of_what_unpacks_a_format_decides_the_models_of_that_format_alone(
+    folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, plain = folder("packed", quantization_config={"load_in_8bit": True}), folder("plain")
+    text = f"variants:\n  packed: [{{adopt: {{model: {packed}}}}}]\n  plain: [{{adopt: {{model: {plain}}}}}]\n"
+    before, of_packed = plan_of(text), plan_of("", head=on(str(packed)))
+    monkeypatch.setattr(node_keys, "version", lambda package: "another" if package == "bitsandbytes" else version(package))
+    assert differing(models(before), models(plan_of(text))) == {"packed"}
+    assert differing(models(of_packed), models(plan_of("", head=on(str(packed))))) == {"base"}
 
 
 def test_every_format_names_the_modules_that_define_it() -> None:

@@ -124,3 +124,5 @@ def test_a_device_that_fails_is_named_with_what_to_do(tmp_path: Path, error: Exc
 
 def test_memory_of_the_processor_is_not_blamed_on_a_device(tmp_path: Path) -> None:
     assert "--device" not in explained(MemoryError(), tmp_path / "logs" / "node.log")
+    lacking = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
+    assert explained(lacking, tmp_path / "logs" / "node.log").startswith("not enough memory: ")

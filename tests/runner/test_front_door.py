@@ -59,7 +59,7 @@ def test_a_model_that_comes_out_broken_leaves_nothing(tiny_folder: Path, tmp_pat
         raise compresslab.RunFailed("not finite")
 
     monkeypatch.setattr("compresslab.steps.contract.check_finite", broken)
-    with pytest.raises(compresslab.RunFailed):
+    with pytest.raises(compresslab.RunFailed, match="not finite"):
         compresslab.compress(str(tiny_folder), {"prune": {"method": "magnitude", "sparsity": 0.5}}, tmp_path / "out" / "model")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -178,9 +178,11 @@ def test_a_folder_that_no_page_can_be_written_into_is_refused_before_anything_ru
 
 def test_threads_start_workers_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside: list[int] = []
+    calls: list[int] = []
 
     def ensure_running() -> None:
         inside.append(1)
+        calls.append(1)
         assert len(inside) == 1
         time.sleep(0.05)
         inside.pop()
@@ -189,6 +191,7 @@ def test_threads_start_workers_one_after_the_other(tmp_path: Path, monkeypatch: 
     before, stderr = dict(os.environ), os.fstat(2)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(processes.context, [tmp_path / f"{number}.log" for number in range(4)]))
+    assert len(calls) == 4
     assert (dict(os.environ), os.fstat(2)) == (before, stderr)
 
 

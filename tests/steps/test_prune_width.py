@@ -255,8 +255,8 @@ def test_heads_must_divide_the_hidden_size_where_transformers_asks_for_it(tmp_pa
 
 
 def test_which_architectures_ask_for_it():
-    settings_by_axis = {name for name in ARCHITECTURES if heads_must_divide(make_model(name).config)}
-    assert settings_by_axis == {"llama", "llama-tied", "gemma2", "gemma3", "gpt-neox"}
+    asking = {name for name in ARCHITECTURES if heads_must_divide(make_model(name).config)}
+    assert asking == {"llama", "llama-tied", "gemma2", "gemma3", "gpt-neox"}
 
 
 @pytest.mark.parametrize(
