@@ -38,9 +38,9 @@ def large_store(folder: Path) -> int:
     from compresslab.plan.prepare import prepare
     from compresslab.records import Cost, MachineSpeed, StepRecord, TaskScore, Timing
     from compresslab.report.html import write
-    from compresslab.runner.run import results
-    from compresslab.runner.store import Store, write_record
-    from compresslab.runner.upkeep import note
+    from compresslab.store.done import results
+    from compresslab.store.store import Store, write_record
+    from compresslab.store.upkeep import note
 
     recipe = folder / "large.yaml"
     recipe.write_text(LARGE % ", ".join(str(keep) for keep in range(700, 799)))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from compresslab.errors import RunFailed
+
+# What `fsync` raises where a file system has nothing to flush to, or does not flush folders (FUSE, some network file systems).
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EROFS, errno.EBADF)
 
 
 def atomic_write(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -31,23 +35,37 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object]) ->
             content(part)
         else:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
+        sync(part)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names. Some network file systems cannot; the file is in its place all the same."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk. File systems that cannot do that keep it as they do.
+
+    Raises:
+        OSError: the disk could not write it.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they are there after a power failure, too. One that is there is left as it is."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
 
 
 @contextlib.contextmanager

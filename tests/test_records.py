@@ -23,7 +23,7 @@ from compresslab.records import (
     read_record,
 )
 from compresslab.records.compute import Probe
-from compresslab.runner.store import write_record
+from compresslab.store.store import write_record
 
 COST = Cost(seconds=1.5, peak_memory_bytes=2, started="2026-01-01T00:00:00+00:00", threads=2, device="cpu")
 

@@ -21,7 +21,7 @@ FLOORS = {
     **dict.fromkeys(("recipe", "catalog", "machine"), 2),
     "density": 3,
     "plan": 4,
-    "algorithms": 5,
+    **dict.fromkeys(("algorithms", "store"), 5),
     "models": 6,
     **dict.fromkeys(("steps", "evaluation", "report"), 7),
     "runner": 8,
@@ -29,7 +29,7 @@ FLOORS = {
     "cli": 10,
     "__main__": 11,
 }
-LIGHT_ROOMS = (*GROUND, "methods", "recipe", "catalog", "machine", "density", "plan", "report")
+LIGHT_ROOMS = (*GROUND, "methods", "recipe", "catalog", "machine", "density", "plan", "store", "report")
 LONGEST_FILE = 400  # lines
 LARGEST_ROOM = 16  # files, those of its own folder
 # One method a file, and one subcommand a file: these grow with what the package can do.

@@ -29,13 +29,13 @@ def export(
     from compresslab.errors import BadInput, RunFailed
     from compresslab.records import StepRecord
     from compresslab.report.card import card
-    from compresslab.runner.store import Store
-    from compresslab.runner.upkeep import damages
+    from compresslab.store.store import Store
+    from compresslab.store.upkeep import damages
 
     record, variant_record = variant_of(study, variant, reports)
     result_store = Store(store_root(store))
     key = variant_record.keys.get("model", "")
-    if not key or not result_store.has(key):
+    if not key or not result_store.occupied(key):
         raise BadInput(f"{variant} of {study} is not in {result_store.root}; `compresslab run` makes it, --store names another store")
     if folder.exists():
         raise BadInput(f"{folder} exists already; give a folder that does not")

@@ -23,8 +23,8 @@ def gc(
 
     Example: compresslab gc --yes
     """
-    from compresslab.runner.store import Store
-    from compresslab.runner.upkeep import remove, unused
+    from compresslab.store.store import Store
+    from compresslab.store.upkeep import remove, unused
 
     result_store = Store(store_root(store))
     unused_items = unused(result_store)
@@ -33,7 +33,7 @@ def gc(
         rows = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in unused_items]
         typer.echo(json.dumps({"store": str(result_store.root), "unused": rows, "bytes": total, "freed": yes}, indent=2))
         if yes:
-            remove(unused_items)
+            remove(unused_items, result_store)
         return
     if not unused_items:
         typer.echo(f"everything in {result_store.root} is used by a study; nothing to free")
@@ -43,6 +43,6 @@ def gc(
     if rest := unused_items[MAX_LISTED:]:
         typer.echo(f"{size(sum(item.size for item in rest)):>9}  in {count_of(len(rest), 'smaller one')}")
     if yes or typer.confirm(f"free {size(total)}?"):
-        typer.echo(f"freed {size(remove(unused_items))}")
+        typer.echo(f"freed {size(remove(unused_items, result_store))}")
     else:
         typer.echo("nothing was freed")

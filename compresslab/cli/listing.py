@@ -21,14 +21,14 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     from rich.text import Text
 
     from compresslab.records import StepRecord
-    from compresslab.runner.store import Store
+    from compresslab.store.store import Store
 
     result_store = Store(store_root(store))
     rows: list[dict[str, Any]] = []
     for study, note in result_store.notes().items():
         for name, keys in note.variants.items():
             key = keys.get("model", "")
-            cached = bool(key) and result_store.has(key)
+            cached = bool(key) and result_store.occupied(key)
             record = result_store.find(key, StepRecord) if cached else None
             rows.append(
                 {

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from compresslab.plan.estimate import Speed
     from compresslab.plan.graph import Node, Plan
-    from compresslab.runner.store import Store
+    from compresslab.store.store import Store
 
 # A larger table leaves out cached nodes, so that those to run are visible. rich takes a third of a second for 300 rows.
 MAX_LISTED_NODES = 100
@@ -52,8 +52,8 @@ def plan(
     """
     from compresslab.plan.advice import advice
     from compresslab.plan.prepare import prepare
-    from compresslab.runner.run import results
-    from compresslab.runner.store import Store
+    from compresslab.store.done import results
+    from compresslab.store.store import Store
 
     planned = prepare(recipe, changes(settings, only, limit, compute), device)
     result_store = Store(store_root(store))
@@ -84,7 +84,7 @@ def costs(planned: Plan, result_store: Store, on: str | None = None) -> list[dic
         BadInput: no hardware of that name is known.
     """
     from compresslab.plan.estimate import estimate
-    from compresslab.runner.run import to_do
+    from compresslab.store.done import to_do
 
     speed = _speed(on)
     to_run = {node.key for node in to_do(planned, result_store)}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from compresslab.models.progress import Amount
     from compresslab.plan.graph import Node, Plan
-    from compresslab.runner.store import Store
+    from compresslab.store.store import Store
 
 INTERVAL = 25.0
 
@@ -49,6 +49,7 @@ class ProgressPrinter(Watcher, Listener):
         self.todo: dict[str, float] = {}
         self.key = ""
         self.number, self.total = 0, 0
+        self.awaited = ("", "")
         self.failures: list[Failure] = []
         self.bars = _bars(console) if _shows_bars(console) else None
         self.node_bar: TaskID | None = None
@@ -143,6 +144,23 @@ class ProgressPrinter(Watcher, Listener):
             self.number += 1
             self.todo[node.key] = 0.0
             self.say(f"[{self.number}/{self.total}] {node.label}: {cause}")
+
+    def waiting(self, node: Node, why: str) -> None:
+        with self.lock:
+            if self.awaited != (what := (node.key, why)):
+                self.awaited = what
+                self.say(f"{node.label}: waits, since {why}")
+
+    def found(self, node: Node) -> None:
+        with self.lock:
+            self.number += 1
+            self.todo[node.key] = 0.0
+            self.say(f"[{self.number}/{self.total}] {node.label}: made by another run")
+
+    def again(self, node: Node, why: str) -> None:
+        with self.lock:
+            self.total += 1
+            self.say(f"{node.label}: is made again, because {why}")
 
     def assessing(self, plan: Plan) -> None:
         published = plan.recipe.evaluate.source == "published"

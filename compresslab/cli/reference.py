@@ -150,7 +150,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     from compresslab.density.references.user import fit_table
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
-    from compresslab.runner.store import Store
+    from compresslab.store.store import Store
     from compresslab.studies import reference
     from compresslab.studies.run_study import run_nodes
 

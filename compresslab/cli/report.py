@@ -24,7 +24,7 @@ def report(
     Example: compresslab report recipes/quickstart.yaml
     """
     from compresslab.plan.prepare import prepare
-    from compresslab.runner.store import Store
+    from compresslab.store.store import Store
 
     result_store = Store(store_root(store))
     plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=result_store.notes())

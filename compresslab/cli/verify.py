@@ -25,9 +25,9 @@ def verify(
     """
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
-    from compresslab.runner.run import results
-    from compresslab.runner.store import Store
-    from compresslab.runner.upkeep import damages
+    from compresslab.store.done import results
+    from compresslab.store.store import Store
+    from compresslab.store.upkeep import damages
 
     result_store = Store(store_root(store))
     plan = prepare(recipe, changes(None, None, None, compute), device, noted=result_store.notes())
@@ -37,7 +37,7 @@ def verify(
     labels = {key: f"{node.label}, {task}" for node in plan.nodes for task, key in node.tasks.items()}
     labels |= {node.key: node.label for node in plan.nodes if not node.tasks}
     kinds = {key: kind for node in plan.nodes for key, kind in results(node).items()}
-    cached = [key for key in labels if result_store.has(key)]
+    cached = [key for key in labels if result_store.occupied(key)]
     broken = damages(result_store, kinds)
     rescored = None
     if variant is not None and not broken:

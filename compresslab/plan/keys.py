@@ -45,7 +45,7 @@ ARRANGING = {
     "compresslab.records": "the form of results, which carries a version of its own",
     "compresslab.runner.messages": "the form of a job; what it tells a worker is in the keys",
     "compresslab.runner.provenance": "what a record tells of where and when it was made",
-    "compresslab.runner.store": "where results are kept",
+    "compresslab.store": "where results are kept",
     "compresslab.versions": "which packages are installed; those that decide are in the keys",
 }
 # What the workers do with a node. Its own code counts for every node, but not what it imports: each node needs a part of that.

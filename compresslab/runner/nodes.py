@@ -34,10 +34,10 @@ from compresslab.plan.graph import NodeKind
 from compresslab.records import Cost, ItemScores, StepRecord, TaskScore
 from compresslab.runner.messages import NodeJob, Progressed, ReloadJob, Scored
 from compresslab.runner.provenance import now, peak_memory
-from compresslab.runner.store import write_record
 from compresslab.steps.adopt import adopted
 from compresslab.steps.contract import Context, run
 from compresslab.steps.step_text import text_for
+from compresslab.store.store import write_record
 
 Send = Callable[[Progressed | Scored], None]
 

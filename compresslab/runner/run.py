@@ -1,4 +1,4 @@
-"""Run the nodes of a plan that the store lacks."""
+"""Run the nodes of a plan that the store lacks. Several runs may share a store: each result is made by one of them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RunFailed
-from compresslab.machine.processor import threads
 from compresslab.plan.estimate import estimate
-from compresslab.plan.graph import Node, NodeKind, Plan
-from compresslab.records import Cost, Failure, MachineSpeed, StepRecord, StoredRecord, TaskScore, Timing, read_record
-from compresslab.runner import provenance
-from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob
-from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, execute
-from compresslab.runner.store import Store, write_record
+from compresslab.plan.graph import Node, Plan
+from compresslab.records import Failure
+from compresslab.runner.machine_share import machine_share
+from compresslab.runner.make import Disturbed, make
+from compresslab.runner.messages import Failed
 from compresslab.runner.watcher import Watcher
+from compresslab.runner.worker import explained
+from compresslab.store.done import RECORDS, is_done, to_do
+from compresslab.store.leases import POLL, Lease
+from compresslab.store.store import Store
 
-# What a node's record is; what is gathered has none.
-RECORDS: dict[NodeKind, type[StoredRecord] | None] = {
-    "model": StepRecord,
-    "evaluate": TaskScore,
-    "measure": Timing,
-    "machine": MachineSpeed,
-    "gather": None,
-}
+# How often a result is made again because it is found damaged: a disk that damages it each time is not to be trusted.
+MADE_AGAIN = 2
+ALONE = "times are measured while nothing else computes on this machine, and another run does"
 
 
 class RunResult(NamedTuple):
@@ -38,33 +34,10 @@ class RunResult(NamedTuple):
     seconds: float
 
 
-def results(node: Node) -> dict[str, type[StoredRecord] | None]:
-    """The keys of a node's results, each with the kind of its record; an evaluation is its tasks' scores."""
-    return dict.fromkeys(node.tasks.values() if node.kind == "evaluate" else (node.key,), RECORDS[node.kind])
-
-
-def is_done(node: Node, store: Store) -> bool:
-    """Whether the store holds a node's results. One that is damaged or of another version counts as not there."""
-    return all(store.holds(key, kind) for key, kind in results(node).items())
-
-
-def why_missing(node: Node, store: Store) -> str:
-    """Why the store does not hold a node's results, in a sentence."""
-    for key, kind in results(node).items():
-        if store.has(key) and (problem := store.problem(key, kind)):
-            return f"its result in the store cannot be used ({problem}); a run makes it again"
-    return "has not run yet"
-
-
-def to_do(plan: Plan, store: Store) -> list[Node]:
-    """The nodes that a run has to make. What several steps share is made only if one of those steps is still to be made."""
-    lacking = [node for node in plan.nodes if not is_done(node, store)]
-    wanted = {node.gathered for node in lacking}
-    return [node for node in lacking if node.kind != "gather" or node.key in wanted]
-
-
 def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
     """Make every result that the store lacks. A node that fails takes those that need it with it, and nothing else.
+
+    What another run is making is waited for. What a node reads is compared with its digests first, and made again if it is damaged.
 
     Raises:
         RunFailed: the disk has too little room for what is to be made.
@@ -74,29 +47,10 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
     store.sweep()
     todo = to_do(plan, store)
     check_disk(todo, plan, store)
-    failures: dict[str, Failure] = {}
-    for node in todo:
-        if (lost := _lost(node, failures)) is not None:
-            failures[node.key] = lost
-            watcher.lost(node, lost.cause)
-            continue
-        listener = watcher.starting(node, estimate(node, plan).seconds)
-        started = time.perf_counter()
-        outcome = _make(node, plan, store, listener)
-        cause = outcome.cause if isinstance(outcome, Failed) else ""
-        if cause:
-            failures[node.key] = Failure(node=node.label, cause=cause)
-        watcher.ended(node, time.perf_counter() - started, cause)
-    return RunResult(failures, len(plan.nodes) - len(todo), time.perf_counter() - began)
-
-
-def _lost(node: Node, failures: Mapping[str, Failure]) -> Failure | None:
-    """Why a node cannot run: the failure at the start of the row that ends in what it needs."""
-    failed = next((key for key in node.needs if key in failures), None)
-    if failed is None:
-        return None
-    root = failures[failed].because or failed
-    return Failure(node=node.label, cause=f"not run, because “{failures[root].node}” failed", because=root)
+    runner = _Runner(plan, store, watcher, todo)
+    runner.run()
+    store.sweep()
+    return RunResult(runner.failures, len(plan.nodes) - len(runner.worked), time.perf_counter() - began)
 
 
 def check_disk(todo: Sequence[Node], plan: Plan, store: Store) -> None:
@@ -115,74 +69,126 @@ def check_disk(todo: Sequence[Node], plan: Plan, store: Store) -> None:
         )
 
 
-def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Done | Failed:
-    """Run one node in a worker and move its result into the store."""
-    started = provenance.now()
-    with ExitStack() as stack:
-        staged = stack.enter_context(store.stage(node.key))
-        missing = {task: key for task, key in node.tasks.items() if not store.holds(key, TaskScore)}
-        scores = {task: stack.enter_context(store.stage(key)) for task, key in missing.items()}
-        job = NodeJob(
-            node=node,
-            recipe=plan.recipe,
-            staged=staged,
-            log=store.logs / f"{node.key}.log",
-            models={key: store.model(key) for key in node.needs if key != node.gathered},
-            scores=scores,
-            gathered=store.folder(node.gathered) if node.gathered else None,
-            checkpoints=store.checkpoints(node.key),
-            encodings=store.encodings,
-            machine=plan.machine,
-            threads=threads(),
-            compute=plan.compute,
-        )
-        outcome = execute(job, listener, lambda name: store.commit(missing[name], scores[name], TaskScore))
-        if isinstance(outcome, Failed):
-            return outcome
-        if node.kind == "evaluate":
-            shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
-            return outcome
-        if node.kind == "model":
-            reloaded = _check_reload(staged, listener, job)
-            if isinstance(reloaded, Failed):
-                return reloaded
-            outcome = outcome._replace(seconds=outcome.seconds + reloaded.seconds)
-        write_record(staged, _cost(outcome, started, staged, node), "cost.json")
-        store.commit(node.key, staged, RECORDS[node.kind])
-        shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
-        return outcome
+class _Runner:
+    """One run of a plan.
 
+    Attributes:
+        failures: by node key. worked: keys of the nodes that this run made, or that failed.
+    """
 
-def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Failed:
-    """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
-    listener.progress(1.0, "reloading in a fresh process")
-    probe = staged / "probe.pt"
-    reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.threads, job.compute), listener)
-    if isinstance(reloaded, Failed):
-        return reloaded
-    assert reloaded.difference is not None
-    if not reloaded.difference <= LARGEST_RELOAD_DIFFERENCE:
-        return Failed(
-            "the saved folder gives other logits than the model that was saved "
-            f"(largest difference {reloaded.difference:.3g}); nothing was kept"
-        )
-    probe.unlink()
-    record = read_record(staged / "record.json", StepRecord, "run again")
-    write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference}))
-    return reloaded
+    def __init__(self, plan: Plan, store: Store, watcher: Watcher, todo: Sequence[Node]) -> None:
+        self.plan, self.store, self.watcher = plan, store, watcher
+        self.nodes = {node.key: node for node in plan.nodes}
+        self.failures: dict[str, Failure] = {}
+        self.worked: set[str] = set()
+        self._awaited = {node.key for node in todo}
+        self._damaged: dict[str, int] = {}
 
+    def run(self) -> None:
+        """Try the nodes in order until each is done or has failed. What is gathered is made when a step needs it."""
+        pending = [node for node in self.plan.nodes if node.kind != "gather"]
+        while pending:
+            left = [node for node in pending if not self._settle(node)]
+            if len(left) == len(pending):
+                self.watcher.waiting(left[0], self._why_waiting(left[0]))
+                time.sleep(POLL)
+            pending = left
 
-def _cost(outcome: Done, started: str, staged: Path, node: Node) -> Cost:
-    rate = None
-    if node.kind == "model":
-        record = read_record(staged / "record.json", StepRecord, "run again")
-        tokens = record.tokens_seen or record.calibration_tokens
-        rate = tokens / outcome.seconds if tokens else None
-    return Cost(
-        seconds=outcome.seconds,
-        peak_memory_bytes=outcome.peak_memory,
-        started=started,
-        threads=threads(),
-        device=outcome.device,
-        tokens_per_second=rate,
-    )
+    def _settle(self, node: Node) -> bool:
+        """Make a node if it is to be made; whether it is done or has failed, so that it need not be tried again."""
+        if node.key in self.failures:
+            return True
+        if is_done(node, self.store):
+            self._found(node)
+            return True
+        for key in node.needs:
+            if not self._settle(self.nodes[key]):
+                return False
+            if key in self.failures:
+                self._fail(node, self._lost(node, key))
+                return True
+        try:
+            return self._make(node)
+        except OSError as error:  # a full disk above all
+            self._fail(node, Failure(node=node.label, cause=explained(error, self.store.logs / f"{node.key}.log")))
+            return True
+
+    def _make(self, node: Node) -> bool:
+        """Make a node whose needs are there, unless another run is making it."""
+        with ExitStack() as stack:
+            if (lease := stack.enter_context(self.store.leases.held(node.key))) is None:
+                return False
+            leases, tasks = [lease], {}
+            for task, key in node.tasks.items():
+                if not self.store.holds(key, RECORDS[node.kind]) and (own := stack.enter_context(self.store.leases.held(key))):
+                    leases.append(own)
+                    tasks[task] = key
+            if is_done(node, self.store):
+                return False  # by another run, before this one held the leases
+            if not all(self._is_whole(self.nodes[key]) for key in node.needs) or (node.tasks and not tasks):
+                return False
+            with machine_share(alone=node.kind in ("machine", "measure"), waits=lambda: self.watcher.waiting(node, ALONE)):
+                self._work(node, leases, tasks)
+        return node.key in self.failures or is_done(node, self.store)
+
+    def _work(self, node: Node, leases: Sequence[Lease], tasks: Mapping[str, str]) -> None:
+        listener = self.watcher.starting(node, estimate(node, self.plan).seconds)
+        started = time.perf_counter()
+        try:
+            outcome = make(node, self.plan, self.store, listener, leases, tasks)
+            cause = outcome.cause if isinstance(outcome, Failed) else self._unusable(node, tasks)
+        except Disturbed as disturbed:
+            self.watcher.again(node, str(disturbed))
+            return
+        except OSError as error:
+            cause = explained(error, self.store.logs / f"{node.key}.log")
+        self.worked.add(node.key)
+        if cause:
+            self.failures[node.key] = Failure(node=node.label, cause=cause)
+        self.watcher.ended(node, time.perf_counter() - started, cause)
+
+    def _unusable(self, node: Node, tasks: Mapping[str, str]) -> str:
+        """Why a result that has just been made cannot be used, which only a broken disk or file system explains; empty if it can."""
+        problems = (self.store.problem(key, RECORDS[node.kind]) for key in tasks.values() or (node.key,))
+        problem = next(filter(None, problems), "")
+        return problem and f"its result could not be read back after it was written ({problem}); look at the disk of {self.store.root}"
+
+    def _is_whole(self, node: Node) -> bool:
+        """Whether a result that is about to be read is as it was written, by every byte. One that is not is removed, to be made again."""
+        problem = self.store.problem(node.key, RECORDS[node.kind], every_byte=True)
+        if not problem:
+            return True
+        count = self._damaged[node.key] = self._damaged.get(node.key, 0) + 1
+        if count > MADE_AGAIN:
+            cause = f"its result was damaged each of {count} times ({problem}); look at the disk of {self.store.root}"
+            self._fail(node, Failure(node=node.label, cause=cause))
+            return False
+        with self.store.leases.held(node.key) as lease:
+            if lease is not None:
+                self.watcher.again(node, f"its result in the store is damaged ({problem})")
+                self.store.discard(node.key)
+        return False
+
+    def _why_waiting(self, node: Node) -> str:
+        """Which run a node waits for."""
+        missing = next((self.nodes[key] for key in node.needs if not is_done(self.nodes[key], self.store)), None)
+        if missing is not None:
+            return self._why_waiting(missing)
+        holders = (self.store.leases.holder(key) for key in (node.key, *node.tasks.values()))
+        return f"{next(filter(None, holders), 'another run')} is making {node.label!r}"
+
+    def _found(self, node: Node) -> None:
+        """Note that a node is done; it is told if another run has made it."""
+        if node.key in self._awaited - self.worked:
+            self._awaited.discard(node.key)
+            self.watcher.found(node)
+
+    def _fail(self, node: Node, failure: Failure) -> None:
+        self.failures[node.key] = failure
+        self.worked.add(node.key)
+        self.watcher.lost(node, failure.cause)
+
+    def _lost(self, node: Node, failed: str) -> Failure:
+        """Why a node cannot run: the failure at the start of the row that ends in what it needs."""
+        root = self.failures[failed].because or failed
+        return Failure(node=node.label, cause=f"not run, because “{self.failures[root].node}” failed", because=root)

@@ -8,7 +8,7 @@ from compresslab.runner.processes import Listener
 
 if TYPE_CHECKING:
     from compresslab.plan.graph import Node, Plan
-    from compresslab.runner.store import Store
+    from compresslab.store.store import Store
 
 
 class Watcher:
@@ -31,6 +31,15 @@ class Watcher:
 
     def lost(self, node: Node, cause: str) -> None:
         """A node is not run, because one that it needs failed."""
+
+    def waiting(self, node: Node, why: str) -> None:
+        """Nothing can be made before another run has ended what it does; called again and again."""
+
+    def found(self, node: Node) -> None:
+        """Another run has made a node that was to be made here."""
+
+    def again(self, node: Node, why: str) -> None:
+        """A node is to be made once more, because its result is damaged or may not be kept."""
 
     def assessing(self, plan: Plan) -> None:
         """The nodes have run; densities, verdicts and the page are computed now."""

@@ -13,8 +13,9 @@ from compresslab.evaluation.scores import read_items
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
 from compresslab.runner.provenance import provenance
-from compresslab.runner.run import RunResult, is_done
-from compresslab.runner.store import Store
+from compresslab.runner.run import RunResult
+from compresslab.store.done import is_done
+from compresslab.store.store import Store
 from compresslab.studies.lost_items import lost_items
 
 

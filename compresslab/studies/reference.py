@@ -9,8 +9,8 @@ from compresslab.errors import BadInput
 from compresslab.methods.adopt import Adopt
 from compresslab.plan.graph import Plan
 from compresslab.records import StepRecord, TaskScore
-from compresslab.runner.run import is_done
-from compresslab.runner.store import Store
+from compresslab.store.done import is_done
+from compresslab.store.store import Store
 
 
 def check(plan: Plan) -> dict[str, float]:

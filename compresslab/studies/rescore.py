@@ -7,7 +7,7 @@ from typing import NamedTuple
 from compresslab.errors import BadInput
 from compresslab.plan.graph import Plan
 from compresslab.records import ItemScores, TaskScore
-from compresslab.runner.store import Store
+from compresslab.store.store import Store
 
 # Maximum changes by rounding on another machine. On the same machine a bfloat16 model changes nothing.
 MAX_MEAN_BITS, MAX_CHANGED_CHOICES = 0.01, 0.02

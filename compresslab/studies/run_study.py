@@ -12,10 +12,11 @@ from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import Failure, StudyRecord
 from compresslab.records.compute import ComputeChoice
-from compresslab.runner.run import RunResult, run, to_do, why_missing
-from compresslab.runner.store import Store
-from compresslab.runner.upkeep import note
+from compresslab.runner.run import RunResult, run
 from compresslab.runner.watcher import Watcher
+from compresslab.store.done import to_do, why_missing
+from compresslab.store.store import Store
+from compresslab.store.upkeep import note
 
 
 def run_study(
@@ -101,7 +102,7 @@ def report_study(plan: Plan, store: Store) -> StudyRecord:
     missing = {node.key: Failure(node=node.label, cause=why_missing(node, store)) for node in to_do(plan, store)}
     if plan.variants[0].model in missing:
         path, base = plan.file.path, plan.variants[0].model
-        if store.has(base):
+        if store.occupied(base):
             raise BadInput(f"{missing[base].node}: {missing[base].cause}")
         raise BadInput(f"nothing of {path} has run yet in {store.root}; `compresslab run {path}` makes it")
     return _assembled(plan, store, RunResult(missing, len(plan.nodes) - len(missing), 0.0))

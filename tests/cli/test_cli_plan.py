@@ -12,8 +12,8 @@ from calling import QUICKSTART, RECIPE, Call
 
 from compresslab import __version__
 from compresslab.records import MachineSpeed, Shape, Size, StepRecord, StoredRecord, TaskScore, Timing
-from compresslab.runner.run import RECORDS, results
-from compresslab.runner.store import Store, write_record
+from compresslab.store.done import RECORDS, results
+from compresslab.store.store import Store, write_record
 
 
 def test_plan_shows_nodes_and_costs(call: Call) -> None:

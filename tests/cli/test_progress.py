@@ -14,7 +14,7 @@ from compresslab.cli.node_progress import NodeProgress
 from compresslab.cli.progress import ProgressPrinter
 from compresslab.models.progress import Amount
 from compresslab.plan.graph import Node
-from compresslab.runner.store import Store
+from compresslab.store.store import Store
 
 CLOCK = r"\d\d:\d\d:\d\d "
 

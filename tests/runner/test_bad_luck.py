@@ -17,9 +17,9 @@ import pytest
 from compresslab.errors import RunFailed
 from compresslab.plan.prepare import prepare
 from compresslab.runner.run import run
-from compresslab.runner.store import Store
 from compresslab.runner.watcher import Watcher
 from compresslab.runner.worker import explained
+from compresslab.store.store import Store
 
 
 def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:

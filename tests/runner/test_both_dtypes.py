@@ -12,8 +12,8 @@ from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import StudyRecord
 from compresslab.runner.run import RunResult, run
-from compresslab.runner.store import Store
 from compresslab.runner.watcher import Watcher
+from compresslab.store.store import Store
 from compresslab.studies.assemble import assemble
 
 

@@ -18,8 +18,8 @@ from compresslab.recipe.steps import Step
 from compresslab.report import tables
 from compresslab.runner import processes
 from compresslab.runner.processes import Listener
-from compresslab.runner.store import Store
 from compresslab.runner.watcher import Watcher
+from compresslab.store.store import Store
 from compresslab.studies.run_study import plan_study
 
 

@@ -13,9 +13,10 @@ from compresslab.plan.graph import Node, Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.runner.processes import Listener
-from compresslab.runner.run import RunResult, is_done, run
-from compresslab.runner.store import Store
+from compresslab.runner.run import RunResult, run
 from compresslab.runner.watcher import Watcher
+from compresslab.store.done import is_done
+from compresslab.store.store import Store
 from compresslab.studies.assemble import assemble
 
 

@@ -12,7 +12,7 @@ from compresslab.plan.graph import Node, Plan
 from compresslab.runner import run as running
 from compresslab.runner.messages import Done, Failed
 from compresslab.runner.run import RunResult, Watcher, run
-from compresslab.runner.store import Store
+from compresslab.store.store import Store
 
 # Names as no recipe has them: they look like the sentences that are told about them.
 NODES = (
@@ -27,10 +27,17 @@ NODES = (
 def ran(failing: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunResult:
     """A run whose workers fail for these causes, by key."""
 
-    def make(node: Node, *_: object) -> Done | Failed:
-        return Failed(failing[node.key]) if node.key in failing else Done(None, 0.0, 0, "cpu")
+    made = set()
 
-    monkeypatch.setattr(running, "_make", make)
+    def make(node: Node, *_: object) -> Done | Failed:
+        if node.key in failing:
+            return Failed(failing[node.key])
+        made.add(node.key)
+        return Done(None, 0.0, 0, "cpu")
+
+    monkeypatch.setattr(running, "make", make)
+    monkeypatch.setattr(running, "is_done", lambda node, _: node.key in made)
+    monkeypatch.setattr(Store, "problem", lambda *_, **__: "")
     monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, disk=0))
     return run(cast(Plan, cast(Any, SimpleNamespace(nodes=NODES))), Store(folder), Watcher())
 

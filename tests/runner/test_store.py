@@ -13,10 +13,12 @@ import pytest
 from compresslab.plan.graph import Node, Plan
 from compresslab.records import Cost, MachineSpeed, StudyNote, UnreadableRecord
 from compresslab.records.compute import PROCESSOR
+from compresslab.runner import make as making
 from compresslab.runner import run as running
 from compresslab.runner.messages import Done, NodeJob
-from compresslab.runner.store import Store, write_record
-from compresslab.runner.upkeep import damages
+from compresslab.store.done import why_missing
+from compresslab.store.store import Store, write_record
+from compresslab.store.upkeep import damages
 
 COST = Cost(seconds=1.0, peak_memory_bytes=2, started="2026-01-01T00:00:00+00:00", threads=2, device="cpu")
 SPEED = MachineSpeed(bandwidth=1.0, flops=2.0, threads=2, device="cpu", dtype="float32")
@@ -59,12 +61,16 @@ def test_the_quicker_of_two_runs_wins(tmp_path: Path) -> None:
 
 def test_sweep_removes_what_dead_runs_left_and_spares_the_living(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    dead, living = store.staging / "999999999-key-x", store.staging / f"{os.getpid()}-key-x"
-    dead.mkdir(parents=True)
-    living.mkdir()
+    dead, living = store.staging / "dead-x", store.staging / "living-x"
+    for folder in (dead, living):
+        folder.mkdir(parents=True)
+    with Store(tmp_path).leases.held("living"):
+        store.sweep()
+        assert not dead.exists()
+        assert living.exists()
     store.sweep()
-    assert not dead.exists()
-    assert living.exists()
+    assert not living.exists()
+    assert not list((tmp_path / "leases").iterdir())
 
 
 def test_a_broken_note_of_a_study_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -118,7 +124,7 @@ def test_a_result_that_cannot_be_used_counts_as_not_there_is_named_and_is_replac
     assert store.find("key", MachineSpeed) == SPEED
     assert not damages(store, {"key": MachineSpeed})
     DAMAGES[damage](folder)
-    assert store.has("key")
+    assert store.occupied("key")
     assert not store.holds("key", MachineSpeed)
     assert store.find("key", MachineSpeed) is None
     assert store.problem("key", MachineSpeed)
@@ -165,12 +171,12 @@ def test_a_run_makes_again_what_cannot_be_used(damage: str, tmp_path: Path, monk
         (job.staged / "more").write_text("whole")
         return Done(None, 1.0, 2, "cpu")
 
-    monkeypatch.setattr(running, "execute", execute)
+    monkeypatch.setattr(making, "execute", execute)
     monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, disk=0))
     assert running.run(plan, store, running.Watcher()).cached == 0
     assert running.run(plan, store, running.Watcher()).cached == 1
     DAMAGES[damage](store.folder("key"))
-    assert "cannot be used" in running.why_missing(plan.nodes[0], store)
+    assert "cannot be used" in why_missing(plan.nodes[0], store)
     assert running.run(plan, store, running.Watcher()).cached == 0
     assert jobs == ["key", "key"]
     assert store.find("key", MachineSpeed) == SPEED

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,10 +21,11 @@ from compresslab.plan.keys import KEY_LENGTH
 from compresslab.plan.prepare import prepare
 from compresslab.records import ItemScores, StepRecord
 from compresslab.records.compute import Compute
-from compresslab.runner.run import results, run, to_do
-from compresslab.runner.store import Store
-from compresslab.runner.upkeep import damages, note, unused
+from compresslab.runner.run import run
 from compresslab.runner.watcher import Watcher
+from compresslab.store.done import results, to_do
+from compresslab.store.store import Store
+from compresslab.store.upkeep import damages, note, remove, unused
 from compresslab.studies.rescore import compare_answers
 
 runner = CliRunner()
@@ -79,13 +78,27 @@ def test_what_recipes_no_longer_have_is_freed_and_the_rest_stays(short: Path, st
     assert not to_do(prepare(short), store)
 
 
-def test_nothing_is_freed_while_a_study_runs(store: Store) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        (store.staging / f"{other.pid}-key-x").mkdir(parents=True)
-        with pytest.raises(RunFailed, match=f"process {other.pid} is running a study"):
-            unused(store)
-        other.communicate(b"\n")
-    assert [one.why for one in unused(store)] == ["what a dead run left"]
+def test_what_a_run_has_a_lease_of_is_not_freed(store: Store) -> None:
+    making = store.staging / "0abc-x"
+    making.mkdir(parents=True)
+    abandoned = store.root / "checkpoints" / "0abc"
+    abandoned.mkdir(parents=True)
+    with Store(store.root).leases.held("0abc"):
+        assert [one.path for one in unused(store)] == [abandoned]
+        assert remove(unused(store), store) == 0
+        assert abandoned.exists()
+    assert {one.path for one in unused(store)} == {making, abandoned}
+
+
+def test_what_a_run_began_to_use_after_it_was_listed_is_not_freed(short: Path, store: Store) -> None:
+    note = store.note("tiny")
+    kept = note.read_bytes()
+    note.unlink()
+    listed = unused(store)
+    assert listed
+    note.write_bytes(kept)  # what a run notes before it looks for what is cached
+    assert remove(listed, store) == 0
+    assert not to_do(prepare(short), store)
 
 
 def test_a_long_plan_lists_only_what_is_to_run(short: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-
-from compresslab.files import atomic_write
 
 Piece = TypeVar("Piece")
 
@@ -17,11 +16,12 @@ class Journal:
     """The answers to the first pieces of one engine's work, in a file with one line per piece. Without a folder nothing is written.
 
     A piece is computed at once. The division into pieces is deterministic, so a piece that is computed again has the same answer, bit for
-    bit.
+    bit. A line has the number of its piece, the work that it belongs to, the answer, and a digest of all three. Other lines are passed
+    over: half a line of a process that was killed, damaged ones, and what another process wrote at the same time.
 
     Args:
         folder: folder of this model's journals. The runner removes it when the results are stored.
-        content: the data that decide the pieces (engine, token ids, sizes), which identify the journal.
+        content: the data that decide the pieces (engine, token ids of all prompts, sizes), which identify the journal.
 
     Attributes:
         answers: answers to the first pieces, in order.
@@ -34,34 +34,45 @@ class Journal:
             digest = hashlib.sha256()
             for part in content:
                 digest.update(len(part).to_bytes(8) + part)
-            self._file = folder / f"{digest.hexdigest()}.jsonl"
-            self.answers = self._read()
+            self._work = digest.hexdigest()
+            self._file = folder / f"{self._work}.jsonl"
+            self.answers = self._read(self._file)
 
     def add(self, answer: Any) -> None:
         """Append the answer to the next piece, a JSON value."""
+        number = len(self.answers)
         self.answers.append(answer)
         if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(answer) + "\n")
+            stated = {"piece": number, "work": self._work, "answer": answer, "digest": _digest(number, self._work, answer)}
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            # An empty line before it ends what a killed process has left of its last line. One call writes all, so that lines of two
+            # processes do not mix.
+            line = f"\n{json.dumps(stated)}\n".encode()
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                while line:
+                    line = line[os.write(descriptor, line) :]
+            finally:
+                os.close(descriptor)
 
-    def _read(self) -> list[Any]:
-        """The complete lines. An incomplete last line of a stopped process is removed from the file."""
-        assert self._file is not None
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        complete: list[str] = []
+    def _read(self, file: Path) -> list[Any]:
+        """The answers of the lines that continue the row of those before them."""
         answers: list[Any] = []
-        if self._file.exists():
-            for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-                try:
-                    answers.append(json.loads(line))
-                except ValueError:
-                    break
-                if not line.endswith("\n"):
-                    answers.pop()
-                    break
-                complete.append(line)
-        atomic_write(self._file, "".join(complete))
+        if not file.is_file():
+            return answers
+        for line in file.read_bytes().splitlines():
+            try:
+                stated = json.loads(line)
+                number, work, answer = stated["piece"], stated["work"], stated["answer"]
+                if (number, work) == (len(answers), self._work) and stated["digest"] == _digest(number, work, answer):
+                    answers.append(answer)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
         return answers
+
+
+def _digest(number: int, work: str, answer: Any) -> str:
+    return hashlib.sha256(json.dumps([number, work, answer]).encode()).hexdigest()
 
 
 def resume(

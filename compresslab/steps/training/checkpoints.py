@@ -60,11 +60,12 @@ class Checkpoints:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"step": state.step, "losses": state.losses, "checks": state.checks})
-        atomic_write(self.folder / FILE, lambda part: save_file(state.tensors, part, metadata={"run": self.run, "state": content}))
+        metadata = {"run": self.run, "state": content, "digest": _digest(content, state.tensors)}
+        atomic_write(self.folder / FILE, lambda part: save_file(state.tensors, part, metadata=metadata))
         self._last = time.monotonic()
 
     def load(self, report: Callable[[str], None]) -> TrainingState | None:
-        """The saved state of this run. `None` if it is damaged or of another run; `report` gets the reason."""
+        """The saved state of this run. `None` if it is damaged, by every byte, or of another run; `report` gets the reason."""
         if self.folder is None or not (self.folder / FILE).exists():
             return None
         try:
@@ -75,10 +76,21 @@ class Checkpoints:
                     return None
                 state = json.loads(metadata["state"])
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, it cannot be iterated
+                if metadata["digest"] != _digest(metadata["state"], tensors):
+                    raise ValueError("other values than were written")
                 return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             report(f"the checkpoint is damaged ({type(error).__name__}); starting anew")
             return None
+
+
+def _digest(state: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of all that a checkpoint holds. safetensors itself notices no changed value."""
+    digest = hashlib.sha256(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def fingerprint(tensors: list[Tensor]) -> str:

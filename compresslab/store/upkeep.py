@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import time
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 from pydantic import ValidationError
 
 from compresslab.errors import RunFailed
@@ -20,7 +18,7 @@ from compresslab.plan.graph import Plan
 from compresslab.plan.keys import KEY_LENGTH, content_key
 from compresslab.records import RunNote, StoredRecord, StudyNote
 from compresslab.records.compute import Compute
-from compresslab.runner.store import Store, changes
+from compresslab.store.store import WHOLE_STORE, Store
 
 ENCODINGS_DAYS = 30
 
@@ -46,6 +44,11 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
     A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that. So does a run in another
     compute dtype, on another device or on another machine: its results do not take the place of theirs.
     """
+    with store.leases.waited(WHOLE_STORE):  # two runs of one study must not lose each other's notes
+        store.remember(plan.recipe.study, _noted(plan, store, finished))
+
+
+def _noted(plan: Plan, store: Store, finished: str) -> StudyNote:
     before = store.notes().get(plan.recipe.study)
     own = _machine_key(plan.compute, plan.machine_facts)
     keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
@@ -61,7 +64,7 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
         # What the recipe as it stands uses may not be known, and must not look as if it were.
         known = before is not None and before.keys is not None
         used |= set(before.keys or ()) if before else set()
-    noted = StudyNote(
+    return StudyNote(
         recipe=str(plan.file.path),
         finished=finished or (before.finished if before else ""),
         variants=variants,
@@ -69,7 +72,6 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
         last=own,
         keys=sorted(used) if known else None,
     )
-    store.remember(plan.recipe.study, noted)
 
 
 def _readable_runs(note: Path) -> dict[str, RunNote]:
@@ -86,13 +88,11 @@ def _readable_runs(note: Path) -> dict[str, RunNote]:
 
 
 def unused(store: Store) -> list[Unused]:
-    """What no study uses, the largest first.
+    """What no study uses, the largest first, without what a run has a lease of.
 
     Raises:
-        RunFailed: a run is going on here, whose results no study has noted yet; or a study's note does not say what it uses.
+        RunFailed: a study's note does not say what it uses.
     """
-    if running := sorted(_running(store)):
-        raise RunFailed(f"process {running[0]} is running a study in {store.root}; wait for it, since what it has made is not noted yet")
     used = _used(store)
     found = [(path, "a result that no study uses") for path in _entries(store.objects) if path.name not in used]
     for path in _entries(store.root / "checkpoints"):
@@ -100,7 +100,7 @@ def unused(store: Store) -> list[Unused]:
             found.append((path, "how far an unused step had come"))
         elif store.has(path.name):
             found.append((path, "how far a step had come that is done"))
-    found += [(path, "what a dead run left") for path in _entries(store.staging)]
+    found += [(path, "what a dead run left") for path in _entries(store.staging) if not _is_leased(path, store)]
     # Logs that are named otherwise are those of studies and of the workers as a whole.
     logs = (path for path in _entries(store.logs) if re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", path.stem) and path.stem not in used)
     found += [(path, "the log of an unused result") for path in logs]
@@ -120,14 +120,42 @@ def _unused_encodings(store: Store) -> Iterator[tuple[Path, str]]:
             yield path, f"token ids of tasks that were not read for {ENCODINGS_DAYS} days"
 
 
-def remove(found: list[Unused]) -> int:
-    """Remove them; the bytes freed."""
-    for one in found:
-        if one.path.is_dir() and not one.path.is_symlink():
-            shutil.rmtree(one.path)
+def remove(found: list[Unused], store: Store) -> int:
+    """Remove what is still unused; the bytes freed.
+
+    It is decided under the lease of the whole store, since a study may have begun to use some of it after it was listed.
+    """
+    freed = 0
+    with store.leases.waited(WHOLE_STORE):
+        still = {one.path for one in unused(store)}
+        for one in found:
+            if one.path in still and _remove(one.path, store):
+                freed += one.size
+    return freed
+
+
+def _remove(path: Path, store: Store) -> bool:
+    """Remove a file or a folder of the store; whether it was removed, which it is not while a run has the lease of its key."""
+    with store.leases.held(_key(path)) as lease:
+        if lease is None:
+            return False
+        if path.parent == store.objects:
+            store.discard(path.name)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            one.path.unlink(missing_ok=True)
-    return sum(one.size for one in found)
+            path.unlink(missing_ok=True)
+        return True
+
+
+def _is_leased(path: Path, store: Store) -> bool:
+    with store.leases.held(_key(path)) as lease:
+        return lease is None
+
+
+def _key(path: Path) -> str:
+    """The key that a file or a folder of the store belongs to."""
+    return re.split(r"[-.]", path.name.lstrip("."))[0]
 
 
 def damages(store: Store, results: Mapping[str, type[StoredRecord] | None]) -> list[Damage]:
@@ -136,13 +164,13 @@ def damages(store: Store, results: Mapping[str, type[StoredRecord] | None]) -> l
     Args:
         results: by key, the kind of each result's record, if it has one. Those that are not there are passed over.
     """
-    there = {key: tuple(_problems(store, key, kind)) for key, kind in results.items() if store.has(key)}
+    there = {key: tuple(_problems(store, key, kind)) for key, kind in results.items() if store.occupied(key)}
     return [Damage(key, problems) for key, problems in there.items() if problems]
 
 
 def _problems(store: Store, key: str, kind: type[StoredRecord] | None) -> Iterator[str]:
     # A cost that cannot be read makes a result no worse, and is no reason to make it again.
-    changed = list(changes(store.folder(key), every_byte=True))
+    changed = list(store.digests.changes(store.folder(key), every_byte=True))
     yield from changed
     if kind is not None and not changed and (problem := store.problem(key, kind)):
         yield problem
@@ -160,13 +188,6 @@ def _used(store: Store) -> set[str]:
             )
         used |= set(noted.keys)
     return used
-
-
-def _running(store: Store) -> Iterator[int]:
-    for path in _entries(store.staging):
-        owner = path.name.split("-")[0]
-        if owner.isdigit() and int(owner) != os.getpid() and psutil.pid_exists(int(owner)):
-            yield int(owner)
 
 
 def _entries(folder: Path) -> list[Path]:

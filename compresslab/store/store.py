@@ -1,7 +1,10 @@
 """The content-addressed store: one folder a result, which appears whole or not at all.
 
+A result is on the disk before it appears, and `digests.json` tells its files from damaged ones and from those of another result.
+
 <root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet; digests.json of all but the cost
-<root>/staging/           what is being made; a crash leaves rubbish only here
+<root>/staging/<key>-*/   what the holder of a lease is making; a crash leaves rubbish only here
+<root>/leases/            who makes, evaluates or removes what (`store.leases`)
 <root>/checkpoints/<key>/ how far a training step or an evaluation has come; gone when its result is there
 <root>/encodings/         token ids of tasks, for all variants that share a tokenizer; may be deleted
 <root>/logs/<key>.log     what the libraries printed while a node ran
@@ -15,18 +18,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
-from compresslab.files import atomic_write
-from compresslab.recipe.source import file_sha256
+from compresslab.files import atomic_write, make_folder, sync
 from compresslab.records import Cost, Record, StoredRecord, StudyNote, UnreadableRecord, read_record
+from compresslab.store.digests import DamagedDigests, FileDigests
+from compresslab.store.leases import Leases
 
-DIGESTS = "digests.json"
+# The lease under which notes are changed and results are removed. Keys are hexadecimal, so it is none of them.
+WHOLE_STORE = "store"
 Some = TypeVar("Some", bound=StoredRecord)
 
 
@@ -40,6 +43,8 @@ class Store:
         self.logs = root / "logs"
         self.studies = root / "studies"
         self.encodings = root / "encodings"
+        self.leases = Leases(root / "leases")
+        self.digests = FileDigests()
 
     def folder(self, key: str) -> Path:
         """Where the result `key` is, or would be."""
@@ -57,27 +62,50 @@ class Store:
         """Where the step that makes `key` keeps how far it has come."""
         return self.root / "checkpoints" / key
 
+    def occupied(self, key: str) -> bool:
+        """Whether there is anything at a result's place."""
+        return os.path.lexists(self.folder(key))
+
     def has(self, key: str) -> bool:
-        """Whether the result is there; `holds` says whether it can be used."""
-        return self.folder(key).is_dir()
+        """Whether the result is there with all its files; `holds` says whether its record can be read, too."""
+        return self.occupied(key) and not self.problem(key, None)
 
     def holds(self, key: str, kind: type[StoredRecord] | None) -> bool:
         """Whether the result is there, and nothing is wrong with it at a glance."""
-        return self.has(key) and not self.problem(key, kind)
+        return self.occupied(key) and not self.problem(key, kind)
 
-    def problem(self, key: str, kind: type[StoredRecord] | None) -> str:
-        """What is wrong with a result at a glance: a file that is missing or of another size, a record that cannot be read. Mostly empty.
+    def problem(self, key: str, kind: type[StoredRecord] | None, *, every_byte: bool = False) -> str:
+        """What is wrong with a result, in words; mostly empty.
 
-        `upkeep.damages` looks at every byte.
+        At a glance: a file that is missing, of another size or (but for models and large files) of other bytes; a record that cannot be
+        read; a result that was made from another one than the store holds.
+
+        Args:
+            every_byte: whether models and large files are read, too.
         """
-        if changed := next(changes(self.folder(key)), ""):
+        if changed := next(self.digests.changes(self.folder(key), every_byte=every_byte), ""):
             return changed
         try:
             if kind is not None:
                 self.read(key, kind)
         except UnreadableRecord as error:
             return f"record.json {error.problem}"
-        return ""
+        return next(self.replaced(key), "")
+
+    def replaced(self, key: str) -> Iterator[str]:
+        """The results from which a result was made and in whose place the store holds others, in words."""
+        for parent, content in self.digests.read(self.folder(key)).made_from.items():
+            with suppress(DamagedDigests):
+                if content != self.content(parent):
+                    yield f"it was made from another {parent} than the one in the store"
+
+    def content(self, key: str) -> str:
+        """One digest of all files of a result.
+
+        Raises:
+            DamagedDigests: it is not there, or cannot be used.
+        """
+        return self.digests.read(self.folder(key)).content
 
     def read(self, key: str, kind: type[Some], name: str = "record.json") -> Some:
         """A record of a result.
@@ -99,30 +127,38 @@ class Store:
 
     @contextmanager
     def stage(self, key: str) -> Iterator[Path]:
-        """A new folder to make a result in; gone at the end unless `commit` has taken it."""
-        self.staging.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{key}-", dir=self.staging))
+        """A new folder to make a result in, for the holder of the lease of `key`; gone at the end unless `commit` has taken it."""
+        make_folder(self.staging)
+        folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self.staging))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, key: str, staged: Path, kind: type[StoredRecord] | None = None) -> None:
+    def commit(self, key: str, staged: Path, kind: type[StoredRecord] | None = None, made_from: Mapping[str, str] | None = None) -> None:
         """Make a staged folder the result `key`, by one atomic rename. If another run was quicker, its result stays, if it can be used.
+
+        All files and names are on the disk before the rename, and the new name after it, so that a power failure leaves no result that
+        looks whole and is not.
 
         Args:
             kind: of the result's record, if it has one.
+            made_from: the `content` of each result that it was made from, by key.
+
+        Raises:
+            OSError: the disk could not write it.
         """
-        self.objects.mkdir(parents=True, exist_ok=True)
-        files = (path for path in sorted(staged.rglob("*")) if path.is_file() and path.name != "cost.json")
-        write_json(staged / DIGESTS, {str(path.relative_to(staged)): [path.stat().st_size, file_sha256(path)] for path in files})
-        if self.has(key) and not self.holds(key, kind):
+        make_folder(self.objects)
+        self.digests.write(staged, made_from or {})
+        sync(self.staging)
+        if self.occupied(key) and not self.holds(key, kind):
             self.discard(key)
         try:
             staged.rename(self.folder(key))
         except OSError:
-            if not self.has(key):
+            if not self.holds(key, kind):
                 raise
+        sync(self.objects)
 
     def discard(self, key: str) -> None:
         """Remove a result. It is gone at once, so that nobody meets half of it."""
@@ -131,15 +167,16 @@ class Store:
             self.folder(key).rename(folder / "discarded")
 
     def sweep(self) -> None:
-        """Remove what runs that are no longer alive left in the staging area."""
-        for folder in self.staging.glob("*") if self.staging.is_dir() else ():
-            owner = folder.name.split("-")[0]
-            if not (owner.isdigit() and psutil.pid_exists(int(owner))):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove what runs that have ended left in the staging area: folders of keys whose lease can be had."""
+        for folder in sorted(self.staging.glob("*")):
+            with self.leases.held(folder.name.rpartition("-")[0] or folder.name) as lease:
+                if lease is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+        self.leases.sweep()
 
     def remember(self, study: str, noted: StudyNote) -> None:
         """Note which keys a study uses."""
-        self.studies.mkdir(parents=True, exist_ok=True)
+        make_folder(self.studies)
         write_record(self.studies, noted, self.note(study).name)
 
     def note(self, study: str) -> Path:
@@ -163,27 +200,6 @@ class Store:
             return read_record(path, StudyNote, f"run the recipe of {path.stem} once more, or remove this file if the study may go")
         except UnreadableRecord as error:
             return error
-
-
-def changes(folder: Path, *, every_byte: bool = False) -> Iterator[str]:
-    """How the files of a result differ from those that were written: by size, and if `every_byte` is asked for by SHA-256."""
-    try:
-        stored = json.loads((folder / DIGESTS).read_bytes())
-        written = {str(name): (int(size), str(digest)) for name, (size, digest) in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        yield f"{DIGESTS} is missing or unreadable, so nothing can be said of the files"
-        return
-    for name, (size, digest) in sorted(written.items()):
-        file = folder / name
-        if not file.is_file():
-            yield f"{name} is missing"
-        elif file.stat().st_size != size:
-            yield f"{name} has {file.stat().st_size} bytes and was written with {size}"
-        elif every_byte and file_sha256(file) != digest:
-            yield f"{name} has other bytes than were written"
-    if every_byte:
-        there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        yield from (f"{name} was not written by a run" for name in sorted(there - set(written) - {DIGESTS, "cost.json"}))
 
 
 def write_record(folder: Path, record: Record, name: str = "record.json") -> None:

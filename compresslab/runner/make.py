@@ -1,0 +1,113 @@
+"""Makes one node in a worker, and moves its result into the store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from compresslab.machine.processor import threads
+from compresslab.plan.graph import Node, Plan
+from compresslab.records import Cost, StepRecord, read_record
+from compresslab.runner import provenance
+from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob
+from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, execute
+from compresslab.store.done import RECORDS
+from compresslab.store.leases import Lease
+from compresslab.store.store import Store, write_record
+
+
+class Disturbed(Exception):
+    """A result may not be kept: what it was made from has changed meanwhile, or another machine has taken the node over."""
+
+
+def make(node: Node, plan: Plan, store: Store, listener: Listener, leases: Sequence[Lease], tasks: Mapping[str, str]) -> Done | Failed:
+    """Run one node in a worker and move its result into the store.
+
+    Args:
+        leases: of the keys of all results that are to be made.
+        tasks: keys of the scores to make, by task.
+
+    Raises:
+        Disturbed: the result was not kept.
+        OSError: the disk could not write it.
+    """
+    started = provenance.now()
+    made_from = {key: store.content(key) for key in node.needs}
+
+    def commit(key: str, staged: Path) -> None:
+        for lease in leases:
+            lease.beat()
+        if any(lease.lost for lease in leases):
+            raise Disturbed("another machine has taken it over")
+        for parent, content in made_from.items():
+            if store.problem(parent, None, every_byte=True) or store.content(parent) != content:
+                raise Disturbed("what it was made from has changed meanwhile")
+        store.commit(key, staged, RECORDS[node.kind], made_from)
+
+    with ExitStack() as stack:
+        staged = stack.enter_context(store.stage(node.key))
+        scores = {task: stack.enter_context(store.stage(key)) for task, key in tasks.items()}
+        job = NodeJob(
+            node=node,
+            recipe=plan.recipe,
+            staged=staged,
+            log=store.logs / f"{node.key}.log",
+            models={key: store.model(key) for key in node.needs if key != node.gathered},
+            scores=scores,
+            gathered=store.folder(node.gathered) if node.gathered else None,
+            checkpoints=store.checkpoints(node.key),
+            encodings=store.encodings,
+            machine=plan.machine,
+            threads=threads(),
+            compute=plan.compute,
+        )
+        outcome = execute(job, listener, lambda task: commit(tasks[task], scores[task]))
+        if isinstance(outcome, Failed):
+            return outcome
+        if node.kind == "model":
+            reloaded = _check_reload(staged, listener, job)
+            if isinstance(reloaded, Failed):
+                return reloaded
+            outcome = outcome._replace(seconds=outcome.seconds + reloaded.seconds)
+        if node.kind != "evaluate":
+            write_record(staged, _cost(outcome, started, staged, node), "cost.json")
+            commit(node.key, staged)
+        shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
+        return outcome
+
+
+def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Failed:
+    """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
+    listener.progress(1.0, "reloading in a fresh process")
+    probe = staged / "probe.pt"
+    reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.threads, job.compute), listener)
+    if isinstance(reloaded, Failed):
+        return reloaded
+    assert reloaded.difference is not None
+    if not reloaded.difference <= LARGEST_RELOAD_DIFFERENCE:
+        return Failed(
+            "the saved folder gives other logits than the model that was saved "
+            f"(largest difference {reloaded.difference:.3g}); nothing was kept"
+        )
+    probe.unlink()
+    record = read_record(staged / "record.json", StepRecord, "run again")
+    write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference}))
+    return reloaded
+
+
+def _cost(outcome: Done, started: str, staged: Path, node: Node) -> Cost:
+    rate = None
+    if node.kind == "model":
+        record = read_record(staged / "record.json", StepRecord, "run again")
+        tokens = record.tokens_seen or record.calibration_tokens
+        rate = tokens / outcome.seconds if tokens else None
+    return Cost(
+        seconds=outcome.seconds,
+        peak_memory_bytes=outcome.peak_memory,
+        started=started,
+        threads=threads(),
+        device=outcome.device,
+        tokens_per_second=rate,
+    )

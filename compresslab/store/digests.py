@@ -1,0 +1,148 @@
+"""The digests of a result: which files it was written with, and from which results it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from compresslab.files import atomic_write, sync
+from compresslab.recipe.source import file_sha256
+
+DIGESTS = "digests.json"
+# What a result cost is told beside it and is no part of it.
+BESIDE = (DIGESTS, "cost.json")
+VERSION = 2
+# Files of a model folder, and larger ones than this many bytes, are compared by size at a glance; all others by every byte.
+GLANCED_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What is written in a result's `digests.json`.
+
+    Attributes:
+        files: size in bytes and SHA-256 of each file, by its path in the folder.
+        made_from: the `content` of each result that this one was made from, as it was read, by key.
+    """
+
+    files: dict[str, tuple[int, str]]
+    made_from: dict[str, str]
+
+    @cached_property
+    def content(self) -> str:
+        """One digest of all files. Equal results have equal ones."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+
+
+class FileDigests:
+    """SHA-256 of files, each computed once while nothing says that the file has changed.
+
+    What says so are the file's inode, its size, and the times of its last change. A program can set back the time of modification (mtime)
+    but not that of the inode's change (ctime).
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], str] = {}
+        self._read: dict[tuple[int, ...], Digests] = {}
+
+    def read(self, folder: Path) -> Digests:
+        """The digests of a result, each file parsed once.
+
+        Raises:
+            DamagedDigests: they are missing, damaged, or of another version.
+        """
+        try:
+            key = _identity((folder / DIGESTS).stat())
+        except OSError:
+            return read_digests(folder)
+        if key not in self._read:
+            self._read[key] = read_digests(folder)
+        return self._read[key]
+
+    def of(self, path: Path) -> str:
+        """The SHA-256 of a file."""
+        key = _identity(path.stat())
+        if key not in self._known:
+            self._known[key] = file_sha256(path)
+        return self._known[key]
+
+    def changes(self, folder: Path, *, every_byte: bool) -> Iterator[str]:
+        """How the files of a result differ from those that were written, in words.
+
+        Args:
+            every_byte: whether large files and those of models are compared by SHA-256, too.
+        """
+        try:
+            written = self.read(folder).files
+        except DamagedDigests as damage:
+            yield str(damage)
+            return
+        for name, (size, digest) in sorted(written.items()):
+            file = folder / name
+            if not _is_plain(file):
+                yield f"{name} is missing"
+            elif (found := file.stat().st_size) != size:
+                yield f"{name} has {found} bytes and was written with {size}"
+            elif (every_byte or _is_glanced(name, size)) and self.of(file) != digest:
+                yield f"{name} has other bytes than were written"
+        if every_byte:
+            there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+            yield from (f"{name} was not written by a run" for name in sorted(there - set(written) - set(BESIDE)))
+
+    def write(self, folder: Path, made_from: Mapping[str, str]) -> None:
+        """Write the digests of a staged folder, and flush all that is in it to the disk.
+
+        Raises:
+            OSError: the disk could not write it.
+        """
+        files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if _is_plain(path)}
+        # The disk writes while the processor computes digests, so the one hides the other.
+        with ThreadPoolExecutor(1) as pool:
+            flushed = [pool.submit(sync, path) for path in files.values()]
+            digests = {name: (path.stat().st_size, self.of(path)) for name, path in files.items() if name not in BESIDE}
+            for one in flushed:
+                one.result()
+        content = {"version": VERSION, "files": digests, "made_from": dict(made_from)}
+        atomic_write(folder / DIGESTS, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        for path in folder.rglob("*"):
+            if path.is_dir():
+                sync(path)
+
+
+class DamagedDigests(Exception):
+    """A `digests.json` from which nothing can be said of the files; the message is to be read after the result's name."""
+
+
+def read_digests(folder: Path) -> Digests:
+    """The digests of a result.
+
+    Raises:
+        DamagedDigests: they are missing, damaged, or of another version.
+    """
+    try:
+        stored: Any = json.loads((folder / DIGESTS).read_bytes())
+        if stored["version"] != VERSION:
+            raise DamagedDigests(f"{DIGESTS} is of another version of compresslab")
+        files = {str(name): (int(size), str(digest)) for name, (size, digest) in stored["files"].items()}
+        return Digests(files, {str(key): str(content) for key, content in stored["made_from"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedDigests(f"{DIGESTS} is missing or unreadable, so nothing can be said of the files") from error
+
+
+def _is_plain(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
+
+
+def _is_glanced(name: str, size: int) -> bool:
+    return size <= GLANCED_BYTES and not name.startswith("model/")
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
