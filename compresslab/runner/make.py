@@ -36,14 +36,17 @@ def make(node: Node, plan: Plan, store: Store, listener: Listener, leases: Seque
     started = provenance.now()
     made_from = {key: store.content(key) for key in node.needs}
 
+    def check_inputs() -> None:
+        for parent, content in made_from.items():
+            if store.problem(parent, None, every_byte=True) or store.content(parent) != content:
+                raise Disturbed("what it was made from has changed meanwhile")
+
     def commit(key: str, staged: Path) -> None:
         for lease in leases:
             lease.beat()
         if any(lease.lost for lease in leases):
             raise Disturbed("another machine has taken it over")
-        for parent, content in made_from.items():
-            if store.problem(parent, None, every_byte=True) or store.content(parent) != content:
-                raise Disturbed("what it was made from has changed meanwhile")
+        check_inputs()
         store.commit(key, staged, RECORDS[node.kind], made_from)
 
     with ExitStack() as stack:
@@ -65,6 +68,7 @@ def make(node: Node, plan: Plan, store: Store, listener: Listener, leases: Seque
         )
         outcome = execute(job, listener, lambda task: commit(tasks[task], scores[task]))
         if isinstance(outcome, Failed):
+            check_inputs()  # what cannot be read may be damaged
             return outcome
         if node.kind == "model":
             reloaded = _check_reload(staged, listener, job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,40 @@ def test_a_line_that_was_cut_off_is_done_again(tmp_path: Path):
     assert Journal(tmp_path, [b"work"]).answers == [[1.5, "é"], [3]]
     assert Journal(tmp_path, [b"other", b"work"]).answers == []
     assert Journal(None, [b"work"]).answers == []
+
+
+def test_two_processes_that_write_one_journal_do_not_mix_answers(tmp_path: Path):
+    first, second = Journal(tmp_path, [b"work"]), Journal(tmp_path, [b"work"])
+    for number in range(3):  # pieces that are equally long, so that a mixed answer would not be noticed by its length
+        first.add([number])
+        second.add([number])
+    second.add([3])
+    assert Journal(tmp_path, [b"work"]).answers == [[0], [1], [2], [3]]
+
+
+def test_lines_that_are_damaged_or_of_other_work_or_out_of_order_are_passed_over(tmp_path: Path):
+    journal = Journal(tmp_path, [b"work"])
+    for number in range(4):
+        journal.add([number])
+    [file] = tmp_path.iterdir()
+    lines = file.read_text().replace("\n\n", "\n").splitlines()[1:]
+    swapped = [lines[1], lines[0], *lines[1:]]
+    file.write_text("\n".join(swapped) + "\n")
+    assert Journal(tmp_path, [b"work"]).answers == [[0], [1], [2], [3]]
+    file.write_text("\n".join([lines[0], lines[1].replace("[1]", "[7]"), *lines[2:]]) + "\n")
+    assert Journal(tmp_path, [b"work"]).answers == [[0]]
+    Journal(tmp_path, [b"other"]).add([9])
+    [theirs] = set(tmp_path.iterdir()) - {file}
+    file.write_bytes(theirs.read_bytes() + "\n".join(lines).encode())
+    assert Journal(tmp_path, [b"work"]).answers == [[0], [1], [2], [3]]
+
+
+def test_a_folder_that_was_removed_meanwhile_ends_nothing(tmp_path: Path):
+    journal = Journal(tmp_path / "journals", [b"work"])
+    journal.add([0])
+    shutil.rmtree(tmp_path / "journals")
+    journal.add([1])
+    assert journal.answers == [[0], [1]]
 
 
 def test_what_the_journal_has_is_not_computed_again(tmp_path: Path):
