@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from compresslab.files import atomic_write
+from compresslab.files import atomic_write, make_folder
 
 # Seconds between two checkpoints. Each has 12 bytes per trained weight.
 EVERY = 120.0
@@ -58,7 +58,7 @@ class Checkpoints:
         """Replace the checkpoint atomically."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         content = json.dumps({"step": state.step, "losses": state.losses, "checks": state.checks})
         metadata = {"run": self.run, "state": content, "digest": _digest(content, state.tensors)}
         atomic_write(self.folder / FILE, lambda part: save_file(state.tensors, part, metadata=metadata))
