@@ -63,8 +63,10 @@ def to_do(plan: Plan, store: Store) -> list[Node]:
     return [node for node in lacking if node.kind != "gather" or node.key in wanted]
 
 
-def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
+def run(plan: Plan, store: Store, watcher: Watcher, *, trust_code: bool = False) -> RunResult:
     """Make every result that the store lacks. A node that fails takes those that need it with it, and nothing else.
+
+    `trust_code` runs programs of the model without a sandbox.
 
     Raises:
         RunFailed: the disk has too little room for what is to be made.
@@ -82,7 +84,7 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
             continue
         listener = watcher.starting(node, estimate(node, plan).seconds)
         started = time.perf_counter()
-        outcome = _make(node, plan, store, listener)
+        outcome = _make(node, plan, store, listener, trust_code)
         cause = outcome.cause if isinstance(outcome, Failed) else ""
         if cause:
             failures[node.key] = Failure(node=node.label, cause=cause)
@@ -115,7 +117,7 @@ def check_disk(todo: Sequence[Node], plan: Plan, store: Store) -> None:
         )
 
 
-def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Done | Failed:
+def _make(node: Node, plan: Plan, store: Store, listener: Listener, trust_code: bool) -> Done | Failed:
     """Run one node in a worker and move its result into the store."""
     started = provenance.now()
     with ExitStack() as stack:
@@ -135,6 +137,7 @@ def _make(node: Node, plan: Plan, store: Store, listener: Listener) -> Done | Fa
             machine=plan.machine,
             threads=threads(),
             compute=plan.compute,
+            trust_code=trust_code,
         )
         outcome = execute(job, listener, lambda name: store.commit(missing[name], scores[name], TaskScore))
         if isinstance(outcome, Failed):
