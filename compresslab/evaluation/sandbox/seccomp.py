@@ -143,7 +143,7 @@ def _instructions(numbers: Machine) -> Iterator[Instruction]:
 
 
 def _unless(number: int, steps: list[Instruction]) -> list[Instruction]:
-    """`steps` for one system call, which is allowed if none of them returns. The kernel, too, reads the low half of these arguments only."""
+    """`steps` for one system call, which is allowed if none of them returns. The kernel, too, reads the low half of these arguments."""
     return [(JUMP_EQUAL, 0, len(steps) + 1, number), *steps, (RETURN, 0, 0, ALLOW)]
 
 

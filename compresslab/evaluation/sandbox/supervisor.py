@@ -9,7 +9,7 @@ after the program, and the supervisor reads from the kernel where it stands: sys
 program has returned is the stack pointer the same as before. Code inside of the program stands deeper, whatever it calls.
 """
 
-# ruff: noqa: PTH103, PTH123, PTH208 - importing pathlib would take a tenth of the time of a short program
+# ruff: noqa: PTH123, PTH208 - importing pathlib would take a tenth of the time of a short program
 
 import contextlib
 import ctypes
