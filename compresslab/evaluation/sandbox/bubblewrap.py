@@ -96,10 +96,12 @@ def run(program: bytes, seconds: float, patience: float) -> Ended:
 
         command = [bwrap, *_isolation(), *_visible(lend), "--seccomp", lend(_filter())]
         command += ["--", sys.executable, "-I", "-B", "/supervisor.py", str(seconds), str(MEMORY), str(_process_limit()), str(FILES)]
-        user, opening = _user(), _opening()
-        if user is not None and opening:
-            change = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-            command, user = [bwrap, *opening, "--", *change, *command], None
+        user, setpriv = _user(), shutil.which("setpriv")
+        if user is not None and setpriv:
+            # A program of its own, since changing the user in this process's child needs a fork, which copies the tables of all its memory.
+            opening = _opening()
+            outer = [bwrap, *opening, "--"] if opening else []
+            command, user = [*outer, setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", *command], None
         return start(command, program, seconds + patience, descriptors, user=user)
 
 

@@ -30,7 +30,7 @@ else:
 CONTROLS = (
     ("assert 1 + 1 == 2", "a right program does not pass", True),
     ("assert 1 + 1 == 3", "a wrong program passes", False),
-    (FORKS, "the number of processes is not limited", True),
+    (FORKS, "the number of processes is not limited: root cannot become another user; run as a normal user", True),
 )
 
 
