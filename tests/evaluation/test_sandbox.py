@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,7 @@ from pathlib import Path
 import pytest
 from faults import sandbox_attacks
 from faults.sandbox_programs import ATTACKS
-from typer.testing import CliRunner
 
-from compresslab.cli.main import app
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation.sandbox import bubblewrap, programs, seccomp
 from compresslab.evaluation.sandbox.code_eval import CodeEval, own_code_eval, pass_at_k
@@ -108,16 +107,6 @@ def test_without_bubblewrap_programs_are_refused_with_what_to_install(no_bubblew
 
 
 @linux
-def test_a_run_without_bubblewrap_is_refused_before_anything_is_computed(no_bubblewrap: None, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("study: code\nbase: {model: 'offline:smollm2-135m'}\nevaluate: {tasks: [arc_easy], run_code: true}\nvariants: {}\n")
-    result = CliRunner().invoke(app, ["run", str(recipe), "--store", str(tmp_path / "store"), "--reports", str(tmp_path / "reports")])
-    assert isinstance(result.exception, BadInput)
-    assert "bubblewrap is not installed" in str(result.exception)
-    assert not list((tmp_path / "store").glob("objects/*"))
-
-
-@linux
 def test_an_old_bubblewrap_is_refused(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _program(tmp_path / "bwrap", "echo --clearenv --file --new-session --seccomp")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -159,6 +148,32 @@ def test_a_sandbox_that_breaks_later_ends_the_evaluation(fresh: None, tmp_path: 
     monkeypatch.setattr(bubblewrap, "SUPERVISOR", tmp_path / "supervisor.py")
     with pytest.raises(RunFailed, match=r"the sandbox failed \(OSError: broken\)"):
         passes("pass")
+
+
+@sandboxed
+def test_a_program_ends_with_the_evaluation_that_is_killed() -> None:
+    code = "from compresslab.evaluation.sandbox.programs import passes; passes('import time; time.sleep(600)', 600)"
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(sandbox_attacks.ROOT)})
+    _until(lambda: any("/supervisor.py\x00600" in _command(pid) for pid in sandbox_attacks.descendants()))
+    running = sandbox_attacks.descendants() - {process.pid}
+    process.kill()
+    process.wait()
+    _until(lambda: not any("/supervisor.py\x00600" in _command(pid) for pid in running))
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not happen within 20 s")
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 @linux

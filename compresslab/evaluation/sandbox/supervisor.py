@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -43,12 +44,18 @@ def position(pid: int) -> list[str]:
 def supervise(child: int, seconds: float, memory: int, files: int, sandboxed: bool) -> int:
     """The verdict on the program of the process `child`."""
     before: list[str] | None = None
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
-        if pid == 0:
+    now = looked = time.monotonic()
+    deadline = now + seconds
+    while (now := time.monotonic()) < deadline:
+        if now - looked > POLL_SECONDS:
+            if abandoned():
+                os.kill(child, signal.SIGKILL)
+                return BROKEN
             if sandboxed and exceeded(memory, files):
                 return FAILED
+            looked = time.monotonic()
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        if pid == 0:
             wait(POLL_SECONDS)
         elif pid == child and not os.WIFSTOPPED(status):
             return FAILED if before is not None else BROKEN
@@ -72,6 +79,17 @@ def wait(seconds: float) -> None:
         signal.sigtimedwait([signal.SIGCHLD], seconds)
     else:
         time.sleep(seconds / 4)
+
+
+def abandoned() -> bool:
+    """Whether the process that waits for the verdict has ended: nothing holds the other end of this one's stderr any more.
+
+    The signal of bubblewrap's `--die-with-parent` does not arrive where root runs one bubblewrap in another as another user: the outer one
+    has no capability left to send it.
+    """
+    waiting = select.poll()
+    waiting.register(2, 0)
+    return bool(waiting.poll(0))
 
 
 def exceeded(memory: int, files: int) -> bool:
