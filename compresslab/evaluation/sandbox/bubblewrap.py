@@ -25,7 +25,7 @@ from compresslab.evaluation.sandbox.supervisor import WRITABLE
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 MEMORY = 2**30  # bytes of all processes together, and of each one's address space
-PROCESSES, FILES = 32, 4096  # threads count as processes
+PROCESSES, FILES = 64, 4096  # threads count as processes
 FOLDER_BYTES = 2**26  # of each of the two temporary folders
 NOBODY = 65534  # whom programs run as where root runs this: no limit of processes holds for root
 INSIDE = 1000  # user and group id as the program sees them
