@@ -69,10 +69,12 @@ def refusal() -> str:
         return f"{bwrap} cannot be run ({error}); {GET}"
     if lacking := [option for option in OPTIONS if option not in known.stdout + known.stderr]:
         return f"{bwrap} lacks {', '.join(lacking)}; {GET}"
-    for private in (Path.home(), Path(tempfile.gettempdir())):
-        for folder in interpreter_folders():
-            if folder in (private, *private.parents):
-                return f"the interpreter's folder {folder} holds {private}, which programs must not see; use an environment elsewhere"
+    private = [Path(tempfile.gettempdir())]
+    with contextlib.suppress(RuntimeError):  # there is none
+        private.append(Path.home())
+    for folder in interpreter_folders():
+        if held := [path for path in private if path.is_relative_to(folder)]:
+            return f"the interpreter's folder {folder} holds {held[0]}, which programs must not see; use an environment elsewhere"
     return ""
 
 
