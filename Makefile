@@ -20,16 +20,16 @@ UV := .venv-lock/bin/uv
 COMPILE = $(UV) --no-config pip compile pyproject.toml --extra dev --constraint constraints/torch.txt --universal --python-version 3.11 \
 	--upgrade --exclude-newer $(LOCKED_ON) --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --quiet
 
-.PHONY: quickstart test test-avx2 check test-latest lint contract install lock fetch browser clean
+.PHONY: quickstart test test-avx2 check test-latest lint contract install lock fetch browser bubblewrap clean
 
 quickstart: fetch
 	$(BIN)/compresslab run recipes/quickstart.yaml
 
-test: install fetch browser
+test: install fetch browser bubblewrap
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # The same on a processor without units for 16 bits, which two variables make of any x86 processor. SELECT=--fast takes the fast tests.
-test-avx2: install fetch browser
+test-avx2: install fetch browser bubblewrap
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest $(SELECT) $(PARALLEL)
 
 # Types are checked beside the tests.
@@ -91,6 +91,13 @@ browser:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 \
 	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
 	|| echo 'no Chromium found: the tests that look at the report in a browser will be skipped'
+
+# The sandbox of programs that a model wrote. Without it their tests are skipped; as root on Debian it is installed.
+bubblewrap:
+	@command -v bwrap >/dev/null 2>&1 || [ "$$(uname -s)" != Linux ] \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 \
+	     && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq bubblewrap >/dev/null; } \
+	|| echo 'no bubblewrap found: the tests of the sandbox will be skipped'
 
 clean:
 	rm -rf .venv .venv-latest .venv-lock .compresslab

@@ -21,7 +21,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     from compresslab.cli.kernels import kernels
 
-    findings = [*_libraries(), *_machine(), *kernels(), *_offline_parts()]
+    findings = [*_libraries(), *_machine(), _sandbox(), *kernels(), *_offline_parts()]
     if as_json:
         rows = [{"what": finding.name, "well": finding.works, "said": finding.message} for finding in findings]
         typer.echo(json.dumps(rows, indent=2))
@@ -92,6 +92,16 @@ def _dtype(dtype: Dtype, probe: Probe) -> Finding:
     slowdown = "" if dtype == "float32" else f", {probe.slowdown[dtype]:.2g} times as long as in float32"
     auto = f"; compute: auto takes {chosen} for weights stored in it"
     return Finding(dtype, chosen == dtype or None, f"{probe.rates[dtype] / 1e9:.3g} GFLOP/s in matrix products{slowdown}{auto}")
+
+
+def _sandbox() -> Finding:
+    from compresslab.evaluation.sandbox import programs
+
+    problem = programs.refusal()
+    message = (
+        f"evaluate.run_code is refused: {problem}" if problem else "bubblewrap runs the programs that a model wrote (evaluate.run_code)"
+    )
+    return Finding("sandbox", None if problem else True, message)
 
 
 def _offline_parts() -> list[Finding]:

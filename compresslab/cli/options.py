@@ -40,6 +40,9 @@ Device = Annotated[
     str | None,
     typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, xpu, mps.  [default: the accelerator, if there is one]"),
 ]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run programs that a model wrote without a sandbox: they can read, write and send your files.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -17,6 +17,7 @@ from compresslab.cli.options import (
     ReportsPath,
     Settings,
     StorePath,
+    TrustCode,
     changes,
     duration,
     store_root,
@@ -45,6 +46,7 @@ def run(
     limit: Limit = None,
     compute: Computing = None,
     device: Device = None,
+    trust_code: TrustCode = False,
     dry_run: DryRun = False,
 ) -> None:
     """Run recipes: make what is missing, evaluate, compute densities, write the report. Running again resumes.
@@ -79,7 +81,7 @@ def run(
             for warning in plan.warnings:
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
             try:
-                record = run_study(plan, store=store_root(store), reports=reports, watcher=printer)
+                record = run_study(plan, store=store_root(store), reports=reports, trust_code=trust_code, watcher=printer)
             except (RunFailed, BadInput, OSError) as error:
                 if len(plans) == 1:
                     raise

@@ -25,6 +25,7 @@ from compresslab.models.progress import Amount, Progress, silent
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
 
+UNCONFINED = " (programs ran without a sandbox)"  # added to the metric's name
 Result = tuple[TaskScore, ItemScores]
 
 
@@ -34,6 +35,7 @@ def evaluate_model(
     config: Evaluate,
     *,
     weights: str = "as stored",
+    trust_code: bool = False,
     done: Callable[[TaskScore, ItemScores], None] | None = None,
     progress: Progress = silent,
 ) -> list[Result]:
@@ -44,6 +46,7 @@ def evaluate_model(
         names: OLMES tasks or lm-eval's tasks; those of `config.tasks` that are not done yet.
         config: contains the number of items (per leaf of a group) and the seed. Dtype and backend are those of `lm`.
         weights: "as stored" or "dequantized", for the record.
+        trust_code: run programs of the model without a sandbox; the metric's name then says so.
         done: called with the records of each finished task, so that a killed evaluation resumes after it.
         progress: receives the share done of all tasks, the name of the task, and the number of answered items.
 
@@ -53,12 +56,12 @@ def evaluate_model(
     """
     results: list[Result] = []
     with quiet():
-        loaded_tasks = [(name, tasks.load(name, seed=config.seed, run_code=config.run_code)) for name in names]
+        loaded_tasks = [(name, tasks.load(name, seed=config.seed, run_code=config.run_code, trust_code=trust_code)) for name in names]
         items = [_items(leaves, config) for _, leaves in loaded_tasks]
         for index, (name, leaves) in enumerate(loaded_tasks):
             lm.progress = partial(_report, progress, name, index, items)
             lm.progress(0.0)
-            result = _evaluate_task(lm, name, leaves, config, weights)
+            result = _evaluate_task(lm, name, leaves, config, weights, trust_code)
             results.append(result)
             if done is not None:
                 done(*result)
@@ -76,7 +79,7 @@ def _items(leaves: dict[str, Task], config: Evaluate) -> int:
     return sum(sizes if config.items == "all" else (min(config.items, number) for number in sizes))
 
 
-def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config: Evaluate, weights: str) -> Result:
+def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config: Evaluate, weights: str, trust_code: bool) -> Result:
     """Evaluate one task, or a group as the union of its leaves, in which each item has the same weight."""
     lm.truncated.clear()
     lm.lengths.clear()
@@ -105,7 +108,10 @@ def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config:
         raise BadInput(f"the tasks of {name} are scored by different metrics ({', '.join(sorted(metrics))}); name them one by one")
     conditions = scores.AnswerConditions(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths), lm.compute)
     chance = olmes.TASKS[name].chance if olmes.is_olmes(name) else None
-    return scores.summarise(name, metrics.pop(), answered, conditions, chance=chance)
+    metric = metrics.pop()
+    if trust_code and any(map(tasks.runs_code, leaves.values())):
+        metric += UNCONFINED
+    return scores.summarise(name, metric, answered, conditions, chance=chance)
 
 
 @contextmanager

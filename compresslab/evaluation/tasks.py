@@ -20,7 +20,8 @@ from compresslab.catalog import stock_tasks as stock
 from compresslab.errors import BadInput
 from compresslab.evaluation import olmes_requests, scores
 from compresslab.evaluation.olmes_requests import Item
-from compresslab.evaluation.sandbox import own_code_eval
+from compresslab.evaluation.sandbox import programs
+from compresslab.evaluation.sandbox.code_eval import own_code_eval
 
 UNREACHABLE = (OSError, DatasetsError, HfHubHTTPError, OfflineModeIsEnabled)
 
@@ -91,28 +92,36 @@ class OlmesRequests(Task):  # type: ignore[misc]
         return {self.olmes.metric: True, "bits_per_byte": False}
 
 
-def load(name: str, *, seed: int = 0, run_code: bool = False) -> dict[str, Task]:
+def load(name: str, *, seed: int = 0, run_code: bool = False, trust_code: bool = False) -> dict[str, Task]:
     """The lm-eval tasks of a name: one, or all leaves of a group such as `mmlu`.
 
     `seed` changes the choice of few-shot examples of tasks that draw them; 0 is lm-eval's default. `run_code` allows tasks that run
-    programs of the model.
+    programs of the model, `trust_code` runs those without a sandbox.
 
     Raises:
-        BadInput: there is no such task, its data cannot be read, or it has no answers that can be right or wrong.
+        BadInput: there is no such task, its data cannot be read, it has no answers that can be right or wrong, or it runs
+            programs and there is no sandbox for them.
     """
     if olmes.is_olmes(name):
         return {name: OlmesRequests(olmes.TASKS[name])}
-    with own_code_eval():
+    with own_code_eval(trust_code):
         tasks = _stock(stock.plain(name))
     for leaf, task in tasks.items():
         if task.OUTPUT_TYPE == "loglikelihood_rolling":
             raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {stock.offline_tasks()}")
-        if getattr(task, "UNSAFE_CODE", False) and not run_code:
+        if runs_code(task) and not run_code:
             raise BadInput(f"{leaf} runs programs that the model wrote; set evaluate.run_code: true if that may happen here")
+        if runs_code(task):
+            programs.check(trust_code)
         if task.config.num_fewshot is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234 + seed)
     return tasks
+
+
+def runs_code(task: Task) -> bool:
+    """Whether a task runs programs of the model."""
+    return bool(getattr(task, "UNSAFE_CODE", False))
 
 
 def _stock(name: str) -> dict[str, Task]:

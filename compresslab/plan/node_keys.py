@@ -26,7 +26,7 @@ BASE_CODE = tuple(
 STEP_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.steps.contract", "compresslab.steps.step_text")
 ADOPT_CODE = (*STEP_CODE, "compresslab.steps.adopt")
 GATHER_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.models.text")
-SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "sandboxed_program", "scores"))
+SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "sandbox.supervisor", "scores"))
 MEASURE_CODE = ("compresslab.evaluation.timing.measured",)
 MACHINE_CODE = ("compresslab.evaluation.timing.machine",)
 

@@ -22,12 +22,14 @@ class Disturbed(Exception):
     """A result may not be kept: what it was made from has changed meanwhile, or another machine has taken the node over."""
 
 
-def make(node: Node, plan: Plan, store: Store, listener: Listener, leases: Sequence[Lease], tasks: Mapping[str, str]) -> Done | Failed:
+def make(
+    node: Node, plan: Plan, store: Store, listener: Listener, leases: Sequence[Lease], tasks: Mapping[str, str], trust_code: bool = False
+) -> Done | Failed:
     """Run one node in a worker and move its result into the store.
 
     Args:
         leases: of the keys of all results that are to be made.
-        tasks: keys of the scores to make, by task.
+        tasks: keys of the scores to make, by task. trust_code: run programs of the model without a sandbox.
 
     Raises:
         Disturbed: the result was not kept.
@@ -65,6 +67,7 @@ def make(node: Node, plan: Plan, store: Store, listener: Listener, leases: Seque
             machine=plan.machine,
             threads=threads(),
             compute=plan.compute,
+            trust_code=trust_code,
         )
         outcome = execute(job, listener, lambda task: commit(tasks[task], scores[task]))
         if isinstance(outcome, Failed):

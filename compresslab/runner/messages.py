@@ -20,6 +20,7 @@ class NodeJob(NamedTuple):
         scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
         gathered: folder of the gather node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
             has come. encodings: where a study keeps its tasks' token ids. machine: its name. compute: what is multiplied in, and on what.
+        trust_code: whether programs of the model run without a sandbox.
     """
 
     node: Node
@@ -34,6 +35,7 @@ class NodeJob(NamedTuple):
     machine: str
     threads: int
     compute: Compute
+    trust_code: bool = False
 
 
 class ReloadJob(NamedTuple):

@@ -151,7 +151,7 @@ def evaluate(job: NodeJob, send: Send) -> None:
         send(Scored(score.task))
 
     names = [name for name in config.tasks if name in job.scores]
-    evaluate_model(lm, names, config, weights=weights, done=done, progress=Reporter(send))
+    evaluate_model(lm, names, config, weights=weights, trust_code=job.trust_code, done=done, progress=Reporter(send))
 
 
 def _cost_since(clock: Clock, job: NodeJob) -> Cost:

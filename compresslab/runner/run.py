@@ -34,10 +34,11 @@ class RunResult(NamedTuple):
     seconds: float
 
 
-def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
+def run(plan: Plan, store: Store, watcher: Watcher, *, trust_code: bool = False) -> RunResult:
     """Make every result that the store lacks. A node that fails takes those that need it with it, and nothing else.
 
     What another run is making is waited for. What a node reads is compared with its digests first, and made again if it is damaged.
+    `trust_code` runs programs of the model without a sandbox.
 
     Raises:
         RunFailed: the disk has too little room for what is to be made.
@@ -47,7 +48,7 @@ def run(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
     store.sweep()
     todo = to_do(plan, store)
     check_disk(todo, plan, store)
-    runner = _Runner(plan, store, watcher, todo)
+    runner = _Runner(plan, store, watcher, todo, trust_code)
     runner.run()
     store.sweep()
     return RunResult(runner.failures, len(plan.nodes) - len(runner.worked), time.perf_counter() - began)
@@ -76,8 +77,8 @@ class _Runner:
         failures: by node key. worked: keys of the nodes that this run made, or that failed.
     """
 
-    def __init__(self, plan: Plan, store: Store, watcher: Watcher, todo: Sequence[Node]) -> None:
-        self.plan, self.store, self.watcher = plan, store, watcher
+    def __init__(self, plan: Plan, store: Store, watcher: Watcher, todo: Sequence[Node], trust_code: bool) -> None:
+        self.plan, self.store, self.watcher, self.trust_code = plan, store, watcher, trust_code
         self.nodes = {node.key: node for node in plan.nodes}
         self.failures: dict[str, Failure] = {}
         self.worked: set[str] = set()
@@ -135,7 +136,7 @@ class _Runner:
         listener = self.watcher.starting(node, estimate(node, self.plan).seconds)
         started = time.perf_counter()
         try:
-            outcome = make(node, self.plan, self.store, listener, leases, tasks)
+            outcome = make(node, self.plan, self.store, listener, leases, tasks, self.trust_code)
             cause = outcome.cause if isinstance(outcome, Failed) else self._unusable(node, tasks)
         except Disturbed as disturbed:
             self.watcher.again(node, str(disturbed))

@@ -28,6 +28,7 @@ def run_study(
     only: Sequence[str] = (),
     compute: ComputeChoice | None = None,
     device: str | None = None,
+    trust_code: bool = False,
     watcher: Watcher | None = None,
 ) -> StudyRecord:
     """Run the nodes of a recipe that the store lacks, and return the study's record. The variants' `failures` name what failed.
@@ -39,10 +40,12 @@ def run_study(
         settings: changes as `path=value`, such as `evaluate.items=50`. only: the variants to run; all by default.
         compute: dtype of all matrix products, instead of the recipe's.
         device: by torch's name ("cpu", "cuda:1"). Default: the accelerator, if there is one.
+        trust_code: run programs that a model wrote without a sandbox (docs/evaluation.md says what that gives up).
         watcher: receives the progress.
 
     Raises:
-        BadInput: an error in the recipe or the arguments. A folder of reports is tried before anything runs.
+        BadInput: an error in the recipe or the arguments, or `evaluate.run_code` where there is no sandbox.
+            A folder of reports is tried before anything runs.
         RunFailed: the disk has too little free space for the results.
     """
     plan = recipe if isinstance(recipe, Plan) else plan_study(recipe, settings=settings, only=only, compute=compute, device=device)
@@ -55,7 +58,7 @@ def run_study(
         record = _published(plan, active_watcher)
     else:
         result_store = Store(Path(store))
-        result = run_nodes(plan, result_store, active_watcher)
+        result = run_nodes(plan, result_store, active_watcher, trust_code=trust_code)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
         note(plan, result_store, record.provenance.finished)
@@ -84,11 +87,19 @@ def plan_study(
     return prepare(Path(recipe), Changes((*_texts(settings, "settings"), *computed), _texts(only, "only")), device)
 
 
-def run_nodes(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
-    """Run the nodes of a plan that the store lacks, and note in the store which results the study uses."""
+def run_nodes(plan: Plan, store: Store, watcher: Watcher, *, trust_code: bool = False) -> RunResult:
+    """Run the nodes of a plan that the store lacks, and note in the store which results the study uses.
+
+    Raises:
+        BadInput: programs of the model are to be run, there is no sandbox for them here, and `trust_code` is false.
+    """
+    if plan.recipe.evaluate.run_code and any(node.kind == "evaluate" for node in to_do(plan, store)):
+        from compresslab.evaluation.sandbox import programs
+
+        programs.check(trust_code)
     note(plan, store)
     watcher.planned(plan, store)
-    return run(plan, store, watcher)
+    return run(plan, store, watcher, trust_code=trust_code)
 
 
 def report_study(plan: Plan, store: Store) -> StudyRecord:

@@ -108,7 +108,7 @@ def test_plan_and_run_say_how_a_long_study_gets_shorter(call: Call, recipe: Path
     assert advice in call("plan", recipe).out
     assert advice not in call("plan", recipe, "--set", "variants.depth.steps[1].distill.tokens=20000").out
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("compresslab.studies.run_study.run", interrupted)

@@ -53,7 +53,7 @@ def test_a_run_says_what_it_will_do_before_anything_heavy_is_imported(tmp_path: 
     stop = f"""
 import sys
 from compresslab.runner import run
-def stopped(*_):
+def stopped(*_, **__):
     raise KeyboardInterrupt
 run.run = stopped
 {PROBE}"""

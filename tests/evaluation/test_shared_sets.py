@@ -51,6 +51,15 @@ def test_a_right_program_passes(monkeypatch: pytest.MonkeyPatch, llama: PreTrain
     assert items.correct == [1.0, 0.0, 1.0]
 
 
+def test_the_metric_of_trusted_programs_says_so(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TreeLM, "generate_until", lambda _lm, requests, **_: ["    return None\n" for _ in requests])
+    config = Evaluate.model_validate({"tasks": ["humaneval"], "items": 1, "run_code": True})
+    [(score, _)] = evaluate_model(TreeLM(llama, tokenizer), ["humaneval"], config, trust_code=True)
+    assert score.metric.endswith(" (programs ran without a sandbox)")
+
+
 def _instances(name: str, items: int) -> list:  # type: ignore[type-arg]
     (task,) = tasks.load(name, run_code=True).values()
     task.build_all_requests(limit=items)
