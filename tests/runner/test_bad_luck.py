@@ -34,7 +34,8 @@ def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen
         signal.signal(signal.SIGINT, ours)
 
 
-def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(signum: int, code: int, recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     process = command_line("run", recipe, "--store", store.root, "--reports", tmp_path / "reports")
     deadline = time.monotonic() + 120
@@ -42,9 +43,9 @@ def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(recipe: P
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signum)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "run again to go on" in said
     assert "Traceback" not in said
     assert not list(store.staging.iterdir())
