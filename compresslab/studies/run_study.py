@@ -17,6 +17,9 @@ from compresslab.runner.store import Store
 from compresslab.runner.upkeep import note
 from compresslab.runner.watcher import Watcher
 
+# The least room, in bytes, that a folder of reports must have before a study runs. The page of a small study takes half a megabyte.
+LEAST_ROOM = 2**19
+
 
 def run_study(
     recipe: str | Path | Plan,
@@ -125,8 +128,9 @@ def _check_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(LEAST_ROOM))
+            file.flush()
     except OSError as error:
         raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
 
