@@ -53,6 +53,8 @@ class CompresslabWarning(UserWarning):
 
 # A disk with less room than this is full: file systems keep a few blocks for themselves, in bytes.
 FULL = 2**16
+# What libraries say when a file could not be written to its end; the last one is torch's.
+FULL_WORDS = ("no space left on device", "disk is full", "unexpected pos ")
 
 
 def disk_trouble(error: BaseException, *folders: Path) -> str:
@@ -76,7 +78,7 @@ def disk_trouble(error: BaseException, *folders: Path) -> str:
     place = full or next(iter((*named, *folders)), None)
     where = f" of {place}" if place else ""
     free = "free some (`compresslab ls` tells what a store holds) and run again"
-    if errno.ENOSPC in numbers or any(words in text for words in ("no space left on device", "disk is full")):
+    if errno.ENOSPC in numbers or any(words in text for words in FULL_WORDS):
         return f"no space is left on the disk{where}; {free}"
     if errno.EDQUOT in numbers or "disk quota exceeded" in text:
         return f"the quota of the disk{where} is used up; {free}"

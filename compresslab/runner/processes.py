@@ -26,7 +26,7 @@ from compresslab.errors import RunFailed, disk_trouble
 from compresslab.models.progress import Amount
 from compresslab.runner import endings
 from compresslab.runner.messages import Done, Failed, Job, Progressed, Report, Scored
-from compresslab.runner.server import Ended, Refused, Started, kill_session
+from compresslab.runner.server import Ended, Refused, Started, kill_remains
 from compresslab.runner.worker import explained, work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
@@ -77,6 +77,7 @@ class ForkServer:
 
     def __init__(self, log: Path) -> None:
         self.log, self.owner = log, os.getpid()
+        self.ready = False  # it has imported what it is to import
         self.folder = Path(tempfile.gettempdir()) / f"compresslab-{secrets.token_hex(4)}"
         log.parent.mkdir(parents=True, exist_ok=True)
         self.known = endings.before(log)
@@ -112,6 +113,8 @@ class ForkServer:
         self.requests.close()
         if self.owner != os.getpid():
             return
+        if not self.ready:  # it has no worker, and would import to the end
+            self.process.kill()
         try:
             self.process.wait(TO_DIE)
         except subprocess.TimeoutExpired:
@@ -173,6 +176,7 @@ class Worker:
             pipe.close()
             channel.close()
             answer: Started | Refused = self.channel.recv()
+            self.server.ready = True
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise ServerGoneError(self.server.why_it_ended()) from error
         return answer
@@ -195,7 +199,7 @@ class Worker:
                 assert isinstance(answer, Ended)
                 self.code = answer.code
             except (EOFError, OSError):
-                kill_session(self.pid)  # the server was killed and cannot do it
+                kill_remains(self.pid, self.server.folder)
         return self.gone
 
     def finish(self, patience: float) -> None:

@@ -236,10 +236,25 @@ def in_sessions(leaders: set[int]) -> set[int]:
     return found
 
 
-def kill_session(leader: int) -> None:
-    """Kill every process of a session; for whoever finds that the server was killed."""
+def kill_remains(leader: int, folder: Path) -> None:
+    """Kill what a worker left, for whoever finds that the server was killed and cannot do it.
+
+    That is what is in the worker's session, and what has its temporary folder in its environment, in whatever session it is.
+
+    Args:
+        leader: process id of the worker. folder: of the server's temporary folders.
+    """
     for _ in range(2):  # what started during the first look is met by the second
-        _kill(in_sessions({leader}))
+        _kill(in_sessions({leader}) | _with_folder(folder))
+
+
+def _with_folder(folder: Path) -> set[int]:
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if Path(process.environ().get("TMPDIR", "")).is_relative_to(folder):
+                found.add(process.pid)
+    return found
 
 
 def _kill(pids: Sequence[int] | set[int] | dict[int, _Worker]) -> None:
@@ -269,4 +284,4 @@ def _die_with(parent: int) -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK)
-    kill_session(os.getpid())
+    _kill(in_sessions({os.getpid()}))

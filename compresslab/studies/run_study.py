@@ -53,6 +53,7 @@ def run_study(
     if reports is not None:
         _check_folder(Path(reports) / plan.recipe.study)
     active_watcher = watcher or Watcher()
+    result_store = None
     if plan.recipe.evaluate.source == "published":
         record = _published(plan, active_watcher)
     else:
@@ -60,9 +61,12 @@ def run_study(
         result = run_nodes(plan, result_store, active_watcher)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
-        note(plan, result_store, record.provenance.finished)
-    if reports is not None:
-        write_page(record, Path(reports))
+    try:
+        if reports is not None:
+            write_page(record, Path(reports))
+    finally:  # the disk of the store may be full and that of the reports not, or the other way round
+        if result_store is not None:
+            note(plan, result_store, record.provenance.finished)
     return record
 
 

@@ -164,6 +164,8 @@ def test_the_disk_behind_an_error_is_found(tmp_path: Path, monkeypatch: pytest.M
     assert disk_trouble(hidden, tmp_path) == (
         f"no space is left on the disk of {tmp_path / 'file'}; free some (`compresslab ls` tells what a store holds) and run again"
     )
+    torchs = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 832 vs 726")
+    assert disk_trouble(torchs, tmp_path).startswith(f"no space is left on the disk of {tmp_path}; free")
     assert "the quota of the disk" in disk_trouble(OSError(errno.EDQUOT, "Disk quota exceeded"), tmp_path)
     assert "is read-only; make it writable" in disk_trouble(OSError(errno.EROFS, "Read-only file system"), tmp_path)
     for other in (ValueError("odd"), FileNotFoundError(errno.ENOENT, "No such file", "x"), RuntimeError("write failed")):

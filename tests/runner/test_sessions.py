@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -147,6 +148,23 @@ def test_an_interrupted_worker_leaves_no_process(
     assert soon(lambda: not any(map(alive, children())))
 
 
+def stubborn(_: ReloadJob, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe.send(Progressed(0.5, "hanging"))
+    time.sleep(600)
+
+
+def test_a_second_interruption_ends_the_patience(job: ReloadJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "work", stubborn)
+    monkeypatch.setattr(executors, "TO_SAVE", 600)
+    threading.Timer(0.5, executors.hurry).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, Interrupted())
+    assert time.monotonic() - start < 60
+    assert not executors._running
+
+
 # Runs a worker, as a command would.
 COMMAND = """
 import sys
@@ -242,21 +260,24 @@ def test_a_fork_server_that_always_dies_is_named(code: str, said: str, modules: 
     assert re.match(said, outcome.cause)
 
 
-@pytest.mark.skipif(not LINUX, reason="the kernel has no prctl")
-def test_a_fork_server_ends_with_its_command_while_it_imports(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.skipif(not LINUX, reason="the kernel has no prctl"))]
+)
+def test_a_fork_server_ends_with_its_command_while_it_imports(signum: int, tmp_path: Path) -> None:
     (tmp_path / "slow_to_import.py").write_text(f"import os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); {SLEEP}")
     code = f"""
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(tmp_path)!r})
 from compresslab.runner import processes
 processes.PRELOAD[:] = ["slow_to_import"]
 processes.Worker(Path({str(tmp_path)!r}) / "log", print, None)
 """
-    command = subprocess.Popen([sys.executable, "-c", code])
+    command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     assert soon(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
-    command.kill()
-    command.wait()
+    command.send_signal(signum)
+    command.wait(timeout=5)
     assert soon(lambda: not alive(int((tmp_path / "pid").read_text())), 2)
 
 
@@ -274,9 +295,7 @@ def test_a_fork_server_that_is_killed_takes_its_workers_with_it_and_is_named(
     outcome = execute(job, KillServer())
     assert isinstance(outcome, Failed)
     assert outcome.cause.startswith("the process that starts the workers was killed by SIGKILL")
-    [*ours, daemon] = children()
-    assert soon(lambda: not any(map(alive, ours)), 2)
-    os.kill(daemon, signal.SIGKILL)  # it has left the session, and whoever knew of it is gone
+    assert soon(lambda: not any(map(alive, children())), 2)
     monkeypatch.setattr(executors, "work", fine)
     assert execute(job, Listener()) == Done(1.0, 0.0, 0, "")
     assert not folder.exists()
