@@ -69,6 +69,8 @@ def main(control: int, parent: int, folder: str, preload: Sequence[str]) -> None
     with socket.socket(fileno=control) as requests:
         # While it imports it cannot look whether its parent lives.
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the kernel was asked
+            return
         for name in preload:
             import_module(name)
         _prctl(PR_SET_PDEATHSIG, 0)
@@ -125,8 +127,9 @@ class _Server:
         self.count += 1
         folder = self.folder / str(self.count)
         try:
-            folder.mkdir(mode=0o700, parents=True)
-            pid = os.fork()
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700)
+            server, pid = os.getpid(), os.fork()
         except OSError as error:
             _tell(channel, Refused(f"{error.strerror} ({error.filename or 'fork'})"))
             channel.close()
@@ -134,17 +137,16 @@ class _Server:
             return
         if pid == 0:
             channel.close()
-            self._become_worker(pipe, folder)
+            self._become_worker(pipe, folder, server)
         pipe.close()
         self.workers[pid] = _Worker(channel, folder)
         self.waiting.register(channel, selectors.EVENT_READ, lambda: self._signal(pid))
         _tell(channel, Started(pid))
 
-    def _become_worker(self, pipe: Connection, folder: Path) -> NoReturn:
+    def _become_worker(self, pipe: Connection, folder: Path, server: int) -> NoReturn:
         """The forked process: forget what is the server's, then do what comes through the pipe."""
         code = 1
         try:
-            server = os.getppid()
             os.setsid()
             signal.set_wakeup_fd(-1)
             for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
@@ -159,13 +161,14 @@ class _Server:
                 worker.channel.close()
             os.set_inheritable(pipe.fileno(), False)
             os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-            sys.path[:], directory = pipe.recv()
-            os.chdir(directory)
-            function, job = pipe.recv()
+            try:
+                sys.path[:], directory = pipe.recv()
+                os.chdir(directory)
+                function, job = pipe.recv()
+            except EOFError:  # nobody waits for it any more
+                os._exit(code)
             function(job, pipe)
             code = 0
-        except EOFError:  # nobody waits for it any more
-            pass
         except BaseException:
             with contextlib.suppress(OSError):  # the log's disk may be full
                 traceback.print_exc()
