@@ -14,7 +14,7 @@ import torch
 from guard import emulation
 from guard.emulation import DTYPES, FINDINGS, LIMIT, Watched
 
-from compresslab.runner.processes import context
+from compresslab.runner.processes import Worker
 
 HALF = frozenset({torch.bfloat16})
 
@@ -70,18 +70,15 @@ def test_a_tensor_of_a_library_finds_its_own_version_of_a_watched_function(findi
     assert {torch._C._nn.linear: "mine"}[product] == "mine"
 
 
-def say(pipe: Any) -> None:
+def say(_: None, pipe: Any) -> None:
     pipe.send((type(torch.mm).__name__, os.environ[DTYPES], "guard.workers" in sys.modules))
 
 
 @pytest.mark.slow
 def test_workers_are_watched(tmp_path: Path) -> None:
-    server = context(tmp_path / "workers.log")
-    ours, theirs = server.Pipe()
-    process = server.Process(target=say, args=(theirs,))
-    process.start()
-    assert ours.recv() == ("Watched" if os.environ[DTYPES] else type(torch.mm).__name__, os.environ[DTYPES], True)
-    process.join()
+    worker = Worker(tmp_path / "workers.log", say, None)
+    assert worker.pipe.recv() == ("Watched" if os.environ[DTYPES] else type(torch.mm).__name__, os.environ[DTYPES], True)
+    worker.finish(5)
 
 
 @pytest.mark.parametrize(("text", "status"), [("matmul took 2 s", pytest.ExitCode.TESTS_FAILED), ("", pytest.ExitCode.OK)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -22,7 +21,7 @@ from compresslab.methods.rtn import QuantizeRTN
 from compresslab.methods.torchao import QuantizeTorchAO
 from compresslab.plan.packages import missing_package
 from compresslab.recipe.steps import Step
-from compresslab.runner import sessions
+from compresslab.runner.processes import TO_END, Worker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,28 +53,19 @@ def check_all(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding
 
 def _run_until_stopped(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding]:
     """The findings of a new process, up to the check that stops it."""
-    context = multiprocessing.get_context("spawn")  # CUDA does not work after a fork
-    connection, child_connection = context.Pipe()
-    process = context.Process(target=_run_checks, args=(checks, child_connection), daemon=False)
-    process.start()
-    sessions.started(process)
-    child_connection.close()
+    worker = Worker(Path(os.devnull), _run_checks, checks)
     findings: list[Finding] = []
     try:
         for name in checks:
-            if not connection.poll(timeout):
+            if not worker.pipe.poll(timeout):
                 message = f"no answer within {timeout:.0f} s; a kernel for a GPU may be compiled at its first use, which takes minutes"
                 return [*findings, _finding(name, False, message)]
-            findings.append(connection.recv())
-        process.join(timeout=5)
-    except (EOFError, ConnectionResetError):
-        process.join()
-        findings.append(
-            _finding(list(checks)[len(findings)], False, f"its process ended without a word ({_exit_reason(process.exitcode)})")
-        )
+            findings.append(worker.pipe.recv())
+    except (EOFError, OSError):
+        worker.wait(TO_END)
+        findings.append(_finding(list(checks)[len(findings)], False, f"its process ended without a word ({_exit_reason(worker.code)})"))
     finally:
-        sessions.finish(process, 0)
-        connection.close()
+        worker.finish(0)
     return findings
 
 
@@ -85,7 +75,6 @@ def _exit_reason(code: int | None) -> str:
 
 def _run_checks(checks: Mapping[str, KernelCheck], pipe: Connection) -> None:
     """Entry point of the process. The output of libraries is discarded, because gptqmodel prints a page."""
-    sessions.lead(pipe)
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(null, stream)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from compresslab import __version__
 from compresslab.cli import compare, doctor, export, fetch, gc, init, listing, plan, reference, report, run, show, trend, validate, verify
-from compresslab.errors import CompresslabError
+from compresslab.cli.interrupts import Interrupts
+from compresslab.errors import CompresslabError, CompresslabWarning, disk_trouble
 
 app = typer.Typer(
     name="compresslab",
     help="Does compressing a language model raise its capability density, or only shrink the model?",
-    epilog="A good start: compresslab run recipes/quickstart.yaml. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted.",
+    epilog="A good start: compresslab run recipes/quickstart.yaml. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted "
+    "(143 by SIGTERM, 129 by SIGHUP).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -58,22 +62,57 @@ def main() -> None:
     """Run the command line. Expected errors end in one message and their exit code, without a traceback."""
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    with warnings.catch_warnings(), Interrupts() as interrupts:
+        warnings.showwarning = _show_warning
+        try:
+            app(args=arguments, prog_name="compresslab")
+        except CompresslabError as error:
+            if debug:
+                raise
+            if not interrupts.received:
+                typer.echo(f"error: {error}", err=True)
+                sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            pass  # before or after typer
+        except SystemExit as stop:
+            # typer turns a KeyboardInterrupt into this exit code without a message
+            if stop.code != INTERRUPTED and not interrupts.received:
+                raise
+        except OSError as error:
+            if debug:
+                raise
+            if not interrupts.received:
+                typer.echo(f"error: {disk_trouble(error) or _named(error)}", err=True)
+                sys.exit(1)
+        else:
+            return
+        _interrupted()
+        sys.exit(interrupts.exit_code if interrupts.received else INTERRUPTED)
+
+
+def _named(error: OSError) -> str:
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def _interrupted() -> None:
+    """Tell that the command was interrupted. If the terminal is gone, what is still to be printed must not change the exit code."""
     try:
-        app(args=arguments, prog_name="compresslab")
-    except CompresslabError as error:
-        if debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this exit code without a message
-            typer.echo("interrupted; what was finished is kept, run again to go on", err=True)
-        raise
-    except OSError as error:
-        if debug:
-            raise
-        typer.echo(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
-        sys.exit(1)
+        typer.echo("interrupted; what was finished is kept, run again to go on", err=True)
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    """Warnings of this package for people; others as Python shows them."""
+    if issubclass(category, CompresslabWarning):
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 if __name__ == "__main__":

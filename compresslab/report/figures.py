@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from compresslab.errors import CompresslabWarning
 from compresslab.records import Comparison, Curve, Interval, StudyRecord, Timing, VariantRecord
 from compresslab.report import facts, words
 from compresslab.report.charts.forest import Bar, forest, interval_domain, verdict_class
@@ -48,8 +50,20 @@ class Figures:
 
 
 def figures(study: StudyRecord) -> Figures:
-    """Draw every chart for which the study has data."""
-    renderer = ChartRenderer()
+    """Draw every chart for which the study has data. In the place of one that cannot be drawn is a sentence, and a warning is given."""
+    with ChartRenderer() as renderer:
+        drawn = _figures(study, renderer)
+    if renderer.lost:
+        warnings.warn(
+            f"{len(renderer.lost)} of the {renderer.drawn} charts of {study.study} could not be drawn ({renderer.lost[0]}); "
+            "the page says so in their places, and its tables have the figures",
+            CompresslabWarning,
+            stacklevel=2,
+        )
+    return drawn
+
+
+def _figures(study: StudyRecord, renderer: ChartRenderer) -> Figures:
     machines = facts.hardware(study)
     measured = dict.fromkeys(_request(variant.timing) for variant in study.variants if variant.timing)
     chains = _chains(study)
@@ -290,4 +304,4 @@ def _costs(study: StudyRecord, renderer: ChartRenderer) -> list[Markup]:
 
 
 def _draw(renderer: ChartRenderer, chart: Spec, label: str) -> Markup:
-    return Markup(renderer.svg(chart, label))  # the renderer escapes every text of the record
+    return Markup(renderer.element(chart, label))  # the renderer escapes every text of the record

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compresslab.errors import RunFailed
 from compresslab.files import atomic_write
 from compresslab.records import Comparison, Failure, StudyRecord, TaskComparison, Timing, VariantRecord
 from compresslab.report import facts, lineage, words
@@ -78,13 +81,18 @@ def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) ->
     """Write `folder/index.html` and `folder/study.json`, each in one atomic rename; returns the page's path.
 
     The page needs no network and no other file. Its script filters the tables and offers them for download. `study.json` is the record
-    of the page.
+    of the page. It is written first, so that it is there whatever becomes of the page.
+
+    Raises:
+        RunFailed: nothing can be written there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(folder / "study.json", words.record_json(study))
     page = folder / "index.html"
     text = render(study, diffs)
-    replace(folder / "study.json", words.record_json(study))
-    replace(page, text)
+    with writing(folder):
+        replace(page, text)
     return page
 
 
@@ -172,6 +180,23 @@ def _differences(study: StudyRecord) -> list[tuple[VariantRecord, TaskComparison
 
 def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
     return [(variant.name, failure) for variant in study.variants for failure in variant.failures]
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that names the folder and says what to do.
+
+    Raises:
+        RunFailed: nothing can be written there.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = "no space is left on its disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise RunFailed(
+            f"the report could not be written into {folder}: {why}. Make room or name another folder with --reports; "
+            "the results stay in the store, and `compresslab report RECIPE` writes the report from them"
+        ) from error
 
 
 def replace(path: Path, text: str) -> None:

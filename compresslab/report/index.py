@@ -14,7 +14,7 @@ from compresslab.records import StudyRecord, UnreadableRecord, read_record
 from compresslab.report import words
 from compresslab.report.answer import StudyAnswer, answer
 from compresslab.report.facts import comparison_with
-from compresslab.report.html import replace
+from compresslab.report.html import replace, writing
 
 WRITE_AGAIN = "`compresslab report RECIPE` writes it again"
 GENERATOR_TAG = '<meta name="generator" content="compresslab">'
@@ -34,6 +34,9 @@ def write_index(reports: Path) -> Path:
     """Write `index.html` over all `<folder>/study.json` below `reports`, the last finished first; returns its path.
 
     An existing page that compresslab did not write is not overwritten.
+
+    Raises:
+        RunFailed: nothing can be written there.
     """
     page = reports / "index.html"
     if page.is_file() and GENERATOR_TAG not in page.read_text(encoding="utf-8", errors="replace"):
@@ -45,7 +48,8 @@ def write_index(reports: Path) -> Path:
     )
     css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
     text = environment.get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)
-    replace(page, text)
+    with writing(reports):
+        replace(page, text)
     return page
 
 

@@ -1,33 +1,41 @@
 """Worker processes: one node a process, so that whatever kills it (the kernel included) kills nothing else.
 
-A worker may start processes of its own; they end with it (`runner.sessions`).
+The fork server (`runner.server`) starts them. A worker may start processes of its own; they end with it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import multiprocessing
+import json
 import os
+import secrets
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
+from compresslab.errors import RunFailed, disk_trouble
 from compresslab.models.progress import Amount
-from compresslab.runner import sessions
+from compresslab.runner import endings
 from compresslab.runner.messages import Done, Failed, Job, Progressed, Report, Scored
-from compresslab.runner.worker import work
+from compresslab.runner.server import Ended, Refused, Started, kill_remains
+from compresslab.runner.worker import explained, work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3
 # Seconds that a worker gets to end by itself: when it has said how it ended, and when the run is interrupted, in which it may save how
 # far its training has come.
 TO_END, TO_SAVE = 5, 15
+# Seconds in which a worker that was killed is gone, unless it waits for a device or a network disk.
+TO_DIE = 10
 # What a process that computes should find in its environment before it imports torch, unless the user has set it.
 ENVIRONMENT = {
     # Threads that wait for one another by spinning take the processor from whoever they wait for as soon as anything
@@ -43,10 +51,12 @@ ENVIRONMENT = {
 }
 
 
-# Threads of one program start the server one after the other: it inherits what is the whole process's.
+# Threads of one program start the server one after the other.
 STARTING = threading.Lock()
 # What the fork server imports before it forks; the tests add to it.
 PRELOAD = ["compresslab.runner.preload"]
+# The server's program. Its arguments are the path of this process's imports and the arguments of `runner.server.main`.
+PROGRAM = "import json, sys; sys.path[:], *given = json.loads(sys.argv[1]); from compresslab.runner.server import main; main(*given)"
 
 
 class Listener:
@@ -59,43 +69,161 @@ class Listener:
         """The share done in [0, 1], what is going on, and the amount behind the share where it is known."""
 
 
-def context(log: Path) -> ForkServerContext:
-    """A fork server with the heavy libraries imported once; it computes nothing itself, so forking it is safe.
+class ForkServer:
+    """The process from which workers are forked, with the heavy libraries imported once.
 
     What the libraries print while it imports them, and while it forks, goes to `log`.
     """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(PRELOAD)
-    with STARTING, _stderr_to(log), _environment(ENVIRONMENT):
-        forkserver.ensure_running()
-    return server
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.owner = log, os.getpid()
+        self.ready = False  # it has imported what it is to import
+        self.folder = Path(tempfile.gettempdir()) / f"compresslab-{secrets.token_hex(4)}"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.known = endings.before(log)
+        self.requests, theirs = socket.socketpair()
+        given = json.dumps([sys.path, theirs.fileno(), os.getpid(), str(self.folder), PRELOAD])
+        with theirs, log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, given],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=ENVIRONMENT | os.environ,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # what the terminal sends to the run's processes is for the run to pass on
+            )
+        atexit.register(self.close)
+
+    def usable(self) -> bool:
+        """Whether this process started it and it runs."""
+        return self.owner == os.getpid() and self.process.poll() is None
+
+    def request(self, pipe: Connection, channel: Connection) -> None:
+        """Ask for a worker with these ends of its pipe and of its channel."""
+        socket.send_fds(self.requests, [b"w"], [pipe.fileno(), channel.fileno()])
+
+    def why_it_ended(self) -> str:
+        """Why the server is gone."""
+        return endings.why_it_ended(self.process.wait(), self.known, "the process that starts the workers")
+
+    def close(self) -> None:
+        """End the server and its workers, and wait until they are gone."""
+        atexit.unregister(self.close)
+        self.requests.close()
+        if self.owner != os.getpid():
+            return
+        if not self.ready:  # it has no worker, and would import to the end
+            self.process.kill()
+        try:
+            self.process.wait(TO_DIE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Let processes started here inherit these variables where the user has not set them. The caller's environment is the same after it."""
-    added = [name for name in variables if name not in os.environ]
-    os.environ.update({name: variables[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+_servers: list[ForkServer] = []  # at most one
 
 
-@contextlib.contextmanager
-def _stderr_to(log: Path) -> Iterator[None]:
-    """Let processes started here inherit `log` as their standard error."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+def fork_server(log: Path) -> ForkServer:
+    """The fork server of this process, started if there is none."""
+    with STARTING:
+        if _servers and not _servers[0].usable():
+            _servers.pop().close()
+        if not _servers:
+            _servers.append(ForkServer(log))
+        return _servers[0]
+
+
+class ServerGoneError(RunFailed):
+    """The fork server ended before a worker ran; the text says why."""
+
+
+class Worker:
+    """A worker process that runs `function(job, pipe)`.
+
+    Raises:
+        ServerGoneError: the fork server died. OSError: the system lets no process start.
+    """
+
+    def __init__(self, log: Path, function: Callable[[Any, Connection], None], job: Any) -> None:
+        self.server = fork_server(log)
+        self.pipe, theirs = Pipe()
+        self.channel, channel = Pipe()
+        self.pid = 0
+        self.code: int | None = None
+        self.gone = False
+        try:
+            with theirs, channel:
+                answer = self._ask(theirs, channel)
+            if isinstance(answer, Refused):
+                raise OSError(answer.why)
+            self.pid = answer.pid
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the channel tells why
+                self.pipe.send((sys.path, Path.cwd()))
+                self.pipe.send((function, job))
+        except BaseException:
+            if self.pid:
+                self.finish(0)
+            self._close()  # which ends one that is still to start
+            raise
+        _running.add(self)
+
+    def _ask(self, pipe: Connection, channel: Connection) -> Started | Refused:
+        try:
+            self.server.request(pipe, channel)
+            pipe.close()
+            channel.close()
+            answer: Started | Refused = self.channel.recv()
+            self.server.ready = True
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise ServerGoneError(self.server.why_it_ended()) from error
+        return answer
+
+    def reports(self) -> bool:
+        """Wait for a report or the worker's end; whether there is a report."""
+        return self.pipe in wait([self.pipe, self.channel])
+
+    def send_signal(self, signum: int) -> None:
+        """Let the server send a signal to the worker, if that runs."""
+        with contextlib.suppress(OSError):
+            self.channel.send(signum)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the worker and what it started are gone; whether they are."""
+        if not self.gone and self.channel.poll(seconds):
+            self.gone = True
+            try:
+                answer = self.channel.recv()
+                assert isinstance(answer, Ended)
+                self.code = answer.code
+            except (EOFError, OSError):
+                kill_remains(self.pid, self.server.folder)
+        return self.gone
+
+    def finish(self, patience: float) -> None:
+        """Give the worker `patience` seconds to end by itself, then end it. An interruption ends the patience."""
+        try:
+            self.wait(patience)
+        finally:
+            self.send_signal(signal.SIGKILL)
+            self.wait(TO_DIE)
+            _running.discard(self)
+            self._close()
+
+    def _close(self) -> None:
+        self.pipe.close()
+        self.channel.close()
+
+
+_running: set[Worker] = set()
+
+
+def hurry() -> None:
+    """End the patience with all workers: what they have not saved by now is lost. The store stays whole."""
+    for worker in list(_running):
+        worker.send_signal(signal.SIGKILL)
 
 
 def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Done | Failed:
@@ -107,56 +235,60 @@ def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda
     Raises:
         KeyboardInterrupt: after the worker is gone.
     """
-    server = context(job.log.with_name("workers.log"))
-    ours, theirs = server.Pipe()  # both ways, so that the worker notices when this end closes
-    # Not a daemon, which may start no processes.
-    process = server.Process(target=work, args=(job, theirs), daemon=False)
-    patience = TO_END
+    known = endings.before(_servers_log(job), job.log)
     try:
-        process.start()
-        theirs.close()
-        listener.started(sessions.started(process))
-        return _last_report(process, ours, listener, scored)
+        worker = _start(job)
+    except ServerGoneError as error:
+        return Failed(disk_trouble(error, job.log.parent) or str(error))
+    except OSError as error:
+        return Failed(disk_trouble(error, job.log.parent) or f"no process could be started for it: {error}")
+    patience: float = TO_END
+    try:
+        listener.started(worker.pid)
+        report = _last_report(worker, job.log, listener, scored)
     except KeyboardInterrupt:
         # The terminal interrupts its own session, which a worker has left.
         patience = TO_SAVE
-        if process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGINT)
+        worker.send_signal(signal.SIGINT)
         raise
     finally:
-        # Also what a worker that has ended left behind; and at whatever moment the interruption came, nobody must go on writing.
-        sessions.finish(process, patience)
-        ours.close()
+        # At whatever moment the interruption came, nobody must go on writing.
+        worker.finish(patience)
+    if report is not None:
+        return report
+    return Failed(worker.server.why_it_ended() if worker.code is None else endings.why_it_ended(worker.code, known))
 
 
-def _last_report(process: ForkServerProcess, pipe: Connection, listener: Listener, scored: Callable[[str], None]) -> Done | Failed:
-    """Hear a worker's reports until it has ended."""
-    while True:
-        # A process that it started may hold its end of the pipe open, so its death is looked for, too.
-        if pipe not in wait([pipe, process.sentinel]):
-            break
+def _start(job: Job) -> Worker:
+    """Start the job's worker, from a new server if the first one dies."""
+    try:
+        return Worker(_servers_log(job), work, job)
+    except ServerGoneError:
+        return Worker(_servers_log(job), work, job)
+
+
+def _servers_log(job: Job) -> Path:
+    return job.log.with_name("workers.log")
+
+
+def _last_report(worker: Worker, log: Path, listener: Listener, scored: Callable[[str], None]) -> Done | Failed | None:
+    """Hear a worker's reports until it has ended; its last one, if it gave one."""
+    while worker.reports():
         try:
-            report: Report = pipe.recv()
-        except (EOFError, ConnectionResetError):
+            report: Report = worker.pipe.recv()
+        except (EOFError, OSError):
             break
         match report:
             case Progressed():
                 listener.progress(*report)
             case Scored(task):
-                scored(task)
+                try:
+                    scored(task)
+                except OSError as error:
+                    return Failed(explained(error, log))
             case Done() | Failed():
                 return report
             case _:
                 assert_never(report)
-    process.join(TO_END)
-    return Failed(_died(process.exitcode))
-
-
-def _died(code: int | None) -> str:
-    """Why a process ended without a word."""
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        often = "; the system does that when memory runs out: close other programs, or use a smaller model" if name == "SIGKILL" else ""
-        return f"its process was killed by {name}{often}. Run again to go on from here"
-    return f"its process ended without a word (exit code {code}). Run again to go on from here"
+    worker.wait(TO_END)
+    return None

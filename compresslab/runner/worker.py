@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import faulthandler
 import os
 import sys
 import time
@@ -11,10 +12,9 @@ import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from compresslab.errors import CompresslabError, out_of_memory
+from compresslab.errors import CompresslabError, disk_trouble, out_of_memory
 from compresslab.runner.messages import Done, Failed, Job, ReloadJob
 from compresslab.runner.provenance import peak_memory
-from compresslab.runner.sessions import lead
 
 # Variables by which libraries round float32 products to fewer bits: a record that says float32 would not be true.
 LOWERS_PRECISION = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")
@@ -22,17 +22,19 @@ LOWERS_PRECISION = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "N
 
 def work(job: Job, pipe: Connection) -> None:
     """Entry point of a worker process. Every outcome, an exception too, is sent through the pipe."""
-    lead(pipe)
-    _settle(job.log, job.threads)
     started = time.perf_counter()
     try:
+        _settle(job.log, job.threads)
         difference = _execute(job, pipe)
         pipe.send(Done(difference, time.perf_counter() - started, peak_memory(), job.compute.device))
     except CompresslabError as error:
         pipe.send(Failed(str(error)))
-    except Exception as error:  # whatever a library raised: the parent must hear of it and go on with the rest
-        traceback.print_exc()
-        sys.stderr.flush()
+    except KeyboardInterrupt:
+        pipe.send(Failed("it was interrupted (SIGINT). Run again to go on from here"))
+    except BaseException as error:  # whatever a library raised, a panic too: the parent must hear of it and go on with the rest
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            traceback.print_exc()
+            sys.stderr.flush()
         pipe.send(Failed(explained(error, job.log, job.compute.device)))
     finally:
         pipe.close()
@@ -49,11 +51,16 @@ def _execute(job: Job, pipe: Connection) -> float | None:
     return None
 
 
-def explained(error: Exception, log: Path, device: str = "cpu") -> str:
+def explained(error: BaseException, log: Path, device: str = "cpu") -> str:
     """One clear sentence for an exception of somebody else's code while something was computed on `device`."""
     text = " ".join(str(error).split())
-    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left on device" in text:
-        return f"no space is left on the disk of {log.parent.parent}; free some (`compresslab ls` tells what the store holds) and run again"
+    if full := disk_trouble(error, log.parent.parent):
+        return full
+    if isinstance(error, SystemExit):
+        return f"a library ended its process (SystemExit: {text[:200]}; the traceback is in {log})"
+    # The class has no importable home: every library that is written in Rust makes its own.
+    if type(error).__name__ == "PanicException":
+        return f"a native library panicked: {text[:400]} (the traceback is in {log}); it cannot work with what it was given"
     if out_of_memory(error):
         where = "" if device == "cpu" else f" on {device}"
         else_cpu = "" if device == "cpu" else ", and --device cpu has the machine's own memory"
@@ -77,6 +84,7 @@ def _settle(log: Path, threads: int) -> None:
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)
+    faulthandler.enable()  # a crash of a native library leaves a trace in the log
     for name in LOWERS_PRECISION:
         os.environ.pop(name, None)
     warnings.simplefilter("default")

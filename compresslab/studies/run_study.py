@@ -18,6 +18,9 @@ from compresslab.store.done import to_do, why_missing
 from compresslab.store.store import Store
 from compresslab.store.upkeep import note
 
+# The least room, in bytes, that a folder of reports must have before a study runs. The page of a small study takes half a megabyte.
+LEAST_ROOM = 2**19
+
 
 def run_study(
     recipe: str | Path | Plan,
@@ -54,6 +57,7 @@ def run_study(
     if reports is not None:
         _check_folder(Path(reports) / plan.recipe.study)
     active_watcher = watcher or Watcher()
+    result_store = None
     if plan.recipe.evaluate.source == "published":
         record = _published(plan, active_watcher)
     else:
@@ -61,9 +65,12 @@ def run_study(
         result = run_nodes(plan, result_store, active_watcher, trust_code=trust_code)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
-        note(plan, result_store, record.provenance.finished)
-    if reports is not None:
-        write_page(record, Path(reports))
+    try:
+        if reports is not None:
+            write_page(record, Path(reports))
+    finally:  # the disk of the store may be full and that of the reports not, or the other way round
+        if result_store is not None:
+            note(plan, result_store, record.provenance.finished)
     return record
 
 
@@ -137,8 +144,9 @@ def _check_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(LEAST_ROOM))
+            file.flush()
     except OSError as error:
         raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
 

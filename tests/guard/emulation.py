@@ -90,7 +90,7 @@ def prepare(findings: Path) -> None:
 
 
 def watch_workers() -> None:
-    """Let the workers that this process starts watch, too. They find this room by PYTHONPATH: a fork server knows no other path."""
+    """Let the workers that this process starts watch, too. Processes of other kinds find this room by PYTHONPATH."""
     from compresslab.runner import processes as executors
 
     tests = str(Path(__file__).parents[1])

@@ -75,7 +75,8 @@ def test_a_variant_lies_on_the_ruler_between_its_own_size_and_the_one_read_off(r
     assert mark["read"] == min(max(read, low), high)
     assert mark["fill"] == ("var(--card)" if read < 1e8 else "var(--lowered)")
     assert low >= 1e7
-    assert 'data-variant="child"' in ChartRenderer().svg(spec, "a ruler")
+    with ChartRenderer() as renderer:
+        assert 'data-variant="child"' in renderer.element(spec, "a ruler")
 
 
 def test_named_variants_lie_on_the_densing_laws_line() -> None:

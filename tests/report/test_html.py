@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from compresslab.errors import RunFailed
 from compresslab.records import Failure, Interval, StudyRecord
 from compresslab.report import tables
 from compresslab.report.html import render, write
@@ -211,7 +212,7 @@ def test_a_write_that_fails_keeps_the_old_page(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunFailed, match=rf"could not be written into {re.escape(str(tmp_path))}: no space is left on its disk.*--reports"):
         write(studies.study([], question="Another?"), tmp_path)
     assert page.read_text(encoding="utf-8") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "study.json"]

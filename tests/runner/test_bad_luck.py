@@ -10,16 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from compresslab.errors import RunFailed
+from compresslab.errors import BadInput, RunFailed
 from compresslab.plan.prepare import prepare
 from compresslab.runner.run import run
 from compresslab.runner.watcher import Watcher
 from compresslab.runner.worker import explained
 from compresslab.store.store import Store
+from compresslab.studies.run_study import run_study
 
 
 def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
@@ -34,7 +36,8 @@ def command_line(*arguments: str | Path, **environment: str) -> subprocess.Popen
         signal.signal(signal.SIGINT, ours)
 
 
-def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(signum: int, code: int, recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     process = command_line("run", recipe, "--store", store.root, "--reports", tmp_path / "reports")
     deadline = time.monotonic() + 120
@@ -42,9 +45,9 @@ def test_interrupting_a_run_leaves_the_store_clean_and_a_rerun_goes_on(recipe: P
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signum)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "run again to go on" in said
     assert "Traceback" not in said
     assert not list(store.staging.iterdir())
@@ -126,3 +129,33 @@ def test_memory_of_the_processor_is_not_blamed_on_a_device(tmp_path: Path) -> No
     assert "--device" not in explained(MemoryError(), tmp_path / "logs" / "node.log")
     lacking = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
     assert explained(lacking, tmp_path / "logs" / "node.log").startswith("not enough memory: ")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with too little room for the tiny study."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only who may mount a disk can try a full one")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_store_whose_disk_fills_up_is_named_in_every_node_and_the_page_is_written(
+    recipe: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compresslab.runner.run.check_disk", lambda *_: None)  # as if another program filled it meanwhile
+    record = run_study(recipe, store=small_disk / "store", reports=tmp_path / "reports")
+    causes = {failure.cause for variant in record.variants for failure in variant.failures if failure.because is None}
+    assert causes
+    assert all(cause.startswith(f"no space is left on the disk of {small_disk}") for cause in causes), causes
+    assert (tmp_path / "reports" / "tiny" / "index.html").is_file()
+
+
+def test_a_folder_of_reports_without_room_is_refused_before_anything_runs(recipe: Path, small_disk: Path, tmp_path: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes(2**19))
+    with pytest.raises(BadInput, match=r"no page can be written into .*No space left on device.*name another folder"):
+        run_study(recipe, store=tmp_path / "store", reports=small_disk)
+    assert not (tmp_path / "store").exists()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -176,32 +176,34 @@ def test_a_folder_that_no_page_can_be_written_into_is_refused_before_anything_ru
     assert not (tmp_path / "store").exists()
 
 
-def test_threads_start_workers_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside: list[int] = []
-    calls: list[int] = []
+def told_environment(_: None, pipe: Connection) -> None:
+    pipe.send([os.environ.get(name) for name in processes.ENVIRONMENT] + [os.getppid()])
 
-    def ensure_running() -> None:
-        inside.append(1)
-        calls.append(1)
-        assert len(inside) == 1
-        time.sleep(0.05)
-        inside.pop()
 
-    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", ensure_running)
+def test_threads_share_one_fork_server(tmp_path: Path) -> None:
     before, stderr = dict(os.environ), os.fstat(2)
+
+    def parent(number: int) -> int:
+        worker = processes.Worker(tmp_path / f"{number}.log", told_environment, None)
+        *_, pid = worker.pipe.recv()
+        worker.finish(5)
+        return int(pid)
+
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(processes.context, [tmp_path / f"{number}.log" for number in range(4)]))
-    assert len(calls) == 4
+        assert len(set(pool.map(parent, range(4)))) == 1
     assert (dict(os.environ), os.fstat(2)) == (before, stderr)
 
 
 def test_a_run_leaves_the_environment_of_its_caller_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inherited: list[str | None] = []
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: inherited.extend(map(os.environ.get, processes.ENVIRONMENT)))
+    monkeypatch.setattr(processes, "PRELOAD", [])
+    monkeypatch.setattr(processes, "_servers", [])
     before = dict(os.environ)
-    processes.context(tmp_path / "log")
+    worker = processes.Worker(tmp_path / "log", told_environment, None)
+    inherited = worker.pipe.recv()
+    worker.finish(5)
+    worker.server.close()
     assert dict(os.environ) == before
     assert inherited[:2] == ["PASSIVE", "0"], "what the user has set stays"
 

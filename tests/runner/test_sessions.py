@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -17,47 +20,64 @@ import pytest
 
 from compresslab.records.compute import PROCESSOR
 from compresslab.runner import processes as executors
-from compresslab.runner import sessions
 from compresslab.runner.messages import Done, Failed, Progressed, ReloadJob
 from compresslab.runner.processes import Listener, execute
 
 pytestmark = pytest.mark.slow
+LINUX = sys.platform == "linux"
 SLEEP = "import time; time.sleep(600)"
+DAEMON = f"""
+import subprocess, sys
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-c", {SLEEP!r}], start_new_session=True)
+Path(sys.argv[1]).write_text(str(child.pid))
+"""
+STARTED = 4 if LINUX else 3
 
 
 def leave_children(folder: Path) -> None:
-    """Start a process, one in a group of its own, and one by fork that holds all that is open here."""
+    """Start processes: two of a plain kind, one in a group of its own, one by fork that holds all that is open here.
+
+    On Linux also one that leads a session of its own and whose parent has ended.
+    """
     children = [subprocess.Popen([sys.executable, "-c", SLEEP], process_group=group) for group in (None, 0)]
+    daemons = []
+    if LINUX:
+        subprocess.run([sys.executable, "-c", DAEMON, str(folder / "daemon")], check=True)
+        daemons.append((folder / "daemon").read_text())
     forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
     forked.start()
     note = folder / "children"
-    note.with_suffix(".part").write_text(" ".join(str(pid) for pid in (*(child.pid for child in children), forked.pid)))
+    note.with_suffix(".part").write_text(" ".join(map(str, (*(child.pid for child in children), forked.pid, *daemons))))
     note.with_suffix(".part").rename(note)
 
 
 def done(job: ReloadJob, pipe: Connection) -> None:
-    sessions.lead(pipe)
     leave_children(job.folder)
     pipe.send(Done(1.0, 0.0, 0, ""))
 
 
 def failed(job: ReloadJob, pipe: Connection) -> None:
-    sessions.lead(pipe)
     leave_children(job.folder)
     pipe.send(Failed("no luck"))
 
 
-def killed(job: ReloadJob, pipe: Connection) -> None:
-    sessions.lead(pipe)
+def killed(job: ReloadJob, _: Connection) -> None:
     leave_children(job.folder)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hang(job: ReloadJob, pipe: Connection) -> None:
-    sessions.lead(pipe)
     leave_children(job.folder)
     pipe.send(Progressed(0.5, "hanging"))
     time.sleep(600)
+
+
+def hold(job: ReloadJob, pipe: Connection) -> None:
+    """A long call of native code that lets no other thread of the interpreter run."""
+    leave_children(job.folder)
+    pipe.send(Progressed(0.5, "holding"))
+    ctypes.PyDLL(None).sleep(600)
 
 
 class Interrupted(Listener):
@@ -99,8 +119,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def soon(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
+def soon(true: Callable[[], bool], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
         time.sleep(0.02)
     return true()
@@ -115,7 +135,7 @@ def test_a_worker_that_ends_leaves_no_process(
     cause = outcome.cause if isinstance(outcome, Failed) else ""
     assert cause.startswith(said)
     assert bool(cause) == bool(said)
-    assert len(children()) == 3
+    assert len(children()) == STARTED
     assert soon(lambda: not any(map(alive, children())))
 
 
@@ -128,41 +148,161 @@ def test_an_interrupted_worker_leaves_no_process(
     assert soon(lambda: not any(map(alive, children())))
 
 
-# Runs a worker that hangs, as a command would.
+def stubborn(_: ReloadJob, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe.send(Progressed(0.5, "hanging"))
+    time.sleep(600)
+
+
+def test_a_second_interruption_ends_the_patience(job: ReloadJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "work", stubborn)
+    monkeypatch.setattr(executors, "TO_SAVE", 600)
+    threading.Timer(0.5, executors.hurry).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, Interrupted())
+    assert time.monotonic() - start < 60
+    assert not executors._running
+
+
+# Runs a worker, as a command would.
 COMMAND = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import test_sessions as here
 from compresslab.runner import processes as executors
-executors.work = here.hang
-if {early}:
-    class Leave(executors.Listener):
-        def progress(self, *_):
-            import os
-            here.sessions.finish = lambda *_: None
+executors.work = here.{work}
+executors.PRELOAD.clear()
+class Leave(executors.Listener):
+    def progress(self, *_):
+        if {early}:
+            executors.Worker.finish = lambda *_: None
             raise SystemExit(0)
-else:
-    Leave = executors.Listener
 folder = Path({folder!r})
 executors.execute(here.ReloadJob(folder, folder / "probe.pt", folder / "log", 1, here.PROCESSOR), Leave())
 """
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "exit"])
-def test_a_command_that_goes_takes_its_workers_with_it(how: str, tmp_path: Path, children: Callable[[], list[int]]) -> None:
-    code = COMMAND.format(here=str(Path(__file__).parent), folder=str(tmp_path), early=how == "exit")
-    command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+def temporary(folder: Path) -> dict[str, str]:
+    """An environment with a temporary folder of its own, whose path is longer than the name of a socket may be."""
+    long = folder / ("t" * 150)
+    long.mkdir(exist_ok=True)
+    return {**os.environ, "TMPDIR": str(long)}
+
+
+@pytest.mark.parametrize(
+    ("how", "work"), [("SIGKILL", "hang"), ("SIGKILL", "hold"), ("SIGTERM", "hang"), ("SIGHUP", "hang"), ("exit", "hang"), ("exit", "hold")]
+)
+def test_a_command_that_goes_takes_its_workers_with_it(how: str, work: str, tmp_path: Path, children: Callable[[], list[int]]) -> None:
+    code = COMMAND.format(here=str(Path(__file__).parent), folder=str(tmp_path), early=how == "exit", work=work)
+    environment = temporary(tmp_path)
+    command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=environment)
     try:
         assert soon((tmp_path / "children").exists)
-        assert how == "exit" or all(map(alive, children()))
         if how != "exit":
             command.send_signal(getattr(signal, how))
-        command.wait(timeout=60)
-        assert soon(lambda: not any(map(alive, children())))
+        _, said = command.communicate(timeout=60)
+        assert soon(lambda: not any(map(alive, children())), 2)
+        # torch has a folder there, one a user, which it makes when it is imported and which may stay.
+        assert soon(lambda: not [path for path in Path(environment["TMPDIR"]).iterdir() if "torchinductor" not in path.name], 2)
+        assert said == b""
     finally:
         command.kill()
         command.wait()
+
+
+def end_servers() -> None:
+    while executors._servers:
+        executors._servers.pop().close()
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of modules that a new fork server imports: `first_imported` alone."""
+    end_servers()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(executors, "PRELOAD", ["first_imported"])
+    yield tmp_path
+    end_servers()
+
+
+DIES_ONCE = """
+import os, signal
+from pathlib import Path
+try:
+    Path(__file__).with_name("tried").touch(exist_ok=False)
+except FileExistsError:
+    pass
+else:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_fork_server_that_dies_while_it_imports_is_started_again(modules: Path, job: ReloadJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    (modules / "first_imported.py").write_text(DIES_ONCE)
+    monkeypatch.setattr(executors, "work", fine)
+    assert execute(job, Listener()) == Done(1.0, 0.0, 0, "")
+    assert (modules / "tried").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "the process that starts the workers was killed by SIGKILL"),
+        ("raise ImportError('no such thing')", r"the process that starts the workers ended .*\(exit code 1\).*ImportError: no such thing"),
+    ],
+)
+def test_a_fork_server_that_always_dies_is_named(code: str, said: str, modules: Path, job: ReloadJob) -> None:
+    (modules / "first_imported.py").write_text(code)
+    outcome = execute(job, Listener())
+    assert isinstance(outcome, Failed)
+    assert re.match(said, outcome.cause)
+
+
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.skipif(not LINUX, reason="the kernel has no prctl"))]
+)
+def test_a_fork_server_ends_with_its_command_while_it_imports(signum: int, tmp_path: Path) -> None:
+    (tmp_path / "slow_to_import.py").write_text(f"import os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); {SLEEP}")
+    code = f"""
+import signal, sys
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, {str(tmp_path)!r})
+from compresslab.runner import processes
+processes.PRELOAD[:] = ["slow_to_import"]
+processes.Worker(Path({str(tmp_path)!r}) / "log", print, None)
+"""
+    command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    assert soon(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    command.send_signal(signum)
+    command.wait(timeout=5)
+    assert soon(lambda: not alive(int((tmp_path / "pid").read_text())), 2)
+
+
+@pytest.mark.skipif(not LINUX, reason="the kernel has no prctl")
+def test_a_fork_server_that_is_killed_takes_its_workers_with_it_and_is_named(
+    job: ReloadJob, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = executors.fork_server(job.log).folder
+
+    class KillServer(Listener):
+        def progress(self, share: float, text: str, amount: object = None) -> None:
+            executors._servers[0].process.kill()
+
+    monkeypatch.setattr(executors, "work", hold)
+    outcome = execute(job, KillServer())
+    assert isinstance(outcome, Failed)
+    assert outcome.cause.startswith("the process that starts the workers was killed by SIGKILL")
+    assert soon(lambda: not any(map(alive, children())), 2)
+    monkeypatch.setattr(executors, "work", fine)
+    assert execute(job, Listener()) == Done(1.0, 0.0, 0, "")
+    assert not folder.exists()
+
+
+def fine(_: ReloadJob, pipe: Connection) -> None:
+    pipe.send(Done(1.0, 0.0, 0, ""))
 
 
 def test_a_worker_may_start_processes_of_its_own(
@@ -171,4 +311,4 @@ def test_a_worker_may_start_processes_of_its_own(
     """`multiprocessing` refuses that to daemons, and vLLM starts its engines so."""
     monkeypatch.setattr(executors, "work", done)
     assert execute(job, Listener()) == Done(1.0, 0.0, 0, "")
-    assert len(children()) == 3
+    assert len(children()) == STARTED

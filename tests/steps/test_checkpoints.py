@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -103,6 +104,34 @@ def test_an_interrupt_is_a_reason_to_save(tmp_path: Path, monkeypatch: pytest.Mo
     train("full", tmp_path / "resumed", tmp_path / "state")
     train("full", tmp_path / "whole", None)
     assert same(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_an_interrupt_in_the_middle_of_an_update_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = train("full", tmp_path / "whole", None)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
+    update = torch.optim.AdamW.step
+    seen: list[int] = []
+
+    def interrupted(self: torch.optim.AdamW) -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        update(self)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train("full", tmp_path / "stopped", tmp_path / "state")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(seen) == 3
+    told: list[str] = []
+    resumed = train("full", tmp_path / "resumed", tmp_path / "state", lambda _, what, *_more: told.append(what))
+    assert any(line.startswith("going on from step 3 of ") for line in told)
+    assert same(tmp_path / "whole", tmp_path / "resumed")
+    assert resumed.record == whole.record
 
 
 def damaged_by_truncation(file: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import vl_convert
-
+from compresslab.errors import RunFailed
 from compresslab.records import Curve
 from compresslab.report import words
+from compresslab.report.charts.drawing import Drawing, NotDrawnError
 from compresslab.report.charts.vega import Spec
 
 # A separate file cannot use the page's CSS colours.
@@ -25,8 +25,16 @@ def reference_chart(curves: Sequence[Curve], title: str) -> Spec:
 
 
 def to_svg(chart: Spec) -> str:
-    """The chart as the content of an SVG file."""
-    return str(vl_convert.vegalite_to_svg(chart))
+    """The chart as the content of an SVG file.
+
+    Raises:
+        RunFailed: it cannot be drawn.
+    """
+    with Drawing() as drawing:
+        try:
+            return drawing.svg(chart)
+        except NotDrawnError as error:
+            raise RunFailed(f"the chart could not be drawn: {error}") from error
 
 
 def _panel(curve: Curve) -> Spec:

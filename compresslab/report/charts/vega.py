@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import vl_convert
-
 from compresslab.report import words
+from compresslab.report.charts.drawing import Drawing, NotDrawnError
 
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 VERDICTS = ("raised", "lowered", "inconclusive")
@@ -50,22 +49,32 @@ VARIANT: Spec = {"description": {"field": "variant", "type": "nominal"}}
 """A channel with the variant's name; `ChartRenderer` turns it into an attribute that the page's filter reads."""
 
 
-class ChartRenderer:
-    """Renders the charts of one page and numbers them, so that their ids are unique."""
+class ChartRenderer(Drawing):
+    """Renders the charts of one page and numbers them, so that their ids are unique.
+
+    Attributes:
+        drawn: number of charts. lost: why charts could not be drawn, one text a chart.
+    """
 
     _LABELLED = re.compile(r' aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"')
     _ID = re.compile(r'(?<=\bid=")[^"]+|(?<=url\(#)[^)]+')
     _ARIA = re.compile(r' (?:role="graphics-[a-z]+"|aria-roledescription="[^"]*"|aria-label="[^"]*")')
 
     def __init__(self) -> None:
-        self._drawn = 0
+        super().__init__()
+        self.drawn = 0
+        self.lost: list[str] = []
 
-    def svg(self, chart: Spec, label: str) -> str:
-        """A chart as an SVG element for the page, with `label` as its accessible name."""
-        self._drawn += 1
-        text: str = vl_convert.vegalite_to_svg({**chart, "config": CONFIG})
+    def element(self, chart: Spec, label: str) -> str:
+        """A chart as an SVG element for the page, with `label` as its accessible name. If it cannot be drawn, a sentence that says so."""
+        self.drawn += 1
+        try:
+            text = self.svg({**chart, "config": CONFIG})
+        except NotDrawnError as error:
+            self.lost.append(str(error))
+            return f"<p>Not drawn: {_attribute(label)}. {_attribute(str(error))}. The tables of this page have the figures.</p>"
         # Vega counts ids over the whole process; these ids are the same each time a page is rendered.
-        ids = {name: f"c{self._drawn}-{place}" for place, name in enumerate(dict.fromkeys(self._ID.findall(text)))}
+        ids = {name: f"c{self.drawn}-{place}" for place, name in enumerate(dict.fromkeys(self._ID.findall(text)))}
         text = self._ID.sub(lambda found: ids[found[0]], text)
         text = self._ARIA.sub("", self._LABELLED.sub(r' data-variant="\1"', text))
         text = text.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "", 1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import torch
@@ -142,7 +146,6 @@ class _Training:
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
         self.random = random_states(model.device)
-        self.consistent = True  # false during an update of the weights
 
     def run(self) -> None:
         """Train until the last step or the goal, from the checkpoint if there is one."""
@@ -154,7 +157,7 @@ class _Training:
             while not self._reached() and self.step < self.steps:
                 self._one_step()
         except KeyboardInterrupt:
-            if self.consistent and self.step:
+            if self.step:
                 self.checkpoints.save(self._state())
             raise
 
@@ -182,13 +185,12 @@ class _Training:
         if not math.isfinite(total):
             raise RunFailed(f"the training loss is {total} at step {self.step + 1} of {self.steps}; lower optimizer.learning_rate")
         nn.utils.clip_grad_norm_(self.master_weights.weights, optimizer.max_grad_norm)
-        self.consistent = False
-        self.adam.step()
-        self.master_weights.after_step()
-        self.losses.append(total)
-        self.random = random_states(self.model.device)
-        self.step += 1
-        self.consistent = True
+        with _uninterrupted():
+            self.adam.step()
+            self.master_weights.after_step()
+            self.losses.append(total)
+            self.random = random_states(self.model.device)
+            self.step += 1
         if self.checkpoints.due():
             self.checkpoints.save(self._state())
         self._report(f"loss {total:.3f}")
@@ -238,6 +240,26 @@ class _Training:
         self.random = {name: value for name, value in state.tensors.items() if name.startswith("random.")}
         set_random_states(self.random, self.model.device)
         self._report(f"going on from step {self.step} of {self.steps}")
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold SIGINT back until the end of the block, so that an interruption never meets half an update.
+
+    Python runs handlers in the main thread only; a training in another thread is not interrupted anyway.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda signum, frame: came.append((signum, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        before(*came[0])
 
 
 def learning_rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
