@@ -13,7 +13,7 @@ import compresslab
 from compresslab.cli.main import app
 from compresslab.errors import BadInput
 from compresslab.evaluation.sandbox import programs
-from compresslab.runner import run as runner
+from compresslab.runner import make as runner
 from compresslab.runner.messages import Failed, NodeJob
 
 Run = Callable[..., Result]
