@@ -93,10 +93,12 @@ def read_regular(path: Path, limit: int) -> bytes:
         ValueError: the path has a null byte.
     """
     with open_regular(path) as file:
-        content: bytes | None = file.read(limit + 1)
+        # A sparse file may claim any size without having it. Files of the kernel claim none and have content.
+        large = os.fstat(file.fileno()).st_size > limit
+        content: bytes | None = b"" if large else file.read(limit + 1)
     if content is None:  # a file of the kernel that has nothing to say yet
         raise OSError(errno.EAGAIN, "nothing can be read from it now", str(path))
-    if len(content) > limit:
+    if large or len(content) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
     return content
 

@@ -18,10 +18,18 @@ def is_file(name: str) -> bool:
     return name.endswith(".json")
 
 
+def exists(name: str) -> bool:
+    """Whether there is something at a path. What it is, is found out where it is opened."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # a name too long for the file system, a null byte
+        return False
+
+
 def unknown_reference(name: str) -> str:
     """The error message for a reference that does not exist; "" if it exists."""
     if is_file(name):
-        return "" if Path(name).is_file() else f"there is no reference file {name}; `compresslab reference fit` or `build` writes one"
+        return "" if exists(name) else f"there is no reference file {name[:200]}; `compresslab reference fit` or `build` writes one"
     names = reference_names()
     if name in names:
         return ""

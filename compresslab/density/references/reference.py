@@ -21,8 +21,10 @@ from compresslab.catalog.references import is_file, reference_names, unknown_ref
 from compresslab.density.intervals import bounded_reading
 from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, ln_n_of_loss, loss_law, loss_of_score, score_link
 from compresslab.errors import BadInput
+from compresslab.inputs import read_json, reason
 from compresslab.records import Interval
 
+LARGEST_REFERENCE = 64 * 2**20  # bytes of a user's reference file; those that ship have at most 2 MB
 REACH = 20.0
 """Factor beyond its fitted sizes up to which a reference is read (flagged `extrapolated`); beyond that it gives a bound.
 
@@ -109,8 +111,10 @@ class Reference:
             raise BadInput(problem)
         if is_file(name):
             try:
-                return cls.parse(json.loads(Path(name).read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+                return cls.parse(read_json(Path(name), LARGEST_REFERENCE))
+            except OSError as error:
+                raise BadInput(f"the reference {name} cannot be read ({reason(error)}); check the path and its permissions") from error
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
                 raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
         return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
 
