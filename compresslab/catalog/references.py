@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import resources
 from pathlib import Path
+
+from compresslab.suggestions import suggest
 
 
 def reference_names() -> list[str]:
@@ -33,6 +34,4 @@ def unknown_reference(name: str) -> str:
     names = reference_names()
     if name in names:
         return ""
-    matches = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {matches[0]!r}?" if matches else ""
-    return f"there is no reference {name!r}{hint} (there is: {', '.join(names)}; or the path of a .json file)"
+    return f"there is no reference {name[:200]!r};{suggest(name, names)} (there is: {', '.join(names)}; or the path of a .json file)"

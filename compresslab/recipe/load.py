@@ -21,11 +21,12 @@ from compresslab.methods.registry import configs
 from compresslab.methods.settings import PARENT
 from compresslab.recipe.changes import NO_CHANGES, Changes, apply_settings, select_variants
 from compresslab.recipe.explain import check
-from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown, suggest
+from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown
 from compresslab.recipe.order import sort
 from compresslab.recipe.places import Places
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.sweeps import expand, pattern
+from compresslab.suggestions import MOST_PROBLEMS, suggest
 
 MAX_BYTES = 1_000_000
 MAX_EXPANDED = 5 * MAX_NODES
@@ -205,6 +206,7 @@ def _graph_problems(tree: _ExpandedTree) -> Iterator[Problem]:
     """Unknown names and cycles among `from` and `teacher`, found on the tree, because the recipe may have other problems."""
     edges: dict[str, dict[str, tuple[str, Located]]] = {}
     patterns = [pattern(key) for key in tree.unexpanded]
+    unknown = 0
     for name, body in tree.variants.items():
         edges[name] = {}
         for relation, node in _references(body):
@@ -215,7 +217,9 @@ def _graph_problems(tree: _ExpandedTree) -> Iterator[Problem]:
                 edges[name].setdefault(other, (relation, node))
             elif other != "base" and not any(form.fullmatch(other) for form in patterns):
                 names = ["base", *(known for known in tree.variants if known != name)]
-                hint = suggest(other, names) or f" there are: {', '.join(names[:12])}"
+                unknown += 1
+                hint = suggest(other, names) if unknown <= MOST_PROBLEMS else ""
+                hint = hint or f" there are: {', '.join(names[:12])}"
                 yield node.problem(f"no variant is named {shown(other)};{hint}")
     for cycle in sort({name: list(others) for name, others in edges.items()})[1]:
         links = [(name, *edges[name][other], other) for name, other in pairwise(cycle)]

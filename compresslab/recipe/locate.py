@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
 import yaml
 
@@ -117,20 +116,6 @@ def shown(value: object, limit: int = 60) -> str:
     """A value in quotes on one line, cut if it is long."""
     words = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return words if len(words) <= limit else f"{words[: limit - 4]}…{words[-1]}"
-
-
-def suggest(word: str, options: list[str]) -> str:
-    """`did you mean 'x'?` with a space before it, or nothing if no option resembles the word."""
-    by_lower = {option.lower(): option for option in options[:300]}  # the ratio of letters is slow on long lists
-    close = get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
-    if not close and len(word) > 1:
-        # Short forms, such as `kl` for `forward-kl` and `lr` for `learning_rate`, are too far away for a ratio of letters.
-        close = [lower for lower in by_lower if word.lower() == _initials(lower) or word.lower() in lower][:1]
-    return f" did you mean '{by_lower[close[0]]}'?" if close else ""
-
-
-def _initials(name: str) -> str:
-    return "".join(part[:1] for part in re.split("[_-]", name))
 
 
 def relocate(node: Located, path: str) -> Located:

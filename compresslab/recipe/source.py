@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import platform
@@ -12,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from compresslab.errors import BadInput
 from compresslab.inputs import open_regular, sha256_of
+from compresslab.suggestions import similar
 from compresslab.versions import version
 
 LARGEST_TEXT = 4 * 2**30  # bytes of a text file, which is read whole
@@ -40,9 +40,8 @@ def parse_source(model: str) -> Source:
     if model.startswith("offline:"):
         name = model.removeprefix("offline:")
         if name not in OFFLINE_MODELS:
-            matches = difflib.get_close_matches(name, OFFLINE_MODELS, 1)
-            hint = f"; did you mean offline:{matches[0]}?" if matches else ""
-            raise BadInput(f"unknown offline model {name!r}{hint} Known: {', '.join(OFFLINE_MODELS)}")
+            hint = "".join(f" did you mean 'offline:{known}'?" for known in similar(name, OFFLINE_MODELS))
+            raise BadInput(f"unknown offline model {name[:200]!r};{hint} Known: {', '.join(OFFLINE_MODELS)}")
         return Source("offline", name)
     try:
         path = Path(model).expanduser()

