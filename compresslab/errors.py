@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compresslab.printable import printable
 from compresslab.suggestions import MOST_PROBLEMS
 
 
@@ -9,6 +10,9 @@ class CompresslabError(Exception):
     """Base of all expected errors. The command line prints the message alone, without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # messages quote recipes, files and libraries, and are read on terminals
 
 
 class BadInput(CompresslabError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -18,7 +19,10 @@ def unprintable(letter: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """The text with escapes such as `\\x1b` in the place of characters that are not printed. Tabs and line feeds stay."""
+    """The text with JSON's escapes, such as `\\u001b`, in the place of characters that are not printed. Tabs and line feeds stay.
+
+    A JSON text remains the same value.
+    """
     if _PLAIN.fullmatch(text):
         return text
-    return "".join(ascii(letter)[1:-1] if unprintable(letter) else letter for letter in text)
+    return "".join(json.dumps(letter)[1:-1] if unprintable(letter) else letter for letter in text)

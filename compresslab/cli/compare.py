@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compresslab.cli.options import ReportsPath
+from compresslab.printable import printable
 
 if TYPE_CHECKING:
     from compresslab.records import StudyRecord
@@ -51,7 +52,7 @@ def compare(
     studies = _numbered(records)
     joint = merged(studies)
     if as_json:
-        typer.echo(joint.model_dump_json(indent=2))
+        typer.echo(printable(joint.model_dump_json(indent=2)))
         return
     folder_name = "+".join(study.study for study in studies).replace("/", "-")
     if len(folder_name) > MAX_NAME_LENGTH:  # the checksum keeps the names of different studies different
@@ -61,7 +62,7 @@ def compare(
     if folder.parent == reports:
         write_index(reports)
     summary(Console(), joint)
-    typer.echo(f"Report: {page}")
+    typer.echo(printable(f"Report: {page}"))
 
 
 def _record(run: str, reports: Path) -> StudyRecord:

@@ -62,9 +62,11 @@ def show(
     Example: compresslab reference show olmo-ladder --task arc_easy --bpb 0.9
     """
     from rich.console import Console
+    from rich.text import Text
 
     from compresslab.density import Reference
     from compresslab.errors import BadInput
+    from compresslab.printable import printable
     from compresslab.report import words
 
     reference = Reference.load(name)
@@ -85,11 +87,12 @@ def show(
     if as_json:
         typer.echo(json.dumps({**_summary(reference), "diagnostics": _diagnostics(reference)}, indent=2))
         return
-    console.print(f"[bold]{reference.name}[/bold]: {reference.source}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble((reference.name, "bold"), f": {reference.source}"), soft_wrap=True)
     sizes, budgets = (" to ".join(words.count(end) for end in ends) for ends in (reference.parameters_range, reference.tokens_range))
     console.print(f"{reference.runs} models, {sizes} parameters, {budgets} tokens; {reference.resamples} resampled fits", highlight=False)
-    console.print(reference.convention, highlight=False, soft_wrap=True)
-    console.print("form: " + ", ".join(f"{key}: {value}" for key, value in reference.form.items()), highlight=False, soft_wrap=True)
+    form = printable(", ".join(f"{key}: {value}" for key, value in reference.form.items()))
+    for line in (reference.convention, f"form: {form}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(_table(reference))
 
 

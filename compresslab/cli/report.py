@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from compresslab.cli.options import Computing, Device, Limit, Only, RecipePath, ReportsPath, Settings, StorePath, changes, store_root
+from compresslab.printable import printable
 
 
 def report(
@@ -30,4 +31,4 @@ def report(
     plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=result_store.notes())
     from compresslab.studies.run_study import report_study, write_page
 
-    typer.echo(write_page(report_study(plan, result_store), reports))
+    typer.echo(printable(str(write_page(report_study(plan, result_store), reports))))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compresslab.cli.options import ReportsPath
+from compresslab.printable import printable
 from compresslab.suggestions import suggest
 
 if TYPE_CHECKING:
@@ -31,15 +32,15 @@ def show(
     if variant is None:
         record = study_of(study, reports)
         if as_json:
-            typer.echo(record.model_dump_json(indent=2))
+            typer.echo(printable(record.model_dump_json(indent=2)))
         else:
             summary(Console(), record)
         return
     _, variant_record = variant_of(study, variant, reports)
     if as_json:
-        typer.echo(variant_record.model_dump_json(indent=2))
+        typer.echo(printable(variant_record.model_dump_json(indent=2)))
     else:
-        Console().print_json(variant_record.model_dump_json(exclude_defaults=True), indent=2)
+        Console().print_json(printable(variant_record.model_dump_json(exclude_defaults=True)), indent=2, ensure_ascii=False)
 
 
 def study_of(study: str, reports: Path) -> StudyRecord:

@@ -17,6 +17,9 @@ from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
 from compresslab.recipe.source import Source
 
+# Larger dimensions are a mistake in a config, and planning would count up to them: hidden size, layers, intermediate size, vocabulary, head
+# size, heads, key-value heads, experts. The largest published models have about a tenth.
+LARGEST_DIMENSIONS = (2**18, 2**11, 2**20, 2**24, 2**14, 2**12, 2**12, 2**12)
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
@@ -125,6 +128,9 @@ def _from_config(config: dict[str, Any]) -> Dimensions | None:
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None
     if min(hidden, layers, width, vocabulary, head, heads, groups) <= 0:
+        return None
+    counts = (hidden, layers, width, vocabulary, head, heads, groups, experts)
+    if any(count > largest for count, largest in zip(counts, LARGEST_DIMENSIONS, strict=True)):
         return None
     dimensions = Dimensions(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
     return dimensions._replace(parameters=dimensions.computed_parameters)

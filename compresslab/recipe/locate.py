@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 
 import yaml
 
+from compresslab.printable import unprintable
+
 MAX_DEPTH = 30
 MAX_NODES = 20_000
 _LARGEST = 2**63 - 1
@@ -28,7 +30,6 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)(_[0-9]+)*")
 _HEXADECIMAL = re.compile(r"[-+]?0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLAIN_KEY = re.compile(r"[\w{}][\w.{}+-]{0,120}")
 
@@ -311,9 +312,9 @@ class _Reader:
         quoted = not event.implicit[0]  # implicit[0]: written without quotes and without a tag
         text: str = event.value
         node = Located(text, *_place(event), path, text, "quoted" if quoted else "plain", size=_size(text))
-        if _UNPRINTABLE.search(text):
+        if any(map(unprintable, text)):
             self.problems.append(node.problem(f"{shown(text)} holds an unprintable character; remove it"))
-            return replace(node, value=_UNPRINTABLE.sub("?", text))
+            return replace(node, value="".join("?" if unprintable(letter) else letter for letter in text))
         if quoted:
             return node
         value = resolve(text)

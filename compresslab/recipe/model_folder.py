@@ -65,6 +65,7 @@ def check_model(path: Path) -> None:
         _check_gguf(path)
     else:
         files_of(path)
+        _check_config(path / "config.json")
 
 
 def check_shards(index: Path) -> None:
@@ -175,6 +176,15 @@ def _code_files(folder: Path) -> Iterator[str]:
 def _pickled(folder: Path) -> str:
     """The name of pickled weights in a folder; empty if there are none."""
     return next((name for name in sorted(file.name for file in folder.iterdir()) if any(fnmatch(name, form) for form in PICKLED)), "")
+
+
+def _check_config(path: Path) -> None:
+    try:
+        config = read_json(path, LARGEST_CONFIG)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read ({reason(error)}); download or save the model again") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is no JSON object; download or save the model again")
 
 
 def _check_gguf(path: Path) -> None:

@@ -41,7 +41,12 @@ def write_index(reports: Path) -> Path:
     entries = [_entry(path) for path in sorted(reports.glob("*/study.json"))]
     entries.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
     environment = Environment(
-        loader=PackageLoader("compresslab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("compresslab.report"),
+        autoescape=True,
+        finalize=words.shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
     text = environment.get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)
