@@ -44,6 +44,7 @@ def compare(
     from compresslab.report.html import write
     from compresslab.report.index import write_index
     from compresslab.report.merge import differences, merged
+    from compresslab.report.overwriting import check_page
 
     records = [_record(run, reports) for run in runs or ()]
     records += [_of_recipe(path, reports) for path in across or ()]
@@ -58,6 +59,7 @@ def compare(
     if len(folder_name) > MAX_NAME_LENGTH:  # the checksum keeps the names of different studies different
         folder_name = f"{folder_name[:MAX_NAME_LENGTH]}-{zlib.crc32(folder_name.encode()):08x}"
     folder = out or reports / folder_name
+    check_page(folder, joint.study)
     page = write(joint, folder, differences(studies))
     if folder.parent == reports:
         write_index(reports)

@@ -73,6 +73,10 @@ def run(
         printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
         plans = [prepare(recipe, changed, device) for recipe in recipes]
+        for place, plan in enumerate(plans):
+            for other in plans[:place]:
+                if other.recipe.study == plan.recipe.study and other.file.sha256 != plan.file.sha256:
+                    raise BadInput(f"{other.file.path} and {plan.file.path} both call their study {plan.recipe.study!r}; rename one")
         from compresslab.studies.run_study import run_study
 
         for plan in plans:

@@ -7,6 +7,8 @@ variants keep the template's places, so that a message points at the line to cor
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import itertools
 import math
 import re
@@ -43,7 +45,8 @@ def expand(sweeps: Located, name: str) -> tuple[list[tuple[str, Located]], list[
 def pattern(name: str) -> re.Pattern[str]:
     """A pattern of the variants' names, for a sweep that could not be expanded."""
     fixed = PLACEHOLDER.split(name)[::2]
-    return re.compile(".*".join(re.escape(part) for part in fixed), re.DOTALL)
+    # A shell pattern's expression does not backtrack into what an earlier `*` matched: names may have many placeholders.
+    return re.compile(fnmatch.translate("*".join(map(glob.escape, fixed))))
 
 
 def _grid_problems(grid: Located) -> Iterator[Problem]:

@@ -305,6 +305,17 @@ def test_a_report_that_cannot_be_read_is_told_in_one_line(
     assert output.err.count("\n") == 1
 
 
+# run
+
+
+def test_two_recipes_of_one_study_are_refused_before_anything_runs(call: Call, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(recipe.read_text().replace("keep: 24", "keep: 20"))
+    result = call("run", recipe, "other.yaml")
+    assert result.code == 2
+    assert "r.yaml and other.yaml both call their study 'small'; rename one" in result.err
+    assert not Path("reports").exists()
+
+
 # fetch, doctor
 
 

@@ -9,6 +9,7 @@ import vl_convert
 from compresslab.records import Curve
 from compresslab.report import words
 from compresslab.report.charts.vega import Spec
+from compresslab.report.overwriting import SVG_MARK
 
 # A separate file cannot use the page's CSS colours.
 INK, BAND, POINT = "#1f2937", "#93c5fd", "#b45309"
@@ -25,8 +26,8 @@ def reference_chart(curves: Sequence[Curve], title: str) -> Spec:
 
 
 def to_svg(chart: Spec) -> str:
-    """The chart as the content of an SVG file."""
-    return str(vl_convert.vegalite_to_svg(chart))
+    """The chart as the content of an SVG file, with the mark by which a later command knows that it may be replaced."""
+    return f"{vl_convert.vegalite_to_svg(chart)}\n{SVG_MARK}\n"
 
 
 def _panel(curve: Curve) -> Spec:
