@@ -15,7 +15,7 @@ from report.studies import quickstart, step
 from compresslab.cli import main as command_line
 from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
-from compresslab.records import Cost, ItemDetail, ItemScores, TaskScore
+from compresslab.records import Cost, ItemDetail, ItemScores, StudyRecord, TaskScore
 from compresslab.report.html import replace
 from compresslab.report.words import record_json
 from compresslab.runner.store import Store, write_record
@@ -62,7 +62,7 @@ def _read_table() -> object:
     return read_table(Path("table.csv"))
 
 
-def _report() -> object:
+def _report() -> StudyRecord:
     """All of `compresslab report` but the drawing of the page."""
     from compresslab.studies.run_study import report_study
 
@@ -121,6 +121,8 @@ def make(folder: Path) -> Plan:
         replace(Path("reports", name, "study.json"), record_json(quickstart(study=name)))
     plan = prepare(Path("stored.yaml"))
     _fill(Store(Path("store")), plan)
+    Path("reports/stored").mkdir()
+    replace(Path("reports/stored/study.json"), record_json(_report()))
     return plan
 
 

@@ -13,23 +13,28 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults import ground
 from faults.ground import Target
+
+from compresslab.pins import cache_folder
 
 CORPUS = Path(__file__).parent / "corpus"
 SECONDS = 5.0
@@ -212,13 +217,14 @@ def put(file: Path, content: bytes | str) -> None:
         file.write_bytes(content)
 
 
-def call(command: tuple[str, ...] | Callable[[], object]) -> Ended:
-    """Run a command in a forked process."""
+def call(command: tuple[str, ...] | Callable[[], object], user: int | None = None) -> Ended:
+    """Run a command in a forked process, as the user with this number if one is given."""
     begun = time.monotonic()
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as output, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child only reads files, and needs no lock of another thread
         child = os.fork()
         if child == 0:
-            _run_and_end(command, output.fileno())
+            _run_and_end(command, output.fileno(), user)
         stopped = False
         while (waited := os.wait4(child, os.WNOHANG))[0] == 0:
             if time.monotonic() - begun > 2 * SECONDS:
@@ -233,14 +239,18 @@ def call(command: tuple[str, ...] | Callable[[], object]) -> Ended:
     return Ended(os.waitstatus_to_exitcode(waited[1]), said, time.monotonic() - begun, peak, stopped)
 
 
-def _run_and_end(command: tuple[str, ...] | Callable[[], object], output: int) -> None:
+def _run_and_end(command: tuple[str, ...] | Callable[[], object], output: int, user: int | None) -> None:
     code = TRACEBACK
     try:
         for stream in (1, 2):
             os.dup2(output, stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for stream in (1, 2))
-        resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+        limit = psutil.Process().memory_info().vms + 4 * 2**30
+        with contextlib.suppress(OSError, ValueError):  # macOS has no such limit
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if user is not None:
+            os.setresuid(user, user, user)
         ground.run(command)
         code = 0
     except SystemExit as end:
@@ -297,9 +307,14 @@ def corpus(targets: dict[str, Target]) -> Iterator[Case]:
 @contextlib.contextmanager
 def world() -> Iterator[dict[str, Target]]:
     """The targets in a temporary folder, which is the current one meanwhile."""
-    before = Path.cwd()
+    before, cache = Path.cwd(), os.environ.get("COMPRESSLAB_CACHE")
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         try:
+            # A cache of its own, which the processes of another user can read, too; the machine need not be probed again.
+            own = Path(folder, "cache")
+            if (probes := cache_folder() / "machines").is_dir():
+                shutil.copytree(probes, own / "machines")
+            os.environ["COMPRESSLAB_CACHE"] = str(own)
             plan = ground.make(Path(folder))
             found = ground.targets(plan)
             for target in found.values():  # imports what the commands need, and shows that the unchanged files are valid
@@ -309,6 +324,9 @@ def world() -> Iterator[dict[str, Target]]:
             yield found
         finally:
             os.chdir(before)
+            os.environ.pop("COMPRESSLAB_CACHE")
+            if cache is not None:
+                os.environ["COMPRESSLAB_CACHE"] = cache
 
 
 def main() -> None:
