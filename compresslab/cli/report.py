@@ -32,6 +32,6 @@ def report(
     from compresslab.studies.page_folder import check_page_folder
     from compresslab.studies.run_study import report_study, write_page
 
+    record = report_study(plan, result_store)
     check_page_folder(reports / plan.recipe.study, plan, result_store)
-
-    typer.echo(printable(str(write_page(report_study(plan, result_store), reports))))
+    typer.echo(printable(str(write_page(record, reports))))
