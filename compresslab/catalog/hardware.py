@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import json
 from importlib import resources
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from compresslab.errors import BadInput
 from compresslab.records import Record
+from compresslab.suggestions import suggest
 
 THIS_MACHINE = "this-machine"
 """The name of the machine that runs, whose profile is measured."""
@@ -51,9 +52,7 @@ def load_hardware(name: str) -> Hardware:
     """
     profiles = _data("hardware.json")
     if name not in profiles:
-        matches = difflib.get_close_matches(name, list(profiles), n=1)
-        hint = f"; did you mean {matches[0]!r}?" if matches else ""
-        raise BadInput(f"there is no hardware profile {name!r}{hint} (there is: {', '.join(sorted(profiles))})")
+        raise BadInput(f"there is no hardware profile {name[:200]!r};{suggest(name, profiles)} (there is: {', '.join(sorted(profiles))})")
     profile = dict(profiles[name])
     fitted_on = str(profile.pop("factors"))
     fit = _data("engines.json")[fitted_on]
@@ -62,6 +61,7 @@ def load_hardware(name: str) -> Hardware:
     return Hardware.model_validate({"name": name, "engine": engine, **profile, **factors})
 
 
+@functools.cache
 def _data(name: str) -> dict[str, dict[str, Any]]:
     content: dict[str, dict[str, Any]] = json.loads((resources.files("compresslab") / "data" / name).read_text("utf-8"))
     return content

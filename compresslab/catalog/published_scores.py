@@ -7,7 +7,6 @@ a benchmark differ between tables by more than the effect of many compressions. 
 from __future__ import annotations
 
 import csv
-import difflib
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -15,6 +14,7 @@ from importlib import resources
 from compresslab.catalog.published_shapes import WeightStorage, dimensions, size_and_shape
 from compresslab.errors import BadInput
 from compresslab.records import Shape, Size
+from compresslab.suggestions import suggest
 
 PREFIX = "published:"
 
@@ -125,15 +125,14 @@ def find_model(name: str) -> str:
     names = model_names()
     if name in names:
         return name
-    matches = difflib.get_close_matches(name, names, n=3)
-    raise BadInput(f"no published scores of {name!r}{_suggestion(matches)}")
+    raise BadInput(f"no published scores of {name[:200]!r};{suggest(name, names, 3)}".rstrip(";"))
 
 
 def find_table(name: str) -> str:
     """The name, if a table has it. Raises BadInput with similar names."""
     if name in tables():
         return name
-    raise BadInput(f"there is no published table {name!r}{_suggestion(difflib.get_close_matches(name, list(tables()), n=3))}")
+    raise BadInput(f"there is no published table {name[:200]!r};{suggest(name, tables(), 3)}".rstrip(";"))
 
 
 def scores_of(model: str, table: str) -> dict[str, Score]:
@@ -176,7 +175,3 @@ def _number(text: str, where: str, maximum: float, minimum: float = 1e-9) -> flo
     if not minimum <= value <= maximum:
         raise BadInput(f"{where} is {value}; it must lie between {minimum} and {maximum}")
     return value
-
-
-def _suggestion(matches: list[str]) -> str:
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""

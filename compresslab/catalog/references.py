@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import resources
 from pathlib import Path
+
+from compresslab.suggestions import suggest
 
 
 def reference_names() -> list[str]:
@@ -18,13 +19,19 @@ def is_file(name: str) -> bool:
     return name.endswith(".json")
 
 
+def exists(name: str) -> bool:
+    """Whether there is something at a path. What it is, is found out where it is opened."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # a name too long for the file system, a null byte
+        return False
+
+
 def unknown_reference(name: str) -> str:
     """The error message for a reference that does not exist; "" if it exists."""
     if is_file(name):
-        return "" if Path(name).is_file() else f"there is no reference file {name}; `compresslab reference fit` or `build` writes one"
+        return "" if exists(name) else f"there is no reference file {name[:200]}; `compresslab reference fit` or `build` writes one"
     names = reference_names()
     if name in names:
         return ""
-    matches = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {matches[0]!r}?" if matches else ""
-    return f"there is no reference {name!r}{hint} (there is: {', '.join(names)}; or the path of a .json file)"
+    return f"there is no reference {name[:200]!r};{suggest(name, names)} (there is: {', '.join(names)}; or the path of a .json file)"

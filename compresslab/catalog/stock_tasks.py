@@ -5,14 +5,16 @@ Does not import lm_eval: its files are read as text, so that the error for a mis
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from importlib import util
 from pathlib import Path
+from typing import NamedTuple
 
 from compresslab.catalog import olmes
 from compresslab.errors import BadInput
+from compresslab.printable import printable
+from compresslab.suggestions import suggest
 
 NAME_LINE = re.compile(r"^[\"']?(?:task|group|tag)[\"']?: *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
 LIST_ITEM_LINE = re.compile(r"^ *- *[\"']?([\w.+-]+)[\"']? *$", re.MULTILINE)
@@ -27,30 +29,57 @@ def plain(name: str) -> str:
     return name.removeprefix(PREFIX)
 
 
+class _Names(NamedTuple):
+    """The tasks, tags and groups that some files define, and the names that their lists contain, each with its folder."""
+
+    defined: dict[str, Path]
+    listed: dict[str, Path]
+
+
 @functools.cache
-def find(name: str) -> Path:
-    """The folder whose files define the task, tag or group `name`. Takes milliseconds if it exists, else half a second.
+def find(name: str, *, suggesting: bool = True) -> Path:
+    """The folder whose files define the task, tag or group `name`.
+
+    Takes milliseconds if the folder's name begins like the task's. The first other name takes half a second, since all files are read.
+
+    Args:
+        suggesting: whether the message for an unknown name has similar names, which takes some milliseconds each time.
 
     Raises:
-        BadInput: no such name; the message has similar names.
+        BadInput: no such name.
     """
-    known: set[str] = set()
-    listing_folder: Path | None = None
-    folders = (path for path in _tasks_folder().iterdir() if path.is_dir())
-    for top in sorted(folders, key=lambda path: (not name.startswith(path.name.split("_")[0]), path.name)):
-        for file in sorted(top.rglob("*.yaml")):
-            text = file.read_text(encoding="utf-8", errors="replace")
-            names = NAME_LINE.findall(text)
-            known.update(names)
-            if name in names:
-                return top
-            if listing_folder is None and name in text and name in LIST_ITEM_LINE.findall(text):
-                listing_folder = top  # one of several tags, or a member of a group that is defined elsewhere
-    if listing_folder is not None:
-        return listing_folder
-    matches = difflib.get_close_matches(name, {*known, *olmes.TASKS}, n=3)
-    hint = f"; did you mean {' or '.join(matches)}?" if matches else "."
-    raise BadInput(f"no task is called {name}{hint} {offline_tasks()} Every task of lm-eval may be named, too.")
+    root = _tasks_folder()
+    for folder in (folder for folder in _folders(root) if name.startswith(folder.name.split("_")[0])):
+        if name in _names(folder).defined:
+            return folder
+    names = _all_names(root)
+    if name in names.defined:
+        return names.defined[name]
+    if name in names.listed:  # one of several tags, or a member of a group that is defined elsewhere
+        return names.listed[name]
+    hint = suggest(name, {*olmes.TASKS, *names.defined}, 3) if suggesting else ""
+    raise BadInput(f"no task is called {printable(name[:200])};{hint} {offline_tasks()} Every task of lm-eval may be named, too.")
+
+
+@functools.cache
+def _folders(root: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for path in root.iterdir() if path.is_dir()))
+
+
+@functools.cache
+def _names(folder: Path) -> _Names:
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(folder.rglob("*.yaml"))]
+    return _Names(*({name: folder for text in texts for name in form.findall(text)} for form in (NAME_LINE, LIST_ITEM_LINE)))
+
+
+@functools.cache
+def _all_names(root: Path) -> _Names:
+    """The names of all folders. A name that stands in several belongs to the first."""
+    found = _Names({}, {})
+    for folder in reversed(_folders(root)):
+        found.defined.update(_names(folder).defined)
+        found.listed.update(_names(folder).listed)
+    return found
 
 
 def offline_tasks() -> str:

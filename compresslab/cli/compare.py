@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compresslab.cli.options import ReportsPath
+from compresslab.printable import printable
 
 if TYPE_CHECKING:
     from compresslab.records import StudyRecord
@@ -43,6 +44,7 @@ def compare(
     from compresslab.report.html import write
     from compresslab.report.index import write_index
     from compresslab.report.merge import differences, merged
+    from compresslab.report.overwriting import check_page
 
     records = [_record(run, reports) for run in runs or ()]
     records += [_of_recipe(path, reports) for path in across or ()]
@@ -51,17 +53,18 @@ def compare(
     studies = _numbered(records)
     joint = merged(studies)
     if as_json:
-        typer.echo(joint.model_dump_json(indent=2))
+        typer.echo(printable(joint.model_dump_json(indent=2)))
         return
     folder_name = "+".join(study.study for study in studies).replace("/", "-")
     if len(folder_name) > MAX_NAME_LENGTH:  # the checksum keeps the names of different studies different
         folder_name = f"{folder_name[:MAX_NAME_LENGTH]}-{zlib.crc32(folder_name.encode()):08x}"
     folder = out or reports / folder_name
+    check_page(folder, joint.study)
     page = write(joint, folder, differences(studies))
     if folder.parent == reports:
         write_index(reports)
     summary(Console(), joint)
-    typer.echo(f"Report: {page}")
+    typer.echo(printable(f"Report: {page}"))
 
 
 def _record(run: str, reports: Path) -> StudyRecord:

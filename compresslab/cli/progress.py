@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from compresslab.cli.node_progress import NodeProgress, clock
 from compresslab.cli.options import count_of, duration
+from compresslab.printable import printable
 from compresslab.records import Failure
 from compresslab.runner.processes import Listener
 from compresslab.runner.watcher import Watcher
@@ -210,7 +211,7 @@ class ProgressPrinter(Watcher, Listener):
     def _write(self, text: str) -> str:
         """Write a line into the log and return it with the time. A full disk must not end the run here."""
         self.last_line = self.now()
-        line = f"{clock()} {' '.join(text.split())}"
+        line = f"{clock()} {printable(' '.join(text.split()))}"
         if self.log is not None:
             with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d')} {line}\n")

@@ -62,9 +62,11 @@ def show(
     Example: compresslab reference show olmo-ladder --task arc_easy --bpb 0.9
     """
     from rich.console import Console
+    from rich.text import Text
 
     from compresslab.density import Reference
     from compresslab.errors import BadInput
+    from compresslab.printable import printable
     from compresslab.report import words
 
     reference = Reference.load(name)
@@ -85,11 +87,12 @@ def show(
     if as_json:
         typer.echo(json.dumps({**_summary(reference), "diagnostics": _diagnostics(reference)}, indent=2))
         return
-    console.print(f"[bold]{reference.name}[/bold]: {reference.source}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble((reference.name, "bold"), f": {reference.source}"), soft_wrap=True)
     sizes, budgets = (" to ".join(words.count(end) for end in ends) for ends in (reference.parameters_range, reference.tokens_range))
     console.print(f"{reference.runs} models, {sizes} parameters, {budgets} tokens; {reference.resamples} resampled fits", highlight=False)
-    console.print(reference.convention, highlight=False, soft_wrap=True)
-    console.print("form: " + ", ".join(f"{key}: {value}" for key, value in reference.form.items()), highlight=False, soft_wrap=True)
+    form = printable(", ".join(f"{key}: {value}" for key, value in reference.form.items()))
+    for line in (reference.convention, f"form: {form}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(_table(reference))
 
 
@@ -107,12 +110,14 @@ def plot(
     from compresslab.density.references.curve import curve
     from compresslab.errors import BadInput
     from compresslab.report.charts.standalone import reference_chart, to_svg
+    from compresslab.report.overwriting import SVG_MARK, check_file
 
     if not 0 < tokens < float("inf"):
         raise BadInput(f"--tokens {tokens}: it must be a positive number")
     reference = Reference.load(name)
-    curves = [curve(reference, task, tokens) for task in reference.tasks]
     path = out or Path(f"{reference.name}.svg")
+    check_file(path, SVG_MARK, "name another file with --out")
+    curves = [curve(reference, task, tokens) for task in reference.tasks]
     path.write_text(to_svg(reference_chart(curves, f"{reference.name}, {tokens:.3g} tokens")), encoding="utf-8")
     typer.echo(path)
 
@@ -178,7 +183,22 @@ def _target(out: Path | None, name: str) -> Path:
         raise BadInput(f"--out {path}: a reference is a .json file")
     if not path.parent.is_dir():
         raise BadInput(f"--out {path}: there is no folder {path.parent}")
+    if path.exists() or path.is_symlink():
+        _check_own(path, name)
     return path
+
+
+def _check_own(path: Path, name: str) -> None:
+    """Refuse to write over a file that is not an earlier fit of the same reference. Raises BadInput."""
+    from compresslab.density import Reference
+    from compresslab.errors import BadInput
+
+    try:
+        there = Reference.load(str(path)).name
+    except BadInput as error:
+        raise BadInput(f"{path} is there already and is no reference; name another file with --out") from error
+    if there != name:
+        raise BadInput(f"{path} is there already and has the reference {there!r}, not {name!r}; name another file with --out")
 
 
 def _write(content: dict[str, Any], path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from compresslab.cli.options import Computing, Device, Limit, Only, RecipePath, ReportsPath, Settings, StorePath, changes, store_root
+from compresslab.printable import printable
 
 
 def report(
@@ -28,6 +29,9 @@ def report(
 
     result_store = Store(store_root(store))
     plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=result_store.notes())
+    from compresslab.studies.page_folder import check_page_folder
     from compresslab.studies.run_study import report_study, write_page
 
-    typer.echo(write_page(report_study(plan, result_store), reports))
+    record = report_study(plan, result_store)
+    check_page_folder(reports / plan.recipe.study, plan, result_store)
+    typer.echo(printable(str(write_page(record, reports))))

@@ -75,6 +75,10 @@ def run(
         printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
         plans = [prepare(recipe, changed, device) for recipe in recipes]
+        for place, plan in enumerate(plans):
+            for other in plans[:place]:
+                if other.recipe.study == plan.recipe.study and other.file.sha256 != plan.file.sha256:
+                    raise BadInput(f"{other.file.path} and {plan.file.path} both call their study {plan.recipe.study!r}; rename one")
         from compresslab.studies.run_study import run_study
 
         for plan in plans:
@@ -109,6 +113,7 @@ def summary(console: Console, record: StudyRecord) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from compresslab.printable import printable
     from compresslab.report import words
     from compresslab.report.answer import answer
     from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, shared_tasks, was_built
@@ -116,15 +121,15 @@ def summary(console: Console, record: StudyRecord) -> None:
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
     # The question is text from the recipe, not markup.
-    table = Table(title=Text(record.question), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(title=Text(printable(record.question)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in COLUMNS if console.width >= MIN_WIDTH else NARROW_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("variant", "verdict") else "right", overflow="fold")
     for variant in record.variants:
         size, comparison = variant.size, comparison_with(variant, "parent")
         built = size is not None and was_built(variant, by_name)
         density, r = variant.density.params if variant.density else None, comparison.ratio if comparison else None
-        cells = {
-            "variant": variant.name,
+        cells: dict[str, str | Text] = {
+            "variant": Text(printable(variant.name)),
             "N": words.count(size.counted) if built and size else "",
             "stored": words.size(size.stored_bytes) if built and size else "",
             "bpb": words.number(mean_bpb(variant, tasks)),
@@ -137,4 +142,4 @@ def summary(console: Console, record: StudyRecord) -> None:
     console.print(table)
     if any(density.extrapolated for variant in record.variants if variant.density and (density := variant.density.params)):
         console.print("* outside the sizes that the reference was fitted on", style="dim", highlight=False)
-    console.print(answer(record).headline, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(answer(record).headline), highlight=False, markup=False, soft_wrap=True)

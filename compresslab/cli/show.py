@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compresslab.cli.options import ReportsPath
+from compresslab.printable import printable
+from compresslab.suggestions import suggest
 
 if TYPE_CHECKING:
     from compresslab.records import StudyRecord, VariantRecord
@@ -31,15 +32,15 @@ def show(
     if variant is None:
         record = study_of(study, reports)
         if as_json:
-            typer.echo(record.model_dump_json(indent=2))
+            typer.echo(printable(record.model_dump_json(indent=2)))
         else:
             summary(Console(), record)
         return
     _, variant_record = variant_of(study, variant, reports)
     if as_json:
-        typer.echo(variant_record.model_dump_json(indent=2))
+        typer.echo(printable(variant_record.model_dump_json(indent=2)))
     else:
-        Console().print_json(variant_record.model_dump_json(exclude_defaults=True), indent=2)
+        Console().print_json(printable(variant_record.model_dump_json(exclude_defaults=True)), indent=2, ensure_ascii=False)
 
 
 def study_of(study: str, reports: Path) -> StudyRecord:
@@ -55,7 +56,7 @@ def study_of(study: str, reports: Path) -> StudyRecord:
     if not path.is_file():
         studies = sorted(folder.parent.name for folder in reports.glob("*/study.json"))
         raise BadInput(
-            f"no report of a study {study!r} in {reports}; there are: {', '.join(studies) or 'none'}{_suggestion(study, studies)}"
+            f"no report of a study {study!r} in {reports}; there are: {', '.join(studies) or 'none'};{suggest(study, studies)}".rstrip(";")
         )
     return read_record(path, StudyRecord, "`compresslab report RECIPE` writes it again")
 
@@ -71,10 +72,5 @@ def variant_of(study: str, variant: str, reports: Path) -> tuple[StudyRecord, Va
     record = study_of(study, reports)
     names = [entry.name for entry in record.variants]
     if variant not in names:
-        raise BadInput(f"{study} has no variant {variant!r}; it has: {', '.join(names)}{_suggestion(variant, names)}")
+        raise BadInput(f"{study} has no variant {variant!r}; it has: {', '.join(names)};{suggest(variant, names)}".rstrip(";"))
     return record, record.variants[names.index(variant)]
-
-
-def _suggestion(name: str, names: list[str]) -> str:
-    matches = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""

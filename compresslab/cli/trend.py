@@ -30,7 +30,10 @@ def trend(
     from compresslab.density.trend import PAPER_GROWTH, PAPER_R2
     from compresslab.density.trend import trend as compute
     from compresslab.report import words
+    from compresslab.report.overwriting import SVG_MARK, check_file
 
+    if plot is not None:
+        check_file(plot, SVG_MARK, "name another file with --plot")
     result = compute(reference)
     if plot is not None:
         plot.write_text(_picture(result), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from compresslab.cli.options import Limit, Only, RecipePath, Settings, changes, count_of
+from compresslab.printable import printable
 
 
 def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, limit: Limit = None) -> None:
@@ -18,6 +19,6 @@ def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, l
     named = [variant.name for variant in plan.variants if variant.named and variant.parent]
     published = plan.recipe.evaluate.source == "published"
     tasks = "published scores" if published else count_of(len(plan.recipe.evaluate.tasks), "task")
-    typer.echo(f"{recipe}: valid; {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}")
+    typer.echo(printable(f"{recipe}: valid; {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}"))
     for warning in plan.warnings:
-        typer.echo(f"warning: {warning}")
+        typer.echo(printable(f"warning: {warning}"))

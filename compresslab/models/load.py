@@ -18,6 +18,7 @@ from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
+from compresslab.recipe.model_folder import check_model, check_shards
 from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 
@@ -86,7 +87,9 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
     """
     register_format(folder)
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(find_device(device)))
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", local_files_only=True, use_safetensors=True, **placement(find_device(device))
+        )
     return Loaded((cast(model, dtype) if dtype else model).eval(), load_tokenizer(folder))
 
 
@@ -100,6 +103,7 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """Load and dequantize a GGUF file. The quantization config is removed, since the weights are plain then."""
     if not path.is_file():
         raise BadInput(f"no GGUF file at {path}")
+    check_model(path)
     try:
         with quiet():
             loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
@@ -131,9 +135,13 @@ def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
 
 def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool, device: torch.device) -> Loaded:
     options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
+    if source.kind == "folder":
+        check_model(Path(source.name))
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     if source.kind == "folder":
         register_format(Path(name))
+    else:
+        _check_hub_index(source)
     try:
         with quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -153,6 +161,24 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
         raise BadInput(_load_problem(source, error)) from error
     _check_complete(source, found)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
+
+
+def _check_hub_index(source: Source) -> None:
+    """Refuse a Hub model whose index names anything but safetensors. transformers would load pickled weights that an index names."""
+    try:
+        with quiet():
+            index = transformers.utils.cached_file(
+                source.name,
+                transformers.utils.SAFE_WEIGHTS_INDEX_NAME,
+                revision=source.revision,
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+    except Exception:  # the hub raises many types of errors; loading meets the same one and explains it
+        return
+    if index is not None:
+        check_shards(Path(index))
 
 
 def _files(name: str, source: Source) -> Path:

@@ -154,7 +154,7 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
         register_format(folder)
         with quiet():
             place = placement(find_device(compute and compute.device))
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **place).eval()
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, use_safetensors=True, **place).eval()
     except Exception as error:  # transformers raises many types of errors
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = bool(tensors) and tensors_digest(model) == tensors

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from compresslab.errors import BadInput
+from compresslab.inputs import reason, safetensors_header
 from compresslab.models.formats.reader import known_format, quantization_in, quantization_of, reader_of
 from compresslab.records import Shape, Size
 
@@ -38,12 +37,13 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise BadInput(f"no safetensors file in {folder}")
     found: dict[str, StoredTensor] = {}
     for file in files:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+        try:
+            header = safetensors_header(file)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"a weight file of {folder} is damaged: {file.name}: {reason(error)}") from error
         for name, entry in header.items():
-            if name != "__metadata__":
-                start, end = entry["data_offsets"]
-                found[name] = StoredTensor(entry["dtype"], math.prod(entry["shape"]), end - start)
+            start, end = entry["data_offsets"]
+            found[name] = StoredTensor(entry["dtype"], math.prod(entry["shape"]), end - start)
     return found
 
 

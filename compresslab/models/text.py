@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput
-from compresslab.recipe.source import DOCSTRING_PACKAGES, HubText, parse_hub_text
+from compresslab.inputs import parse_json, read_regular, reason
+from compresslab.recipe.source import DOCSTRING_PACKAGES, LARGEST_TEXT, HubText, parse_hub_text
 
 if TYPE_CHECKING:  # the schema loads the methods of other packages, which may import this module
     from compresslab.recipe.schema import Calibration, Training
@@ -138,12 +139,16 @@ def _docstrings(package: str) -> list[str]:
 
 
 def _file(path: Path) -> list[str]:
-    if not path.is_file():
-        raise BadInput(f"no text file at {path}")
     try:
-        content = path.read_text(encoding="utf-8")
+        content = read_regular(path, LARGEST_TEXT).decode("utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"no text file at {path}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise BadInput(f"the text {path} cannot be read ({reason(error)})") from error
+    # `Path.read_text` gives these line ends, too, and the digests of texts that were read so far must stay.
+    content = content.replace("\r\n", "\n").replace("\r", "\n")
     if path.suffix != ".jsonl":
         return [part for part in content.split("\n\n\n") if part.strip()]
     # `splitlines` would also split at other separators, such as U+2028, which JSON strings may contain.
@@ -152,8 +157,8 @@ def _file(path: Path) -> list[str]:
 
 def _json_text(place: str, line: str) -> str:
     try:
-        text = json.loads(line)["text"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        text = parse_json(line)["text"]
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f'{place}: each line of a .jsonl text is an object with a "text": {error}') from error
     if not isinstance(text, str):
         raise BadInput(f'{place}: the "text" of a .jsonl line is a string, not {json.dumps(text)[:60]}')

@@ -14,14 +14,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from compresslab.errors import BadInput
 from compresslab.files import atomic_write
+from compresslab.inputs import Stamp, sha256_of
 from compresslab.methods.installed import files_of, release_of
 from compresslab.pins import cache_folder, wheels
-from compresslab.recipe.source import OFFLINE_MODELS, Source, file_sha256
+from compresslab.recipe.model_folder import files_of as model_files_of
+from compresslab.recipe.source import OFFLINE_MODELS, Source
 
 KEY_LENGTH = 24
 # The folder of digests of code in the user's cache. A change of what `_read_code` gives needs another name.
 CODE_CACHE = "code-2"
+# The folder of digests of files. Those before 2 were named by size and modification time alone.
+DIGEST_CACHE = "digests-2"
 # Digests of files from this size on are cached across processes: hashing 16 GB of weights takes ten seconds and more.
 CACHED_FROM_BYTES = 64 * 2**20
 # Modules and packages that a node's code imports and that do not decide its result, each with the reason. All other modules count, new
@@ -30,6 +35,7 @@ ARRANGING = {
     "compresslab": "the names of the public interface, each looked up when it is used",
     "compresslab.errors": "the kinds of failures; a node that fails has no result",
     "compresslab.files": "how files are written, whatever their content",
+    "compresslab.inputs": "how files are opened, whatever their content",
     "compresslab.methods.adopt": "the settings; their values are in the keys, defaults included",
     "compresslab.methods.dimensions": "dimensions of models that are not loaded, for plans",
     "compresslab.methods.distill": "the settings and their costs; the values of settings are in the keys, defaults included",
@@ -39,6 +45,8 @@ ARRANGING = {
     "compresslab.models.progress": "reports of progress",
     "compresslab.pins": "where data wheels lie; their digests are in the keys",
     "compresslab.plan.graph": "the form of a plan; the keys name what its nodes do",
+    "compresslab.printable": "how texts are printed",
+    "compresslab.recipe.model_folder": "which files of a model are refused; those that are read are in the keys",
     "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",
     "compresslab.recipe.steps": "the fields of a step; their values are in the keys, defaults included",
@@ -46,12 +54,11 @@ ARRANGING = {
     "compresslab.runner.messages": "the form of a job; what it tells a worker is in the keys",
     "compresslab.runner.provenance": "what a record tells of where and when it was made",
     "compresslab.store": "where results are kept",
+    "compresslab.suggestions": "what messages about misspelt names suggest",
     "compresslab.versions": "which packages are installed; those that decide are in the keys",
 }
 # What the workers do with a node. Its own code counts for every node, but not what it imports: each node needs a part of that.
 NODES = "compresslab.runner.nodes"
-# Suffixes of the files of a model folder that contain its weights, its tokenizer or its code.
-MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
 
 
 def content_key(kind: str, **decides: Any) -> str:
@@ -61,27 +68,36 @@ def content_key(kind: str, **decides: Any) -> str:
 
 
 def model_identity(source: Source) -> dict[str, str]:
-    """The identity of the weights that `source` names.
+    """The identity of the weights that `source` names: of a folder, the digest of every file that a loader may read.
 
     A Hub id without a revision is identified by its name alone; the plan warns that such a study cannot be repeated.
+
+    Raises:
+        BadInput: a file cannot be read or must not be loaded (`model_folder.files_of`).
     """
     if source.kind == "offline":
         return {"wheel": wheels()[OFFLINE_MODELS[source.name]].sha256}
     if source.kind == "hub":
         return {"hub": source.name, "revision": source.revision or ""}
     path = Path(source.name)
-    if path.is_file():
-        return {"gguf": _digest(path, path.stat().st_size, path.stat().st_mtime_ns)}
-    files = sorted(file for file in path.iterdir() if file.suffix in MODEL_FILES and file.is_file())
-    return {file.name: _digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+    try:
+        if source.kind == "gguf":
+            return {"gguf": _digest(path)}
+        return {name: _digest(file) for name, file in model_files_of(path).items()}
+    except OSError as error:
+        raise BadInput(f"{error.filename or path} cannot be read ({error.strerror}); check its permissions") from error
 
 
-@functools.cache
-def _digest(path: Path, size: int, modified: int) -> str:
-    """A file's digest, computed once while its size and modification time stay. Those of large files are cached across processes."""
-    if size < CACHED_FROM_BYTES:
-        return file_sha256(path)
-    return _cached("digests", f"{path.resolve()}\0{size}\0{modified}", lambda: file_sha256(path))
+def _digest(path: Path) -> str:
+    """A file's digest, computed once while its stamp stays. Those of large files are cached across processes.
+
+    The stamp contains inode and ctime, because a file can be edited and its size and modification time restored. On file systems without
+    stable inodes a digest is computed more often than necessary.
+    """
+    stamp = Stamp.of(path.stat())
+    if stamp.size < CACHED_FROM_BYTES or not stamp.settled:
+        return sha256_of(path)
+    return _cached(DIGEST_CACHE, "\0".join([str(path.resolve()), *map(str, stamp)]), lambda: sha256_of(path))
 
 
 def _cached(folder: str, name: str, compute: Callable[[], str]) -> str:

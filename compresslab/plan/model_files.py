@@ -7,17 +7,19 @@ import hashlib
 import json
 import math
 import os
-import struct
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from compresslab.inputs import LARGEST_CONFIG, LARGEST_INDEX, LARGEST_TOKENIZER, read_json, safetensors_header
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
 from compresslab.recipe.source import Source
 
-LONGEST_HEADER = 100_000_000  # of a safetensors file, in bytes; the format's own limit
+# Larger dimensions are a mistake in a config, and planning would count up to them: hidden size, layers, intermediate size, vocabulary, head
+# size, heads, key-value heads, experts. The largest published models have about a tenth.
+LARGEST_DIMENSIONS = (2**18, 2**11, 2**20, 2**24, 2**14, 2**12, 2**12, 2**12)
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
@@ -73,7 +75,7 @@ def vocabulary_digest(source: Source) -> str | None:
     It is no digest of the file, since versions of the tokenizers library write the same tokenizer differently.
     """
     folder = _folder(source)
-    tokenizer = _read(folder / "tokenizer.json") if folder else None
+    tokenizer = _read(folder / "tokenizer.json", LARGEST_TOKENIZER) if folder else None
     try:
         vocabulary = tokenizer["model"]["vocab"] if tokenizer else None
         if not vocabulary or not tokenizer:
@@ -85,10 +87,10 @@ def vocabulary_digest(source: Source) -> str | None:
         return None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; `None` if there is none."""
+def _read(path: Path, limit: int = LARGEST_CONFIG) -> dict[str, Any] | None:
+    """The JSON object in a file of at most `limit` bytes; `None` if there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, limit)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -127,6 +129,9 @@ def _from_config(config: dict[str, Any]) -> Dimensions | None:
         return None
     if min(hidden, layers, width, vocabulary, head, heads, groups) <= 0:
         return None
+    counts = (hidden, layers, width, vocabulary, head, heads, groups, experts)
+    if any(count > largest for count, largest in zip(counts, LARGEST_DIMENSIONS, strict=True)):
+        return None
     dimensions = Dimensions(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
     return dimensions._replace(parameters=dimensions.computed_parameters)
 
@@ -157,20 +162,15 @@ def _stored_parameters(folder: Path) -> int | None:
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if single.is_file():
         files = [single]
-    elif (listed := _read(index)) and isinstance(listed.get("weight_map"), dict):
+    elif (listed := _read(index, LARGEST_INDEX)) and isinstance(listed.get("weight_map"), dict):
         files = [folder / str(name) for name in sorted(set(listed["weight_map"].values()))]
     else:
         files = sorted(folder.glob("*.safetensors"))
     try:
         return sum(map(_elements, files)) or None
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _elements(file: Path) -> int:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > LONGEST_HEADER:
-            raise ValueError(f"{file} is no safetensors file")
-        header = json.loads(stream.read(length))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return sum(math.prod(entry["shape"]) for entry in safetensors_header(file).values())

@@ -16,6 +16,7 @@ from compresslab.recipe.places import Complaint
 from compresslab.recipe.schema import Calibration, Recipe, Training
 from compresslab.recipe.source import parse_hub_text, parse_source, text_identity
 from compresslab.recipe.steps import BASE
+from compresslab.suggestions import MOST_PROBLEMS
 
 MOVING_REVISIONS = (None, "main", "master")
 
@@ -36,7 +37,7 @@ class ResolvedRecipe:
         self.dimensions: dict[str, list[Dimensions | None]] = {}
         for number, task in enumerate(recipe.evaluate.tasks):
             with self._complaints_at("evaluate", "tasks", number):
-                self.tasks[task] = identify_task(task)
+                self.tasks[task] = identify_task(task, suggesting=len(self.complaints) < MOST_PROBLEMS)
         if missing := missing_backend(recipe.evaluate.backend):
             self.complaints.append(Complaint(("evaluate", "backend"), missing))
         identities: dict[str, dict[str, str]] = {}

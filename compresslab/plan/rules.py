@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import BadInput
@@ -12,6 +13,7 @@ from compresslab.methods.format import Objection
 from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
 from compresslab.plan.model_files import dimensions_of, format_of_source, vocabulary_digest
+from compresslab.recipe.model_folder import check_model
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import Step
 
@@ -37,6 +39,8 @@ def start(model: str) -> Chain:
         BadInput: there is no such model, or its weights are packed in a format that cannot be unpacked here.
     """
     source = parse_source(model)
+    if source.kind in ("folder", "gguf"):
+        check_model(Path(source.name))
     # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
     known = format_of_source(source)
     if known is not None and not known.readable:

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass, replace
 
 from compresslab.errors import RecipeError
-from compresslab.recipe.locate import Located, join, parse, relocate, suggest
+from compresslab.recipe.locate import Located, join, parse, relocate
 from compresslab.recipe.order import needs
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import BASE
+from compresslab.suggestions import suggest
 
 
 @dataclass(frozen=True)

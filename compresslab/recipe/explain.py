@@ -19,9 +19,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from compresslab.methods.registry import installed, known
-from compresslab.recipe.locate import Located, Problem, resolve, shown, suggest
+from compresslab.recipe.locate import Located, Problem, resolve, shown
 from compresslab.recipe.schema import Evaluate, Variant
 from compresslab.recipe.steps import STEP_KINDS, Step
+from compresslab.suggestions import MOST_PROBLEMS, suggest
 
 # Keys of earlier versions, and their replacement.
 MOVED: dict[tuple[Any, str], str] = {(Evaluate, "dtype"): "write `compute:` at the top of the recipe: it holds for all that runs a model"}
@@ -159,7 +160,7 @@ class _Explainer:
 
     def __init__(self, model: type[BaseModel], root: Located, ignored_keys: list[str]) -> None:
         self.model, self.root, self.ignored_keys = model, root, ignored_keys
-        self.problems: list[Problem] = []
+        self._problems: dict[Problem, None] = {}
 
     def add(self, details: ErrorDetails) -> None:
         """Adds the problem of one error, unless it follows from an earlier one."""
@@ -182,8 +183,17 @@ class _Explainer:
             problem = place.node.problem(_check_message(details))
         else:
             problem = place.node.problem(_wrong_value(place))
-        if problem is not None and problem not in self.problems:
-            self.problems.append(problem)
+        if problem is not None:
+            self._problems[problem] = None
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The different problems, in the order of pydantic's errors."""
+        return list(self._problems)
+
+    def _suggest(self, word: str, options: Sequence[str]) -> str:
+        """A suggestion, unless so many problems were found that nobody reads it."""
+        return suggest(word, options) if len(self._problems) < MOST_PROBLEMS else ""
 
     def _follow(self, loc: tuple[int | str, ...]) -> _Place:
         node, form, rest = self.root, _Form(self.model), list(loc)
@@ -214,12 +224,13 @@ class _Explainer:
             return place.node.key_problem(key, f"a step stands where a variant belongs; make it a list of steps, as in `- {key}: …`")
         if (replacement := MOVED.get((place.form.type, key))) is not None:
             return place.node.key_problem(key, f"{key} is no setting here any more; {replacement}")
-        message = f"unknown key {shown(key)};{suggest(key, known) or ' remove it;'} known here: {', '.join(known)}"
+        message = f"unknown key {shown(key)};{self._suggest(key, known) or ' remove it;'} known here: {', '.join(known)}"
         return place.node.key_problem(key, message)
 
     def _missing_key(self, place: _Place, key: str) -> Problem | None:
-        unknown = [other for other in place.node.mapping if other not in self._known(place)]
-        if any(suggest(other, self._known(place)) == suggest(key, [key]) for other in unknown):
+        known = self._known(place)
+        unknown = [other for other in place.node.mapping if other not in known]
+        if any(suggest(other, known) == suggest(key, [key]) for other in unknown[:MOST_PROBLEMS]):
             return None  # The key is misspelt, which is a problem of its own.
         if place.form.type is Variant and any(kind in place.node.mapping for kind in STEP_KINDS):
             return None
@@ -229,9 +240,9 @@ class _Explainer:
         key = place.form.discriminator or ""
         if key in place.node.mapping:
             return None if place.node.has_gap else place.node.mapping[key].problem(f"give one of {_or(list(_tags(place.form)))}")
-        for other in place.node.mapping:
-            if suggest(other, [key]):
-                return place.node.key_problem(other, f"unknown key {shown(other)};{suggest(other, [key])}")
+        for other in list(place.node.mapping)[:MOST_PROBLEMS]:
+            if hint := suggest(other, [key]):
+                return place.node.key_problem(other, f"unknown key {shown(other)};{hint}")
         return place.node.problem(f"the key '{key}' is missing; add it with {_or(list(_tags(place.form)))}")
 
     def _unknown_method(self, place: _Place) -> Problem:
@@ -241,7 +252,7 @@ class _Explainer:
             return node.problem(f"the installed method {_describe_value(node)} cannot be used: {reason}; give {_or(names)}")
         # The name of an entry point need not be that of its method.
         others = "".join(f"; the installed method {name!r} cannot be used: {reason}" for name, reason in broken.items())
-        hint = suggest(node.text, names)
+        hint = self._suggest(node.text, names)
         return node.problem(f"unknown {place.form.discriminator} {_describe_value(node)};{hint} give {_or(names)}{others}")
 
     def _bad_name(self, place: _Place, details: ErrorDetails) -> Problem:

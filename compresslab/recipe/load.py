@@ -7,6 +7,7 @@ run reports all. Does not import torch or read a model.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RecipeError
+from compresslab.inputs import read_regular, reason
 from compresslab.methods.registry import configs
 from compresslab.methods.settings import PARENT
 from compresslab.recipe.changes import NO_CHANGES, Changes, apply_settings, select_variants
 from compresslab.recipe.explain import check
-from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown, suggest
+from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown
 from compresslab.recipe.order import sort
 from compresslab.recipe.places import Places
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.sweeps import expand, pattern
+from compresslab.suggestions import MOST_PROBLEMS, suggest
 
 MAX_BYTES = 1_000_000
 MAX_EXPANDED = 5 * MAX_NODES
@@ -70,15 +73,13 @@ def load_located(path: Path, changes: Changes = NO_CHANGES) -> LoadedRecipe:
     try:
         if path.is_dir():
             raise RecipeError([f"{name}: this is a folder; give the recipe file in it{_nearby(path, path / 'recipe.yaml')}"])
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_regular(path, MAX_BYTES)
     except FileNotFoundError:
         raise RecipeError([f"{name}: no such file; check the path{_nearby(path.parent, path)}"]) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RecipeError([f"{name}: cannot be read ({reason}); check the path and its permissions"]) from None
-    if len(content) > MAX_BYTES:
-        raise RecipeError([f"{name}: larger than {MAX_BYTES:,} bytes, so no recipe; give a YAML file"])
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise RecipeError([f"{name}: larger than {MAX_BYTES:,} bytes, so no recipe; give a YAML file"]) from None
+        raise RecipeError([f"{name}: cannot be read ({reason(error)}); check the path and its permissions"]) from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -205,6 +206,7 @@ def _graph_problems(tree: _ExpandedTree) -> Iterator[Problem]:
     """Unknown names and cycles among `from` and `teacher`, found on the tree, because the recipe may have other problems."""
     edges: dict[str, dict[str, tuple[str, Located]]] = {}
     patterns = [pattern(key) for key in tree.unexpanded]
+    unknown = 0
     for name, body in tree.variants.items():
         edges[name] = {}
         for relation, node in _references(body):
@@ -215,7 +217,9 @@ def _graph_problems(tree: _ExpandedTree) -> Iterator[Problem]:
                 edges[name].setdefault(other, (relation, node))
             elif other != "base" and not any(form.fullmatch(other) for form in patterns):
                 names = ["base", *(known for known in tree.variants if known != name)]
-                hint = suggest(other, names) or f" there are: {', '.join(names[:12])}"
+                unknown += 1
+                hint = suggest(other, names) if unknown <= MOST_PROBLEMS else ""
+                hint = hint or f" there are: {', '.join(names[:12])}"
                 yield node.problem(f"no variant is named {shown(other)};{hint}")
     for cycle in sort({name: list(others) for name, others in edges.items()})[1]:
         links = [(name, *edges[name][other], other) for name, other in pairwise(cycle)]

@@ -14,9 +14,10 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
 import yaml
+
+from compresslab.printable import unprintable
 
 MAX_DEPTH = 30
 MAX_NODES = 20_000
@@ -29,7 +30,6 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)(_[0-9]+)*")
 _HEXADECIMAL = re.compile(r"[-+]?0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLAIN_KEY = re.compile(r"[\w{}][\w.{}+-]{0,120}")
 
@@ -117,20 +117,6 @@ def shown(value: object, limit: int = 60) -> str:
     """A value in quotes on one line, cut if it is long."""
     words = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return words if len(words) <= limit else f"{words[: limit - 4]}…{words[-1]}"
-
-
-def suggest(word: str, options: list[str]) -> str:
-    """`did you mean 'x'?` with a space before it, or nothing if no option resembles the word."""
-    by_lower = {option.lower(): option for option in options[:300]}  # the ratio of letters is slow on long lists
-    close = get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
-    if not close and len(word) > 1:
-        # Short forms, such as `kl` for `forward-kl` and `lr` for `learning_rate`, are too far away for a ratio of letters.
-        close = [lower for lower in by_lower if word.lower() == _initials(lower) or word.lower() in lower][:1]
-    return f" did you mean '{by_lower[close[0]]}'?" if close else ""
-
-
-def _initials(name: str) -> str:
-    return "".join(part[:1] for part in re.split("[_-]", name))
 
 
 def relocate(node: Located, path: str) -> Located:
@@ -326,9 +312,9 @@ class _Reader:
         quoted = not event.implicit[0]  # implicit[0]: written without quotes and without a tag
         text: str = event.value
         node = Located(text, *_place(event), path, text, "quoted" if quoted else "plain", size=_size(text))
-        if _UNPRINTABLE.search(text):
+        if any(map(unprintable, text)):
             self.problems.append(node.problem(f"{shown(text)} holds an unprintable character; remove it"))
-            return replace(node, value=_UNPRINTABLE.sub("?", text))
+            return replace(node, value="".join("?" if unprintable(letter) else letter for letter in text))
         if quoted:
             return node
         value = resolve(text)

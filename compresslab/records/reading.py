@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from compresslab.errors import BadInput
+from compresslab.inputs import LARGEST_RECORD, parse_json, read_regular, reason
 from compresslab.records.base import StoredRecord
 
 Some = TypeVar("Some", bound=StoredRecord)
@@ -36,13 +36,13 @@ def read_record(path: Path, kind: type[Some], advice: str) -> Some:
         UnreadableRecord: the file is missing, damaged, or of an older or newer version.
     """
     try:
-        content = path.read_bytes()
-        stored = json.loads(content)
+        content = read_regular(path, LARGEST_RECORD)
+        stored = parse_json(content)
     except FileNotFoundError as error:
         raise UnreadableRecord(path, "is missing", advice) from error
     except OSError as error:
-        raise UnreadableRecord(path, f"cannot be read ({error.strerror})", advice) from error
-    except (ValueError, RecursionError) as error:
+        raise UnreadableRecord(path, f"cannot be read ({reason(error)})", advice) from error
+    except ValueError as error:
         raise UnreadableRecord(path, "is damaged: it is no whole JSON", advice) from error
     if problem := _version_problem(stored, kind.model_fields["version"].default):
         raise UnreadableRecord(path, problem, advice)

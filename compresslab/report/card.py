@@ -17,7 +17,12 @@ FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio")
 def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
     """The card as Markdown with YAML front matter. `variant` must have a size. The card's example loads the model from `folder`."""
     environment = Environment(
-        loader=PackageLoader("compresslab.report"), autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("compresslab.report"),
+        autoescape=False,
+        finalize=words.shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update({name: getattr(words, name) for name in FILTERS})
     by_name = {entry.name: entry for entry in study.variants}

@@ -99,7 +99,12 @@ def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) ->
 def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
     environment = Environment(
-        loader=PackageLoader("compresslab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("compresslab.report"),
+        autoescape=True,
+        finalize=words.shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio")
     environment.filters.update({name: getattr(words, name) for name in names})

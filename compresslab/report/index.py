@@ -10,14 +10,15 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compresslab.errors import BadInput
 from compresslab.records import StudyRecord, UnreadableRecord, read_record
 from compresslab.report import words
 from compresslab.report.answer import StudyAnswer, answer
 from compresslab.report.facts import comparison_with
 from compresslab.report.html import replace, writing
+from compresslab.report.overwriting import GENERATOR_TAG, check_file
 
 WRITE_AGAIN = "`compresslab report RECIPE` writes it again"
-GENERATOR_TAG = '<meta name="generator" content="compresslab">'
 
 
 class IndexEntry(NamedTuple):
@@ -39,12 +40,19 @@ def write_index(reports: Path) -> Path:
         RunFailed: nothing can be written there.
     """
     page = reports / "index.html"
-    if page.is_file() and GENERATOR_TAG not in page.read_text(encoding="utf-8", errors="replace"):
+    try:
+        check_file(page, GENERATOR_TAG, "")
+    except BadInput:
         return page
     entries = [_entry(path) for path in sorted(reports.glob("*/study.json"))]
     entries.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
     environment = Environment(
-        loader=PackageLoader("compresslab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("compresslab.report"),
+        autoescape=True,
+        finalize=words.shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
     text = environment.get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+from markupsafe import Markup
+
+from compresslab.printable import printable
 from compresslab.records import Interval, Record, StepRecord, VariantRecord
 
 SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
@@ -171,3 +174,8 @@ def _format_setting(value: float | str) -> str:
 def _is_short(value: object) -> bool:
     """Whether a setting is set and short enough for a label."""
     return isinstance(value, (int, float, str)) and not isinstance(value, bool) and bool(value) and len(str(value)) <= 12
+
+
+def shown(value: object) -> object:
+    """A value as a page shows it: a text without characters that change the order of reading. What is marked as HTML stays."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compresslab.files import atomic_write, sync
-from compresslab.recipe.source import file_sha256
+from compresslab.inputs import LARGEST_RECORD, Stamp, read_json, sha256_of
 
 DIGESTS = "digests.json"
 # What a result cost is told beside it and is no part of it.
@@ -42,15 +41,11 @@ class Digests:
 
 
 class FileDigests:
-    """SHA-256 of files, each computed once while nothing says that the file has changed.
-
-    What says so are the file's inode, its size, and the times of its last change. A program can set back the time of modification (mtime)
-    but not that of the inode's change (ctime).
-    """
+    """SHA-256 of files, each computed once while nothing says that the file has changed, also when its folder gets another name."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], str] = {}
-        self._read: dict[tuple[int, ...], Digests] = {}
+        self._known: dict[Stamp, str] = {}
+        self._read: dict[Stamp, Digests] = {}
 
     def read(self, folder: Path) -> Digests:
         """The digests of a result, each file parsed once.
@@ -59,19 +54,19 @@ class FileDigests:
             DamagedDigests: they are missing, damaged, or of another version.
         """
         try:
-            key = _identity((folder / DIGESTS).stat())
+            stamp = Stamp.of((folder / DIGESTS).stat())
         except OSError:
             return read_digests(folder)
-        if key not in self._read:
-            self._read[key] = read_digests(folder)
-        return self._read[key]
+        if stamp not in self._read:
+            self._read[stamp] = read_digests(folder)
+        return self._read[stamp]
 
     def of(self, path: Path) -> str:
         """The SHA-256 of a file."""
-        key = _identity(path.stat())
-        if key not in self._known:
-            self._known[key] = file_sha256(path)
-        return self._known[key]
+        stamp = Stamp.of(path.stat())
+        if stamp not in self._known:
+            self._known[stamp] = sha256_of(path)
+        return self._known[stamp]
 
     def changes(self, folder: Path, *, every_byte: bool) -> Iterator[str]:
         """How the files of a result differ from those that were written, in words.
@@ -85,16 +80,22 @@ class FileDigests:
             yield str(damage)
             return
         for name, (size, digest) in sorted(written.items()):
-            file = folder / name
-            if not _is_plain(file):
-                yield f"{name} is missing"
-            elif (found := file.stat().st_size) != size:
-                yield f"{name} has {found} bytes and was written with {size}"
-            elif (every_byte or _is_glanced(name, size)) and self.of(file) != digest:
-                yield f"{name} has other bytes than were written"
+            try:
+                if change := self._change(folder / name, size, digest if every_byte or _is_glanced(name, size) else ""):
+                    yield f"{name} {change}"
+            except OSError as error:
+                yield f"{name} cannot be read ({error.strerror})"
         if every_byte:
             there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
             yield from (f"{name} was not written by a run" for name in sorted(there - set(written) - set(BESIDE)))
+
+    def _change(self, file: Path, size: int, digest: str) -> str:
+        """How a file differs from what was written; without a digest its size alone counts."""
+        if not _is_plain(file):
+            return "is missing"
+        if (found := file.stat().st_size) != size:
+            return f"has {found} bytes and was written with {size}"
+        return "has other bytes than were written" if digest and self.of(file) != digest else ""
 
     def write(self, folder: Path, made_from: Mapping[str, str]) -> None:
         """Write the digests of a staged folder, and flush all that is in it to the disk.
@@ -127,12 +128,12 @@ def read_digests(folder: Path) -> Digests:
         DamagedDigests: they are missing, damaged, or of another version.
     """
     try:
-        stored: Any = json.loads((folder / DIGESTS).read_bytes())
+        stored: Any = read_json(folder / DIGESTS, LARGEST_RECORD)
         if stored["version"] != VERSION:
             raise DamagedDigests(f"{DIGESTS} is of another version of compresslab")
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in stored["files"].items()}
         return Digests(files, {str(key): str(content) for key, content in stored["made_from"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedDigests(f"{DIGESTS} is missing or unreadable, so nothing can be said of the files") from error
 
 
@@ -142,7 +143,3 @@ def _is_plain(file: Path) -> bool:
 
 def _is_glanced(name: str, size: int) -> bool:
     return size <= GLANCED_BYTES and not name.startswith("model/")
-
-
-def _identity(stat: os.stat_result) -> tuple[int, ...]:
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -24,10 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compresslab.files import make_folder
+from compresslab.inputs import read_json
 
 BEAT = 10.0
 SILENCE = 90.0
 POLL = 0.2
+LONGEST = 10_000  # bytes of a lease file
 # What `flock` raises where the file system has no locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -66,7 +68,7 @@ class Leases:
         self._held: set[Lease] = set()
         self._guard = threading.Lock()
         self._beating: threading.Thread | None = None
-        self._seen: dict[Path, tuple[str, int, float]] = {}
+        self._seen: dict[Path, tuple[tuple[object, int], float]] = {}
 
     def acquire(self, key: str) -> Lease | None:
         """The lease of a key; `None` while somebody else holds it.
@@ -162,16 +164,17 @@ class Leases:
     def _is_dead(self, file: Path, by_kernel: bool) -> bool:
         """Whether the holder of a lease file has ended: on this machine the lock that we have got says so, on others silence does."""
         try:
-            text, touched = file.read_text(encoding="utf-8"), file.stat().st_mtime_ns
+            touched = file.stat().st_mtime_ns
         except FileNotFoundError:
             return False  # it has just been released; ask again
-        if by_kernel and _read(file).get("kernel") == _kernel():
+        stated = _read(file)
+        if by_kernel and stated.get("kernel") == _kernel():
             return True
-        seen = self._seen.get(file)
-        if seen is None or seen[:2] != (text, touched):
-            self._seen[file] = (text, touched, time.monotonic())
+        seen, shown = self._seen.get(file), (stated.get("token"), touched)
+        if seen is None or seen[0] != shown:
+            self._seen[file] = (shown, time.monotonic())
             return False
-        return time.monotonic() - seen[2] > SILENCE
+        return time.monotonic() - seen[1] > SILENCE
 
     def _beat(self) -> None:
         while True:
@@ -221,8 +224,8 @@ def _top(generations: dict[int, Path]) -> tuple[int, Path]:
 def _read(file: Path) -> dict[str, object]:
     """What a lease file says; nothing if it is gone, or not yet written, or damaged."""
     try:
-        stated = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        stated = read_json(file, LONGEST)
+    except (OSError, ValueError):
         return {}
     return stated if isinstance(stated, dict) else {}
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from compresslab.errors import RunFailed
+from compresslab.inputs import LARGEST_RECORD, read_json
 from compresslab.plan.graph import Plan
 from compresslab.plan.keys import KEY_LENGTH, content_key
 from compresslab.records import RunNote, StoredRecord, StudyNote
@@ -78,7 +79,7 @@ def _readable_runs(note: Path) -> dict[str, RunNote]:
     """Of a note that is damaged or of another version every run that can be read: other machines' results are in use, too."""
     found: dict[str, RunNote] = {}
     try:
-        runs = json.loads(note.read_bytes())["runs"].items()
+        runs = read_json(note, LARGEST_RECORD)["runs"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     for key, run in runs:

@@ -10,11 +10,11 @@ from typing import Any, get_args
 from compresslab.errors import BadInput
 from compresslab.machine.this_machine import probe_device, resolve_compute
 from compresslab.recipe.arguments import checked
-from compresslab.recipe.locate import suggest
 from compresslab.recipe.schema import Calibration, Text, Training
 from compresslab.recipe.steps import Step
 from compresslab.records import StepRecord
 from compresslab.records.compute import ComputeChoice, Dtype
+from compresslab.suggestions import suggest
 
 
 def compress(

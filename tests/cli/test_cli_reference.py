@@ -224,7 +224,7 @@ def test_one_bad_recipe_among_several_stops_all_of_them(call: Call, tmp_path: Pa
     bad.write_text((FOLDER / "gemma-2.yaml").read_text().replace("published:Gemma-2-9B", "published:Gemma-2-9"))
     result = call("run", FOLDER / "minitron-4b.yaml", bad, "--reports", tmp_path / "reports")
     assert result.code == 2
-    assert "did you mean Gemma-2-9B" in result.err
+    assert "did you mean 'Gemma-2-9B" in result.err
     assert not (tmp_path / "reports").exists()
 
 

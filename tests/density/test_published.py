@@ -128,9 +128,9 @@ def test_the_scores_load_with_their_tables():
 
 
 def test_names_that_are_not_there_are_met_with_those_that_are():
-    with pytest.raises(BadInput, match=r"no published scores of 'Llama-3\.1-8'.*did you mean Llama-3\.1-8B"):
+    with pytest.raises(BadInput, match=r"no published scores of 'Llama-3\.1-8'.*did you mean 'Llama-3\.1-8B'"):
         tables.find_model("Llama-3.1-8")
-    with pytest.raises(BadInput, match=r"no published table 'Gemma2-report'; did you mean Gemma2-report-T13"):
+    with pytest.raises(BadInput, match=r"no published table 'Gemma2-report'; did you mean 'Gemma2-report-T13'"):
         tables.find_table("Gemma2-report")
     with pytest.raises(BadInput, match=r"no published scores of 'zzz'$"):
         tables.find_model("zzz")

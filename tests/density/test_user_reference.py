@@ -107,7 +107,7 @@ def test_what_is_no_table_of_models_is_refused(read, text, message):
 def test_a_table_that_is_not_there_or_a_folder_is_refused(tmp_path):
     with pytest.raises(BadInput, match="there is no table"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(BadInput, match="is no CSV table"):
+    with pytest.raises(BadInput, match=r"cannot be read \(a folder"):
         read_table(tmp_path)
 
 

@@ -231,13 +231,13 @@ def test_a_training_split_that_the_data_lack_does_no_harm(
 
 def test_an_unknown_task_gets_a_suggestion_and_the_tasks_that_need_no_hub(stock: Callable[..., None]) -> None:
     stock()
-    with pytest.raises(BadInput, match=r"no task is called pet; did you mean pets\? Tasks that need no hub: arc_easy, .* boolq\."):
+    with pytest.raises(BadInput, match=r"no task is called pet; did you mean 'pets'\? Tasks that need no hub: arc_easy, .* boolq\."):
         tasks.load("pet")
 
 
 def test_a_typo_in_an_olmes_name_suggests_it(stock: Callable[..., None]) -> None:
     stock()
-    with pytest.raises(BadInput, match=r"did you mean arc_easy"):
+    with pytest.raises(BadInput, match=r"did you mean 'arc_easy'"):
         tasks.load("arc-easy")
 
 

@@ -38,6 +38,13 @@ def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def pickled_by_an_index(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "weights.bin")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(weights, "weights.bin")}))
+
+
 def truncated(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
@@ -45,10 +52,11 @@ def truncated(folder: Path) -> None:
 
 REFUSED: dict[str, tuple[Change, str]] = {
     "pickled weights": (pickled, "no safetensors weights; pickled weights are not loaded, because they can run code"),
+    "weights that an index names": (pickled_by_an_index, "names 'weights.bin' as weights; pickled weights are not loaded"),
     "damaged weights": (truncated, "a weight file of .* is damaged"),
     "fewer layers than the config says": (config(num_hidden_layers=6), r"lack model\.layers\.4\..* and 17 more"),
     "other widths than the config says": (config(intermediate_size=64), r"layers\.0\.mlp\..* is stored as .*128.*makes it .*64"),
-    "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{nope"), "not a valid JSON file"),
+    "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{nope"), r"config\.json cannot be read"),
     "an unknown architecture": (config(model_type="foo"), "model type `foo`"),
     "an architecture without language": (config(model_type="vit"), "does not load as a causal language model"),
     "code of its own": (config(model_type="mine", auto_map={"AutoConfig": "c.C"}), "base.trust_remote_code: true"),
@@ -78,7 +86,7 @@ def test_a_folder_that_is_no_whole_model_is_refused_in_one_message(good: Path, t
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path):
     (tmp_path / "a.gguf").write_bytes(b"not a model")
-    with pytest.raises(BadInput, match=r"the GGUF file .*a\.gguf does not load"):
+    with pytest.raises(BadInput, match=r"a\.gguf is no GGUF file: it does not begin as one"):
         load(str(tmp_path / "a.gguf"))
 
 
@@ -163,3 +171,11 @@ def test_models_of_linear_layers_pass_and_fused_experts_do_not():
         check_linear(make_model(name), "rtn")
     with pytest.raises(UnsupportedModel, match=r"rtn quantizes linear layers, and \d\d% .* in Qwen3MoeExperts"):
         check_linear(make_model("qwen3-moe"), "rtn")
+
+
+def test_an_index_of_the_hub_names_safetensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """transformers would load pickled weights that an index names, although it is told to take safetensors."""
+    (tmp_path / "index.json").write_text(json.dumps({"weight_map": {"w": "weights.bin"}}))
+    monkeypatch.setattr("transformers.utils.cached_file", lambda *_, **__: str(tmp_path / "index.json"))
+    with pytest.raises(BadInput, match=r"names 'weights\.bin' as weights"):
+        load("owner/name")

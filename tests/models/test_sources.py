@@ -12,7 +12,7 @@ from compresslab.recipe.source import Source, parse_hub_text, parse_source, text
 
 def test_offline_names_are_known_or_nearly_known():
     assert parse_source("offline:smollm2-135m-instruct") == Source("offline", "smollm2-135m-instruct")
-    with pytest.raises(BadInput, match=r"unknown offline model 'smolm2-135m'; did you mean offline:smollm2-135m-instruct\?"):
+    with pytest.raises(BadInput, match=r"unknown offline model 'smolm2-135m'; did you mean 'offline:smollm2-135m-instruct'\?"):
         parse_source("offline:smolm2-135m")
     with pytest.raises(BadInput, match="unknown offline model 'gpt-5'") as caught:
         parse_source("offline:gpt-5")

@@ -151,6 +151,28 @@ def test_every_table_is_handed_out_as_csv_and_json(opened: Any, tmp_path: Path) 
             opened.wait_for_timeout(150)  # Chromium drops what a frame downloads beyond ten a second, without a word
 
 
+def test_a_cell_that_begins_like_a_formula_is_a_text_in_csv(browser: Any, tmp_path: Path) -> None:
+    """Numbers stay numbers, negative ones, too."""
+    study = studies.quickstart()
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "plain"]
+    renamed = [variant.model_copy(update={"name": name}) for variant, name in zip(study.variants, names, strict=False)]
+    page = browser.new_page(accept_downloads=True)
+    page.goto(write(study.model_copy(update={"variants": renamed}), tmp_path / "page").as_uri())
+    with page.expect_download() as download:
+        page.click('button[data-table="variants"][data-form="CSV"]')
+    download.value.save_as(tmp_path / "table.csv")
+    read = pd.read_csv(tmp_path / "table.csv", dtype={"variant": str})
+    assert read["variant"].tolist() == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "plain"]
+    differences = tables.task_differences(study)
+    with page.expect_download() as download:
+        page.click('button[data-table="task_differences"][data-form="CSV"]')
+    download.value.save_as(tmp_path / "differences.csv")
+    numbers = pd.read_csv(tmp_path / "differences.csv")["difference_low"]
+    assert (numbers < 0).any()
+    assert str(numbers.dtype) == str(differences["difference_low"].dtype) == "float64"
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_violation(browser: Any, page_path: Path, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe

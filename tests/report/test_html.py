@@ -216,3 +216,11 @@ def test_a_write_that_fails_keeps_the_old_page(tmp_path: Path, monkeypatch: pyte
         write(studies.study([], question="Another?"), tmp_path)
     assert page.read_text(encoding="utf-8") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "study.json"]
+
+
+def test_characters_that_reverse_a_text_are_shown_as_escapes() -> None:
+    study = studies.quickstart(question="is \u202eegral it \x1b[31m?")
+    page = render(study)
+    assert "is \\u202eegral it \\u001b[31m?" in page
+    assert "\u202e" not in page
+    assert "\x1b" not in page

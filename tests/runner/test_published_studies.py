@@ -181,8 +181,8 @@ def test_the_shipped_study_across_tables_is_marked_and_agrees_with_googles_own()
     [
         ({"base": "Llama-3.1-8B"}, 2, "'Llama-3.1-8B' is no published model; write published:<name>"),
         ({"base": "offline:smollm2-135m"}, 2, "is no published model"),
-        ({"base": "published:Llama-3.1-8b"}, 2, "no published scores of 'Llama-3.1-8b'; did you mean Llama-3.1-8B"),
-        ({"v": "[{adopt: {model: published:Llama-3.2-1}}]"}, 4, "did you mean Llama-3.2-1B"),
+        ({"base": "published:Llama-3.1-8b"}, 2, "no published scores of 'Llama-3.1-8b'; did you mean 'Llama-3.1-8B'"),
+        ({"v": "[{adopt: {model: published:Llama-3.2-1}}]"}, 4, "did you mean 'Llama-3.2-1B"),
         ({"v": "[{adopt: {model: published:Gemma-2-9B}}]"}, 4, f"the table {TABLE} has no Gemma-2-9B; it stands in: Gemma2-report-T13"),
         pytest.param(
             {"v": "[{adopt: {model: published:Llama-3.2-1B, table: Llama3.2-card}}]"},
@@ -209,7 +209,7 @@ def test_a_bad_recipe_gets_one_complaint_with_its_line(written, parts, line, mes
     ("evaluate", "message"),
     [
         ("", "which table? {model} stands in: "),
-        (", table: Llama3.2-card-bas", "there is no published table 'Llama3.2-card-bas'; did you mean Llama3.2-card-base"),
+        (", table: Llama3.2-card-bas", "there is no published table 'Llama3.2-card-bas'; did you mean 'Llama3.2-card-base'"),
         (f", table: {TABLE}, tasks: [MBPP]", f"{TABLE} has none of the tasks asked for of {{model}}; it has: MMLU"),
     ],
 )

@@ -332,6 +332,12 @@ def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_pat
     assert 'from_pretrained("mine"' in card
     assert "read back with equal logits" in call("export", "tiny", "pruned", tmp_path / "out" / "mine.gguf", *where)
     assert "# pruned" in (tmp_path / "out" / "mine.md").read_text()
+    (tmp_path / "out" / "mine.gguf").unlink()
+    (tmp_path / "out" / "mine.md").write_text("my notes")
+    refused = runner.invoke(app, ["export", "tiny", "pruned", str(tmp_path / "out" / "mine.gguf"), *map(str, where)])
+    assert "mine.md exists already" in str(refused.exception)
+    assert (tmp_path / "out" / "mine.md").read_text() == "my notes"
+    assert not (tmp_path / "out" / "mine.gguf").exists()
     refused = runner.invoke(app, ["export", "tiny", "pruned", str(folder), *map(str, where)])
     assert "exists already" in str(refused.exception)
     (store.model(prepare(short).variant("pruned").model) / "config.json").write_text("{}")

@@ -16,13 +16,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from compresslab.catalog.references import is_file, reference_names, unknown_reference
 from compresslab.density.intervals import bounded_reading
+from compresslab.density.references.form import checked
 from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, ln_n_of_loss, loss_law, loss_of_score, score_link
 from compresslab.errors import BadInput
+from compresslab.inputs import read_json, reason
 from compresslab.records import Interval
 
+LARGEST_REFERENCE = 16 * 2**20  # bytes of a user's reference file; those that ship have at most 2 MB
 REACH = 20.0
 """Factor beyond its fitted sizes up to which a reference is read (flagged `extrapolated`); beyond that it gives a bound.
 
@@ -109,23 +113,21 @@ class Reference:
             raise BadInput(problem)
         if is_file(name):
             try:
-                return cls.parse(json.loads(Path(name).read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+                return cls.parse(read_json(Path(name), LARGEST_REFERENCE))
+            except OSError as error:
+                raise BadInput(f"the reference {name} cannot be read ({reason(error)}); check the path and its permissions") from error
+            except ValidationError as error:
+                raise BadInput(f"{name} is no reference ({_first(error)}); `compresslab reference fit TABLE` writes one") from error
+            except ValueError as error:
                 raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
         return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> Reference:
-        """A reference from the content of its file. Raises ValueError, KeyError, TypeError or AttributeError if it is none."""
-        for key in ("parameters_range", "tokens_range"):
-            low, high = raw[key]
-            if not 0 < float(low) <= float(high) < math.inf:
-                raise ValueError(f"{key} is {raw[key]}")
-        if int(raw["runs"]) < 1 or not raw["tasks"]:
-            raise ValueError("it has no runs or no tasks")
-        tasks = {task: _task(task, entry, raw["kind"]) for task, entry in raw["tasks"].items()}
-        plain = {key: raw[key] for key in ("name", "source", "kind", "unit", "convention", "form", "runs")}
-        return cls(**plain, parameters_range=tuple(raw["parameters_range"]), tokens_range=tuple(raw["tokens_range"]), tasks=tasks)
+    def parse(cls, raw: Any) -> Reference:
+        """A reference from the content of its file. Raises ValueError if it is none."""
+        content = checked(raw)
+        tasks = {task: _task(task, entry, content["kind"]) for task, entry in content["tasks"].items()}
+        return cls(**{**content, "tasks": tasks})
 
     @property
     def resamples(self) -> int:
@@ -204,8 +206,8 @@ class Reference:
 
 
 def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
-    loss = _rows(entry["loss"], entry["loss_resamples"], 5)
-    score = None if entry["score"] is None else _rows(entry["score"], entry["score_resamples"], 4)
+    loss = _rows(entry["loss"], entry["loss_resamples"])
+    score = None if entry["score"] is None else _rows(entry["score"], entry["score_resamples"])
     loss_range, score_range = entry["loss_range"], entry["score_range"]
     return TaskFit(
         loss=loss,
@@ -225,13 +227,15 @@ def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
     )
 
 
-def _rows(first: list[float], others: list[list[float]], columns: int) -> Array:
-    """The fit and its resamples as one (1 + resamples, columns) array. Raises ValueError for other shapes, no resamples and values that
-    are not finite."""
-    rows = np.array([first, *others], dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] != columns or len(rows) < 2 or not np.isfinite(rows).all():
-        raise ValueError(f"coefficients of shape {rows.shape}; they are finite, {columns} a row, a fit and at least one resample")
-    return rows
+def _rows(first: list[float], others: list[list[float]]) -> Array:
+    """The fit and its resamples as one (1 + resamples, coefficients) array."""
+    return np.array([first, *others], dtype=np.float64)
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong with the content of a file."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]))
 
 
 def _folder() -> Traversable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pandas as pd
 from compresslab.density.references.build import RESAMPLES, ReferenceSpec, build
 from compresslab.density.references.laws import D_UNIT, N_UNIT
 from compresslab.errors import BadInput
+from compresslab.inputs import read_regular, reason
 
 REQUIRED_COLUMNS = ("run", "params", "tokens", "task")
 VALUE_COLUMNS = ("bpb", "score")
+LARGEST_TABLE = 64 * 2**20  # bytes of a CSV of evaluated models, which is read whole
 MIN_PARAMETERS = 1e4
 UNITS = ("bits per byte", "bits per word")
 
@@ -27,10 +30,12 @@ def read_table(path: Path) -> pd.DataFrame:
         BadInput: a missing column, or a value that is no number, with its line.
     """
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(io.BytesIO(read_regular(path, LARGEST_TABLE)))
     except FileNotFoundError:
         raise BadInput(f"there is no table {path}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadInput(f"the table {path} cannot be read ({reason(error)})") from error
+    except (ValueError, OverflowError) as error:
         raise BadInput(f"{path} is no CSV table: {error}") from error
     lacking = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if lacking or not set(VALUE_COLUMNS) & set(table.columns):

@@ -25,7 +25,9 @@ class BitsAndBytesReader(Reader):
     def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
         """The model of a folder with plain weights."""
         with quiet():
-            packed = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(device))
+            packed = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, **placement(device)
+            )
             plain: PreTrainedModel = packed.dequantize().eval()
         return plain
 

@@ -48,6 +48,7 @@ class CompressedTensorsReader(Reader):
                 folder,
                 dtype="auto",
                 local_files_only=True,
+                use_safetensors=True,
                 quantization_config=CompressedTensorsConfig(dequantize=True),
                 **placement(device),
             )

@@ -7,7 +7,9 @@ import json
 import os
 from pathlib import Path
 
+from compresslab.errors import BadInput
 from compresslab.files import atomic_write
+from compresslab.inputs import LARGEST_CONFIG, read_json, reason
 from compresslab.methods.gptq import AUTO_GPTQ_SETTINGS
 from compresslab.pins import cache_folder
 
@@ -24,14 +26,19 @@ def loadable(folder: Path) -> Path:
     weights = sorted(folder.glob("*.safetensors"))
     if not (settings.is_file() and config.is_file() and len(weights) == 1):
         return folder
-    original_config = json.loads(config.read_text())
+    try:
+        original_config, stored_settings = read_json(config, LARGEST_CONFIG), read_json(settings, LARGEST_CONFIG)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"config.json or {settings.name} of {folder} cannot be read ({reason(error)}); download the model again") from error
+    if not (isinstance(original_config, dict) and isinstance(stored_settings, dict)):
+        raise BadInput(f"config.json or {settings.name} of {folder} is no JSON object; download the model again")
     if weights[0].name == PLAIN_NAME and "quantization_config" in original_config:
         return folder
     links = cache_folder() / "linked" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     links.mkdir(parents=True, exist_ok=True)
     for file in (file for file in folder.iterdir() if file != config):
         _link(links / (PLAIN_NAME if file == weights[0] else file.name), file.resolve())
-    quantization = {"quant_method": "gptq", "checkpoint_format": "gptq", **json.loads(settings.read_text())}
+    quantization = {"quant_method": "gptq", "checkpoint_format": "gptq", **stored_settings}
     atomic_write(links / "config.json", json.dumps({**original_config, "quantization_config": quantization}))
     return links
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
+from compresslab.inputs import LARGEST_CONFIG, read_json
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of
 
@@ -56,7 +56,7 @@ def reader() -> Reader:
 
 def quantization_of(folder: Path) -> Quantization | None:
     """The `quantization_config` of a folder, `None` for plain weights. Multimodal models may have it in `text_config`."""
-    return stated_quantization(json.loads((folder / "config.json").read_text()))
+    return stated_quantization(read_json(folder / "config.json", LARGEST_CONFIG))
 
 
 def quantization_in(model: PreTrainedModel) -> Quantization | None:

@@ -22,7 +22,9 @@ class TorchAOReader(Reader):
     def plain_model(self, folder: Path, device: torch.device) -> PreTrainedModel:
         """The model of a folder with plain weights."""
         with quiet():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, **placement(device))
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, **placement(device)
+            )
         for module in model.modules():
             packed = getattr(module, "weight", None)
             if packed is not None and _is_packed(packed):  # a plain one may be tied to another, and stays

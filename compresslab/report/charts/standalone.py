@@ -9,6 +9,7 @@ from compresslab.records import Curve
 from compresslab.report import words
 from compresslab.report.charts.drawing import Drawing, NotDrawnError
 from compresslab.report.charts.vega import Spec
+from compresslab.report.overwriting import SVG_MARK
 
 # A separate file cannot use the page's CSS colours.
 INK, BAND, POINT = "#1f2937", "#93c5fd", "#b45309"
@@ -25,14 +26,14 @@ def reference_chart(curves: Sequence[Curve], title: str) -> Spec:
 
 
 def to_svg(chart: Spec) -> str:
-    """The chart as the content of an SVG file.
+    """The chart as the content of an SVG file, with the mark by which a later command knows that it may be replaced.
 
     Raises:
         RunFailed: it cannot be drawn.
     """
     with Drawing() as drawing:
         try:
-            return drawing.svg(chart)
+            return f"{drawing.svg(chart)}\n{SVG_MARK}\n"
         except NotDrawnError as error:
             raise RunFailed(f"the chart could not be drawn: {error}") from error
 

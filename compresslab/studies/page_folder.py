@@ -1,0 +1,80 @@
+"""The folder of a study's page, checked before anything runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from compresslab.errors import BadInput
+from compresslab.plan.graph import Plan
+from compresslab.recipe.load import RecipeFile, load_located
+from compresslab.records import StudyRecord
+from compresslab.report.overwriting import check_page
+from compresslab.store.store import Store
+
+# The least room, in bytes, that a folder of reports must have before a study runs. The page of a small study takes half a megabyte.
+LEAST_ROOM = 2**19
+
+
+def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:
+    """Refuse a folder into which the page of a plan cannot be written, or in which it would replace the page of another recipe.
+
+    Raises:
+        BadInput: the folder cannot be made or written into, or has a page of another recipe that is still there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(LEAST_ROOM))
+            file.flush()
+    except OSError as error:
+        raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
+    record = check_page(folder, plan.recipe.study)
+    if record is not None and (other := _other_recipe(record, plan, store)) is not None:
+        raise BadInput(
+            f"{plan.file.path} and {other} both call their study {plan.recipe.study!r}, and {folder} has the page of {other}; "
+            "rename the `study:` of one of them, or name another folder with --reports"
+        )
+
+
+def _other_recipe(record: StudyRecord, plan: Plan, store: Store | None) -> Path | None:
+    """The recipe that a page was made from, if it is another file than the plan's, is still there and still has a study of this name.
+
+    A record has the name of its recipe's file only. A recipe that was moved, renamed or edited goes on with its page, and so does one that
+    was copied with its store and its pages.
+    """
+    made = record.provenance
+    if made.recipe_sha256 == plan.file.sha256:
+        return None
+    for path in _candidates(made.recipe_path, plan, store):
+        found = _recipe_at(path, plan.recipe.study)
+        if found is not None and (made.recipe_path != plan.file.path.name or _is_another(found, record, plan)):
+            return path
+    return None
+
+
+def _is_another(found: RecipeFile, record: StudyRecord, plan: Plan) -> bool:
+    """Whether a page is that of the recipe `found`, and not of an earlier state of the plan's, whose file has the same name."""
+    other = (record.base, record.question) != (plan.recipe.base.model, plan.recipe.question)
+    return other and found.sha256 == record.provenance.recipe_sha256
+
+
+def _candidates(name: str, plan: Plan, store: Store | None) -> Iterator[Path]:
+    """Files other than the plan's recipe that may be the recipe called `name`: the one in the store's note, and the one beside it."""
+    note = store.notes().get(plan.recipe.study) if store is not None else None
+    for path in ([Path(note.recipe)] if note is not None else []) + [plan.file.path.parent / name]:
+        try:
+            if path.name == name and path.is_file() and plan.file.path.is_file() and not path.samefile(plan.file.path):
+                yield path
+        except (OSError, ValueError):
+            continue
+
+
+def _recipe_at(path: Path, study: str) -> RecipeFile | None:
+    """The recipe's file, if it is a recipe with a study of this name."""
+    try:
+        recipe, _, file = load_located(path)
+    except BadInput:
+        return None
+    return file if recipe.study == study else None

@@ -1,0 +1,238 @@
+"""Which files of a model's folder are in its keys, and which folders are refused before anything reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compresslab import inputs
+from compresslab.errors import BadInput
+from compresslab.plan import keys
+from compresslab.plan.rules import start
+from compresslab.recipe import model_folder
+from compresslab.recipe.source import Source
+
+
+def weights(path: Path, content: bytes = b"1234") -> Path:
+    """A safetensors file with one tensor of bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = json.dumps({"w": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + content)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "model"
+    weights(path / "model.safetensors")
+    (path / "config.json").write_text("{}")
+    return path
+
+
+def shards(folder: Path, *names: str) -> Path:
+    """Replaces the weights by an index of shards."""
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {f"w{number}": name for number, name in enumerate(names)}}))
+    return index
+
+
+def identity(folder: Path) -> dict[str, str]:
+    return keys.model_identity(Source("folder", str(folder)))
+
+
+def put(name: str, content: str = "x") -> Callable[[Path], object]:
+    def write(folder: Path) -> object:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        return (folder / name).write_text(content)
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["qwen.tiktoken", "source.spm", "ice_text.model", "added_tokens.json", "vocab", "code/nested/layers.py"])
+def test_every_file_that_a_loader_may_read_is_in_the_keys(folder: Path, name: str):
+    before = identity(folder)
+    put(name, "one")(folder)
+    one = identity(folder)
+    put(name, "two")(folder)
+    assert len({str(found) for found in (before, one, identity(folder))}) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "LICENSE", ".git/index", "picture.png", "__pycache__/a.pyc", "checkpoint-20/model.safetensors", "model.onnx"]
+)
+def test_what_no_loader_reads_leaves_the_keys(folder: Path, name: str):
+    before = identity(folder)
+    put(name)(folder)
+    assert identity(folder) == before
+
+
+def test_shards_in_a_subfolder_are_in_the_keys_wherever_they_lie(folder: Path):
+    weights(folder / "checkpoint-20" / "a.safetensors", b"one!")
+    shards(folder, "checkpoint-20/a.safetensors")
+    before = identity(folder)
+    weights(folder / "checkpoint-20" / "a.safetensors", b"two!")
+    assert "checkpoint-20/a.safetensors" in before
+    assert identity(folder) != before
+
+
+def test_code_that_the_configuration_names_is_in_the_keys(folder: Path):
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": "runs/code.Config", "AutoTokenizer": ["code.T", None]}}))
+    put("runs/code.py")(folder)
+    assert "runs/code.py" in identity(folder)
+
+
+def test_weights_that_the_configuration_names_are_in_the_keys(folder: Path):
+    (folder / "config.json").write_text(json.dumps({"transformers_weights": "runs/a.safetensors"}))
+    weights(folder / "runs" / "a.safetensors")
+    assert "runs/a.safetensors" in identity(folder)
+
+
+@pytest.mark.parametrize("config", [{"auto_map": {"AutoConfig": "../code.C"}}, {"transformers_weights": "/a.safetensors"}])
+def test_a_configuration_names_files_of_its_folder(folder: Path, config: dict[str, object]):
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=r"config\.json names '.*', which is outside of the model's folder"):
+        start(str(folder))
+
+
+@pytest.mark.parametrize("cached_from", [0, 2**40])
+def test_a_file_edited_with_its_size_and_time_restored_changes_the_keys(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached_from: int
+):
+    monkeypatch.setenv("COMPRESSLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(keys, "CACHED_FROM_BYTES", cached_from)
+    monkeypatch.setattr(inputs, "SETTLED_SECONDS", 0.01)
+    time.sleep(0.03)
+    before, status = identity(folder), (folder / "model.safetensors").stat()
+    assert identity(folder) == before
+    assert (tmp_path / "cache" / keys.DIGEST_CACHE).exists() is (cached_from == 0)
+    weights(folder / "model.safetensors", b"4321")
+    os.utime(folder / "model.safetensors", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (folder / "model.safetensors").stat().st_mtime_ns == status.st_mtime_ns
+    assert identity(folder) != before
+
+
+def test_a_file_that_changes_right_after_it_was_read_changes_the_keys(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Within one tick of the file system's clock, two writes leave the same stamp."""
+    now = time.time_ns()
+    monkeypatch.setattr(inputs.Stamp, "of", lambda _: inputs.Stamp(0, 0, 0, now, now))
+    before = identity(folder)
+    weights(folder / "model.safetensors", b"4321")
+    assert identity(folder) != before
+
+
+def test_a_snapshot_of_the_hubs_cache_may_consist_of_links(tmp_path: Path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    weights(blobs / "1")
+    (blobs / "2").write_text(json.dumps({"weight_map": {"w": "model-1.safetensors"}}))
+    (blobs / "3").write_text("{}")
+    for link, blob in {"model-1.safetensors": "1", "model.safetensors.index.json": "2", "config.json": "3"}.items():
+        (snapshot / link).symlink_to(f"../../blobs/{blob}")
+    assert set(identity(snapshot)) == {"config.json", "model-1.safetensors", "model.safetensors.index.json"}
+
+
+REFUSED = {
+    "../outside.safetensors": "outside of the model's folder",
+    "/outside.safetensors": "outside of the model's folder",
+    "a/../../b.safetensors": "outside of the model's folder",
+    "linked/a.safetensors": "a link leads out of the model's folder",
+    "pytorch_model.bin": "pickled weights are not loaded, because they can run code; save the model with `save_pretrained`",
+    "a.pt": "pickled weights are not loaded",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_index_names_safetensors_of_its_folder(folder: Path, tmp_path: Path, name: str):
+    (folder / "linked").symlink_to(tmp_path)
+    weights(tmp_path / "a.safetensors")
+    index = shards(folder, name)
+    with pytest.raises(BadInput, match=REFUSED[name]) as caught:
+        start(str(folder))
+    assert str(index) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"weight_map": []}', '{"weight_map": {"w": 1}}', '{"weight_map": ' * 50_000, "\x00"])
+def test_a_damaged_index_is_one_message(folder: Path, content: str):
+    shards(folder).write_text(content)
+    with pytest.raises(BadInput, match=r"index\.json (cannot be read as an index|is no index) of shards.*again"):
+        start(str(folder))
+
+
+def test_a_folder_of_pickled_weights_is_refused(folder: Path):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(BadInput, match=r"pytorch_model\.bin and no safetensors weights; pickled weights are not loaded"):
+        start(str(folder))
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (_pipe, "a named pipe"),
+        (_socket, "a socket"),
+        (lambda path: path.symlink_to("/dev/zero"), "a character device"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_files_that_are_not_regular_are_refused_at_once(
+    folder: Path, name: str, make: Callable[[Path], None], kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder.parent)
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    begun = time.monotonic()
+    with pytest.raises(BadInput, match=f"{name} is {kind}, not a regular file"):
+        start(str(folder))
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"[]", struct.pack("<Q", 10**6) + b"{" * 10])
+def test_weights_that_are_cut_off_are_refused(folder: Path, content: bytes):
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(BadInput, match=r"a weight file of .* is damaged: model\.safetensors: .*; download or save it again"):
+        start(str(folder))
+
+
+def test_weights_that_are_longer_than_their_header_says_are_refused_unread(folder: Path):
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(BadInput, match=r"it has 1,099,511,627,776 bytes, and its header says"):
+        start(str(folder))
+
+
+def test_a_huge_file_beside_the_weights_is_not_read(folder: Path):
+    before = identity(folder)
+    with (folder / "dump.raw").open("wb") as file:
+        file.truncate(2**40)
+    assert identity(folder) == before
+
+
+def test_a_folder_of_everything_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model_folder, "MOST_FILES", 1)
+    with pytest.raises(BadInput, match="more than 1 files; give the folder of one model"):
+        start(str(folder))
+
+
+@pytest.mark.parametrize(
+    "start_of_file", [b"", b"GGUF", b"no gguf file" * 3, b"GGUF\x03\0\0\0" + b"\xff" * 16, b"GGUF\x09\0\0\0" + b"\0" * 16]
+)
+def test_a_file_that_cannot_be_gguf_is_refused(tmp_path: Path, start_of_file: bytes):
+    (tmp_path / "m.gguf").write_bytes(start_of_file)
+    with pytest.raises(BadInput, match=r"m\.gguf is (no|a damaged) GGUF file.*download it again"):
+        start(str(tmp_path / "m.gguf"))
