@@ -20,7 +20,7 @@ UV := .venv-lock/bin/uv
 COMPILE = $(UV) --no-config pip compile pyproject.toml --extra dev --constraint constraints/torch.txt --universal --python-version 3.11 \
 	--upgrade --exclude-newer $(LOCKED_ON) --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --quiet
 
-.PHONY: quickstart test test-avx2 check test-latest lint contract install lock fetch browser bubblewrap clean
+.PHONY: quickstart test test-avx2 check test-latest lint contract faults install lock fetch browser bubblewrap clean
 
 quickstart: fetch
 	$(BIN)/compresslab run recipes/quickstart.yaml
@@ -54,6 +54,13 @@ lint: install
 # Which method serves which architecture, and why not.
 contract: install
 	@$(BIN)/python tests/steps/contract_table.py
+
+# What is promised of crashes, damage, several runs at once and hostile inputs, in numbers: minutes each, about an hour in all.
+FAULTS := power_loss ext4_image injected damages sandbox_attacks mutations runners kills
+faults: install fetch
+	$(BIN)/python benchmarks/store.py
+	@failed=; for name in $(FAULTS); do echo "== $$name"; $(BIN)/python tests/faults/$$name.py || failed="$$failed $$name"; done; \
+	test -z "$$failed" || { echo "wrong:$$failed"; exit 1; }
 
 install: $(INSTALLED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -46,12 +47,17 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object]) ->
 def sync(path: Path) -> None:
     """Flush a file, or a folder's list of names, to the disk. File systems that cannot do that keep it as they do.
 
+    On macOS `fsync` leaves data in the drive's own memory, and `F_FULLFSYNC` does not.
+
     Raises:
         OSError: the disk could not write it.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        if (flush := getattr(fcntl, "F_FULLFSYNC", None)) is None:
+            os.fsync(handle)
+        else:
+            fcntl.fcntl(handle, flush)
     except OSError as error:
         if error.errno not in CANNOT_SYNC:
             raise

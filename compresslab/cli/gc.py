@@ -15,6 +15,10 @@ MAX_LISTED = 12
 def gc(
     store: StorePath = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    gone: Annotated[
+        bool,
+        typer.Option("--gone", help="Also free what only recipes used that are no longer there, or not seen from here."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Free what no study uses: results of steps that recipes no longer have, what dead runs left, logs. Asks first.
@@ -27,13 +31,13 @@ def gc(
     from compresslab.store.upkeep import remove, unused
 
     result_store = Store(store_root(store))
-    unused_items = unused(result_store)
+    unused_items = unused(result_store, gone=gone)
     total = sum(item.size for item in unused_items)
     if as_json:
         rows = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in unused_items]
         typer.echo(json.dumps({"store": str(result_store.root), "unused": rows, "bytes": total, "freed": yes}, indent=2))
         if yes:
-            remove(unused_items, result_store)
+            remove(unused_items, result_store, gone=gone)
         return
     if not unused_items:
         typer.echo(f"everything in {result_store.root} is used by a study; nothing to free")
@@ -43,6 +47,6 @@ def gc(
     if rest := unused_items[MAX_LISTED:]:
         typer.echo(f"{size(sum(item.size for item in rest)):>9}  in {count_of(len(rest), 'smaller one')}")
     if yes or typer.confirm(f"free {size(total)}?"):
-        typer.echo(f"freed {size(remove(unused_items, result_store))}")
+        typer.echo(f"freed {size(remove(unused_items, result_store, gone=gone))}")
     else:
         typer.echo("nothing was freed")

@@ -28,6 +28,7 @@ def verify(
     from compresslab.store.done import results
     from compresslab.store.store import Store
     from compresslab.store.upkeep import damages
+    from compresslab.store.upkeep import repair as mend
 
     result_store = Store(store_root(store))
     plan = prepare(recipe, changes(None, None, None, compute), device, noted=result_store.notes())
@@ -45,8 +46,7 @@ def verify(
 
         rescored = rescore(plan, result_store, variant)
     if repair:
-        for damage in broken:
-            result_store.discard(damage.key)
+        mend(result_store, broken, kinds)
     if as_json:
         damaged = [
             {"node": labels[damage.key], "folder": str(result_store.folder(damage.key)), "problems": damage.problems} for damage in broken

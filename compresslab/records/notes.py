@@ -11,12 +11,14 @@ from compresslab.records.compute import Compute
 
 
 class RunNote(Record):
-    """A study's run on one machine in one compute dtype.
+    """A study's run on one machine in one compute dtype, from one recipe.
 
     Attributes:
+        recipe: the recipe's whole path; empty where it is not known.
         machine: its name. facts: what decides times there. keys: of all results that the run uses.
     """
 
+    recipe: str = ""
     compute: Compute
     machine: str
     facts: dict[str, Any]
@@ -29,11 +31,11 @@ class StudyNote(StoredRecord):
     Attributes:
         recipe: the recipe's path. finished: the end of the last whole run, ISO 8601; empty before.
         variants: keys of what is known of each variant, by kind.
-        runs: by what tells machines and dtypes apart. last: which of them was the last.
+        runs: by what tells recipes, machines and dtypes apart. last: which of them was the last.
         keys: of all results that the study uses; `None` where that is not known, so that nothing may be freed.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     recipe: str
     finished: str
     variants: dict[str, dict[str, str]]

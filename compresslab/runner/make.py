@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -9,10 +11,12 @@ from pathlib import Path
 
 from compresslab.machine.processor import threads
 from compresslab.plan.graph import Node, Plan
+from compresslab.plan.keys import KEY_LENGTH
 from compresslab.records import Cost, StepRecord, read_record
 from compresslab.runner import provenance
 from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob
 from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, execute
+from compresslab.store.digests import DamagedDigests
 from compresslab.store.done import RECORDS
 from compresslab.store.leases import Lease
 from compresslab.store.store import Store, write_record
@@ -36,12 +40,14 @@ def make(
         OSError: the disk could not write it.
     """
     started = provenance.now()
-    made_from = {key: store.content(key) for key in node.needs}
+    made_from = _made_from(node, store)
+    # What was computed from another parent, or from a damaged one, must not be gone on from.
+    checkpoints = store.checkpoints(node.key) / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
     def check_inputs() -> None:
-        for parent, content in made_from.items():
-            if store.problem(parent, None, every_byte=True) or store.content(parent) != content:
-                raise Disturbed("what it was made from has changed meanwhile")
+        if any(store.problem(key, None, every_byte=True) for key in node.needs) or _made_from(node, store) != made_from:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            raise Disturbed("what it was made from has changed meanwhile")
 
     def commit(key: str, staged: Path) -> None:
         for lease in leases:
@@ -62,7 +68,7 @@ def make(
             models={key: store.model(key) for key in node.needs if key != node.gathered},
             scores=scores,
             gathered=store.folder(node.gathered) if node.gathered else None,
-            checkpoints=store.checkpoints(node.key),
+            checkpoints=checkpoints,
             encodings=store.encodings,
             machine=plan.machine,
             threads=threads(),
@@ -83,6 +89,13 @@ def make(
             commit(node.key, staged)
         shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
         return outcome
+
+
+def _made_from(node: Node, store: Store) -> dict[str, str]:
+    try:
+        return store.made_from(node.needs)
+    except DamagedDigests as error:
+        raise Disturbed("what it is made from was removed meanwhile") from error
 
 
 def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Failed:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from compresslab.errors import RunFailed
@@ -17,13 +18,16 @@ from compresslab.runner.make import Disturbed, make
 from compresslab.runner.messages import Failed
 from compresslab.runner.watcher import Watcher
 from compresslab.runner.worker import explained
+from compresslab.store.digests import DamagedDigests
 from compresslab.store.done import RECORDS, is_done, to_do
 from compresslab.store.leases import POLL, Lease
 from compresslab.store.store import Store
 
-# How often a result is made again because it is found damaged: a disk that damages it each time is not to be trusted.
+# How often a node is made again because its result is damaged or may not be kept: a disk that damages it each time is not to be trusted.
 MADE_AGAIN = 2
-ALONE = "times are measured while nothing else computes on this machine, and another run does"
+LONGEST_PAUSE = 2.0  # seconds between two looks at what other runs have made
+MEASURED = "times are measured while nothing else computes on this machine, and another run does"
+MEASURES = "another run measures times on this machine, which nothing may disturb"
 
 
 class RunResult(NamedTuple):
@@ -83,20 +87,28 @@ class _Runner:
         self.failures: dict[str, Failure] = {}
         self.worked: set[str] = set()
         self._awaited = {node.key for node in todo}
-        self._damaged: dict[str, int] = {}
+        self._again: Counter[str] = Counter()
+        self._why: dict[str, str] = {}
 
     def run(self) -> None:
         """Try the nodes in order until each is done or has failed. What is gathered is made when a step needs it."""
-        pending = [node for node in self.plan.nodes if node.kind != "gather"]
-        while pending:
-            left = [node for node in pending if not self._settle(node)]
-            if len(left) == len(pending):
-                self.watcher.waiting(left[0], self._why_waiting(left[0]))
-                time.sleep(POLL)
-            pending = left
+        wanted = [node for node in self.plan.nodes if node.kind != "gather"]
+        # A result that is made again may be another one than before. What was made from that is then to be made again, too.
+        while pending := [node for node in wanted if node.key not in self.failures and not is_done(node, self.store)]:
+            pause = POLL
+            while pending:
+                left = [node for node in pending if not self._settle(node)]
+                if len(left) == len(pending):
+                    self.watcher.waiting(left[0], self._why.get(left[0].key) or self._why_waiting(left[0]))
+                    time.sleep(pause)
+                    pause = min(pause * 1.5, LONGEST_PAUSE)
+                pending = left
+        for node in wanted:
+            self._found(node)
 
     def _settle(self, node: Node) -> bool:
         """Make a node if it is to be made; whether it is done or has failed, so that it need not be tried again."""
+        self._why.pop(node.key, None)
         if node.key in self.failures:
             return True
         if is_done(node, self.store):
@@ -121,15 +133,18 @@ class _Runner:
                 return False
             leases, tasks = [lease], {}
             for task, key in node.tasks.items():
-                if not self.store.holds(key, RECORDS[node.kind]) and (own := stack.enter_context(self.store.leases.held(key))):
+                own = stack.enter_context(self.store.leases.held(key))
+                if own is not None and not self.store.holds(key, RECORDS[node.kind]):
                     leases.append(own)
                     tasks[task] = key
             if is_done(node, self.store):
                 return False  # by another run, before this one held the leases
-            if not all(self._is_whole(self.nodes[key]) for key in node.needs) or (node.tasks and not tasks):
+            if not all(self._is_whole(self.nodes[key], node) for key in node.needs) or (node.tasks and not tasks):
+                return node.key in self.failures
+            if not stack.enter_context(machine_share(alone=node.kind in ("machine", "measure"))):
+                self._why[node.key] = MEASURED if node.kind in ("machine", "measure") else MEASURES
                 return False
-            with machine_share(alone=node.kind in ("machine", "measure"), waits=lambda: self.watcher.waiting(node, ALONE)):
-                self._work(node, leases, tasks)
+            self._work(node, leases, tasks)
         return node.key in self.failures or is_done(node, self.store)
 
     def _work(self, node: Node, leases: Sequence[Lease], tasks: Mapping[str, str]) -> None:
@@ -139,8 +154,11 @@ class _Runner:
             outcome = make(node, self.plan, self.store, listener, leases, tasks, self.trust_code)
             cause = outcome.cause if isinstance(outcome, Failed) else self._unusable(node, tasks)
         except Disturbed as disturbed:
-            self.watcher.again(node, str(disturbed))
-            return
+            self._again[node.key] += 1
+            if self._again[node.key] <= MADE_AGAIN:
+                self.watcher.again(node, str(disturbed))
+                return
+            cause = f"it could not be kept {self._again[node.key]} times ({disturbed}); look at who else uses {self.store.root}"
         except OSError as error:
             cause = explained(error, self.store.logs / f"{node.key}.log")
         self.worked.add(node.key)
@@ -154,21 +172,32 @@ class _Runner:
         problem = next(filter(None, problems), "")
         return problem and f"its result could not be read back after it was written ({problem}); look at the disk of {self.store.root}"
 
-    def _is_whole(self, node: Node) -> bool:
-        """Whether a result that is about to be read is as it was written, by every byte. One that is not is removed, to be made again."""
-        problem = self.store.problem(node.key, RECORDS[node.kind], every_byte=True)
-        if not problem:
-            return True
-        count = self._damaged[node.key] = self._damaged.get(node.key, 0) + 1
-        if count > MADE_AGAIN:
-            cause = f"its result was damaged each of {count} times ({problem}); look at the disk of {self.store.root}"
-            self._fail(node, Failure(node=node.label, cause=cause))
+    def _is_whole(self, node: Node, reader: Node) -> bool:
+        """Whether a result that is about to be read is as it was written, by every byte. One that is not is removed, to be made again.
+
+        With files that no run wrote, which a loader may read, the reader fails: they are somebody's, and the result is whole.
+        """
+        if self.store.problem(node.key, RECORDS[node.kind], every_byte=True):
+            with self.store.leases.held(node.key) as lease:
+                # Another run may have made it again before this one held the lease.
+                if lease is not None and (problem := self.store.problem(node.key, RECORDS[node.kind], every_byte=True)):
+                    self._remove_damaged(node, problem)
             return False
-        with self.store.leases.held(node.key) as lease:
-            if lease is not None:
-                self.watcher.again(node, f"its result in the store is damaged ({problem})")
-                self.store.discard(node.key)
-        return False
+        with suppress(DamagedDigests):
+            if strays := self.store.strays(node.key):
+                cause = f"{self.store.folder(node.key) / strays[0]} was not written by a run, and a loader may read it; move it elsewhere"
+                self._fail(reader, Failure(node=reader.label, cause=cause))
+                return False
+        return True
+
+    def _remove_damaged(self, node: Node, problem: str) -> None:
+        self._again[node.key] += 1
+        if self._again[node.key] > MADE_AGAIN:
+            cause = f"its result was damaged each of {self._again[node.key]} times ({problem}); look at the disk of {self.store.root}"
+            self._fail(node, Failure(node=node.label, cause=cause))
+            return
+        self.watcher.again(node, f"its result in the store is damaged ({problem})")
+        self.store.discard(node.key)
 
     def _why_waiting(self, node: Node) -> str:
         """Which run a node waits for."""
@@ -179,7 +208,11 @@ class _Runner:
         return f"{next(filter(None, holders), 'another run')} is making {node.label!r}"
 
     def _found(self, node: Node) -> None:
-        """Note that a node is done; it is told if another run has made it."""
+        """Note that a node is done. It is told if another run has made it, and how far it had come is not needed any more."""
+        if self.store.checkpoints(node.key).exists():
+            with self.store.leases.held(node.key) as lease:
+                if lease is not None and is_done(node, self.store):
+                    shutil.rmtree(self.store.checkpoints(node.key), ignore_errors=True)
         if node.key in self._awaited - self.worked:
             self._awaited.discard(node.key)
             self.watcher.found(node)

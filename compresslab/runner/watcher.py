@@ -30,7 +30,7 @@ class Watcher:
         """A node ended; `failure` is empty if it finished."""
 
     def lost(self, node: Node, cause: str) -> None:
-        """A node is not run, because one that it needs failed."""
+        """A node is not run, because one that it needs failed, or because the store cannot be read or written."""
 
     def waiting(self, node: Node, why: str) -> None:
         """Nothing can be made before another run has ended what it does; called again and again."""

@@ -18,8 +18,8 @@ DIGESTS = "digests.json"
 # What a result cost is told beside it and is no part of it.
 BESIDE = (DIGESTS, "cost.json")
 VERSION = 2
-# Files of a model folder, and larger ones than this many bytes, are compared by size at a glance; all others by every byte.
-GLANCED_BYTES = 2**24
+# Weights are compared by size at a glance, and so is the rest of a model's folder; all other files by every byte.
+WEIGHTS = (".safetensors", ".pt")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Digests:
 
     Attributes:
         files: size in bytes and SHA-256 of each file, by its path in the folder.
-        made_from: the `content` of each result that this one was made from, as it was read, by key.
+        made_from: the `content` of every result that this one was made from, as it was read, from its parents to the base, by key.
     """
 
     files: dict[str, tuple[int, str]]
@@ -64,15 +64,18 @@ class FileDigests:
     def of(self, path: Path) -> str:
         """The SHA-256 of a file."""
         stamp = Stamp.of(path.stat())
-        if stamp not in self._known:
-            self._known[stamp] = sha256_of(path)
-        return self._known[stamp]
+        if stamp in self._known:
+            return self._known[stamp]
+        digest = sha256_of(path)
+        if stamp.settled:
+            self._known[stamp] = digest
+        return digest
 
     def changes(self, folder: Path, *, every_byte: bool) -> Iterator[str]:
         """How the files of a result differ from those that were written, in words.
 
         Args:
-            every_byte: whether large files and those of models are compared by SHA-256, too.
+            every_byte: whether weights and the rest of models are compared by SHA-256, too.
         """
         try:
             written = self.read(folder).files
@@ -80,14 +83,20 @@ class FileDigests:
             yield str(damage)
             return
         for name, (size, digest) in sorted(written.items()):
+            by_size = not every_byte and (name.startswith("model/") or name.endswith(WEIGHTS))
             try:
-                if change := self._change(folder / name, size, digest if every_byte or _is_glanced(name, size) else ""):
+                if change := self._change(folder / name, size, "" if by_size else digest):
                     yield f"{name} {change}"
             except OSError as error:
                 yield f"{name} cannot be read ({error.strerror})"
-        if every_byte:
-            there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-            yield from (f"{name} was not written by a run" for name in sorted(there - set(written) - set(BESIDE)))
+
+    def strays(self, folder: Path) -> list[str]:
+        """The files of a result that no run wrote, by their paths in the folder. A loader may read them.
+
+        Files of the system, whose names begin with a dot, are left out.
+        """
+        there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith(".")}
+        return sorted(there - set(self.read(folder).files) - set(BESIDE))
 
     def _change(self, file: Path, size: int, digest: str) -> str:
         """How a file differs from what was written; without a digest its size alone counts."""
@@ -133,13 +142,9 @@ def read_digests(folder: Path) -> Digests:
             raise DamagedDigests(f"{DIGESTS} is of another version of compresslab")
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in stored["files"].items()}
         return Digests(files, {str(key): str(content) for key, content in stored["made_from"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedDigests(f"{DIGESTS} is missing or unreadable, so nothing can be said of the files") from error
 
 
 def _is_plain(file: Path) -> bool:
     return file.is_file() and not file.is_symlink()
-
-
-def _is_glanced(name: str, size: int) -> bool:
-    return size <= GLANCED_BYTES and not name.startswith("model/")

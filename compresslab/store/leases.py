@@ -2,7 +2,8 @@
 
 Each key has a lock file. The kernel drops its lock (`flock`) when the holder dies, whatever ended it, in any container of the machine. Such
 locks may not reach other machines that share the file system. A lease is therefore a second file, which its holder touches every `BEAT`
-seconds. A lease of another machine that nobody touched for `SILENCE` seconds is taken over. Only the clock of the waiting process counts.
+seconds. A lease of another machine is taken over after `SILENCE` seconds without a touch, by the clock of the process that waits, or after
+`LONG_SILENCE` by that of the file system.
 
 <root>/leases/<key>.lock    locked by the holder
 <root>/leases/<key>.<n>     the n-th holder since the key was free; the highest number holds
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import secrets
@@ -20,7 +22,9 @@ import socket
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from compresslab.files import make_folder
@@ -28,28 +32,38 @@ from compresslab.inputs import read_json
 
 BEAT = 10.0
 SILENCE = 90.0
+LONG_SILENCE = 900.0  # far more than clocks differ by
 POLL = 0.2
 LONGEST = 10_000  # bytes of a lease file
-# What `flock` raises where the file system has no locks.
+# What `flock` raises where the file system has no locks, and `link` where it has no second names.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Lease:
     """The right to make, to evaluate or to remove what belongs to one key. It ends with `release`, or with the process.
 
+    The lock is a file object, so that a lease that nobody refers to any more, as after an interruption, is dropped.
+
     Attributes:
         lost: whether another machine has taken the lease over, because this process was silent for too long.
     """
 
-    def __init__(self, file: Path, token: str, lock: int, lock_file: Path) -> None:
+    def __init__(self, file: Path, token: str, lock: FileIO, lock_file: Path) -> None:
         self.lost = False
         self._file, self._token, self._lock, self._lock_file = file, token, lock, lock_file
 
     def beat(self) -> None:
         """Show the other machines that the holder lives, and look whether one of them has taken over."""
-        with contextlib.suppress(OSError):
+        try:
             os.utime(self._file)
-        self.lost = self.lost or _read(self._file).get("token") != self._token or _top(_generations(self._lock_file))[1] != self._file
+            stated = read_json(self._file, LONGEST)
+            ours = stated["token"] == self._token and _top(_generations(self._lock_file))[1] == self._file
+        except FileNotFoundError:
+            ours = False
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # a disk that cannot be read for a moment takes no lease away
+        self.lost = self.lost or not ours
 
     def release(self) -> None:
         """End the lease."""
@@ -57,7 +71,7 @@ class Lease:
             if not self.lost:
                 self._file.unlink()
                 self._lock_file.unlink()  # before the lock is dropped: whoever opened this file meets a lock without a name, and opens anew
-        os.close(self._lock)
+        self._lock.close()
 
 
 class Leases:
@@ -65,9 +79,9 @@ class Leases:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._held: set[Lease] = set()
+        self._held: weakref.WeakSet[Lease] = weakref.WeakSet()
         self._guard = threading.Lock()
-        self._beating: threading.Thread | None = None
+        self._beating = False
         self._seen: dict[Path, tuple[tuple[object, int], float]] = {}
 
     def acquire(self, key: str) -> Lease | None:
@@ -78,24 +92,24 @@ class Leases:
         """
         make_folder(self.folder)
         lock_file = self.folder / f"{key}.lock"
-        lock = _locked(lock_file)
-        if lock is None:
+        locked = _locked(lock_file)
+        if locked is None:
             return None
-        descriptor, by_kernel = lock
+        lock, by_kernel = locked
+        file = None
         try:
             file = self._take(lock_file, by_kernel)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        finally:
+            if file is None:
+                lock.close()
         if file is None:
-            os.close(descriptor)
             return None
-        lease = Lease(*file, descriptor, lock_file)
+        lease = Lease(*file, lock, lock_file)
         with self._guard:
             self._held.add(lease)
-            if self._beating is None:
-                self._beating = threading.Thread(target=self._beat, daemon=True)
-                self._beating.start()
+            if not self._beating:
+                self._beating = True
+                threading.Thread(target=self._beat, daemon=True).start()
         return lease
 
     def release(self, lease: Lease) -> None:
@@ -127,8 +141,13 @@ class Leases:
     def sweep(self) -> None:
         """Remove the files of holders that have ended."""
         for file in sorted(self.folder.glob("*.*")):
-            with contextlib.suppress(OSError), self.held(file.stem):
-                pass
+            with contextlib.suppress(OSError):
+                if file.name.startswith("."):
+                    if time.time() - file.stat().st_mtime > SILENCE:
+                        file.unlink()
+                    continue
+                with self.held(file.stem):
+                    pass
 
     def holder(self, key: str) -> str:
         """Who holds a key, for a message; empty if nobody does or it is not known."""
@@ -139,19 +158,13 @@ class Leases:
     def _take(self, lock_file: Path, by_kernel: bool) -> tuple[Path, str] | None:
         """A lease file of our own as the highest; `None` if the holder of the present one may live."""
         number, present = _top(_generations(lock_file))
-        if number and not self._is_dead(present, by_kernel):
+        if number and not self._is_dead(present, lock_file, by_kernel):
             return None
         token = secrets.token_hex(16)
         file = lock_file.with_suffix(f".{number + 1}")
-        stated = json.dumps({"token": token, "kernel": _kernel(), "host": socket.gethostname(), "process": os.getpid()})
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:  # another machine was quicker
-            return None
-        try:
-            os.write(descriptor, stated.encode())
-        finally:
-            os.close(descriptor)
+        stated = {"token": token, "locks": _locks(self.folder), "host": socket.gethostname(), "process": os.getpid()}
+        if not _create(file, json.dumps({**stated, "machine": _machine()}).encode()):
+            return None  # another machine was quicker
         generations = _generations(lock_file)
         if _top(generations)[1] != file:
             file.unlink(missing_ok=True)
@@ -161,14 +174,22 @@ class Leases:
                 older.unlink(missing_ok=True)
         return file, token
 
-    def _is_dead(self, file: Path, by_kernel: bool) -> bool:
-        """Whether the holder of a lease file has ended: on this machine the lock that we have got says so, on others silence does."""
+    def _is_dead(self, file: Path, lock_file: Path, by_kernel: bool) -> bool:
+        """Whether the holder of a lease file has ended.
+
+        If its locks are seen here, the lock that we have got says so. Else silence does.
+        """
         try:
             touched = file.stat().st_mtime_ns
+            os.utime(lock_file)
+            age = (lock_file.stat().st_mtime_ns - touched) / 1e9  # by the clock of the file system
         except FileNotFoundError:
             return False  # it has just been released; ask again
         stated = _read(file)
-        if by_kernel and stated.get("kernel") == _kernel():
+        if by_kernel and stated.get("locks") == _locks(self.folder):
+            return True
+        # After a restart of this machine the clock is that of the holder.
+        if age > (SILENCE if stated.get("machine") == _machine() else LONG_SILENCE):
             return True
         seen, shown = self._seen.get(file), (stated.get("token"), touched)
         if seen is None or seen[0] != shown:
@@ -181,29 +202,62 @@ class Leases:
             time.sleep(BEAT)
             with self._guard:
                 held = list(self._held)
+                if not held:
+                    self._beating = False
+                    return
             for lease in held:
-                lease.beat()
+                with contextlib.suppress(OSError):
+                    lease.beat()
 
 
-def _locked(file: Path) -> tuple[int, bool] | None:
-    """A descriptor of a lock file that this process has locked, and whether the kernel keeps the lock; `None` if somebody else has it."""
+def _locked(file: Path) -> tuple[FileIO, bool] | None:
+    """A lock file that this process has locked, and whether the kernel keeps the lock; `None` if somebody else has it."""
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        opened = FileIO(os.open(file, os.O_RDWR | os.O_CREAT, 0o644), "r+")
         by_kernel = True
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
+            opened.close()
             return None
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                os.close(descriptor)
+                opened.close()
                 raise
             by_kernel = False
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), file.stat()):
-                return descriptor, by_kernel
-        os.close(descriptor)  # its holder removed it between our two calls
+            if os.path.samestat(os.fstat(opened.fileno()), file.stat()):
+                return opened, by_kernel
+        opened.close()  # its holder removed it between our two calls
+
+
+def _create(file: Path, content: bytes) -> bool:
+    """Create a file that is whole as soon as it is there; false if there is one."""
+    part = file.with_name(f".{secrets.token_hex(8)}")
+    try:
+        part.write_bytes(content)
+        os.link(part, file)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _create_in_place(file, content)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _create_in_place(file: Path, content: bytes) -> bool:
+    try:
+        with file.open("xb", buffering=0) as opened:
+            opened.write(content)
+    except FileExistsError:
+        return False
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _generations(lock_file: Path) -> dict[int, Path]:
@@ -222,7 +276,7 @@ def _top(generations: dict[int, Path]) -> tuple[int, Path]:
 
 
 def _read(file: Path) -> dict[str, object]:
-    """What a lease file says; nothing if it is gone, or not yet written, or damaged."""
+    """What a lease file says; nothing if it is gone or damaged."""
     try:
         stated = read_json(file, LONGEST)
     except (OSError, ValueError):
@@ -230,9 +284,25 @@ def _read(file: Path) -> dict[str, object]:
     return stated if isinstance(stated, dict) else {}
 
 
-def _kernel() -> str:
+def _locks(folder: Path) -> str:
+    """What two processes have in common if each sees the other's locks: the running kernel, and the mounted file system."""
+    return f"{kernel()} {folder.stat().st_dev}"
+
+
+@functools.cache
+def kernel() -> str:
     """What tells running kernels apart, the same in all containers of a machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        return f"{socket.gethostname()} {uuid.getnode()}"
+        return _machine()
+
+
+@functools.cache
+def _machine() -> str:
+    """What tells machines apart, the same after a restart."""
+    try:
+        known = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        known = f"{uuid.getnode():x}"
+    return f"{socket.gethostname()} {known}"

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -88,16 +88,42 @@ class Store:
         try:
             if kind is not None:
                 self.read(key, kind)
+            return next(self.replaced(key), "")
         except UnreadableRecord as error:
             return f"record.json {error.problem}"
-        return next(self.replaced(key), "")
+        except DamagedDigests as error:  # it was removed meanwhile
+            return str(error)
 
     def replaced(self, key: str) -> Iterator[str]:
-        """The results from which a result was made and in whose place the store holds others, in words."""
+        """The results from which a result was made and in whose place the store holds others, in words.
+
+        Raises:
+            DamagedDigests: the result is not there, or cannot be used.
+        """
         for parent, content in self.digests.read(self.folder(key)).made_from.items():
             with suppress(DamagedDigests):
                 if content != self.content(parent):
                     yield f"it was made from another {parent} than the one in the store"
+
+    def made_from(self, keys: Iterable[str]) -> dict[str, str]:
+        """What a result that is made from these results is made from: their `content` and that of all before them, by key.
+
+        Raises:
+            DamagedDigests: one of them is not there, or cannot be used.
+        """
+        found: dict[str, str] = {}
+        for key in keys:
+            read = self.digests.read(self.folder(key))
+            found |= {**read.made_from, key: read.content}
+        return found
+
+    def strays(self, key: str) -> list[str]:
+        """The files of a result that no run wrote.
+
+        Raises:
+            DamagedDigests: the result is not there, or cannot be used.
+        """
+        return self.digests.strays(self.folder(key))
 
     def content(self, key: str) -> str:
         """One digest of all files of a result.
@@ -143,7 +169,7 @@ class Store:
 
         Args:
             kind: of the result's record, if it has one.
-            made_from: the `content` of each result that it was made from, by key.
+            made_from: of the results that it was made from (`made_from`).
 
         Raises:
             OSError: the disk could not write it.
@@ -162,9 +188,12 @@ class Store:
 
     def discard(self, key: str) -> None:
         """Remove a result. It is gone at once, so that nobody meets half of it."""
-        # Another run may have met the same damage and removed it.
-        with self.stage(key) as folder, suppress(FileNotFoundError):
-            self.folder(key).rename(folder / "discarded")
+        with self.stage(key) as folder:
+            try:
+                self.folder(key).rename(folder / "discarded")
+            except FileNotFoundError:
+                if self.occupied(key):
+                    raise
 
     def sweep(self) -> None:
         """Remove what runs that have ended left in the staging area: folders of keys whose lease can be had."""
@@ -193,7 +222,7 @@ class Store:
         return [noted for noted in map(self._noted, self._note_files()) if isinstance(noted, UnreadableRecord)]
 
     def _note_files(self) -> list[Path]:
-        return sorted(self.studies.glob("*.json"))
+        return sorted(path for path in self.studies.glob("*.json") if not path.name.startswith("."))  # what a killed run was writing
 
     def _noted(self, path: Path) -> StudyNote | UnreadableRecord:
         try:

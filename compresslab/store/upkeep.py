@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,8 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
     """Note what the study uses: before it runs, so that `unused` spares what a run that was stopped has made; and again when it ends.
 
     A run with `--only` or other changes adds to what was noted, since the recipe as it stands still uses that. So does a run in another
-    compute dtype, on another device or on another machine: its results do not take the place of theirs.
+    compute dtype, on another device or on another machine, and so does another recipe of the same study: the results of the one do not
+    take the place of those of the other. `compresslab gc --gone` frees what only recipes used that are no longer there.
     """
     with store.leases.waited(WHOLE_STORE):  # two runs of one study must not lose each other's notes
         store.remember(plan.recipe.study, _noted(plan, store, finished))
@@ -51,14 +52,15 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
 
 def _noted(plan: Plan, store: Store, finished: str) -> StudyNote:
     before = store.notes().get(plan.recipe.study)
-    own = _machine_key(plan.compute, plan.machine_facts)
+    recipe = str(plan.file.path.resolve())
+    own = _run_key(recipe, plan.compute, plan.machine_facts)
     keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
     variants = {variant.name: variant.keys for variant in plan.variants}
     runs = dict(before.runs) if before else _readable_runs(store.note(plan.recipe.study))
     if plan.changes and before:
         variants = {**before.variants, **variants}
         keys |= set(runs[own].keys) if own in runs else set()
-    runs[own] = RunNote(compute=plan.compute, machine=plan.machine, facts=plan.machine_facts, keys=sorted(keys))
+    runs[own] = RunNote(recipe=recipe, compute=plan.compute, machine=plan.machine, facts=plan.machine_facts, keys=sorted(keys))
     used = {key for run in runs.values() for key in run.keys}
     known = True
     if plan.changes and store.note(plan.recipe.study).exists():
@@ -88,19 +90,23 @@ def _readable_runs(note: Path) -> dict[str, RunNote]:
     return found
 
 
-def unused(store: Store) -> list[Unused]:
+def unused(store: Store, *, gone: bool = False) -> list[Unused]:
     """What no study uses, the largest first, without what a run has a lease of.
+
+    Args:
+        gone: whether recipes count as removed whose files are not there. They may be where only another machine can see them.
 
     Raises:
         RunFailed: a study's note does not say what it uses.
     """
-    used = _used(store)
+    used = _used(store, gone)
     found = [(path, "a result that no study uses") for path in _entries(store.objects) if path.name not in used]
     for path in _entries(store.root / "checkpoints"):
         if path.name not in used:
             found.append((path, "how far an unused step had come"))
         elif store.has(path.name):
             found.append((path, "how far a step had come that is done"))
+    found += [(path, "what a dead run left") for path in _entries(store.studies) if path.name.startswith(".")]
     found += [(path, "what a dead run left") for path in _entries(store.staging) if not _is_leased(path, store)]
     # Logs that are named otherwise are those of studies and of the workers as a whole.
     logs = (path for path in _entries(store.logs) if re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", path.stem) and path.stem not in used)
@@ -121,14 +127,17 @@ def _unused_encodings(store: Store) -> Iterator[tuple[Path, str]]:
             yield path, f"token ids of tasks that were not read for {ENCODINGS_DAYS} days"
 
 
-def remove(found: list[Unused], store: Store) -> int:
+def remove(found: list[Unused], store: Store, *, gone: bool = False) -> int:
     """Remove what is still unused; the bytes freed.
 
     It is decided under the lease of the whole store, since a study may have begun to use some of it after it was listed.
+
+    Args:
+        gone: as in `unused`.
     """
     freed = 0
     with store.leases.waited(WHOLE_STORE):
-        still = {one.path for one in unused(store)}
+        still = {one.path for one in unused(store, gone=gone)}
         for one in found:
             if one.path in still and _remove(one.path, store):
                 freed += one.size
@@ -173,22 +182,44 @@ def _problems(store: Store, key: str, kind: type[StoredRecord] | None) -> Iterat
     # A cost that cannot be read makes a result no worse, and is no reason to make it again.
     changed = list(store.digests.changes(store.folder(key), every_byte=True))
     yield from changed
-    if kind is not None and not changed and (problem := store.problem(key, kind)):
+    if changed:
+        return
+    if problem := store.problem(key, kind):
         yield problem
+    yield from (f"{name} was not written by a run" for name in store.strays(key))
 
 
-def _used(store: Store) -> set[str]:
+def repair(store: Store, damaged: Iterable[Damage], results: Mapping[str, type[StoredRecord] | None]) -> None:
+    """Remove results that are damaged, so that a run makes them again. One that a run has made again meanwhile stays.
+
+    Args:
+        results: as in `damages`.
+    """
+    for key in (damage.key for damage in damaged):
+        with store.leases.waited(key):
+            if damages(store, {key: results[key]}):
+                store.discard(key)
+
+
+def _used(store: Store, gone: bool) -> set[str]:
     used: set[str] = set()
     notes = store.notes()
-    for path in sorted(store.studies.glob("*.json")):
-        noted = notes.get(path.stem)
-        if noted is None or noted.keys is None:
+    if broken := store.broken_notes():
+        raise RunFailed(f"{broken[0]}. Until then nothing can be freed, since the note does not say which results its study uses")
+    for study, noted in notes.items():
+        if noted.keys is None:
             raise RunFailed(
-                f"{path} does not say which results its study uses (damaged, or of another version), so nothing can be freed; "
-                f"run the recipe of {path.stem} once more, or remove this file if the study may go"
+                f"{store.note(study)} does not say which results its study uses, so nothing can be freed; "
+                f"run the recipe of {study} once more, or remove this file if the study may go"
             )
-        used |= set(noted.keys)
+        left = {key for run in noted.runs.values() if gone and _is_gone(run) for key in run.keys}
+        kept = {key for run in noted.runs.values() if not (gone and _is_gone(run)) for key in run.keys}
+        used |= set(noted.keys) - (left - kept)
     return used
+
+
+def _is_gone(run: RunNote) -> bool:
+    return bool(run.recipe) and not Path(run.recipe).exists()
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -200,6 +231,6 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
-def _machine_key(compute: Compute, facts: Mapping[str, Any]) -> str:
-    """What runs of a study are told apart by in a store's note: results of two such keys share what the weights alone decide."""
-    return content_key("machine note", compute=compute.decides(), machine=dict(facts))
+def _run_key(recipe: str, compute: Compute, facts: Mapping[str, Any]) -> str:
+    """What runs of a study are told apart by in a store's note."""
+    return content_key("run note", recipe=recipe, compute=compute.decides(), machine=dict(facts))

@@ -14,7 +14,7 @@ from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
 from compresslab.runner.provenance import provenance
 from compresslab.runner.run import RunResult
-from compresslab.store.done import is_done
+from compresslab.store.done import is_done, why_missing
 from compresslab.store.store import Store
 from compresslab.studies.lost_items import lost_items
 
@@ -112,7 +112,7 @@ def _variant(variant: PlanVariant, plan: Plan, store: Store, result: RunResult) 
         costs=_costs(variant, plan, store),
         scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
         timing=store.find(variant.measure, Timing) if variant.measure else None,
-        failures=_failures(variant, result),
+        failures=_failures(variant, plan, store, result),
     )
 
 
@@ -126,15 +126,21 @@ def _steps(variant: PlanVariant, store: Store) -> list[StepRecord]:
     return found
 
 
-def _failures(variant: PlanVariant, result: RunResult) -> list[Failure]:
-    """Failures of a variant's own nodes. If its model failed, only that failure, because the others follow from it."""
+def _failures(variant: PlanVariant, plan: Plan, store: Store, result: RunResult) -> list[Failure]:
+    """Failures of a variant's own nodes. If its model failed, only that failure, because the others follow from it.
+
+    What the store lacks although no node failed was removed by another program after the run.
+    """
     node_keys = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
     found = [result.failures[key] for key in node_keys if key in result.failures]
     if variant.model in result.failures:
         return found[:1]
     # The model exists but one of its ancestors does not, so its chain is unknown.
     gap = next((result.failures[key] for key in variant.chain if key in result.failures), None)
-    return found if gap is None else [gap]
+    if found or gap is not None:
+        return found if gap is None else [gap]
+    nodes = [plan.node(key) for key in (*variant.chain, *node_keys)]
+    return [Failure(node=node.label, cause=why_missing(node, store)) for node in nodes if not is_done(node, store)][:1]
 
 
 def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:

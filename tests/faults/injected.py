@@ -3,7 +3,7 @@
 `injector.c` is compiled and loaded before libc, so that it strikes calls of native libraries, too. Every point is a process of its own.
 After it, what is there must be whole or not look so, and the same work in the same folder must end as if nothing had happened.
 
-    python tests/faults/injected.py [--every K]
+    python tests/faults/injected.py [--every K] [--only NAME]
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ def main() -> None:
     """Print the table; the process starts itself anew with the injector."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="strike every K-th call")
-    every = parser.parse_args().every
+    parser.add_argument("--only", default="", help="strike only works whose names have this in them")
+    given = parser.parse_args()
     if "LD_PRELOAD" not in os.environ:
         with tempfile.TemporaryDirectory(prefix="injector-") as scratch:
             if (built := library(Path(scratch))) is None:
@@ -193,7 +194,9 @@ def main() -> None:
             raise SystemExit(subprocess.run([sys.executable, *sys.argv], env=environment, check=False).returncode)
     injector, bad = ctypes.CDLL(None), 0
     for work in works():
-        for found in strike(injector, work, every):
+        if given.only not in work.name:
+            continue
+        for found in strike(injector, work, given.every):
             bad += len(found.wrong)
             print(f"{found.name:>12}, {found.kind:<22} struck at {found.points:>4} calls, wrong: {len(found.wrong)}", flush=True)
             for line in found.wrong[:5]:

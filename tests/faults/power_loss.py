@@ -122,6 +122,7 @@ def recorded(disk: Disk) -> Iterator[None]:
 
 Work = Callable[[Path, Callable[[object], None]], None]
 Check = Callable[[Path, Sequence[object]], str]
+Kind = Callable[[int], tuple[Work, Check]]
 
 
 class Found(NamedTuple):

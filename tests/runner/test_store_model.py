@@ -38,6 +38,8 @@ class StoreModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "root"):
+            for who, lease in self.held.values():
+                self.stores[who].leases.release(lease)
             shutil.rmtree(self.root)
 
     @rule(target=leases, who=st.integers(0, 1), key=st.sampled_from(KEYS))
@@ -77,7 +79,7 @@ class StoreModel(RuleBasedStateMachine):
         store.staging.mkdir(exist_ok=True)
         (store.staging / f"{key}-left").mkdir(exist_ok=True)
         store.leases._held.discard(lease)
-        os.close(lease._lock)
+        lease._lock.close()
 
     @rule(key=st.sampled_from(KEYS), how=st.sampled_from(DAMAGES))
     def damage(self, key: str, how: str) -> None:

@@ -136,6 +136,23 @@ def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_
     assert {node.key for node in there.nodes} <= used
 
 
+def test_another_recipe_of_the_same_study_keeps_its_results_until_it_is_gone(short: Path, store: Store, tmp_path: Path) -> None:
+    everything = {path.name for path in store.objects.iterdir()}
+    store.note("tiny").unlink()
+    note(prepare(short), store)
+    other = tmp_path / "other.yaml"
+    other.write_text(short.read_text().replace("items: 12", "items: 3"))
+    note(prepare(other), store)
+    assert not unused(store)
+    note(prepare(short), store)
+    assert {node.key for node in prepare(other).nodes} | everything <= set(store.notes()["tiny"].keys or ())
+    short.unlink()
+    note(prepare(other), store)
+    assert not unused(store)
+    assert {one.path.name for one in unused(store, gone=True)} & everything
+    assert not {one.path.name for one in unused(store, gone=True)} & {node.key for node in prepare(other).nodes}
+
+
 def test_report_and_verify_read_what_ran_wherever_it_ran(
     short: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,9 +178,15 @@ def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: 
     assert not unused(store)
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"finished": 3}, {"runs": {"broken": {"keys": 3}}}])
+@pytest.mark.parametrize("change", [{"version": 3}, {"finished": 3}, {"runs": {"broken": {"keys": 3}}}])
 def test_runs_of_other_machines_survive_a_note_that_cannot_be_read(short: Path, store: Store, change: dict[str, object]) -> None:
-    elsewhere = {"compute": ["float32", "cuda:0", "cuda"], "machine": "another", "facts": {}, "keys": ["0" * KEY_LENGTH]}
+    elsewhere = {
+        "recipe": "/elsewhere.yaml",
+        "compute": ["float32", "cuda:0", "cuda"],
+        "machine": "another",
+        "facts": {},
+        "keys": ["0" * KEY_LENGTH],
+    }
     (store.objects / elsewhere["keys"][0]).mkdir()
     written = json.loads(store.note("tiny").read_text())
     runs = {**written["runs"], "elsewhere": elsewhere, **change.pop("runs", {})}  # type: ignore[dict-item]
@@ -223,7 +246,7 @@ def test_nothing_is_freed_while_a_note_does_not_say_what_its_study_uses(short: P
     [path] = store.studies.glob("*.json")
     everything = {entry.name for entry in store.objects.iterdir()}
     path.write_text(content)
-    with pytest.raises(RunFailed, match=f"{path.name} does not say which results its study uses"):
+    with pytest.raises(RunFailed, match=f"{path.name} .*run the recipe of tiny once more, or remove this file.*nothing can be freed"):
         unused(store)
     # A run of a part of the study does not know what the whole uses.
     call("run", short, "--limit", 3, "--store", store.root, "--reports", tmp_path / "reports")
