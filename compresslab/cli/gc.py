@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from compresslab.cli.options import AsJson, StorePath, count_of, size, store_root
+from compresslab.printable import printable
 
 MAX_LISTED = 12
 
@@ -43,7 +44,7 @@ def gc(
         typer.echo(f"everything in {result_store.root} is used by a study; nothing to free")
         return
     for item in unused_items[:MAX_LISTED]:
-        typer.echo(f"{size(item.size):>9}  {item.path}  {item.why}")
+        typer.echo(printable(f"{size(item.size):>9}  {item.path}  {item.why}"))
     if rest := unused_items[MAX_LISTED:]:
         typer.echo(f"{size(sum(item.size for item in rest)):>9}  in {count_of(len(rest), 'smaller one')}")
     if yes or typer.confirm(f"free {size(total)}?"):

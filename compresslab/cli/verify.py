@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, count_of, store_root
+from compresslab.printable import printable
 
 
 def verify(
@@ -59,7 +60,7 @@ def verify(
             bits = f"bits-per-byte changed by {rescored.bits:.2g} on average and by {rescored.largest:.2g} at most"
             answered = f"{variant} answered {count_of(rescored.items, 'item')} of {rescored.task} again"
             typer.echo(f"{answered}: {bits}, {rescored.choices:.1%} of the answers are others")
-    lines = [f"  {labels[damage.key]} ({result_store.folder(damage.key)}): {'; '.join(damage.problems)}" for damage in broken]
+    lines = [printable(f"  {labels[damage.key]} ({result_store.folder(damage.key)}): {'; '.join(damage.problems)}") for damage in broken]
     if lines and repair:
         typer.echo("\n".join(["removed, so that the next run makes them again:", *lines]), err=as_json)
     elif lines:

@@ -94,7 +94,9 @@ def main() -> None:
         print("ext4 image: not tried, since this system gives no loop devices")
         return
     found = after_a_power_failure(parser.parse_args().commits)
-    print(f"ext4 image: of {found.commits} commits {found.whole} are there and whole, {found.wrong} look whole and are not")
+    text = f"ext4 image: of {found.commits} commits {found.whole} are there and whole, {found.wrong} look whole and are not"
+    print(text)
+    raise SystemExit(found != (found.commits, found.commits, 0))
 
 
 if __name__ == "__main__":

@@ -111,11 +111,16 @@ def works() -> list[Work]:
             return ""
         return "" if read_study(root / "page") == record else "the page's record is another one"
 
+    def no_page(root: Path) -> str:
+        page = root / "page" / "index.html"
+        whole = page.is_file() and page.read_text().rstrip().endswith("</html>")
+        return half_page(root) if whole and (root / "page" / "study.json").is_file() else "the page is not there, or not whole"
+
     return [
         Work("a commit", commit, half_commit, lambda root: "" if Store(root).has(key) else "the result is not there"),
         Work("a journal", keep_journal, half_journal, lambda root: half_journal(root, 4)),
         Work("checkpoints", train, half_checkpoint, lost_checkpoint),
-        Work("a report", write_page, half_page, half_page),
+        Work("a report", write_page, half_page, no_page),
     ]
 
 

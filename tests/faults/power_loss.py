@@ -172,6 +172,7 @@ def commits(count: int) -> tuple[Work, Check]:
 
     def work(root: Path, done: Callable[[object], None]) -> None:
         store = Store(root)
+        (store.folder(f"{0:024x}") / "model").mkdir(parents=True)
         for number in range(count):
             key = f"{number:024x}"
             with store.leases.waited(key), store.stage(key) as staged:
@@ -248,10 +249,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commits", type=int, default=50)
+    wrong = 0
     for name, found in table(parser.parse_args().commits):
+        wrong += len(found.wrong)
         print(f"{name:>20}: the power failed at {found.calls} calls, {found.images} images of the disk, wrong: {len(found.wrong)}")
         for line in found.wrong[:5]:
             print(f"    {line}")
+    raise SystemExit(wrong > 0)
 
 
 if __name__ == "__main__":

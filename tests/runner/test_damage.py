@@ -145,3 +145,62 @@ def test_digests_that_cannot_be_read_are_as_no_result(damage: Callable[[Path], o
     assert json.loads(file.read_text())["version"] == VERSION
     damage(file)
     assert [node.label for node in to_do(plan, store)] == ["quantize packed"]
+
+
+def test_answers_of_a_model_that_was_replaced_are_not_gone_on_from(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Path] = []
+
+    def execute(job: making.NodeJob, *_: object) -> making.Failed:
+        job.checkpoints.mkdir(parents=True)
+        places.append(job.checkpoints)
+        return making.Failed("killed half-way")
+
+    monkeypatch.setattr(making, "execute", execute)
+    node = plan.node(plan.variant("base").evaluate)
+    for key in node.tasks.values():
+        store.discard(key)
+    assert node.key in run(plan, store, Watcher()).failures
+    replace(store, plan.variant("base").model)
+    assert node.key in run(plan, store, Watcher()).failures
+    assert places[0].parent == store.checkpoints(node.key)
+    assert len({place for place in places if place.parent == store.checkpoints(node.key)}) == 2
+
+
+def replace(store: Store, key: str) -> None:
+    """Put another whole result in the place of one, as another machine's rounding gives it."""
+    (store.model(key) / "extra.json").write_text("{}")
+    digests = json.loads((store.folder(key) / "digests.json").read_text())
+    FileDigests().write(store.folder(key), digests["made_from"])
+
+
+def test_what_is_stale_because_of_this_run_is_made_again_by_this_run(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading for a new child finds damage, the parent becomes another one, and its other children were cached."""
+    base = plan.variant("base").model
+    execute = making.execute
+
+    def otherwise(job: making.NodeJob | making.ReloadJob, *arguments: object) -> object:
+        outcome = execute(job, *arguments)  # type: ignore[arg-type]
+        if isinstance(job, making.NodeJob) and job.node.key == base:
+            (job.staged / "model" / "extra.json").write_text("{}")
+        return outcome
+
+    monkeypatch.setattr(making, "execute", otherwise)
+    zero(store.model(base) / "model.safetensors", 10_000)
+    store.discard(plan.variant("packed").model)
+    store.discard(plan.variant("healed").model)
+    told = Told()
+    assert not run(plan, store, told).failures
+    assert all(is_done(node, store) for node in plan.nodes if node.kind != "gather")
+
+
+def test_files_that_no_run_wrote_are_not_read_and_not_removed(plan: Plan, store: Store) -> None:
+    base, pruned = plan.variant("base").model, plan.variant("pruned").model
+    store.discard(pruned)
+    (store.model(base) / ".DS_Store").write_text("")
+    adapter = store.model(base) / "adapter_config.json"
+    adapter.write_text("{}")
+    failures = run(plan, store, Watcher()).failures
+    assert "adapter_config.json was not written by a run" in failures[pruned].cause
+    assert is_done(plan.node(base), store)
+    adapter.unlink()
+    assert not run(plan, store, Watcher()).failures

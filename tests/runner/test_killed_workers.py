@@ -116,7 +116,7 @@ def test_evaluation_resumes_at_the_items_where_it_was_killed(recipe: Path, tmp_p
     assert not store.has(second)
     stamp = store.folder(first).stat().st_mtime_ns
     answered = store.checkpoints(plan.variant("base").evaluate)
-    assert sum(len(file.read_text().splitlines()) for file in answered.glob("*.jsonl")) >= 2
+    assert sum(len(file.read_text().splitlines()) for file in answered.rglob("*.jsonl")) >= 2
     assert not run(plan, store, Watcher()).failures
     assert store.has(second)
     assert store.folder(first).stat().st_mtime_ns == stamp

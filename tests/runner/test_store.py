@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -18,7 +19,7 @@ from compresslab.runner import run as running
 from compresslab.runner.messages import Done, NodeJob
 from compresslab.store.done import why_missing
 from compresslab.store.store import Store, write_record
-from compresslab.store.upkeep import damages
+from compresslab.store.upkeep import damages, repair
 
 COST = Cost(seconds=1.0, peak_memory_bytes=2, started="2026-01-01T00:00:00+00:00", threads=2, device="cpu")
 SPEED = MachineSpeed(bandwidth=1.0, flops=2.0, threads=2, device="cpu", dtype="float32")
@@ -180,3 +181,54 @@ def test_a_run_makes_again_what_cannot_be_used(damage: str, tmp_path: Path, monk
     assert running.run(plan, store, running.Watcher()).cached == 0
     assert jobs == ["key", "key"]
     assert store.find("key", MachineSpeed) == SPEED
+
+
+def commit(store: Store, key: str, content: bytes, *parents: str) -> None:
+    with store.stage(key) as staged:
+        (staged / "items.parquet").write_bytes(content)
+        store.commit(key, staged, made_from=store.made_from(parents))
+
+
+def test_one_bit_of_scores_is_noticed_however_many_there_are(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store, "key", bytes(20_000_000))
+    with (store.folder("key") / "items.parquet").open("rb+") as file:
+        file.seek(15_000_000)
+        file.write(b"\1")
+    assert not store.has("key")
+
+
+def test_staleness_reaches_all_descendants_also_over_a_gap(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store, "base", b"one")
+    commit(store, "gathered", b"of the base", "base")
+    commit(store, "child", b"of what was gathered", "gathered")
+    assert store.has("child")
+    store.discard("base")
+    assert store.has("child")
+    commit(store, "base", b"two")
+    store.discard("gathered")
+    assert "it was made from another base" in store.problem("child", None)
+    assert [damage.key for damage in damages(store, {"child": None})] == ["child"]
+
+
+def test_a_result_that_is_removed_while_it_is_looked_at_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    folder = made(store)
+    changes = store.digests.changes
+
+    def removing(*arguments: Path, every_byte: bool) -> Iterator[str]:
+        yield from changes(*arguments, every_byte=every_byte)
+        (folder / "digests.json").unlink()
+
+    monkeypatch.setattr(store.digests, "changes", removing)
+    assert not store.holds("key", MachineSpeed)
+
+
+def test_repair_leaves_what_a_run_has_made_again_meanwhile(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    os.truncate(made(store) / "more", 2)
+    found = damages(store, {"key": MachineSpeed})
+    made(store, threads=3)
+    repair(store, found, {"key": MachineSpeed})
+    assert store.read("key", MachineSpeed).threads == 3
