@@ -131,10 +131,13 @@ class Damages:
     def _finish(self, store: Store, name: str, how: str) -> str:
         failures = run(self.plan, Store(store.root), Watcher()).failures
         found = deterministic(store)
+        # What was gathered is not made again when all that reads it is there.
+        spare = {node.key for node in self.plan.of_kind("gather") if not store.occupied(node.key)}
+        expected = {name: content for name, content in self.expected.items() if name.split("/")[0] not in spare}
         shutil.rmtree(store.root)
         if failures:
             return f"{how}: {next(iter(failures.values())).cause}"
-        return "" if found == self.expected else f"{how}: the store is not as an undisturbed run leaves it"
+        return "" if found == expected else f"{how}: the store is not as an undisturbed run leaves it"
 
     def _children(self, node: Node) -> list[Node]:
         return [child for child in self.plan.nodes if node.key in child.needs]

@@ -97,15 +97,15 @@ class Chains:
         said: list[str] = []
         reader = threading.Thread(target=lambda: said.extend(run.stdout or ()), daemon=True)
         reader.start()
-        skipped, began, node = random_.choice([0, 0, 0, 1, 2, 3, 5, 8]), time.monotonic(), ""
+        skipped, began, node = random_.choice([0, 0, 0, 0, 0, 1, 1, 2, 3]), time.monotonic(), ""
         while run.poll() is None and time.monotonic() - began < LONGEST:
             started = [line for line in said if ": starts" in line]
             if len(started) > skipped or (skipped == 0 and random_.random() < 0.01):
                 node = started[-1].split("] ")[1].split(": starts")[0] if started else "before the first node"
                 break
             time.sleep(0.02)
-        time.sleep(random_.choice([0, 0.05, 0.2, 0.5, 1.5]) * random_.random())
         victim = self._victim(run, target)
+        time.sleep(random_.choice([0, 0.05, 0.2, 0.5, 1.5]) * random_.random())
         if run.poll() is not None or not node:
             run.wait()
             return None if run.returncode == 0 else Struck("-", "-", node, f"a run failed: {''.join(said)[-300:]}")
@@ -137,13 +137,16 @@ class Chains:
         return ""
 
     def _victim(self, run: subprocess.Popen[str], target: str) -> int:
-        """The process to strike; the command, if there is no such process yet."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            servers = [child for child in psutil.Process(run.pid).children() if "runner.server" in " ".join(child.cmdline())]
-            if target == "fork server" and servers:
-                return servers[0].pid
-            if target == "worker" and servers and (workers := servers[0].children()):
-                return workers[0].pid
+        """The process to strike, as soon as it is there; the command, if that ends before."""
+        deadline = time.monotonic() + TO_SAVE
+        while target != "command" and run.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                servers = [child for child in psutil.Process(run.pid).children() if "runner.server" in " ".join(child.cmdline())]
+                if target == "fork server" and servers:
+                    return servers[0].pid
+                if target == "worker" and servers and (workers := servers[0].children()):
+                    return workers[0].pid
+            time.sleep(0.01)
         return run.pid
 
     def _start(self, store: Path, mark: str, temporary: Path) -> subprocess.Popen[str]:
