@@ -76,9 +76,7 @@ class Damages:
     """A finished study in `folder`, and its copies that are damaged."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.recipe = folder, make_recipes(folder)[0]
-        untimed = self.recipe.read_text().replace("measure: true", "measure: false").replace(", this-machine]", "]")
-        self.recipe.write_text(untimed)  # times are never the same twice
+        self.folder, self.recipe = folder, make_recipes(folder, timed=False)[0]  # times are never the same twice
         self.store = Store(folder / "undisturbed")
         self.plan: Plan = prepare(self.recipe)
         done = CliRunner().invoke(app, ["run", str(self.recipe), "--store", str(self.store.root), "--reports", str(folder / "reports")])

@@ -57,9 +57,9 @@ class Struck(NamedTuple):
 class Chains:
     """Chains of runs over the recipe in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, timed: bool = True) -> None:
         self.folder = folder
-        self.recipe = make_recipes(folder)[0]
+        self.recipe = make_recipes(folder, timed=timed)[0]
         undisturbed = Store(folder / "undisturbed")
         done = self._start(undisturbed.root, "undisturbed", folder)
         said, _ = done.communicate(timeout=LONGEST)
@@ -95,7 +95,7 @@ class Chains:
         mark = f"{random_.getrandbits(64):x}"
         run = self._start(store, mark, temporary)
         said: list[str] = []
-        reader = threading.Thread(target=lambda: said.extend(run.stdout or ()), daemon=True)
+        reader = threading.Thread(target=_read, args=(run, said), daemon=True)
         reader.start()
         skipped, began, node = random_.choice([0, 0, 0, 0, 0, 1, 1, 2, 3]), time.monotonic(), ""
         while run.poll() is None and time.monotonic() - began < LONGEST:
@@ -108,6 +108,7 @@ class Chains:
         time.sleep(random_.choice([0, 0.05, 0.2, 0.5, 1.5]) * random_.random())
         if run.poll() is not None or not node:
             run.wait()
+            reader.join(5)
             return None if run.returncode == 0 else Struck("-", "-", node, f"a run failed: {''.join(said)[-300:]}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signum)
@@ -160,6 +161,12 @@ class Chains:
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+
+
+def _read(run: subprocess.Popen[str], said: list[str]) -> None:
+    assert run.stdout is not None
+    with run.stdout:
+        said.extend(run.stdout)
 
 
 def _marked(mark: str) -> list[int]:

@@ -42,8 +42,8 @@ class Round(NamedTuple):
 class Runners:
     """Rounds of runs over the two recipes in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.recipes = folder, make_recipes(folder)
+    def __init__(self, folder: Path, *, timed: bool = True) -> None:
+        self.folder, self.recipes = folder, make_recipes(folder, timed=timed)
         self.namespaces = subprocess.run([*APART, "true"], check=False, capture_output=True).returncode == 0
         undisturbed = Store(folder / "undisturbed")
         for recipe in self.recipes:
@@ -51,9 +51,9 @@ class Runners:
         self.expected = deterministic(undisturbed)
         self.keys = {path.name for path in undisturbed.objects.iterdir()}
 
-    def round(self, random_: random.Random) -> Round:
-        """Two to four runs at once on an empty store, of which some are killed and started again."""
-        count, kills = random_.randint(2, 4), random_.choice([0, 0, 1, 2])
+    def round(self, random_: random.Random, most: int = 4, kills: int | None = None) -> Round:
+        """Two runs or more at once on an empty store, of which some are killed and started again."""
+        count, kills = random_.randint(2, most), random_.choice([0, 0, 1, 2]) if kills is None else kills
         apart = self.namespaces and random_.random() < 0.5
         recipes = [self.recipes[0], *(random_.choice(self.recipes) for _ in range(count - 2)), self.recipes[1]]
         what = f"{count} runs, {kills} killed{', each in its own PID namespace' if apart else ''}"
