@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from compresslab.runner.processes import ENVIRONMENT
+from compresslab.runner.server_process import ENVIRONMENT
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compresslab.runner.processes import ENVIRONMENT
+from compresslab.runner.server_process import ENVIRONMENT
 
 LAYERS, SEQUENCES, LENGTH, TOP_K = 24, 4, 512, 64
 WARM = 2

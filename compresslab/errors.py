@@ -97,8 +97,10 @@ def disk_trouble(error: BaseException, *folders: Path) -> str:
 
 
 def _is_full(path: Path) -> bool:
-    folder = next((folder for folder in (path, *path.parents) if folder.exists()), None)
-    try:
-        return folder is not None and shutil.disk_usage(folder).free < FULL
-    except OSError:
-        return False
+    """Whether the disk of a path is full; what does not exist, or may not be looked at, is on the disk of its folder."""
+    for folder in (path, *path.parents):
+        try:
+            return shutil.disk_usage(folder).free < FULL
+        except (OSError, ValueError):  # a path with a null character
+            continue
+    return False

@@ -76,9 +76,10 @@ def say(_: None, pipe: Any) -> None:
 
 @pytest.mark.slow
 def test_workers_are_watched(tmp_path: Path) -> None:
-    worker = Worker(tmp_path / "workers.log", say, None)
-    assert worker.pipe.recv() == ("Watched" if os.environ[DTYPES] else type(torch.mm).__name__, os.environ[DTYPES], True)
-    worker.finish(5)
+    with Worker(tmp_path / "workers.log") as worker:
+        worker.start(say, None)
+        assert worker.pipe.recv() == ("Watched" if os.environ[DTYPES] else type(torch.mm).__name__, os.environ[DTYPES], True)
+        worker.finish(5)
 
 
 @pytest.mark.parametrize(("text", "status"), [("matmul took 2 s", pytest.ExitCode.TESTS_FAILED), ("", pytest.ExitCode.OK)])

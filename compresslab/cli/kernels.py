@@ -53,19 +53,20 @@ def check_all(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding
 
 def _run_until_stopped(checks: Mapping[str, KernelCheck], timeout: float) -> list[Finding]:
     """The findings of a new process, up to the check that stops it."""
-    worker = Worker(Path(os.devnull), _run_checks, checks)
     findings: list[Finding] = []
-    try:
-        for name in checks:
-            if not worker.pipe.poll(timeout):
-                message = f"no answer within {timeout:.0f} s; a kernel for a GPU may be compiled at its first use, which takes minutes"
-                return [*findings, _finding(name, False, message)]
-            findings.append(worker.pipe.recv())
-    except (EOFError, OSError):
-        worker.wait(TO_END)
-        findings.append(_finding(list(checks)[len(findings)], False, f"its process ended without a word ({_exit_reason(worker.code)})"))
-    finally:
-        worker.finish(0)
+    with Worker(Path(os.devnull)) as worker:
+        try:
+            worker.start(_run_checks, checks)
+            for name in checks:
+                if not worker.pipe.poll(timeout):
+                    message = f"no answer within {timeout:.0f} s; a kernel for a GPU may be compiled at its first use, which takes minutes"
+                    return [*findings, _finding(name, False, message)]
+                findings.append(worker.pipe.recv())
+        except (EOFError, OSError):
+            worker.wait(TO_END)
+            findings.append(_finding(list(checks)[len(findings)], False, f"its process ended without a word ({_exit_reason(worker.code)})"))
+        finally:
+            worker.finish(0)
     return findings
 
 

@@ -65,7 +65,10 @@ def main() -> None:
     with warnings.catch_warnings(), Interrupts() as interrupts:
         warnings.showwarning = _show_warning
         try:
-            app(args=arguments, prog_name="compresslab")
+            try:
+                app(args=arguments, prog_name="compresslab")
+            finally:
+                interrupts.unwound = True
         except CompresslabError as error:
             if debug:
                 raise

@@ -68,11 +68,15 @@ class ProgressPrinter(Watcher, Listener):
             self._write(f"stopped: {str(error) or type(error).__name__}")
 
     def say(self, text: str, *, shown: bool = True) -> None:
-        """Write a line with the time into the log. It also goes to the terminal, unless `shown` is false and bars are shown."""
+        """Write a line with the time into the log. It also goes to the terminal, unless `shown` is false and bars are shown.
+
+        Output that the terminal or a full disk does not take is lost. If nobody reads it any more, as with `| head`, rich ends the command.
+        """
         with self.lock:
             line = self._write(text)
             if shown or self.bars is None:
-                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                with contextlib.suppress(OSError):
+                    self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def start_part(self, what: str) -> None:
         """Start a part of the run that is no node."""

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 from pydantic import ValidationError
 
+from compresslab.children import python
 from compresslab.errors import BadInput, RunFailed
 from compresslab.files import atomic_write
 from compresslab.machine.processor import processor, processor_flags, threads
@@ -38,6 +38,7 @@ DEVICE_FILES = (
 )
 # Packages whose kernels a measured time depends on.
 KERNEL_LIBRARIES = ("torch", "transformers", "bitsandbytes", "compressed-tensors", "gptqmodel", "torchao")
+PROBE = "import sys; sys.argv[1:] = given; from compresslab.models.probe import main; main()"
 PROBE_TIMEOUT = 300  # seconds; importing torch from a cold network disk takes minutes
 EMULATION_SLOWDOWN = 2.0  # time over that in float32 from which the device is assumed to have no units for a dtype
 
@@ -129,7 +130,7 @@ def machine_name(probe: Probe) -> str:
 
 def _run_probe(device: str | None) -> Probe:
     """Probe in another process, so that planning imports no torch."""
-    command = [sys.executable, "-m", "compresslab.models.probe", str(threads()), *([device] if device else [])]
+    command = python(PROBE, str(threads()), *([device] if device else []))
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PROBE_TIMEOUT)
     except subprocess.TimeoutExpired as error:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 from pathlib import Path
 from typing import NamedTuple
 
+from compresslab import children
+
 CGROUPS, CGROUP_OF_THIS, KERNEL_COUNTERS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/vmstat")
 AGAIN = "Run again to go on from here"
-# The end of a log that is read, in bytes, and how much of its last line is told.
-TAIL, TOLD = 2**14, 200
-# Where a trace of the interpreter begins, which follows what the library said (`faulthandler`).
-TRACE = "Fatal Python error: "
 MEMORY_WORDS = ("bad_alloc", "allocat", "out of memory", "not enough memory")
 # Signals by which the processor or the library itself ends a process.
 CRASHES = {"SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
 
 
 class Kills(NamedTuple):
-    """How many processes the kernel has killed because memory ran out; `None` where that cannot be read.
+    """What the kernel has counted of memory that ran out; `None` where that cannot be read.
 
     Attributes:
-        group: those of this process's control group. system: those of the whole system.
+        group: processes of this process's control group that it killed for it, whoever's memory ran out.
+        limit: how often the memory of that group, or of one above it, reached its limit and nothing could be freed. Version 1 has no such
+            counter.
+        system: processes of the whole system that it killed. In a container, that is the host.
     """
 
     group: int | None
+    limit: int | None
     system: int | None
 
 
@@ -72,37 +73,52 @@ def why_it_ended(code: int, known: Before, who: str = "its process") -> str:
 
 
 def _memory(earlier: Kills, now: Kills) -> str:
-    """What the kernel says about a SIGKILL."""
+    """What the kernel says about a SIGKILL.
+
+    The counter of kills in the group counts this process, unless another one of the group was killed at the same time. The system's counts
+    processes that have nothing to do with it, too.
+    """
     need_less = "close other programs, or use a smaller model"
-    if earlier.group is not None and now.group is not None and now.group > earlier.group:
-        return f": the kernel did it because the memory of its control group ran out; raise that limit, {need_less}"
-    if earlier.system is not None and now.system is not None:
-        if now.system > earlier.system:
-            return f": the kernel did it because memory ran out; {need_less}"
+    if _rose(earlier.group, now.group):
+        if _rose(earlier.limit, now.limit):
+            return f": the kernel did it because the memory of its control group ran out; raise that limit, {need_less}"
+        if now.limit is not None:
+            return f": the kernel did it because the machine's memory ran out; {need_less}"
+        return f": the kernel did it because memory ran out, the machine's or that of its control group; raise that limit, {need_less}"
+    if _rose(earlier.system, now.system):
+        return f"; the kernel killed a process for lack of memory meanwhile, possibly this one: {need_less}"
+    if now.group is not None or now.system is not None:
         return "; it was not the kernel for lack of memory, so another program or a person did it"
     return f"; the system does that when memory runs out: {need_less}"
 
 
+def _rose(earlier: int | None, now: int | None) -> bool:
+    return earlier is not None and now is not None and now > earlier
+
+
 def kernel_kills() -> Kills:
-    """The kernel's counters of processes that it killed for memory: of control groups (version 2 or 1), and of the system."""
-    return Kills(_of_group(), _counter(KERNEL_COUNTERS, "oom_kill"))
+    """The kernel's counters of memory that ran out: of control groups (version 2 or 1), and of the system."""
+    return Kills(*_of_group(), _counter(KERNEL_COUNTERS, "oom_kill"))
 
 
-def _of_group() -> int | None:
+def _of_group() -> tuple[int | None, int | None]:
+    """Kills in this process's control group, and how often its limits were reached."""
     with contextlib.suppress(OSError):
         for line in CGROUP_OF_THIS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
+            own = path.lstrip("/")
+            # In a container the path may be the host's, and what is mounted is the container's own group.
             if controllers == "":
-                places = [CGROUPS / path.lstrip("/") / "memory.events", CGROUPS / "memory.events"]
+                for group in (CGROUPS / own, CGROUPS):
+                    if (found := _counter(group / "memory.events", "oom_kill")) is not None:
+                        above = [folder for folder in (group, *group.parents) if folder.is_relative_to(CGROUPS)]
+                        limits = (_counter(folder / "memory.events", "oom") for folder in above)
+                        return found, sum(limit for limit in limits if limit is not None)
             elif "memory" in controllers.split(","):
-                # In a container the path is the host's, and what is mounted is the container's own group.
-                places = [CGROUPS / "memory" / path.lstrip("/") / "memory.oom_control", CGROUPS / "memory" / "memory.oom_control"]
-            else:
-                continue
-            for place in places:
-                if (found := _counter(place, "oom_kill")) is not None:
-                    return found
-    return None
+                for group in (CGROUPS / "memory" / own, CGROUPS / "memory"):
+                    if (found := _counter(group / "memory.oom_control", "oom_kill")) is not None:
+                        return found, None
+    return None, None
 
 
 def _counter(file: Path, name: str) -> int | None:
@@ -116,23 +132,9 @@ def _counter(file: Path, name: str) -> int | None:
 
 
 def last_line(log: Path, start: int = 0) -> str:
-    """The last line of a log that tells something, from the byte `start` on; "" without one.
-
-    Before a trace of the interpreter, that is what the library said. If it said nothing, it is the first line of the trace.
-    """
+    """The last line of a log that tells something (`children.last_line`), from the byte `start` on; "" without one."""
     try:
         with log.open("rb") as file:
-            file.seek(max(start, log.stat().st_size - TAIL))
-            text = file.read(TAIL).decode(errors="replace")
+            return children.last_line(file, start)
     except OSError:
         return ""
-    lines = [line for line in map(_clean, re.split(r"[\r\n]+", text)) if line]
-    crash = next((place for place, line in enumerate(lines) if line.startswith(TRACE)), None)
-    if crash is not None:
-        lines = lines[: max(crash, 1)]
-    return lines[-1][:TOLD] if lines else ""
-
-
-def _clean(line: str) -> str:
-    """A line without control characters, which a terminal would obey."""
-    return "".join(letter for letter in line if letter.isprintable()).strip()

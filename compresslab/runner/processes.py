@@ -5,58 +5,30 @@ The fork server (`runner.server`) starts them. A worker may start processes of i
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import json
-import os
-import secrets
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, assert_never
+from types import TracebackType
+from typing import Any, Self, assert_never
+from weakref import WeakSet
 
-from compresslab.errors import RunFailed, disk_trouble
+from compresslab.errors import disk_trouble
 from compresslab.models.progress import Amount
 from compresslab.runner import endings
 from compresslab.runner.messages import Done, Failed, Job, Progressed, Report, Scored
-from compresslab.runner.server import Ended, Refused, Started, kill_remains
+from compresslab.runner.server import TO_SAVE, Ended, Refused, Started, kill_remains
+from compresslab.runner.server_process import TO_DIE, ServerGoneError, fork_server
 from compresslab.runner.worker import explained, work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3
-# Seconds that a worker gets to end by itself: when it has said how it ended, and when the run is interrupted, in which it may save how
-# far its training has come.
-TO_END, TO_SAVE = 5, 15
-# Seconds in which a worker that was killed is gone, unless it waits for a device or a network disk.
-TO_DIE = 10
-# What a process that computes should find in its environment before it imports torch, unless the user has set it.
-ENVIRONMENT = {
-    # Threads that wait for one another by spinning take the processor from whoever they wait for as soon as anything
-    # else runs: on two busy cores a forward pass took twice as long as with threads that sleep, on idle ones 5% less.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # Large tensors on huge pages. Each is memory that the system has just cleared, 4 kB at a time otherwise: five million page faults in
-    # six training steps of 2,048 tokens, a fifth of their time.
-    "THP_MEM_ALLOC_ENABLE": "1",
-    # And kept when it is free again, for the next tensor, where glibc would give it back to the system and ask for it anew: a norm over
-    # 1,024 tokens took 1.2 ms instead of 2.3 at best, with a sixteenth of the page faults.
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-}
-
-
-# Threads of one program start the server one after the other.
-STARTING = threading.Lock()
-# What the fork server imports before it forks; the tests add to it.
-PRELOAD = ["compresslab.runner.preload"]
-# The server's program. Its arguments are the path of this process's imports and the arguments of `runner.server.main`.
-PROGRAM = "import json, sys; sys.path[:], *given = json.loads(sys.argv[1]); from compresslab.runner.server import main; main(*given)"
+# Seconds that a worker gets to end by itself when it has said how it ended.
+TO_END = 5
+# Seconds in which a fork server answers: one that has imported all it needs, and one that imports, maybe from a network disk.
+TO_ANSWER, TO_IMPORT = 60, 600
 
 
 class Listener:
@@ -69,112 +41,54 @@ class Listener:
         """The share done in [0, 1], what is going on, and the amount behind the share where it is known."""
 
 
-class ForkServer:
-    """The process from which workers are forked, with the heavy libraries imported once.
+class Worker:
+    """A worker process: a context that starts with none, and whose process ends with it at the latest.
 
-    What the libraries print while it imports them, and while it forks, goes to `log`.
+    `start` starts it, `finish` waits for its end. Whatever interrupts either of them, the end of the context closes the channel, and the
+    server then ends the process.
     """
 
     def __init__(self, log: Path) -> None:
-        self.log, self.owner = log, os.getpid()
-        self.ready = False  # it has imported what it is to import
-        self.folder = Path(tempfile.gettempdir()) / f"compresslab-{secrets.token_hex(4)}"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.known = endings.before(log)
-        self.requests, theirs = socket.socketpair()
-        given = json.dumps([sys.path, theirs.fileno(), os.getpid(), str(self.folder), PRELOAD])
-        with theirs, log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, given],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=ENVIRONMENT | os.environ,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # what the terminal sends to the run's processes is for the run to pass on
-            )
-        atexit.register(self.close)
-
-    def usable(self) -> bool:
-        """Whether this process started it and it runs."""
-        return self.owner == os.getpid() and self.process.poll() is None
-
-    def request(self, pipe: Connection, channel: Connection) -> None:
-        """Ask for a worker with these ends of its pipe and of its channel."""
-        socket.send_fds(self.requests, [b"w"], [pipe.fileno(), channel.fileno()])
-
-    def why_it_ended(self) -> str:
-        """Why the server is gone."""
-        return endings.why_it_ended(self.process.wait(), self.known, "the process that starts the workers")
-
-    def close(self) -> None:
-        """End the server and its workers, and wait until they are gone."""
-        atexit.unregister(self.close)
-        self.requests.close()
-        if self.owner != os.getpid():
-            return
-        if not self.ready:  # it has no worker, and would import to the end
-            self.process.kill()
-        try:
-            self.process.wait(TO_DIE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-_servers: list[ForkServer] = []  # at most one
-
-
-def fork_server(log: Path) -> ForkServer:
-    """The fork server of this process, started if there is none."""
-    with STARTING:
-        if _servers and not _servers[0].usable():
-            _servers.pop().close()
-        if not _servers:
-            _servers.append(ForkServer(log))
-        return _servers[0]
-
-
-class ServerGoneError(RunFailed):
-    """The fork server ended before a worker ran; the text says why."""
-
-
-class Worker:
-    """A worker process that runs `function(job, pipe)`.
-
-    Raises:
-        ServerGoneError: the fork server died. OSError: the system lets no process start.
-    """
-
-    def __init__(self, log: Path, function: Callable[[Any, Connection], None], job: Any) -> None:
         self.server = fork_server(log)
-        self.pipe, theirs = Pipe()
-        self.channel, channel = Pipe()
+        self.pipe, self._their_pipe = Pipe()
+        self.channel, self._their_channel = Pipe()
         self.pid = 0
         self.code: int | None = None
         self.gone = False
-        try:
-            with theirs, channel:
-                answer = self._ask(theirs, channel)
-            if isinstance(answer, Refused):
-                raise OSError(answer.why)
-            self.pid = answer.pid
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the channel tells why
-                self.pipe.send((sys.path, Path.cwd()))
-                self.pipe.send((function, job))
-        except BaseException:
-            if self.pid:
-                self.finish(0)
-            self._close()  # which ends one that is still to start
-            raise
-        _running.add(self)
 
-    def _ask(self, pipe: Connection, channel: Connection) -> Started | Refused:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for end in (self.channel, self._their_channel, self.pipe, self._their_pipe):
+            end.close()
+        _running.discard(self)
+
+    def start(self, function: Callable[[Any, Connection], None], job: Any) -> None:
+        """Start a process that runs `function(job, pipe)`.
+
+        Raises:
+            ServerGoneError: the fork server died or gave no answer. OSError: the system lets no process start.
+        """
+        directory = Path.cwd()
+        _running.add(self)
+        answer = self._ask()
+        if isinstance(answer, Refused):
+            raise OSError(answer.why)
+        self.pid = answer.pid
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the channel tells why
+            self.pipe.send((sys.path, directory))
+            self.pipe.send((function, job))
+
+    def _ask(self) -> Started | Refused:
+        patience = TO_ANSWER if self.server.ready else TO_IMPORT
         try:
-            self.server.request(pipe, channel)
-            pipe.close()
-            channel.close()
+            self.server.request(self._their_pipe, self._their_channel)
+            self._their_pipe.close()
+            self._their_channel.close()
+            if not self.channel.poll(patience):
+                self.server.kill(f"gave no answer within {patience} s")
+                raise ServerGoneError(self.server.silent)
             answer: Started | Refused = self.channel.recv()
             self.server.ready = True
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -199,25 +113,37 @@ class Worker:
                 assert isinstance(answer, Ended)
                 self.code = answer.code
             except (EOFError, OSError):
-                kill_remains(self.pid, self.server.folder)
+                self._kill()
         return self.gone
 
     def finish(self, patience: float) -> None:
-        """Give the worker `patience` seconds to end by itself, then end it. An interruption ends the patience."""
+        """Give the worker `patience` seconds to end by itself, then end it. An interruption ends the patience.
+
+        A server that does not end it is killed.
+        """
+        if not self.pid:
+            return
         try:
             self.wait(patience)
         finally:
             self.send_signal(signal.SIGKILL)
-            self.wait(TO_DIE)
-            _running.discard(self)
-            self._close()
+            if not self.wait(TO_DIE):
+                self.server.kill(f"did not say within {TO_DIE} s how a worker ended; it may have been stopped, or a device does not answer")
+                self._kill()
 
-    def _close(self) -> None:
-        self.pipe.close()
-        self.channel.close()
+    def _kill(self) -> None:
+        """Kill the worker without the server, which is gone or does not answer."""
+        kill_remains(self.pid, self.server.folders())
+
+    def kill_with_server(self) -> None:
+        """Kill the worker and the server, for a process that is about to end at once."""
+        self.server.kill("was killed with the command")
+        if self.pid:
+            self._kill()
+        self.server.remove_folders()
 
 
-_running: set[Worker] = set()
+_running: WeakSet[Worker] = WeakSet()
 
 
 def hurry() -> None:
@@ -226,49 +152,70 @@ def hurry() -> None:
         worker.send_signal(signal.SIGKILL)
 
 
+def kill_all() -> None:
+    """Kill all workers and the server without waiting for any answer, for a process that is about to end at once."""
+    for worker in list(_running):
+        worker.kill_with_server()
+
+
 def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Done | Failed:
-    """Run one task in a worker process of its own and wait for it.
+    """Run one task in a worker process of its own and wait for it. If the first fork server dies, a new one starts the worker.
 
     Args:
+        listener: its errors of input and output are passed over: a terminal or a disk that takes no output must not fail a node.
         scored: called for each task of an evaluation as soon as its scores are staged.
 
     Raises:
         KeyboardInterrupt: after the worker is gone.
     """
-    known = endings.before(_servers_log(job), job.log)
     try:
-        worker = _start(job)
+        try:
+            return _execute(job, listener, scored)
+        except ServerGoneError:
+            return _execute(job, listener, scored)
     except ServerGoneError as error:
         return Failed(disk_trouble(error, job.log.parent) or str(error))
-    except OSError as error:
-        return Failed(disk_trouble(error, job.log.parent) or f"no process could be started for it: {error}")
-    patience: float = TO_END
+
+
+def _execute(job: Job, listener: Listener, scored: Callable[[str], None]) -> Done | Failed:
+    known = endings.before(_servers_log(job), job.log)
     try:
-        listener.started(worker.pid)
-        report = _last_report(worker, job.log, listener, scored)
-    except KeyboardInterrupt:
-        # The terminal interrupts its own session, which a worker has left.
-        patience = TO_SAVE
-        worker.send_signal(signal.SIGINT)
-        raise
-    finally:
-        # At whatever moment the interruption came, nobody must go on writing.
-        worker.finish(patience)
+        context = Worker(_servers_log(job))
+    except OSError as error:
+        return Failed(_why_not_started(error, job))
+    with context as worker:
+        patience: float = TO_SAVE
+        try:
+            try:
+                worker.start(work, job)
+            except OSError as error:
+                return Failed(_why_not_started(error, job))
+            with contextlib.suppress(OSError):
+                listener.started(worker.pid)
+            report = _last_report(worker, job.log, listener, scored)
+            patience = TO_END
+        except BaseException:
+            # The terminal interrupts its own session, which a worker has left.
+            worker.send_signal(signal.SIGINT)
+            raise
+        finally:
+            # At whatever moment the interruption came, nobody must go on writing.
+            worker.finish(patience)
     if report is not None:
         return report
     return Failed(worker.server.why_it_ended() if worker.code is None else endings.why_it_ended(worker.code, known))
 
 
-def _start(job: Job) -> Worker:
-    """Start the job's worker, from a new server if the first one dies."""
-    try:
-        return Worker(_servers_log(job), work, job)
-    except ServerGoneError:
-        return Worker(_servers_log(job), work, job)
-
-
 def _servers_log(job: Job) -> Path:
     return job.log.with_name("workers.log")
+
+
+def _why_not_started(error: OSError, job: Job) -> str:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "no process could be started for it, because the working directory was deleted; change into one that exists and run again"
+    return disk_trouble(error, job.log.parent) or f"no process could be started for it: {error}"
 
 
 def _last_report(worker: Worker, log: Path, listener: Listener, scored: Callable[[str], None]) -> Done | Failed | None:
@@ -280,7 +227,8 @@ def _last_report(worker: Worker, log: Path, listener: Listener, scored: Callable
             break
         match report:
             case Progressed():
-                listener.progress(*report)
+                with contextlib.suppress(OSError):
+                    listener.progress(*report)
             case Scored(task):
                 try:
                     scored(task)

@@ -5,12 +5,16 @@ code and lets none of its own threads run. It is reached through inherited socke
 
 A worker ends when its channel closes, and all end when the process that started the server is gone. On Linux the kernel ends them when the
 server is killed (`PR_SET_PDEATHSIG`). Each worker has a temporary folder of its own, which is removed after it.
+
+Signals that end a command (`ENDING`) are for the command to handle, and for a worker, which may save how far it has come. The server passes
+over them: it ends with the command.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import selectors
 import shutil
@@ -35,6 +39,10 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # Seconds between two looks at whether the parent lives, and the longest that killed processes are waited for. One that waits for a device
 # or a network disk ends only when that answers.
 LOOK, TO_DIE = 0.5, 3.0
+# Signals that end a command. One that is sent to all processes of a job reaches a worker twice, from its sender and from the command.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Seconds in which a worker tidies up after such a signal, and further ones do not disturb it.
+TO_SAVE = 15
 
 
 class Started(NamedTuple):
@@ -59,13 +67,14 @@ class Ended(NamedTuple):
     code: int
 
 
-def main(control: int, parent: int, folder: str, preload: Sequence[str]) -> None:
+def main(control: int, parent: int, preload: Sequence[str]) -> None:
     """Serve the process `parent` until it is gone or has closed its end of the socket `control`.
 
     Args:
-        folder: where the workers' temporary folders are made. preload: the modules to import before the first fork.
+        preload: the modules to import before the first fork.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in ENDING:
+        signal.signal(signum, signal.SIG_IGN)
     with socket.socket(fileno=control) as requests:
         # While it imports it cannot look whether its parent lives.
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -74,7 +83,7 @@ def main(control: int, parent: int, folder: str, preload: Sequence[str]) -> None
         for name in preload:
             import_module(name)
         _prctl(PR_SET_PDEATHSIG, 0)
-        _Server(requests, parent, Path(folder)).serve()
+        _Server(requests, parent).serve()
 
 
 class _Worker(NamedTuple):
@@ -83,12 +92,11 @@ class _Worker(NamedTuple):
 
 
 class _Server:
-    def __init__(self, requests: socket.socket, parent: int, folder: Path) -> None:
-        self.requests, self.parent, self.folder = requests, parent, folder
+    def __init__(self, requests: socket.socket, parent: int) -> None:
+        self.requests, self.parent = requests, parent
         self.workers: dict[int, _Worker] = {}
-        self.count = 0
+        self.folders: list[Path] = []  # in which those of the workers are made: one, unless somebody removes it
         self.over = False
-        self.stopped_by = 0
         self.waiting = selectors.DefaultSelector()
         self.wakes = socket.socketpair()  # a signal writes into the second one
 
@@ -99,8 +107,6 @@ class _Server:
             end.setblocking(False)
         signal.set_wakeup_fd(self.wakes[1].fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for signum in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, self._stop)
         self.waiting.register(self.requests, selectors.EVENT_READ, self._fork)
         self.waiting.register(self.wakes[0], selectors.EVENT_READ, lambda: self.wakes[0].recv(4096))
         try:
@@ -110,12 +116,6 @@ class _Server:
                 self._reap()
         finally:
             self._kill_all()
-        if self.stopped_by:
-            signal.signal(self.stopped_by, signal.SIG_DFL)
-            os.kill(os.getpid(), self.stopped_by)
-
-    def _stop(self, signum: int, _: FrameType | None) -> None:
-        self.stopped_by, self.over = signum, True
 
     def _fork(self) -> None:
         """Take a request, which is one byte with the ends of a worker's pipe and of its channel, and fork a worker for it."""
@@ -124,11 +124,8 @@ class _Server:
             self.over = True
             return
         pipe, channel = (Connection(descriptor) for descriptor in descriptors)
-        self.count += 1
-        folder = self.folder / str(self.count)
         try:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            folder.mkdir(mode=0o700)
+            folder = self._new_folder()
             server, pid = os.getpid(), os.fork()
         except OSError as error:
             _tell(channel, Refused(f"{error.strerror} ({error.filename or 'fork'})"))
@@ -143,17 +140,24 @@ class _Server:
         self.waiting.register(channel, selectors.EVENT_READ, lambda: self._signal(pid))
         _tell(channel, Started(pid))
 
+    def _new_folder(self) -> Path:
+        """A temporary folder for a worker. Other users can neither guess its name nor write into it. The parent learns where it is."""
+        with contextlib.suppress(FileNotFoundError, IndexError):
+            return Path(tempfile.mkdtemp(dir=self.folders[-1]))
+        # The first one, or the system has removed the last one, as it does with old temporary files.
+        self.folders.append(Path(tempfile.mkdtemp(prefix="compresslab-")))
+        self.requests.send(os.fsencode(self.folders[-1]) + b"\0")
+        return Path(tempfile.mkdtemp(dir=self.folders[-1]))
+
     def _become_worker(self, pipe: Connection, folder: Path, server: int) -> NoReturn:
         """The forked process: forget what is the server's, then do what comes through the pipe."""
         code = 1
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
-            for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(signum, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _interrupt_at_signals()
             _die_with(server)
-            _prctl(PR_SET_CHILD_SUBREAPER, 1)  # so that the server's other children are all of workers that have ended
             self.waiting.close()
             for end in (self.requests, *self.wakes):
                 end.close()
@@ -216,9 +220,14 @@ class _Server:
                     yield pid, os.waitstatus_to_exitcode(status)
 
     def _rest(self, ended: set[int]) -> set[int]:
-        """What workers that have ended left: on Linux every child that is no worker, elsewhere what is in their sessions."""
-        children = {child.pid for child in psutil.Process().children()}
-        return (children | in_sessions(ended)) - set(self.workers)
+        """What workers that have ended left: what is in their sessions or has their folder, also in a session of its own.
+
+        On Linux, what outlives its parent becomes a child of this process. When no worker runs, that is every other child.
+        """
+        adopted = {child.pid for child in psutil.Process().children()} - set(self.workers)
+        if set(self.workers) - ended:
+            adopted = {pid for pid in adopted if any(_has_folder(pid, self.workers[worker].folder) for worker in ended)}
+        return adopted | (in_sessions(ended) - set(self.workers))
 
     def _kill_all(self) -> None:
         _kill(self.workers)
@@ -226,7 +235,8 @@ class _Server:
         while self.workers and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.002)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def in_sessions(leaders: set[int]) -> set[int]:
@@ -239,25 +249,23 @@ def in_sessions(leaders: set[int]) -> set[int]:
     return found
 
 
-def kill_remains(leader: int, folder: Path) -> None:
+def kill_remains(leader: int, folders: Sequence[Path]) -> None:
     """Kill what a worker left, for whoever finds that the server was killed and cannot do it.
 
     That is what is in the worker's session, and what has its temporary folder in its environment, in whatever session it is.
 
     Args:
-        leader: process id of the worker. folder: of the server's temporary folders.
+        leader: process id of the worker. folders: the server's, of temporary folders.
     """
     for _ in range(2):  # what started during the first look is met by the second
-        _kill(in_sessions({leader}) | _with_folder(folder))
+        _kill(in_sessions({leader}) | {pid for pid in psutil.pids() if any(_has_folder(pid, folder) for folder in folders)})
 
 
-def _with_folder(folder: Path) -> set[int]:
-    found = set()
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if Path(process.environ().get("TMPDIR", "")).is_relative_to(folder):
-                found.add(process.pid)
-    return found
+def _has_folder(pid: int, folder: Path) -> bool:
+    """Whether the temporary folder of a process is this one or in it."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return Path(psutil.Process(pid).environ().get("TMPDIR", "")).is_relative_to(folder)
+    return False
 
 
 def _kill(pids: Sequence[int] | set[int] | dict[int, _Worker]) -> None:
@@ -274,6 +282,26 @@ def _tell(channel: Connection, report: Started | Refused | Ended) -> None:
 def _prctl(option: int, value: int) -> bool:
     """Set an attribute of this process in the kernel; false where there is no such thing."""
     return sys.platform.startswith("linux") and bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
+
+
+def _interrupt_at_signals() -> None:
+    """Let the signals that end a command raise `KeyboardInterrupt` in this process, which says which it was, but not in its children."""
+    last = -math.inf
+
+    def interrupt(signum: int, _: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > TO_SAVE:
+            last = time.monotonic()
+            raise KeyboardInterrupt(signal.Signals(signum).name)
+
+    def forget() -> None:
+        for signum in set(ENDING) - {signal.SIGINT}:
+            if signal.getsignal(signum) is interrupt:
+                signal.signal(signum, signal.SIG_DFL)
+
+    for signum in ENDING:
+        signal.signal(signum, interrupt)
+    os.register_at_fork(after_in_child=forget)  # `multiprocessing` ends its processes by SIGTERM
 
 
 def _die_with(parent: int) -> None:

@@ -29,8 +29,8 @@ def work(job: Job, pipe: Connection) -> None:
         pipe.send(Done(difference, time.perf_counter() - started, peak_memory(), job.compute.device))
     except CompresslabError as error:
         pipe.send(Failed(str(error)))
-    except KeyboardInterrupt:
-        pipe.send(Failed("it was interrupted (SIGINT). Run again to go on from here"))
+    except KeyboardInterrupt as interruption:
+        pipe.send(Failed(f"it was interrupted ({interruption}). Run again to go on from here"))
     except BaseException as error:  # whatever a library raised, a panic too: the parent must hear of it and go on with the rest
         with contextlib.suppress(OSError):  # the log's disk may be full
             traceback.print_exc()

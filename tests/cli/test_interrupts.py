@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from compresslab.cli import interrupts
 from compresslab.cli.interrupts import ENDING, Interrupts
 from compresslab.runner import processes
 
@@ -24,24 +25,88 @@ def _handlers_stay() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to the workers. Each signal counts, however soon after another one it comes."""
+    done: list[str] = []
+    monkeypatch.setattr(interrupts, "OF_ONE_CAUSE", 0)
+    monkeypatch.setattr(processes, "hurry", lambda: done.append("hurried"))
+    return done
+
+
 @pytest.mark.parametrize("signum", ENDING)
-def test_the_first_signal_interrupts_and_those_after_it_end_the_patience(signum: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    hurried = []
-    monkeypatch.setattr(processes, "hurry", lambda: hurried.append(signum))
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+def test_the_first_signal_interrupts_and_the_second_one_ends_the_patience(signum: signal.Signals, hurried: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupted:
         os.kill(os.getpid(), signum)
-    assert interrupts.exit_code == 128 + signum
-    for again in ENDING:
-        os.kill(os.getpid(), again)
-    assert len(hurried) == len(ENDING)
-    assert interrupts.received == signum
+    assert interrupted.exit_code == 128 + signum
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert hurried == ["hurried"]
+    assert interrupted.received == signum
+
+
+def test_tidying_up_is_not_interrupted_again(hurried: list[str]) -> None:
+    tidied = False
+    with pytest.raises(KeyboardInterrupt), Interrupts():  # noqa: PT012  # the order of what it holds is what is tested
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            try:
+                raise OSError("while it tidies up")
+            except OSError:
+                os.kill(os.getpid(), signal.SIGINT)
+                tidied = True
+    assert (tidied, hurried) == (True, ["hurried"])
+
+
+class Swallows:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_somebody_has_swallowed_comes_again(hurried: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), Interrupts():  # noqa: PT012
+        Swallows()
+        assert not hurried, "the code goes on after the first signal"
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it goes on after the second one")
+    assert hurried == ["hurried"]
+
+
+def test_signals_of_one_cause_count_once(hurried: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout` sends its signal to the process and to its group."""
+    monkeypatch.setattr(interrupts, "OF_ONE_CAUSE", 60)
+    with pytest.raises(KeyboardInterrupt), Interrupts():  # noqa: PT012
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert not hurried
+
+
+def test_the_third_signal_ends_the_process() -> None:
+    assert subprocess.run([sys.executable, "-c", STUBBORN], check=False, timeout=60).returncode == 143
+
+
+STUBBORN = """
+import os, signal
+from compresslab.cli import interrupts
+interrupts.OF_ONE_CAUSE = 0
+with interrupts.Interrupts():
+    while True:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except:
+            pass
+"""
 
 
 def test_a_signal_that_is_ignored_at_the_start_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupted:
         os.kill(os.getpid(), signal.SIGHUP)
-    assert not interrupts.received
+    assert not interrupted.received
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 

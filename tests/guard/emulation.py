@@ -91,11 +91,11 @@ def prepare(findings: Path) -> None:
 
 def watch_workers() -> None:
     """Let the workers that this process starts watch, too. Processes of other kinds find this room by PYTHONPATH."""
-    from compresslab.runner import processes as executors
+    from compresslab.runner.server_process import PRELOAD
 
     tests = str(Path(__file__).parents[1])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if tests not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([tests, *filter(None, paths)])
-    if "guard.workers" not in executors.PRELOAD:
-        executors.PRELOAD.append("guard.workers")
+    if "guard.workers" not in PRELOAD:
+        PRELOAD.append("guard.workers")

@@ -65,6 +65,30 @@ def test_a_library_that_gives_no_answer_is_ended(monkeypatch: pytest.MonkeyPatch
         charts.svg(SPEC)
 
 
+@pytest.mark.parametrize("code", ["import time; time.sleep(60)", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"])
+def test_a_library_that_does_not_read_a_large_specification_is_ended(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "TIMEOUT", 0.5)
+    monkeypatch.setattr(drawing, "PROGRAM", code)
+    with Drawing() as charts, pytest.raises(NotDrawnError, match=r"gave no answer within 0\.5 s"):
+        charts.svg(SPEC | {"description": "x" * 2**24})
+
+
+def test_what_the_library_said_last_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "PROGRAM", "raise ImportError('no such \\x1b[31mlibrary')")
+    with Drawing() as charts, pytest.raises(NotDrawnError, match=r"\(exit code 1\). It said: ImportError: no such .31mlibrary"):
+        charts.svg(SPEC)
+
+
+def test_no_file_of_the_working_directory_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("json", "selectors", "vl_convert", "compresslab"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    with Drawing() as charts:
+        assert charts.svg(SPEC).startswith("<svg ")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_chart_alone_that_cannot_be_drawn_is_an_error() -> None:
     with pytest.raises(RunFailed, match="the chart could not be drawn: "):
         to_svg({"mark": "no such mark"})

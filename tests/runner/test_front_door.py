@@ -16,7 +16,7 @@ from compresslab.plan.graph import Node, Plan
 from compresslab.recipe.arguments import checked
 from compresslab.recipe.steps import Step
 from compresslab.report import tables
-from compresslab.runner import processes
+from compresslab.runner import processes, server_process
 from compresslab.runner.processes import Listener
 from compresslab.runner.watcher import Watcher
 from compresslab.store.store import Store
@@ -177,16 +177,17 @@ def test_a_folder_that_no_page_can_be_written_into_is_refused_before_anything_ru
 
 
 def told_environment(_: None, pipe: Connection) -> None:
-    pipe.send([os.environ.get(name) for name in processes.ENVIRONMENT] + [os.getppid()])
+    pipe.send([os.environ.get(name) for name in server_process.ENVIRONMENT] + [os.getppid()])
 
 
 def test_threads_share_one_fork_server(tmp_path: Path) -> None:
     before, stderr = dict(os.environ), os.fstat(2)
 
     def parent(number: int) -> int:
-        worker = processes.Worker(tmp_path / f"{number}.log", told_environment, None)
-        *_, pid = worker.pipe.recv()
-        worker.finish(5)
+        with processes.Worker(tmp_path / f"{number}.log") as worker:
+            worker.start(told_environment, None)
+            *_, pid = worker.pipe.recv()
+            worker.finish(5)
         return int(pid)
 
     with ThreadPoolExecutor(4) as pool:
@@ -197,12 +198,13 @@ def test_threads_share_one_fork_server(tmp_path: Path) -> None:
 def test_a_run_leaves_the_environment_of_its_caller_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    monkeypatch.setattr(processes, "PRELOAD", [])
-    monkeypatch.setattr(processes, "_servers", [])
+    monkeypatch.setattr(server_process, "PRELOAD", [])
+    monkeypatch.setattr(server_process, "_servers", [])
     before = dict(os.environ)
-    worker = processes.Worker(tmp_path / "log", told_environment, None)
-    inherited = worker.pipe.recv()
-    worker.finish(5)
+    with processes.Worker(tmp_path / "log") as worker:
+        worker.start(told_environment, None)
+        inherited = worker.pipe.recv()
+        worker.finish(5)
     worker.server.close()
     assert dict(os.environ) == before
     assert inherited[:2] == ["PASSIVE", "0"], "what the user has set stays"

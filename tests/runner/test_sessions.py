@@ -20,6 +20,7 @@ import pytest
 
 from compresslab.records.compute import PROCESSOR
 from compresslab.runner import processes as executors
+from compresslab.runner import server_process
 from compresslab.runner.messages import Done, Failed, Progressed, ReloadJob
 from compresslab.runner.processes import Listener, execute
 
@@ -171,13 +172,13 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import test_sessions as here
-from compresslab.runner import processes as executors
+from compresslab.runner import processes as executors, server_process
 executors.work = here.{work}
-executors.PRELOAD.clear()
+server_process.PRELOAD.clear()
 class Leave(executors.Listener):
     def progress(self, *_):
         if {early}:
-            executors.Worker.finish = lambda *_: None
+            executors.Worker.finish = executors.Worker.__exit__ = lambda *_: None
             raise SystemExit(0)
 folder = Path({folder!r})
 executors.execute(here.ReloadJob(folder, folder / "probe.pt", folder / "log", 1, here.PROCESSOR), Leave())
@@ -213,8 +214,8 @@ def test_a_command_that_goes_takes_its_workers_with_it(how: str, work: str, tmp_
 
 
 def end_servers() -> None:
-    while executors._servers:
-        executors._servers.pop().close()
+    while server_process._servers:
+        server_process._servers.pop().close()
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of modules that a new fork server imports: `first_imported` alone."""
     end_servers()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(executors, "PRELOAD", ["first_imported"])
+    monkeypatch.setattr(server_process, "PRELOAD", ["first_imported"])
     yield tmp_path
     end_servers()
 
@@ -270,9 +271,10 @@ import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(tmp_path)!r})
-from compresslab.runner import processes
-processes.PRELOAD[:] = ["slow_to_import"]
-processes.Worker(Path({str(tmp_path)!r}) / "log", print, None)
+from compresslab.runner import processes, server_process
+server_process.PRELOAD[:] = ["slow_to_import"]
+with processes.Worker(Path({str(tmp_path)!r}) / "log") as worker:
+    worker.start(print, None)
 """
     command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     assert soon(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
@@ -285,11 +287,11 @@ processes.Worker(Path({str(tmp_path)!r}) / "log", print, None)
 def test_a_fork_server_that_is_killed_takes_its_workers_with_it_and_is_named(
     job: ReloadJob, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = executors.fork_server(job.log).folder
+    server = server_process.fork_server(job.log)
 
     class KillServer(Listener):
         def progress(self, share: float, text: str, amount: object = None) -> None:
-            executors._servers[0].process.kill()
+            server_process._servers[0].process.kill()
 
     monkeypatch.setattr(executors, "work", hold)
     outcome = execute(job, KillServer())
@@ -298,7 +300,8 @@ def test_a_fork_server_that_is_killed_takes_its_workers_with_it_and_is_named(
     assert soon(lambda: not any(map(alive, children())), 2)
     monkeypatch.setattr(executors, "work", fine)
     assert execute(job, Listener()) == Done(1.0, 0.0, 0, "")
-    assert not folder.exists()
+    assert server.folders()
+    assert not any(folder.exists() for folder in server.folders())
 
 
 def fine(_: ReloadJob, pipe: Connection) -> None:

@@ -106,16 +106,17 @@ def test_an_interrupt_is_a_reason_to_save(tmp_path: Path, monkeypatch: pytest.Mo
     assert same(tmp_path / "whole", tmp_path / "resumed")
 
 
-def test_an_interrupt_in_the_middle_of_an_update_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_in_the_middle_of_an_update_waits_for_its_end(signum: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     whole = train("full", tmp_path / "whole", None)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
+    before = signal.signal(signum, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
     update = torch.optim.AdamW.step
     seen: list[int] = []
 
     def interrupted(self: torch.optim.AdamW) -> None:
         seen.append(1)
         if len(seen) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signum)
         update(self)
 
     try:
@@ -123,9 +124,9 @@ def test_an_interrupt_in_the_middle_of_an_update_waits_for_its_end(tmp_path: Pat
             patch.setattr(torch.optim.AdamW, "step", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 train("full", tmp_path / "stopped", tmp_path / "state")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signum) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signum, before)
     assert len(seen) == 3
     told: list[str] = []
     resumed = train("full", tmp_path / "resumed", tmp_path / "state", lambda _, what, *_more: told.append(what))

@@ -244,22 +244,23 @@ class _Training:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold SIGINT back until the end of the block, so that an interruption never meets half an update.
+    """Hold back the signals that interrupt a process until the end of the block, so that an interruption never meets half an update.
 
     Python runs handlers in the main thread only; a training in another thread is not interrupted anyway.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
     came: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda signum, frame: came.append((signum, frame)))
+    for number in before:
+        signal.signal(number, lambda signum, frame: came.append((signum, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if came:
-        before(*came[0])
+        before[came[0][0]](*came[0])
 
 
 def learning_rate_factor(optimizer: Optimizer, step: int, steps: int) -> float:
