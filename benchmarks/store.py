@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from compresslab.inputs import sha256_of
 from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
-from compresslab.recipe.source import file_sha256
 from compresslab.records import StudyNote
 from compresslab.store.done import results
 from compresslab.store.store import Store, write_json
@@ -34,7 +34,7 @@ def unflushed(store: Store, key: str, staged: Path) -> None:
     """A commit without flushing."""
     store.objects.mkdir(parents=True, exist_ok=True)
     files = [path for path in sorted(staged.rglob("*")) if path.is_file()]
-    (staged / "digests.json").write_text(json.dumps({str(path): [path.stat().st_size, file_sha256(path)] for path in files}))
+    (staged / "digests.json").write_text(json.dumps({str(path): [path.stat().st_size, sha256_of(path)] for path in files}))
     staged.rename(store.folder(key))
 
 

@@ -14,21 +14,21 @@ _COMPARED = 100
 _LONGEST = 100  # letters of a word that are compared
 
 
-def suggest(word: str, options: Iterable[str], most: int = 1) -> str:
+def suggest(word: str, options: Iterable[str], maximum: int = 1) -> str:
     """`did you mean 'x'?` with a space before it, or nothing if no option resembles the word.
 
     Args:
-        most: the number of options to name, the most similar first.
+        maximum: the number of options to name, the most similar first.
     """
-    found = similar(word, options, most)
+    found = similar(word, options, maximum)
     return f" did you mean {' or '.join(repr(option) for option in found)}?" if found else ""
 
 
-def similar(word: str, options: Iterable[str], most: int = 1) -> list[str]:
+def similar(word: str, options: Iterable[str], maximum: int = 1) -> list[str]:
     """The options that resemble the word, the most similar first."""
     lower = word.lower()[:_LONGEST]
     by_lower = {option.lower()[:_LONGEST]: option for option in options}
-    close = get_close_matches(lower, _candidates(lower, list(by_lower)), n=most, cutoff=0.6)
+    close = get_close_matches(lower, _candidates(lower, list(by_lower)), n=maximum, cutoff=0.6)
     if not close and len(word) > 1:
         # Short forms, such as `kl` for `forward-kl` and `lr` for `learning_rate`, are too far away for a ratio of letters.
         close = [option for option in by_lower if lower == _initials(option) or lower in option][:1]

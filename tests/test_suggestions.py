@@ -66,5 +66,5 @@ def test_many_mistakes_are_counted_and_the_first_are_listed(tmp_path: Path, reci
 def test_a_task_gets_suggestions_of_all_tasks():
     with pytest.raises(BadInput, match=r"no task is called hellaswg; did you mean '.*hellaswag'"):
         stock_tasks.find("hellaswg")
-    with pytest.raises(BadInput, match=r"no task is called hellaswag\\x1b\[31m\\u202e; did you mean"):
+    with pytest.raises(BadInput, match=r"no task is called hellaswag\\u001b\[31m\\u202e; did you mean"):
         stock_tasks.find("hellaswag\x1b[31m\u202e")

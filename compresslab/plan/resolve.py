@@ -11,6 +11,7 @@ from compresslab.errors import BadInput
 from compresslab.methods.dimensions import Dimensions
 from compresslab.plan.packages import missing_backend, missing_package
 from compresslab.plan.rules import Chain, after, objections, start
+from compresslab.recipe.model_folder import code_elsewhere
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint
 from compresslab.recipe.schema import Calibration, Recipe, Training
@@ -48,7 +49,7 @@ class ResolvedRecipe:
                 self.texts[role] = _text_key(text, identities[text.source])
         chains = {BASE: Chain(None)}
         with self._complaints_at("base", "model"):
-            chains[BASE] = start(recipe.base.model)
+            chains[BASE] = start(recipe.base.model, recipe.base.trust_remote_code)
         self.dimensions[BASE] = [chains[BASE].dimensions]
         for name in ordered(recipe):
             chains[name] = self._resolve_chain(name, chains)
@@ -82,6 +83,11 @@ class ResolvedRecipe:
             source = parse_source(model)
             if source.kind == "hub" and source.revision in MOVING_REVISIONS:
                 yield f"{where}: {source.name} names no @<commit>; the hub may serve other weights tomorrow, and what is cached stays"
+        base = parse_source(self.recipe.base.model)
+        if base.kind == "folder" and self.recipe.base.trust_remote_code:
+            for repository in code_elsewhere(Path(base.name)):
+                reason = "at no fixed commit; the hub may serve other code tomorrow. Copy the code into the folder"
+                yield f"base.model: {base.name} runs code of {repository} on the hub, {reason}"
         read = {step.method.text for variant in self.recipe.variants.values() for step in variant.steps}
         for role, text in self.recipe.text:
             if role in read and text.source.startswith("hub:"):

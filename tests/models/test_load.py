@@ -53,6 +53,10 @@ def truncated(folder: Path) -> None:
 REFUSED: dict[str, tuple[Change, str]] = {
     "pickled weights": (pickled, "no safetensors weights; pickled weights are not loaded, because they can run code"),
     "weights that an index names": (pickled_by_an_index, "names 'weights.bin' as weights; pickled weights are not loaded"),
+    "weights that the configuration names": (
+        config(transformers_weights="adapter_model.bin"),
+        "names 'adapter_model.bin' as weights; pickled weights are not loaded",
+    ),
     "damaged weights": (truncated, "a weight file of .* is damaged"),
     "fewer layers than the config says": (config(num_hidden_layers=6), r"lack model\.layers\.4\..* and 17 more"),
     "other widths than the config says": (config(intermediate_size=64), r"layers\.0\.mlp\..* is stored as .*128.*makes it .*64"),
@@ -178,4 +182,11 @@ def test_an_index_of_the_hub_names_safetensors_only(tmp_path: Path, monkeypatch:
     (tmp_path / "index.json").write_text(json.dumps({"weight_map": {"w": "weights.bin"}}))
     monkeypatch.setattr("transformers.utils.cached_file", lambda *_, **__: str(tmp_path / "index.json"))
     with pytest.raises(BadInput, match=r"names 'weights\.bin' as weights"):
+        load("owner/name")
+
+
+def test_a_configuration_of_the_hub_names_safetensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "config.json").write_text(json.dumps({"transformers_weights": "adapter_model.bin"}))
+    monkeypatch.setattr("transformers.utils.cached_file", lambda _, name, **__: str(tmp_path / name) if name == "config.json" else None)
+    with pytest.raises(BadInput, match=r"config\.json names 'adapter_model\.bin' as weights"):
         load("owner/name")

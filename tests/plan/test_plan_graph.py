@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from plan_helpers import HEAD, FolderMaker, plan_of
+import json
+from pathlib import Path
+
+from plan_helpers import CONFIG, HEAD, FolderMaker, plan_of, write_safetensors
 
 from compresslab.plan.graph import Plan
 
@@ -110,6 +113,15 @@ def test_models_that_may_change_are_told() -> None:
         "base.model: owner/base names no @<commit>",
         "variants.one, adopt: owner/model names no @<commit>",
     ]
+
+
+def test_code_that_may_change_is_told(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "model.safetensors", {"w": [0]})
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "auto_map": {"AutoConfig": "owner/name--code.Config"}}))
+    head = HEAD.replace("offline:smollm2-135m-instruct", str(tmp_path))
+    assert plan_of("", head=head).warnings == ()
+    (warning,) = plan_of("", head=head.replace("}", ", trust_remote_code: true}", 1)).warnings
+    assert "runs code of owner/name on the hub, at no fixed commit" in warning
 
 
 def test_texts_that_may_change_are_told_where_a_step_reads_them() -> None:

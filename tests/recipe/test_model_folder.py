@@ -56,7 +56,13 @@ def put(name: str, content: str = "x") -> Callable[[Path], object]:
     return write
 
 
-@pytest.mark.parametrize("name", ["qwen.tiktoken", "source.spm", "ice_text.model", "added_tokens.json", "vocab", "code/nested/layers.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("qwen.tiktoken", "source.spm", "ice_text.model", "added_tokens.json", "vocab", "additional_chat_templates/tool.jinja"),
+        *("checkpoint-4bit-128g.safetensors", "readme.safetensors"),
+    ],
+)
 def test_every_file_that_a_loader_may_read_is_in_the_keys(folder: Path, name: str):
     before = identity(folder)
     put(name, "one")(folder)
@@ -66,7 +72,11 @@ def test_every_file_that_a_loader_may_read_is_in_the_keys(folder: Path, name: st
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "LICENSE", ".git/index", "picture.png", "__pycache__/a.pyc", "checkpoint-20/model.safetensors", "model.onnx"]
+    "name",
+    [
+        *("README.md", "LICENSE", ".git/index", "picture.png", "__pycache__/a.pyc", "checkpoint-20/model.safetensors", "model.onnx"),
+        *("recipe.yaml", "Thumbs.db", "config.json~", "run.log", "reports/s/study.json", "store/objects/1/model/config.json"),
+    ],
 )
 def test_what_no_loader_reads_leaves_the_keys(folder: Path, name: str):
     before = identity(folder)
@@ -139,7 +149,113 @@ def test_a_snapshot_of_the_hubs_cache_may_consist_of_links(tmp_path: Path):
     assert set(identity(snapshot)) == {"config.json", "model-1.safetensors", "model.safetensors.index.json"}
 
 
+def own_code(folder: Path, reference: str = "code.Config") -> None:
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": reference}}))
+
+
+@pytest.mark.parametrize("name", ["code/nested/layers.py", "table.bin", "checkpoint-2/a.pt", "README.md"])
+def test_code_of_the_folder_may_read_every_file(folder: Path, name: str):
+    own_code(folder)
+    put(name, "one")(folder)
+    source = Source("folder", str(folder))
+    one, plain = keys.model_identity(source, own_code=True), identity(folder)
+    put(name, "two")(folder)
+    assert keys.model_identity(source, own_code=True) != one
+    assert identity(folder) == plain
+
+
+def test_linked_folders_count(folder: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    put("tool.jinja", "one")(other)
+    (folder / "additional_chat_templates").symlink_to(other)
+    before = identity(folder)
+    put("tool.jinja", "two")(other)
+    assert identity(folder) != before
+    own_code(folder)
+    (other / "again").symlink_to(folder)  # a circle
+    (folder / "data").symlink_to(other)
+    source = Source("folder", str(folder))
+    before = keys.model_identity(source, own_code=True)
+    put("more.bin")(other)
+    assert len(keys.model_identity(source, own_code=True)) == len(before) + 1
+
+
+@pytest.mark.parametrize("reference", ["/elsewhere--code.C", "../x--code.C", "here/model--code.C"])
+def test_code_of_another_folder_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str):
+    own_code(folder, reference)
+    (tmp_path / "here/model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"config\.json names code in '.*', outside of the model's folder; copy it there"):
+        start(str(folder), own_code=True)
+    start(str(folder))  # it is not run
+
+
+@pytest.mark.parametrize("where", ["itself", "text_config"])
+def test_pickled_weights_that_a_configuration_names_are_refused(folder: Path, where: str):
+    named = {"transformers_weights": "adapter_model.bin"}
+    (folder / "config.json").write_text(json.dumps(named if where == "itself" else {where: named}))
+    with pytest.raises(BadInput, match=r"config\.json names 'adapter_model\.bin' as weights; pickled weights are not loaded"):
+        start(str(folder))
+
+
+def test_shards_of_an_index_that_the_configuration_names_are_in_the_keys(folder: Path):
+    weights(folder / "parts" / "a.safetensors")
+    (folder / "my.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "parts/a.safetensors"}}))
+    (folder / "config.json").write_text(json.dumps({"transformers_weights": "my.safetensors.index.json"}))
+    assert "parts/a.safetensors" in identity(folder)
+
+
+def test_the_configuration_for_another_version_of_transformers_is_read(folder: Path):
+    (folder / "config.json").write_text(json.dumps({"configuration_files": ["config.5.0.0.json"]}))
+    (folder / "config.5.0.0.json").write_text(json.dumps({"transformers_weights": "adapter_model.bin"}))
+    with pytest.raises(BadInput, match=r"config\.5\.0\.0\.json names 'adapter_model\.bin' as weights"):
+        start(str(folder))
+
+
+def test_an_adapter_is_refused(folder: Path):
+    put("adapter_config.json", "{}")(folder)
+    with pytest.raises(BadInput, match=r"has an adapter \(adapter_config\.json\); merge it into its model"):
+        start(str(folder))
+
+
+def _unreadable_folder(folder: Path) -> None:
+    (folder / "lost+found").mkdir(mode=0)
+
+
+def _pipe_below(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    os.mkfifo(folder / "sub" / "config.json")
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        _unreadable_folder,
+        _pipe_below,
+        put("consolidated.safetensors", "version https://git-lfs.github.com/spec/v1"),
+        put("old/model.safetensors", "damaged"),
+        put("old/model.safetensors.index.json", "damaged"),
+        put("other.safetensors.index.json", "damaged"),
+        lambda folder: _socket(folder / "s.safetensors"),
+    ],
+)
+def test_files_that_are_not_loaded_do_not_refuse_a_model(folder: Path, add: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    add(Path())
+    start(str(folder))
+
+
+def test_an_index_of_very_many_shards_is_refused_at_once(folder: Path):
+    shards(folder, *(f"model-{number}.safetensors" for number in range(300_000)))
+    begun = time.monotonic()
+    with pytest.raises(BadInput, match="names 300,000 files of weights; at most 10,000 are read"):
+        start(str(folder))
+    assert time.monotonic() - begun < 4
+
+
 REFUSED = {
+    "\ud800.safetensors": "cannot be the name of a file",
+    "x\0.safetensors": "cannot be the name of a file",
     "../outside.safetensors": "outside of the model's folder",
     "/outside.safetensors": "outside of the model's folder",
     "a/../../b.safetensors": "outside of the model's folder",
@@ -227,6 +343,24 @@ def test_a_folder_of_everything_is_refused(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(model_folder, "MOST_FILES", 1)
     with pytest.raises(BadInput, match="more than 1 files; give the folder of one model"):
         start(str(folder))
+
+
+def test_a_gguf_file_may_be_a_link_and_a_folder_may_be_named_like_one(folder: Path, tmp_path: Path):
+    (tmp_path / "sha256-abc").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    (tmp_path / "m.gguf").symlink_to("sha256-abc")
+    start(str(tmp_path / "m.gguf"))
+    folder.rename(tmp_path / "x.gguf")
+    (tmp_path / "m").symlink_to("x.gguf")
+    assert start(str(tmp_path / "m")).origin == start(str(tmp_path / "x.gguf")).origin
+
+
+def test_a_part_of_a_split_gguf_file_is_refused(tmp_path: Path):
+    path = tmp_path / "m-00001-of-00002.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    with pytest.raises(BadInput, match=r"is one of 2 parts of a model; merge the parts with llama\.cpp's `gguf-split --merge`"):
+        start(str(path))
+    path = path.rename(tmp_path / "m-00001-of-00001.gguf")
+    start(str(path))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Checks of single files of a model before anything loads them: names, an index of shards, and a GGUF file."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from compresslab.errors import BadInput
+from compresslab.inputs import LARGEST_INDEX, open_regular, read_json, reason
+
+WEIGHTS = ".safetensors"
+INDEX = ".safetensors.index.json"
+MOST_FILES = 10_000
+CONVERT = "pickled weights are not loaded, because they can run code; save the model with `save_pretrained`, which writes safetensors"
+MERGE = "merge the parts with llama.cpp's `gguf-split --merge`, and give the merged file"
+# The names that llama.cpp gives to the parts of a split file.
+SPLIT = re.compile(r".*-\d{5}-of-(\d{5})\.gguf")
+
+
+def shards_of(index: Path) -> Iterator[str]:
+    """The names of files in an index of shards.
+
+    Raises:
+        BadInput: it is no index, or names anything but safetensors below its folder.
+    """
+    try:
+        content = read_json(index, LARGEST_INDEX)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{index} cannot be read as an index of shards ({reason(error)}); download or save the model again") from error
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise BadInput(f"{index} is no index of shards: it has no weight_map from tensors to files; download or save the model again")
+    names = sorted(set(shards.values()))
+    if len(names) > MOST_FILES:
+        raise BadInput(f"{index} names {len(names):,} files of weights; at most {MOST_FILES:,} are read. Save the model in larger files")
+    for name in names:
+        if not name.endswith(WEIGHTS):
+            raise BadInput(f"{index} names {name[:100]!r} as weights; {CONVERT}")
+        check_name(index, name)
+        yield name
+
+
+def check_index(index: Path) -> None:
+    """Refuse an index that names anything but safetensors below its folder. Raises BadInput."""
+    for _ in shards_of(index):
+        pass
+
+
+def check_weights_name(config: Path, name: str) -> None:
+    """Refuse weights that a configuration names and that are neither safetensors nor an index of them. Raises BadInput."""
+    if not name.endswith((WEIGHTS, INDEX)):
+        raise BadInput(f"{config} names {name[:100]!r} as weights; {CONVERT}")
+
+
+def check_name(named_by: Path, name: str) -> None:
+    """Refuse a name that is none of a file below the model's folder. Raises BadInput."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise BadInput(f"{named_by} names {name[:100]!r}, which is outside of the model's folder; copy the file into it")
+    try:
+        usable = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise BadInput(f"{named_by} names {name[:100]!r}, which cannot be the name of a file; download or save the model again")
+
+
+def check_gguf(path: Path) -> None:
+    """Refuse a part of a split file, and a file whose first bytes cannot be those of a GGUF file.
+
+    The first bytes are its magic, its version, and how much it says that it holds.
+    """
+    if (parts := SPLIT.fullmatch(path.name)) and int(parts[1]) > 1:
+        raise BadInput(f"{path} is one of {int(parts[1])} parts of a model; {MERGE}")
+    try:
+        with open_regular(path) as file:
+            start, size = file.read(24), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise BadInput(f"the GGUF file {path} cannot be read ({reason(error)})") from error
+    if len(start) < 24 or start[:4] != b"GGUF":
+        raise BadInput(f"{path} is no GGUF file: it does not begin as one; download it again")
+    order = "<" if start[4:6] != b"\0\0" else ">"  # the version is a small number, in the byte order of the file
+    version, tensors, fields = struct.unpack(f"{order}IQQ", start[4:])
+    # A tensor's entry has at least 24 bytes, a field's at least 13.
+    if not 2 <= version <= 3 or 24 * tensors + 13 * fields > size:
+        raise BadInput(f"{path} is a damaged GGUF file: its header says more than the file can hold; download it again")
