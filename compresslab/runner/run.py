@@ -184,8 +184,8 @@ class _Runner:
                     self._remove_damaged(node, problem)
             return False
         with suppress(DamagedDigests):
-            if strays := self.store.strays(node.key):
-                cause = f"{self.store.folder(node.key) / strays[0]} was not written by a run, and a loader may read it; move it elsewhere"
+            if unwritten := self.store.unwritten(node.key):
+                cause = f"{self.store.folder(node.key) / unwritten[0]} was not written by a run, and a loader may read it; move it elsewhere"
                 self._fail(reader, Failure(node=reader.label, cause=cause))
                 return False
         return True

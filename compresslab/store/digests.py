@@ -90,7 +90,7 @@ class FileDigests:
             except OSError as error:
                 yield f"{name} cannot be read ({error.strerror})"
 
-    def strays(self, folder: Path) -> list[str]:
+    def unwritten(self, folder: Path) -> list[str]:
         """The files of a result that no run wrote, by their paths in the folder. A loader may read them.
 
         Files of the system, whose names begin with a dot, are left out.

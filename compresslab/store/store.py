@@ -117,13 +117,13 @@ class Store:
             found |= {**read.made_from, key: read.content}
         return found
 
-    def strays(self, key: str) -> list[str]:
+    def unwritten(self, key: str) -> list[str]:
         """The files of a result that no run wrote.
 
         Raises:
             DamagedDigests: the result is not there, or cannot be used.
         """
-        return self.digests.strays(self.folder(key))
+        return self.digests.unwritten(self.folder(key))
 
     def content(self, key: str) -> str:
         """One digest of all files of a result.

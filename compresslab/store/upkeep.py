@@ -186,7 +186,7 @@ def _problems(store: Store, key: str, kind: type[StoredRecord] | None) -> Iterat
         return
     if problem := store.problem(key, kind):
         yield problem
-    yield from (f"{name} was not written by a run" for name in store.strays(key))
+    yield from (f"{name} was not written by a run" for name in store.unwritten(key))
 
 
 def repair(store: Store, damaged: Iterable[Damage], results: Mapping[str, type[StoredRecord] | None]) -> None:
