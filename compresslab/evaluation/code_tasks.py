@@ -19,7 +19,7 @@ from compresslab.evaluation.sandbox import programs
 from compresslab.evaluation.sandbox.code_eval import CodeEval
 
 # Names that run a text as code: the interpreter's, those that start other programs, and sympy's, which call `eval`. Not among them:
-# `ast.literal_eval` and sympy's `parse_latex`, which are parsers, and math_verify, which gives `parse_expr` nothing but digits and operators.
+# `ast.literal_eval` and sympy's `parse_latex`, which are parsers, and math_verify, which gives `parse_expr` digits and operators only.
 RUNNING = frozenset(
     {
         *("eval", "exec", "__import__", "import_module", "runpy", "pickle", "marshal", "ctypes"),

@@ -21,11 +21,11 @@ from compresslab.errors import BadInput, CompresslabError, RunFailed
 from compresslab.evaluation import code_tasks, scores, tasks
 from compresslab.evaluation.backends import EvaluationLM
 from compresslab.evaluation.olmes_requests import Item
+from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.models.progress import Amount, Progress, silent
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
 
-UNCONFINED = " (programs ran without a sandbox)"  # added to the metric's name
 Result = tuple[TaskScore, ItemScores]
 
 
