@@ -17,15 +17,15 @@ import transformers
 from lm_eval.api.task import Task
 
 from compresslab.catalog import olmes
-from compresslab.errors import BadInput, RunFailed
-from compresslab.evaluation import scores, tasks
+from compresslab.errors import BadInput, CompresslabError, RunFailed
+from compresslab.evaluation import code_tasks, scores, tasks
 from compresslab.evaluation.backends import EvaluationLM
 from compresslab.evaluation.olmes_requests import Item
+from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.models.progress import Amount, Progress, silent
 from compresslab.recipe.schema import Evaluate
 from compresslab.records import ItemScores, TaskScore
 
-UNCONFINED = " (programs ran without a sandbox)"  # added to the metric's name
 Result = tuple[TaskScore, ItemScores]
 
 
@@ -109,7 +109,7 @@ def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config:
     conditions = scores.AnswerConditions(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths), lm.compute)
     chance = olmes.TASKS[name].chance if olmes.is_olmes(name) else None
     metric = metrics.pop()
-    if trust_code and any(map(tasks.runs_code, leaves.values())):
+    if trust_code and any(code_tasks.running(task).runs for task in leaves.values()):
         metric += UNCONFINED
     return scores.summarise(name, metric, answered, conditions, chance=chance)
 
@@ -122,6 +122,8 @@ def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[Exception]]:
     def collect_errors(process: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
         try:
             return process(*args)
+        except CompresslabError:  # the sandbox is broken, for all programs
+            raise
         except Exception as error:  # the code of a task may raise any error
             failures.append(error)
             return {}

@@ -18,9 +18,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from compresslab.catalog import olmes
 from compresslab.catalog import stock_tasks as stock
 from compresslab.errors import BadInput
-from compresslab.evaluation import olmes_requests, scores
+from compresslab.evaluation import code_tasks, olmes_requests, scores
 from compresslab.evaluation.olmes_requests import Item
-from compresslab.evaluation.sandbox import programs
 from compresslab.evaluation.sandbox.code_eval import own_code_eval
 
 UNREACHABLE = (OSError, DatasetsError, HfHubHTTPError, OfflineModeIsEnabled)
@@ -96,11 +95,11 @@ def load(name: str, *, seed: int = 0, run_code: bool = False, trust_code: bool =
     """The lm-eval tasks of a name: one, or all leaves of a group such as `mmlu`.
 
     `seed` changes the choice of few-shot examples of tasks that draw them; 0 is lm-eval's default. `run_code` allows tasks that run
-    programs of the model, `trust_code` runs those without a sandbox.
+    programs of the model in the sandbox, `trust_code` runs those, and those of tasks that run programs by their own means, without one.
 
     Raises:
         BadInput: there is no such task, its data cannot be read, it has no answers that can be right or wrong, or it runs
-            programs and there is no sandbox for them.
+            programs where that is not allowed or there is no sandbox for them.
     """
     if olmes.is_olmes(name):
         return {name: OlmesRequests(olmes.TASKS[name])}
@@ -109,19 +108,11 @@ def load(name: str, *, seed: int = 0, run_code: bool = False, trust_code: bool =
     for leaf, task in tasks.items():
         if task.OUTPUT_TYPE == "loglikelihood_rolling":
             raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {stock.offline_tasks()}")
-        if runs_code(task) and not run_code:
-            raise BadInput(f"{leaf} runs programs that the model wrote; set evaluate.run_code: true if that may happen here")
-        if runs_code(task):
-            programs.check(trust_code)
+        code_tasks.check(leaf, task, run_code=run_code, trust_code=trust_code)
         if task.config.num_fewshot is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234 + seed)
     return tasks
-
-
-def runs_code(task: Task) -> bool:
-    """Whether a task runs programs of the model."""
-    return bool(getattr(task, "UNSAFE_CODE", False))
 
 
 def _stock(name: str) -> dict[str, Task]:

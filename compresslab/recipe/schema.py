@@ -98,8 +98,8 @@ class Evaluate(Strict):
     `items` is the number of items per task, from the first in the task's order; `all` is every item.
 
     `run_code` allows tasks that run programs written by the model (humaneval, mbpp), in a sandbox that bubblewrap makes; where it
-    cannot, they are refused. `truncate` allows prompts that are longer than the model's context, which are cut from the left; each score
-    then has the number of cut items.
+    cannot, they are refused, and so are tasks that run programs by their own means (cruxeval). `truncate` allows prompts that are longer
+    than the model's context, which are cut from the left; each score then has the number of cut items.
 
     `backend` computes the answers: `tree` computes shared prefixes once, `hf` is lm-eval's own, `vllm` needs vLLM and serves each
     variant's folder on all GPUs, with the kernels of its format.

@@ -30,7 +30,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap exists on
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Nothing is known of the system yet, nor afterwards."""
-    caches = (programs.check, programs.refusal, bubblewrap.refusal)
+    caches = (programs.check, programs._wrong, bubblewrap.refusal)
     for cache in caches:
         cache.cache_clear()
     yield

@@ -14,6 +14,17 @@ def call(x86, arm, *arguments):
     assert result >= 0, os.strerror(ctypes.get_errno())
     return result
 """
+# Ways to stop as the supervisor's own function does, from calls of different depths.
+DEPTHS = {
+    "partial": "import functools, signal\nstop = functools.partial(signal.raise_signal, 19)",
+    "function": "import signal\ndef stop(*_):\n    signal.raise_signal(19)",
+    "map": "import signal\ndef stop(*_):\n    next(map(signal.raise_signal, (19,)))",
+    "methodcaller": "import operator, signal\ndef stop(*_, call=operator.methodcaller('raise_signal', 19)):\n    call(signal)",
+    "list": "import signal\ndef stop(*_):\n    list(map(signal.raise_signal, (19,)))",
+    "sorted": "import signal\ndef stop(*_):\n    sorted((19,), key=signal.raise_signal)",
+    "partials": "import functools, signal\nstop = functools.partial(functools.partial(functools.partial(signal.raise_signal), 19))",
+    "exec": "import signal\ndef stop(*_):\n    exec('import signal; signal.raise_signal(19)')",
+}
 FORM = re.compile(r"^--- (?P<name>[^\[\n]+?)(?: \[(?P<marks>.*)\])?\n(?P<text>(?:(?!---|===).*\n)*)", re.MULTILINE)
 
 
@@ -42,7 +53,10 @@ def read() -> list[Program]:
             marks = (match["marks"] or "").split(", ")
             limit = next((float(mark.removesuffix(" s")) for mark in marks if mark.endswith(" s")), 5.0)
             text = match["text"].strip("\n").replace("{{syscall}}", SYSCALL).replace("{{no text}}", "\0\ud800") + "\n"
-            found.append(Program(section, match["name"], text, "pass" in marks, "slow" in marks, limit))
+            ways = DEPTHS if "depths" in marks else {"": ""}
+            for way, definition in ways.items():
+                name = f"{match['name']}: {way}" if way else match["name"]
+                found.append(Program(section, name, text.replace("{{depth}}", definition), "pass" in marks, "slow" in marks, limit))
     return found
 
 

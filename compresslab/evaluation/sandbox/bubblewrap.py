@@ -20,8 +20,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from compresslab.errors import RunFailed
 from compresslab.evaluation.sandbox import seccomp
-from compresslab.evaluation.sandbox.supervisor import WRITABLE
+from compresslab.evaluation.sandbox.supervisor import STARTED, WRITABLE
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 MEMORY = 2**30  # bytes of all processes together, and of each one's address space
@@ -36,6 +37,8 @@ OPTIONS = ("--clearenv", "--die-with-parent", "--file", "--new-session", "--secc
 # The number of threads of numerical libraries, which would otherwise start one for each processor.
 ENVIRONMENT = {
     **{"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"},
+    # An arena of the C library takes 64 MB of addresses, and each thread would have its own.
+    "MALLOC_ARENA_MAX": "2",
     **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
 }
 GET = "install bubblewrap 0.8 or later (apt-get install bubblewrap, dnf install bubblewrap, or conda install -c conda-forge bubblewrap)"
@@ -55,7 +58,11 @@ class Ended(NamedTuple):
 
 @functools.cache
 def refusal() -> str:
-    """Why bubblewrap cannot be used on this system, and what to do; empty if nothing speaks against it. Runs no program of a model."""
+    """Why bubblewrap cannot be used on this system, and what to do; empty if nothing speaks against it. Runs no program of a model.
+
+    Raises:
+        RunFailed: it does not answer; asked again later, it may.
+    """
     if sys.platform != "linux":
         return "bubblewrap exists on Linux only; evaluate on Linux"
     if seccomp.machine() is None:
@@ -65,16 +72,18 @@ def refusal() -> str:
         return f"bubblewrap is not installed; {GET}"
     try:
         known = subprocess.run([bwrap, "--help"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
+    except subprocess.TimeoutExpired as stuck:
+        raise RunFailed(f"{bwrap} --help did not end within {stuck.timeout:.0f} s") from stuck
+    except OSError as error:
         return f"{bwrap} cannot be run ({error}); {GET}"
     if lacking := [option for option in OPTIONS if option not in known.stdout + known.stderr]:
         return f"{bwrap} lacks {', '.join(lacking)}; {GET}"
     private = [Path(tempfile.gettempdir())]
     with contextlib.suppress(RuntimeError):  # there is none
         private.append(Path.home())
-    for folder in interpreter_folders():
-        if held := [path for path in private if path.is_relative_to(folder)]:
-            return f"the interpreter's folder {folder} holds {held[0]}, which programs must not see; use an environment elsewhere"
+    for folder in [*map(Path, SYSTEM), *interpreter_folders()]:
+        if held := [path for path in private if path.resolve().is_relative_to(folder.resolve())]:
+            return f"the folder {folder} of the system or the interpreter holds {held[0]}, which programs must not see; use an environment elsewhere"
     return ""
 
 
@@ -132,7 +141,7 @@ def start(
         _, said = process.communicate(program, timeout)
     finally:
         end(process)
-    return Ended(process.returncode, said.decode(errors="replace").strip())
+    return Ended(process.returncode, said.replace(STARTED, b"").decode(errors="replace").strip())
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -148,12 +157,17 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def interpreter_folders() -> list[Path]:
     """The folders that the interpreter and its packages need, without those inside of others or of the system's."""
     folders = {Path(prefix) for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *site.getsitepackages())}
-    folders |= {link.parent for link in _links(Path(sys.executable))}
     found: list[Path] = []
     for folder in sorted(folders):
         if folder.is_dir() and not any(folder.is_relative_to(other) for other in [*map(Path, SYSTEM), *found]):
             found.append(folder)
     return found
+
+
+def interpreter_files() -> list[Path]:
+    """What the interpreter's path leads over, link by link, outside of `interpreter_folders` and of the system's: a link in ~/bin."""
+    shown = [*map(Path, SYSTEM), *interpreter_folders()]
+    return [path for path in _links(Path(sys.executable)) if not any(path.is_relative_to(folder) for folder in shown)]
 
 
 def _links(path: Path) -> Iterator[Path]:
@@ -185,11 +199,19 @@ def _visible(lend: Callable[[int], str]) -> Iterator[str]:
         yield from ("--ro-bind-try", path, path)
     for folder in interpreter_folders():
         yield from ("--ro-bind", str(folder), str(folder))
+    for file in interpreter_files():
+        yield from _file(file)
     yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from ("--dev-bind", "/dev/null", "/dev/zero")  # mapped and shared, it is memory that belongs to no process
     for writable in WRITABLE:
         yield from ("--size", str(FOLDER_BYTES), "--tmpfs", writable)
     yield from ("--file", lend(os.open(SUPERVISOR, os.O_RDONLY)), "/supervisor.py")
     yield from ("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp")
+
+
+def _file(path: Path) -> tuple[str, str, str]:
+    """Options that show one file or link, and nothing beside it."""
+    return ("--symlink", str(path.readlink()), str(path)) if path.is_symlink() else ("--ro-bind", str(path), str(path))
 
 
 def _opening() -> list[str]:
@@ -199,12 +221,14 @@ def _opening() -> list[str]:
     lies over the closed one.
     """
     options = []
-    for folder in interpreter_folders():
+    folders = interpreter_folders()
+    for folder in [*folders, *interpreter_files()]:
         closed = next((parent for parent in reversed(folder.parents) if not parent.stat().st_mode & 0o001), None)
         if closed is not None:
             hidden = [] if str(closed) in options else ["--tmpfs", str(closed)]
             parents = [parent for parent in reversed(folder.parents) if parent.is_relative_to(closed)]
-            options += [*hidden, *(word for parent in parents for word in ("--dir", str(parent))), "--ro-bind", str(folder), str(folder)]
+            options += [*hidden, *(word for parent in parents for word in ("--dir", str(parent)))]
+            options += ["--ro-bind", str(folder), str(folder)] if folder in folders else _file(folder)
     return ["--die-with-parent", "--dev-bind", "/", "/", *options] if options else []
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation.sandbox import bubblewrap
-from compresslab.evaluation.sandbox.supervisor import FAILED, PASSED
+from compresslab.evaluation.sandbox.supervisor import FAILED, KILLED, PASSED, STARTED
 
+UNCONFINED = " (programs ran without a sandbox)"  # added to the metric's name
 SECONDS = 10.0
 PATIENCE = 60.0  # seconds that a sandbox may take beyond its program, on a machine that is busy
 TRUST = "--trust-code runs programs without a sandbox: they can read and write your files, use the network and leave processes behind"
+VMSTAT, OWN_GROUP, GROUPS = Path("/proc/vmstat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # Fails unless the limit of processes holds.
 FORKS = f"""
 import os, time
@@ -56,35 +60,72 @@ def check(trusted: bool = False) -> None:
     """
     if trusted:
         return
-    problem = refusal()
-    if problem:
+    if problem := refusal():
         raise BadInput(f"programs that a model wrote cannot be run here: {problem}. {TRUST}")
 
 
-@functools.cache
 def refusal() -> str:
     """Why programs cannot be run in a sandbox on this system, and what to do; empty if they can."""
-    if problem := bubblewrap.refusal():
-        return problem
     try:
-        for program, meaning, expected in CONTROLS:
-            if _passes(program, SECONDS, trusted=False) is not expected:
-                return f"the sandbox is not right here ({meaning})"
-    except RunFailed as failure:
+        return bubblewrap.refusal() or _wrong()
+    except RunFailed as failure:  # perhaps only now: the machine may be busy or its memory full
         return str(failure)
+
+
+@functools.cache
+def _wrong() -> str:
+    """What the verdicts on the programs whose verdicts are known are wrong in; empty if all are right. Tried once a process."""
+    for program, meaning, expected in CONTROLS:
+        if _passes(program, SECONDS, trusted=False) is not expected:
+            return f"the sandbox is not right here ({meaning})"
     return ""
 
 
 def _passes(program: str, seconds: float, trusted: bool) -> bool:
+    """The verdict on a program. One that fails where it was killed, or while the machine ran short, is run once more.
+
+    Raises:
+        RunFailed: the machine was short of memory or processes both times, or the sandbox failed.
+    """
+    for _ in range(2):
+        before = shortages()
+        status = _status(program, seconds, trusted)
+        short = shortages() != before
+        if status == PASSED or (status == FAILED and not short):
+            return status == PASSED
+    if short:
+        raise RunFailed(
+            "a program failed twice while the kernel ended processes for lack of memory, or refused new ones to this control group "
+            "(oom_kill in /proc/vmstat, pids.events); whether it is right is not known. Free memory or raise the limit, and run again"
+        )
+    return False  # it killed itself both times
+
+
+def shortages() -> tuple[str, ...]:
+    """The kernel's counters of processes that it killed for lack of memory, and that it refused to this control group and those above."""
+    found = []
+    with contextlib.suppress(OSError):
+        found += [line for line in VMSTAT.read_text().splitlines() if line.startswith("oom_kill ")]
+    with contextlib.suppress(OSError):
+        own = next((line.removeprefix("0::/") for line in OWN_GROUP.read_text().splitlines() if line.startswith("0::/")), "")
+        for group in (GROUPS / own, *(GROUPS / own).parents):
+            if (events := group / "pids.events").is_file():
+                found.append(events.read_text())
+    return tuple(found)
+
+
+def _status(program: str, seconds: float, trusted: bool) -> int:
     try:
         ended = (_trusted if trusted else bubblewrap.run)(program.encode(errors="surrogatepass"), seconds, PATIENCE)
     except subprocess.TimeoutExpired as stuck:
+        if STARTED in (stuck.stderr or b""):
+            return FAILED  # the program has kept its supervisor from its work
         raise RunFailed(f"the sandbox did not end within {stuck.timeout:.0f} s") from stuck
     except OSError as error:
         raise RunFailed(f"the sandbox cannot be started ({error})") from error
-    if ended.status not in (PASSED, FAILED):
+    if ended.status not in (PASSED, FAILED, KILLED):
         raise RunFailed(_why(ended))
-    return ended.status == PASSED
+    return ended.status
 
 
 def _trusted(program: bytes, seconds: float, patience: float) -> bubblewrap.Ended:

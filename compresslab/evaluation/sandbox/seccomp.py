@@ -23,6 +23,9 @@ NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 NAMESPACES = 0x7E020000
 SOCKETS = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
 PERSONALITIES = (0, 0xFFFFFFFF)  # PER_LINUX, and the question which one is set
+MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
+# Calls whose first argument is a process; 0 is the calling one.
+OF_A_PROCESS = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
 TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 NEWEST = 462  # the newest system call of this table, mseal of Linux 6.10; the numbers of x32 are above it, too
 
@@ -54,7 +57,7 @@ MACHINES = {
         0xC000003E,
         {
             # other processes
-            **{"ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312},
+            **{"ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "ioprio_set": 251},
             # namespaces and mounts
             **{"unshare": 272, "setns": 308, "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161},
             **{"name_to_handle_at": 303, "open_by_handle_at": 304, "fanotify_init": 300, "fanotify_mark": 301},
@@ -72,12 +75,14 @@ MACHINES = {
             **{"iopl": 172, "ioperm": 173, "modify_ldt": 154, "uselib": 134, "ustat": 136, "sysfs": 139, "_sysctl": 156},
             **{"create_module": 174, "get_kernel_syms": 177, "query_module": 178, "lookup_dcookie": 212},
         },
-        {"clone": 56, "personality": 135, "prlimit64": 302, "ioctl": 16, "socket": 41, "socketpair": 53},
+        {"clone": 56, "personality": 135, "prlimit64": 302, "ioctl": 16, "socket": 41, "socketpair": 53}
+        | {"mmap": 9, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144}
+        | {"sched_setaffinity": 203, "sched_setattr": 314},
     ),
     "aarch64": Machine(
         0xC00000B7,
         {
-            **{"ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272},
+            **{"ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "ioprio_set": 30},
             **{"unshare": 97, "setns": 268, "mount": 40, "umount2": 39, "pivot_root": 41, "chroot": 51},
             **{"name_to_handle_at": 264, "open_by_handle_at": 265, "fanotify_init": 262, "fanotify_mark": 263},
             **{"bpf": 280, "perf_event_open": 241, "userfaultfd": 282, "add_key": 217, "request_key": 218, "keyctl": 219},
@@ -98,7 +103,9 @@ MACHINES = {
             **{"msgget": 186, "msgctl": 187, "msgrcv": 188, "msgsnd": 189, "mq_open": 180},
             **{"lookup_dcookie": 18},
         },
-        {"clone": 220, "personality": 92, "prlimit64": 261, "ioctl": 29, "socket": 198, "socketpair": 199},
+        {"clone": 220, "personality": 92, "prlimit64": 261, "ioctl": 29, "socket": 198, "socketpair": 199}
+        | {"mmap": 222, "setpriority": 140, "sched_setparam": 118, "sched_setscheduler": 119}
+        | {"sched_setaffinity": 122, "sched_setattr": 274},
     ),
 }
 
@@ -133,7 +140,13 @@ def _instructions(numbers: Machine) -> Iterator[Instruction]:
         yield refuse
     checked = numbers.checked
     yield from _unless(checked["clone"], [(LOAD, 0, 0, ARGUMENTS), (JUMP_BITS, 0, 1, NAMESPACES), refuse])
-    yield from _unless(checked["prlimit64"], [(LOAD, 0, 0, ARGUMENTS), (JUMP_EQUAL, 1, 0, 0), refuse])  # of another process
+    for name in OF_A_PROCESS:  # of the calling process only: the supervisor has the same user
+        yield from _unless(checked[name], [(LOAD, 0, 0, ARGUMENTS), (JUMP_EQUAL, 1, 0, 0), refuse])
+    of_all = [step for offset in (0, 8) for step in ((LOAD, 0, 0, ARGUMENTS + offset), (JUMP_EQUAL, 1, 0, 0), refuse)]
+    yield from _unless(checked["setpriority"], of_all)  # PRIO_PROCESS, and the calling one
+    # Shared memory without a file stays when it is no longer mapped or resident, so that no process counts it.
+    shared = [(JUMP_BITS, 0, 2, MAP_SHARED), (JUMP_BITS, 0, 1, MAP_ANONYMOUS), refuse]
+    yield from _unless(checked["mmap"], [(LOAD, 0, 0, ARGUMENTS + 24), *shared])
     yield from _unless(checked["personality"], [(LOAD, 0, 0, ARGUMENTS), *_one_of(PERSONALITIES), refuse])
     for name in ("socket", "socketpair"):
         yield from _unless(checked[name], [(LOAD, 0, 0, ARGUMENTS), *_one_of(SOCKETS), refuse])
