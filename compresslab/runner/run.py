@@ -185,7 +185,9 @@ class _Runner:
             return False
         with suppress(DamagedDigests):
             if unwritten := self.store.unwritten(node.key):
-                cause = f"{self.store.folder(node.key) / unwritten[0]} was not written by a run, and a loader may read it; move it elsewhere"
+                cause = (
+                    f"{self.store.folder(node.key) / unwritten[0]} was not written by a run, and a loader may read it; move it elsewhere"
+                )
                 self._fail(reader, Failure(node=reader.label, cause=cause))
                 return False
         return True
