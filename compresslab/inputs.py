@@ -20,6 +20,7 @@ LARGEST_INDEX = 32 * 2**20  # an index of shards, in bytes; those of models with
 LARGEST_HEADER = 100_000_000  # the header of a safetensors file, in bytes; the format's own limit
 # A file that changed less than this many seconds ago may change again within one tick of its file system's clock.
 SETTLED_SECONDS = 2.0
+_PART = 2**16
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -55,6 +56,14 @@ _digests: dict[tuple[str, Stamp], str] = {}
 def kind_of(mode: int) -> str:
     """What a file that is not regular is, in words; empty for a regular file."""
     return "" if stat.S_ISREG(mode) else next((name for test, name in _KINDS if test(mode)), "no regular file")
+
+
+def kind_at(path: Path) -> str:
+    """What stands at a path, in words, if it is no regular file; empty if it is one, or nothing is there."""
+    try:
+        return kind_of(path.stat().st_mode)
+    except (OSError, ValueError):
+        return ""
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -94,13 +103,17 @@ def read_regular(path: Path, limit: int) -> bytes:
     """
     with open_regular(path) as file:
         # A sparse file may claim any size without having it. Files of the kernel claim none and have content.
-        large = os.fstat(file.fileno()).st_size > limit
-        content: bytes | None = b"" if large else file.read(limit + 1)
-    if content is None:  # a file of the kernel that has nothing to say yet
-        raise OSError(errno.EAGAIN, "nothing can be read from it now", str(path))
-    if large or len(content) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
-    return content
+        size = os.fstat(file.fileno()).st_size
+        content = bytearray()
+        # A reader allocates as much as it asks for, so that is the size, and a little for files that say none.
+        while size <= limit and len(content) <= limit:
+            part = file.read(min(limit - len(content), max(size - len(content), _PART)) + 1)
+            if part is None:  # a file of the kernel that has nothing to say yet
+                raise OSError(errno.EAGAIN, "nothing can be read from it now", str(path))
+            if not part:
+                return bytes(content)
+            content += part
+    raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
 
 
 def reason(error: OSError | ValueError) -> str:

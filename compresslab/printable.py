@@ -1,21 +1,17 @@
-"""Text from recipes, records and file names, made safe to print: nothing in it can move a cursor or change the order of reading."""
+"""Text from recipes, records and file names, made safe to print: nothing in it can act on a terminal or turn round the text beside it."""
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
 
-# Control characters (C0, C1) except tab and line feed, invisible format characters (such as U+202E, which reverses the text after it)
-# except the joiners that emoji and several scripts need, separators of lines and paragraphs, and halves of surrogate pairs.
-_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_ALLOWED = "\t\n\u200c\u200d"
-_PLAIN = re.compile(r"[ -~\t\n]*")
+# Control characters (C0, DEL, C1) except tab and line feed, separators of lines and paragraphs, embeddings, overrides and isolates of the
+# direction of reading, and halves of surrogate pairs. Marks of direction and invisible characters that scripts and emoji need are text.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def unprintable(letter: str) -> bool:
-    """Whether a terminal or a page would act on a character instead of showing it."""
-    return letter not in _ALLOWED and unicodedata.category(letter) in _CATEGORIES
+def unprintable(text: str) -> bool:
+    """Whether a terminal or a page would act on a character of the text instead of showing it."""
+    return _UNPRINTABLE.search(text) is not None
 
 
 def printable(text: str) -> str:
@@ -23,6 +19,4 @@ def printable(text: str) -> str:
 
     A JSON text remains the same value.
     """
-    if _PLAIN.fullmatch(text):
-        return text
-    return "".join(json.dumps(letter)[1:-1] if unprintable(letter) else letter for letter in text)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

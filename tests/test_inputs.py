@@ -6,6 +6,7 @@ import os
 import pty
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from compresslab.catalog.references import unknown_reference
 from compresslab.density.references.reference import Reference
 from compresslab.density.references.user import read_table
 from compresslab.errors import BadInput
+from compresslab.inputs import read_regular
 from compresslab.recipe.load import load
 from compresslab.recipe.source import text_identity
 from compresslab.records import StudyNote, StudyRecord, read_record
@@ -128,3 +130,15 @@ def test_a_file_is_digested_again_only_after_it_changed(tmp_path: Path, monkeypa
     path.write_bytes(b"abcd")
     inputs.sha256_of(path)
     assert len(opened) == 2
+
+
+def test_reading_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path):
+    (tmp_path / "t").write_bytes(b"small")
+    tracemalloc.start()
+    assert read_regular(tmp_path / "t", 4 * 2**30) == b"small"
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    (tmp_path / "t").write_bytes(b"x" * 200_000)
+    assert len(read_regular(tmp_path / "t", 200_000)) == 200_000
+    with pytest.raises(OSError, match="larger than 199,999 bytes"):
+        read_regular(tmp_path / "t", 199_999)

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from compresslab.cli.options import count_of
+from compresslab.printable import printable, unprintable
 
 ANSWER = TypeVar("ANSWER")
 DEFAULT_STUDY = "my-study"
@@ -114,7 +115,7 @@ def _check_path(path: Path) -> None:
 
     if path.exists() or path.is_symlink():
         raise BadInput(f"{path} exists already and is left as it is; give a file that does not")
-    if not str(path).isprintable():
+    if unprintable(str(path)) or set("\n\t") & set(str(path)):
         raise BadInput(f"{shown(str(path))} holds an unprintable character; give another name")
     if not path.parent.is_dir():
         raise BadInput(f"no folder {path.parent}; make it first")
@@ -126,7 +127,7 @@ def _model(answer: str) -> str:
     from compresslab.recipe.source import parse_source
 
     model = answer.strip()
-    if not model.isprintable():
+    if unprintable(model) or set("\n\t") & set(model):
         raise BadInput(f"{shown(model)} holds an unprintable character, which no recipe can name; rename it")
     parse_source(model)
     return model
@@ -209,8 +210,8 @@ def _write(path: Path, text: str) -> None:
         raise
     named = [variant for variant in plan.variants if variant.named and variant.parent]
     tasks = f"{count_of(len(plan.recipe.evaluate.tasks), 'task')} of {count_of(int(plan.recipe.evaluate.items), 'item')}"
-    typer.echo(f"{path}: {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}; change it as you like")
+    typer.echo(printable(f"{path}: {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}; change it as you like"))
     for warning in plan.warnings:
-        typer.echo(f"warning: {warning}")
+        typer.echo(printable(f"warning: {warning}"))
     file_name = shlex.quote(str(path))
     typer.echo(f"next: compresslab plan {file_name}    what would run, at what cost?\n      compresslab run {file_name}     run it")

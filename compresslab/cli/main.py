@@ -14,6 +14,7 @@ from compresslab import __version__
 from compresslab.cli import compare, doctor, export, fetch, gc, init, listing, plan, reference, report, run, show, trend, validate, verify
 from compresslab.cli.interrupts import Interrupts
 from compresslab.errors import CompresslabError, CompresslabWarning, disk_trouble
+from compresslab.printable import printable
 
 app = typer.Typer(
     name="compresslab",
@@ -113,7 +114,7 @@ def _show_warning(
 ) -> None:
     """Warnings of this package for people; others as Python shows them."""
     if issubclass(category, CompresslabWarning):
-        typer.echo(f"warning: {message}", err=True)
+        typer.echo(printable(f"warning: {message}"), err=True)
     else:
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 

@@ -229,6 +229,7 @@ def _table(reference: Reference) -> Any:
     import numpy as np
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     from compresslab.report import words
 
@@ -244,5 +245,5 @@ def _table(reference: Reference) -> Any:
             for key in ("loss_error", "score_error")
         ]
         r2 = ["" if value is None else f"{value:.3f}" for value in (fit.r2_loss, fit.r2_score)]
-        table.add_row(task, *r2, *ends, *errors)
+        table.add_row(Text(task), *r2, *ends, *errors)
     return table

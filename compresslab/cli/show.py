@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ def show(
     Example: compresslab show smollm2-quickstart nf4
     """
     from rich.console import Console
+    from rich.highlighter import JSONHighlighter
 
     from compresslab.cli.run import summary
 
@@ -40,7 +42,9 @@ def show(
     if as_json:
         typer.echo(printable(variant_record.model_dump_json(indent=2)))
     else:
-        Console().print_json(printable(variant_record.model_dump_json(exclude_defaults=True)), indent=2, ensure_ascii=False)
+        # rich's print_json would undo the escapes.
+        text = printable(json.dumps(json.loads(variant_record.model_dump_json(exclude_defaults=True)), indent=2, ensure_ascii=False))
+        Console().print(JSONHighlighter()(text), soft_wrap=True)
 
 
 def study_of(study: str, reports: Path) -> StudyRecord:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import RecipeError
-from compresslab.inputs import read_regular, reason
+from compresslab.inputs import kind_at, read_regular, reason
 from compresslab.methods.registry import configs
 from compresslab.methods.settings import PARENT
 from compresslab.recipe.changes import NO_CHANGES, Changes, apply_settings, select_variants
@@ -39,7 +39,7 @@ class RecipeFile(NamedTuple):
     """A recipe's file as it was read. A run records this text, even if the file changes meanwhile.
 
     Attributes:
-        text: without a byte-order mark. sha256: of the file's bytes.
+        text: without a byte-order mark, its lines ending in line feeds. sha256: of the file's bytes.
     """
 
     path: Path = Path()
@@ -77,6 +77,8 @@ def load_located(path: Path, changes: Changes = NO_CHANGES) -> LoadedRecipe:
     except FileNotFoundError:
         raise RecipeError([f"{name}: no such file; check the path{_nearby(path.parent, path)}"]) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and (kind := kind_at(path)) in ("a named pipe", "a character device"):
+            raise RecipeError([f"{name}: {kind}, and a recipe is read more than once; save it as a file"]) from None
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             raise RecipeError([f"{name}: larger than {MAX_BYTES:,} bytes, so no recipe; give a YAML file"]) from None
         raise RecipeError([f"{name}: cannot be read ({reason(error)}); check the path and its permissions"]) from None
@@ -86,6 +88,7 @@ def load_located(path: Path, changes: Changes = NO_CHANGES) -> LoadedRecipe:
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
         raise RecipeError([f"{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"]) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     found = loads_located(text, name, changes)
     return found._replace(file=RecipeFile(path, text, hashlib.sha256(content).hexdigest()))
 

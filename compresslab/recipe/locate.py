@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import yaml
 
-from compresslab.printable import unprintable
+from compresslab.printable import printable, unprintable
 
 MAX_DEPTH = 30
 MAX_NODES = 20_000
@@ -48,7 +48,7 @@ class Problem:
     def shown(self, name: str) -> str:
         """The problem as the one line that the user reads."""
         line = f"{name}:{self.line}:{self.column}: {self.path + ': ' if self.path else ''}{self.message}"
-        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+        return printable(line).replace("\n", "\\n").replace("\t", "\\t")
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,14 @@ def join(path: str, key: str | int) -> str:
 
 def shown(value: object, limit: int = 60) -> str:
     """A value in quotes on one line, cut if it is long."""
-    words = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    words = repr(value) if not isinstance(value, str) or value.isprintable() else _quoted(value)
     return words if len(words) <= limit else f"{words[: limit - 4]}…{words[-1]}"
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes, with escapes for line breaks, tabs, and what is not printed."""
+    escaped = "".join(ascii(letter)[1:-1] if letter in "\\\n\t" or unprintable(letter) else letter for letter in text)
+    return f'"{escaped}"' if "'" in escaped else f"'{escaped}'"
 
 
 def relocate(node: Located, path: str) -> Located:
@@ -312,7 +318,7 @@ class _Reader:
         quoted = not event.implicit[0]  # implicit[0]: written without quotes and without a tag
         text: str = event.value
         node = Located(text, *_place(event), path, text, "quoted" if quoted else "plain", size=_size(text))
-        if any(map(unprintable, text)):
+        if unprintable(text):
             self.problems.append(node.problem(f"{shown(text)} holds an unprintable character; remove it"))
             return replace(node, value="".join("?" if unprintable(letter) else letter for letter in text))
         if quoted:

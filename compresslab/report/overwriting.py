@@ -1,7 +1,8 @@
-"""What a command may write over: what compresslab wrote itself, of the same study. All else is refused before anything is computed."""
+"""What a command may write over: what compresslab wrote itself. A page also has to be of the same study."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from compresslab.errors import BadInput
@@ -23,8 +24,12 @@ def check_page(folder: Path, study: str) -> StudyRecord | None:
     check_file(folder / "index.html", GENERATOR_TAG, "name another folder")
     try:
         record = read_record(folder / "study.json", StudyRecord, "")
-    except UnreadableRecord:
-        return None  # a damaged record is written again
+    except UnreadableRecord as error:
+        if not (folder / "index.html").is_file() and os.path.lexists(folder / "study.json"):
+            raise BadInput(
+                f"{folder / 'study.json'} is there already and is no record of a study ({error.problem}); name another folder"
+            ) from error
+        return None  # there is none, or the damaged one of our page is written again
     if record.study != study:
         raise BadInput(f"{folder} has the page of the study {record.study!r}, not of {study!r}; name another folder")
     return record

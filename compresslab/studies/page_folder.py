@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from compresslab.errors import BadInput
+from compresslab.files import atomic_write
+from compresslab.inputs import read_regular
 from compresslab.plan.graph import Plan
 from compresslab.recipe.load import RecipeFile, load_located
 from compresslab.records import StudyRecord
@@ -15,6 +18,9 @@ from compresslab.store.store import Store
 
 # The least room, in bytes, that a folder of reports must have before a study runs. The page of a small study takes half a megabyte.
 LEAST_ROOM = 2**19
+# A note in the folder of a page: the path from there to the recipe that made it. It is no part of the page.
+RECIPE = ".recipe"
+LARGEST_PATH = 2**16  # bytes of a path
 
 
 def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:
@@ -31,27 +37,41 @@ def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:
     except OSError as error:
         raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
     record = check_page(folder, plan.recipe.study)
-    if record is not None and (other := _other_recipe(record, plan, store)) is not None:
+    if record is not None and (other := _other_recipe(folder, record, plan, store)) is not None:
         raise BadInput(
             f"{plan.file.path} and {other} both call their study {plan.recipe.study!r}, and {folder} has the page of {other}; "
             "rename the `study:` of one of them, or name another folder with --reports"
         )
+    if plan.file.path.is_file():
+        atomic_write(folder / RECIPE, os.path.relpath(plan.file.path.resolve(), folder.resolve()) + "\n")
 
 
-def _other_recipe(record: StudyRecord, plan: Plan, store: Store | None) -> Path | None:
+def _other_recipe(folder: Path, record: StudyRecord, plan: Plan, store: Store | None) -> Path | None:
     """The recipe that a page was made from, if it is another file than the plan's, is still there and still has a study of this name.
 
-    A record has the name of its recipe's file only. A recipe that was moved, renamed or edited goes on with its page, and so does one that
-    was copied with its store and its pages.
+    A recipe that was moved, renamed or edited goes on with its page, and so does one that was copied with its pages, since the folder notes
+    where its recipe lies from there. A folder without a note has the name of the recipe's file only, in its record.
     """
     made = record.provenance
     if made.recipe_sha256 == plan.file.sha256:
         return None
+    if (noted := _noted(folder)) is not None:
+        own = not plan.file.path.is_file() or (noted.is_file() and noted.samefile(plan.file.path))
+        return noted if not own and _recipe_at(noted, plan.recipe.study) is not None else None
     for path in _candidates(made.recipe_path, plan, store):
         found = _recipe_at(path, plan.recipe.study)
         if found is not None and (made.recipe_path != plan.file.path.name or _is_another(found, record, plan)):
             return path
     return None
+
+
+def _noted(folder: Path) -> Path | None:
+    """The recipe that the folder of a page notes; `None` if there is no note."""
+    try:
+        named = read_regular(folder / RECIPE, LARGEST_PATH).decode().rstrip("\n")
+        return Path(os.path.normpath(folder.resolve() / named)) if named else None
+    except (OSError, ValueError):
+        return None
 
 
 def _is_another(found: RecipeFile, record: StudyRecord, plan: Plan) -> bool:

@@ -16,7 +16,8 @@ from malformed_recipes import CASES, HEAD
 from compresslab.errors import BadInput, RecipeError
 from compresslab.methods.distill import Distill
 from compresslab.methods.retrain import RetrainLoRA
-from compresslab.recipe.load import load, loads
+from compresslab.printable import unprintable
+from compresslab.recipe.load import load, load_located, loads
 from compresslab.recipe.order import ordered
 from compresslab.recipe.schema import Recipe, Variant
 from compresslab.recipe.steps import Step
@@ -210,4 +211,12 @@ def test_mutations_load_or_are_refused(data: st.DataObject) -> None:
         told = ["r.yaml:1:1: nothing"]
         assert set(ordered(recipe)) == set(recipe.variants)
     assert told
-    assert all(re.match(r"r\.yaml:[1-9]\d*:[1-9]\d*: ", problem) and problem.isprintable() for problem in told), told
+    assert all(
+        re.match(r"r\.yaml:[1-9]\d*:[1-9]\d*: ", problem) and "\n" not in problem and not unprintable(problem) for problem in told
+    ), told
+
+
+def test_line_ends_of_any_kind_are_line_feeds_in_the_text(tmp_path: Path):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"study: s\r\nbase: {model: m/m}\r\nevaluate: {tasks: [a]}\r\n")
+    assert "\r" not in load_located(path).file.text

@@ -99,6 +99,38 @@ def test_a_recipe_goes_on_with_its_page(tmp_path: Path, how: str):
     check_page_folder(folder, prepare(new), store)
 
 
+def test_two_recipes_of_one_file_name_are_told_apart_without_a_note_in_the_store(tmp_path: Path):
+    first, folder = recipe(tmp_path / "exp1/recipe.yaml"), tmp_path / "reports/s"
+    check_page_folder(folder, first, None)
+    page(folder, first)
+    other = recipe(tmp_path / "exp2/recipe.yaml", EDITED)
+    with pytest.raises(BadInput, match=r"exp2/recipe\.yaml and .*exp1/recipe\.yaml both call their study 's'"):
+        check_page_folder(folder, other, None)
+    check_page_folder(folder, recipe(tmp_path / "exp1/recipe.yaml", EDITED), None)
+    (tmp_path / "exp1/recipe.yaml").rename(tmp_path / "exp1/moved.yaml")
+    check_page_folder(folder, recipe(tmp_path / "exp1/moved.yaml", EDITED + "# more\n"), None)
+
+
+def test_a_copy_of_a_project_that_shares_its_store_goes_on_with_its_pages(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    for name in ("p2", "p1"):
+        plan = recipe(tmp_path / name / "r.yaml")
+        check_page_folder(tmp_path / name / "reports/s", plan, store)
+        page(tmp_path / name / "reports/s", plan, store)
+    edited = recipe(tmp_path / "p2/r.yaml", EDITED.replace("base:", "question: Another?\nbase:"))
+    check_page_folder(tmp_path / "p2/reports/s", edited, store)
+    (tmp_path / "p1").rename(tmp_path / "p3")
+    check_page_folder(tmp_path / "p3/reports/s", recipe(tmp_path / "p3/r.yaml", EDITED), store)
+
+
+def test_a_file_of_the_user_named_like_a_record_stays(tmp_path: Path):
+    (tmp_path / "study.json").write_text('{"mine": 1}')
+    with pytest.raises(BadInput, match=r"study\.json is there already and is no record of a study .*; name another folder"):
+        check_page(tmp_path, "s")
+    (tmp_path / "index.html").write_text(GENERATOR_TAG)
+    assert check_page(tmp_path, "s") is None
+
+
 def test_a_page_that_is_not_ours_stays(tmp_path: Path):
     (tmp_path / "index.html").write_text("<h1>mine</h1>")
     with pytest.raises(BadInput, match=r"index\.html is there already, and compresslab did not write it; name another folder"):

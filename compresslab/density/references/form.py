@@ -13,7 +13,7 @@ Positive = Annotated[Number, Field(gt=0)]
 
 
 def _shown(text: str) -> str:
-    if any(map(unprintable, text)):
+    if unprintable(text):
         raise ValueError("it has a character that cannot be printed")
     return text
 

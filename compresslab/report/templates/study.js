@@ -82,7 +82,7 @@
   });
 
   // A spreadsheet takes a text that begins like this for a formula. Numbers, which JSON keeps apart from texts, stay as they are.
-  const formula = /^[=+\-@\t\r]/;
+  const formula = /^(?!-inf$)[=+\-@\t\r]/;  // minus infinity is a number
   const cell = (value) => {
     const text = value === null ? "" : typeof value === "string" && formula.test(value) ? `'${value}` : String(value);
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
