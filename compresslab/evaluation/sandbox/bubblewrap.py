@@ -83,7 +83,7 @@ def refusal() -> str:
         private.append(Path.home())
     for folder in [*map(Path, SYSTEM), *interpreter_folders()]:
         if held := [path for path in private if path.resolve().is_relative_to(folder.resolve())]:
-            return f"the folder {folder} of the system or the interpreter holds {held[0]}, which programs must not see; use an environment elsewhere"
+            return f"the folder {folder}, which programs need, holds {held[0]}, which programs must not see; use another environment"
     return ""
 
 

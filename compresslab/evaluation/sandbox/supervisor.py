@@ -9,8 +9,8 @@ program and after it. At the last two stops, the supervisor reads from the kerne
 pointer, and the part of its stack that belongs to the first stop. All are the same only after the program has returned:
 
 - Code inside of the program stands deeper, whatever it calls.
-- Code that runs after an exception (hooks, handlers at exit, destructors, the interpreter's shutdown) may stand at any depth, but not on the
-  same stack: the calls that began the program have been left, and others lie in their place. The process also ends before most of it.
+- Code that runs after an exception (hooks, handlers at exit, destructors, the interpreter's shutdown) may stand at any depth, but not on
+  the same stack: the calls that began the program have been left, and others lie in their place. The process also ends before most of it.
 - The frame of `enclosed` has no variable, no second line and no handler. What it calls are constants of its code, so that a program that
   reaches the frame (`sys._getframe`, a trace function) finds nothing to replace and no line to jump to.
 """
