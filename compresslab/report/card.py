@@ -24,7 +24,7 @@ def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({name: getattr(words, name) for name in FILTERS})
+    environment.filters.update({name: getattr(words, name) for name in FILTERS} | {"plain": _plain})
     by_name = {entry.name: entry for entry in study.variants}
     parent, tasks = by_name.get(variant.parent), facts.shared_tasks(study)
     return environment.get_template("card.md.j2").render(
@@ -56,7 +56,15 @@ def _front(study: StudyRecord, variant: VariantRecord) -> str:
 def _settings(step: StepRecord) -> str:
     """A step's settings as JSON for a table cell."""
     text = json.dumps({name: value for name, value in step.config.items() if value is not None and name != "method"}, ensure_ascii=False)
-    return f"`{text}`".replace("|", "\\|") if len(text) > 2 else ""
+    if len(text) <= 2:
+        return ""
+    ticks = "`" * (max(map(len, re.findall(r"`+", text)), default=0) + 1)  # a code span ends at as many as it begins with
+    return f"{ticks}{text}{ticks}".replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Text in one line, in which Markdown finds no code, link, picture, element of HTML or end of a cell."""
+    return re.sub(r"([\\`\[\]<>|!])", r"\\\1", " ".join(text.split()))
 
 
 def _fence(text: str) -> str:

@@ -42,3 +42,16 @@ def test_every_variant_that_was_made_has_a_card_and_the_base_too() -> None:
 def test_a_recipe_with_fences_stays_inside_its_own() -> None:
     study = quickstart(recipe="question: |\n  ```\n  code\n  ```\n")
     assert card(study, study.variants[0], "my-model").rstrip().endswith("````")
+
+
+def test_no_text_of_a_recipe_becomes_markup() -> None:
+    hostile = "<img src=x>\n\n# [a](b) `c` | d"
+    study = quickstart()
+    variant = study.variants[1]
+    step = variant.steps[-1].model_copy(update={"config": {"name": "a`b``c|d"}})
+    variant = variant.model_copy(update={"steps": [*variant.steps[:-1], step]})
+    text = card(study.model_copy(update={"question": hostile, "base": hostile}), variant, "folder")
+    before = text.partition("## The recipe")[0]
+    assert "> \\<img src=x\\> # \\[a\\](b) \\`c\\` \\| d\n" in before
+    assert "<img" not in before.replace("\\<img", "")
+    assert '| ```{"name": "a`b``c\\|d"}``` |' in before
