@@ -227,3 +227,73 @@ def test_lm_evals_tasks_get_this_metric_for_the_hubs() -> None:
 def _program(path: Path, script: str) -> None:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "shortages", "verdict"),
+    [
+        ([40], "ab", True),
+        ([41], "aa", False),
+        ([43, 43], "aaaa", False),  # it kills itself
+        ([43, 40], "abbb", True),
+        ([41, 40], "abbb", True),
+        ([41, 43], "abbc", None),
+        ([43, 41], "abbb", False),
+    ],
+)
+def test_what_the_kernel_kills_or_refuses_is_no_wrong_answer(
+    statuses: list[int], shortages: str, verdict: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, counters = iter(statuses), iter(shortages)
+    monkeypatch.setattr(programs, "_status", lambda *_: next(left))
+    monkeypatch.setattr(programs, "shortages", lambda: (next(counters),))
+    if verdict is None:
+        with pytest.raises(RunFailed, match="a program failed twice while the kernel ended processes"):
+            passes("pass", trusted=True)
+    else:
+        assert passes("pass", trusted=True) is verdict
+    assert not list(left)
+
+
+def test_a_program_that_keeps_its_supervisor_from_its_work_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(said: bytes) -> bool:
+        def run(*_: object) -> None:
+            raise subprocess.TimeoutExpired("bwrap", 70, stderr=said)
+
+        monkeypatch.setattr(programs, "_trusted", run)
+        return passes("pass", trusted=True)
+
+    assert not stuck(b"the program has started\n")
+    with pytest.raises(RunFailed, match="the sandbox did not end within 70 s"):
+        stuck(b"")
+
+
+@linux
+def test_a_link_to_the_interpreter_is_shown_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert tmp_path not in bubblewrap.interpreter_folders()
+    assert bubblewrap.interpreter_files()[0] == tmp_path / "python"
+    assert bubblewrap._file(tmp_path / "python")[0] == "--symlink"
+
+
+@linux
+def test_a_home_behind_a_link_is_refused_too(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if bubblewrap.shutil.which("bwrap") is None:
+        pytest.skip("needs bubblewrap")
+    (tmp_path / "home").symlink_to("/usr/share")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert "/usr, which programs need, holds" in bubblewrap.refusal()
+
+
+@sandboxed
+def test_a_sandbox_that_was_busy_is_asked_again(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = programs._status
+
+    def busy(*_: object) -> int:
+        raise RunFailed("the sandbox did not end within 70 s")
+
+    monkeypatch.setattr(programs, "_status", busy)
+    assert "did not end" in programs.refusal()
+    monkeypatch.setattr(programs, "_status", status)
+    assert programs.refusal() == ""
