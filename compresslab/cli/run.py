@@ -79,8 +79,11 @@ def run(
             for other in plans[:place]:
                 if other.recipe.study == plan.recipe.study and other.file.sha256 != plan.file.sha256:
                     raise BadInput(f"{other.file.path} and {plan.file.path} both call their study {plan.recipe.study!r}; rename one")
-        from compresslab.studies.run_study import run_study
+        from compresslab.store.store import Store
+        from compresslab.studies.run_study import check_programs, run_study
 
+        for plan in plans:
+            check_programs(plan, Store(store_root(store)), trust_code)
         for plan in plans:
             for warning in plan.warnings:
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from compresslab.catalog.hardware import THIS_MACHINE, Hardware, load_hardware
 from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
 from compresslab.density.references.curve import curves
+from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.evaluation.scores import read_items
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
@@ -68,7 +69,7 @@ def study_record(plan: Plan, variants: list[VariantRecord], result: RunResult, n
             [variant.size.counted for variant in variants if variant.size],
         ),
         notes=list(notes),
-        caveats=list(_caveats(variants)),
+        caveats=[*_caveats(variants), *_trusted(variants)],
     )
 
 
@@ -84,6 +85,16 @@ def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:
                 f"The weights of {variant.name} were quantized before: its file holds {quantized_format}. Its {bits} bits a weight are "
                 "an unpacked copy, so by bits it is counted as larger than what it knows, and quantizing it again is a second rounding."
             )
+
+
+def _trusted(variants: Sequence[VariantRecord]) -> Iterator[str]:
+    """A caveat if programs of some variants ran without a sandbox, whichever run of the store that was."""
+    names = [variant.name for variant in variants if any(score.metric.endswith(UNCONFINED) for score in variant.scores)]
+    if names:
+        yield (
+            f"Programs of {', '.join(names)} ran without a sandbox (--trust-code): a program could have read the tests or changed the "
+            "verdict, so these scores are not those of a sandboxed run."
+        )
 
 
 def _hardware(plan: Plan, store: Store) -> list[Hardware]:

@@ -98,13 +98,22 @@ def run_nodes(plan: Plan, store: Store, watcher: Watcher, *, trust_code: bool = 
     Raises:
         BadInput: programs of the model are to be run, there is no sandbox for them here, and `trust_code` is false.
     """
+    check_programs(plan, store, trust_code)
+    note(plan, store)
+    watcher.planned(plan, store)
+    return run(plan, store, watcher, trust_code=trust_code)
+
+
+def check_programs(plan: Plan, store: Store, trust_code: bool) -> None:
+    """Refuse a plan that may run programs of a model where there is no sandbox for them.
+
+    Raises:
+        BadInput: saying what to install.
+    """
     if plan.recipe.evaluate.run_code and any(node.kind == "evaluate" for node in to_do(plan, store)):
         from compresslab.evaluation.sandbox import programs
 
         programs.check(trust_code)
-    note(plan, store)
-    watcher.planned(plan, store)
-    return run(plan, store, watcher, trust_code=trust_code)
 
 
 def report_study(plan: Plan, store: Store) -> StudyRecord:

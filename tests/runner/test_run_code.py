@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report.studies import quickstart
 from typer.testing import CliRunner, Result
 
 import compresslab
@@ -15,6 +16,7 @@ from compresslab.errors import BadInput
 from compresslab.evaluation.sandbox import programs
 from compresslab.runner import make as runner
 from compresslab.runner.messages import Failed, NodeJob
+from compresslab.studies import assemble
 
 Run = Callable[..., Result]
 
@@ -86,3 +88,22 @@ def test_no_recipe_can_trust_code(run: Run) -> None:
     result = run("--set", "evaluate.trust_code=true")
     assert isinstance(result.exception, BadInput)
     assert "trust_code" in str(result.exception)
+
+
+@pytest.mark.usefixtures("no_sandbox")
+def test_no_study_runs_before_all_are_checked(jobs: list[NodeJob], recipe: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first.yaml"
+    first.write_text(recipe.read_text().replace("study: tiny", "study: first"))
+    second = tmp_path / "second.yaml"
+    second.write_text(recipe.read_text().replace("items: 12", "items: 12, run_code: true"))
+    result = CliRunner().invoke(app, ["run", str(first), str(second), "--store", str(tmp_path / "s"), "--reports", str(tmp_path / "r")])
+    assert isinstance(result.exception, BadInput)
+    assert jobs == []
+
+
+def test_a_page_says_that_programs_ran_without_a_sandbox() -> None:
+    study = quickstart()
+    score = study.variants[1].scores[0].model_copy(update={"metric": f"pass@1{programs.UNCONFINED}"})
+    trusted = study.variants[1].model_copy(update={"scores": [score]})
+    assert list(assemble._trusted(study.variants)) == []
+    assert trusted.name in next(assemble._trusted([trusted]))
