@@ -70,8 +70,8 @@ class ForkServer:
         atexit.register(self.close)
 
     def usable(self) -> bool:
-        """Whether this process started it and it runs."""
-        return self.owner == os.getpid() and self.process.poll() is None
+        """Whether this process started it, and it runs and answers."""
+        return self.owner == os.getpid() and not self.silent and self.process.poll() is None
 
     def request(self, pipe: Connection, channel: Connection) -> None:
         """Ask for a worker with these ends of its pipe and of its channel."""

@@ -34,8 +34,8 @@ def job(tmp_path: Path) -> ReloadJob:
 
 @pytest.fixture
 def own_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A fork server for this test, which imports nothing before it forks."""
-    monkeypatch.setattr(server_process, "PRELOAD", [])
+    """A fork server for this test, which imports this file alone before it forks."""
+    monkeypatch.setattr(server_process, "PRELOAD", [__name__])
     monkeypatch.setattr(server_process, "_servers", [])
     yield
     for server in server_process._servers:
@@ -51,9 +51,9 @@ def alive(pid: int) -> bool:
 
 def soon(true: Callable[[], bool], seconds: float = 20) -> bool:
     deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
+    while not (now := true()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return true()
+    return now
 
 
 def hang(_: ReloadJob, pipe: Connection) -> None:
@@ -187,7 +187,7 @@ class Interrupting:
         if event == "line":
             self.left -= 1
             if self.left == 0:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(f"{frame.f_code.co_name}:{frame.f_lineno}")
         return self if frame.f_code in self.FUNCTIONS else None
 
 
@@ -196,7 +196,6 @@ class Interrupting:
 def test_an_interruption_at_any_line_leaves_no_worker(job: ReloadJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "TO_SAVE", 0.1)
     monkeypatch.setattr(processes, "TO_END", 0.1)
-    monkeypatch.setattr(processes, "work", hang)
     monkeypatch.setattr(processes, "work", fine)
     execute(job, Listener())
     server = psutil.Process(server_process._servers[0].process.pid)
