@@ -60,7 +60,7 @@ def fetch(wheel: Wheel) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         pins = Path(folder) / "pins.txt"
         pins.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
         command += ["--disable-pip-version-check", "-d", folder, "-r", str(pins)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
