@@ -210,7 +210,7 @@ def test_ls_names_what_it_cannot_read_and_goes_on(left: str, said: str, call: Ca
         ("[]", "is damaged: it is no record"),
         ('{"recipe": "r.yaml", "finished": "", "variants": {}}', "by an older one"),
         ('{"version": 9}', "by a newer one"),
-        ('{"version": 1, "recipe": "r.yaml", "finished": ""}', "variants is missing"),
+        ('{"version": 2, "recipe": "r.yaml", "finished": ""}', "variants is missing"),
     ],
 )
 def test_ls_names_a_note_that_it_cannot_read_and_goes_on(left: str, said: str, call: Call, tmp_path: Path) -> None:

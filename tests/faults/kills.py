@@ -126,7 +126,8 @@ class Chains:
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             return "it did not end"
-        if command and signum != signal.SIGKILL and run.returncode not in (128 + signum, 0, 1):
+        # A signal that comes before Python has started ends it as it ends every program.
+        if command and signum != signal.SIGKILL and run.returncode not in (128 + signum, -signum, 0, 1):
             return f"exit code {run.returncode}"
         deadline = time.monotonic() + GONE
         while left := _marked(mark):
