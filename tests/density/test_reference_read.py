@@ -1,7 +1,9 @@
 """Reading effective parameters off a reference."""
 
 import dataclasses
+import json
 import time
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -123,3 +125,13 @@ def test_rescaling_the_reference_rescales_every_reading():
         assert theirs.bound == ours.bound
         for end in ("value", "low", "high"):
             assert getattr(theirs, end) == pytest.approx(factor * getattr(ours, end))
+
+
+@pytest.mark.parametrize("lacking", ["loss_error", "score_error"])
+def test_a_file_whose_held_out_runs_lack_a_value_is_refused(tmp_path, lacking):
+    content = json.loads((resources.files("compresslab") / "data" / "references" / "olmo-ladder.json").read_text())
+    run = next(iter(content["tasks"]["arc_easy"]["held_out"].values()))
+    del run[lacking]
+    (tmp_path / "reference.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=f"lacks {lacking}"):
+        Reference.load(str(tmp_path / "reference.json"))

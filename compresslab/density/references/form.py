@@ -44,6 +44,10 @@ class TaskForm(BaseModel):
     def _as_many_resamples(self) -> TaskForm:
         if self.score is not None and len(self.score_resamples or ()) != len(self.loss_resamples):
             raise ValueError("it has not as many resamples of the score as of the loss")
+        needed = {"loss", "loss_error"} | ({"score", "score_error", "score_error_given_loss"} if self.score is not None else set())
+        for run, errors in self.held_out.items():
+            if missing := sorted(needed - set(errors)):
+                raise ValueError(f"its held-out run {run!r} lacks {missing[0]}")
         return self
 
 
