@@ -26,6 +26,8 @@ TEMPLATES = "additional_chat_templates"
 CONFIGS = ("config.json", "tokenizer_config.json")
 PICKLED = ("pytorch_model*.bin", "model*.bin", "*.pth", "consolidated*.pt", "*.distcp")
 ADAPTER = "adapter_config.json"
+# Bytes of a configuration or a vocabulary. Real ones have less than a tenth; a sparse file may claim any size.
+LARGEST_OTHER = 2**30
 _sound: set[tuple[str, Stamp]] = set()
 
 
@@ -219,13 +221,16 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
 def _is_file(path: Path, refuse: bool = True) -> bool:
     """Whether there is a regular file. A link to nothing is none. Raises BadInput for anything else if it is to be refused."""
     try:
-        kind = kind_of(path.stat().st_mode)
+        status = path.stat()
     except FileNotFoundError:
         return False
     except OSError as error:
         if refuse:
             raise BadInput(f"{path} cannot be read ({error.strerror})") from error
         return False
+    kind = kind_of(status.st_mode)
+    if refuse and not kind and status.st_size > LARGEST_OTHER and not path.name.endswith(WEIGHTS):
+        raise BadInput(f"{path} has {status.st_size:,} bytes, and no configuration or vocabulary is so large; download or save it again")
     if kind and refuse:
         raise BadInput(f"{path} is {kind}, not a regular file; a model's folder has regular files only")
     return not kind

@@ -370,3 +370,10 @@ def test_a_file_that_cannot_be_gguf_is_refused(tmp_path: Path, start_of_file: by
     (tmp_path / "m.gguf").write_bytes(start_of_file)
     with pytest.raises(BadInput, match=r"m\.gguf is (no|a damaged) GGUF file.*download it again"):
         start(str(tmp_path / "m.gguf"))
+
+
+def test_a_vocabulary_that_claims_a_terabyte_is_refused_at_once(folder: Path) -> None:
+    with (folder / "tokenizer.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BadInput, match="no configuration or vocabulary is so large"):
+        model_folder.files_of(folder)
