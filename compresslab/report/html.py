@@ -96,9 +96,9 @@ def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) ->
     return page
 
 
-def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
-    """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
-    environment = Environment(
+def templates_of_pages() -> Environment:
+    """The templates of pages, in which every text is escaped."""
+    return Environment(
         loader=PackageLoader("compresslab.report"),
         autoescape=True,
         finalize=words.shown,
@@ -106,6 +106,11 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
+    """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
+    environment = templates_of_pages()
     names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio")
     environment.filters.update({name: getattr(words, name) for name in names})
     templates = resources.files("compresslab.report") / "templates"

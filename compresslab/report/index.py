@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from compresslab.errors import BadInput
@@ -15,7 +14,7 @@ from compresslab.records import StudyRecord, UnreadableRecord, read_record
 from compresslab.report import words
 from compresslab.report.answer import StudyAnswer, answer
 from compresslab.report.facts import comparison_with
-from compresslab.report.html import replace, writing
+from compresslab.report.html import replace, templates_of_pages, writing
 from compresslab.report.overwriting import GENERATOR_TAG, check_file
 
 WRITE_AGAIN = "`compresslab report RECIPE` writes it again"
@@ -46,16 +45,8 @@ def write_index(reports: Path) -> Path:
         return page
     entries = [_entry(path) for path in sorted(reports.glob("*/study.json"))]
     entries.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
-    environment = Environment(
-        loader=PackageLoader("compresslab.report"),
-        autoescape=True,
-        finalize=words.shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
-    text = environment.get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)
+    text = templates_of_pages().get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)
     with writing(reports):
         replace(page, text)
     return page
