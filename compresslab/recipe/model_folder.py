@@ -23,10 +23,12 @@ READ = (WEIGHTS, ".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".voc
 VOCABULARIES = ("vocab", "merges")
 # The one folder that is read without being named.
 TEMPLATES = "additional_chat_templates"
+# Code that transformers runs without being told its name, if it may run a model's own.
+CODE_OF_GENERATION = "custom_generate/generate.py"
 CONFIGS = ("config.json", "tokenizer_config.json")
 PICKLED = ("pytorch_model*.bin", "model*.bin", "*.pth", "consolidated*.pt", "*.distcp")
 ADAPTER = "adapter_config.json"
-# Bytes of a configuration or a vocabulary. Real ones have less than a tenth; a sparse file may claim any size.
+# Bytes of a configuration or a vocabulary. A sparse file may claim any size.
 LARGEST_OTHER = 2**30
 _sound: set[tuple[str, Stamp]] = set()
 
@@ -57,7 +59,7 @@ def files_of(folder: Path, own_code: bool = False) -> dict[str, Path]:
         spare = name.endswith(WEIGHTS) and name not in loaded
         if _is_file(folder / name, refuse=not spare):
             found[name] = folder / name
-    if own_code and named.code:
+    if own_code and (named.code or _is_there(folder / CODE_OF_GENERATION)):
         found |= {name: path for name, path in _walk(folder) if _is_file(path, refuse=False)}
     for name in loaded:
         if name in found and name.endswith(WEIGHTS):
@@ -254,7 +256,8 @@ def _check_weights(folder: Path, path: Path) -> None:
         seen = (str(path), Stamp.of(path.stat()))
         if seen not in _sound:
             safetensors_header(path)
-            _sound.add(seen)
+            if seen[1].settled:
+                _sound.add(seen)
     except (OSError, ValueError) as error:
         raise BadInput(f"a weight file of {folder} is damaged: {path.name}: {reason(error)}; download or save it again") from error
 

@@ -139,11 +139,12 @@ class _Runner:
                     tasks[task] = key
             if is_done(node, self.store):
                 return False  # by another run, before this one held the leases
-            if not all(self._is_whole(self.nodes[key], node) for key in node.needs) or (node.tasks and not tasks):
-                return node.key in self.failures
+            # Before the parents are read: that would disturb a measurement, too.
             if not stack.enter_context(machine_share(alone=node.kind in ("machine", "measure"))):
                 self._why[node.key] = MEASURED if node.kind in ("machine", "measure") else MEASURES
                 return False
+            if not all(self._is_whole(self.nodes[key], node) for key in node.needs) or (node.tasks and not tasks):
+                return node.key in self.failures
             self._work(node, leases, tasks)
         return node.key in self.failures or is_done(node, self.store)
 

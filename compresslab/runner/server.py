@@ -83,7 +83,18 @@ def main(control: int, parent: int, preload: Sequence[str]) -> None:
         for name in preload:
             import_module(name)
         _prctl(PR_SET_PDEATHSIG, 0)
-        _Server(requests, parent).serve()
+        code = 1
+        try:
+            _Server(requests, parent).serve()
+            code = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            # The interpreter would take seconds to take the heavy libraries apart, and whoever ended the run waits for this process.
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(code)
 
 
 class _Worker(NamedTuple):
@@ -119,7 +130,10 @@ class _Server:
 
     def _fork(self) -> None:
         """Take a request, which is one byte with the ends of a worker's pipe and of its channel, and fork a worker for it."""
-        message, descriptors, _, _ = socket.recv_fds(self.requests, 1, 2)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self.requests, 1, 2)
+        except ConnectionResetError:  # the parent was killed before it read what was written to it
+            message, descriptors = b"", []
         if not message:
             self.over = True
             return

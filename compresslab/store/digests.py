@@ -57,9 +57,12 @@ class FileDigests:
             stamp = Stamp.of((folder / DIGESTS).stat())
         except OSError:
             return read_digests(folder)
-        if stamp not in self._read:
-            self._read[stamp] = read_digests(folder)
-        return self._read[stamp]
+        if stamp in self._read:
+            return self._read[stamp]
+        read = read_digests(folder)
+        if stamp.settled:
+            self._read[stamp] = read
+        return read
 
     def of(self, path: Path) -> str:
         """The SHA-256 of a file."""

@@ -198,16 +198,18 @@ class Leases:
         return time.monotonic() - seen[1] > SILENCE
 
     def _beat(self) -> None:
-        while True:
+        while self._beating:
             time.sleep(BEAT)
-            with self._guard:
-                held = list(self._held)
-                if not held:
-                    self._beating = False
-                    return
-            for lease in held:
-                with contextlib.suppress(OSError):
-                    lease.beat()
+            self._beat_once()
+
+    def _beat_once(self) -> None:
+        """Beat for every lease. It is a function of its own, so that nothing refers to a lease between two beats."""
+        with self._guard:
+            held = list(self._held)
+            self._beating = bool(held)
+        for lease in held:
+            with contextlib.suppress(OSError):
+                lease.beat()
 
 
 def _locked(file: Path) -> tuple[FileIO, bool] | None:

@@ -19,6 +19,7 @@ from compresslab.plan.graph import Plan
 from compresslab.plan.keys import KEY_LENGTH, content_key
 from compresslab.records import RunNote, StoredRecord, StudyNote
 from compresslab.records.compute import Compute
+from compresslab.store.digests import DamagedDigests
 from compresslab.store.store import WHOLE_STORE, Store
 
 ENCODINGS_DAYS = 30
@@ -186,7 +187,8 @@ def _problems(store: Store, key: str, kind: type[StoredRecord] | None) -> Iterat
         return
     if problem := store.problem(key, kind):
         yield problem
-    yield from (f"{name} was not written by a run" for name in store.unwritten(key))
+    with contextlib.suppress(DamagedDigests):  # a run has removed it meanwhile
+        yield from (f"{name} was not written by a run" for name in store.unwritten(key))
 
 
 def repair(store: Store, damaged: Iterable[Damage], results: Mapping[str, type[StoredRecord] | None]) -> None:
@@ -227,8 +229,12 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.lstat().st_size for file in files if not file.is_dir())
+    """Bytes of a file or a folder, without what a run removes meanwhile."""
+    size = 0
+    with contextlib.suppress(FileNotFoundError):
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            size += 0 if file.is_dir() else file.lstat().st_size
+    return size
 
 
 def _run_key(recipe: str, compute: Compute, facts: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:
             f"{plan.file.path} and {other} both call their study {plan.recipe.study!r}, and {folder} has the page of {other}; "
             "rename the `study:` of one of them, or name another folder with --reports"
         )
-    if plan.file.path.is_file():
+    if plan.file.path.is_file() and not (folder / RECIPE).is_dir():
         atomic_write(folder / RECIPE, os.path.relpath(plan.file.path.resolve(), folder.resolve()) + "\n")
 
 
@@ -66,10 +66,12 @@ def _other_recipe(folder: Path, record: StudyRecord, plan: Plan, store: Store | 
 
 
 def _noted(folder: Path) -> Path | None:
-    """The recipe that the folder of a page notes; `None` if there is no note."""
+    """The recipe that the folder of a page notes; `None` if there is no note, or none that can be looked at."""
     try:
         named = read_regular(folder / RECIPE, LARGEST_PATH).decode().rstrip("\n")
-        return Path(os.path.normpath(folder.resolve() / named)) if named else None
+        noted = Path(os.path.normpath(folder.resolve() / named))
+        noted.is_file()  # which fails for a name that is too long, or in a folder that is closed
+        return noted if named else None
     except (OSError, ValueError):
         return None
 

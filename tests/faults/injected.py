@@ -128,6 +128,7 @@ def strike(injector: ctypes.CDLL, work: Work, every: int) -> list[Found]:
     """Strike every k-th call of a piece of work by every kind of fault."""
     with tempfile.TemporaryDirectory(prefix="injected-") as scratch:
         calls = _calls(injector, work, Path(scratch))
+    assert calls > 3, f"the injector met {calls} file calls of {work.name}"
     found = []
     for kind, number in KINDS.items():
         points = range(1, calls + 1, every)

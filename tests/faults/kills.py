@@ -132,9 +132,10 @@ class Chains:
         deadline = time.monotonic() + GONE
         while left := _marked(mark):
             if time.monotonic() > deadline:
+                told = "; ".join(f"{psutil.Process(pid).status()} {' '.join(psutil.Process(pid).cmdline())[:100]}" for pid in left)
                 for pid in left:
                     os.kill(pid, signal.SIGKILL)
-                return f"{len(left)} processes after {GONE:.0f} s"
+                return f"{len(left)} processes after {GONE:.0f} s: {told}"
             time.sleep(0.05)
         return ""
 

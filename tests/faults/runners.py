@@ -47,7 +47,7 @@ class Runners:
         self.namespaces = subprocess.run([*APART, "true"], check=False, capture_output=True).returncode == 0
         undisturbed = Store(folder / "undisturbed")
         for recipe in self.recipes:
-            self._wait(self._start(recipe, undisturbed.root, folder / "undisturbed.commits", apart=False))
+            assert not (said := self._wait(self._start(recipe, undisturbed.root, folder / "undisturbed.commits", apart=False))), said
         self.expected = deterministic(undisturbed)
         self.keys = {path.name for path in undisturbed.objects.iterdir()}
 

@@ -17,6 +17,7 @@ from compresslab.report.index import write_index
 from compresslab.report.overwriting import GENERATOR_TAG, SVG_MARK, check_file, check_page
 from compresslab.report.words import record_json
 from compresslab.store.store import Store
+from compresslab.studies import page_folder
 from compresslab.studies.page_folder import check_page_folder
 from report import studies
 
@@ -173,3 +174,8 @@ def test_a_reference_replaces_only_an_earlier_fit_of_itself(tmp_path: Path):
     path.write_text(json.dumps({"my": "settings"}))
     with pytest.raises(BadInput, match="is there already and is no reference"):
         _target(path, "olmo-ladder")
+
+
+def test_a_note_that_names_no_possible_file_is_as_none(tmp_path: Path) -> None:
+    (tmp_path / ".recipe").write_text("x" * 5000)
+    assert page_folder._noted(tmp_path) is None

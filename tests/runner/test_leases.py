@@ -239,3 +239,24 @@ def test_files_of_dead_holders_are_swept(tmp_path: Path, other: subprocess.Popen
     other.wait()
     ours.sweep()
     assert list(tmp_path.iterdir()) == []
+
+
+def _drop(lost: list[object]) -> None:
+    lost.clear()
+    time.sleep(0.2)
+
+
+def test_a_lease_that_nobody_refers_to_is_dropped_also_after_a_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.02)
+    ours = Leases(tmp_path)
+    lost = [ours.acquire("key")]
+    os.utime(tmp_path / "key.1", (0, 0))
+    deadline = time.monotonic() + 10
+    while (tmp_path / "key.1").stat().st_mtime == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)  # between two beats, or in one
+    with pytest.warns(ResourceWarning):
+        _drop(lost)
+    with ours.held("key") as lease:
+        assert lease
