@@ -106,14 +106,18 @@ class Chains:
             time.sleep(0.02)
         victim = self._victim(run, target)
         time.sleep(random_.choice([0, 0.05, 0.2, 0.5, 1.5]) * random_.random())
-        if run.poll() is not None or not node:
-            run.wait()
+        if not node and run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+            return Struck("-", "-", "no node", f"a run did not end in {LONGEST} s")
+        if run.poll() is not None:
             reader.join(5)
             return None if run.returncode == 0 else Struck("-", "-", node, f"a run failed: {''.join(said)[-300:]}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signum)
         wrong = self._ended(run, victim == run.pid, signum, mark)
         reader.join(5)
+        if not wrong and run.returncode == 0 and deterministic(Store(store)) != self.expected:
+            wrong = "exit code 0 before the study was done"
         text = "".join(said)
         if not wrong and "Traceback" in text:
             wrong = f"a traceback: {text[-300:]}"
@@ -127,7 +131,7 @@ class Chains:
             os.killpg(run.pid, signal.SIGKILL)
             return "it did not end"
         # A signal that comes before Python has started ends it as it ends every program.
-        if command and signum != signal.SIGKILL and run.returncode not in (128 + signum, -signum, 0, 1):
+        if command and signum != signal.SIGKILL and run.returncode not in (128 + signum, -signum, 0):
             return f"exit code {run.returncode}"
         deadline = time.monotonic() + GONE
         while left := _marked(mark):
