@@ -1,12 +1,16 @@
-"""Processes of this interpreter that run code of this package, and what they said last."""
+"""Processes of this interpreter that run code of this package: their command, the signals that end them, and what they said last."""
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from typing import IO
 
+# Signals that end a command, as far as the system has them. One that is sent to all processes of a job reaches a worker twice: from its
+# sender and from the command.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # The end of an output that is read, in bytes, and how much of its last line is told.
 TAIL, TOLD = 2**14, 200
 # Where a trace of the interpreter begins, which follows what the library said (`faulthandler`).

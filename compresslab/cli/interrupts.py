@@ -10,7 +10,8 @@ import threading
 import time
 from types import FrameType, TracebackType
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+from compresslab.children import ENDING
+
 # Signals within so many seconds of the last one that counted are of one cause: `timeout` and a terminal that closes send two.
 OF_ONE_CAUSE = 0.3
 

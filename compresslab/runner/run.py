@@ -31,7 +31,7 @@ MEASURES = "another run measures times on this machine, which nothing may distur
 
 
 class RunResult(NamedTuple):
-    """What running a plan came to: failures by node key, and how many nodes were there already."""
+    """What running a plan came to: failures by node key, how many nodes this run did not make, and its seconds."""
 
     failures: dict[str, Failure]
     cached: int

@@ -34,13 +34,13 @@ from typing import NamedTuple, NoReturn
 
 import psutil
 
+from compresslab.children import ENDING
+
 # Options of prctl(2). They exist on Linux only.
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # Seconds between two looks at whether the parent lives, and the longest that killed processes are waited for. One that waits for a device
 # or a network disk ends only when that answers.
-LOOK, TO_DIE = 0.5, 3.0
-# Signals that end a command. One that is sent to all processes of a job reaches a worker twice, from its sender and from the command.
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+LOOK, TO_REAP = 0.5, 3.0
 # Seconds in which a worker tidies up after such a signal, and further ones do not disturb it.
 TO_SAVE = 15
 
@@ -212,7 +212,7 @@ class _Server:
         ended = dict(self._collect())
         if not ended:
             return
-        deadline = time.monotonic() + TO_DIE
+        deadline = time.monotonic() + TO_REAP
         while (rest := self._rest(set(ended))) and time.monotonic() < deadline:
             _kill(rest)
             time.sleep(0.002)
@@ -245,7 +245,7 @@ class _Server:
 
     def _kill_all(self) -> None:
         _kill(self.workers)
-        deadline = time.monotonic() + TO_DIE
+        deadline = time.monotonic() + TO_REAP
         while self.workers and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.002)

@@ -50,14 +50,15 @@ def _other_recipe(folder: Path, record: StudyRecord, plan: Plan, store: Store | 
     """The recipe that a page was made from, if it is another file than the plan's, is still there and still has a study of this name.
 
     A recipe that was moved, renamed or edited goes on with its page, and so does one that was copied with its pages, since the folder notes
-    where its recipe lies from there. A folder without a note has the name of the recipe's file only, in its record.
+    where its recipe lies from there. A copy of equal text is another recipe where the note tells so: a path in it may name another model
+    from there. A folder without a note has the name of the recipe's file only, in its record.
     """
-    made = record.provenance
-    if made.recipe_sha256 == plan.file.sha256:
-        return None
     if (noted := _noted(folder)) is not None:
         own = not plan.file.path.is_file() or (noted.is_file() and noted.samefile(plan.file.path))
         return noted if not own and _recipe_at(noted, plan.recipe.study) is not None else None
+    made = record.provenance
+    if made.recipe_sha256 == plan.file.sha256:
+        return None
     for path in _candidates(made.recipe_path, plan, store):
         found = _recipe_at(path, plan.recipe.study)
         if found is not None and (made.recipe_path != plan.file.path.name or _is_another(found, record, plan)):

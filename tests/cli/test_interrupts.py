@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from compresslab.children import ENDING
 from compresslab.cli import interrupts
-from compresslab.cli.interrupts import ENDING, Interrupts
+from compresslab.cli.interrupts import Interrupts
 from compresslab.runner import processes
 
 

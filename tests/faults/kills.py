@@ -165,8 +165,14 @@ class Chains:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_heed,
         )
+
+
+def _heed() -> None:
+    """Obey all signals, also those that this script was told to ignore (`nohup`, a command in the background)."""
+    for signum in SIGNALS[1:]:
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def _read(run: subprocess.Popen[str], said: list[str]) -> None:

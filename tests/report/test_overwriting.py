@@ -112,6 +112,14 @@ def test_two_recipes_of_one_file_name_are_told_apart_without_a_note_in_the_store
     check_page_folder(folder, recipe(tmp_path / "exp1/moved.yaml", EDITED + "# more\n"), None)
 
 
+def test_copies_of_equal_text_are_two_recipes_since_their_paths_may_name_two_models(tmp_path: Path):
+    first, folder = recipe(tmp_path / "exp1/recipe.yaml"), tmp_path / "reports/s"
+    check_page_folder(folder, first, None)
+    page(folder, first)
+    with pytest.raises(BadInput, match=r"exp2/recipe\.yaml and .*exp1/recipe\.yaml both call their study 's'"):
+        check_page_folder(folder, recipe(tmp_path / "exp2/recipe.yaml"), None)
+
+
 def test_a_copy_of_a_project_that_shares_its_store_goes_on_with_its_pages(tmp_path: Path):
     store = Store(tmp_path / "store")
     for name in ("p2", "p1"):
