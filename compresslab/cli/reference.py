@@ -12,12 +12,21 @@ from compresslab.cli.node_progress import first_line
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, store_root
 
 if TYPE_CHECKING:
-    from compresslab.density import Reference
+    from compresslab.density import Budget, Reference
 
 app = typer.Typer(help="References: what density is relative to. List, show, plot, fit, build.", no_args_is_help=True)
 
 NAME = Annotated[str, typer.Argument(help="A reference's name, or its .json file.")]
 OUT = Annotated[Path | None, typer.Option("--out", help="Where to write it.  [default: NAME.json here]", show_default=False)]
+
+
+TOKENS = Annotated[float | None, typer.Option("--tokens", help="D0 as one number of training tokens for all sizes.", show_default=False)]
+TOKENS_PER_PARAMETER = Annotated[
+    float | None,
+    typer.Option(
+        "--tokens-per-parameter", help="D0, training tokens given to the reference for each parameter.  [default: 200]", show_default=False
+    ),
+]
 
 
 @app.command("ls")
@@ -54,7 +63,8 @@ def show(
     task: Annotated[str | None, typer.Option("--task", help="Read a value off this task's curve.")] = None,
     bpb: Annotated[float | None, typer.Option("--bpb", help="The loss to read, in the reference's unit.")] = None,
     score: Annotated[float | None, typer.Option("--score", help="The score to read, in [0, 1].")] = None,
-    tokens: Annotated[float, typer.Option("--tokens", help="D0, training tokens given to the reference.")] = 1e12,
+    tokens: TOKENS = None,
+    tokens_per_parameter: TOKENS_PER_PARAMETER = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how a reference was fitted and what it is worth; with --task and a value, read effective parameters off it.
@@ -72,15 +82,14 @@ def show(
     reference = Reference.load(name)
     console = Console()
     if task is not None:
-        found = reference.effective_params(task=task, bpb=bpb, score=score, tokens=tokens)
+        budget = _budget(tokens, tokens_per_parameter)
+        found = reference.effective_params(task=task, bpb=bpb, score=score, budget=budget)
         if as_json:
             typer.echo(found.model_dump_json(indent=2))
             return
         ends = f"{words.count(found.low)} to {words.count(found.high)}"
         flag = ", extrapolated" if found.extrapolated else ""
-        typer.echo(
-            f"N_hat = {found.bound}{words.count(found.value)} ({ends}, the ruler's own 95%){flag}; D0 = {words.count(tokens)} tokens"
-        )
+        typer.echo(f"N_hat = {found.bound}{words.count(found.value)} ({ends}, the ruler's own 95%){flag}; D0 = {budget}")
         return
     if bpb is not None or score is not None:
         raise BadInput(f"of which task? give --task, one of: {', '.join(reference.tasks)}")
@@ -100,7 +109,8 @@ def show(
 def plot(
     name: NAME,
     out: Annotated[Path | None, typer.Option("--out", help="The picture, .svg.  [default: NAME.svg here]", show_default=False)] = None,
-    tokens: Annotated[float, typer.Option("--tokens", help="D0, training tokens given to the reference.")] = 1e12,
+    tokens: TOKENS = None,
+    tokens_per_parameter: TOKENS_PER_PARAMETER = None,
 ) -> None:
     """Draw a reference's curves with their bands: loss where it has losses, else score.
 
@@ -108,17 +118,15 @@ def plot(
     """
     from compresslab.density import Reference
     from compresslab.density.references.curve import curve
-    from compresslab.errors import BadInput
     from compresslab.report.charts.standalone import reference_chart, to_svg
     from compresslab.report.overwriting import SVG_MARK, check_file
 
-    if not 0 < tokens < float("inf"):
-        raise BadInput(f"--tokens {tokens}: it must be a positive number")
     reference = Reference.load(name)
+    budget = _budget(tokens, tokens_per_parameter)
     path = out or Path(f"{reference.name}.svg")
     check_file(path, SVG_MARK, "name another file with --out")
-    curves = [curve(reference, task, tokens) for task in reference.tasks]
-    path.write_text(to_svg(reference_chart(curves, f"{reference.name}, {tokens:.3g} tokens")), encoding="utf-8")
+    curves = [curve(reference, task, budget) for task in reference.tasks]
+    path.write_text(to_svg(reference_chart(curves, f"{reference.name}, {budget}")), encoding="utf-8")
     typer.echo(path)
 
 
@@ -172,6 +180,13 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
         raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in run_result.failures.values()))
     table = pd.DataFrame(reference.rows(plan, result_store))
     _write(fit_table(table, plan.recipe.study, f"evaluated by compresslab, recipe {recipe.name}"), path)
+
+
+def _budget(tokens: float | None, per_parameter: float | None) -> Budget:
+    """D0 from the two options. Raises BadInput if both are given."""
+    from compresslab.density.references.budget import Budget, default_budget
+
+    return default_budget() if tokens is None and per_parameter is None else Budget(tokens, per_parameter)
 
 
 def _target(out: Path | None, name: str) -> Path:

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from compresslab.catalog.hardware import Hardware, hardware_names, load_hardware
     from compresslab.density.comparison import GROWTH_PER_DAY, assess, compare, density_days
     from compresslab.density.draws import Measured
-    from compresslab.density.references.reference import REACH, Reference, TaskFit
+    from compresslab.density.references.budget import Budget
+    from compresslab.density.references.reference import Reference, TaskFit
     from compresslab.density.time.inference_time import n_time, seconds
 
 __all__ = [
     "GROWTH_PER_DAY",
-    "REACH",
+    "Budget",
     "Hardware",
     "Measured",
     "Reference",
@@ -34,10 +35,11 @@ __all__ = [
 
 _MODULES = {
     "catalog.hardware": ("Hardware", "hardware_names", "load_hardware"),
+    "density.references.budget": ("Budget",),
     "density.comparison": ("GROWTH_PER_DAY", "assess", "compare", "density_days"),
     "density.draws": ("Measured",),
     "density.time.inference_time": ("n_time", "seconds"),
-    "density.references.reference": ("REACH", "Reference", "TaskFit"),
+    "density.references.reference": ("Reference", "TaskFit"),
 }
 
 

@@ -6,10 +6,9 @@ scale, and the ratio of two means equals the mean of the ratios. Benchmarks of a
 weighted by their precision instead (`intervals.precision_mean`).
 
 A density compares a model with the reference's own models, which scatter around their curve. Its interval contains that scatter
-(`…_with_scatter`). A ratio r of measured models compares two losses on one curve and does not contain it. A published score
-determines a model's capability only up to that scatter (one Qwen2.5 model lies 2 points of MMLU off its family's curve, which is 0.2
-in ln N), so r of published models contains it as well: independent for two models that were trained separately, common to a model
-and its quantized copy.
+(`…_with_scatter`). A ratio r contains it for every training run that lies behind one of the two models and not behind the other: one for
+a child that was trained on, two for models that were trained separately, none for a copy (pruned, quantized). A second training run would
+give another model, and the ladder's own runs, whose density is 1, are read at densities that differ as much.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresslab.density.draws import LOSSES, Draws, TaskDraws
-from compresslab.density.intervals import LogEstimate, bounded_reading, geometric_mean, precision_mean, standard_deviation
+from compresslab.density.intervals import LogEstimate, geometric_mean, precision_mean, standard_deviation
+from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array, interpolated_ln_params
-from compresslab.density.references.reference import REACH, Reference, TaskFit
+from compresslab.density.references.reference import Reference, TaskFit
 from compresslab.records import Density, Estimator, Interval, Size, TaskDensity
 
 MINOR_PRECISION_SHARE = 0.05
@@ -36,20 +36,19 @@ class Ruler:
     """A reference with the settings by which one study reads it.
 
     Attributes:
-        tokens: D0, the token budget given to the reference.
+        budget: D0, the training tokens given to the reference.
         fit_rows: (resamples,) index of the resampled fit for each draw of items; 0 is the fit itself.
-        scatter_shares: (resamples,) in [0, 1): selects the run of the reference whose residual each draw takes, for all tasks.
+        scatter_shares: for each training run whose scatter is drawn, (resamples,) in [0, 1): selects the run of the reference whose
+            residual each draw takes, for all tasks.
         interpolate: read a family by straight lines between its models instead of its curves, with no value outside them.
-        with_scatter: r contains the scatter of the reference's own models.
         without_scatter: no estimate contains that scatter; used to find the variance that comes from the items alone.
     """
 
     reference: Reference
-    tokens: float
+    budget: Budget
     fit_rows: NDArray[np.intp]
-    scatter_shares: Array
+    scatter_shares: tuple[Array, ...]
     interpolate: bool = False
-    with_scatter: bool = False
     without_scatter: bool = False
 
 
@@ -66,9 +65,9 @@ class TaskCapability:
     by_score_with_scatter: LogEstimate | None = None
     reason: str = ""
 
-    def by(self, estimator: Estimator) -> LogEstimate | None:
-        """The estimate from which r is computed."""
-        return self.by_loss if estimator == "loss" else self.by_score
+    def with_scatter(self, estimator: Estimator) -> LogEstimate | None:
+        """The estimate from which densities and r are computed."""
+        return self.by_loss_with_scatter if estimator == "loss" else self.by_score_with_scatter
 
 
 def measure_task(ruler: Ruler, task: str, answers: TaskDraws) -> TaskCapability:
@@ -102,8 +101,6 @@ def measure_task(ruler: Ruler, task: str, answers: TaskDraws) -> TaskCapability:
             for scores in (drawn.means, shifted)
         )
         reasons += _bound_reason("by score", by_score, drawn.mean)
-    if ruler.with_scatter:
-        by_loss, by_score = by_loss_with_scatter, by_score_with_scatter
     return TaskCapability(by_loss, by_score, by_loss_with_scatter, by_score_with_scatter, "; ".join(reasons))
 
 
@@ -118,13 +115,7 @@ def _interpolated(fit: TaskFit, score: Draws) -> TaskCapability:
 
 
 def _ln_effective(ruler: Ruler, task: str, point: Array, drawn: Array) -> LogEstimate:
-    reference = ruler.reference
-    return bounded_reading(
-        float(reference.ln_params(task, point, ruler.tokens)),
-        reference.ln_params(task, drawn, ruler.tokens, ruler.fit_rows),
-        reference.parameters_range,
-        REACH,
-    )
+    return ruler.reference.reading(task, point, drawn, ruler.budget, ruler.fit_rows)
 
 
 def _with_width(ruler: Ruler, task: str, estimate: LogEstimate, scores: Array) -> LogEstimate:
@@ -132,16 +123,19 @@ def _with_width(ruler: Ruler, task: str, estimate: LogEstimate, scores: Array) -
     if not estimate.bound:
         return estimate
     step = 0.1
-    ends = [ruler.reference.predict(task, math.exp(estimate.point + side), ruler.tokens)[1] or 0.0 for side in (-step, step)]
+    sizes = [math.exp(estimate.point + side) for side in (-step, step)]
+    ends = [ruler.reference.predict(task, size, ruler.budget.at(size))[1] or 0.0 for size in sizes]
     slope = max((ends[1] - ends[0]) / (2 * step), 1e-9)
     return replace(estimate, width=float(np.std(scores)) / slope)
 
 
 def _drawn_scatter(residuals: Array, ruler: Ruler) -> Array:
-    """The residual of one of the reference's runs for each resample; the same run for all tasks."""
-    if ruler.without_scatter or not len(residuals):
-        return np.zeros_like(ruler.scatter_shares)
-    return residuals[(ruler.scatter_shares * len(residuals)).astype(np.intp)]
+    """For each resample, the sum of a residual of the reference for each training run; the same runs for all tasks."""
+    drawn = np.zeros(len(ruler.fit_rows))
+    if not ruler.without_scatter and len(residuals):
+        for shares in ruler.scatter_shares:
+            drawn += residuals[(shares * len(residuals)).astype(np.intp)]
+    return drawn
 
 
 def _bound_reason(estimator_name: str, estimate: LogEstimate, mean: float) -> list[str]:
@@ -208,7 +202,8 @@ def density(
     main = by_loss if estimator == "loss" else by_score
     return Density(
         reference=ruler.reference.name,
-        tokens=ruler.tokens,
+        tokens=ruler.budget.tokens,
+        tokens_per_parameter=ruler.budget.per_parameter,
         estimator=estimator,
         effective_by_loss=_interval(by_loss),
         effective_by_score=_interval(by_score),

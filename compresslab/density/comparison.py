@@ -27,9 +27,10 @@ from compresslab.density.draws import MIN_ITEMS, Draws, Measured, check
 from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, verdict
 from compresslab.density.mcnemar import mcnemar
 from compresslab.density.pairing import unpaired_tasks
+from compresslab.density.references.budget import budget_of
 from compresslab.density.references.reference import Reference
 from compresslab.density.robustness import alternatives
-from compresslab.density.sample import DrawnStudy, counts, prepare, task_ratio
+from compresslab.density.sample import DrawnStudy, counts, prepare
 from compresslab.density.time.inference_time import seconds
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
@@ -72,7 +73,7 @@ def assess(
     left_out = _unpaired(variants)
     variants = [_without(variant, left_out) for variant in variants]
     study = prepare(variants, config, hardware)
-    ruler, estimator = study.ruler(reference, config.tokens), best_estimator(reference, study.draws)
+    ruler, estimator = study.ruler(reference, budget_of(config)), best_estimator(reference, study.draws)
     assessed: dict[str, tuple[Density, list[tuple[Comparison, dict[str, float]]]]] = {}
     for variant in variants:
         capabilities = {task: study.capability(ruler, variant.name, task) for task in variant.tasks}
@@ -170,6 +171,7 @@ def _compare(
         resamples=study.config.resamples,
         seed=study.config.seed,
         estimator=estimator,
+        runs_apart=len(child.runs_apart(parent)) + len(parent.runs_apart(child)),
         items_needed=_items_needed(study, ruler, estimator, child, parent, shared, ratios.get("params")),
         reason="; ".join([*notes, *_remarks(study, ruler, estimator, child, parent, shared, notes)]),
     )
@@ -215,7 +217,6 @@ def _correct_verdicts(
 
 
 def _compare_task(study: DrawnStudy, ruler: Ruler, child: Measured, parent: Measured, task: str, params: float) -> TaskComparison:
-    child_capability, parent_capability = study.capability(ruler, child.name, task), study.capability(ruler, parent.name, task)
     child_draws, parent_draws = study.draws[child.name, task], study.draws[parent.name, task]
     loss, loss_before = child_draws.losses.get("bits per byte"), parent_draws.losses.get("bits per byte")
     score, score_before = child_draws.score.values, parent_draws.score.values
@@ -225,8 +226,8 @@ def _compare_task(study: DrawnStudy, ruler: Ruler, child: Measured, parent: Meas
         items=child.count(task),
         bits_per_byte=None if loss is None or loss_before is None else _loss_difference(loss, loss_before),
         accuracy=_score_difference(child_draws.score, parent_draws.score),
-        ratio_by_loss=_interval(task_ratio(child_capability, parent_capability, "loss"), params),
-        ratio_by_score=_interval(task_ratio(child_capability, parent_capability, "score"), params),
+        ratio_by_loss=_interval(study.ratios(ruler, child.name, parent.name, [task], "loss")[task], params),
+        ratio_by_score=_interval(study.ratios(ruler, child.name, parent.name, [task], "score")[task], params),
         lost=None if changes is None else changes.lost,
         gained=None if changes is None else changes.gained,
         mcnemar=None if changes is None else changes.p,

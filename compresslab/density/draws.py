@@ -41,7 +41,8 @@ class Measured(Record):
     Attributes:
         items: per-item results by task. published: scores in [0, 1] by benchmark, for a model that was not run here.
         table: the table of the published scores.
-        same_as: the variant with the same trained weights, whose scatter this one shares (for a quantized model its parent).
+        runs: the training runs behind its weights, each by the name of the first variant that has it. Two variants without any in common
+            were trained separately. A pruned or quantized copy has its parent's; a step that trains adds one. Empty for a run of its own.
     """
 
     name: str
@@ -52,12 +53,17 @@ class Measured(Record):
     items: dict[str, ItemScores] = Field(default_factory=dict)
     published: dict[str, float] = Field(default_factory=dict)
     table: str = ""
-    same_as: str = ""
+    runs: list[str] = Field(default_factory=list)
 
     @property
     def tasks(self) -> list[str]:
         """Names of the tasks with results, in order."""
         return [*self.items, *self.published]
+
+    def runs_apart(self, other: Measured) -> list[str]:
+        """The training runs behind this variant and not behind the other."""
+        behind_other = other.runs or [other.name]
+        return [run for run in self.runs or [self.name] if run not in behind_other]
 
     def count(self, task: str) -> int:
         """Number of items of a task that it answered."""

@@ -83,14 +83,14 @@ def spread(estimate: LogEstimate) -> float:
     return float(high - low) / 2 if np.isfinite(low) and np.isfinite(high) else math.inf
 
 
-def bounded_reading(point: float, draws: Array, fitted: tuple[float, float], reach: float) -> LogEstimate:
-    """A logarithm read off a reference that was fitted on the range `fitted` (plain units) and is read up to a factor `reach` beyond.
+def bounded_reading(point: float, draws: Array, fitted: tuple[float, float], limits: tuple[float, float]) -> LogEstimate:
+    """A logarithm read off a reference that was fitted on the range `fitted` (plain units) and is read within `limits`.
 
-    A point outside becomes a bound at the end of that range, and one end of its draws is unbounded.
+    A point outside the limits becomes a bound at their end, and one end of its draws is unbounded.
     Draws of a plain point are not clipped, because clipping would understate the uncertainty.
     """
     first, last = math.log(fitted[0]), math.log(fitted[1])
-    lowest, highest = first - math.log(reach), last + math.log(reach)
+    lowest, highest = math.log(limits[0]), math.log(limits[1])
     if point < lowest:
         return LogEstimate(lowest, np.full_like(draws, -np.inf), np.maximum(draws, lowest), "<", True)
     if point > highest:

@@ -1,8 +1,8 @@
 """The density ratio under other choices of analysis: the table of robustness of every verdict.
 
-The choices: D0 from 100B to 15T tokens, every other reference with the study's tasks, straight lines instead of a family's curves, equal
-weights of a table's benchmarks, the other estimator, every task alone, every task left out; and, for measured models, an interval that
-contains the scatter of the reference's own runs.
+The choices: other D0, every other reference with the study's tasks, straight lines instead of a family's curves, equal
+weights of a table's benchmarks, the other estimator, every task alone, every task left out; and, where training sets the two models
+apart, an interval without the scatter between training runs.
 
 A choice flips a verdict if it gives the opposite one, or if its value lies on the other side of 1 and its interval does not contain the
 study's own value. For a single task only the opposite verdict counts, because tasks differ. A choice that is inconclusive because of a
@@ -16,13 +16,21 @@ from dataclasses import replace
 
 from compresslab.density.capability import Ruler, best_estimator
 from compresslab.density.intervals import verdict
+from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import NO_DATA_TERM
 from compresslab.density.references.reference import Reference
 from compresslab.density.sample import DrawnStudy
 from compresslab.records import Alternative, Comparison, Estimator
 
-TOKEN_BUDGETS = (1e11, 3e11, 1e12, 5e12, 15e12)
-"""D0 in tokens: the Densing paper's arXiv version takes 1T, its journal version 5T."""
+BUDGETS = {
+    Budget(per_parameter=20.0): " (Chinchilla)",
+    Budget(per_parameter=200.0): "",
+    Budget(per_parameter=2000.0): "",
+    Budget(tokens=1e11): "",
+    Budget(tokens=1e12): " (the Densing Law's preprint)",
+    Budget(tokens=5e12): " (the Densing Law's journal version)",
+}
+"""Other choices of D0, with whose they are."""
 
 
 def alternatives(
@@ -52,23 +60,19 @@ def alternatives(
 
     results = []
     if _has_data_term(ruler.reference, tasks):
-        for tokens in TOKEN_BUDGETS:
-            if tokens != ruler.tokens:
-                results.append(
-                    alternative(
-                        "D0", format_tokens(tokens), study.ruler(ruler.reference, tokens), tasks, estimator, "off the ruler at this D0"
-                    )
-                )
+        for budget, whose in BUDGETS.items():
+            if budget != ruler.budget:
+                other_budget = study.ruler(ruler.reference, budget)
+                results.append(alternative("D0", f"{budget}{whose}", other_budget, tasks, estimator, "off the ruler at this D0"))
     for reference in others:
-        other_ruler = study.ruler(reference, ruler.tokens)
+        other_ruler = study.ruler(reference, ruler.budget)
         known_tasks = [task for task in tasks if task in reference.tasks]
         missing = "it has none of the study's tasks" if not known_tasks else "no task tells both of them on this ruler"
         estimator_there = best_estimator(reference, {key: value for key, value in study.draws.items() if key[0] == child})
         results.append(alternative("reference", reference.name, other_ruler, known_tasks, estimator_there, missing))
-    if not study.variants[child].published:
-        with_scatter = replace(ruler, with_scatter=True)
-        setting = "each model strays from the curve as the reference's own do"
-        results.append(alternative("scatter", setting, with_scatter, tasks, estimator, "no estimate"))
+    if comparison.runs_apart:
+        these = replace(ruler, without_scatter=True)
+        results.append(alternative("scatter", "these two models, not a second training run", these, tasks, estimator, "no estimate"))
     if ruler.reference.kind == "family":
         interpolating = replace(ruler, interpolate=True)
         results.append(
@@ -89,11 +93,6 @@ def alternatives(
             for task in informative
         ]
     return results
-
-
-def format_tokens(tokens: float) -> str:
-    """A token budget as text: 300B, 15T."""
-    return f"{tokens / 1e12:g}T" if tokens >= 1e12 else f"{tokens / 1e9:g}B"
 
 
 def _has_data_term(reference: Reference, tasks: Iterable[str]) -> bool:

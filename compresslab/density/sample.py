@@ -13,6 +13,7 @@ from compresslab.catalog.hardware import Hardware
 from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, measure_task
 from compresslab.density.draws import Draws, Measured, StudyDraws, TaskDraws, draw, random_stream
 from compresslab.density.intervals import LogEstimate, ratio, spread
+from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
 from compresslab.density.time.inference_time import n_time
@@ -27,32 +28,30 @@ class DrawnStudy:
 
     Attributes:
         variants: by name. times: N_time by variant and hardware.
-        capabilities: by reference, tokens, interpolate, with_scatter, variant and task.
+        capabilities: by reference, budget, interpolate, training runs whose scatter they contain, variant and task.
     """
 
     variants: dict[str, Measured]
     draws: StudyDraws
     config: DensityConfig
     times: dict[str, dict[str, float]]
-    capabilities: dict[tuple[str, float, bool, bool, str, str], TaskCapability]
+    capabilities: dict[tuple[str, Budget, bool, tuple[str, ...], str, str], TaskCapability]
 
-    def ruler(self, reference: Reference, tokens: float) -> Ruler:
-        """A reference with this study's draws of its fits and its scatter."""
+    def ruler(self, reference: Reference, budget: Budget) -> Ruler:
+        """A reference with this study's draws of its fits, and the scatter that a density contains, the same for all variants."""
         rows = random_stream(self.config.seed, "reference").integers(reference.resamples, size=self.config.resamples) + 1
-        return Ruler(reference, tokens, rows, self.scatter_shares(""))
+        return Ruler(reference, budget, rows, (self.scatter_shares(""),))
 
-    def scatter_shares(self, owner: str) -> Array:
-        """(resamples,) in [0, 1): selects the run of a reference whose residual each draw takes. All measured variants share one
-        selection. Each published model has its own, shared by variants with the same trained weights."""
-        return random_stream(self.config.seed, f"scatter/{owner}").random(self.config.resamples)
+    def scatter_shares(self, run: str) -> Array:
+        """(resamples,) in [0, 1): selects the run of a reference whose residual each draw takes for a training run of the study."""
+        return random_stream(self.config.seed, f"scatter/{run}").random(self.config.resamples)
 
-    def capability(self, ruler: Ruler, variant: str, task: str) -> TaskCapability:
-        """N_hat of a variant on a task, from the cache if it was read before."""
-        key = (ruler.reference.name, ruler.tokens, ruler.interpolate, ruler.with_scatter, variant, task)
+    def capability(self, ruler: Ruler, variant: str, task: str, runs: tuple[str, ...] = ("",)) -> TaskCapability:
+        """N_hat of a variant on a task, with the scatter of some training runs; from the cache if it was read before."""
+        key = (ruler.reference.name, ruler.budget, ruler.interpolate, runs, variant, task)
         if key not in self.capabilities:
-            measured = self.variants[variant]
-            if measured.published or ruler.with_scatter:
-                ruler = replace(ruler, with_scatter=True, scatter_shares=self.scatter_shares(measured.same_as or measured.name))
+            if runs != ("",):
+                ruler = replace(ruler, scatter_shares=tuple(self.scatter_shares(run) for run in runs))
             self.capabilities[key] = measure_task(ruler, task, self.draws[variant, task])
         return self.capabilities[key]
 
@@ -64,8 +63,13 @@ class DrawnStudy:
         return combine(self.ratios(ruler, child, parent, tasks, estimator), published=published)
 
     def ratios(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> dict[str, LogEstimate | None]:
-        """ln of N_hat child / N_hat parent on each task."""
-        return {task: task_ratio(self.capability(ruler, child, task), self.capability(ruler, parent, task), estimator) for task in tasks}
+        """ln of N_hat child / N_hat parent on each task, with the scatter of the training runs that set the two apart."""
+        one, other = self.variants[child], self.variants[parent]
+        apart, apart_from = tuple(one.runs_apart(other)), tuple(other.runs_apart(one))
+        return {
+            task: task_ratio(self.capability(ruler, child, task, apart), self.capability(ruler, parent, task, apart_from), estimator)
+            for task in tasks
+        }
 
     def standard_deviation_from(
         self, source: Literal["items", "ruler"], ruler: Ruler, child: str, parent: str, tasks: list[str], estimator: Estimator
@@ -110,7 +114,7 @@ def _family(variant: Measured, by_name: Mapping[str, Measured]) -> tuple[Shape, 
 
 def task_ratio(child: TaskCapability, parent: TaskCapability, estimator: Estimator) -> LogEstimate | None:
     """N_hat child / N_hat parent on one task, or `None` if one of them is missing or both are bounds on the same side."""
-    child_estimate, parent_estimate = child.by(estimator), parent.by(estimator)
+    child_estimate, parent_estimate = child.with_scatter(estimator), parent.with_scatter(estimator)
     return None if child_estimate is None or parent_estimate is None else ratio(child_estimate, parent_estimate)
 
 

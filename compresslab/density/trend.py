@@ -22,6 +22,7 @@ from compresslab.catalog.published_shapes import dimensions
 from compresslab.density.capability import Ruler, combine, measure_task
 from compresslab.density.draws import draw_published_score, random_stream
 from compresslab.density.intervals import LogEstimate
+from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
 from compresslab.errors import BadInput
@@ -161,7 +162,7 @@ def _dated_models(reference: Reference, tokens: float, resamples: int, seed: int
         for table, by_benchmark in tables.items():
             if set(by_benchmark) != set(BENCHMARKS):
                 continue
-            ruler = Ruler(reference, tokens, rows, random_stream(seed, f"scatter/{model}").random(resamples))
+            ruler = Ruler(reference, Budget(tokens=tokens), rows, (random_stream(seed, f"scatter/{model}").random(resamples),))
             answers = {task: draw_published_score(model, task, score.score, resamples, seed) for task, score in by_benchmark.items()}
             parts = {task: measure_task(ruler, task, answer).by_score_with_scatter for task, answer in answers.items()}
             estimate = combine(parts, published=True)

@@ -144,13 +144,15 @@ class Workload(Strict):
 
 
 class DensityConfig(Strict):
-    """The reference, its training budget D0 (`tokens`), and the hardware and workload of modelled times.
+    """The reference, its training budget D0, and the hardware and workload of modelled times.
 
+    D0 is `tokens_per_parameter` tokens for each parameter of the reference's model. `tokens`, if it is given, is one number for all sizes.
     `measure` also times every variant against its parent on this machine.
     """
 
     reference: NonEmptyText = "olmo-ladder"
-    tokens: PositiveFloat = 1e12
+    tokens_per_parameter: PositiveFloat = 200.0
+    tokens: PositiveFloat | None = None
     hardware: list[NonEmptyText] = Field(default=["this-machine"])
     workload: Workload = Workload()
     measure: bool = True

@@ -66,7 +66,8 @@ class Density(Record):
     """Capability density of one variant.
 
     Attributes:
-        tokens: D0, the training-token budget given to the reference.
+        tokens, tokens_per_parameter: D0, the training tokens given to the reference: one number for all sizes, or tokens for each
+            parameter of its model. The other of the two is `None`.
         effective_by_loss, effective_by_score: N_hat over all tasks, in parameters (geometric mean over tasks).
         estimator: what `params`, `active`, `bits` and `time` rest on: "loss", or "score" where the reference or the study has no losses.
         params, active, bits: N_hat over N, over active N, over N * stored bits / 16. Their intervals hold three things: the
@@ -76,13 +77,14 @@ class Density(Record):
     """
 
     reference: str
-    tokens: float
+    tokens: float | None
     effective_by_loss: Interval | None
     effective_by_score: Interval | None
     params: Interval | None
     active: Interval | None
     bits: Interval | None
     params_by_score: Interval | None
+    tokens_per_parameter: float | None = None
     estimator: Estimator = "loss"
     time: dict[str, Interval] = Field(default_factory=dict)
     modelled_seconds: dict[str, float] = Field(default_factory=dict)
@@ -141,6 +143,8 @@ class Comparison(Record):
         p, q: of `ratio` being 1: from the draws, two-sided; and adjusted for the study's number of comparisons.
         items_needed: for an inconclusive verdict, how many items a task would decide it with 80% chance if r is what it seems, at the
             variance observed; infinite if the ruler's own uncertainty forbids it with any number.
+        runs_apart: how many training runs lie behind one of the two and not behind the other; the intervals of r contain the scatter
+            between training runs so many times.
         fragile: another choice of D0, reference, estimator or tasks turns the verdict round; `robustness` shows which.
         density_days: ln(r) / A: days of the field's progress that the compression gained (or cost, if negative).
         reason: why there is no ratio, or what is special about it (parent and child from different tables).
@@ -164,6 +168,7 @@ class Comparison(Record):
     p: float | None = None
     q: float | None = None
     items_needed: float | None = None
+    runs_apart: int = 0
     fragile: bool = False
     robustness: list[Alternative] = Field(default_factory=list)
     estimator: Estimator = "loss"

@@ -111,7 +111,7 @@ def templates_of_pages() -> Environment:
 def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
     environment = templates_of_pages()
-    names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio")
+    names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio", "budget")
     environment.filters.update({name: getattr(words, name) for name in names})
     templates = resources.files("compresslab.report") / "templates"
     css, script = ((templates / name).read_text("utf-8") for name in ("study.css", "study.js"))

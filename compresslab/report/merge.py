@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compresslab.records import Comparison, Curve, StudyRecord, VariantRecord
+from compresslab.report import words
 
 CONTEXT = 2  # unchanged lines around a change
 
@@ -75,8 +76,10 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
     return variant.model_copy(update=update)
 
 
-def _references(studies: Sequence[StudyRecord]) -> list[tuple[str, float]]:
-    result = ((variant.density.reference, variant.density.tokens) for study in studies for variant in study.variants if variant.density)
+def _references(studies: Sequence[StudyRecord]) -> list[tuple[str, str]]:
+    result = (
+        (variant.density.reference, words.budget(variant.density)) for study in studies for variant in study.variants if variant.density
+    )
     return list(dict.fromkeys(result))
 
 
@@ -96,7 +99,7 @@ def _warnings(studies: Sequence[StudyRecord]) -> list[str]:
     """Warnings about what does not compare between the studies."""
     warnings = ["Several studies on one page: each verdict is corrected for the number of comparisons of its own study only."]
     if len(references := _references(studies)) > 1:
-        listed = ", ".join(f"{name} at {tokens:.3g} tokens" for name, tokens in references)
+        listed = ", ".join(f"{name} at {budget}" for name, budget in references)
         warnings.append(f"⚠ The studies use different rulers ({listed}): densities do not compare across them, ratios r do roughly.")
     tasks = {tuple(sorted((score.task, score.items) for score in variant.scores)) for study in studies for variant in study.variants[:1]}
     if len(tasks) > 1:

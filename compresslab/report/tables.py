@@ -66,6 +66,7 @@ def densities(study: StudyRecord) -> pd.DataFrame:
                     "modelled_seconds": density.modelled_seconds.get(hardware),
                     "reference": density.reference,
                     "tokens": density.tokens,
+                    "tokens_per_parameter": density.tokens_per_parameter,
                 }
             )
     return pd.DataFrame(rows, columns=None if rows else ["variant", "basis", "hardware", "density", "modelled_seconds"])

@@ -7,7 +7,7 @@ import math
 from markupsafe import Markup
 
 from compresslab.printable import printable
-from compresslab.records import Interval, Record, StepRecord, VariantRecord
+from compresslab.records import Density, Interval, Record, StepRecord, VariantRecord
 
 SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
 """A symbol for each verdict, so that a verdict is readable without colour."""
@@ -96,6 +96,13 @@ def point(interval: Interval | None, digits: int = 3) -> str:
     if interval is None:
         return MISSING
     return f"{interval.bound} {number(interval.value, digits)}".strip()
+
+
+def budget(density: Density) -> str:
+    """D0 of a density: "1T tokens", "200 tokens a parameter"."""
+    if density.tokens is not None:
+        return f"{count(density.tokens)} tokens"
+    return f"{density.tokens_per_parameter:g} tokens a parameter" if density.tokens_per_parameter is not None else MISSING
 
 
 def span(interval: Interval | None, digits: int = 3) -> str:

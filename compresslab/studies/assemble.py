@@ -11,6 +11,7 @@ from compresslab.density import Measured, assess
 from compresslab.density.references.curve import curves
 from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.evaluation.scores import read_items
+from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
 from compresslab.runner.provenance import provenance
@@ -32,7 +33,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             size=variant.steps[-1].size,
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
-            same_as=variant.parent if variant.steps[-1].kind == "quantize" else "",
+            runs=_training_runs(plan.variant(variant.name), plan),
         )
         for variant in variants
         if variant.scores
@@ -47,6 +48,18 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
     return study_record(plan, with_lost_items, result)
+
+
+def _training_runs(variant: PlanVariant, plan: Plan) -> list[str]:
+    """The training runs behind a variant, by key: that of the base or of an adopted model, and each step that trained it on."""
+    runs: list[str] = []
+    for key in variant.chain:
+        step = plan.node(key).step
+        if step is None or step[0] == "adopt":
+            runs = [key]
+        elif method_of(*step).trains:
+            runs.append(key)
+    return runs
 
 
 def study_record(plan: Plan, variants: list[VariantRecord], result: RunResult, notes: Sequence[str] = ()) -> StudyRecord:

@@ -61,7 +61,7 @@ def _measured(
         shape=weights[1],
         published={task: scores[task].score for task in benchmarks if task in scores},
         table=entry.table,
-        same_as=entry.parent if same_weights else "",
+        runs=[entry.parent if same_weights else name],
     )
 
 

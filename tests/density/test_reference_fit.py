@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from compresslab.density import Reference
-from compresslab.density.references.build import choose_form, left_out
+from compresslab.density import Budget, Reference
+from compresslab.density.references.build import choose_form
 from compresslab.density.references.fitting import fit_link, fit_losses
 from compresslab.density.references.laws import ln_n_of_loss, loss_law, score_link
+from compresslab.density.references.left_out import left_out
 from tools.references import fit
 from tools.references.family import FAMILIES, build_family, read_family
 from tools.references.ladder import build_ladder, read_ladder
@@ -94,7 +95,7 @@ def test_pythia_reaches_down_to_70m_and_explains_lambada():
     assert [task for task, f in reference.tasks.items() if f.reads_loss] == ["lambada_openai"]
     # By hand, with the input embedding counted on both sides, SmolLM2-135M (perplexity 56) has 0.68. Pythia's is not tied: without it
     # the 160M model has 124M and not 162M, and SmolLM2 keeps its 134.5M.
-    base = reference.effective_params(task="lambada_openai", bpb=float(np.log2(56)), tokens=1e12)
+    base = reference.effective_params(task="lambada_openai", bpb=float(np.log2(56)), budget=Budget(tokens=1e12))
     assert base.value / 134.5e6 == pytest.approx(0.43, abs=0.06)
     assert not base.extrapolated
 

@@ -10,23 +10,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compresslab.density import REACH, Reference
+from compresslab.density import Budget, Reference
 from compresslab.errors import BadInput
 
 REFERENCE = Reference.load("olmo-ladder")
 TASKS = st.sampled_from(sorted(REFERENCE.tasks))
-LOWEST, HIGHEST = REFERENCE.parameters_range[0] / REACH, REFERENCE.parameters_range[1] * REACH
+LOWEST, HIGHEST = REFERENCE.parameters_range[0] / REFERENCE.reach[0], REFERENCE.parameters_range[1] * REFERENCE.reach[1]
+PREPRINT = Budget(tokens=1e12)
 
 
-def test_the_hand_check_of_smollm2():
-    base = REFERENCE.effective_params(task="arc_easy", bpb=0.93, tokens=1e12)
+def test_the_hand_check_of_smollm2_at_the_preprints_budget():
+    base = REFERENCE.effective_params(task="arc_easy", bpb=0.93, budget=PREPRINT)
     assert base.value / 134.5e6 == pytest.approx(0.70, abs=0.06)
     assert base.low < base.value < base.high
     assert base.extrapolated
     assert not base.bound
-    for bpb, r in ((1.449, 0.19), (1.203, 0.37)):
-        child = REFERENCE.effective_params(task="arc_easy", bpb=bpb)
-        assert (child.value / 113.3e6) / (base.value / 134.5e6) == pytest.approx(r, abs=0.04)
+    child = REFERENCE.effective_params(task="arc_easy", bpb=1.203, budget=PREPRINT)
+    assert child.value == pytest.approx(LOWEST)
+    assert child.bound == "<"
+
+
+def test_within_its_own_runs_a_reading_is_not_extrapolated():
+    """A loss of a 370M model at ten times Chinchilla is one of the ladder's own; at 1T tokens no run of it ends."""
+    bpb, _ = REFERENCE.predict("arc_easy", 3.7e8, 200 * 3.7e8)
+    read = REFERENCE.effective_params(task="arc_easy", bpb=bpb)
+    assert read.value == pytest.approx(3.7e8)
+    assert not read.extrapolated
+    assert REFERENCE.effective_params(task="arc_easy", bpb=bpb, budget=PREPRINT).extrapolated
+
+
+@pytest.mark.parametrize("given", [{}, {"tokens": 1e12, "per_parameter": 20.0}, {"tokens": 0.0}, {"per_parameter": float("nan")}])
+def test_a_budget_that_is_none_is_refused(given):
+    with pytest.raises(BadInput, match="D0"):
+        Budget(**given)
 
 
 def test_loading_is_fast_and_fits_nothing():
@@ -57,10 +73,10 @@ def test_a_score_that_is_none_is_refused(score):
         REFERENCE.effective_params(task="arc_easy", score=score)
 
 
-@pytest.mark.parametrize("given_", [{}, {"bpb": 1.0, "score": 0.5}, {"bpb": 1.0, "tokens": 0.0}, {"bpb": 1.0, "tokens": float("nan")}])
+@pytest.mark.parametrize("given_", [{}, {"bpb": 1.0, "score": 0.5}, {"task": "none", "bpb": 1.0}])
 def test_arguments_that_contradict_each_other_are_refused(given_):
     with pytest.raises(BadInput):
-        REFERENCE.effective_params(task="arc_easy", **given_)
+        REFERENCE.effective_params(**{"task": "arc_easy"} | given_)
 
 
 @given(task=TASKS, bpb=st.floats(0, 20))
@@ -92,8 +108,8 @@ def test_effective_parameters_fall_as_the_score_falls(task, score, less):
 @given(task=TASKS, n=st.floats(2e7, 3e10), d0=st.floats(1e11, 1.5e13))
 def test_predicting_and_reading_are_inverse(task, n, d0):
     bpb, score = REFERENCE.predict(task, n, d0)
-    assert REFERENCE.effective_params(task=task, bpb=bpb, tokens=d0).value == pytest.approx(n, rel=1e-6)
-    read = REFERENCE.effective_params(task=task, score=score, tokens=d0)
+    assert REFERENCE.effective_params(task=task, bpb=bpb, budget=Budget(tokens=d0)).value == pytest.approx(n, rel=1e-6)
+    read = REFERENCE.effective_params(task=task, score=score, budget=Budget(tokens=d0))
     if score <= REFERENCE.tasks[task].chance:
         assert read.bound == "<"  # what a score at chance says of a size is luck
     else:

@@ -7,7 +7,7 @@ import pytest
 
 from compresslab.catalog import published_scores as tables
 from compresslab.density import Measured, Reference, assess
-from compresslab.density.robustness import TOKEN_BUDGETS, format_tokens
+from compresslab.density.robustness import BUDGETS
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Interval, ItemScores, Shape, Size
 
@@ -73,8 +73,8 @@ def of_published(child, base, table, reference="qwen2.5", benchmarks=tuple(table
 
 def test_a_ladder_study_has_a_row_for_every_choice():
     comparison = compare(measured("child", everywhere(4e8), 600_000_000))
-    assert set(rows(comparison, "D0")) == {format_tokens(tokens) for tokens in TOKEN_BUDGETS if tokens != 1e12}
-    assert (min(TOKEN_BUDGETS), max(TOKEN_BUDGETS)) == (1e11, 15e12)
+    assert set(rows(comparison, "D0")) == {f"{budget}{whose}" for budget, whose in BUDGETS.items() if budget.per_parameter != 200}
+    assert {"1T tokens (the Densing Law's preprint)", "5T tokens (the Densing Law's journal version)"} < set(rows(comparison, "D0"))
     assert set(rows(comparison, "reference")) == set(NAMES) - {"olmo-ladder"}
     assert set(rows(comparison, "estimator")) == {"score"}
     assert set(rows(comparison, "task alone")) == set(rows(comparison, "task left out")) == set(TASKS)
@@ -86,11 +86,11 @@ def test_without_other_references_none_is_asked():
     assert rows(compare(measured("child", everywhere(4e8), 600_000_000), references=()), "reference") == {}
 
 
-@pytest.mark.parametrize("tokens", TOKEN_BUDGETS)
-def test_the_budget_of_the_study_is_no_other_choice(tokens):
-    comparison = compare(measured("child", everywhere(4e8), 600_000_000), config=DensityConfig(resamples=200, tokens=tokens))
-    assert format_tokens(tokens) not in rows(comparison, "D0")
-    assert len(rows(comparison, "D0")) == 4
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_budget_of_the_study_is_no_other_choice(budget):
+    given = {"tokens": budget.tokens} if budget.tokens else {"tokens_per_parameter": budget.per_parameter}
+    comparison = compare(measured("child", everywhere(4e8), 600_000_000), config=DensityConfig(resamples=200, **given))
+    assert set(rows(comparison, "D0")) == {f"{other}{whose}" for other, whose in BUDGETS.items() if other != budget}
 
 
 def test_two_tasks_are_taken_alone_and_one_is_not():

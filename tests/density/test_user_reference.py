@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from compresslab.density import Measured, Reference, assess
+from compresslab.density import Budget, Measured, Reference, assess
 from compresslab.density.references.laws import loss_law, score_link
 from compresslab.density.references.user import fit_table, read_table
 from compresslab.errors import BadInput
@@ -175,7 +175,7 @@ def test_a_synthetic_ladder_is_found_again():
             loss, score = reference.predict(task, n, d)
             assert loss == pytest.approx(true_loss(task, n, d), rel=0.02)
             assert score == pytest.approx(float(score_link(LINK, np.array(true_loss(task, n, d)))), abs=0.02)
-            read_off = reference.effective_params(task=task, bpb=true_loss(task, n, d), tokens=d)
+            read_off = reference.effective_params(task=task, bpb=true_loss(task, n, d), budget=Budget(tokens=d))
             assert read_off.value == pytest.approx(n, rel=0.25)
 
 

@@ -1,12 +1,13 @@
 """Fit a reference: from a table of models (size, tokens, loss, score) to the content of its file.
 
 Two steps, as in the Densing Law (Xiao et al., arXiv 2412.04315) and in the OLMo ladder's paper (Bhagia et al., arXiv
-2412.04403): the loss law L(N, D), then the score link S(L); see `laws`. Which form of the law (E = 0, the Densing paper's, or
-E > 0) is decided by leaving out each model size in turn and predicting its losses; the record holds both errors.
+2412.04403): the loss law L(N, D), then the score link S(L); see `laws`. The form of the law (E = 0, the Densing paper's, or
+E > 0) and the sizes up to which it is read are decided by leaving out model sizes (`left_out`); the record holds the errors.
 
 Resamples are a Bayesian bootstrap by run (Rubin 1981): each run gets one weight, exponentially distributed, the same for all
 its rows and all tasks, because the effects of a run (its seed, its last batches) are common to them. Unlike drawing runs
-with replacement, it never loses a whole model size. The first k resamples do not depend on the total number.
+with replacement, it never loses a whole model size. Each resample has one form, drawn by the weights of the forms, so that what is read
+off the reference contains that choice, too. The first k resamples do not depend on the total number.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from compresslab.density.references.fitting import fit_link, fit_losses, link_starts, loss_starts, scales
+from compresslab.density.references.fitting import fit_link, fit_losses, link_starts
 from compresslab.density.references.laws import D_UNIT, LOSS_COLUMNS, N_UNIT, SCORE_COLUMNS, Array, loss_law, r_squared, score_link
+from compresslab.density.references.left_out import FittedLaws, data_of, fit_laws, form_weight, reach, size_misses
 from compresslab.errors import BadInput
 
 RESAMPLES = 200
@@ -33,7 +35,8 @@ CONVENTION = (
     "D in 1e11 tokens; S = d + (top - d) / (1 + exp(gamma (L - l))), top = c + d"
 )
 
-Data = tuple[Array, Array, Array]
+OFFSET, NO_OFFSET = "E > 0", "E = 0"
+"""The two forms of the loss law, as the record of a reference names them."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,6 @@ class ReferenceSpec:
     origin: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class FittedLaws:
-    """The loss laws of a reference's tasks with their data. `scale` is (tasks,), `thetas` is (tasks, 5)."""
-
-    tasks: Sequence[str]
-    data: Sequence[Data]
-    scale: Array
-    thetas: Array
-    irreducible: bool
-
-
 def build(spec: ReferenceSpec, table: pd.DataFrame, held_out: pd.DataFrame | None = None, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Fit a reference and return the content of its file.
 
@@ -82,7 +74,8 @@ def build(spec: ReferenceSpec, table: pd.DataFrame, held_out: pd.DataFrame | Non
     run_index = {run: i for i, run in enumerate(runs)}
     with_loss = [task for task in spec.chance if _rows(table, task, "loss").shape[0]]
     by_task = {task: _rows(table, task, "loss") for task in with_loss}
-    forms, laws = choose_form(with_loss, by_task)
+    forms, fits = choose_form(with_loss, by_task)
+    laws = fits[forms["chosen"]]
     loss_codes = [np.array([run_index[run] for run in by_task[task]["run"]]) for task in with_loss]
 
     # Scores that are all equal do not determine a link.
@@ -94,8 +87,11 @@ def build(spec: ReferenceSpec, table: pd.DataFrame, held_out: pd.DataFrame | Non
     rng = np.random.default_rng(SEED)
     law_draws, link_draws = [], []
     for _ in range(resamples):
-        weight = rng.exponential(size=len(runs))
-        law_draws.append(fit_losses(laws.data, [weight[c] for c in loss_codes], laws.scale, [laws.thetas], irreducible=laws.irreducible))
+        weight, share = rng.exponential(size=len(runs)), rng.random()
+        drawn = fits[NO_OFFSET if share < forms[f"weight of {NO_OFFSET}"] else OFFSET]
+        law_draws.append(
+            fit_losses(drawn.data, [weight[c] for c in loss_codes], drawn.scale, [drawn.thetas], irreducible=drawn.irreducible)
+        )
         link_draws.append(
             {task: fit_link(loss, score, weight[link_codes[task]], [phis[task]]) for task, (loss, score, _) in points.items()}
         )
@@ -132,56 +128,36 @@ def build(spec: ReferenceSpec, table: pd.DataFrame, held_out: pd.DataFrame | Non
         "parameters_range": [float(table["n"].min() * N_UNIT), float(table["n"].max() * N_UNIT)],
         "tokens_range": [float(table["d"].min() * D_UNIT), float(table["d"].max() * D_UNIT)],
         "runs": len(runs),
+        "reach": list(reach(with_loss, by_task, irreducible=laws.irreducible)),
         "seed": SEED,
         "form": forms,
         "tasks": tasks,
     }
 
 
-def choose_form(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame]) -> tuple[dict[str, Any], FittedLaws]:
-    """Fit both forms of the loss law without each size in turn, and choose the form that predicts better.
+def choose_form(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame]) -> tuple[dict[str, Any], dict[str, FittedLaws]]:
+    """Fit both forms of the loss law, choose the one that predicts left-out sizes better, and weigh them.
 
     Returns:
-        The record of the choice (root mean square of ln(predicted / measured) over left-out sizes, by form), and the chosen laws.
+        The record of the choice (root mean square of ln(predicted / measured) over left-out sizes, by form; the weight of E = 0), and
+        the laws of each form.
     """
-    errors = {}
-    for irreducible in (True, False):
-        misses = [
-            np.log(loss_law(theta, n, d) / loss)
-            for size_rows, fitted in left_out(tasks, by_task, irreducible=irreducible).values()
-            for theta, (n, d, loss) in zip(fitted.thetas, size_rows, strict=True)
-        ]
-        errors[irreducible] = float(np.sqrt(np.mean(np.concatenate(misses) ** 2)))
-    irreducible = errors[True] <= errors[False]
+    misses = {form: size_misses(tasks, by_task, irreducible=form == OFFSET) for form in (OFFSET, NO_OFFSET)}
+    errors = {form: float(np.sqrt(np.mean(np.concatenate([miss.ravel() for miss in found]) ** 2))) for form, found in misses.items()}
     record = {
-        "chosen": "E > 0" if irreducible else "E = 0",
+        "chosen": OFFSET if errors[OFFSET] <= errors[NO_OFFSET] else NO_OFFSET,
         "rule": "root mean square of ln(predicted / measured loss) over left-out model sizes",
-        "E > 0": round(errors[True], 5),
-        "E = 0": round(errors[False], 5),
+        OFFSET: round(errors[OFFSET], 5),
+        NO_OFFSET: round(errors[NO_OFFSET], 5),
+        f"weight of {NO_OFFSET}": round(form_weight(misses[NO_OFFSET], misses[OFFSET]), 3),
     }
-    laws = fit_laws(tasks, [_data(by_task[task]) for task in tasks], irreducible=irreducible)
+    data = [data_of(by_task[task]) for task in tasks]
+    fits = {form: fit_laws(tasks, data, irreducible=form == OFFSET) for form in (OFFSET, NO_OFFSET)}
+    laws = fits[str(record["chosen"])]
     for task, theta, (n, d, loss) in zip(tasks, laws.thetas, laws.data, strict=True):
         if r_squared(loss_law(theta, n, d), loss) <= 0:
             raise BadInput(f"{task}: the losses do not fall with size or tokens (the law explains nothing of them), so they are no ruler")
-    return record, laws
-
-
-def fit_laws(tasks: Sequence[str], data: Sequence[Data], *, irreducible: bool) -> FittedLaws:
-    """Fit the loss laws of all tasks: once to estimate each task's scatter, then with the tasks weighted by it."""
-    ones = [np.ones(len(n)) for n, _, _ in data]
-    rough = fit_losses(data, ones, np.full(len(data), 0.01), loss_starts(data), irreducible=irreducible)
-    scale = scales(rough, data)
-    return FittedLaws(tasks, data, scale, fit_losses(data, ones, scale, [*loss_starts(data), rough], irreducible=irreducible), irreducible)
-
-
-def left_out(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> dict[str, tuple[list[Data], FittedLaws]]:
-    """For each size: the rows of that size by task, and laws fitted on all other sizes."""
-    result = {}
-    for size in by_task[tasks[0]]["size"].unique():
-        size_rows = [_data(by_task[task][by_task[task]["size"] == size]) for task in tasks]
-        rest = [_data(by_task[task][by_task[task]["size"] != size]) for task in tasks]
-        result[str(size)] = (size_rows, fit_laws(tasks, rest, irreducible=irreducible))
-    return result
+    return record, fits
 
 
 def check(table: pd.DataFrame, latent: Mapping[str, str] | None = None) -> None:
@@ -229,11 +205,6 @@ def _rows(table: pd.DataFrame, task: str, column: str) -> pd.DataFrame:
     return table[(table["task"] == task) & table[column].notna()]
 
 
-def _data(rows: pd.DataFrame) -> Data:
-    n, d, loss = (rows[name].to_numpy(dtype=np.float64) for name in ("n", "d", "loss"))
-    return n, d, loss
-
-
 def _link_points(spec: ReferenceSpec, table: pd.DataFrame, task: str) -> tuple[Array, Array, list[str]]:
     """Loss, score and run of the rows that a task's link is fitted on."""
     scored = _rows(table, task, "score")
@@ -265,7 +236,7 @@ def _diagnostics(
         "score_left": None,
     }
     if rows is not None:
-        n, d, loss = _data(rows)
+        n, d, loss = data_of(rows)
         law = loss_law(theta, n, d)
         result |= {"r2_loss": round(r_squared(law, loss), 5), "loss_range": [float(loss.min()), float(loss.max())]}
         result["loss_left"] = _widened_residuals(np.log(loss / law))

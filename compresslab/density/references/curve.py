@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, loss_law, score_link
 from compresslab.density.references.reference import Reference
 from compresslab.records import Curve, Density, Estimator
@@ -14,8 +15,8 @@ STEPS = 60  # sizes per curve
 MARGIN = 4.0  # factor by which a curve extends beyond the fitted sizes and the models on it
 
 
-def curve(reference: Reference, task: str, tokens: float, estimator: Estimator | None = None, include: Iterable[float] = ()) -> Curve:
-    """One task of a reference at `tokens` training tokens.
+def curve(reference: Reference, task: str, budget: Budget, estimator: Estimator | None = None, include: Iterable[float] = ()) -> Curve:
+    """One task of a reference along the sizes, each at the token budget `budget`.
 
     Args:
         estimator: "loss" or "score". The default is losses for a ladder, and scores for a family, whose losses are latent.
@@ -28,7 +29,7 @@ def curve(reference: Reference, task: str, tokens: float, estimator: Estimator |
     fitted = reference.parameters_range
     ends = [end for end in (*fitted, *include) if 0 < end < np.inf]
     params: Array = np.geomspace(min(ends) / MARGIN, max(ends) * MARGIN, STEPS).astype(np.float64)
-    values = np.stack([loss_law(theta, params / N_UNIT, np.array(tokens / D_UNIT)) for theta in fit.loss])
+    values = np.stack([loss_law(theta, params / N_UNIT, budget.of_sizes(params) / D_UNIT) for theta in fit.loss])
     unit = reference.unit if reference.kind == "ladder" else "latent loss"
     if fit.score is not None and (estimator or ("score" if reference.kind == "family" else "loss")) == "score":
         values = np.stack([score_link(phi, row) for phi, row in zip(fit.score, values, strict=True)])
@@ -60,9 +61,10 @@ def curves(name: str, densities: Iterable[Density], sizes: Iterable[float] = ())
     if not density_list:
         return []
     first, reference = density_list[0], Reference.load(name)
+    budget = Budget(first.tokens, first.tokens_per_parameter)
     model_sizes, effective = list(sizes), dict[str, list[float]]()
     for density in density_list:
         for task in density.tasks:
             if (estimate := task.by_loss if first.estimator == "loss" else task.by_score) is not None:
                 effective.setdefault(task.task, []).append(estimate.value)
-    return [curve(reference, task, first.tokens, first.estimator, [*model_sizes, *values]) for task, values in effective.items()]
+    return [curve(reference, task, budget, first.estimator, [*model_sizes, *values]) for task, values in effective.items()]

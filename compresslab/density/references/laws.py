@@ -24,6 +24,9 @@ SCORE_COLUMNS = ("top", "gamma", "l", "d")
 NO_DATA_TERM = -700.0
 """ln b of a law without a data term: e^-700 is 1e-304. JSON has no minus infinity."""
 
+NEWTON_STEPS, NEWTON_TOLERANCE = 50, 1e-12
+"""At most so many steps, in ln N; five to eight are needed."""
+
 
 def loss_law(theta: Array, n: Array, d: Array) -> Array:
     """L(N, D) for theta = (E, ln a, ln alpha, ln b, ln beta), n in 1e9 and d in 1e11."""
@@ -49,6 +52,29 @@ def ln_n_of_loss(theta: Array, loss: Array, d: Array | float) -> Array:
     remaining = loss - e - np.exp(ln_b - np.exp(ln_beta) * np.log(d))
     reachable = remaining > 0
     return np.where(reachable, (ln_a - np.log(np.where(reachable, remaining, 1.0))) / np.exp(ln_alpha), np.inf)
+
+
+def ln_n_along(theta: Array, loss: Array, tokens_per_parameter: float) -> Array:
+    """The same where D grows with N: ln N (N in 1e9) at which a model with so many tokens for each parameter reaches `loss`.
+
+    With x = ln N the law is E + exp(ln a - alpha x) + exp(ln b - beta (x + ln k)), k tokens a parameter in the units of D and N. It is
+    convex and falls, so Newton's steps from a size that is too small rise to the solution. Each of the two terms alone gives such a size.
+    """
+    e, ln_a, ln_alpha, ln_b, ln_beta = np.moveaxis(theta, -1, 0)
+    alpha, beta = np.exp(ln_alpha), np.exp(ln_beta)
+    ln_b_of_n = ln_b - beta * np.log(tokens_per_parameter * N_UNIT / D_UNIT)
+    remaining = np.asarray(loss - e, dtype=np.float64)
+    reachable = (remaining > 0) & np.isfinite(remaining)
+    ln_left = np.log(np.where(reachable, remaining, 1.0))
+    x = np.maximum((ln_a - ln_left) / alpha, (ln_b_of_n - ln_left) / beta)
+    for _ in range(NEWTON_STEPS):
+        of_size, of_data = np.exp(ln_a - alpha * x), np.exp(ln_b_of_n - beta * x)
+        # In logarithms the curve is nearly straight, so few steps suffice; it stays convex, so none passes the solution.
+        step = (np.log(of_size + of_data) - ln_left) * (of_size + of_data) / (alpha * of_size + beta * of_data)
+        x = x + step
+        if not np.any(np.abs(step) > NEWTON_TOLERANCE):
+            break
+    return np.where(reachable, x, np.where(np.isposinf(remaining), -np.inf, np.inf))
 
 
 def loss_of_score(phi: Array, score: Array) -> Array:

@@ -1,14 +1,14 @@
 """The reference: a fitted family of models whose density is 1 by definition.
 
-The curves and their sign convention are those of `laws`. Inverse, with D0 the token budget given to the reference:
-L_hat = l + ln((c + d - S) / (S - d)) / gamma and N_hat = ((L - E - b D0^-beta) / a)^(-1/alpha).
+The curves and their sign convention are those of `laws`. Inverse, with D0 the token budget given to the reference (`budget`):
+L_hat = l + ln((c + d - S) / (S - d)) / gamma, and N_hat solves L(N_hat, D0) = L_hat.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,21 +19,26 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from compresslab.catalog.references import is_file, reference_names, unknown_reference
-from compresslab.density.intervals import bounded_reading
+from compresslab.density.intervals import LogEstimate, bounded_reading
+from compresslab.density.references.budget import Budget, default_budget
 from compresslab.density.references.form import checked
-from compresslab.density.references.laws import D_UNIT, N_UNIT, Array, ln_n_of_loss, loss_law, loss_of_score, score_link
+from compresslab.density.references.laws import (
+    D_UNIT,
+    N_UNIT,
+    NO_DATA_TERM,
+    Array,
+    ln_n_along,
+    ln_n_of_loss,
+    loss_law,
+    loss_of_score,
+    score_link,
+)
 from compresslab.errors import BadInput
 from compresslab.inputs import read_json, reason
 from compresslab.records import Interval
 
+MARGIN = 1e-6  # in ln D: rounding flags no end of the range
 LARGEST_REFERENCE = 16 * 2**20  # bytes of a user's reference file; those that ship have at most 2 MB
-REACH = 20.0
-"""Factor beyond its fitted sizes up to which a reference is read (flagged `extrapolated`); beyond that it gives a bound.
-
-The Densing paper reads 70B models off a ladder that ends at 0.83B, a factor of 85. SmolLM2-135M without a fifth of its layers
-needs a factor of about 10 below the OLMo ladder's 190M. The power law is fitted over a factor of 17, so a factor above 20
-would extrapolate further than the fitted range is wide.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,8 @@ class Reference:
         unit: of the loss: "bits per byte", "bits per word" or "latent".
         form: the chosen form of the law, the rule of the choice, and the errors of each form.
         parameters_range, tokens_range: smallest and largest N and D in the fit, in parameters and tokens.
+        reach: factors below and above its fitted sizes up to which it is read (flagged `extrapolated`); beyond it gives a bound. For a
+            ladder they are the ones that left-out sizes test (`left_out.reach`).
         runs: number of models in the fit.
         tasks: by compresslab's task name.
     """
@@ -92,6 +99,7 @@ class Reference:
     parameters_range: tuple[float, float]
     tokens_range: tuple[float, float]
     runs: int
+    reach: tuple[float, float]
     tasks: dict[str, TaskFit]
 
     @classmethod
@@ -147,12 +155,36 @@ class Reference:
         loss = loss_law(fit.loss[0], n, d)
         return float(loss), None if fit.score is None else float(score_link(fit.score[0], loss))
 
-    def ln_params(self, task: str, loss: Array, tokens: float, rows: NDArray[np.intp] | int = 0) -> Array:
+    def ln_params(self, task: str, loss: Array, budget: Budget, rows: NDArray[np.intp] | int = 0) -> Array:
         """ln N_hat (N in parameters) for losses in the reference's unit, elementwise with rows of the resampled fits.
 
-        A loss at or below E + b D0^-beta gives +inf, because no size reaches it. A loss of +inf gives -inf.
+        A loss at or below what the largest model reaches gives +inf. A loss of +inf gives -inf.
         """
-        return ln_n_of_loss(self.task(task).loss[rows], loss, tokens / D_UNIT) + math.log(N_UNIT)
+        theta = self.task(task).loss[rows]
+        if budget.tokens is not None:
+            return ln_n_of_loss(theta, loss, budget.tokens / D_UNIT) + math.log(N_UNIT)
+        assert budget.per_parameter is not None, "one of the two is given"
+        return ln_n_along(theta, loss, budget.per_parameter) + math.log(N_UNIT)
+
+    def reading(self, task: str, point: Array, drawn: Array, budget: Budget, rows: NDArray[np.intp]) -> LogEstimate:
+        """ln N_hat of a loss with its draws: a bound beyond `reach`, and `extrapolated` outside the sizes or the token budgets of the fit.
+
+        Args:
+            point: the loss. drawn: (draws,) resampled losses, read off the fits `rows`.
+        """
+        first, last = self.parameters_range
+        limits = (first / self.reach[0], last * self.reach[1])
+        read = bounded_reading(
+            float(self.ln_params(task, point, budget)), self.ln_params(task, drawn, budget, rows), self.parameters_range, limits
+        )
+        return read if read.extrapolated or self._knows(task, read.point, budget) else replace(read, extrapolated=True)
+
+    def _knows(self, task: str, ln_params: float, budget: Budget) -> bool:
+        """Whether D0 lies within the token budgets of the fit. A law without a data term has none."""
+        if self.task(task).loss[0, 3] <= NO_DATA_TERM / 2:
+            return True
+        tokens = math.log(budget.at(math.exp(ln_params)))
+        return math.log(self.tokens_range[0]) - MARGIN <= tokens <= math.log(self.tokens_range[1]) + MARGIN
 
     def loss_of_score(self, task: str, score: Array, rows: NDArray[np.intp] | int = 0) -> Array:
         """L_hat for scores, elementwise with rows of the resampled fits.
@@ -169,26 +201,28 @@ class Reference:
         loss = loss_of_score(fit.score[rows], score)
         return loss if fit.chance is None else np.where(score <= fit.chance, np.inf, loss)
 
-    def effective_params(self, *, task: str, bpb: float | None = None, score: float | None = None, tokens: float = 1e12) -> Interval:
-        """N_hat in parameters: the size at which the reference, trained on `tokens` tokens, has this loss or score.
+    def effective_params(
+        self, *, task: str, bpb: float | None = None, score: float | None = None, budget: Budget | None = None
+    ) -> Interval:
+        """N_hat in parameters: the size at which the reference, trained on `budget`, has this loss or score.
 
         The interval contains the reference's own uncertainty (resampled fits) and not that of `bpb` or `score`. `extrapolated` is set
-        outside the fitted sizes. The value is a bound beyond `REACH` times the fitted sizes, for a loss that no size reaches, and for a
-        score outside the link (at or below chance or its lower end, at or above its ceiling).
+        outside the fitted sizes and token budgets. The value is a bound beyond `reach` times the fitted sizes, for a loss that no size
+        reaches, and for a score outside the link (at or below chance or its lower end, at or above its ceiling).
 
         Args:
             task: compresslab's task name.
             bpb: the loss in the reference's unit; for the OLMo ladder bits per byte of the gold continuation, counted without its
                 leading space, for Pythia's LAMBADA bits per word.
             score: accuracy as the reference's source counts it; for the OLMo ladder length-normalised by characters.
-            tokens: D0, the reference's training tokens.
+            budget: D0; the default is `default_budget`.
 
         Raises:
             BadInput: an unknown task, both or none of bpb and score, or an invalid loss or score.
         """
         if (bpb is None) == (score is None):
             raise BadInput("give exactly one of bpb and score")
-        _positive("tokens", tokens)
+        budget = budget or default_budget()
         rows = np.arange(len(self.task(task).loss))
         if bpb is not None:
             if not self.task(task).reads_loss:
@@ -201,8 +235,7 @@ class Reference:
             if not 0 <= score <= 1:
                 raise BadInput(f"score of {task} is {score}; a score lies in [0, 1]")
             loss = self.loss_of_score(task, np.full(rows.size, float(score)), rows)
-        ln_n = self.ln_params(task, loss, tokens, rows)
-        return bounded_reading(float(ln_n[0]), ln_n[1:], self.parameters_range, REACH).interval()
+        return self.reading(task, loss[0], loss[1:], budget, rows[1:]).interval()
 
 
 def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
