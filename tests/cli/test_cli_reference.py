@@ -80,11 +80,16 @@ def test_show_reads_a_loss_or_a_score_off_the_ruler(call: Call) -> None:
     expected = Reference.load("olmo-ladder").effective_params(task="arc_easy", bpb=0.93)
     result = call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93")
     assert result.code == 0
-    assert re.match(r"N_hat = [\d.]+ M \([\d.]+ M to [\d.]+ M, the ruler's own 95%\), extrapolated; D0 = 1 T tokens", result.out)
+    assert re.match(r"N_hat = [\d.]+ M \([\d.]+ M to [\d.]+ M, the ruler's own 95%\); D0 = 200 tokens a parameter$", result.out)
     found = json.loads(call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93", "--json").out)
     assert found == json.loads(expected.model_dump_json())
     more = json.loads(call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93", "--tokens", "5e12", "--json").out)
     assert more["value"] < found["value"], "against a reference trained for longer it is worth less"
+    assert (found["extrapolated"], more["extrapolated"]) == (False, True)
+    fewer = call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93", "--tokens-per-parameter", "20")
+    assert fewer.out.endswith("D0 = 20 tokens a parameter\n")
+    one = call("reference", "show", "olmo-ladder", "--task", "arc_easy", "--bpb", "0.93", "--tokens", "1e12").out
+    assert re.search(r"95%\), extrapolated; D0 = 1T tokens$", one)
     by_score = call("reference", "show", "qwen2.5", "--task", "MMLU", "--score", "0.7")
     assert "N_hat = " in by_score.out
     assert "N_hat = >" in call("reference", "show", "qwen2.5", "--task", "MMLU", "--score", "1").out
@@ -102,7 +107,13 @@ def test_show_reads_a_loss_or_a_score_off_the_ruler(call: Call) -> None:
         (["show", "olmo-ladder", "--task", "arc_easy", "--bpb", "nan"], "bpb of arc_easy is nan"),
         (["show", "olmo-ladder", "--task", "arc_easy", "--bpb=-1"], "bpb of arc_easy is -1"),
         (["show", "olmo-ladder", "--task", "arc_easy", "--score", "1.5"], "a score lies in [0, 1]"),
-        (["show", "olmo-ladder", "--task", "arc_easy", "--bpb", "1", "--tokens", "0"], "tokens is 0"),
+        (["show", "olmo-ladder", "--task", "arc_easy", "--bpb", "1", "--tokens", "0"], "D0 is 0; it must be positive and finite"),
+        (["plot", "olmo-ladder", "--tokens", "nan"], "D0 is nan; it must be positive and finite"),
+        (["plot", "olmo-ladder", "--tokens-per-parameter=-1"], "D0 is -1; it must be positive and finite"),
+        (
+            ["show", "olmo-ladder", "--task", "arc_easy", "--bpb", "1", "--tokens", "1e12", "--tokens-per-parameter", "20"],
+            "give D0 either as a number of tokens or as tokens a parameter",
+        ),
         (["show", "qwen2.5", "--task", "MMLU", "--bpb", "1"], "reads MMLU by score only"),
         (["plot", "olmo"], "there is no reference 'olmo'"),
         (["fit", "none.csv"], "there is no table none.csv"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from compresslab.density import Measured, Reference, assess, density_days, load_hardware
 from compresslab.density.intervals import LogEstimate, bounded_reading, geometric_mean, ratio, verdict
+from compresslab.density.references.budget import default_budget
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Comparison, Density, Interval, ItemScores, Shape, Size
@@ -37,14 +38,14 @@ def scores(task, bpb, correct, item=None):
 
 
 def simulate(name, n_hat, n, parent="", root="base", items=200, seed=0, tasks=TASKS, hard=0, spread=0.15, own=0.08, bits=16.0):
-    """A variant whose loss is the reference's at n_hat parameters; items share their hardness (`hard` seeds it) with its relatives."""
+    """A copy of the base whose loss is the reference's at n_hat parameters; items share their hardness (`hard` seeds it)."""
     common, rng = np.random.default_rng([hard, 1]), np.random.default_rng([seed, 2])
     answered = {}
     for task in tasks:
-        loss, score = REFERENCE.predict(task, n_hat, 1e12)
+        loss, score = REFERENCE.predict(task, n_hat, default_budget().at(n_hat))
         factor = common.lognormal(-(spread**2) / 2, spread, items) * rng.lognormal(-(own**2) / 2, own, items)
         answered[task] = scores(task, loss * factor, common.random(items) < score)
-    return Measured(name=name, parent=parent, root=root, size=size(n, bits), shape=SHAPE, items=answered)
+    return Measured(name=name, parent=parent, root=root, size=size(n, bits), shape=SHAPE, items=answered, runs=["base"])
 
 
 def only(result, name="child"):
@@ -54,19 +55,19 @@ def only(result, name="child"):
 
 
 def test_a_smaller_and_much_worse_model_lowered_its_density():
-    base, child = simulate("base", 1e8, 134_500_000), simulate("child", 2e7, 113_300_000, "base", seed=1)
+    base, child = simulate("base", 6e8, 800_000_000), simulate("child", 1.2e8, 680_000_000, "base", seed=1)
     result = assess([base, child], CONFIG, [load_hardware("rtx-4090")])
     density, comparison = only(result)
     assert isinstance(density, Density)
     assert isinstance(comparison, Comparison)
     assert result["base"][1] == []
     assert (comparison.against, comparison.relation, comparison.verdict) == ("base", "parent", "lowered")
-    assert comparison.ratio.value == pytest.approx(2e7 / 1e8 * 134.5 / 113.3, rel=0.15)
+    assert comparison.ratio.value == pytest.approx(1.2e8 / 6e8 * 800 / 680, rel=0.15)
     assert comparison.ratio.low < comparison.ratio.value < comparison.ratio.high < 1
     assert comparison.ratio.extrapolated
     assert comparison.density_days.value == pytest.approx(math.log(comparison.ratio.value) / 0.007)
-    assert density.params.value == pytest.approx(density.effective_by_loss.value / 113_300_000)
-    assert density.effective_by_loss.value == pytest.approx(2e7, rel=0.15)
+    assert density.params.value == pytest.approx(density.effective_by_loss.value / 680_000_000)
+    assert density.effective_by_loss.value == pytest.approx(1.2e8, rel=0.15)
     assert set(density.time) == set(density.modelled_seconds) == set(comparison.ratio_time) == set(comparison.verdict_time) == {"rtx-4090"}
 
 
@@ -249,8 +250,8 @@ def test_the_interval_covers_a_known_truth_and_no_difference_gives_few_verdicts(
 
 
 def test_six_variants_take_less_than_a_second_and_a_half():
-    variants = [simulate("base", 1e8, 134_500_000)]
-    variants += [simulate(f"v{i}", 1e8 / i, 134_500_000 // i, "base" if i == 1 else "v1", seed=i) for i in range(1, 6)]
+    variants = [simulate("base", 1e9, 1_345_000_000)]
+    variants += [simulate(f"v{i}", 1e9 / i, 1_345_000_000 // i, "base" if i == 1 else "v1", seed=i) for i in range(1, 6)]
     start = time.perf_counter()
     assess(variants, DensityConfig(resamples=2000), [load_hardware("rtx-4090"), load_hardware("h20")])
     assert time.perf_counter() - start < 1.5
@@ -262,12 +263,12 @@ def test_r_does_not_depend_on_the_unit_of_the_reference(factor, n_hat):
     """Reading child and parent on a ruler whose sizes are all multiplied leaves their ratio, interval and verdict."""
     rng = np.random.default_rng(0)
     draws = rng.normal(0, 0.2, (2, 400)) + np.log([[n_hat], [n_hat * 0.7]])
-    fitted = (1.9e8, 3.2e9)
+    fitted, limits = (1.9e8, 3.2e9), (5e7, 8e9)
     found = []
     for scale in (1.0, factor):
         shift = math.log(scale)
         parent, child = (
-            bounded_reading(math.log(n) + shift, d + shift, (fitted[0] * scale, fitted[1] * scale), 20)
+            bounded_reading(math.log(n) + shift, d + shift, (fitted[0] * scale, fitted[1] * scale), (limits[0] * scale, limits[1] * scale))
             for n, d in zip((n_hat, 0.7 * n_hat), draws, strict=True)
         )
         found.append(ratio(child, parent).over(0.5).interval())
@@ -278,7 +279,7 @@ def test_r_does_not_depend_on_the_unit_of_the_reference(factor, n_hat):
 
 
 ESTIMATES = st.builds(
-    lambda point, draws: bounded_reading(point, np.array(draws), (1.0, 10.0), 20),
+    lambda point, draws: bounded_reading(point, np.array(draws), (1.0, 10.0), (0.05, 200.0)),
     st.one_of(st.floats(-20, 20), st.sampled_from([math.inf, -math.inf])),
     st.lists(st.one_of(st.floats(-20, 20), st.sampled_from([math.inf, -math.inf])), min_size=5, max_size=5),
 )
@@ -297,7 +298,7 @@ def test_whatever_the_bounds_the_ends_are_ordered_and_no_number_is_nan(pairs):
 
 def test_bounds_on_both_sides_leave_a_mean_unknown():
     draws = np.zeros(10)
-    low, high = bounded_reading(-9.0, draws, (1.0, 10.0), 20), bounded_reading(19.0, draws, (1.0, 10.0), 20)
+    low, high = bounded_reading(-9.0, draws, (1.0, 10.0), (0.05, 200.0)), bounded_reading(19.0, draws, (1.0, 10.0), (0.05, 200.0))
     assert (low.bound, high.bound) == ("<", ">")
     assert geometric_mean([low, high]) is None
     assert geometric_mean([]) is None

@@ -213,7 +213,7 @@ def test_the_same_weights_share_what_is_peculiar_to_them():
     base = scored("base", "Qwen2-7B-Instruct", "Qwen2-instruct-quant")
     child = scored("child", "Qwen2-7B-Instruct-GPTQ-Int4", "Qwen2-instruct-quant", "base")
     apart = densities([base, child])["child"][1][0].ratio
-    shared = densities([base, child.model_copy(update={"same_as": "base"})])["child"][1][0].ratio
+    shared = densities([base, child.model_copy(update={"runs": ["base"]})])["child"][1][0].ratio
     assert shared.value == apart.value
     assert apart.low < shared.low < shared.high < apart.high
     assert math.log(shared.high / shared.low) < 0.7 * math.log(apart.high / apart.low)

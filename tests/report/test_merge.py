@@ -76,7 +76,11 @@ def test_what_does_not_compare_is_said() -> None:
     assert not any("⚠" in note for note in merged([left, right]).notes)
     ruled = [one.model_copy(update={"density": one.density and one.density.model_copy(update={"tokens": 5e11})}) for one in right.variants]
     other = merged([left, right.model_copy(update={"variants": ruled})])
-    assert any("different rulers (olmo-ladder at 1e+12 tokens, olmo-ladder at 5e+11 tokens)" in note for note in other.notes)
+    assert any("different rulers (olmo-ladder at 1 T tokens, olmo-ladder at 500 B tokens)" in note for note in other.notes)
+    ray = {"tokens": None, "tokens_per_parameter": 200.0}
+    along = [one.model_copy(update={"density": one.density and one.density.model_copy(update=ray)}) for one in right.variants]
+    notes = merged([left, right.model_copy(update={"variants": along})]).notes
+    assert any("(olmo-ladder at 1 T tokens, olmo-ladder at 200 tokens a parameter)" in note for note in notes)
     fewer = [one.model_copy(update={"scores": [score.model_copy(update={"items": 50}) for score in one.scores]}) for one in right.variants]
     assert any("different tasks or numbers of items" in note for note in merged([left, right.model_copy(update={"variants": fewer})]).notes)
     asked = [
