@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compresslab.recipe.steps import Step
-from compresslab.report.words import step
+from compresslab.report.words import budget, step
 from report.studies import quickstart
 
 
@@ -34,3 +34,12 @@ def test_a_label_names_the_settings_that_tell_steps_of_one_method_apart(given: d
         )
     )
     assert step(record) == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "per_parameter", "expected"), [(1e12, None, "1 T tokens"), (None, 200.0, "200 tokens a parameter"), (None, None, "–")]
+)
+def test_d0_is_one_number_of_tokens_or_one_for_each_parameter(tokens: float | None, per_parameter: float | None, expected: str):
+    density = quickstart().variants[0].density
+    assert density is not None
+    assert budget(density.model_copy(update={"tokens": tokens, "tokens_per_parameter": per_parameter})) == expected
