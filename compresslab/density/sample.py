@@ -28,14 +28,14 @@ class DrawnStudy:
 
     Attributes:
         variants: by name. times: N_time by variant and hardware.
-        capabilities: by reference, budget, interpolate, training runs whose scatter they contain, variant and task.
+        capabilities: by reference, budget, interpolate, without_scatter, training runs whose scatter they contain, variant and task.
     """
 
     variants: dict[str, Measured]
     draws: StudyDraws
     config: DensityConfig
     times: dict[str, dict[str, float]]
-    capabilities: dict[tuple[str, Budget, bool, tuple[str, ...], str, str], TaskCapability]
+    capabilities: dict[tuple[str, Budget, bool, bool, tuple[str, ...], str, str], TaskCapability]
 
     def ruler(self, reference: Reference, budget: Budget) -> Ruler:
         """A reference with this study's draws of its fits, and the scatter that a density contains, the same for all variants."""
@@ -48,7 +48,7 @@ class DrawnStudy:
 
     def capability(self, ruler: Ruler, variant: str, task: str, runs: tuple[str, ...] = ("",)) -> TaskCapability:
         """N_hat of a variant on a task, with the scatter of some training runs; from the cache if it was read before."""
-        key = (ruler.reference.name, ruler.budget, ruler.interpolate, runs, variant, task)
+        key = (ruler.reference.name, ruler.budget, ruler.interpolate, ruler.without_scatter, runs, variant, task)
         if key not in self.capabilities:
             if runs != ("",):
                 ruler = replace(ruler, scatter_shares=tuple(self.scatter_shares(run) for run in runs))

@@ -99,7 +99,7 @@ def point(interval: Interval | None, digits: int = 3) -> str:
 
 
 def budget(density: Density) -> str:
-    """D0 of a density: "1T tokens", "200 tokens a parameter"."""
+    """D0 of a density: "1 T tokens", "200 tokens a parameter"."""
     if density.tokens is not None:
         return f"{count(density.tokens)} tokens"
     return f"{density.tokens_per_parameter:g} tokens a parameter" if density.tokens_per_parameter is not None else MISSING

@@ -24,6 +24,9 @@ SCORE_COLUMNS = ("top", "gamma", "l", "d")
 NO_DATA_TERM = -700.0
 """ln b of a law without a data term: e^-700 is 1e-304. JSON has no minus infinity."""
 
+SMALLEST_LOSS = 1e-12
+"""What is left of a loss at which no size is read: its powers leave the range of floating point."""
+
 NEWTON_STEPS, NEWTON_TOLERANCE = 50, 1e-12
 """At most so many steps, in ln N; five to eight are needed."""
 
@@ -64,7 +67,7 @@ def ln_n_along(theta: Array, loss: Array, tokens_per_parameter: float) -> Array:
     alpha, beta = np.exp(ln_alpha), np.exp(ln_beta)
     ln_b_of_n = ln_b - beta * np.log(tokens_per_parameter * N_UNIT / D_UNIT)
     remaining = np.asarray(loss - e, dtype=np.float64)
-    reachable = (remaining > 0) & np.isfinite(remaining)
+    reachable = (remaining > SMALLEST_LOSS) & np.isfinite(remaining)
     ln_left = np.log(np.where(reachable, remaining, 1.0))
     x = np.maximum((ln_a - ln_left) / alpha, (ln_b_of_n - ln_left) / beta)
     for _ in range(NEWTON_STEPS):
