@@ -18,7 +18,7 @@ OUTSIDE = [
     ("cruxeval.utils", "pass_at_k", "unsafe_execute: exec"),
     ("longproc.metrics", "process_results_pseudo_to_code", "_evaluate_spoc_code: subprocess"),
     ("longproc.metrics", "process_results_countdown", "_evaluate_countdown_final_solution: eval"),
-    ("score.math.utils_math", "process_results", "symbolic_equal: parse_expr"),
+    ("score.math.utils_math", "process_results", r"symbolic_equal: sympy\.parsing\.sympy_parser\.parse_expr"),
 ]
 
 
