@@ -19,6 +19,9 @@ PROGRAMS = (
 )
 RUNS = {
     # Names of other objects' methods and of instances.
+    "a call of an instance": "class Judge:\n def __call__(self, t): return eval(t)\nscore = Judge()",
+    "a call of an instance in a table": "class Judge:\n def __call__(self, t): return eval(t)\n"
+    "table = [Judge()]\ndef score(t): return table[0](t)",
     "a method of an instance": "class Judge:\n def __init__(self): self.how = run\n def __call__(self, t): return self.how(t)\n"
     "def run(t): return eval(t)\nscore = Judge()",
     "a method that an instance is asked for": "class Judge:\n def judge(self, t): return eval(t)\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from report.studies import quickstart
 from typer.testing import CliRunner, Result
 
@@ -90,17 +91,19 @@ def test_a_program_may_trust_code_too_and_does_not_by_default(recipe: Path, tmp_
 
 @pytest.mark.usefixtures("jobs")
 def test_a_report_is_of_the_last_run_whether_it_trusted_programs_or_not(recipe: Path, tmp_path: Path) -> None:
-    store, allowed = Store(tmp_path / "store"), Changes(("evaluate.run_code=true", "evaluate.tasks=[humaneval]"))
-    trusted, confined = (prepare(recipe, allowed, trust_code=trust) for trust in (True, False))
+    store, text = Store(tmp_path / "store"), yaml.safe_load(recipe.read_text())
+    text["evaluate"] |= {"run_code": True, "tasks": ["humaneval"]}
+    recipe.write_text(yaml.safe_dump(text))
+    trusted, confined = (prepare(recipe, trust_code=trust) for trust in (True, False))
     for plan in (trusted, confined, trusted):
         note(plan, store)
-        found = prepare(recipe, allowed, noted=store.notes())
+        found = prepare(recipe, noted=store.notes())
         assert found.trust_code == plan.trust_code
         assert [node.tasks for node in found.of_kind("evaluate")] == [node.tasks for node in plan.of_kind("evaluate")]
     scores = {key for plan in (trusted, confined) for node in plan.of_kind("evaluate") for key in node.tasks.values()}
     assert len(scores) == 2 * len(list(trusted.of_kind("evaluate")))
     assert scores <= set(store.notes()["tiny"].keys or ())
-    assert not prepare(recipe, noted=store.notes()).trust_code
+    assert not prepare(recipe, Changes(("evaluate.run_code=false",)), noted=store.notes()).trust_code
 
 
 def test_a_prepared_plan_says_itself_whether_programs_are_trusted(recipe: Path) -> None:
