@@ -70,7 +70,7 @@ def check(name: str, task: Task, *, run_code: bool, trust_code: bool) -> None:
 def running(task: Task) -> Running:
     """How a task runs what the model wrote."""
     found = read(_scoring(task), _packages(task))
-    kinds = {type(value).__module__ for value in found.values}
+    kinds = {str(type(value).__module__) for value in found.values}
     hub = {f"{kind}: a metric of the hub" for kind in kinds if kind.startswith("evaluate_modules.") and _runs_programs(kind)}
     metrics = tuple(value for value in found.values if isinstance(value, CodeEval))
     return Running(metrics, tuple(sorted(found.places | hub)), bool(getattr(task, "UNSAFE_CODE", False)))

@@ -64,6 +64,13 @@ def test_a_task_that_reads_answers_runs_no_code(module: str, function: str) -> N
     assert not code_tasks.running(task(module, function)).runs
 
 
+def test_an_object_whose_class_does_not_tell_its_module_is_no_obstacle() -> None:
+    odd = type("Odd", (), {"__module__": property(str)})()
+    config = SimpleNamespace(process_results=[odd], metric_list=None, filter_list=None)
+    one: Any = SimpleNamespace(config=config)
+    assert not code_tasks.running(one).runs
+
+
 def test_lm_evals_command_line_refuses_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def simple_evaluate() -> None:
         lm_eval.evaluator.evaluate(lm=None, task_dict={"tasks": {"one": task(*OUTSIDE[0][:2])}}, confirm_run_unsafe_code=True)
