@@ -34,6 +34,9 @@ CACHED_FROM_BYTES = 64 * 2**20
 ARRANGING = {
     "compresslab": "the names of the public interface, each looked up when it is used",
     "compresslab.errors": "the kinds of failures; a node that fails has no result",
+    "compresslab.evaluation.code_reading": "which tasks run what the model wrote; a task that is refused has no score",
+    "compresslab.evaluation.code_tasks": "which tasks are refused; whether programs are trusted is in the keys",
+    "compresslab.evaluation.sandbox": "what programs of a model may do; its code is in the keys of the scores that programs decide",
     "compresslab.files": "how files are written, whatever their content",
     "compresslab.inputs": "how files are opened, whatever their content",
     "compresslab.methods.adopt": "the settings; their values are in the keys, defaults included",
