@@ -20,7 +20,8 @@ from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_weights_name
-from compresslab.recipe.model_folder import check_model, weights_named_in
+from compresslab.recipe.model_config import read_config
+from compresslab.recipe.model_folder import ADAPTER, adapter_refused, check_model, weights_named_in
 from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 
@@ -174,12 +175,15 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
 
 
 def _check_hub(source: Source) -> None:
-    """Refuse a Hub model whose configuration or index names anything but safetensors as weights.
+    """Refuse a Hub model that is an adapter, or whose configuration or index names anything but safetensors as weights.
 
-    transformers would load pickled weights that they name.
+    transformers would load pickled weights that they name, and an adapter together with the model that it names.
     """
     index = transformers.utils.SAFE_WEIGHTS_INDEX_NAME
+    if _hub_file(source, ADAPTER) is not None:
+        raise adapter_refused(source.name)
     if (config := _hub_file(source, "config.json")) is not None:
+        read_config(config)
         for name in weights_named_in(config):
             check_weights_name(config, name)
             index = name if name.endswith(INDEX) else index
