@@ -28,6 +28,8 @@ DIMENSIONS = {
 STATED = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
 # Fields that some architectures state for each layer (Gemma 3n) or each kind of expert (ERNIE 4.5).
 LISTED = ("intermediate_size", "moe_intermediate_size")
+# More parameters than any format stores in a byte: those of one bit are 8. A factor of 8 is left for what architectures do differently.
+PARAMETERS_A_BYTE = 64
 _AGAIN = "download or save the model again"
 
 
@@ -69,6 +71,35 @@ def dimension_problem(config: Mapping[str, Any]) -> str:
             where = name if text is config else f"text_config.{name}"
             return f"{where} is {_shown(value)}, not a whole number from {least} to {most:,}"
     return ""
+
+
+def claim_problem(config: Mapping[str, Any], tensors: int, stored: int) -> str:
+    """Why a model's weights are too few for the dimensions of its configuration; empty if they may suffice.
+
+    transformers makes the whole model before it compares it with the files, so a wrong dimension would take all memory, or minutes. The
+    comparison is rough, since architectures differ; sizes of single tensors are compared when the model is loaded.
+
+    Args:
+        tensors: the number of tensors in the files.
+        stored: the bytes of the files.
+    """
+    text = text_part(config)
+    sizes = {name: value for name in DIMENSIONS if isinstance(value := text.get(name), int)}
+    hidden, layers, width = (sizes.get(name, 0) for name in ("hidden_size", "num_hidden_layers", "intermediate_size"))
+    if layers > tensors:
+        return f"num_hidden_layers is {layers:,}, and its weights have {tensors:,} tensors"
+    experts = max(sizes.get(name, 0) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
+    parameters = {
+        "hidden_size x vocab_size": hidden * sizes.get("vocab_size", 0),
+        "num_hidden_layers x hidden_size x intermediate_size": layers * hidden * width,
+        "num_hidden_layers x hidden_size x num_attention_heads x head_dim": layers
+        * hidden
+        * sizes.get("num_attention_heads", 0)
+        * sizes.get("head_dim", 0),
+        "hidden_size x moe_intermediate_size x experts": hidden * (sizes.get("moe_intermediate_size") or width) * experts,
+    }
+    name, largest = max(parameters.items(), key=lambda item: item[1])
+    return f"{name} is {largest:,}, and its weights have {stored:,} bytes" if largest > PARAMETERS_A_BYTE * stored else ""
 
 
 def _shown(value: object) -> str:

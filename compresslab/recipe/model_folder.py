@@ -7,6 +7,7 @@ a folder, a pipe or a huge file beside it changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_CONFIG, Stamp, kind_of, read_json, reason, safetensors_header
 from compresslab.recipe.model_checks import CONVERT, INDEX, MOST_FILES, WEIGHTS, check_gguf, check_name, check_weights_name, shards_of
-from compresslab.recipe.model_config import read_config
+from compresslab.recipe.model_config import claim_problem, read_config
 from compresslab.recipe.source import HUB_ID, Source
 
 # Suffixes of what transformers and its tokenizers read: weights, configurations, templates and vocabularies.
@@ -107,6 +108,22 @@ def check_model(source: Source, own_code: bool = False) -> None:
     elif source.kind == "folder":
         files_of(path, own_code)
         read_config(path / CONFIGS[0])
+
+
+def check_claims(folder: Path) -> None:
+    """Refuse a folder whose weights are far too few for the dimensions in its configuration.
+
+    Raises:
+        BadInput: they are, or the folder is refused like by `files_of`, or its configuration like by `read_config`.
+    """
+    weights = [path for name, path in files_of(folder).items() if name.endswith(WEIGHTS)]
+    tensors = 0
+    for path in weights:
+        with contextlib.suppress(OSError, ValueError):  # one that is not loaded need not be sound
+            tensors += len(safetensors_header(path))
+    config = folder / CONFIGS[0]
+    if weights and (problem := claim_problem(read_config(config), tensors, sum(path.stat().st_size for path in weights))):
+        raise BadInput(f"{config}: {problem}; the configuration is not that of these weights: download or save the model again")
 
 
 def adapter_refused(model: str) -> BadInput:

@@ -50,10 +50,14 @@ density: {reference: ./reference.json, hardware: [h100-sxm], measure: false, res
 
 
 class Target(NamedTuple):
-    """A file that is mutated, and the commands that read it. A command is the arguments of `compresslab`, or a function."""
+    """A file that is mutated, and the commands that read it. A command is the arguments of `compresslab`, or a function.
+
+    `loads`: the commands are names in `mutated_loads.COMMANDS`, which load models.
+    """
 
     file: str
     commands: tuple[tuple[str, ...] | Callable[[], object], ...]
+    loads: bool = False
 
 
 def _read_table() -> object:

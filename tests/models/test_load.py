@@ -34,6 +34,14 @@ def config(**changes: Any) -> Change:
     return change
 
 
+def normaliser(settings: dict[str, Any]) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": settings}))
+
+    return change
+
+
 def pickled(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -59,6 +67,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "names 'adapter_model.bin' as weights; pickled weights are not loaded",
     ),
     "damaged weights": (truncated, "a weight file of .* is damaged"),
+    "dimensions that take all memory": (config(vocab_size=2**24), "hidden_size x vocab_size is .*, and its weights have .* bytes"),
+    "a normaliser that ends in a panic of the library": (
+        normaliser({"type": "Precompiled", "precompiled_charsmap": ""}),
+        "does not load as a causal language model: PanicException: Precompiled",
+    ),
     "fewer layers than the config says": (config(num_hidden_layers=6), r"lack model\.layers\.4\..* and 17 more"),
     "other widths than the config says": (config(intermediate_size=64), r"layers\.0\.mlp\..* is stored as .*128.*makes it .*64"),
     "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{nope"), r"config\.json cannot be read"),
@@ -191,6 +204,22 @@ def test_a_configuration_of_the_hub_names_safetensors_only(tmp_path: Path, monke
     monkeypatch.setattr("transformers.utils.cached_file", lambda _, name, **__: str(tmp_path / name) if name == "config.json" else None)
     with pytest.raises(BadInput, match=r"config\.json names 'adapter_model\.bin' as weights"):
         load("owner/name")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (config(num_hidden_layers=6), "its weights lack model.layers.4"),
+        (truncated, "a weight file of .* is damaged"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "KeyError: 'added_tokens'"),
+    ],
+)
+def test_a_damaged_variant_is_one_message_and_no_part_of_it_is_random(good: Path, tmp_path: Path, change: Change, said: str):
+    folder = tmp_path / "model"
+    shutil.copytree(good, folder)
+    change(folder)
+    with pytest.raises(BadInput, match=said):
+        load_folder(folder)
 
 
 @pytest.fixture

@@ -11,13 +11,15 @@ import pytest
 from compresslab.errors import BadInput
 from compresslab.plan.rules import start
 from compresslab.recipe.model_config import DIMENSIONS, read_config
+from compresslab.recipe.model_folder import check_claims
 
 CONFIG = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 100, "num_attention_heads": 4}
 
 
 def written(folder: Path, content: str) -> Path:
-    header = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"1")
+    tensors = {f"w{number}": {"dtype": "U8", "shape": [100], "data_offsets": [100 * number, 100 * number + 100]} for number in range(4)}
+    header = json.dumps(tensors).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(400))
     (folder / "config.json").write_text(content)
     return folder / "config.json"
 
@@ -87,3 +89,19 @@ def test_a_configuration_that_is_none_is_one_sentence(tmp_path: Path, content: s
     with pytest.raises(BadInput, match=rf"config\.json:? {said}") as caught:
         read_config(written(tmp_path, content))
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ({"num_hidden_layers": 2048}, "num_hidden_layers is 2,048, and its weights have 4 tensors"),
+        ({"vocab_size": 2**24}, r"hidden_size x vocab_size is 1,073,741,824, and its weights have \d+ bytes"),
+        ({"intermediate_size": 2**20}, "num_hidden_layers x hidden_size x intermediate_size is 268,435,456"),
+        ({"head_dim": 2**14}, "num_attention_heads x head_dim is 16,777,216"),
+        ({"num_experts": 4096, "moe_intermediate_size": 2**14}, "moe_intermediate_size x experts is 4,294,967,296"),
+    ],
+)
+def test_dimensions_far_beyond_the_weights_are_refused_before_anything_is_allocated(tmp_path: Path, claim: dict[str, int], said: str):
+    written(tmp_path, json.dumps(CONFIG | claim))
+    with pytest.raises(BadInput, match=rf"config\.json: .*{said}.*the configuration is not that of these weights"):
+        check_claims(tmp_path)
