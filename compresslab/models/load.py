@@ -19,7 +19,7 @@ from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
-from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_weights_name
+from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_tokenizer, check_weights_name
 from compresslab.recipe.model_config import claim_problem, dimension_problem, read_config
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused, check_claims, check_model, weights_named_in
 from compresslab.recipe.source import Source, parse_source
@@ -135,6 +135,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a variant that compresslab saved. Raises BadInput if it is damaged."""
+    check_tokenizer(folder / "tokenizer.json")
     with explained(folder), quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
@@ -204,6 +205,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     if source.kind == "folder":
         check_claims(Path(source.name))
+        check_tokenizer(Path(source.name, "tokenizer.json"))
         register_format(Path(name))
     else:
         _check_hub(source)
@@ -233,6 +235,9 @@ def _check_hub(source: Source) -> None:
         raise adapter_refused(source.name)
     if (config := _hub_file(source, "config.json")) is not None:
         read_config(config)
+    if (tokenizer := _hub_file(source, "tokenizer.json")) is not None:
+        check_tokenizer(tokenizer)
+    if config is not None:
         for name in weights_named_in(config):
             check_weights_name(config, name)
             index = name if name.endswith(INDEX) else index

@@ -180,4 +180,7 @@ def _stored_parameters(folder: Path) -> int | None:
 
 
 def _elements(file: Path) -> int:
-    return sum(math.prod(entry["shape"]) for entry in safetensors_header(file).values())
+    shapes = [entry["shape"] for entry in safetensors_header(file).values()]
+    if not all(isinstance(size, int) for shape in shapes for size in shape):
+        raise ValueError("a shape is no list of sizes")  # the product of a list and a number is a list, of any length
+    return sum(map(math.prod, shapes))

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faults.ground import Target
+from faults.ground import Command, Target
 
 if TYPE_CHECKING:
     from faults.mutations import Ended
@@ -169,7 +169,7 @@ class Preloaded:
         """Wait until the files are written and the unchanged ones were loaded. Raises EOFError if that failed."""
         self._pipe.recv()
 
-    def call(self, command: tuple[str, ...]) -> Ended:
+    def call(self, command: Command) -> Ended:
         """How a command of `COMMANDS` ended. Its memory is that beyond the libraries'."""
         self._pipe.send(command)
         ended: Ended = self._pipe.recv()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -33,7 +34,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults import ground, mutated_loads
-from faults.ground import Target
+from faults.ground import Command, Target
 from faults.mutated_loads import Preloaded
 
 from compresslab.pins import cache_folder
@@ -48,8 +49,9 @@ ODD_VALUES: tuple[Any, ...] = (
     *("\x1b[31mred", "\u202eback", "\0", "\ud800", "=1+1", "{x}", "%s", "é" * 300, "1e999", "a.b[0]", "@", "owner/name@x"),
     *("[/b]", "[bold red]x", "[link=file:///etc/passwd]x[/link]", "../x.safetensors", "x/../../y.safetensors", "/x.safetensors"),
     *([], {}, [[]], [None], {"": None}, {"a": {"b": {"c": []}}}, list(range(2000)), {str(number): number for number in range(2000)}),
-    {f"w{number}": f"{number}.safetensors" for number in range(10_000)},
 )
+# As many shards as an index may name; not for recipes, which may have 20,000 values.
+SHARDS = {f"w{number}": f"{number}.safetensors" for number in range(10_000)}
 TOKENS = (
     *(b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1b[2J", "\u202e".encode(), b"\r", b"\t", b"[" * 3000, b"{" * 3000, b'{"a":' * 3000),
     *(b"NaN", b"-1", b"1e999", b"9" * 5000, b"&a [*a]", b"*a", b"!!python/object:os.system ", b"---\n", b"<<: "),
@@ -113,7 +115,7 @@ def _change(data: Any, chance: random.Random) -> None:
     node, key = chance.choice(places)
     what = chance.random()
     if what < 0.6:
-        node[key] = chance.choice(ODD_VALUES)
+        node[key] = chance.choice(ODD_VALUES) if key != "weight_map" or chance.random() < 0.8 else SHARDS
     elif what < 0.75:
         del node[key]
     elif what < 0.9:
@@ -220,7 +222,7 @@ def put(file: Path, content: bytes | str) -> None:
         file.write_bytes(content)
 
 
-def call(command: tuple[str, ...] | Callable[[], object], user: int | None = None) -> Ended:
+def call(command: Command, user: int | None = None) -> Ended:
     """Run a command in a forked process, as the user with this number if one is given."""
     begun = time.monotonic()
     with tempfile.TemporaryFile() as output, warnings.catch_warnings():
@@ -242,7 +244,7 @@ def call(command: tuple[str, ...] | Callable[[], object], user: int | None = Non
     return Ended(os.waitstatus_to_exitcode(waited[1]), said, time.monotonic() - begun, peak, stopped)
 
 
-def _run_and_end(command: tuple[str, ...] | Callable[[], object], output: int, user: int | None) -> None:
+def _run_and_end(command: Command, output: int, user: int | None) -> None:
     code = TRACEBACK
     try:
         for stream in (1, 2):
@@ -279,13 +281,9 @@ class World(NamedTuple):
     targets: dict[str, Target]
     preloaded: Preloaded | None = None
 
-    def call(self, target: Target, command: tuple[str, ...] | Callable[[], object]) -> Ended:
+    def call(self, target: Target, command: Command) -> Ended:
         """Run one command of a target."""
-        if not target.loads:
-            return call(command)
-        assert self.preloaded is not None
-        assert isinstance(command, tuple)
-        return self.preloaded.call(command)
+        return self.preloaded.call(command) if target.loads and self.preloaded else call(command)
 
 
 class Case(NamedTuple):
@@ -295,6 +293,10 @@ class Case(NamedTuple):
     content: bytes | str
     command: str
     ended: Ended
+
+
+def _name(command: Command) -> str:
+    return " ".join(command) if isinstance(command, tuple) else command.__name__
 
 
 def cases(world: World, count: int, seed: int) -> Iterator[Case]:
@@ -308,21 +310,18 @@ def cases(world: World, count: int, seed: int) -> Iterator[Case]:
         content = chance.choice(list(PLACED)) if chance.random() < 0.04 else mutate(originals[name], chance)
         command = target.commands[number // len(names) % len(target.commands)]
         put(Path(target.file), content)
-        yield Case(name, content, " ".join(command) if isinstance(command, tuple) else command.__name__, world.call(target, command))
+        yield Case(name, content, _name(command), world.call(target, command))
         put(Path(target.file), originals[name])
 
 
 def corpus(world: World) -> Iterator[Case]:
     """Every file of the corpus, by all commands of its target: what the fuzzer found before."""
-    for file in sorted(CORPUS.glob("*/*")):
-        target = world.targets.get(file.parent.name)
-        if target is None:
-            continue
+    for file in (file for file in sorted(CORPUS.glob("*/*")) if file.parent.name in world.targets):
+        target = world.targets[file.parent.name]
         original = Path(target.file).read_bytes()
         put(Path(target.file), file.read_bytes())
         for command in target.commands:
-            name = " ".join(command) if isinstance(command, tuple) else command.__name__
-            yield Case(file.parent.name, file.name, name, world.call(target, command))
+            yield Case(file.parent.name, file.name, _name(command), world.call(target, command))
         put(Path(target.file), original)
 
 
@@ -371,7 +370,7 @@ def main() -> None:
     with world(loaders=True) as tried:
         if given.only:
             tried = tried._replace(targets={name: target for name, target in tried.targets.items() if given.only in name})
-        for case in _all(tried, given):
+        for case in itertools.chain(corpus(tried), cases(tried, given.count, given.seed)):
             row = rows.setdefault(case.target, Counter())
             failure = case.ended.failure
             row[failure if failure in columns else "other" if failure else f"exit {case.ended.code}"] += 1
@@ -387,11 +386,6 @@ def main() -> None:
         print(f"{name:<22}" + "".join(f"{row[column]:>17}" for column in columns))
     print(f"{sum(row.total() for row in rows.values())} calls, {failed} failures; slowest {slowest:.1f} s, largest {largest:.0f} MB")
     sys.exit(int(failed > 0))
-
-
-def _all(world: World, given: argparse.Namespace) -> Iterator[Case]:
-    yield from corpus(world)
-    yield from cases(world, given.count, given.seed)
 
 
 def _keep(case: Case, folder: Path) -> None:

@@ -69,8 +69,12 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "damaged weights": (truncated, "a weight file of .* is damaged"),
     "dimensions that take all memory": (config(vocab_size=2**24), "hidden_size x vocab_size is .*, and its weights have .* bytes"),
     "a normaliser that ends in a panic of the library": (
-        normaliser({"type": "Precompiled", "precompiled_charsmap": ""}),
+        normaliser({"type": "Precompiled", "precompiled_charsmap": "AAAAAP8="}),
         "does not load as a causal language model: PanicException: Precompiled",
+    ),
+    "a normaliser that asks for four gigabytes": (
+        normaliser({"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "/////w=="}]}),
+        r"tokenizer\.json: the precompiled_charsmap of its normaliser is damaged",
     ),
     "fewer layers than the config says": (config(num_hidden_layers=6), r"lack model\.layers\.4\..* and 17 more"),
     "other widths than the config says": (config(intermediate_size=64), r"layers\.0\.mlp\..* is stored as .*128.*makes it .*64"),
