@@ -50,6 +50,7 @@ ARRANGING = {
     "compresslab.plan.graph": "the form of a plan; the keys name what its nodes do",
     "compresslab.printable": "how texts are printed",
     "compresslab.recipe.model_checks": "which names and files of a model are refused",
+    "compresslab.recipe.model_config": "which configurations are refused; their digests are in the keys",
     "compresslab.recipe.model_folder": "which files of a model are refused; those that are read are in the keys",
     "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",
