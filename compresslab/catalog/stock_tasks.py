@@ -48,7 +48,7 @@ def find(name: str, *, suggesting: bool = True) -> Path:
     Raises:
         BadInput: no such name.
     """
-    root = _tasks_folder()
+    root = tasks_folder()
     for folder in (folder for folder in _folders(root) if name.startswith(folder.name.split("_")[0])):
         if name in _names(folder).defined:
             return folder
@@ -87,7 +87,12 @@ def offline_tasks() -> str:
     return f"Tasks that need no hub: {', '.join(olmes.TASKS)}."
 
 
-def _tasks_folder() -> Path:
+def tasks_folder() -> Path:
+    """The folder of the tasks of the installed lm-eval.
+
+    Raises:
+        BadInput: it is not installed.
+    """
     spec = util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise BadInput("lm-eval is not installed; `pip install lm-eval` brings its tasks")

@@ -16,6 +16,7 @@ from compresslab.cli.options import (
     RecipePath,
     Settings,
     StorePath,
+    TrustCode,
     changes,
     count_of,
     duration,
@@ -45,6 +46,7 @@ def plan(
     limit: Limit = None,
     compute: Computing = None,
     device: Device = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time.
 
@@ -55,11 +57,11 @@ def plan(
     from compresslab.store.done import results
     from compresslab.store.store import Store
 
-    planned = prepare(recipe, changes(settings, only, limit, compute), device)
+    planned = prepare(recipe, changes(settings, only, limit, compute), device, trust_code=trust_code)
     result_store = Store(store_root(store))
     rows = costs(planned, result_store, on)
     if as_json:
-        typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": list(planned.warnings)}, indent=2))
+        typer.echo(json.dumps({"study": planned.recipe.study, "nodes": rows, "warnings": _warnings(planned)}, indent=2))
         return
     if planned.recipe.evaluate.source == "published":
         typer.echo(f"{planned.recipe.study}: published scores of {count_of(len(planned.variants), 'model')}; there is nothing to run")
@@ -69,9 +71,15 @@ def plan(
     console = Console()
     scored = {node.key: sum(result_store.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
-    warnings = [*planned.warnings, *(_shortage(rows) if on is None else [])]
+    warnings = [*_warnings(planned), *(_shortage(rows) if on is None else [])]
     for line in [summary(rows), *advice(planned, seconds_left(rows)), *(f"warning: {warning}" for warning in warnings)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _warnings(planned: Plan) -> list[str]:
+    from compresslab.studies.programs import missing_sandbox
+
+    return [*planned.warnings, *filter(None, [missing_sandbox(planned)])]
 
 
 def costs(planned: Plan, result_store: Store, on: str | None = None) -> list[dict[str, Any]]:

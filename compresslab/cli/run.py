@@ -59,7 +59,7 @@ def run(
         from compresslab.cli.plan import plan as show_plan
 
         for recipe in recipes:
-            show_plan(recipe, store, settings=settings, only=only, limit=limit, compute=compute, device=device)
+            show_plan(recipe, store, settings=settings, only=only, limit=limit, compute=compute, device=device, trust_code=trust_code)
         return
     # Before slow work, which includes the first probe of this machine.
     first_line(*recipes)
@@ -74,21 +74,22 @@ def run(
     with ProgressPrinter(console) as printer:
         printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
-        plans = [prepare(recipe, changed, device) for recipe in recipes]
+        plans = [prepare(recipe, changed, device, trust_code=trust_code) for recipe in recipes]
         for place, plan in enumerate(plans):
             for other in plans[:place]:
                 if other.recipe.study == plan.recipe.study and other.file.sha256 != plan.file.sha256:
                     raise BadInput(f"{other.file.path} and {plan.file.path} both call their study {plan.recipe.study!r}; rename one")
         from compresslab.store.store import Store
-        from compresslab.studies.run_study import check_programs, run_study
+        from compresslab.studies.programs import check_programs
+        from compresslab.studies.run_study import run_study
 
         for plan in plans:
-            check_programs(plan, Store(store_root(store)), trust_code)
+            check_programs(plan, Store(store_root(store)))
         for plan in plans:
             for warning in plan.warnings:
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
             try:
-                record = run_study(plan, store=store_root(store), reports=reports, trust_code=trust_code, watcher=printer)
+                record = run_study(plan, store=store_root(store), reports=reports, watcher=printer)
             except (RunFailed, BadInput, OSError) as error:
                 if len(plans) == 1:
                     raise

@@ -14,11 +14,12 @@ def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, l
     Example: compresslab validate recipes/quickstart.yaml --set evaluate.items=50
     """
     from compresslab.plan.prepare import prepare
+    from compresslab.studies.programs import missing_sandbox
 
     plan = prepare(recipe, changes(settings, only, limit))
     named = [variant.name for variant in plan.variants if variant.named and variant.parent]
     published = plan.recipe.evaluate.source == "published"
     tasks = "published scores" if published else count_of(len(plan.recipe.evaluate.tasks), "task")
     typer.echo(printable(f"{recipe}: valid; {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}"))
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *filter(None, [missing_sandbox(plan)])):
         typer.echo(printable(f"warning: {warning}"))

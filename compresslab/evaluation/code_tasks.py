@@ -1,35 +1,23 @@
 """Which of lm-eval's tasks run what the model wrote, and whether only the sandbox does.
 
-A task says so itself (`unsafe_code`), or the functions that score its answers do: they are read, as far as they are lm-eval's tasks' own,
-for names that run a text as code. A name is enough; what it is called with is not followed.
+A task says so itself (`unsafe_code`), or the functions that score its answers do: `code_reading` looks in them for what
+runs a text as code. That it is named is enough; what it is called with is not followed.
 """
 
 from __future__ import annotations
 
-import builtins
-import functools
-from collections.abc import Iterable, Iterator, Mapping
-from types import CodeType, FunctionType, MethodType, ModuleType
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lm_eval.api.task import Task
 
 from compresslab.errors import BadInput
+from compresslab.evaluation.code_reading import TASKS, read
 from compresslab.evaluation.sandbox import programs
 from compresslab.evaluation.sandbox.code_eval import CodeEval
 
-# Names that run a text as code: the interpreter's, those that start other programs, and sympy's, which call `eval`. Not among them:
-# `ast.literal_eval` and sympy's `parse_latex`, which are parsers, and math_verify, which gives `parse_expr` digits and operators only.
-RUNNING = frozenset(
-    {
-        *("eval", "exec", "__import__", "import_module", "runpy", "pickle", "marshal", "ctypes"),
-        *("subprocess", "Popen", "system", "popen", "execv", "execve", "execvp", "posix_spawn", "spawnv"),
-        *("parse_expr", "sympify"),
-    }
-)
 # Metrics of the hub that run programs: Python's and Prolog's (slr_bench).
 HUB_METRICS = ("code_eval", "apps_metric", "verifiablerewards")
-TASKS = "lm_eval.tasks"
 # The parts of a task's configuration that see what the model wrote.
 SCORING = ("process_results", "metric_list", "filter_list")
 
@@ -81,82 +69,31 @@ def check(name: str, task: Task, *, run_code: bool, trust_code: bool) -> None:
 
 def running(task: Task) -> Running:
     """How a task runs what the model wrote."""
-    metrics: list[CodeEval] = []
-    places: set[str] = set()
-    for value in _reachable(_scoring(task)):
-        if isinstance(value, CodeEval):
-            metrics.append(value)
-        elif (kind := type(value).__module__).startswith("evaluate_modules.") and any(name in kind.lower() for name in HUB_METRICS):
-            places.add(f"{kind}: a metric of the hub")
-        elif isinstance(value, FunctionType):
-            places |= {f"{value.__module__}.{value.__name__}: {name}" for name in _names(value.__code__) & RUNNING}
-    return Running(tuple(metrics), tuple(sorted(places)), bool(getattr(task, "UNSAFE_CODE", False)))
+    found = read(_scoring(task), _packages(task))
+    kinds = {str(type(value).__module__) for value in found.values}
+    hub = {f"{kind}: a metric of the hub" for kind in kinds if kind.startswith("evaluate_modules.") and _runs_programs(kind)}
+    metrics = tuple(value for value in found.values if isinstance(value, CodeEval))
+    return Running(metrics, tuple(sorted(found.places | hub)), bool(getattr(task, "UNSAFE_CODE", False)))
+
+
+def _runs_programs(kind: str) -> bool:
+    return any(name in kind.lower() for name in HUB_METRICS)
 
 
 def _scoring(task: Task) -> Iterator[Any]:
     """What scores a task: parts of its configuration, and the methods of a task that is a class of its own."""
     yield from (getattr(task.config, part, None) for part in SCORING)
-    yield from (getattr(task, "_metric_fn_list", None), getattr(task, "_filters", None))
+    yield from (getattr(task, part, None) for part in ("_metric_fn_list", "_aggregation_list", "_filters"))
     for kind in type(task).__mro__:
         if kind.__module__.startswith(TASKS):
             yield from vars(kind).values()
 
 
-def _reachable(roots: Iterable[Any]) -> Iterator[Any]:
-    """The roots and what they lead to: members of containers, bound arguments, and what a function of the tasks names."""
-    waiting, seen = list(roots), set()
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        yield value
-        waiting += _next(value)
-
-
-def _next(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return value
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, MethodType):
-        return [value.__func__, value.__self__]
-    if isinstance(value, staticmethod | classmethod):
-        return [value.__func__]
-    if isinstance(value, property):
-        return [value.fget]
-    if isinstance(value, FunctionType):
-        return _named_by(value) if value.__module__ is None or _of_a_task(value.__module__) else []
-    if isinstance(value, type):
-        return list(vars(value).values()) if _of_a_task(value.__module__) else []
-    return list(vars(value).values()) if type(value).__module__.startswith(("lm_eval.filters", "lm_eval.api.filter", TASKS)) else []
-
-
-def _of_a_task(module: str) -> bool:
-    """Whether a module defines a task. lm-eval names those of folders elsewhere by their path."""
-    return module.startswith((TASKS, "/"))
-
-
-def _named_by(function: FunctionType) -> Iterator[Any]:
-    """The values that a function refers to by name: globals, members of modules, cells, defaults."""
-    names = _names(function.__code__)
-    found = [function.__globals__[name] for name in names if name in function.__globals__ and not hasattr(builtins, name)]
-    for value in found:
-        if isinstance(value, ModuleType):
-            if _of_a_task(value.__name__):
-                yield from (vars(value)[name] for name in names if name in vars(value))
-        else:
-            yield value
-    yield from (cell.cell_contents for cell in function.__closure__ or () if cell != type(cell)())
-    yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-
-
-def _names(code: CodeType) -> set[str]:
-    """All names in a function's code and in the functions within it. A name of a module is taken apart."""
-    names = {part for name in code.co_names for part in (name, *name.split("."))}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _names(constant)
-    return names
+def _packages(task: Task) -> Iterator[str]:
+    """The packages that a task's configuration takes its functions from (`!function package.module.name`)."""
+    config = task.config
+    metrics = [value for metric in getattr(config, "metric_list", None) or () for value in metric.values()]
+    for function in (getattr(config, "process_results", None), *metrics):
+        module = getattr(function, "__module__", None)
+        if callable(function) and isinstance(module, str) and not module.startswith(("lm_eval.", "/")):
+            yield module.split(".")[0]

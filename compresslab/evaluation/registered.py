@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +13,9 @@ from compresslab.models.device import find_device
 from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import load
 from compresslab.models.probe import probe
+from compresslab.recipe.model_config import read_config
+from compresslab.recipe.model_folder import check_model
+from compresslab.recipe.source import parse_source
 from compresslab.records.compute import ComputeChoice, Dtype
 
 # Arguments that lm-eval's command line passes to every model and that `TreeLM` does not need.
@@ -34,7 +36,7 @@ class CommandLineLM(TreeLM):
                 else float32. A model that is no folder counts as stored in bfloat16.
 
         Raises:
-            BadInput: an argument is not known.
+            BadInput: an argument is not known, or there is no such model, or it must not be loaded.
         """
         import torch
 
@@ -42,6 +44,7 @@ class CommandLineLM(TreeLM):
             raise BadInput(f"--model compresslab takes pretrained, dtype, budget and device; it knows no {', '.join(unknown)}")
         folder = Path(pretrained)
         target = find_device(device)
+        check_model(parse_source(pretrained))
         stored = _stored_dtype(folder) if folder.is_dir() else "bfloat16"
         compute_dtype = probe(target, torch.get_num_threads()).dtype_for(stored) if dtype == "auto" else dtype
         if folder.is_dir():
@@ -53,6 +56,6 @@ class CommandLineLM(TreeLM):
 
 def _stored_dtype(folder: Path) -> Dtype:
     """The dtype in a folder's config; bfloat16 if it is none of the supported ones."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_config(folder / "config.json")
     named = str(config.get("dtype") or config.get("torch_dtype"))
     return named if named in get_args(Dtype) else "bfloat16"  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.files import atomic_write
 from compresslab.machine.processor import processor, processor_flags, threads
 from compresslab.pins import cache_folder
-from compresslab.records import StudyNote, UnreadableRecord, read_record
+from compresslab.records import RunNote, StudyNote, UnreadableRecord, read_record
 from compresslab.records.compute import Compute, ComputeChoice, Dtype, Probe
 from compresslab.versions import version
 
@@ -65,12 +65,12 @@ def this_machine_for(choice: ComputeChoice, storage: Dtype, device: str | None =
     return Machine(compute, machine_identity(probe), machine_name(probe), probe, emulation_warning(choice, storage, probe))
 
 
-def last_machine(note: StudyNote, choice: ComputeChoice) -> Machine | None:
-    """The machine of the last run in a study's note that the recipe's `compute` allows, or `None`."""
+def last_run(note: StudyNote, choice: ComputeChoice) -> RunNote | None:
+    """The last run in a study's note that the recipe's `compute` allows, or `None`."""
     last = [note.last, *sorted(note.runs)]
     for run in (note.runs[key] for key in last if key in note.runs):
         if choice in ("auto", run.compute.dtype):
-            return Machine(run.compute, run.facts, run.machine)
+            return run
     return None
 
 

@@ -32,8 +32,8 @@ def kernel(_: Quantization) -> str:
 
 def rounds_inputs(quantization: Quantization) -> bool:
     """W8A8 and FP8 checkpoints of other tools also round activations; rtn does not."""
-    groups = (quantization.get("config_groups") or {}).values()
-    return any(isinstance(group, Mapping) and group.get("input_activations") for group in groups)
+    groups = quantization.get("config_groups")
+    return isinstance(groups, Mapping) and any(isinstance(group, Mapping) and group.get("input_activations") for group in groups.values())
 
 
 def packing(config: QuantizeRTN) -> Packing:

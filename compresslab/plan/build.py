@@ -21,6 +21,8 @@ def build(
     machine: Machine,
     places: Places | None = None,
     found: Sequence[Complaint] = (),
+    *,
+    trust_code: bool = False,
 ) -> Plan:
     """Plan a recipe. Variants with equal first steps share the nodes of these steps.
 
@@ -28,6 +30,7 @@ def build(
         machine: the machine that runs the study: its compute dtype, and the facts that decide measured times.
         places: positions of the recipe's values in its file, for the messages.
         found: complaints of the caller, which are reported with those found here.
+        trust_code: whether programs of the model run without a sandbox.
 
     Raises:
         RecipeError: all complaints at once: illegal step orders and settings, and models, texts and tasks that do not exist.
@@ -35,15 +38,15 @@ def build(
     resolved = ResolvedRecipe(recipe)
     if complaints := [*found, *resolved.complaints]:
         raise refusal(complaints, places)
-    return _Builder(resolved, machine).plan()
+    return _Builder(resolved, machine, trust_code).plan()
 
 
 class _Builder:
     """Names the models of all chains, then adds the nodes."""
 
-    def __init__(self, resolved: ResolvedRecipe, machine: Machine) -> None:
-        self.resolved, self.recipe, self.machine = resolved, resolved.recipe, machine
-        self.keys = NodeKeys(resolved, machine)
+    def __init__(self, resolved: ResolvedRecipe, machine: Machine, trust_code: bool) -> None:
+        self.resolved, self.recipe, self.machine, self.trust_code = resolved, resolved.recipe, machine, trust_code
+        self.keys = NodeKeys(resolved, machine, trust_code=trust_code)
         self.nodes: dict[str, Node] = {}
         self.variants: dict[str, PlanVariant] = {}
         # If several variants have the same steps, the shared models bear the name of the first.
@@ -69,6 +72,7 @@ class _Builder:
             probe=machine.probe,
             machine=machine.name,
             machine_facts=machine.facts,
+            trust_code=self.trust_code,
         )
 
     def _chain(self, name: str) -> None:

@@ -96,6 +96,7 @@ class Plan:
         compute: dtype and backend of all computations.
         probe: the measured rates of the machine. machine: its name. machine_facts: the facts that decide times on it. A study of
             published scores has none of these.
+        trust_code: whether programs of the model run without a sandbox.
     """
 
     recipe: Recipe
@@ -108,6 +109,7 @@ class Plan:
     probe: Probe | None = None
     machine: str = ""
     machine_facts: dict[str, Any] = field(default_factory=dict)
+    trust_code: bool = False
 
     def node(self, key: str) -> Node:
         """The node with this key."""

@@ -34,6 +34,9 @@ CACHED_FROM_BYTES = 64 * 2**20
 ARRANGING = {
     "compresslab": "the names of the public interface, each looked up when it is used",
     "compresslab.errors": "the kinds of failures; a node that fails has no result",
+    "compresslab.evaluation.code_reading": "which tasks run what the model wrote; a task that is refused has no score",
+    "compresslab.evaluation.code_tasks": "which tasks are refused; whether programs are trusted is in the keys",
+    "compresslab.evaluation.sandbox": "what programs of a model may do; its code is in the keys of the scores that programs decide",
     "compresslab.files": "how files are written, whatever their content",
     "compresslab.inputs": "how files are opened, whatever their content",
     "compresslab.methods.adopt": "the settings; their values are in the keys, defaults included",
@@ -47,6 +50,7 @@ ARRANGING = {
     "compresslab.plan.graph": "the form of a plan; the keys name what its nodes do",
     "compresslab.printable": "how texts are printed",
     "compresslab.recipe.model_checks": "which names and files of a model are refused",
+    "compresslab.recipe.model_config": "which configurations are refused; their digests are in the keys",
     "compresslab.recipe.model_folder": "which files of a model are refused; those that are read are in the keys",
     "compresslab.recipe.schema": "the fields of a recipe; their values are in the keys, defaults included",
     "compresslab.recipe.source": "which file or wheel a name denotes; its digest is in the keys",

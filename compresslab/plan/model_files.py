@@ -15,11 +15,10 @@ from compresslab.inputs import LARGEST_CONFIG, LARGEST_INDEX, LARGEST_TOKENIZER,
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
+from compresslab.recipe.model_config import dimension_problem, text_part
+from compresslab.recipe.model_folder import ADAPTER, adapter_refused
 from compresslab.recipe.source import Source
 
-# Larger dimensions are a mistake in a config, and planning would count up to them: hidden size, layers, intermediate size, vocabulary, head
-# size, heads, key-value heads, experts. The largest published models have about a tenth.
-LARGEST_DIMENSIONS = (2**18, 2**11, 2**20, 2**24, 2**14, 2**12, 2**12, 2**12)
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
@@ -69,6 +68,13 @@ def _quantization(source: Source) -> Quantization | None:
     return stated_quantization(config) if config else None
 
 
+def check_cached(source: Source) -> None:
+    """Refuse a Hub model if the local cache has it and it is an adapter. Raises BadInput."""
+    folder = _folder(source) if source.kind == "hub" else None
+    if folder and (folder / ADAPTER).exists():
+        raise adapter_refused(source.name)
+
+
 def vocabulary_digest(source: Source) -> str | None:
     """Digest of a local model's tokens and their ids, to compare vocabularies; `None` if it cannot be known.
 
@@ -115,23 +121,24 @@ def _folder(source: Source) -> Path | None:
 
 
 def _from_config(config: dict[str, Any]) -> Dimensions | None:
-    text = config.get("text_config", config)
+    text = text_part(config)
+    if dimension_problem(config):
+        return None
     try:
-        hidden, layers, width, vocabulary = (int(text[k]) for k in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
-        heads = int(text["num_attention_heads"])
-        head = int(text.get("head_dim") or hidden // heads)
-        groups = int(text.get("num_key_value_heads") or heads)
-        experts = next((int(text[k]) for k in ("num_local_experts", "num_experts", "n_routed_experts") if text.get(k)), 1)
-        mlp = 3 * hidden * int(text.get("moe_intermediate_size") or width) * experts
-        tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
-        divides = text.get("model_type") in HEADS_DIVIDE
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+        hidden, layers, width, vocabulary = (text[k] for k in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
+        heads = text["num_attention_heads"]
+        head = text.get("head_dim") or hidden // heads
+        groups = text.get("num_key_value_heads") or heads
+        experts = next((text[k] for k in ("num_local_experts", "num_experts", "n_routed_experts") if text.get(k)), 1)
+        expert = text.get("moe_intermediate_size") or width
+    except KeyError:
         return None
-    if min(hidden, layers, width, vocabulary, head, heads, groups) <= 0:
+    # Some architectures state the width of each layer, and dimensions have one.
+    if not (isinstance(width, int) and isinstance(expert, int) and width > 0 and head > 0):
         return None
-    counts = (hidden, layers, width, vocabulary, head, heads, groups, experts)
-    if any(count > largest for count, largest in zip(counts, LARGEST_DIMENSIONS, strict=True)):
-        return None
+    mlp = 3 * hidden * expert * experts
+    tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
+    divides = text.get("model_type") in HEADS_DIVIDE
     dimensions = Dimensions(0, layers, hidden, width, vocabulary, mlp, 2 * hidden, groups, max(1, heads // groups), head, tied, divides)
     return dimensions._replace(parameters=dimensions.computed_parameters)
 
@@ -143,18 +150,18 @@ def _published(name: str) -> dict[str, Any] | None:
     row = rows.get(name.rpartition("/")[2].lower())
     if row is None:
         return None
-    return {
-        "model_type": row["architecture"],
-        "num_hidden_layers": row["layers"],
-        "hidden_size": row["hidden"],
-        "intermediate_size": row["intermediate"],
-        "num_attention_heads": row["heads"],
-        "num_key_value_heads": row["kv_heads"],
-        "head_dim": row["head_dim"],
-        "vocab_size": row["vocabulary"],
-        "tie_word_embeddings": row["tied"] == "1",
-        "num_experts": int(row["experts"]),
+    columns = {
+        "num_hidden_layers": "layers",
+        "hidden_size": "hidden",
+        "intermediate_size": "intermediate",
+        "num_attention_heads": "heads",
+        "num_key_value_heads": "kv_heads",
+        "head_dim": "head_dim",
+        "vocab_size": "vocabulary",
+        "num_experts": "experts",
     }
+    numbers = {field: int(row[column]) for field, column in columns.items()}
+    return {"model_type": row["architecture"], "tie_word_embeddings": row["tied"] == "1", **numbers}
 
 
 def _stored_parameters(folder: Path) -> int | None:
@@ -173,4 +180,7 @@ def _stored_parameters(folder: Path) -> int | None:
 
 
 def _elements(file: Path) -> int:
-    return sum(math.prod(entry["shape"]) for entry in safetensors_header(file).values())
+    shapes = [entry["shape"] for entry in safetensors_header(file).values()]
+    if not all(isinstance(size, int) for shape in shapes for size in shape):
+        raise ValueError("a shape is no list of sizes")  # the product of a list and a number is a list, of any length
+    return sum(map(math.prod, shapes))

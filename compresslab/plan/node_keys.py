@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from compresslab.catalog.graders import graders
+from compresslab.catalog.olmes import is_olmes
+from compresslab.catalog.stock_tasks import plain
 from compresslab.machine.this_machine import Machine
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.distill import Distill
@@ -11,13 +15,13 @@ from compresslab.methods.method import Method
 from compresslab.methods.registry import known
 from compresslab.methods.settings import PARENT, StepConfig
 from compresslab.plan.gathering import GATHER_MODULES, GatherRequest, gather_settings, gathers_of, serving_requests
-from compresslab.plan.keys import content_key, model_identity, node_code
+from compresslab.plan.keys import code_version, content_key, model_identity, node_code
 from compresslab.plan.model_files import possible_formats
 from compresslab.plan.resolve import ResolvedRecipe
 from compresslab.recipe.order import ordered
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import BASE, Step
-from compresslab.versions import version
+from compresslab.versions import package_of, version
 
 # Modules that `runner.nodes` calls, by the node that it makes, beside those of its method or format.
 BASE_CODE = tuple(
@@ -26,21 +30,23 @@ BASE_CODE = tuple(
 STEP_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.steps.contract", "compresslab.steps.step_text")
 ADOPT_CODE = (*STEP_CODE, "compresslab.steps.adopt")
 GATHER_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.models.text")
-SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "sandbox.supervisor", "scores"))
+SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "scores"))
+# What judges programs of a model. Scores of studies that run none do not depend on it.
+SANDBOX_CODE = tuple(f"compresslab.evaluation.sandbox.{name}" for name in ("bubblewrap", "code_eval", "programs", "seccomp", "supervisor"))
 MEASURE_CODE = ("compresslab.evaluation.timing.measured",)
 MACHINE_CODE = ("compresslab.evaluation.timing.machine",)
 
 
 class NodeKeys:
-    """The keys of a recipe without complaints.
+    """The keys of a recipe without complaints. `trust_code` says whether programs of the model run without a sandbox.
 
     Attributes:
         chains: keys of the models of each variant and of the base, from the base to its own, by name.
         gathered: the gather request that serves a step, and the key of its node, by the key of the step. Steps without one are left out.
     """
 
-    def __init__(self, resolved: ResolvedRecipe, machine: Machine) -> None:
-        self.resolved, self.recipe, self.machine = resolved, resolved.recipe, machine
+    def __init__(self, resolved: ResolvedRecipe, machine: Machine, *, trust_code: bool = False) -> None:
+        self.resolved, self.recipe, self.machine, self.trust_code = resolved, resolved.recipe, machine, trust_code
         self._versions: dict[str, str] = {}
         self._requests: dict[str, GatherRequest] = {}
         self._readers: dict[GatherRequest, dict[str, StepConfig]] = {}
@@ -67,7 +73,22 @@ class NodeKeys:
             "code": node_code(*SCORE_CODE),
             "libraries": self._libraries("lm_eval", *(["vllm"] if evaluate.backend == "vllm" else [])),
         }
-        return {task: content_key("scores", model=model, task=identity, **settings) for task, identity in self.resolved.tasks.items()}
+        return {
+            task: content_key("scores", model=model, task=identity, **settings, **self._grading(task))
+            for task, identity in self.resolved.tasks.items()
+        }
+
+    def _grading(self, task: str) -> dict[str, Any]:
+        """What decides the scores of lm-eval's own tasks beside the answers: packages that grade them, and what judges programs.
+
+        Which tasks run programs is known when they are loaded. Where the recipe allows programs, any of lm-eval's tasks may run them.
+        """
+        if is_olmes(task):
+            return {}
+        grading: dict[str, Any] = {"graders": self._versions_of(map(package_of, graders(plain(task))))}
+        if self.recipe.evaluate.run_code:
+            grading["programs"] = {"code": code_version(*SANDBOX_CODE), "trusted": self.trust_code}
+        return grading
 
     def measure_key(self, model: str, parent: str | None) -> str:
         """Key of the measured times of a model, and of its parent's in turn."""
@@ -189,12 +210,16 @@ class NodeKeys:
         return self.chains[step.other_variant][-1] if step.other_variant is not None else None
 
     def _libraries(self, *extra: str) -> dict[str, str]:
-        """Versions of the packages that decide a result. Each is looked up once per plan, since a look-up takes a millisecond.
+        """Versions of the packages that decide a result."""
+        return self._versions_of(("torch", "transformers", "tokenizers", *extra))
+
+    def _versions_of(self, packages: Iterable[str]) -> dict[str, str]:
+        """Versions of some packages. Each is looked up once per plan, since a look-up takes a millisecond.
 
         Builds of one release for different accelerators (2.13.0+cpu, 2.13.0+cu130) count as one: keys of results that passes decide contain
         the device.
         """
-        names = ("torch", "transformers", "tokenizers", *extra)
+        names = list(packages)
         self._versions |= {name: version(name).partition("+")[0] for name in names if name not in self._versions}
         return {name: self._versions[name] for name in names}
 

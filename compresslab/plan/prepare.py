@@ -9,7 +9,7 @@ from pathlib import Path
 from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
 from compresslab.catalog.references import is_file, unknown_reference
 from compresslab.errors import BadInput
-from compresslab.machine.this_machine import last_machine, this_machine_for
+from compresslab.machine.this_machine import Machine, last_run, this_machine_for
 from compresslab.plan.build import build
 from compresslab.plan.graph import Plan
 from compresslab.recipe.changes import NO_CHANGES, Changes
@@ -19,13 +19,21 @@ from compresslab.recipe.schema import Recipe
 from compresslab.records import StudyNote
 
 
-def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None, noted: Mapping[str, StudyNote] | None = None) -> Plan:
+def prepare(
+    path: Path,
+    changes: Changes = NO_CHANGES,
+    device: str | None = None,
+    noted: Mapping[str, StudyNote] | None = None,
+    *,
+    trust_code: bool = False,
+) -> Plan:
     """Load, check and plan a recipe, with the changes of a command line, without importing torch.
 
     Args:
         device: the device to compute on, by torch's name; without it, the one that this machine chooses.
         noted: the notes of a store by study (`Store.notes`), for callers that only read results. They contain the dtype and the machine
-            of the last run, so that the store of another machine can be read.
+            of the last run, so that the store of another machine can be read, and whether it trusted programs of the model.
+        trust_code: whether programs of the model run without a sandbox. Scores of such a study are other results.
 
     Raises:
         BadInput: the recipe cannot work; the message names each reason.
@@ -38,8 +46,10 @@ def prepare(path: Path, changes: Changes = NO_CHANGES, device: str | None = None
         planned = published.plan(recipe, places, found)
     else:
         note = (noted or {}).get(recipe.study) if device is None else None
-        last = last_machine(note, recipe.compute) if note is not None else None
-        planned = build(recipe, last or this_machine_for(recipe.compute, recipe.base.dtype, device), places, found)
+        last = last_run(note, recipe.compute) if note is not None else None
+        machine = Machine(last.compute, last.facts, last.machine) if last else this_machine_for(recipe.compute, recipe.base.dtype, device)
+        trusted = recipe.evaluate.run_code and (trust_code or (last is not None and last.trust_code))
+        planned = build(recipe, machine, places, found, trust_code=trusted)
     return replace(planned, file=file, changes=changes.described())
 
 

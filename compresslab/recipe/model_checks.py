@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import struct
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from compresslab.errors import BadInput
-from compresslab.inputs import LARGEST_INDEX, open_regular, read_json, reason
+from compresslab.inputs import LARGEST_INDEX, LARGEST_TOKENIZER, open_regular, parse_json, read_json, read_regular, reason
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"
@@ -66,6 +67,34 @@ def check_name(named_by: Path, name: str) -> None:
         usable = False
     if not usable:
         raise BadInput(f"{named_by} names {name[:100]!r}, which cannot be the name of a file; download or save the model again")
+
+
+def check_tokenizer(path: Path) -> None:
+    """Refuse a `tokenizer.json` whose normaliser asks for more memory than it has bytes, which would end the process.
+
+    SentencePiece's `precompiled_charsmap` begins with the length of its trie, and tokenizers allocates as much.
+
+    Raises:
+        BadInput: it does. What else may be wrong with the file is reported where it is read.
+    """
+    try:
+        content = read_regular(path, LARGEST_TOKENIZER)
+        waiting = [parse_json(content).get("normalizer")] if b"precompiled_charsmap" in content else []
+    except (OSError, ValueError, AttributeError):
+        return
+    for part in waiting:
+        if not isinstance(part, dict):
+            continue
+        nested, coded = part.get("normalizers"), part.get("precompiled_charsmap", "")
+        waiting += nested if isinstance(nested, list) else []
+        if not isinstance(coded, str) or not coded:
+            continue
+        try:
+            decoded = base64.b64decode(coded)
+        except ValueError:
+            continue
+        if int.from_bytes(decoded[:4], "little") > len(decoded) - 4:
+            raise BadInput(f"{path}: the precompiled_charsmap of its normaliser is damaged; download or save the model again")
 
 
 def check_gguf(path: Path) -> None:

@@ -1,12 +1,15 @@
 """The files of a model's folder: which of them decide what is loaded, and what is refused before anything reads them.
 
 The kinds of files that transformers and its tokenizers read count, and so do the files that the configuration and an index of shards name.
-If the folder's own code is run, every file counts, since that code may read any of them.
+If the folder's own code is run, every file counts, since that code may read any of them. Only what is read by its name refuses a model:
+a folder, a pipe or a huge file beside it changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,12 +18,41 @@ from typing import Any, NamedTuple
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_CONFIG, Stamp, kind_of, read_json, reason, safetensors_header
 from compresslab.recipe.model_checks import CONVERT, INDEX, MOST_FILES, WEIGHTS, check_gguf, check_name, check_weights_name, shards_of
+from compresslab.recipe.model_config import claim_problem, read_config
 from compresslab.recipe.source import HUB_ID, Source
 
 # Suffixes of what transformers and its tokenizers read: weights, configurations, templates and vocabularies.
-READ = (WEIGHTS, ".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".codes")
+READ = (WEIGHTS, ".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".codes", ".tokenizer")
 # Vocabularies without a suffix.
 VOCABULARIES = ("vocab", "merges")
+# Of these kinds, what transformers reads without being told its name: configurations, templates and the vocabularies of its tokenizers.
+BY_NAME = frozenset(
+    (
+        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+        *(
+            "added_tokens.json",
+            "chat_template.json",
+            "chat_template.jinja",
+            "processor_config.json",
+            "preprocessor_config.json",
+            "tekken.json",
+        ),
+        *("quantize_config.json", "quant_config.json", "tokenizer.model", "tiktoken.model", "spiece.model", "sentencepiece.bpe.model"),
+        *(
+            "sentencepiece.model",
+            "spm.model",
+            "spm_char.model",
+            "vocab.json",
+            "vocab.txt",
+            "merges.txt",
+            "bpe.codes",
+            "dict.txt",
+            "tekken.json",
+        ),
+        *("vocab-src.json", "vocab-tgt.json", "target_vocab.json", "entity_vocab.json", "word_shape.json", "word_pronunciation.json"),
+        *("byte_maps.json", "normalizer.json", "emoji.json", "prophetnet.tokenizer"),
+    )
+)
 # The one folder that is read without being named.
 TEMPLATES = "additional_chat_templates"
 # Code that transformers runs without being told its name, if it may run a model's own.
@@ -41,7 +73,7 @@ def files_of(folder: Path, own_code: bool = False) -> dict[str, Path]:
 
     Raises:
         BadInput: the folder is an adapter or has pickled weights only, an index or the configuration names a file outside of the folder or
-            weights that are no safetensors, weights that are loaded are cut off, or a file that is read is no regular one.
+            weights that are missing or no safetensors, weights that are loaded are cut off, or a file that is read is no regular one.
     """
     try:
         present = sorted(path.name for path in folder.iterdir())
@@ -52,13 +84,14 @@ def files_of(folder: Path, own_code: bool = False) -> dict[str, Path]:
     named = _named(folder, own_code)
     _check_kind(folder, present, named.weights)
     loaded = _loaded_weights(folder, present, named.weights)
-    must = [name for name in present if _is_read(name)] + _templates(folder) + named.files
+    kinds = [name for name in present if _is_read(name)]
+    needed = {*_templates(folder), *named.files, *loaded, *(name for name in kinds if name in BY_NAME)}
     found: dict[str, Path] = {}
-    for name in [*must, *loaded]:
-        # Weights beside those that are loaded are in the keys, but need not be sound.
-        spare = name.endswith(WEIGHTS) and name not in loaded
-        if _is_file(folder / name, refuse=not spare):
-            found[name] = folder / name
+    for name in [*kinds, *needed]:
+        # What else is of these kinds is in the keys, since a tokenizer of another version may read it, but need not be sound.
+        path, is_needed = folder / name, name in needed
+        if _is_file(path, refuse=is_needed) and (is_needed or name.endswith(WEIGHTS) or _could_be_read(path)):
+            found[name] = path
     if own_code and (named.code or _is_there(folder / CODE_OF_GENERATION)):
         found |= {name: path for name, path in _walk(folder) if _is_file(path, refuse=False)}
     for name in loaded:
@@ -74,7 +107,28 @@ def check_model(source: Source, own_code: bool = False) -> None:
         check_gguf(path)
     elif source.kind == "folder":
         files_of(path, own_code)
-        _check_config(path / CONFIGS[0])
+        read_config(path / CONFIGS[0])
+
+
+def check_claims(folder: Path) -> None:
+    """Refuse a folder whose weights are far too few for the dimensions in its configuration.
+
+    Raises:
+        BadInput: they are, or the folder is refused like by `files_of`, or its configuration like by `read_config`.
+    """
+    weights = [path for name, path in files_of(folder).items() if name.endswith(WEIGHTS)]
+    tensors = 0
+    for path in weights:
+        with contextlib.suppress(OSError, ValueError):  # one that is not loaded need not be sound
+            tensors += len(safetensors_header(path))
+    config = folder / CONFIGS[0]
+    if weights and (problem := claim_problem(read_config(config), tensors, sum(path.stat().st_size for path in weights))):
+        raise BadInput(f"{config}: {problem}; the configuration is not that of these weights: download or save the model again")
+
+
+def adapter_refused(model: str) -> BadInput:
+    """The error for an adapter, which transformers would load together with a model of its own choice."""
+    return BadInput(f"{model} has an adapter ({ADAPTER}); merge it into its model (peft's merge_and_unload), and give that")
 
 
 def code_elsewhere(folder: Path) -> list[str]:
@@ -160,7 +214,7 @@ def _references(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _check_kind(folder: Path, present: list[str], weights: str) -> None:
     """Refuse a folder without safetensors, and an adapter, whose weights lie in another folder."""
     if ADAPTER in present:
-        raise BadInput(f"the folder {folder} has an adapter ({ADAPTER}); merge it into its model (peft's merge_and_unload), and give that")
+        raise adapter_refused(f"the folder {folder}")
     if not weights and not any(name.endswith((WEIGHTS, INDEX)) for name in present):
         pickled = next((name for name in present if any(fnmatch(name, form) for form in PICKLED)), "")
         if pickled:
@@ -169,13 +223,16 @@ def _check_kind(folder: Path, present: list[str], weights: str) -> None:
 
 def _loaded_weights(folder: Path, present: list[str], named: str) -> list[str]:
     """The files of weights that are loaded, and their index, in transformers' order of preference."""
-    first = named or next((name for name in (f"model{WEIGHTS}", f"model{INDEX}") if _is_there(folder / name)), "")
+    first = named or next((name for name in (f"model{WEIGHTS}", f"model{INDEX}") if _is_there(folder / name, folders=False)), "")
     if not first:
-        return [name for name in present if name.endswith(WEIGHTS)]
+        return [name for name in present if name.endswith(WEIGHTS) and _is_there(folder / name, folders=False)]
+    if named:
+        _check_there(folder, [named], "its configuration")
     if not first.endswith(INDEX):
         return [first]
     shards = list(shards_of(folder / first)) if _is_file(folder / first) else []
     _check_inside(folder, shards, folder / first)
+    _check_there(folder, shards, first)
     return [first, *shards]
 
 
@@ -186,15 +243,24 @@ def _templates(folder: Path) -> list[str]:
         return []  # transformers does not read it, either
 
 
-def _is_there(path: Path) -> bool:
-    """Whether there is something at a path, which may be longer than the file system allows."""
+def _check_there(folder: Path, weights: list[str], named_by: str) -> None:
+    """Refuse files of weights that are named and missing."""
+    missing = [name for name in weights if not _is_there(folder / name)]
+    if missing:
+        count = f"{len(missing):,} of the {len(weights):,} files of weights" if len(missing) > 1 else "one file of weights"
+        raise BadInput(f"{folder} lacks {count} that {named_by} names: {missing[0][:100]!r}; download it, or save the model again")
+
+
+def _is_there(path: Path, folders: bool = True) -> bool:
+    """Whether there is something at a path, which may be longer than the file system allows. `folders`: whether a folder counts."""
     try:
-        return path.exists()
+        return path.exists() and (folders or not path.is_dir())
     except (OSError, ValueError):
         return False
 
 
 def _is_read(name: str) -> bool:
+    """Whether a file is of a kind that loaders read."""
     return name.endswith(READ) or name in VOCABULARIES
 
 
@@ -221,7 +287,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _is_file(path: Path, refuse: bool = True) -> bool:
-    """Whether there is a regular file. A link to nothing is none. Raises BadInput for anything else if it is to be refused."""
+    """Whether there is a regular file. A link to nothing is none, and neither is a folder: loaders pass over it.
+
+    Raises:
+        BadInput: there is anything else, or a configuration or a vocabulary that is too large, and it is to be refused.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -230,12 +300,17 @@ def _is_file(path: Path, refuse: bool = True) -> bool:
         if refuse:
             raise BadInput(f"{path} cannot be read ({error.strerror})") from error
         return False
-    kind = kind_of(status.st_mode)
-    if refuse and not kind and status.st_size > LARGEST_OTHER and not path.name.endswith(WEIGHTS):
+    kind, is_weights = kind_of(status.st_mode), path.name.endswith(WEIGHTS)
+    if refuse and not kind and status.st_size > LARGEST_OTHER and not is_weights:
         raise BadInput(f"{path} has {status.st_size:,} bytes, and no configuration or vocabulary is so large; download or save it again")
-    if kind and refuse:
+    if refuse and kind and (is_weights or not stat.S_ISDIR(status.st_mode)):
         raise BadInput(f"{path} is {kind}, not a regular file; a model's folder has regular files only")
     return not kind
+
+
+def _could_be_read(path: Path) -> bool:
+    """Whether a file may be read and is no larger than vocabularies are."""
+    return os.access(path, os.R_OK) and path.stat().st_size <= LARGEST_OTHER
 
 
 def _check_inside(folder: Path, names: Iterable[str], named_by: Path) -> None:
@@ -260,12 +335,3 @@ def _check_weights(folder: Path, path: Path) -> None:
                 _sound.add(seen)
     except (OSError, ValueError) as error:
         raise BadInput(f"a weight file of {folder} is damaged: {path.name}: {reason(error)}; download or save it again") from error
-
-
-def _check_config(path: Path) -> None:
-    try:
-        config = read_json(path, LARGEST_CONFIG)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({reason(error)}); download or save the model again") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{path} is no JSON object; download or save the model again")

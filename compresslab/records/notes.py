@@ -16,6 +16,7 @@ class RunNote(Record):
     Attributes:
         recipe: the recipe's whole path; empty where it is not known.
         machine: its name. facts: what decides times there. keys: of all results that the run uses.
+        trust_code: whether programs of the model ran without a sandbox.
     """
 
     recipe: str = ""
@@ -23,6 +24,7 @@ class RunNote(Record):
     machine: str
     facts: dict[str, Any]
     keys: list[str]
+    trust_code: bool = False
 
 
 class StudyNote(StoredRecord):

@@ -6,8 +6,12 @@ import json
 import re
 
 import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, and not marked as exported
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from compresslab.errors import BadInput
+from compresslab.recipe.source import parse_source
 from compresslab.records import StepRecord, StudyRecord, VariantRecord
 from compresslab.report import facts, words
 
@@ -48,9 +52,19 @@ def _front(study: StudyRecord, variant: VariantRecord) -> str:
     """The front matter that hubs read. It names the base only if the base is a hub id, because hubs make a link of it."""
     tags = ["compresslab", *dict.fromkeys(step.method for step in variant.steps if step.kind != "base")]
     head: dict[str, object] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", study.base):
-        head["base_model"] = study.base.partition("@")[0]
+    if base := _hub_id(study.base):
+        head["base_model"] = base
     return yaml.safe_dump(head, sort_keys=True, allow_unicode=True).rstrip()
+
+
+def _hub_id(model: str) -> str:
+    """The id of a model on the hub, without its revision; empty for any other model."""
+    try:
+        source = parse_source(model)
+        validate_repo_id(source.name)
+    except (BadInput, HFValidationError):
+        return ""
+    return source.name if source.kind == "hub" else ""
 
 
 def _settings(step: StepRecord) -> str:

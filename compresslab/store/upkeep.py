@@ -54,14 +54,15 @@ def note(plan: Plan, store: Store, finished: str = "") -> None:
 def _noted(plan: Plan, store: Store, finished: str) -> StudyNote:
     before = store.notes().get(plan.recipe.study)
     recipe = str(plan.file.path.resolve())
-    own = _run_key(recipe, plan.compute, plan.machine_facts)
+    own = _run_key(recipe, plan.compute, plan.machine_facts, plan.trust_code)
     keys = {key for node in plan.nodes for key in (node.key, *node.tasks.values())}
     variants = {variant.name: variant.keys for variant in plan.variants}
     runs = dict(before.runs) if before else _readable_runs(store.note(plan.recipe.study))
     if plan.changes and before:
         variants = {**before.variants, **variants}
         keys |= set(runs[own].keys) if own in runs else set()
-    runs[own] = RunNote(recipe=recipe, compute=plan.compute, machine=plan.machine, facts=plan.machine_facts, keys=sorted(keys))
+    facts, trusted = plan.machine_facts, plan.trust_code
+    runs[own] = RunNote(recipe=recipe, compute=plan.compute, machine=plan.machine, facts=facts, keys=sorted(keys), trust_code=trusted)
     used = {key for run in runs.values() for key in run.keys}
     known = True
     if plan.changes and store.note(plan.recipe.study).exists():
@@ -237,6 +238,6 @@ def _size(path: Path) -> int:
     return size
 
 
-def _run_key(recipe: str, compute: Compute, facts: Mapping[str, Any]) -> str:
+def _run_key(recipe: str, compute: Compute, facts: Mapping[str, Any], trust_code: bool) -> str:
     """What runs of a study are told apart by in a store's note."""
-    return content_key("run note", recipe=recipe, compute=compute.decides(), machine=dict(facts))
+    return content_key("run note", recipe=recipe, compute=compute.decides(), machine=dict(facts), trust_code=trust_code)

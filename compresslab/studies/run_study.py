@@ -17,6 +17,7 @@ from compresslab.store.done import to_do, why_missing
 from compresslab.store.store import Store
 from compresslab.store.upkeep import note
 from compresslab.studies.page_folder import check_page_folder
+from compresslab.studies.programs import check_programs
 
 
 def run_study(
@@ -48,9 +49,13 @@ def run_study(
             be written into or has the page of another recipe. It is tried before anything runs.
         RunFailed: the disk has too little free space for the results.
     """
-    plan = recipe if isinstance(recipe, Plan) else plan_study(recipe, settings=settings, only=only, compute=compute, device=device)
-    if recipe is plan and (settings or only or compute or device):
-        raise BadInput("settings, only, compute and device belong to the preparation of a plan; give them to plan_study")
+    plan = (
+        recipe
+        if isinstance(recipe, Plan)
+        else plan_study(recipe, settings=settings, only=only, compute=compute, device=device, trust_code=trust_code)
+    )
+    if recipe is plan and (settings or only or compute or device or trust_code):
+        raise BadInput("settings, only, compute, device and trust_code belong to the preparation of a plan; give them to plan_study")
     if reports is not None:
         published = plan.recipe.evaluate.source == "published"
         check_page_folder(Path(reports) / plan.recipe.study, plan, None if published else Store(Path(store)))
@@ -60,7 +65,7 @@ def run_study(
         record = _published(plan, active_watcher)
     else:
         result_store = Store(Path(store))
-        result = run_nodes(plan, result_store, active_watcher, trust_code=trust_code)
+        result = run_nodes(plan, result_store, active_watcher)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
     try:
@@ -79,41 +84,31 @@ def plan_study(
     only: Sequence[str] = (),
     compute: ComputeChoice | None = None,
     device: str | None = None,
+    trust_code: bool = False,
 ) -> Plan:
     """Check a recipe and plan it, without running it.
 
     Args:
-        settings, only, compute, device: as in `run_study`.
+        settings, only, compute, device, trust_code: as in `run_study`.
 
     Raises:
         BadInput: an error in the recipe or the arguments.
     """
     computed = [] if compute is None else [f"compute={compute}"]
-    return prepare(Path(recipe), Changes((*_texts(settings, "settings"), *computed), _texts(only, "only")), device)
+    changes = Changes((*_texts(settings, "settings"), *computed), _texts(only, "only"))
+    return prepare(Path(recipe), changes, device, trust_code=trust_code)
 
 
-def run_nodes(plan: Plan, store: Store, watcher: Watcher, *, trust_code: bool = False) -> RunResult:
+def run_nodes(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
     """Run the nodes of a plan that the store lacks, and note in the store which results the study uses.
 
     Raises:
-        BadInput: programs of the model are to be run, there is no sandbox for them here, and `trust_code` is false.
+        BadInput: programs of the model are to be run, there is no sandbox for them here, and the plan does not trust them.
     """
-    check_programs(plan, store, trust_code)
+    check_programs(plan, store)
     note(plan, store)
     watcher.planned(plan, store)
-    return run(plan, store, watcher, trust_code=trust_code)
-
-
-def check_programs(plan: Plan, store: Store, trust_code: bool) -> None:
-    """Refuse a plan that may run programs of a model where there is no sandbox for them.
-
-    Raises:
-        BadInput: saying what to install.
-    """
-    if plan.recipe.evaluate.run_code and any(node.kind == "evaluate" for node in to_do(plan, store)):
-        from compresslab.evaluation.sandbox import programs
-
-        programs.check(trust_code)
+    return run(plan, store, watcher, trust_code=plan.trust_code)
 
 
 def report_study(plan: Plan, store: Store) -> StudyRecord:

@@ -124,7 +124,7 @@ def test_a_failure_is_no_bad_input(call: Call, recipe: Path, tmp_path: Path) -> 
 
 
 def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("compresslab.plan.prepare.prepare", interrupted)

@@ -18,7 +18,7 @@ OUTSIDE = [
     ("cruxeval.utils", "pass_at_k", "unsafe_execute: exec"),
     ("longproc.metrics", "process_results_pseudo_to_code", "_evaluate_spoc_code: subprocess"),
     ("longproc.metrics", "process_results_countdown", "_evaluate_countdown_final_solution: eval"),
-    ("score.math.utils_math", "process_results", "symbolic_equal: parse_expr"),
+    ("score.math.utils_math", "process_results", r"symbolic_equal: sympy\.parsing\.sympy_parser\.parse_expr"),
 ]
 
 
@@ -62,6 +62,13 @@ def test_a_task_that_uses_the_sandbox_is_told_whether_programs_are_trusted(modul
 )
 def test_a_task_that_reads_answers_runs_no_code(module: str, function: str) -> None:
     assert not code_tasks.running(task(module, function)).runs
+
+
+def test_an_object_whose_class_does_not_tell_its_module_is_no_obstacle() -> None:
+    odd = type("Odd", (), {"__module__": property(str)})()
+    config = SimpleNamespace(process_results=[odd], metric_list=None, filter_list=None)
+    one: Any = SimpleNamespace(config=config)
+    assert not code_tasks.running(one).runs
 
 
 def test_lm_evals_command_line_refuses_them_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         folder.mkdir(parents=True)
         settings = {"train": train, "kind": kind, "target": target, "choices": choices}
         (folder / "pets.yaml").write_text(STOCK.format(data=data, cache=tmp_path / "cache", **settings))
-        monkeypatch.setattr(stock_room, "_tasks_folder", lambda: tmp_path / "tasks")
+        monkeypatch.setattr(stock_room, "tasks_folder", lambda: tmp_path / "tasks")
         stock_room.find.cache_clear()
 
     return place

@@ -51,6 +51,15 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path):
         registered.CommandLineLM(str(tmp_path), device="cuda:9")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"), [("{nope", r"config\.json cannot be read"), ("[]", "no JSON object"), ('{"vocab_size": -1}', "vocab_size is -1")]
+)
+def test_a_damaged_configuration_is_one_message(tmp_path: Path, content: str, said: str):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(BadInput, match=said):
+        registered.CommandLineLM(str(tmp_path), device="cpu")
+
+
 @pytest.mark.slow
 def test_the_command_line_is_lm_evals():
     shown = subprocess.run([sys.executable, "-m", "compresslab.evaluation", "--help"], capture_output=True, text=True, check=True)

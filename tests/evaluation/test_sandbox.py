@@ -297,3 +297,11 @@ def test_a_sandbox_that_was_busy_is_asked_again(fresh: None, monkeypatch: pytest
     assert "did not end" in programs.refusal()
     monkeypatch.setattr(programs, "_status", status)
     assert programs.refusal() == ""
+
+
+@sandboxed
+def test_a_program_sees_the_variables_that_the_documentation_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESSLAB_SECRET", "1")
+    seen = sorted([*bubblewrap.ENVIRONMENT, "PWD"])
+    assert len(seen) == 8
+    assert passes(f"import os\nassert sorted(os.environ) == {seen}")

@@ -49,11 +49,19 @@ density: {reference: ./reference.json, hardware: [h100-sxm], measure: false, res
 """
 
 
+# The arguments of `compresslab`, or a function.
+Command = tuple[str, ...] | Callable[[], object]
+
+
 class Target(NamedTuple):
-    """A file that is mutated, and the commands that read it. A command is the arguments of `compresslab`, or a function."""
+    """A file that is mutated, and the commands that read it.
+
+    `loads`: the commands are names in `mutated_loads.COMMANDS`, which load models.
+    """
 
     file: str
-    commands: tuple[tuple[str, ...] | Callable[[], object], ...]
+    commands: tuple[Command, ...]
+    loads: bool = False
 
 
 def _read_table() -> object:
@@ -180,7 +188,7 @@ def _write_items(path: Path, bits: float) -> None:
     write_items(path, items)
 
 
-def run(command: tuple[str, ...] | Callable[[], object]) -> None:
+def run(command: Command) -> None:
     """Run a command in this process. Raises what it raises; `SystemExit` is how the command line ends."""
     if callable(command):
         command()

@@ -114,25 +114,26 @@ class Chains:
             return None if run.returncode == 0 else Struck("-", "-", node, f"a run failed: {''.join(said)[-300:]}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signum)
-        wrong = self._ended(run, victim == run.pid, signum, mark)
+        wrong = self._ended(run, victim == run.pid, mark)
         reader.join(5)
         if not wrong and run.returncode == 0 and deterministic(Store(store)) != self.expected:
             wrong = "exit code 0 before the study was done"
         text = "".join(said)
-        if not wrong and "Traceback" in text:
+        # A signal that comes before Python has started ends it as it ends every program.
+        starting = run.returncode == -signum or "init_import_site" in text
+        if not wrong and victim == run.pid and signum != signal.SIGKILL and run.returncode not in (128 + signum, 0) and not starting:
+            wrong = f"exit code {run.returncode}: {text[-300:]}"
+        if not wrong and "Traceback" in text and not starting:
             wrong = f"a traceback: {text[-300:]}"
         return Struck(signal.Signals(signum).name, "command" if victim == run.pid else target, node, wrong)
 
-    def _ended(self, run: subprocess.Popen[str], command: bool, signum: int, mark: str) -> str:
+    def _ended(self, run: subprocess.Popen[str], command: bool, mark: str) -> str:
         """Wait until a run has ended; what is wrong with how it did."""
         try:
             run.wait(TO_SAVE if command else LONGEST)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             return "it did not end"
-        # A signal that comes before Python has started ends it as it ends every program.
-        if command and signum != signal.SIGKILL and run.returncode not in (128 + signum, -signum, 0):
-            return f"exit code {run.returncode}"
         deadline = time.monotonic() + GONE
         while left := _marked(mark):
             if time.monotonic() > deadline:

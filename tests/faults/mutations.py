@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -31,8 +33,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults import ground
-from faults.ground import Target
+from faults import ground, mutated_loads
+from faults.ground import Command, Target
+from faults.mutated_loads import Preloaded
 
 from compresslab.pins import cache_folder
 
@@ -41,29 +44,18 @@ SECONDS = 5.0
 MEGABYTES = 300
 TRACEBACK = 99
 ODD_VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, -(10**30), 0.5, 1e308, float("nan"), float("inf")),
+    *(None, True, False, 0, -1, 1, 3, 1000, 2**17, 2**24, 2**31, 2**63, 10**30, -(10**30), 0.5, 1e308, float("nan"), float("inf")),
     *("", " ", "x" * 10_000, "../../etc/passwd", "/dev/zero", "/dev/stdin", "offline:x", "hub:x", "published:x", "base", "x.gguf", "0777"),
     *("\x1b[31mred", "\u202eback", "\0", "\ud800", "=1+1", "{x}", "%s", "é" * 300, "1e999", "a.b[0]", "@", "owner/name@x"),
+    *("[/b]", "[bold red]x", "[link=file:///etc/passwd]x[/link]", "../x.safetensors", "x/../../y.safetensors", "/x.safetensors"),
     *([], {}, [[]], [None], {"": None}, {"a": {"b": {"c": []}}}, list(range(2000)), {str(number): number for number in range(2000)}),
 )
+# As many shards as an index may name; not for recipes, which may have 20,000 values.
+SHARDS = {f"w{number}": f"{number}.safetensors" for number in range(10_000)}
 TOKENS = (
     *(b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1b[2J", "\u202e".encode(), b"\r", b"\t", b"[" * 3000, b"{" * 3000, b'{"a":' * 3000),
-    *(
-        b"NaN",
-        b"-1",
-        b"1e999",
-        b"9" * 5000,
-        b"&a [*a]",
-        b"*a",
-        b"!!python/object:os.system ",
-        b"---\n",
-        b"<<: ",
-        b": ",
-        b"- ",
-        b"'",
-        b'"',
-        b"#",
-    ),
+    *(b"NaN", b"-1", b"1e999", b"9" * 5000, b"&a [*a]", b"*a", b"!!python/object:os.system ", b"---\n", b"<<: "),
+    *(b": ", b"- ", b"'", b'"', b"#", b"[/b]", b"{% for x in range(10**9) %}{% endfor %}", b"{{ "),
 )
 
 
@@ -95,9 +87,12 @@ def mutate(content: bytes, chance: random.Random) -> bytes:
     if chance.random() < 0.6:
         with contextlib.suppress(Exception):
             return _mutated_structure(content, chance)
+    # What GGUF and safetensors files say of themselves is at their start, and most of their bytes are weights.
+    head = chance.choice((200, 4000, 20_000)) if content[:4] == b"GGUF" or content[8:9] == b"{" else len(content)
+    start, rest = content[:head], content[head:]
     for _ in range(chance.choice((1, 1, 2, 5))):
-        content = chance.choice(BYTES)(content, chance)
-    return content
+        start = chance.choice(BYTES)(start, chance)
+    return start + rest
 
 
 def _mutated_structure(content: bytes, chance: random.Random) -> bytes:
@@ -120,7 +115,7 @@ def _change(data: Any, chance: random.Random) -> None:
     node, key = chance.choice(places)
     what = chance.random()
     if what < 0.6:
-        node[key] = chance.choice(ODD_VALUES)
+        node[key] = chance.choice(ODD_VALUES) if key != "weight_map" or chance.random() < 0.8 else SHARDS
     elif what < 0.75:
         del node[key]
     elif what < 0.9:
@@ -171,12 +166,22 @@ def _header(content: bytes, chance: random.Random) -> bytes:
     return content[:start] + chance.choice((b"\xff" * 8, b"\0" * 8, b"\0\0\0\x80", b"\xff\xff\xff\x7f")) + content[start + 8 :]
 
 
+def _number(content: bytes, chance: random.Random) -> bytes:
+    """Another number behind the name of a field of a GGUF file, after its kind."""
+    fields = [found.end() + 4 for found in re.finditer(rb"(general|llama|tokenizer)\.[a-z_.]+", content)]
+    start = chance.choice(fields) if fields else _place(content, chance)
+    size = chance.choice((1, 4, 8))
+    number = chance.choice((0, 1, 3, 1000, 2**17, 2**24, 2**31, 2**62)) % 2 ** (8 * size)
+    return content[:start] + number.to_bytes(size, "little") + content[start + size :]
+
+
 BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     _cut,
     _repeat,
     _insert,
     _noise,
     _header,
+    _number,
     lambda content, chance: content[: _place(content, chance)],
     lambda _, chance: chance.choice((b"", b"[]", b"null", b"NaN", b"0", b'"x"', b"{}", b"\n" * 100_000)),
     lambda _, chance: chance.randbytes(chance.choice((1, 100, 100_000))),
@@ -217,7 +222,7 @@ def put(file: Path, content: bytes | str) -> None:
         file.write_bytes(content)
 
 
-def call(command: tuple[str, ...] | Callable[[], object], user: int | None = None) -> Ended:
+def call(command: Command, user: int | None = None) -> Ended:
     """Run a command in a forked process, as the user with this number if one is given."""
     begun = time.monotonic()
     with tempfile.TemporaryFile() as output, warnings.catch_warnings():
@@ -239,7 +244,7 @@ def call(command: tuple[str, ...] | Callable[[], object], user: int | None = Non
     return Ended(os.waitstatus_to_exitcode(waited[1]), said, time.monotonic() - begun, peak, stopped)
 
 
-def _run_and_end(command: tuple[str, ...] | Callable[[], object], output: int, user: int | None) -> None:
+def _run_and_end(command: Command, output: int, user: int | None) -> None:
     code = TRACEBACK
     try:
         for stream in (1, 2):
@@ -270,6 +275,17 @@ def _run_and_end(command: tuple[str, ...] | Callable[[], object], output: int, u
         os._exit(code)
 
 
+class World(NamedTuple):
+    """The targets, and the process in which those that load models are called."""
+
+    targets: dict[str, Target]
+    preloaded: Preloaded | None = None
+
+    def call(self, target: Target, command: Command) -> Ended:
+        """Run one command of a target."""
+        return self.preloaded.call(command) if target.loads and self.preloaded else call(command)
+
+
 class Case(NamedTuple):
     """A mutated file and how one command ended on it."""
 
@@ -279,8 +295,13 @@ class Case(NamedTuple):
     ended: Ended
 
 
-def cases(targets: dict[str, Target], count: int, seed: int) -> Iterator[Case]:
+def _name(command: Command) -> str:
+    return " ".join(command) if isinstance(command, tuple) else command.__name__
+
+
+def cases(world: World, count: int, seed: int) -> Iterator[Case]:
     """Mutate the targets in turn, `count` times in all, and run one command on each."""
+    targets = world.targets
     names = list(targets)
     originals = {name: Path(target.file).read_bytes() for name, target in targets.items()}
     for number in range(count):
@@ -289,24 +310,24 @@ def cases(targets: dict[str, Target], count: int, seed: int) -> Iterator[Case]:
         content = chance.choice(list(PLACED)) if chance.random() < 0.04 else mutate(originals[name], chance)
         command = target.commands[number // len(names) % len(target.commands)]
         put(Path(target.file), content)
-        yield Case(name, content, " ".join(command) if isinstance(command, tuple) else command.__name__, call(command))
+        yield Case(name, content, _name(command), world.call(target, command))
         put(Path(target.file), originals[name])
 
 
-def corpus(targets: dict[str, Target]) -> Iterator[Case]:
+def corpus(world: World) -> Iterator[Case]:
     """Every file of the corpus, by all commands of its target: what the fuzzer found before."""
-    for file in sorted(CORPUS.glob("*/*")):
-        target = targets[file.parent.name]
+    for file in (file for file in sorted(CORPUS.glob("*/*")) if file.parent.name in world.targets):
+        target = world.targets[file.parent.name]
         original = Path(target.file).read_bytes()
         put(Path(target.file), file.read_bytes())
         for command in target.commands:
-            yield Case(file.parent.name, file.name, " ".join(command) if isinstance(command, tuple) else command.__name__, call(command))
+            yield Case(file.parent.name, file.name, _name(command), world.call(target, command))
         put(Path(target.file), original)
 
 
 @contextlib.contextmanager
-def world() -> Iterator[dict[str, Target]]:
-    """The targets in a temporary folder, which is the current one meanwhile."""
+def world(loaders: bool = False) -> Iterator[World]:
+    """The targets in a temporary folder, which is the current one meanwhile. `loaders`: whether models are loaded, too."""
     before, cache = Path.cwd(), os.environ.get("COMPRESSLAB_CACHE")
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         try:
@@ -321,7 +342,12 @@ def world() -> Iterator[dict[str, Target]]:
                 for command in target.commands:
                     with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):
                         ground.run(command)
-            yield found
+            if not loaders:
+                yield World(found)
+                return
+            with mutated_loads.Preloaded(Path(folder)) as preloaded:
+                preloaded.ready()
+                yield World(found | mutated_loads.targets(), preloaded)
         finally:
             os.chdir(before)
             os.environ.pop("COMPRESSLAB_CACHE")
@@ -335,13 +361,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the files that failed")
+    parser.add_argument("--only", help="a part of the names of the targets to try")
     given = parser.parse_args()
     keep = given.keep.resolve() if given.keep else None
     columns = ("exit 0", "exit 1", "exit 2", "traceback", "over 5 s", "memory", "escape sequence", "other")
     rows: dict[str, Counter[str]] = {}
     slowest, largest, failed = 0.0, 0.0, 0
-    with world() as targets:
-        for case in _all(targets, given):
+    with world(loaders=True) as tried:
+        if given.only:
+            tried = tried._replace(targets={name: target for name, target in tried.targets.items() if given.only in name})
+        for case in itertools.chain(corpus(tried), cases(tried, given.count, given.seed)):
             row = rows.setdefault(case.target, Counter())
             failure = case.ended.failure
             row[failure if failure in columns else "other" if failure else f"exit {case.ended.code}"] += 1
@@ -352,16 +381,11 @@ def main() -> None:
                 print("   ", " | ".join(case.ended.said.strip().splitlines()[-3:])[:400])
                 if keep is not None:
                     _keep(case, keep)
-    print(f"{'file':<12}" + "".join(f"{column:>17}" for column in columns))
+    print(f"{'file':<22}" + "".join(f"{column:>17}" for column in columns))
     for name, row in rows.items():
-        print(f"{name:<12}" + "".join(f"{row[column]:>17}" for column in columns))
+        print(f"{name:<22}" + "".join(f"{row[column]:>17}" for column in columns))
     print(f"{sum(row.total() for row in rows.values())} calls, {failed} failures; slowest {slowest:.1f} s, largest {largest:.0f} MB")
     sys.exit(int(failed > 0))
-
-
-def _all(targets: dict[str, Target], given: argparse.Namespace) -> Iterator[Case]:
-    yield from corpus(targets)
-    yield from cases(targets, given.count, given.seed)
 
 
 def _keep(case: Case, folder: Path) -> None:

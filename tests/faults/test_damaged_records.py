@@ -37,8 +37,8 @@ CASES = [(target, damage) for target in READERS for damage in DAMAGES]
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[dict[str, Target]]:
-    with mutations.world() as targets:
-        yield targets
+    with mutations.world() as made:
+        yield made.targets
 
 
 def problem(ended: Ended) -> str:

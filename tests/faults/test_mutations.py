@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from faults import mutations
-from faults.ground import Target
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[dict[str, Target]]:
+def world() -> Iterator[mutations.World]:
     with mutations.world() as targets:
         yield targets
 
@@ -22,13 +21,20 @@ def failures(cases: Iterator[mutations.Case]) -> list[str]:
     return [f"{case.target} {case.content!r:.200} {case.command}: {case.ended.failure}: {case.ended.said[-500:]}" for case in failed]
 
 
-def test_mutated_files_end_in_one_message(world: dict[str, Target]):
+def test_mutated_files_end_in_one_message(world: mutations.World):
     assert failures(mutations.cases(world, 100, 14)) == []
 
 
 @pytest.mark.slow
-def test_what_was_found_before_stays_mended(world: dict[str, Target]):
+def test_what_was_found_before_stays_mended(world: mutations.World):
     assert failures(mutations.corpus(world)) == []
+
+
+@pytest.mark.slow
+def test_mutated_models_load_or_end_in_one_line():
+    with mutations.world(loaders=True) as world:
+        loads = world._replace(targets={name: target for name, target in world.targets.items() if target.loads})
+        assert failures(mutations.cases(loads, 44, 14)) == []
 
 
 @pytest.mark.parametrize(

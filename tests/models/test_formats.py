@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compresslab.errors import UnsupportedModel
+from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.methods.registry import METHODS, formats, method
 from compresslab.models.formats import compressed_tensors, reader
 from compresslab.models.formats.dequantize import countable, kernel_name, scored_as_stored
@@ -54,6 +54,7 @@ def folder_with(folder: Path, quantization: object) -> Path:
         ({"quant_method": "compressed-tensors"}, "compressed-tensors, unpacked at the first use", False, False),
         ({"quant_method": "gptq", "bits": 3}, "gptqmodel, GPTQ 3-bit", False, False),
         ({"quant_method": "awq", "bits": 4}, "gptqmodel, AWQ 4-bit", False, False),
+        ({"quant_method": "compressed-tensors", "config_groups": 3}, "compressed-tensors, unpacked at the first use", False, False),
         ({"quant_method": "torchao"}, "torchao", False, True),
         ({"quant_method": "compressed-tensors", "config_groups": {"a": {"input_activations": {"num_bits": 8}}}}, "compressed", True, False),
         ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8DynamicActivationInt8WeightConfig"}}}, "torchao", True, True),
@@ -122,15 +123,11 @@ def test_a_format_that_nobody_here_unpacks_is_refused_by_name(name: str, tmp_pat
         reader.reader_of({"quant_method": name}).plain_model(folder, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("written", ["{nope", "[]", '{"quantization_config": 3}'])
-def test_a_config_that_is_none_is_left_to_transformers(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class FromTransformers(Exception):
-        """Raised where transformers is asked to load."""
-
-    def load(*_: object, **__: object) -> None:
-        raise FromTransformers
-
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [("{nope", "not a valid JSON file"), ("[]", "does not load as a causal"), ('{"quantization_config": 3}', "does not load as a causal")],
+)
+def test_a_config_that_is_none_is_one_message(written: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(written)
-    monkeypatch.setattr("compresslab.models.load.AutoModelForCausalLM.from_pretrained", load)
-    with pytest.raises(FromTransformers):
+    with pytest.raises(BadInput, match=said):
         load_folder(tmp_path)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.models.anatomy import check_linear, decoder_layers, gated_mlps, output_head
 from compresslab.models.load import cast, load, load_folder, probe_logits
+from compresslab.plan.rules import start
 from models.tiny import ARCHITECTURES, make_model, saved
 
 Change = Callable[[Path], object]
@@ -29,6 +30,14 @@ def config(**changes: Any) -> Change:
     def change(folder: Path) -> None:
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def normaliser(settings: dict[str, Any]) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": settings}))
 
     return change
 
@@ -58,6 +67,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "names 'adapter_model.bin' as weights; pickled weights are not loaded",
     ),
     "damaged weights": (truncated, "a weight file of .* is damaged"),
+    "dimensions that take all memory": (config(vocab_size=2**24), "hidden_size x vocab_size is .*, and its weights have .* bytes"),
+    "a normaliser that ends in a panic of the library": (
+        normaliser({"type": "Precompiled", "precompiled_charsmap": "AAAAAP8="}),
+        "does not load as a causal language model: PanicException: Precompiled",
+    ),
+    "a normaliser that asks for four gigabytes": (
+        normaliser({"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "/////w=="}]}),
+        r"tokenizer\.json: the precompiled_charsmap of its normaliser is damaged",
+    ),
     "fewer layers than the config says": (config(num_hidden_layers=6), r"lack model\.layers\.4\..* and 17 more"),
     "other widths than the config says": (config(intermediate_size=64), r"layers\.0\.mlp\..* is stored as .*128.*makes it .*64"),
     "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{nope"), r"config\.json cannot be read"),
@@ -180,7 +198,7 @@ def test_models_of_linear_layers_pass_and_fused_experts_do_not():
 def test_an_index_of_the_hub_names_safetensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """transformers would load pickled weights that an index names, although it is told to take safetensors."""
     (tmp_path / "index.json").write_text(json.dumps({"weight_map": {"w": "weights.bin"}}))
-    monkeypatch.setattr("transformers.utils.cached_file", lambda *_, **__: str(tmp_path / "index.json"))
+    monkeypatch.setattr("transformers.utils.cached_file", lambda _, name, **__: str(tmp_path / "index.json") if "index" in name else None)
     with pytest.raises(BadInput, match=r"names 'weights\.bin' as weights"):
         load("owner/name")
 
@@ -189,4 +207,46 @@ def test_a_configuration_of_the_hub_names_safetensors_only(tmp_path: Path, monke
     (tmp_path / "config.json").write_text(json.dumps({"transformers_weights": "adapter_model.bin"}))
     monkeypatch.setattr("transformers.utils.cached_file", lambda _, name, **__: str(tmp_path / name) if name == "config.json" else None)
     with pytest.raises(BadInput, match=r"config\.json names 'adapter_model\.bin' as weights"):
+        load("owner/name")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (config(num_hidden_layers=6), "its weights lack model.layers.4"),
+        (truncated, "a weight file of .* is damaged"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "KeyError: 'added_tokens'"),
+    ],
+)
+def test_a_damaged_variant_is_one_message_and_no_part_of_it_is_random(good: Path, tmp_path: Path, change: Change, said: str):
+    folder = tmp_path / "model"
+    shutil.copytree(good, folder)
+    change(folder)
+    with pytest.raises(BadInput, match=said):
+        load_folder(folder)
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of owner/name in a cache of the hub, which cannot be reached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--name" / "snapshots" / ("a" * 40)
+    folder.mkdir(parents=True)
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text("a" * 40)
+    return folder
+
+
+def test_an_adapter_of_the_hub_is_refused_in_the_plan_and_when_it_is_loaded(snapshot: Path):
+    (snapshot / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/other", "peft_type": "LORA"}))
+    for refuse in (start, load):
+        with pytest.raises(BadInput, match=r"owner/name has an adapter \(adapter_config\.json\); merge it into its model"):
+            refuse("owner/name")
+
+
+def test_a_configuration_of_the_hub_is_checked(snapshot: Path):
+    (snapshot / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": "many"}))
+    with pytest.raises(BadInput, match=r"config\.json: hidden_size is 'many', not a whole number"):
         load("owner/name")

@@ -1,12 +1,15 @@
-"""Minimal model folders for plans."""
+"""Minimal model folders for plans, and modules whose code is another one."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from plan_helpers import CONFIG, FolderMaker, write_safetensors
+
+from compresslab.plan import keys
 
 
 @pytest.fixture
@@ -23,3 +26,17 @@ def folder(tmp_path: Path) -> FolderMaker:
         return path
 
     return make
+
+
+@pytest.fixture
+def change(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Makes the code of one module another one. Of the sandbox, too, whose modules keys name one by one."""
+    read = keys._code
+
+    def changed(module: str) -> None:
+        assert read(module)
+        monkeypatch.setattr(keys, "_code", lambda name: read(name)._replace(digest="another") if name == module else read(name))
+        keys.code_version.cache_clear()
+
+    yield changed
+    keys.code_version.cache_clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,20 +35,6 @@ NAMED = {
     "time_model": node_keys.MEASURE_CODE,
     "time_machine": node_keys.MACHINE_CODE,
 }
-
-
-@pytest.fixture
-def change(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Makes the code of one module another one."""
-    read = keys._code
-
-    def changed(module: str) -> None:
-        assert read(module)
-        monkeypatch.setattr(keys, "_code", lambda name: read(name)._replace(digest="another") if name == module else read(name))
-        keys.code_version.cache_clear()
-
-    yield changed
-    keys.code_version.cache_clear()
 
 
 def models(plan: Plan) -> dict[str, str]:

@@ -117,6 +117,9 @@ def test_without_weights_the_config_tells(folder: FolderMaker, tmp_path: Path) -
     for content in (b"", b"\xff" * 20, b"\x02\0\0\0\0\0\0\0[]", b"\x0c\0\0\0\0\0\0\0" + b'{"w": {"x":'):
         (path / "model.safetensors").write_bytes(content)
         assert dimensions_of(Source("folder", str(path))).parameters == by_config  # type: ignore[union-attr]
+    for shape in ([[1], 2**70], [[1], 2**40], ["x", 2], [None]):
+        write_safetensors(path / "model.safetensors", {"w": shape})  # type: ignore[dict-item]
+        assert dimensions_of(Source("folder", str(path))).parameters == by_config  # type: ignore[union-attr]
     # Packed weights have other tensors than the model has parameters.
     assert parameters({"quantization_config": {"quant_method": "gptq"}}, {"a": [3]}, lambda _, **rest: folder("q", **rest)) == by_config
     (tmp_path / "m" / "model.safetensors").unlink()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
 import time
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -218,8 +220,29 @@ def test_an_adapter_is_refused(folder: Path):
         start(str(folder))
 
 
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
 def _unreadable_folder(folder: Path) -> None:
     (folder / "lost+found").mkdir(mode=0)
+
+
+def _folder_called(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).mkdir()
+
+
+def _huge(name: str) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        with (folder / name).open("wb") as file:
+            file.truncate(2**40)  # sparse
+
+    return write
 
 
 def _pipe_below(folder: Path) -> None:
@@ -237,12 +260,33 @@ def _pipe_below(folder: Path) -> None:
         put("old/model.safetensors.index.json", "damaged"),
         put("other.safetensors.index.json", "damaged"),
         lambda folder: _socket(folder / "s.safetensors"),
+        *(_folder_called(name) for name in ("vocab", "something.json", "tokenizer.json", "chat_template.jinja", "old.safetensors")),
+        *(_huge(name) for name in ("notes.txt", "samples.json", "old.model", "prompt.jinja")),
+        lambda folder: _pipe(folder / "log.txt"),
+        lambda folder: _socket(folder / "daemon.json"),
     ],
 )
 def test_files_that_are_not_loaded_do_not_refuse_a_model(folder: Path, add: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
+    before = identity(folder)
     add(Path())
     start(str(folder))
+    assert before.items() <= identity(folder).items()
+
+
+def test_a_folder_in_the_place_of_the_weights_is_passed_over_as_transformers_does(folder: Path):
+    weights(folder / "a.safetensors")
+    shards(folder, "a.safetensors")
+    (folder / "model.safetensors").mkdir()
+    assert set(identity(folder)) == {"config.json", "a.safetensors", "model.safetensors.index.json"}
+
+
+def test_the_names_that_are_checked_are_those_of_transformers_tokenizers():
+    """From its sources, since some tokenizers need further packages to be imported."""
+    (place,) = util.find_spec("transformers").submodule_search_locations  # type: ignore[union-attr]
+    sources = [path.read_text() for path in Path(place).rglob("tokenization_*.py")]
+    named = {name for text in sources for name in re.findall(r'"\w+_file": "([\w.-]+)"|\b[A-Z_]+_FILE = "([\w.-]+)"', text)}
+    assert {one or other for one, other in named} - {""} - model_folder.BY_NAME == set()
 
 
 def test_an_index_of_very_many_shards_is_refused_at_once(folder: Path):
@@ -251,6 +295,22 @@ def test_an_index_of_very_many_shards_is_refused_at_once(folder: Path):
     with pytest.raises(BadInput, match="names 300,000 files of weights; at most 10,000 are read"):
         start(str(folder))
     assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("make", [lambda _: None, lambda path: path.symlink_to("nowhere")])
+def test_shards_that_are_missing_are_told_before_loading(folder: Path, make: Callable[[Path], object]):
+    weights(folder / "model-1.safetensors")
+    shards(folder, *(f"model-{number}.safetensors" for number in (1, 2, 3)))
+    make(folder / "model-2.safetensors")
+    said = r"lacks 2 of the 3 files of weights that model\.safetensors\.index\.json names: 'model-2\.safetensors'; download it"
+    with pytest.raises(BadInput, match=said):
+        start(str(folder))
+
+
+def test_missing_weights_that_the_configuration_names_are_told_before_loading(folder: Path):
+    (folder / "config.json").write_text(json.dumps({"transformers_weights": "best.safetensors"}))
+    with pytest.raises(BadInput, match=r"lacks one file of weights that its configuration names: 'best\.safetensors'; download it"):
+        start(str(folder))
 
 
 REFUSED = {
@@ -286,15 +346,6 @@ def test_a_folder_of_pickled_weights_is_refused(folder: Path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(BadInput, match=r"pytorch_model\.bin and no safetensors weights; pickled weights are not loaded"):
         start(str(folder))
-
-
-def _pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import yaml
 
 from compresslab.report.card import card
@@ -22,14 +25,21 @@ def test_the_card_tells_parent_density_and_verdict() -> None:
     assert study.recipe.strip() in body
 
 
-def test_a_base_of_a_hub_is_named_for_the_hub_and_another_is_not() -> None:
+def test_a_base_of_a_hub_is_named_for_the_hub_and_another_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def head(base: str) -> dict[str, object]:
         study = quickstart(base=base)
         found: dict[str, object] = yaml.safe_load(card(study, study.variants[1], "my-model").split("---\n")[1])
         return found
 
     assert head("meta-llama/Llama-3.1-8B@0123abc")["base_model"] == "meta-llama/Llama-3.1-8B"
-    assert "base_model" not in head("offline:smollm2-135m-instruct")
+    assert head("gpt2")["base_model"] == "gpt2"
+    (tmp_path / "models" / "llama").mkdir(parents=True)
+    (tmp_path / "models" / "llama" / "config.json").write_text("{}")
+    (tmp_path / "x.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    folders = ("./model", "../model", "~/model", "/models/llama", "models/llama", "no/such/folder", ".cache/model")
+    for base in (*folders, "offline:smollm2-135m-instruct", "x.gguf", "gone/x.gguf", "a--b/c", "owner/name..x", "owner/name.git", "a, b"):
+        assert "base_model" not in head(base), base
 
 
 def test_every_variant_that_was_made_has_a_card_and_the_base_too() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from report.studies import quickstart
 from typer.testing import CliRunner, Result
 
@@ -14,8 +15,12 @@ import compresslab
 from compresslab.cli.main import app
 from compresslab.errors import BadInput
 from compresslab.evaluation.sandbox import programs
+from compresslab.plan.prepare import prepare
+from compresslab.recipe.changes import Changes
 from compresslab.runner import make as runner
 from compresslab.runner.messages import Failed, NodeJob
+from compresslab.store.store import Store
+from compresslab.store.upkeep import note
 from compresslab.studies import assemble
 
 Run = Callable[..., Result]
@@ -82,6 +87,43 @@ def test_a_program_may_trust_code_too_and_does_not_by_default(recipe: Path, tmp_
     study = compresslab.run_study(recipe, store=tmp_path / "store", settings=settings, trust_code=True)
     assert all(variant.failures for variant in study.variants)
     assert [job.trust_code for job in jobs] == [True]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_report_is_of_the_last_run_whether_it_trusted_programs_or_not(recipe: Path, tmp_path: Path) -> None:
+    store, text = Store(tmp_path / "store"), yaml.safe_load(recipe.read_text())
+    text["evaluate"] |= {"run_code": True, "tasks": ["humaneval"]}
+    recipe.write_text(yaml.safe_dump(text))
+    trusted, confined = (prepare(recipe, trust_code=trust) for trust in (True, False))
+    for plan in (trusted, confined, trusted):
+        note(plan, store)
+        found = prepare(recipe, noted=store.notes())
+        assert found.trust_code == plan.trust_code
+        assert [node.tasks for node in found.of_kind("evaluate")] == [node.tasks for node in plan.of_kind("evaluate")]
+    scores = {key for plan in (trusted, confined) for node in plan.of_kind("evaluate") for key in node.tasks.values()}
+    assert len(scores) == 2 * len(list(trusted.of_kind("evaluate")))
+    assert scores <= set(store.notes()["tiny"].keys or ())
+    assert not prepare(recipe, Changes(("evaluate.run_code=false",)), noted=store.notes()).trust_code
+
+
+def test_a_prepared_plan_says_itself_whether_programs_are_trusted(recipe: Path) -> None:
+    with pytest.raises(BadInput, match="give them to plan_study"):
+        compresslab.run_study(compresslab.plan_study(recipe), trust_code=True)
+
+
+@pytest.mark.usefixtures("no_sandbox")
+@pytest.mark.parametrize("command", ["plan", "validate"])
+def test_what_looks_at_a_recipe_warns_that_there_is_no_sandbox(command: str, recipe: Path) -> None:
+    def lines(*options: str) -> list[str]:
+        result = CliRunner().invoke(app, [command, str(recipe), *options], catch_exceptions=False)
+        return [line for line in result.output.splitlines() if "sandbox" in line or "bubblewrap" in line]
+
+    assert lines("--set", "evaluate.run_code=true") == [
+        "warning: evaluate.run_code: programs that a model wrote cannot be run here: bubblewrap is not installed; install it"
+    ]
+    assert lines() == []
+    if command == "plan":
+        assert lines("--set", "evaluate.run_code=true", "--trust-code") == []
 
 
 def test_no_recipe_can_trust_code(run: Run) -> None:

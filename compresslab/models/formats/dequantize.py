@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
+from compresslab.methods.format import Quantization
 from compresslab.models.device import find_device
 from compresslab.models.formats.reader import known_format, quantization_of, reader_of
-from compresslab.models.load import Loaded, cast, load_folder, load_tokenizer
+from compresslab.models.load import Loaded, cast, explained, load_folder, load_tokenizer
+from compresslab.recipe.model_folder import check_claims
 
 
 def kernel_name(folder: Path) -> str:
@@ -34,7 +37,7 @@ def dequantized(folder: Path, loaded: Loaded) -> Loaded:
     quantization = quantization_of(folder)
     if quantization is None:
         return loaded
-    return Loaded(reader_of(quantization).plain_model(folder, loaded.model.device), loaded.tokenizer)
+    return Loaded(_plain_model(folder, quantization, loaded.model.device), loaded.tokenizer)
 
 
 def load_for_scoring(folder: Path, dtype: torch.dtype, device: str | None = None) -> tuple[Loaded, str]:
@@ -45,5 +48,12 @@ def load_for_scoring(folder: Path, dtype: torch.dtype, device: str | None = None
     if scored_as_stored(folder):
         loaded = load_folder(folder, device=device)
         return Loaded(cast(loaded.model, dtype), loaded.tokenizer), "as stored"
-    plain = reader_of(quantization).plain_model(folder, find_device(device))
+    plain = _plain_model(folder, quantization, find_device(device))
     return Loaded(cast(plain, dtype), load_tokenizer(folder)), "dequantized"
+
+
+def _plain_model(folder: Path, quantization: Quantization, device: torch.device) -> PreTrainedModel:
+    """The model of a packed folder with plain weights. Raises BadInput if its settings or its tensors are damaged."""
+    check_claims(folder)
+    with explained(folder):
+        return reader_of(quantization).plain_model(folder, device)

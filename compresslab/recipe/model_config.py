@@ -1,0 +1,107 @@
+"""A model's `config.json`: read within its limits, and refused if it states a dimension that no model has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compresslab.errors import BadInput
+from compresslab.inputs import LARGEST_CONFIG, read_json, reason
+
+# The fields of dimensions that are read here, each with its smallest and its largest value. Larger ones are a mistake, and planning would
+# count up to them; the largest published models have about a tenth. A size of 0 means that a model has no such part.
+DIMENSIONS = {
+    "hidden_size": (1, 2**18),
+    "num_hidden_layers": (1, 2**11),
+    "vocab_size": (1, 2**24),
+    "num_attention_heads": (1, 2**12),
+    "num_key_value_heads": (1, 2**12),
+    "head_dim": (0, 2**14),
+    "intermediate_size": (0, 2**20),
+    "moe_intermediate_size": (0, 2**20),
+    "num_local_experts": (0, 2**12),
+    "num_experts": (0, 2**12),
+    "n_routed_experts": (0, 2**12),
+}
+# Fields that `null` does not leave to the architecture.
+STATED = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
+# Fields that some architectures state for each layer (Gemma 3n) or each kind of expert (ERNIE 4.5).
+LISTED = ("intermediate_size", "moe_intermediate_size")
+# More parameters than any format stores in a byte: those of one bit are 8. A factor of 8 is left for what architectures do differently.
+PARAMETERS_A_BYTE = 64
+_AGAIN = "download or save the model again"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a `config.json`.
+
+    Raises:
+        BadInput: it cannot be read, is no JSON object, or states a dimension that is no whole number or outside of its limits.
+    """
+    try:
+        config = read_json(path, LARGEST_CONFIG)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read ({reason(error)}); {_AGAIN}") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is no JSON object; {_AGAIN}")
+    if problem := dimension_problem(config):
+        raise BadInput(f"{path}: {problem}; {_AGAIN}")
+    return config
+
+
+def text_part(config: Mapping[str, Any]) -> Any:
+    """The part of a configuration that describes the text model: the `text_config` of a larger model, else all of it."""
+    nested = config.get("text_config")
+    return config if nested is None else nested
+
+
+def dimension_problem(config: Mapping[str, Any]) -> str:
+    """What is wrong with the dimensions that a configuration states, without the end of the sentence; empty if nothing is."""
+    text = text_part(config)
+    if not isinstance(text, Mapping):
+        return f"text_config is {_shown(text)}, not a JSON object"
+    for name, (least, most) in DIMENSIONS.items():
+        if name not in text or (text[name] is None and name not in STATED):
+            continue
+        value = text[name]
+        numbers = value if name in LISTED and isinstance(value, list) and value else [value]
+        # True is an int, too.
+        if not all(type(number) is int and least <= number <= most for number in numbers):
+            where = name if text is config else f"text_config.{name}"
+            return f"{where} is {_shown(value)}, not a whole number from {least} to {most:,}"
+    return ""
+
+
+def claim_problem(config: Mapping[str, Any], tensors: int, stored: int) -> str:
+    """Why a model's weights are too few for the dimensions of its configuration; empty if they may suffice.
+
+    transformers makes the whole model before it compares it with the files, so a wrong dimension would take all memory, or minutes. The
+    comparison is rough, since architectures differ; sizes of single tensors are compared when the model is loaded.
+
+    Args:
+        tensors: the number of tensors in the files.
+        stored: the bytes of the files.
+    """
+    text = text_part(config)
+    sizes = {name: value for name in DIMENSIONS if isinstance(value := text.get(name), int)}
+    hidden, layers, width = (sizes.get(name, 0) for name in ("hidden_size", "num_hidden_layers", "intermediate_size"))
+    if layers > tensors:
+        return f"num_hidden_layers is {layers:,}, and its weights have {tensors:,} tensors"
+    experts = max(sizes.get(name, 0) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
+    parameters = {
+        "hidden_size x vocab_size": hidden * sizes.get("vocab_size", 0),
+        "num_hidden_layers x hidden_size x intermediate_size": layers * hidden * width,
+        "num_hidden_layers x hidden_size x num_attention_heads x head_dim": layers
+        * hidden
+        * sizes.get("num_attention_heads", 0)
+        * sizes.get("head_dim", 0),
+        "hidden_size x moe_intermediate_size x experts": hidden * (sizes.get("moe_intermediate_size") or width) * experts,
+    }
+    name, largest = max(parameters.items(), key=lambda item: item[1])
+    return f"{name} is {largest:,}, and its weights have {stored:,} bytes" if largest > PARAMETERS_A_BYTE * stored else ""
+
+
+def _shown(value: object) -> str:
+    words = "null" if value is None else repr(value)
+    return words if len(words) <= 60 else f"{words[:59]}…"
