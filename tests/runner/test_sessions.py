@@ -247,6 +247,29 @@ def test_a_fork_server_that_dies_while_it_imports_is_started_again(modules: Path
     assert (modules / "tried").exists()
 
 
+ASKS_FOR_DEVICES = """
+import os, sys, types
+asked = os.getpid()
+sys.modules["torch.cuda"] = types.SimpleNamespace(_is_in_bad_fork=lambda: os.getpid() != asked)
+"""
+
+
+def hang_in_a_new_interpreter(job: ReloadJob, pipe: Connection) -> None:
+    assert sys.modules["first_imported"].asked == os.getpid()  # type: ignore[attr-defined]
+    assert Path(os.environ["TMPDIR"]).is_dir()
+    hang(job, pipe)
+
+
+def test_a_worker_is_no_fork_of_a_server_that_has_asked_for_devices(
+    modules: Path, job: ReloadJob, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (modules / "first_imported.py").write_text(ASKS_FOR_DEVICES)
+    monkeypatch.setattr(executors, "work", hang_in_a_new_interpreter)
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, Interrupted())
+    assert not any(map(alive, children()))
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
