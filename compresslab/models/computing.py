@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compresslab.models.load import cast
@@ -18,8 +19,8 @@ def computing(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Make a loaded model compute in `dtype`, in place.
 
     Plain weights are cast. Packed ones stay packed, and their kernels get inputs of this dtype. The kernels of bitsandbytes and gptqmodel
-    unpack the weights to it; a kernel for 16 bits only (gptqmodel's AWQ on a processor) rounds its inputs. Weights of compressed-tensors,
-    which are always unpacked at the first use, are unpacked here.
+    unpack the weights to it; a kernel for 16 bits only (gptqmodel's AWQ on a processor, its kernels for GPUs) rounds its inputs. Weights
+    of compressed-tensors, which are always unpacked at the first use, are unpacked here.
     """
     for hook in list(model._forward_pre_hooks.values()):
         if getattr(hook, "__name__", "") == UNPACKING_HOOK:
@@ -28,7 +29,23 @@ def computing(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     for module in model.modules():
         if hasattr(module, "compute_type_is_set"):  # bitsandbytes' 4-bit layers
             module.compute_dtype, module.compute_type_is_set = dtype, True
+        elif model.device.type != "cpu" and dtype not in (getattr(module, "SUPPORTS_DTYPES", None) or [dtype]):  # gptqmodel's layers
+            _round_inputs(module, dtype)
     return model
+
+
+def _round_inputs(layer: nn.Module, dtype: torch.dtype) -> None:
+    """Let a layer whose kernel multiplies in 16 bits take and return tensors in `dtype`."""
+    own = getattr(layer, "compute_dtype", None) or torch.float16
+
+    def round_inputs(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(given.to(own) for given in inputs)
+
+    def cast_output(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.to(dtype)
+
+    layer.register_forward_pre_hook(round_inputs)
+    layer.register_forward_hook(cast_output)
 
 
 @contextlib.contextmanager

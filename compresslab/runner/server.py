@@ -34,7 +34,7 @@ from typing import NamedTuple, NoReturn
 
 import psutil
 
-from compresslab.children import ENDING
+from compresslab.children import ENDING, python
 
 # Options of prctl(2). They exist on Linux only.
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -43,6 +43,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LOOK, TO_REAP = 0.5, 3.0
 # Seconds in which a worker tidies up after such a signal, and further ones do not disturb it.
 TO_SAVE = 15
+# What a worker runs that cannot stay a fork of the server.
+FRESH = "from compresslab.runner.server import begin_afresh; begin_afresh(*given)"
 
 
 class Started(NamedTuple):
@@ -85,7 +87,7 @@ def main(control: int, parent: int, preload: Sequence[str]) -> None:
         _prctl(PR_SET_PDEATHSIG, 0)
         code = 1
         try:
-            _Server(requests, parent).serve()
+            _Server(requests, parent, preload).serve()
             code = 0
         except Exception:
             traceback.print_exc()
@@ -103,8 +105,8 @@ class _Worker(NamedTuple):
 
 
 class _Server:
-    def __init__(self, requests: socket.socket, parent: int) -> None:
-        self.requests, self.parent = requests, parent
+    def __init__(self, requests: socket.socket, parent: int, preload: Sequence[str]) -> None:
+        self.requests, self.parent, self.preload = requests, parent, preload
         self.workers: dict[int, _Worker] = {}
         self.folders: list[Path] = []  # in which those of the workers are made: one, unless somebody removes it
         self.over = False
@@ -165,36 +167,23 @@ class _Server:
 
     def _become_worker(self, pipe: Connection, folder: Path, server: int) -> NoReturn:
         """The forked process: forget what is the server's, then do what comes through the pipe."""
-        code = 1
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _interrupt_at_signals()
-            _die_with(server)
             self.waiting.close()
             for end in (self.requests, *self.wakes):
                 end.close()
             for worker in self.workers.values():
                 worker.channel.close()
-            os.set_inheritable(pipe.fileno(), False)
-            os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-            try:
-                sys.path[:], directory = pipe.recv()
-                os.chdir(directory)
-                function, job = pipe.recv()
-            except EOFError:  # nobody waits for it any more
-                os._exit(code)
-            function(job, pipe)
-            code = 0
+            if _devices_were_asked():
+                os.set_inheritable(pipe.fileno(), True)
+                command = python(FRESH, pipe.fileno(), str(folder), server, self.preload)
+                os.execv(command[0], command)
         except BaseException:
-            with contextlib.suppress(OSError):  # the log's disk may be full
-                traceback.print_exc()
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.flush()
-            os._exit(code)
+            traceback.print_exc()
+            os._exit(1)
+        _work(pipe, folder, server)
 
     def _signal(self, pid: int) -> None:
         """Pass on a signal from the worker's channel, or kill the worker if the channel is closed."""
@@ -251,6 +240,53 @@ class _Server:
             time.sleep(0.002)
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def begin_afresh(pipe: int, folder: str, server: int, preload: Sequence[str]) -> NoReturn:
+    """Work in a new interpreter, for a forked process that could not use the accelerators.
+
+    Args:
+        pipe: descriptor of the worker's pipe. folder: its temporary folder. server: process id of the server.
+        preload: the modules that the server has imported.
+    """
+    _work(Connection(pipe), Path(folder), server, preload)
+
+
+def _devices_were_asked() -> bool:
+    """Whether the server has asked an accelerator's driver for its devices, so that this fork of it cannot use them.
+
+    What is imported decides that, and libraries change: torchao, which transformers imports, asks CUDA when it is imported.
+    """
+    modules = (sys.modules.get(f"torch.{kind}") for kind in ("cuda", "xpu"))
+    return any(module is not None and module._is_in_bad_fork() for module in modules)
+
+
+def _work(pipe: Connection, folder: Path, server: int, preload: Sequence[str] = ()) -> NoReturn:
+    """Do what comes through the pipe, then end this process."""
+    code = 1
+    try:
+        _interrupt_at_signals()
+        _die_with(server)
+        os.set_inheritable(pipe.fileno(), False)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        for name in preload:
+            import_module(name)
+        try:
+            sys.path[:], directory = pipe.recv()
+            os.chdir(directory)
+            function, job = pipe.recv()
+        except EOFError:  # nobody waits for it any more
+            os._exit(code)
+        function(job, pipe)
+        code = 0
+    except BaseException:
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 def in_sessions(leaders: set[int]) -> set[int]:

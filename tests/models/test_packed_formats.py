@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,16 @@ from compresslab.errors import RunFailed, UnsupportedModel
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.awq import QuantizeAWQ
 from compresslab.methods.gptq import QuantizeGPTQ
+from compresslab.models.computing import _round_inputs
 from compresslab.models.folding import divide_inputs
 from compresslab.models.formats import awq as awq_format
 from compresslab.models.formats import gptq as gptq_format
+from compresslab.models.formats import gptqmodel_layers
 from compresslab.models.formats.bit_packing import packed, unpacked
 from compresslab.models.formats.dequantize import load_for_scoring
+from compresslab.models.formats.torchao import TorchAOReader
 from compresslab.models.load import Loaded, load
+from compresslab.models.save import reload_difference
 from compresslab.steps.contract import Context, run
 from models.tiny import COMMON, GROUPED, THIRD_PARTY_WARNINGS, make, make_tokenizer, text
 
@@ -185,3 +190,54 @@ def test_forms_of_the_format_that_are_not_read_are_named(tmp_path: Path, key: st
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModel, match=told):
         load_for_scoring(tmp_path, torch.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [QuantizeGPTQ(method="gptq"), QuantizeAWQ(method="awq")], ids=["gptq", "awq"])
+def test_a_kernel_that_returns_no_weights_is_checked_by_those_in_the_files(
+    config: QuantizeGPTQ | QuantizeAWQ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What kernels for GPUs do, whose layout nobody undoes."""
+    pytest.importorskip("gptqmodel")
+    monkeypatch.setattr(gptqmodel_layers, "_kernel_weight", lambda _: torch.empty(0))
+    step = run("quantize", config, make("llama"), Context(text()), tmp_path)
+    probe = step.probe + 0.02 * step.probe.std()  # rounding of that kernel
+    assert reload_difference(tmp_path, probe, step.tensors) == 0.0
+    assert reload_difference(tmp_path, probe, "another digest") > 1e-3
+
+
+def test_a_layout_that_cannot_be_unpacked_is_unpacked_by_its_kernel():
+    plain = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    class Packed:
+        """A weight of torchao's int4 kernel for GPUs."""
+
+        shape, dtype, device = plain.shape, plain.dtype, plain.device
+
+        def __tensor_flatten__(self) -> tuple[list[str], None]:
+            return [], None
+
+        def dequantize(self) -> torch.Tensor:
+            raise NotImplementedError
+
+        @classmethod
+        def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            assert function.__name__ == "linear"
+            return args[0] @ plain.T
+
+    assert torch.equal(TorchAOReader().plain_weight(Packed()), plain)  # type: ignore[arg-type]
+
+
+def test_a_kernel_for_16_bits_takes_and_returns_float32():
+    class Kernel(torch.nn.Module):
+        compute_dtype = torch.bfloat16
+
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            assert given.dtype == torch.bfloat16
+            return given * 2
+
+    kernel = Kernel()
+    _round_inputs(kernel, torch.float32)
+    output = kernel(torch.ones(2))
+    assert output.dtype == torch.float32
+    assert output.tolist() == [2.0, 2.0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -143,3 +145,18 @@ def test_dtypes_that_only_the_smallest_product_compares_are_not_compared(monkeyp
 def test_float16_trains_in_float32():
     assert Compute("float16", "cuda:0", "cuda").for_training() == Compute("float32", "cuda:0", "cuda")
     assert Compute("bfloat16").for_training() == Compute("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build\nGCC version: 12.2.0\n", "580.159.04"),
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jun  6 22:20:39 UTC 2023\n", "535.54.03"),
+        ("something else\n", ""),
+    ],
+)
+def test_the_driver_of_cuda_is_that_of_the_kernel_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, version: str):
+    monkeypatch.setattr(probing, "NVIDIA_DRIVER", tmp_path / "version")
+    assert probing._cuda_driver() == ""
+    (tmp_path / "version").write_text(text)
+    assert probing._cuda_driver() == version

@@ -142,8 +142,8 @@ def test_a_container_with_a_quota_has_no_more_threads_than_it_pays_for(
 @pytest.mark.slow
 def test_the_fork_server_asks_no_accelerator_anything():
     code = (
-        "import sys, torch, compresslab.runner.preload; "
-        "sys.exit('bitsandbytes' in sys.modules or torch.cuda.is_initialized() or torch.xpu.is_initialized())"
+        "import sys, torch; asked = []; torch.cuda.is_available = lambda: asked.append(1); import compresslab.runner.preload; "
+        "sys.exit('bitsandbytes' in sys.modules or bool(asked) or torch.cuda.is_initialized() or torch.xpu.is_initialized())"
     )
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ, check=False).returncode == 0
 

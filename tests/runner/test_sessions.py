@@ -88,6 +88,14 @@ class Interrupted(Listener):
         raise KeyboardInterrupt
 
 
+class InterruptedTwice(Interrupted):
+    """And again half a second later."""
+
+    def progress(self, share: float, text: str, amount: object = None) -> None:
+        threading.Timer(0.5, executors.hurry).start()
+        super().progress(share, text, amount)
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> ReloadJob:
     return ReloadJob(tmp_path, tmp_path / "probe.pt", tmp_path / "log", 1, PROCESSOR)
@@ -158,10 +166,9 @@ def stubborn(_: ReloadJob, pipe: Connection) -> None:
 def test_a_second_interruption_ends_the_patience(job: ReloadJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "work", stubborn)
     monkeypatch.setattr(executors, "TO_SAVE", 600)
-    threading.Timer(0.5, executors.hurry).start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        execute(job, Interrupted())
+        execute(job, InterruptedTwice())
     assert time.monotonic() - start < 60
     assert not executors._running
 
@@ -245,6 +252,29 @@ def test_a_fork_server_that_dies_while_it_imports_is_started_again(modules: Path
     monkeypatch.setattr(executors, "work", fine)
     assert execute(job, Listener()) == Done(1.0, 0.0, 0, "")
     assert (modules / "tried").exists()
+
+
+ASKS_FOR_DEVICES = """
+import os, sys, types
+asked = os.getpid()
+sys.modules["torch.cuda"] = types.SimpleNamespace(_is_in_bad_fork=lambda: os.getpid() != asked)
+"""
+
+
+def hang_in_a_new_interpreter(job: ReloadJob, pipe: Connection) -> None:
+    assert sys.modules["first_imported"].asked == os.getpid()  # type: ignore[attr-defined]
+    assert Path(os.environ["TMPDIR"]).is_dir()
+    hang(job, pipe)
+
+
+def test_a_worker_is_no_fork_of_a_server_that_has_asked_for_devices(
+    modules: Path, job: ReloadJob, children: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (modules / "first_imported.py").write_text(ASKS_FOR_DEVICES)
+    monkeypatch.setattr(executors, "work", hang_in_a_new_interpreter)
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, Interrupted())
+    assert not any(map(alive, children()))
 
 
 @pytest.mark.parametrize(

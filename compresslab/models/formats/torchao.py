@@ -14,7 +14,7 @@ from compresslab.models.load import quiet
 
 
 class TorchAOReader(Reader):
-    """Unpacks weights with their own `dequantize`."""
+    """Unpacks weights with their own `dequantize`, or with their kernel."""
 
     counts_in_memory = True
     names_as_stored = True
@@ -38,7 +38,13 @@ class TorchAOReader(Reader):
         """The unpacked weight if `parameter` is packed, else `parameter`."""
         if not _is_packed(parameter):
             return parameter
-        weight: Tensor = parameter.dequantize()
+        try:
+            weight: Tensor = parameter.dequantize()
+        except NotImplementedError:
+            # The layout of the int4 kernel for GPUs cannot be unpacked. The product with the identity is exact: one term of each sum is
+            # not zero.
+            identity = torch.eye(parameter.shape[1], dtype=parameter.dtype, device=parameter.device)
+            weight = torch.nn.functional.linear(identity, parameter).T.contiguous()
         return weight
 
 
