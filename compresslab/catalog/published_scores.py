@@ -1,7 +1,8 @@
 """Published benchmark scores by model and table, and the sizes of the models.
 
-A table has the scores of one evaluator in one setting. Parent and child are compared within one table, because the scores of a model on
-a benchmark differ between tables by more than the effect of many compressions. Scores are never averaged over tables.
+A table has the scores of one evaluator. Parent and child are compared within one table, because the scores of a model on a benchmark
+differ between tables by more than the effect of many compressions. Scores are never averaged over tables. Which setting a score was
+taken in is in `published_settings`; scores are read by task, which is a benchmark in a setting.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
+from compresslab.catalog.published_settings import TASKS, task_of
 from compresslab.catalog.published_shapes import WeightStorage, dimensions, size_and_shape
 from compresslab.errors import BadInput
 from compresslab.records import Shape, Size
@@ -18,20 +20,11 @@ from compresslab.suggestions import suggest
 
 PREFIX = "published:"
 
-BENCHMARKS = {
-    "MMLU": (14042, 1 / 4),
-    "BBH": (6511, 0.0),
-    "MATH": (5000, 0.0),
-    "HumanEval": (164, 0.0),
-    "MBPP": (500, 0.0),
-}
-"""The Densing paper's five benchmarks: number of items, and the score of a guess.
+BENCHMARKS = {benchmark: (TASKS[benchmark].items, TASKS[benchmark].chance) for benchmark in ("MMLU", "BBH", "MATH", "HumanEval", "MBPP")}
+"""The Densing paper's five benchmarks: number of items, and the score of a guess."""
 
-The items are those of the public test sets; tables do not state theirs, and some EvalPlus tables count 378 of MBPP's 500. BBH's guess is 0:
-answers are generated after a chain of thought and matched exactly, and weak models fall below the options' chance (Qwen2.5-0.5B has
-20.3%, a guess among the options about 26%). With 0.257 the curves predict left-out BBH scores no better: they miss by 0.012 on
-Qwen2.5 and 0.024 on Llama, against 0.012 and 0.022 (`experiments/ruler/forms.py bbh`).
-"""
+MISPRINTS = {("Qwen2.5-blog-base-2", "Gemma-2-27B", "WinoGrande"): "59.7, likely a misprint: 83.7 in Google's report, 71.5 for the 2B"}
+"""Scores that are not read, by table, model and benchmark, with the reason."""
 
 GROUP = 128
 """Weights per scale if a table does not state it: the default of GPTQ's and AWQ's tools."""
@@ -58,7 +51,11 @@ PACKED = {
 
 @dataclass(frozen=True)
 class Score:
-    """One row of a table. `score` is a share in [0, 1]. `parent` and `compression` are as the table states them."""
+    """One row of a table. `score` is a share in [0, 1]. `parent` and `compression` are as the table states them.
+
+    `benchmark`, `metric` and `shots` are the table's words. `task` is the benchmark in its setting, "" if no reference has that setting,
+    and `setting` says why, or which.
+    """
 
     table: str
     model: str
@@ -75,11 +72,13 @@ class Score:
     shots: str
     score: float
     note: str
+    task: str
+    setting: str
 
 
 @cache
-def scores() -> tuple[Score, ...]:
-    """Every published score of the five benchmarks.
+def all_scores() -> tuple[Score, ...]:
+    """Every published score.
 
     Raises:
         BadInput: a missing or invalid value, with its table, model and benchmark.
@@ -87,6 +86,9 @@ def scores() -> tuple[Score, ...]:
     parsed = []
     for row in _rows("published_scores.csv"):
         where = f"{row['table_id']}, {row['model']}, {row['benchmark']}"
+        task, setting = task_of(row["benchmark"], row["table_id"], row["n_shot"], row["metric"])
+        if misprint := MISPRINTS.get((row["table_id"], row["model"], row["benchmark"])):
+            task, setting = "", misprint
         parsed.append(
             Score(
                 table=row["table_id"],
@@ -104,9 +106,17 @@ def scores() -> tuple[Score, ...]:
                 shots=row["n_shot"],
                 score=_number(row["score"], where, 100.0, minimum=0.0) / 100,
                 note=row["note"],
+                task=task,
+                setting=setting,
             )
         )
     return tuple(parsed)
+
+
+@cache
+def scores() -> tuple[Score, ...]:
+    """Every published score of the Densing paper's five benchmarks, in any setting."""
+    return tuple(score for score in all_scores() if score.benchmark in BENCHMARKS)
 
 
 @cache
@@ -117,7 +127,7 @@ def tables() -> dict[str, tuple[str, str]]:
 
 def model_names() -> list[str]:
     """Every model with a published score."""
-    return sorted({score.model for score in scores()})
+    return sorted({score.model for score in all_scores()})
 
 
 def find_model(name: str) -> str:
@@ -136,18 +146,29 @@ def find_table(name: str) -> str:
 
 
 def scores_of(model: str, table: str) -> dict[str, Score]:
-    """A model's scores in one table, by benchmark; empty if the table lacks the model."""
-    return {score.benchmark: score for score in scores() if score.model == model and score.table == table}
+    """A model's scores in one table by task, of all tasks that a reference reads; empty if the table lacks the model."""
+    return {score.task: score for score in all_scores() if score.model == model and score.table == table and score.task}
+
+
+def unread(model: str, table: str) -> list[str]:
+    """The scores of a model in a table whose setting no reference reads: benchmark and setting in words."""
+    found = [score for score in all_scores() if score.model == model and score.table == table and not score.task]
+    return [f"{score.benchmark} ({score.setting})" for score in found]
 
 
 def tables_of(model: str) -> list[str]:
     """The tables with scores of a model."""
-    return list(dict.fromkeys(score.table for score in scores() if score.model == model))
+    return list(dict.fromkeys(score.table for score in all_scores() if score.model == model))
+
+
+def one_evaluation(first: str, second: str) -> bool:
+    """Whether two tables are parts of one document by one evaluator, so that their scores compare as those of one table do."""
+    return tables()[first] == tables()[second]
 
 
 def compression(model: str) -> tuple[str, str]:
     """A model's parent and its compression, as its tables state them; two empty texts for a model without a parent."""
-    found = next((score for score in scores() if score.model == model and score.parent), None)
+    found = next((score for score in all_scores() if score.model == model and score.parent), None)
     return (found.parent, found.compression) if found else ("", "")
 
 

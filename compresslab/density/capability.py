@@ -3,7 +3,7 @@
 N_hat of a task is read off the reference in two ways: by loss (mean loss of the gold continuation) and by score (mean accuracy).
 N_hat over tasks is the geometric mean, for three reasons: the errors of N_hat are factors, every task has the same weight whatever its
 scale, and the ratio of two means equals the mean of the ratios. Benchmarks of a published table have 164 to 14,042 items and are
-weighted by their precision instead (`intervals.precision_mean`).
+joined by random-effects synthesis instead (`synthesis`).
 
 A density compares a model with the reference's own models, which scatter around their curve. Its interval contains that scatter
 (`…_with_scatter`). A ratio r contains it for every training run that lies behind one of the two models and not behind the other: one for
@@ -20,12 +20,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compresslab.catalog.published_settings import TASKS, mismatch
 from compresslab.density.draws import LOSSES, Draws, TaskDraws
-from compresslab.density.intervals import LogEstimate, geometric_mean, precision_mean, standard_deviation
+from compresslab.density.intervals import LogEstimate, geometric_mean, standard_deviation
 from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array, interpolated_ln_params
 from compresslab.density.references.reference import Reference, TaskFit
-from compresslab.records import Density, Estimator, Interval, Size, TaskDensity
+from compresslab.density.synthesis import Synthesis, synthesize
+from compresslab.records import Density, Estimator, Interval, Shape, Size, TaskDensity
 
 MINOR_PRECISION_SHARE = 0.05
 """Bounds with less than this share of the precision are left out of a mean and named in its reason."""
@@ -74,7 +76,8 @@ def measure_task(ruler: Ruler, task: str, answers: TaskDraws) -> TaskCapability:
     """N_hat of one variant on one task."""
     reference = ruler.reference
     if task not in reference.tasks:
-        return TaskCapability(reason=f"the reference {reference.name} has no task {task}")
+        reason = mismatch(task, reference.name, reference.tasks) if task in TASKS else f"the reference {reference.name} has no task {task}"
+        return TaskCapability(reason=reason)
     fit, reasons = reference.tasks[task], []
     if ruler.interpolate:
         return _interpolated(fit, answers.score)
@@ -146,13 +149,17 @@ def _bound_reason(estimator_name: str, estimate: LogEstimate, mean: float) -> li
 
 
 def combine(parts: Mapping[str, LogEstimate | None], *, published: bool) -> LogEstimate | None:
-    """One estimate over all tasks that have one: the geometric mean, or for published scores the mean weighted by precision without
-    `minor_bounds`."""
-    available = {task: part for task, part in parts.items() if part is not None}
-    if not published:
-        return geometric_mean(list(available.values()))
-    minor = minor_bounds(available)
-    return precision_mean([part for task, part in available.items() if task not in minor])
+    """One estimate over all tasks that have one: the geometric mean, or for published scores their synthesis."""
+    if published:
+        synthesis = combine_published(parts)
+        return None if synthesis is None else synthesis.mean
+    return geometric_mean([part for part in parts.values() if part is not None])
+
+
+def combine_published(parts: Mapping[str, LogEstimate | None], *, equal_weights: bool = False) -> Synthesis | None:
+    """The synthesis of published benchmarks without `minor_bounds`."""
+    minor = minor_bounds(parts)
+    return synthesize([part for task, part in parts.items() if part is not None and task not in minor], equal_weights=equal_weights)
 
 
 def minor_bounds(parts: Mapping[str, LogEstimate | None]) -> list[str]:
@@ -176,15 +183,19 @@ def best_estimator(reference: Reference, draws: Mapping[tuple[str, str], TaskDra
     return "score"
 
 
-def bits_count(size: Size) -> float:
-    """N counted in stored bits: N times stored bits per parameter, divided by 16, so that a bf16 model has its own N."""
-    return size.counted * size.effective_bits / 16
+def bits_count(size: Size, shape: Shape) -> float:
+    """N counted in stored bits: N times the stored bits of a parameter that N counts, divided by 16, so that a bf16 model has its own N.
+
+    An input embedding that is not tied is no part of N, and its bits (usually 16) are none of its bits.
+    """
+    return size.counted * shape.weight_bits / 16
 
 
 def density(
     ruler: Ruler,
     estimator: Estimator,
     size: Size,
+    shape: Shape,
     capabilities: Mapping[str, TaskCapability],
     n_time: Mapping[str, float],
     seconds: Mapping[str, float],
@@ -209,7 +220,7 @@ def density(
         effective_by_score=_interval(by_score),
         params=_interval(main, size.counted),
         active=_interval(main, size.active),
-        bits=_interval(main, bits_count(size)),
+        bits=_interval(main, bits_count(size, shape)),
         params_by_score=_interval(by_score, size.counted),
         time={} if main is None else {name: main.over(n).interval() for name, n in n_time.items()},
         modelled_seconds=dict(seconds),

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compresslab.catalog.hardware import Hardware
+from compresslab.catalog.published_settings import TASKS, mismatch
 from compresslab.catalog.references import reference_names
 from compresslab.density.capability import Ruler, best_estimator, density, minor_bounds
 from compresslab.density.draws import MIN_ITEMS, Draws, Measured, check
@@ -30,7 +31,7 @@ from compresslab.density.pairing import unpaired_tasks
 from compresslab.density.references.budget import budget_of
 from compresslab.density.references.reference import Reference
 from compresslab.density.robustness import alternatives
-from compresslab.density.sample import DrawnStudy, counts, prepare
+from compresslab.density.sample import DrawnStudy, counts, headline_count, prepare
 from compresslab.density.time.inference_time import seconds
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
@@ -79,7 +80,14 @@ def assess(
         capabilities = {task: study.capability(ruler, variant.name, task) for task in variant.tasks}
         modelled_seconds = {h.name: seconds(variant.shape, variant.size, h, config.workload) for h in hardware}
         own_density = density(
-            ruler, estimator, variant.size, capabilities, study.times[variant.name], modelled_seconds, published=bool(variant.published)
+            ruler,
+            estimator,
+            variant.size,
+            variant.shape,
+            capabilities,
+            study.times[variant.name],
+            modelled_seconds,
+            published=bool(variant.published),
         )
         compared = []
         for other, relation in _relatives(variant, study.variants):
@@ -154,6 +162,11 @@ def _compare(
         ratios["score"] = by_score.over(count_ratios["params"])
     r = {name: estimate.interval() for name, estimate in ratios.items()}
     timed = {name.removeprefix("time/"): interval for name, interval in r.items() if name.startswith("time/")}
+    count = headline_count(child, parent)
+    synthesis = study.synthesis(ruler, child.name, parent.name, shared, estimator) if child.published else None
+    prediction = None if synthesis is None or synthesis.prediction is None else synthesis.prediction.over(count_ratios[count]).interval()
+    task_ratios = study.ratios(ruler, child.name, parent.name, shared, estimator)
+    minor = minor_bounds(task_ratios) if child.published else []
     comparison = Comparison(
         against=parent.name,
         relation=relation,
@@ -165,6 +178,7 @@ def _compare(
         verdict=verdict(r.get("params")),
         verdict_by_score=verdict(r.get("score")),
         verdict_bits=verdict(r.get("bits")),
+        verdict_active=verdict(r.get("active")),
         verdict_time={name: verdict(interval) for name, interval in timed.items()},
         density_days=density_days(r.get("params")),
         tasks=tasks,
@@ -172,8 +186,12 @@ def _compare(
         seed=study.config.seed,
         estimator=estimator,
         runs_apart=len(child.runs_apart(parent)) + len(parent.runs_apart(child)),
-        items_needed=_items_needed(study, ruler, estimator, child, parent, shared, ratios.get("params")),
+        items_needed=_items_needed(study, ruler, estimator, child, parent, shared, ratios.get(count)),
         reason="; ".join([*notes, *_remarks(study, ruler, estimator, child, parent, shared, notes)]),
+        count=count,
+        rests_on=[task for task, ratio in task_ratios.items() if ratio is not None and task not in minor],
+        prediction=prediction,
+        heterogeneity=None if prediction is None or synthesis is None else synthesis.heterogeneity,
     )
     return comparison, {name: p_value(estimate) for name, estimate in ratios.items()}
 
@@ -200,18 +218,20 @@ def _correct_verdicts(
     for name, (own_density, compared) in assessed.items():
         final = []
         for comparison, p_values in compared:
-            main = corrected(name, comparison, "params", comparison.verdict)
             update: dict[str, Any] = {
-                "verdict": main,
+                "verdict": corrected(name, comparison, "params", comparison.verdict),
                 "verdict_by_score": corrected(name, comparison, "score", comparison.verdict_by_score),
                 "verdict_bits": corrected(name, comparison, "bits", comparison.verdict_bits),
+                "verdict_active": corrected(name, comparison, "active", comparison.verdict_active),
                 "verdict_time": {h: corrected(name, comparison, f"time/{h}", v) for h, v in comparison.verdict_time.items()},
                 "p": p_values.get("params"),
                 "q": q.get((comparison.relation, "params", name)),
-                "fragile": main != "inconclusive" and any(other.flips for other in comparison.robustness),
-                "items_needed": comparison.items_needed if main == "inconclusive" else None,
             }
-            final.append(comparison.model_copy(update=update))
+            decided = comparison.model_copy(update=update)
+            main = decided.headline[1]
+            fragile = main != "inconclusive" and any(other.flips for other in comparison.robustness)
+            needed = comparison.items_needed if main == "inconclusive" else None
+            final.append(decided.model_copy(update={"fragile": fragile, "items_needed": needed}))
         result[name] = (own_density, final)
     return result
 
@@ -266,13 +286,16 @@ def _remarks(
         return ["no task tells both of them on the ruler"]
     remarks = []
     if child.table != parent.table:
-        remarks.append(f"from different tables ({child.table} and {parent.table}): their settings may differ by more than the models do")
-    without = [task for task, ratio in ratios.items() if ratio is None]
+        joined = child.joined or parent.joined or "their settings may differ by more than the models do"
+        remarks.append(f"from different tables ({child.table} and {parent.table}): {joined}")
+    known = ruler.reference.tasks
+    without = [task for task, ratio in ratios.items() if ratio is None and (task in known or task not in TASKS)]
     without += minor_bounds(ratios) if child.published else []
     if without:
         remarks.append(
             f"without {', '.join(without)}, which {'tells' if len(without) == 1 else 'tell'} no more than a bound here, or nothing"
         )
+    remarks += [mismatch(task, ruler.reference.name, known) for task in ratios if task in TASKS and task not in known and child.published]
     return remarks
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compresslab.catalog.published_scores import BENCHMARKS
-from compresslab.density.references.laws import Array
+from compresslab.catalog.published_settings import TASKS, other_settings
+from compresslab.density import student
+from compresslab.density.references.laws import Array, share_logit
 from compresslab.errors import BadInput
 from compresslab.records import ItemScores, Record, Shape, Size
 
@@ -35,12 +36,27 @@ LOSSES = {"bits per byte": "bits_per_byte", "bits per word": "logprob"}
 """Unit of a reference's loss -> the column of per-item results that it is computed from."""
 
 
+class Anchor(Record):
+    """What a score of one table becomes in another, in logits of the share above a guess, learned from the models that both tables have.
+
+    Attributes:
+        shift: to add. error: standard deviation of the shift of one more model; `degrees` of freedom of that estimate.
+        tables: both tables, which name the random stream: models of one table share the draws of the shift.
+    """
+
+    shift: float
+    error: float
+    degrees: int
+    tables: str
+
+
 class Measured(Record):
     """Size, shape and results of one variant. `parent` is "" for the root.
 
     Attributes:
-        items: per-item results by task. published: scores in [0, 1] by benchmark, for a model that was not run here.
-        table: the table of the published scores.
+        items: per-item results by task. published: scores in [0, 1] by `published_settings` task, for a model that was not run here.
+        table: the table of the published scores. anchors: by task, if the scores are read as scores of another table.
+        joined: in words, why scores of this table compare with those of another.
         runs: the training runs behind its weights, each by the name of the first variant that has it. Two variants without any in common
             were trained separately. A pruned or quantized copy has its parent's; a step that trains adds one. Empty for a run of its own.
     """
@@ -53,6 +69,8 @@ class Measured(Record):
     items: dict[str, ItemScores] = Field(default_factory=dict)
     published: dict[str, float] = Field(default_factory=dict)
     table: str = ""
+    anchors: dict[str, Anchor] = Field(default_factory=dict)
+    joined: str = ""
     runs: list[str] = Field(default_factory=list)
 
     @property
@@ -67,7 +85,7 @@ class Measured(Record):
 
     def count(self, task: str) -> int:
         """Number of items of a task that it answered."""
-        return len(self.items[task].item) if task in self.items else BENCHMARKS[task][0]
+        return len(self.items[task].item) if task in self.items else TASKS[task].items
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +189,8 @@ def draw(variants: Sequence[Measured], resamples: int, seed: int) -> StudyDraws:
     draws: StudyDraws = {}
     for variant in variants:
         for task, score in variant.published.items():
-            draws[variant.name, task] = draw_published_score(variant.name, task, score, resamples, seed)
+            drawn = draw_published_score(variant.name, task, score, resamples, seed)
+            draws[variant.name, task] = _moved(drawn, variant.anchors[task], task, seed) if task in variant.anchors else drawn
     for task in dict.fromkeys(task for variant in variants for task in variant.items):
         having_task = [variant for variant in variants if task in variant.items]
         for n in sorted({variant.count(task) for variant in having_task}):
@@ -217,9 +236,26 @@ def _no_interval_reason(values: Array, kind: str) -> str:
 
 def draw_published_score(variant: str, task: str, score: float, resamples: int, seed: int) -> TaskDraws:
     """Draws of a published score, as a share of its benchmark's items. Raises BadInput for an invalid score."""
-    if task not in BENCHMARKS:
-        raise BadInput(f"{variant}: {task} is none of the benchmarks whose published scores can be read ({', '.join(BENCHMARKS)})")
+    if task not in TASKS:
+        settings = other_settings(task, TASKS)
+        hint = f"a benchmark in several settings; write {' or '.join(settings)}" if settings else f"none of {', '.join(TASKS)}"
+        raise BadInput(f"{variant}: {task} is {hint}")
     if not (math.isfinite(score) and 0 <= score <= 1):
         raise BadInput(f"{variant}, {task}: {score} is no score; it must lie between 0 and 1")
-    items, _ = BENCHMARKS[task]
-    return TaskDraws({}, Draws(score, _jeffreys(score, items, resamples, random_stream(seed, f"{task}/{variant}")), None, ""))
+    return TaskDraws({}, Draws(score, _jeffreys(score, TASKS[task].items, resamples, random_stream(seed, f"{task}/{variant}")), None, ""))
+
+
+def _moved(answers: TaskDraws, anchor: Anchor, task: str, seed: int) -> TaskDraws:
+    """A score of one table as one of another. The score's own error is kept, and that of the shift is added."""
+    chance = TASKS[task].chance
+
+    def moved(scores: Array, shift: Array) -> Array:
+        above = scores > chance
+        logit = share_logit(np.where(above, scores, 0.5 * (1 + chance)), chance) + shift
+        return np.where(above, chance + (1 - chance) / (1 + np.exp(-logit)), scores)
+
+    uniform = random_stream(seed, f"anchor/{anchor.tables}/{task}").random(len(answers.score.means))
+    shifts = anchor.shift + anchor.error * student.quantiles(uniform, anchor.degrees)
+    score = answers.score
+    mean = float(moved(np.array(score.mean), np.array(anchor.shift)))
+    return TaskDraws({}, replace(score, mean=mean, means=moved(score.means, shifts)))

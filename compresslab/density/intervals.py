@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from compresslab.density.references.laws import Array
+from compresslab.density.student import two_sided
 from compresslab.records import Interval, Verdict
 
 Bound = Literal["", "<", ">"]
@@ -39,6 +40,7 @@ class LogEstimate:
         bound: "<" if the true value is below `point`, ">" if above, else "".
         extrapolated: read off the reference outside the range it was fitted on.
         width: of a bound, the standard deviation of a reading at the bound; 0 if unknown.
+        student: standard error and degrees of freedom, if the draws are quantiles of Student's t (`synthesis`).
     """
 
     point: float
@@ -47,6 +49,7 @@ class LogEstimate:
     bound: Bound = ""
     extrapolated: bool = False
     width: float = 0.0
+    student: tuple[float, float] | None = None
 
     def over(self, divisor: float) -> LogEstimate:
         """The quantity divided by a known positive number."""
@@ -136,42 +139,13 @@ def geometric_mean(estimates: Sequence[LogEstimate]) -> LogEstimate | None:
     )
 
 
-def _mean(estimates: Sequence[Array], unknown: float, weight: Array | None = None) -> Array:
+def _mean(estimates: Sequence[Array], unknown: float) -> Array:
     """Mean over the defined estimates of each draw; `unknown` where infinities of both signs meet, NaN where none is defined."""
     stacked = np.stack(estimates)
-    weights = np.ones(len(estimates)) if weight is None else weight
-    stacked, weights = stacked[weights > 0], weights[weights > 0, None]
     silent = np.isnan(stacked)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (np.where(silent, 0.0, stacked) * weights).sum(axis=0) / (~silent * weights).sum(axis=0)
+        mean = np.where(silent, 0.0, stacked).sum(axis=0) / (~silent).sum(axis=0)
     return np.asarray(np.where(np.isnan(mean) & ~silent.all(axis=0), unknown, mean))
-
-
-def precision_mean(estimates: Sequence[LogEstimate]) -> LogEstimate | None:
-    """Mean weighted by precision, for benchmarks of very unequal size (HumanEval has 164 items, MMLU 14,042).
-
-    If the estimates disagree by more than their spread, the interval is widened by the Birge ratio sqrt(Q / (k - 1)), as the Particle
-    Data Group does. Estimates that are undefined in a draw are left out of it. The weight of a bound is that of its `width`, and a mean
-    with a bound is a bound on the same side. Without weights the result is the plain mean.
-    """
-    widths = np.array([standard_deviation(estimate) for estimate in estimates])
-    unknown_bound = any(estimate.bound and not np.isfinite(width) for estimate, width in zip(estimates, widths, strict=True))
-    if len(estimates) < 2 or unknown_bound or not np.isfinite(widths).any():
-        return geometric_mean(estimates)
-    bounds: set[Bound] = {estimate.bound for estimate in estimates if estimate.bound}
-    if len(bounds) == 2:
-        return None
-    points = np.array([estimate.point for estimate in estimates])
-    weight = np.where(np.isfinite(widths), np.maximum(widths, TOLERANCE) ** -2.0, 0.0)
-    weight /= weight.sum()
-    point = float(weight @ points)
-    known = weight > 0
-    birge = math.sqrt(float(np.sum(((points - point)[known] / widths[known].clip(TOLERANCE)) ** 2)) / max(int(known.sum()) - 1, 1))
-    ends = []
-    for unknown, side in ((-np.inf, [estimate.lower for estimate in estimates]), (np.inf, [estimate.upper for estimate in estimates])):
-        mean = _mean(side, unknown, weight)
-        ends.append(np.where(np.isfinite(mean), point + (mean - point) * max(1.0, birge), mean))
-    return LogEstimate(point, ends[0], ends[1], bounds.pop() if bounds else "", any(estimate.extrapolated for estimate in estimates))
 
 
 def standard_deviation(estimate: LogEstimate) -> float:
@@ -183,8 +157,11 @@ def p_value(estimate: LogEstimate) -> float:
     """Two-sided p of the quantity being 1, from its draws: twice the smaller tail; 1 if most draws are undefined.
 
     If no draw reaches 1, the tail is that of a normal distribution with the spread of the draws. A count has the minimum 2 / (draws + 1),
-    which the correction for many variants would never let pass.
+    which the correction for many variants would never let pass. An estimate over several benchmarks has the p of its Student's t.
     """
+    if estimate.student is not None:
+        error, degrees = estimate.student
+        return two_sided(estimate.point / max(error, TOLERANCE), degrees)
     draws = int(np.sum(~np.isnan(estimate.lower)))
     if draws < MAX_UNDEFINED_SHARE * len(estimate.lower):
         return 1.0

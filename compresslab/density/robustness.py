@@ -1,8 +1,8 @@
-"""The density ratio under other choices of analysis: the table of robustness of every verdict.
+"""The density ratio under other choices of analysis: the table of robustness of every verdict, by the count of N of its headline.
 
 The choices: other D0, every other reference with the study's tasks, straight lines instead of a family's curves, equal
 weights of a table's benchmarks, the other estimator, every task alone, every task left out; and, where training sets the two models
-apart, an interval without the scatter between training runs.
+apart, an interval without the scatter between training runs. Published benchmarks also have their prediction interval, which flips nothing.
 
 A choice flips a verdict if it gives the opposite one, or if its value lies on the other side of 1 and its interval does not contain the
 study's own value. For a single task only the opposite verdict counts, because tasks differ. A choice that is inconclusive because of a
@@ -19,7 +19,7 @@ from compresslab.density.intervals import verdict
 from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import NO_DATA_TERM
 from compresslab.density.references.reference import Reference
-from compresslab.density.sample import DrawnStudy
+from compresslab.density.sample import DrawnStudy, counts
 from compresslab.records import Alternative, Comparison, Estimator
 
 BUDGETS = {
@@ -37,12 +37,13 @@ def alternatives(
     study: DrawnStudy, ruler: Ruler, estimator: Estimator, comparison: Comparison, child: str, others: Sequence[Reference]
 ) -> list[Alternative]:
     """Every other choice with its ratio; empty if the comparison has no ratio."""
-    if comparison.ratio is None:
+    ratio, _ = comparison.headline
+    if ratio is None:
         return []
-    parent, value = comparison.against, comparison.ratio.value
-    decided = verdict(comparison.ratio)
+    parent, value = comparison.against, ratio.value
+    decided = verdict(ratio)
     tasks = [entry.task for entry in comparison.tasks]
-    params = study.variants[child].size.counted / study.variants[parent].size.counted
+    counted = counts(study, study.variants[child], study.variants[parent])[comparison.count]
 
     def alternative(
         choice: str, setting: str, ruler: Ruler, tasks: Iterable[str], estimator: Estimator, missing: str, *, equal_weights: bool = False
@@ -50,7 +51,7 @@ def alternatives(
         estimate = study.effective(ruler, child, parent, tasks, estimator, equal_weights=equal_weights)
         if estimate is None:
             return Alternative(choice=choice, setting=setting, ratio=None, verdict="inconclusive", reason=missing)
-        interval = estimate.over(params).interval()
+        interval = estimate.over(counted).interval()
         decided_here = verdict(interval)
         opposite = decided != "inconclusive" and decided_here not in (decided, "inconclusive")
         # Tasks differ, so a single one flips only by its verdict. A bound may lie on both sides of 1.
@@ -70,7 +71,7 @@ def alternatives(
         missing = "it has none of the study's tasks" if not known_tasks else "no task tells both of them on this ruler"
         estimator_there = best_estimator(reference, {key: value for key, value in study.draws.items() if key[0] == child})
         results.append(alternative("reference", reference.name, other_ruler, known_tasks, estimator_there, missing))
-    if comparison.runs_apart:
+    if comparison.runs_apart and not study.variants[child].published:
         these = replace(ruler, without_scatter=True)
         results.append(alternative("scatter", "these two models, not a second training run", these, tasks, estimator, "no estimate"))
     if ruler.reference.kind == "family":
@@ -84,6 +85,11 @@ def alternatives(
         results.append(alternative("estimator", "score", ruler, tasks, "score", "no task gives both an estimate by score"))
     if study.variants[child].published and len(tasks) > 1:
         results.append(alternative("weights", "every benchmark alike", ruler, tasks, estimator, "bounds on both sides", equal_weights=True))
+    if comparison.prediction is not None:
+        expected = comparison.prediction
+        results.append(
+            Alternative(choice="one more benchmark", setting="where its r is expected", ratio=expected, verdict=verdict(expected))
+        )
     informative = [task for task in tasks if study.effective(ruler, child, parent, [task], estimator) is not None]
     if len(informative) > 1:
         results += [alternative("task alone", task, ruler, [task], estimator, "") for task in informative]

@@ -10,16 +10,20 @@ from typing import Literal
 import numpy as np
 
 from compresslab.catalog.hardware import Hardware
-from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, measure_task
+from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, combine_published, measure_task
 from compresslab.density.draws import Draws, Measured, StudyDraws, TaskDraws, draw, random_stream
 from compresslab.density.intervals import LogEstimate, ratio, spread
 from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
+from compresslab.density.synthesis import Synthesis
 from compresslab.density.time.inference_time import n_time
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from compresslab.records import Estimator, Shape, Size
+from compresslab.records import Count, Estimator, Shape, Size
+
+SAME = 0.01
+"""Bits and shares of active parameters that differ by less than this are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +63,16 @@ class DrawnStudy:
         self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator, *, equal_weights: bool = False
     ) -> LogEstimate | None:
         """ln of N_hat child / N_hat parent over tasks. `equal_weights`: every benchmark of a table weighs the same."""
-        published = bool(self.variants[child].published) and not equal_weights
-        return combine(self.ratios(ruler, child, parent, tasks, estimator), published=published)
+        if equal_weights:
+            synthesis = self.synthesis(ruler, child, parent, tasks, estimator, equal_weights=True)
+            return None if synthesis is None else synthesis.mean
+        return combine(self.ratios(ruler, child, parent, tasks, estimator), published=bool(self.variants[child].published))
+
+    def synthesis(
+        self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator, *, equal_weights: bool = False
+    ) -> Synthesis | None:
+        """The synthesis of ln of N_hat child / N_hat parent over published benchmarks."""
+        return combine_published(self.ratios(ruler, child, parent, tasks, estimator), equal_weights=equal_weights)
 
     def ratios(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> dict[str, LogEstimate | None]:
         """ln of N_hat child / N_hat parent on each task, with the scatter of the training runs that set the two apart."""
@@ -91,8 +103,8 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
     if len(by_name) != len(variants):
         raise BadInput("two variants have the same name")
     for variant in variants:
-        if variant.size.counted <= 0 or variant.size.effective_bits <= 0:
-            raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.size.effective_bits} bits")
+        if variant.size.counted <= 0 or variant.shape.weight_bits <= 0:
+            raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.shape.weight_bits} bits")
     times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload, _family(v, by_name)) for h in hardware} for v in variants}
     return DrawnStudy(by_name, draw(variants, config.resamples, config.seed), config, times, {})
 
@@ -118,12 +130,24 @@ def task_ratio(child: TaskCapability, parent: TaskCapability, estimator: Estimat
     return None if child_estimate is None or parent_estimate is None else ratio(child_estimate, parent_estimate)
 
 
+def headline_count(child: Measured, parent: Measured) -> Count:
+    """The count of N that answers for what was changed between two variants.
+
+    Active parameters if the share of the parameters that a token meets differs (a mixture of experts), else stored bits if the bits of a
+    parameter differ (quantization, also of a pruned model, since N times bits counts both), else parameters.
+    """
+    shares = [variant.size.active / variant.size.counted for variant in (child, parent)]
+    if abs(shares[0] / shares[1] - 1) > SAME:
+        return "active"
+    return "bits" if abs(child.shape.weight_bits / parent.shape.weight_bits - 1) > SAME else "params"
+
+
 def counts(study: DrawnStudy, child: Measured, parent: Measured) -> dict[str, float]:
     """N child / N parent by each count of N; N_time has one entry per hardware profile, `time/<hardware>`."""
     times = {f"time/{name}": n / study.times[parent.name][name] for name, n in study.times[child.name].items()}
     return {
         "params": child.size.counted / parent.size.counted,
-        "bits": bits_count(child.size) / bits_count(parent.size),
+        "bits": bits_count(child.size, child.shape) / bits_count(parent.size, parent.shape),
         "active": child.size.active / parent.size.active,
         **times,
     }

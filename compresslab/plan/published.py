@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from compresslab.catalog import published_scores as tables
 from compresslab.catalog.hardware import THIS_MACHINE
-from compresslab.catalog.references import reference_names
+from compresslab.catalog.published_settings import TASKS, mismatch, other_settings
+from compresslab.catalog.references import reference_names, unknown_reference
 from compresslab.errors import BadInput
 from compresslab.methods.adopt import Adopt
 from compresslab.plan.graph import Plan, PlanVariant
@@ -81,6 +82,8 @@ def _complaints(recipe: Recipe) -> Iterator[Complaint]:
             ("evaluate",),
             f"the models come from different tables ({listed}), whose settings differ; take one table, or say across_tables: true",
         )
+    if recipe.evaluate.across_tables:
+        yield from _unjoined(recipe, places)
     for name, variant in recipe.variants.items():
         before = recipe.base if variant.start == BASE else recipe.variants[variant.start].steps[-1].config
         own = variant.steps[-1].config
@@ -91,19 +94,39 @@ def _complaints(recipe: Recipe) -> Iterator[Complaint]:
         ):
             yield Complaint(("variants", name), f"{own.model} is the model that it starts from; compare it with another")
     for number, task in enumerate(recipe.evaluate.tasks):
-        if task not in tables.BENCHMARKS:
-            yield Complaint(("evaluate", "tasks", number), f"{task} is none of the published benchmarks: {', '.join(tables.BENCHMARKS)}")
+        if task not in TASKS:
+            settings = other_settings(task, TASKS)
+            several = f"{task} has several settings; write one of {', '.join(settings)}"
+            unknown = f"{task} is none of the published benchmarks: {', '.join(TASKS)}"
+            yield Complaint(("evaluate", "tasks", number), several if settings else unknown)
     try:
         from compresslab.density import Reference
 
         reference = Reference.load(recipe.density.reference)
-        if not set(tables.BENCHMARKS) & set(reference.tasks):
-            fitting = [name for name in reference_names() if set(Reference.load(name).tasks) & set(tables.BENCHMARKS)]
+        if not set(TASKS) & set(reference.tasks):
+            fitting = [name for name in reference_names() if set(Reference.load(name).tasks) & set(TASKS)]
             yield Complaint(
                 ("density", "reference"), f"{reference.name} knows none of the published benchmarks; these do: {', '.join(fitting)}"
             )
     except BadInput:
         pass  # the caller reports it
+
+
+def _unjoined(recipe: Recipe, places: list[tuple[tuple[str | int, ...], Base | Adopt]]) -> Iterator[Complaint]:
+    """Tables that too few models join with the base's."""
+    from compresslab.density.anchors import anchors
+
+    onto = _table(recipe, recipe.base)
+    for where, of in places:
+        table = _table(recipe, of)
+        if onto in tables.tables() and table in tables.tables() and not tables.one_evaluation(table, onto):
+            shifts, models = anchors(table, onto)
+            if not set(shifts) & set(tables.scores_of(_name(of.model), table)):
+                yield Complaint(
+                    (*where, "table") if of.table else where,
+                    f"{table} and the base's {onto} have {models} models in common in one setting, too few to tell how the tables differ; "
+                    "take a table that has both",
+                )
 
 
 def _model_problems(recipe: Recipe, of: Base | Adopt) -> Iterator[tuple[str, str]]:
@@ -120,11 +143,31 @@ def _model_problems(recipe: Recipe, of: Base | Adopt) -> Iterator[tuple[str, str
             yield "model", f"which table? {model} stands in: {', '.join(tables_with_model)}; write evaluate: {{table: …}}"
         elif tables.find_table(table) not in tables_with_model:
             yield "model", f"the table {table} has no {model}; it stands in: {', '.join(tables_with_model)}"
-        elif recipe.evaluate.tasks and not set(recipe.evaluate.tasks) & set(tables.scores_of(model, table)):
-            scored = ", ".join(tables.scores_of(model, table))
-            yield "model", f"{table} has none of the tasks asked for of {model}; it has: {scored}"
+        elif problem := _unreadable(recipe, model, table):
+            yield "model", problem
     except BadInput as error:
         yield "model", str(error)
+
+
+def _unreadable(recipe: Recipe, model: str, table: str) -> str:
+    """Why no score of a model in a table can be read by the study, or ""."""
+    asked, scored = recipe.evaluate.tasks, list(tables.scores_of(model, table))
+    wanted = [task for task in asked or scored if task in TASKS]
+    there = [task for task in wanted if task in scored]
+    if not there:
+        benchmarks = {TASKS[task].benchmark for task in wanted}
+        read = [f"{task} ({TASKS[task].setting})" for task in scored]
+        unread = [text for text in tables.unread(model, table) if not asked or text.partition(" (")[0] in benchmarks]
+        settings = f"; not read: {', '.join(unread)}, a setting that no reference has" if unread else ""
+        return f"{table} has none of the tasks asked for of {model}; it has: {', '.join(read) or 'none that can be read'}{settings}"
+    if unknown_reference(recipe.density.reference):
+        return ""  # The caller reports it.
+    from compresslab.density import Reference
+
+    reference = Reference.load(recipe.density.reference)
+    if set(TASKS) & set(reference.tasks) and not set(there) & set(reference.tasks):
+        return "; ".join(mismatch(task, reference.name, reference.tasks) for task in there)
+    return ""
 
 
 def _warnings(recipe: Recipe) -> Iterator[str]:

@@ -7,7 +7,18 @@ inputs; seconds, memory and dates live in `Cost`, which is stored apart, so that
 from __future__ import annotations
 
 from compresslab.records.base import Record, StoredRecord
-from compresslab.records.densities import Alternative, Comparison, Curve, Density, Estimator, Interval, TaskComparison, TaskDensity, Verdict
+from compresslab.records.densities import (
+    Alternative,
+    Comparison,
+    Count,
+    Curve,
+    Density,
+    Estimator,
+    Interval,
+    TaskComparison,
+    TaskDensity,
+    Verdict,
+)
 from compresslab.records.models import Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
 from compresslab.records.reading import UnreadableRecord, read_record
@@ -18,6 +29,7 @@ __all__ = [
     "Alternative",
     "Comparison",
     "Cost",
+    "Count",
     "Curve",
     "Density",
     "Estimator",

@@ -12,6 +12,8 @@ from compresslab.records.display import number
 
 Verdict = Literal["raised", "lowered", "inconclusive"]
 Estimator = Literal["loss", "score"]
+Count = Literal["params", "active", "bits"]
+"""What N counts in the headline of a comparison."""
 
 
 class Interval(Record):
@@ -134,12 +136,15 @@ class Comparison(Record):
 
     Attributes:
         against: name of the other variant. relation: "parent" or "root".
-        ratio: density ratio r by params, by `estimator`; the verdict rests on it.
+        ratio: density ratio r by params, by `estimator`.
         ratio_by_score: r by params and by score. ratio_bits, ratio_time: r by stored bits, by modelled time.
         ratio_active: r by active parameters, for mixtures of experts.
+        count: the count of N that answers for what the step changed: see `headline`.
         verdict: "raised" or "lowered" if the 95% interval of `ratio` lies on one side of 1 and the false-discovery rate over all
             comparisons of this relation in the study stays at 5% (Benjamini and Hochberg 1995), else "inconclusive".
-        verdict_bits, verdict_time: the same rule on the other two counts of N.
+        verdict_bits, verdict_active, verdict_time: the same rule on the other counts of N.
+        rests_on: the tasks that r rests on. prediction: of published scores, the 95% interval in which r by `count` on one more benchmark
+            is expected. heterogeneity: standard deviation of ln r between benchmarks beyond their errors.
         p, q: of `ratio` being 1: from the draws, two-sided; and adjusted for the study's number of comparisons.
         items_needed: for an inconclusive verdict, how many items a task would decide it with 80% chance if r is what it seems, at the
             variance observed; infinite if the ruler's own uncertainty forbids it with any number.
@@ -160,6 +165,7 @@ class Comparison(Record):
     verdict: Verdict
     verdict_by_score: Verdict
     verdict_bits: Verdict
+    verdict_active: Verdict = "inconclusive"
     verdict_time: dict[str, Verdict] = Field(default_factory=dict)
     density_days: Interval | None
     tasks: list[TaskComparison] = Field(default_factory=list)
@@ -173,3 +179,17 @@ class Comparison(Record):
     robustness: list[Alternative] = Field(default_factory=list)
     estimator: Estimator = "loss"
     reason: str = ""
+    count: Count = "params"
+    rests_on: list[str] = Field(default_factory=list)
+    prediction: Interval | None = None
+    heterogeneity: float | None = None
+
+    @property
+    def headline(self) -> tuple[Interval | None, Verdict]:
+        """r and its verdict by the count of N that answers for what the step changed."""
+        by_count: dict[Count, tuple[Interval | None, Verdict]] = {
+            "params": (self.ratio, self.verdict),
+            "active": (self.ratio_active, self.verdict_active),
+            "bits": (self.ratio_bits, self.verdict_bits),
+        }
+        return by_count[self.count]

@@ -18,8 +18,8 @@ class StudyAnswer:
 
     Attributes:
         verdict: "raised" if a variant is denser than the base, "lowered" if all are less dense, else "inconclusive"; "" without any ratio.
-        headline: the answer by parameters and by loss, in one sentence.
-        details: the verdicts of the steps against their parents, and the changes when N counts bits or time.
+        headline: the answer in one sentence, by the count of N that answers for what the steps changed; the sentence names it.
+        details: the verdicts of the steps against their parents, and r by the other counts of N.
     """
 
     verdict: str
@@ -32,6 +32,12 @@ class _VariantRatio:
     name: str
     ratio: Interval
     verdict: Verdict
+    comparison: Comparison
+
+    @property
+    def place(self) -> str:
+        """What N counts, and the tasks if they are few."""
+        return f"{words.COUNTS[self.comparison.count]} {words.on_tasks(self.comparison.rests_on)}".rstrip()
 
 
 def answer(study: StudyRecord) -> StudyAnswer:
@@ -41,14 +47,16 @@ def answer(study: StudyRecord) -> StudyAnswer:
     base = "its base" if len(roots) > 1 else "the base" if roots in ([], ["base"]) else roots[0]
     if not derived:
         return StudyAnswer("", "No answer: the study has no compressed variant, only its base.", [])
-    against_base = _variant_ratios(study, "root", _by_params, named_only=True)
+    against_base = _variant_ratios(study, "root", _by_headline, named_only=True)
     if not against_base:
         return StudyAnswer("", f"No answer: {_count_noun(len(derived), 'variant')} in the study, but none has a density to compare.", [])
-    details = [_steps(study)] if _variant_ratios(study, "parent", _by_params) else []
+    details = [_steps(study)] if _variant_ratios(study, "parent", _by_headline) else []
     missing = sum(variant.named for variant in derived) - len(against_base)
     if missing:
         details.append(f"{_count_noun(missing, 'named variant')} could not be compared with {base}; the table says why.")
-    details += _other_counts(study, against_base)
+    details += _side_by_side(against_base[0]) if len(against_base) == 1 else _other_counts(study, against_base)
+    if any(_quantized_only(study, entry) for entry in against_base):
+        details.append("Quantization leaves N by parameters as it is, so r by parameters compares the quality N̂ alone.")
     if fragile := [variant.name for variant in derived if (c := comparison_with(variant, "parent")) is not None and c.fragile]:
         names = words.join_names(fragile) if len(fragile) <= 4 else f"{len(fragile)} variants"
         single = len(fragile) == 1
@@ -71,29 +79,34 @@ def _headline(against_base: list[_VariantRatio], base: str) -> str:
     best = max(against_base, key=lambda entry: entry.ratio.value)
     if len(against_base) == 1:
         state = {"raised": "is denser than", "lowered": "is less dense than", "inconclusive": "cannot be told apart in density from"}
-        return f"{best.name} {state[best.verdict]} {base}: {words.ratio(best.ratio)}."
-    label = f"{best.name} ({words.ratio(best.ratio)})"
+        return f"{best.name} {state[best.verdict]} {base} {best.place}: {words.ratio(best.ratio)}."
+    places = {entry.place for entry in against_base}
+    place = f" {places.pop()}" if len(places) == 1 else ""
+
+    def label(entry: _VariantRatio) -> str:
+        return f"{entry.name} ({words.ratio(entry.ratio)}{'' if place else f' {entry.place}'})"
+
     if len(raised) == len(against_base):
-        return f"Each of {len(against_base)} variants is denser than {base}, most of all {label}."
+        return f"Each of {len(against_base)} variants is denser than {base}{place}, most of all {label(best)}."
     if raised:
         best = max(raised, key=lambda entry: entry.ratio.value)
         rest = ", ".join(
             text for text in (f"{len(lowered)} less dense" if lowered else "", f"{len(undecided)} undecided" if undecided else "") if text
         )
         verb = "is" if len(raised) == 1 else "are"
-        label = f"{best.name} ({words.ratio(best.ratio)})"
-        return f"{len(raised)} of {len(against_base)} variants {verb} denser than {base}, most of all {label}; {rest}."
+        return f"{len(raised)} of {len(against_base)} variants {verb} denser than {base}{place}, most of all {label(best)}; {rest}."
     if len(lowered) == len(against_base):
-        return f"No variant is denser than {base}: all {len(against_base)} are less dense; the least costly is {label}."
+        return f"No variant is denser than {base}{place}: all {len(against_base)} are less dense; the least costly is {label(best)}."
     if lowered:
         verb = "is" if len(lowered) == 1 else "are"
         tally = f"{len(lowered)} of {len(against_base)} {verb} less dense, {len(undecided)} undecided"
-        return f"No variant is shown to be denser than {base}: {tally}; best is {label}."
-    return f"Undecided: none of {len(against_base)} variants can be told apart in density from {base}; the highest is {label}."
+        return f"No variant is shown to be denser than {base}{place}: {tally}; best is {label(best)}."
+    tally = f"none of {len(against_base)} variants can be told apart in density from {base}{place}"
+    return f"Undecided: {tally}; the highest is {label(best)}."
 
 
 def _steps(study: StudyRecord) -> str:
-    steps = _variant_ratios(study, "parent", _by_params)
+    steps = _variant_ratios(study, "parent", _by_headline)
     parts: list[str] = []
     for group, verdict in zip(_split(steps), ("raised", "lowered", "inconclusive"), strict=True):
         if group:
@@ -103,25 +116,52 @@ def _steps(study: StudyRecord) -> str:
     return f"Step by step, each against its parent: {', '.join(parts)}."
 
 
+WHY_COUNTS_DIFFER = (
+    "The quality N̂ is the same in each and N is not: a quantized model stores fewer bits of each parameter, a mixture of experts uses few "
+    "of its parameters for a token, and time also has parts that do not shrink."
+)
+
+
+def _side_by_side(entry: _VariantRatio) -> list[str]:
+    """r of one variant by every count of N."""
+    one = entry.comparison
+    ratios = [("parameters", one.ratio), ("active parameters", one.ratio_active), ("stored bits", one.ratio_bits)]
+    ratios += [(f"modelled time on {name}", ratio) for name, ratio in one.ratio_time.items()]
+    there = [(name, ratio) for name, ratio in ratios if ratio is not None]
+    if len({words.ratio(ratio) for _, ratio in there}) == 1:
+        return ["r is the same by every count of N: parameters, active parameters, stored bits and modelled time."]
+    listed = ", ".join(f"{name} {words.point(ratio, 2)} {words.span(ratio, 2)}".rstrip() for name, ratio in there)
+    return [f"r by every count of N: {listed}. {WHY_COUNTS_DIFFER}"]
+
+
 def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list[str]:
-    """One sentence for each count of N whose tally differs from the one by parameters. Hardware with equal results shares a sentence."""
-    by_params = _tally(against_base)
+    """One sentence for each count of N whose tally differs from the headline's. Hardware with equal results shares a sentence."""
+    headline = _tally(against_base)
     labels_by_result: dict[str, list[str]] = {}
     sentences: dict[str, str] = {}
     # Name of the count, its machine, and the function that selects the ratio.
-    counts: list[tuple[str, str, SelectRatio]] = [("by stored bits", "", _by_bits), ("by score", "", _by_score)]
+    counts: list[tuple[str, str, SelectRatio]] = [("by parameters", "", _by_params), ("by active parameters", "", _by_active)]
+    counts += [("by stored bits", "", _by_bits), ("by score", "", _by_score)]
     counts += [(f"by modelled time on {name}", name, _by_time(name)) for name in hardware(study)]
     for label, machine, select in counts:
         ratios = _variant_ratios(study, "root", select, named_only=True)
-        if ratios and _tally(ratios) != by_params:
+        if ratios and _tally(ratios) != headline:
             best = max(ratios, key=lambda entry: entry.ratio.value)
             key = f"{_tally(ratios)} {best.name}" if machine else label
             name = machine if key in labels_by_result else label
             labels_by_result.setdefault(key, []).append(name)
             sentences.setdefault(key, f"{_tally(ratios)}; highest {best.name} ({words.ratio(best.ratio)})")
-    if not labels_by_result and len(counts) > 1:
-        return ["Counting N by stored bits or by modelled time does not change how many variants are denser."]
-    return [f"Counted {words.join_names(labels)}: {sentences[key]}." for key, labels in labels_by_result.items()]
+    if not labels_by_result:
+        return ["Counting N by parameters, stored bits or modelled time does not change how many variants are denser."]
+    said = [f"Counted {words.join_names(labels)}: {sentences[key]}." for key, labels in labels_by_result.items()]
+    return [*said, WHY_COUNTS_DIFFER]
+
+
+def _quantized_only(study: StudyRecord, entry: _VariantRatio) -> bool:
+    """Whether a variant differs from the base in the bits of its parameters and not in their number."""
+    by_name = {variant.name: variant for variant in study.variants}
+    sizes = [by_name[name].size for name in (entry.name, entry.comparison.against) if name in by_name]
+    return entry.comparison.count == "bits" and len({size.counted for size in sizes if size}) == 1
 
 
 def _tally(ratios: list[_VariantRatio]) -> str:
@@ -141,7 +181,7 @@ def _variant_ratios(study: StudyRecord, relation: str, select: SelectRatio, *, n
         if comparison is not None:
             ratio, verdict = select(comparison)
             if ratio is not None:
-                ratios.append(_VariantRatio(variant.name, ratio, verdict))
+                ratios.append(_VariantRatio(variant.name, ratio, verdict, comparison))
     return ratios
 
 
@@ -156,12 +196,23 @@ def _count_noun(number: int, noun: str) -> str:
     return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def _by_headline(comparison: Comparison) -> tuple[Interval | None, Verdict]:
+    return comparison.headline
+
+
 def _by_params(comparison: Comparison) -> tuple[Interval | None, Verdict]:
     return comparison.ratio, comparison.verdict
 
 
+def _by_active(comparison: Comparison) -> tuple[Interval | None, Verdict]:
+    """By active parameters, where they are not all parameters in the same share."""
+    there = comparison.count == "active"
+    return comparison.ratio_active if there else None, comparison.verdict_active
+
+
 def _by_score(comparison: Comparison) -> tuple[Interval | None, Verdict]:
-    return comparison.ratio_by_score, comparison.verdict_by_score
+    """By score, where the headline is by loss."""
+    return comparison.ratio_by_score if comparison.estimator == "loss" else None, comparison.verdict_by_score
 
 
 def _by_bits(comparison: Comparison) -> tuple[Interval | None, Verdict]:

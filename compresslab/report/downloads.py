@@ -37,7 +37,7 @@ def downloads(study: StudyRecord) -> Downloads:
 def _script(study: StudyRecord, frames: dict[str, pd.DataFrame]) -> str:
     lineage = [(variant.name, variant.parent) for variant in study.variants]
     verdicts = [
-        (variant.name, comparison.verdict)
+        (variant.name, comparison.headline[1])
         for variant in study.variants
         if (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     ]

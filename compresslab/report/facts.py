@@ -27,6 +27,7 @@ def existing_ratios(comparison: Comparison) -> list[tuple[str, str, Interval, st
     single = [
         ("params", "", comparison.ratio, comparison.verdict),
         ("params by score", "", comparison.ratio_by_score, comparison.verdict_by_score),
+        ("active", "", comparison.ratio_active if comparison.count == "active" else None, comparison.verdict_active),
         ("bits", "", comparison.ratio_bits, comparison.verdict_bits),
     ]
     timed = [("time", key, value, comparison.verdict_time.get(key, "inconclusive")) for key, value in comparison.ratio_time.items()]

@@ -51,8 +51,15 @@ class VariantRow:
 
     @property
     def verdict(self) -> str:
-        """The verdict against the parent, "" without a ratio."""
-        return self.parent.verdict if self.parent and self.parent.ratio else ""
+        """The verdict against the parent by the headline's count of N, "" without a ratio."""
+        return self.parent.headline[1] if self.parent and self.parent.ratio else ""
+
+    @property
+    def place(self) -> str:
+        """What N counts in that verdict, and the tasks that it rests on if they are few."""
+        if self.parent is None:
+            return ""
+        return f"{words.COUNTS[self.parent.count]} {words.on_tasks(self.parent.rests_on)}".rstrip()
 
     @property
     def items_needed(self) -> str:
@@ -141,6 +148,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         hardware=facts.hardware(study),
         differences=_differences(study),
         verdict_count=sum(bool(row.verdict) for row in rows),
+        mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
         alternatives=[row for row in rows if row.parent and row.parent.robustness],
         failures=_failures(study),
         costs=sum(len(variant.costs) for variant in study.variants),

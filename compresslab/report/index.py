@@ -59,7 +59,7 @@ def _entry(path: Path) -> IndexEntry:
     except UnreadableRecord as error:
         return IndexEntry(folder, None, None, {}, f"{error.problem}; {WRITE_AGAIN}")
     verdicts: Counter[str] = Counter(
-        comparison.verdict
+        comparison.headline[1]
         for variant in study.variants
         if variant.parent and (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     )

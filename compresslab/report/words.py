@@ -7,7 +7,7 @@ import math
 from markupsafe import Markup
 
 from compresslab.printable import printable
-from compresslab.records import Density, Interval, Record, StepRecord, VariantRecord
+from compresslab.records import Count, Density, Interval, Record, StepRecord, VariantRecord
 
 SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
 """A symbol for each verdict, so that a verdict is readable without colour."""
@@ -120,6 +120,18 @@ def ratio(interval: Interval | None) -> str:
     if interval.bound:
         return f"r\u00a0{interval.bound}\u00a0{number(interval.value)}{flag}"
     return f"r\u00a0=\u00a0{number(interval.value)} {span(interval)}{flag}".replace(", ", ",\u00a0", 1)
+
+
+COUNTS: dict[Count, str] = {"params": "by parameters", "active": "by active parameters", "bits": "by stored bits"}
+"""What N counts, in a sentence."""
+
+FEW_TASKS = 2
+"""A verdict that rests on no more tasks than this names them: it is no verdict over benchmarks."""
+
+
+def on_tasks(tasks: list[str]) -> str:
+    """`on MMLU` for a verdict that rests on one or two tasks, else empty."""
+    return f"on {join_names(tasks)}" if 0 < len(tasks) <= FEW_TASKS else ""
 
 
 def step(record: StepRecord) -> str:

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 from compresslab.catalog import published_scores as tables
 from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
+from compresslab.catalog.published_settings import TASKS
 from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
+from compresslab.density.anchors import anchors
+from compresslab.density.draws import Anchor
 from compresslab.plan.graph import Plan
 from compresslab.plan.published import PublishedEntry, entries
 from compresslab.recipe.schema import Recipe
@@ -49,7 +52,13 @@ def _measured(
     recipe: Recipe, name: str, entry: PublishedEntry, weights: tuple[Size, Shape], entries: dict[str, PublishedEntry]
 ) -> Measured:
     scores = tables.scores_of(entry.model, entry.table)
-    benchmarks = recipe.evaluate.tasks or list(tables.BENCHMARKS)
+    onto = entries[BASE].table
+    shifts: dict[str, Anchor] = {}
+    joined = "parts of one evaluation"
+    if not tables.one_evaluation(entry.table, onto):
+        shifts, models = anchors(entry.table, onto)
+        scores = {task: score for task, score in scores.items() if task in shifts}
+        joined = f"joined by the {models} models that both have"
     origin, compression_method = tables.compression(entry.model)
     packed = tables.PACKED.get(compression_method)
     same_weights = packed is not None and not packed.trained and entry.parent and entries[entry.parent].model == origin
@@ -59,8 +68,10 @@ def _measured(
         root=BASE,
         size=weights[0],
         shape=weights[1],
-        published={task: scores[task].score for task in benchmarks if task in scores},
+        published={task: scores[task].score for task in recipe.evaluate.tasks or TASKS if task in scores},
         table=entry.table,
+        anchors=shifts,
+        joined="" if entry.table == onto else joined,
         runs=[entry.parent if same_weights else name],
     )
 
@@ -79,7 +90,7 @@ def _step(entry: PublishedEntry, size: Size, shape: Shape) -> StepRecord:
 
 
 def _score(entry: PublishedEntry, benchmark: str, score: float) -> TaskScore:
-    items, chance = tables.BENCHMARKS[benchmark]
+    items, chance, _, _ = TASKS[benchmark]
     return TaskScore(
         task=benchmark,
         items=items,
@@ -102,15 +113,22 @@ def _notes(recipe: Recipe, entries: dict[str, PublishedEntry]) -> Iterator[str]:
         evaluator, source = tables.tables()[table]
         yield f"Scores of table {table}, evaluated by {evaluator}: {source}."
     if len({entry.table for entry in entries.values()}) > 1:
-        yield "⚠ Parent and child stand in different tables: settings, prompts and harness may differ by more than the models do."
+        yield (
+            "⚠ Parent and child stand in different tables. Tables of one document count as one evaluation; others are joined by the models "
+            "that both have, whose differences are in the interval."
+        )
     yield (
         "Nothing was run here. A published score has no items, so its error is the binomial one of its benchmark, and parent and child are "
-        "taken as independent; how far a benchmark strays from a model's capability is taken from the reference's own models."
+        "taken as independent; how far a benchmark strays from a model's capability is taken from the reference's own models and from how "
+        "far the benchmarks of this pair disagree."
     )
+    for entry in entries.values():
+        if unread := tables.unread(entry.model, entry.table):
+            yield f"Not read of {entry.model} in {entry.table}, in settings that no reference has: {'; '.join(unread)}."
     notes = {
         score.note
         for entry in entries.values()
         for score in tables.scores_of(entry.model, entry.table).values()
-        if score.note and (not recipe.evaluate.tasks or score.benchmark in recipe.evaluate.tasks)
+        if score.note and (not recipe.evaluate.tasks or score.task in recipe.evaluate.tasks)
     }
     yield from sorted(f"From the table: {note}." for note in notes)

@@ -22,6 +22,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import least_squares
 
 from compresslab.catalog import published_scores as tables
+from compresslab.catalog import published_settings
 from compresslab.catalog.hardware import load_hardware
 from compresslab.density import Measured, assess
 from compresslab.density.references.build import reference_json
@@ -80,16 +81,16 @@ def families() -> dict[str, float]:
     """Miss in logits of left-out models (the smallest and largest kept): the family's curve, straight lines, PCHIP."""
     found = {}
     for one in family.FAMILIES.values():
-        n, d, scores = family.read_family(one)
-        found[f"{one.name}: curve"] = round(min(family.left_out_error(n, d, scores, [a]) for a in family.ALPHAS), 4)
-        found[f"{one.name}: straight lines"] = round(family.interpolation_error(n, scores), 4)
-        chances = [chance for _, chance in tables.BENCHMARKS.values()]
-        if len(np.unique(n)) == len(n):
-            logits = np.stack([share_logit(row, chance) for row, chance in zip(scores, chances, strict=True)])
-            misses = []
-            for i in range(1, len(n) - 1):
-                rest = np.arange(len(n)) != i
-                misses.append([PchipInterpolator(np.log(n[rest]), row[rest])(np.log(n[i])) - row[i] for row in logits])
+        read = family.read_family(one)
+        found[f"{one.name}: curve"] = round(min(family.left_out_error(read, [a]) for a in family.ALPHAS), 4)
+        found[f"{one.name}: straight lines"] = round(family.interpolation_error(read), 4)
+        if len(np.unique(read.n)) == len(read.n):
+            x, misses = np.log(read.n), []
+            for row in share_logit(read.scores, read.chances):
+                known = np.flatnonzero(~np.isnan(row))
+                for i in known[1:-1]:
+                    rest = known[known != i]
+                    misses.append(PchipInterpolator(x[rest], row[rest])(x[i]) - row[i])
             found[f"{one.name}: PCHIP"] = rms(misses)
     return found
 
@@ -97,20 +98,20 @@ def families() -> dict[str, float]:
 def bbh() -> dict[str, Any]:
     """What changes with BBH's guess. The references are fitted anew with 100 resamples in a folder of their own."""
     found: dict[str, Any] = {}
-    items, shipped = tables.BENCHMARKS["BBH"]
-    row = list(tables.BENCHMARKS).index("BBH")
+    shipped = published_settings.TASKS["BBH"]
     try:
         for chance in (0.0, 0.257):
-            tables.BENCHMARKS["BBH"] = (items, chance)
+            published_settings.TASKS["BBH"] = shipped._replace(chance=chance)
             entry: dict[str, Any] = {}
             for one in family.FAMILIES.values():
-                n, d, scores = family.read_family(one)
-                alpha = min(family.ALPHAS, key=lambda a, n=n, d=d, scores=scores: family.left_out_error(n, d, scores, [a]))
+                read = family.read_family(one)
+                row = read.tasks.index("BBH")
+                alpha = min(family.ALPHAS, key=lambda a, read=read: family.left_out_error(read, [a]))
                 misses = []
-                for i in range(1, len(n) - 1):
-                    rest = np.arange(len(n)) != i
-                    curves = family.fit_family(n[rest], d[rest], scores[:, rest], np.ones(len(n) - 1), [alpha])
-                    misses.append(family.predict(curves, n[i : i + 1], d[i : i + 1])[row] - scores[row, i])
+                for i in np.flatnonzero(~np.isnan(read.scores[row]))[1:-1]:
+                    rest = read.without(int(i))
+                    curves = family.fit_family(rest, np.ones(len(rest.n)), [alpha])
+                    misses.append(family.predict(curves, read, read.n[i : i + 1], read.d[i : i + 1])[row] - read.scores[row, i])
                 entry[f"{one.name}: left-out BBH scores"] = rms(misses)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "qwen.json"
@@ -125,7 +126,7 @@ def bbh() -> dict[str, Any]:
                 entry["Gemma-2-2B: r"] = [round(value, 2) for value in (ratio.value, ratio.low, ratio.high)]
             found[f"guess {chance}"] = entry
     finally:
-        tables.BENCHMARKS["BBH"] = (items, shipped)
+        published_settings.TASKS["BBH"] = shipped
     return found
 
 

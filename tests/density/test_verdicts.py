@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compresslab.density import Measured, Reference, assess
-from compresslab.density.intervals import LogEstimate, adjusted, geometric_mean, p_value, precision_mean, ratio, spread, verdict
+from compresslab.density.intervals import LogEstimate, adjusted, geometric_mean, p_value, ratio, spread, verdict
 from compresslab.density.references.budget import default_budget
+from compresslab.density.synthesis import synthesize
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Interval, ItemScores, Shape, Size
 
@@ -252,40 +253,6 @@ def test_a_geometric_mean_lets_the_parts_speak_that_have_something_to_say():
     assert geometric_mean([whole, plain(silent(1.0))]).interval() == whole.interval()
 
 
-def test_parts_that_agree_are_weighted_by_precision():
-    mean = precision_mean([plain(NORMAL), plain(0.1 * NORMAL[::-1], 0.02)])
-    assert mean.point == pytest.approx((0 + 100 * 0.02) / 101, rel=0.05)
-    assert spread(mean) == pytest.approx(1 / math.sqrt(101), rel=0.1)
-
-
-@pytest.mark.parametrize("apart", [4.0, 10.0, 40.0])
-def test_parts_that_disagree_widen_their_mean_by_the_birge_ratio(apart):
-    """Two parts of equal error s, a distance d apart: s / sqrt 2 times sqrt(d^2 / (2 s^2)) is d / 2, as their distance itself says."""
-    mean = precision_mean([plain(NORMAL), plain(NORMAL[::-1], apart)])
-    assert mean.point == pytest.approx(apart / 2, rel=0.1)
-    assert spread(mean) == pytest.approx(apart / 2, rel=0.1)
-
-
-def test_one_part_or_a_bound_gives_the_plain_mean():
-    bound = LogEstimate(0.3, np.full(4000, -np.inf), np.full(4000, 0.3), "<")
-    assert np.array_equal(precision_mean([plain(NORMAL)]).lower, NORMAL)
-    mean = precision_mean([plain(NORMAL), bound])
-    assert (mean.bound, mean.point) == ("<", pytest.approx(0.15))
-    assert precision_mean([]) is None
-
-
-def test_a_silent_part_does_not_make_a_precision_mean_surer():
-    mean = precision_mean([plain(NORMAL), plain(silent(0.4))])
-    assert spread(mean) == pytest.approx(1, rel=0.1)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_parts_that_know_nothing_have_no_mean_that_is_nan():
-    endless = np.where(np.arange(4000) % 4 == 0, np.inf, NORMAL)
-    mean = precision_mean([plain(endless), plain(-endless)])
-    assert mean is None or math.isfinite(mean.point)
-
-
 @given(st.floats(0.01, 3), st.integers(0, 800))
 def test_the_spread_is_a_standard_deviation_that_a_few_endless_draws_do_not_spoil(scale, endless):
     draws = scale * NORMAL
@@ -304,7 +271,8 @@ def test_the_ends_of_every_mean_are_ordered_and_hold_its_value(parts):
         for (point, scale, bound), k in zip(parts, range(4), strict=False)
         for d in [point + scale * np.roll(NORMAL[:200], 7 * k)]
     ]
-    for mean in (geometric_mean(estimates), precision_mean(estimates)):
+    synthesis = synthesize(estimates)
+    for mean in (geometric_mean(estimates), None if synthesis is None else synthesis.mean):
         if mean is not None:
             interval = mean.interval()
             assert 0 <= interval.low <= interval.value <= interval.high

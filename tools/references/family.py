@@ -1,4 +1,4 @@
-"""References from published scores: a family of models on the Densing paper's five benchmarks.
+"""References from published scores: a family of models on every task that enough of them have scores of in one evaluation.
 
 A published table has no losses, so the loss stays latent: L(N, D) = N^-alpha + b D^-beta, one for all benchmarks, and each
 benchmark's score is linked to it with its known chance level and ceiling (see `laws`). The scale of L is free and set by a = 1.
@@ -6,8 +6,10 @@ alpha is common to the benchmarks and chosen among `ALPHAS` by leaving out each 
 logistic curve in ln N. A family with one token budget has no data term (b = 0): its N_hat is that of a model of the family with
 the family's training, for any D0. A family with several has beta = 0.28 (Hoffmann et al. 2022) and b fitted.
 
-Interpolation between the family's models predicts a left-out model worse (Qwen2.5, root mean square in
-logits, `experiments/ruler/forms.py family`: 0.14 for the curve, 0.18 for straight lines, 0.21 for PCHIP). `interpolated` in
+A task is a benchmark in one setting (`catalog.published_settings`), and its scores come from one evaluation, the first of the family's
+that has at least `MIN_MODELS` sizes. A model that lacks it (14B on HellaSwag) is left out of that task's link.
+
+Interpolation between the family's models predicts a left-out model worse (`experiments/ruler/forms.py family`). `interpolated` in
 the record is its error, and the table of robustness shows the ratio under it (`interpolated_ln_params`).
 
 Resamples are a Bayesian bootstrap by model, joined with the sampling error of its scores (binomial, over the benchmark's items);
@@ -16,14 +18,14 @@ alpha is chosen again in each, so that the intervals contain the uncertainty of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
 
-from compresslab.catalog.published_scores import BENCHMARKS, scores_of, tables, weights
+from compresslab.catalog.published_scores import scores_of, tables, weights
+from compresslab.catalog.published_settings import TASKS
 from compresslab.density.references.build import RESAMPLES, SEED, rounded
 from compresslab.density.references.laws import (
     D_UNIT,
@@ -36,7 +38,6 @@ from compresslab.density.references.laws import (
     score_link,
     share_logit,
 )
-from compresslab.errors import BadInput
 
 ALPHAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 BETA = 0.28
@@ -47,37 +48,81 @@ MIN_STANDARD_ERROR = 0.02
 """Minimum standard error of a score in the fit. Prompts and harness change a score of 14,042 items by more than its binomial 0.4%."""
 
 
+SOFT = 2.0
+"""A miss of more standard errors than this counts less than its square."""
+
+ITERATIONS = 40
+MIN_MODELS = 4
+"""A task with scores of fewer models is left out: a link has two coefficients."""
+
+
 @dataclass(frozen=True)
 class Family:
-    """The models of a family as (model, table, training tokens)."""
+    """The models of a family with their training tokens, and the evaluations with their scores, the preferred ones first.
+
+    An evaluation is one or several tables of one document.
+    """
 
     name: str
     what: str
-    models: tuple[tuple[str, str, float], ...]
+    models: tuple[tuple[str, float], ...]
+    evaluations: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class FamilyScores:
+    """Counted parameters (1e9) and tokens (1e11) of a family's models, and their scores (tasks, models), NaN where one is missing."""
+
+    n: Array
+    d: Array
+    tasks: tuple[str, ...]
+    scores: Array
+    sources: tuple[str, ...]
+
+    def without(self, model: int) -> FamilyScores:
+        """The scores without one model."""
+        rest = np.arange(len(self.n)) != model
+        return replace(self, n=self.n[rest], d=self.d[rest], scores=self.scores[:, rest])
+
+    def only(self, tasks: Collection[str]) -> FamilyScores:
+        """The scores of some of the tasks."""
+        rows = [row for row, task in enumerate(self.tasks) if task in tasks]
+        return replace(self, tasks=tuple(self.tasks[row] for row in rows), scores=self.scores[rows])
+
+    @property
+    def chances(self) -> Array:
+        """(tasks, 1) scores of a guess."""
+        return np.array([[TASKS[task].chance] for task in self.tasks])
+
+    @property
+    def errors(self) -> Array:
+        """Standard error of each score: binomial over the task's items."""
+        items = np.array([[TASKS[task].items] for task in self.tasks], dtype=np.float64)
+        return np.sqrt(self.scores * (1 - self.scores) / items)
 
 
 QWEN = Family(
     "qwen2.5",
     "Qwen2.5 base models, 0.5B to 72B, each at up to 18T tokens",
-    tuple(
-        (f"Qwen2.5-{size}B", f"Qwen2.5-blog-base-{table}", 18e12)
-        for size, table in (("0.5", 4), ("1.5", 4), ("3", 4), ("7", 3), ("14", 2), ("32", 2), ("72", 1))
-    ),
+    tuple((f"Qwen2.5-{size}B", 18e12) for size in ("0.5", "1.5", "3", "7", "14", "32", "72")),
+    (tuple(f"Qwen2.5-blog-base-{number}" for number in (1, 2, 3, 4)), ("Qwen3-report-base",)),
 )
 LLAMA = Family(
     "llama-1-2",
     "Llama 1 (7B to 65B, 1.0T and 1.4T tokens) and Llama 2 (7B to 70B, 2.0T tokens)",
-    tuple((f"Llama-{size}", "Llama2-paper", tokens) for size, tokens in (
-        ("1-7B", 1.0e12), ("1-13B", 1.0e12), ("1-33B", 1.4e12), ("1-65B", 1.4e12),
-        ("2-7B", 2e12), ("2-13B", 2e12), ("2-34B", 2e12), ("2-70B", 2e12),
-    )),
-)  # fmt: skip
+    (
+        *((f"Llama-1-{size}B", 1.0e12) for size in (7, 13)),
+        *((f"Llama-1-{size}B", 1.4e12) for size in (33, 65)),
+        *((f"Llama-2-{size}B", 2.0e12) for size in (7, 13, 34, 70)),
+    ),
+    (("Llama2-paper",), ("ObsScaling-base",), ("ObsScaling-v2",), ("Qwen1.5-blog-0",)),
+)
 FAMILIES = {family.name: family for family in (QWEN, LLAMA)}
 
 
 @dataclass(frozen=True)
 class Curves:
-    """A fitted family: alpha and b of the latent loss, (benchmarks, 2) links (gamma, l), and the weighted sum of squared misses."""
+    """A fitted family: alpha and b of the latent loss, (tasks, 2) links (gamma, l), and the weighted sum of squared misses."""
 
     alpha: float
     b: float
@@ -91,137 +136,158 @@ def latent_loss(n: Array, d: Array, alpha: float, b: float) -> Array:
     return loss
 
 
-def read_family(family: Family) -> tuple[Array, Array, Array]:
-    """Counted parameters (1e9), tokens (1e11) and scores (benchmarks, models) of a family.
+def read_family(family: Family) -> FamilyScores:
+    """The scores of a family."""
+    n = np.array([weights(model)[0].counted / N_UNIT for model, _ in family.models])
+    d = np.array([tokens / D_UNIT for _, tokens in family.models])
+    rows: dict[str, list[float]] = {}
+    used: dict[str, None] = {}
+    for evaluation in family.evaluations:
+        found = [{task: (score.score, table) for table in evaluation for task, score in scores_of(model, table).items()}
+                 for model, _ in family.models]  # fmt: skip
+        for task in TASKS:
+            if task not in rows and sum(task in scores for scores in found) >= MIN_MODELS:
+                rows[task] = [scores[task][0] if task in scores else np.nan for scores in found]
+                used |= dict.fromkeys(scores[task][1] for scores in found if task in scores)
+    tasks = tuple(task for task in TASKS if task in rows)
+    sources = dict.fromkeys(tables()[table][1] for table in used)
+    return FamilyScores(n, d, tasks, np.array([rows[task] for task in tasks]), tuple(sources))
 
-    Raises:
-        BadInput: a table has a gap.
+
+def fit_links(loss: Array, read: FamilyScores, spread: Array, weight: Array) -> tuple[Array, Array]:
+    """Links for several latent losses at once: (losses, tasks, 2) of gamma and l, and (losses,) the weighted sums of squared misses.
+
+    Each link is a fit of two coefficients by Levenberg and Marquardt with the soft L1 loss of `scipy.optimize.least_squares`
+    (f_scale = `SOFT`). All are fitted together, because a reference takes a million of them.
+
+    Args:
+        loss: (losses, models).
     """
-    n = np.array([weights(model)[0].counted / N_UNIT for model, _, _ in family.models])
-    d = np.array([tokens / D_UNIT for _, _, tokens in family.models])
-    rows = []
-    for benchmark in BENCHMARKS:
-        row = []
-        for model, table, _ in family.models:
-            by_benchmark = scores_of(model, table)
-            if benchmark not in by_benchmark:
-                raise BadInput(f"{table} has no {benchmark} of {model}, which the reference {family.name} needs")
-            row.append(by_benchmark[benchmark].score)
-        rows.append(row)
-    return n, d, np.array(rows)
+    there = ~np.isnan(read.scores)
+    chance, x = read.chances[None], loss[:, None, :]
+    score, root = np.where(there, read.scores, 0.5)[None], np.where(there, np.sqrt(weight) / np.where(there, spread, 1.0), 0.0)[None]
+    # The initial values are a straight line through the logits; clipping keeps a score at chance finite.
+    logits = np.log(1 / np.clip((score - chance) / (1 - chance), 0.01, 0.99) - 1)
+    known = np.broadcast_to(there[None], (len(loss), *there.shape))
+    count = known.sum(axis=-1)
+    middle_x, middle_y = (np.where(known, value, 0.0).sum(axis=-1) / count for value in (x + 0 * logits, logits + 0 * x))
+    dx = np.where(known, x - middle_x[..., None], 0.0)
+    slope = (dx * (logits - middle_y[..., None])).sum(axis=-1) / (dx**2).sum(axis=-1)
+    gamma = np.maximum(slope, 0.05)
+    state = np.stack([np.log(gamma), middle_x - middle_y / gamma], axis=-1)
+
+    def misses(state: Array) -> tuple[Array, Array, Array]:
+        """Residuals, the share above chance, and the cost of each link."""
+        share = 1 / (1 + np.exp(np.clip(np.exp(state[..., :1]) * (x - state[..., 1:]), -500, 500)))
+        residuals = (chance + (1 - chance) * share - score) * root
+        return residuals, share, SOFT**2 * (np.sqrt(1 + (residuals / SOFT) ** 2) - 1).sum(axis=-1)
+
+    residuals, share, cost = misses(state)
+    damping = np.full(cost.shape, 1e-3)
+    for _ in range(ITERATIONS):
+        gamma = np.exp(state[..., :1])
+        by_logit = -(1 - chance) * share * (1 - share) * root
+        jacobian = np.stack([by_logit * gamma * (x - state[..., 1:]), -by_logit * gamma], axis=-1)
+        robust = 1 / np.sqrt(1 + (residuals / SOFT) ** 2)
+        gradient = np.einsum("gtmi,gtm->gti", jacobian, robust * residuals)
+        normal = np.einsum("gtmi,gtm,gtmj->gtij", jacobian, robust, jacobian)
+        normal += np.eye(2) * (damping[..., None, None] * normal + 1e-12)
+        moved = state - np.linalg.solve(normal, gradient[..., None])[..., 0]
+        found = misses(moved)
+        better = found[2] < cost
+        state = np.where(better[..., None], moved, state)
+        residuals, share = (np.where(better[..., None], new, old) for new, old in zip(found[:2], (residuals, share), strict=True))
+        cost = np.where(better, found[2], cost)
+        damping = np.where(better, damping / 5, np.minimum(damping * 5, 1e12))
+    links = np.stack([np.exp(state[..., 0]), state[..., 1]], axis=-1)
+    return links, 2 * cost.sum(axis=-1)
 
 
-def errors_of(scores: Array) -> Array:
-    """Standard error of each score: binomial over the benchmark's items. Shape (benchmarks, models)."""
-    items = np.array([[count] for count, _ in BENCHMARKS.values()], dtype=np.float64)
-    return np.sqrt(scores * (1 - scores) / items)
-
-
-def fit_links(loss: Array, scores: Array, spread: Array, weight: Array) -> tuple[Array, float]:
-    """(benchmarks, 2) of gamma and l for a given latent loss, and the weighted sum of squared misses."""
-    links, error = [], 0.0
-    for (_, chance), row, sd in zip(BENCHMARKS.values(), scores, spread, strict=True):
-        # The initial values are a straight line through the logits; clipping keeps a score at chance finite.
-        share = np.clip((row - chance) / (1 - chance), 0.01, 0.99)
-        slope, intercept = np.polyfit(loss, np.log(1 / share - 1), 1)
-        gamma = max(float(slope), 0.05)
-        root = np.sqrt(weight) / sd
-
-        def misses(x: Array, row: Array = row, chance: float = chance, root: Array = root) -> Array:
-            residuals: Array = (score_link(np.array([1.0, np.exp(x[0]), x[1], chance]), loss) - row) * root
-            return residuals
-
-        solution = least_squares(misses, np.array([np.log(gamma), -float(intercept) / gamma]), loss="soft_l1", f_scale=2.0)
-        links.append([float(np.exp(solution.x[0])), float(solution.x[1])])
-        error += 2 * float(solution.cost)
-    return np.array(links), error
-
-
-def fit_family(n: Array, d: Array, scores: Array, weight: Array, alphas: Sequence[float] = ALPHAS) -> Curves:
+def fit_family(read: FamilyScores, weight: Array, alphas: Sequence[float] = ALPHAS) -> Curves:
     """The best fit over `alphas`, and over `DATA_TERMS` if token budgets differ. `weight`: (models,)."""
-    spread = np.maximum(errors_of(scores), MIN_STANDARD_ERROR)
-    terms = DATA_TERMS if len(np.unique(d)) > 1 else (0.0,)
-    best = None
-    for alpha in alphas:
-        for b in terms:
-            links, error = fit_links(latent_loss(n, d, alpha, b), scores, spread, weight)
-            if best is None or error < best.error:
-                best = Curves(alpha, b, links, error)
-    assert best is not None, "at least one alpha"
-    return best
+    spread = np.maximum(read.errors, MIN_STANDARD_ERROR)
+    terms = DATA_TERMS if len(np.unique(read.d)) > 1 else (0.0,)
+    forms = [(alpha, b) for alpha in alphas for b in terms]
+    links, errors = fit_links(np.stack([latent_loss(read.n, read.d, alpha, b) for alpha, b in forms]), read, spread, weight)
+    best = int(np.argmin(errors))
+    return Curves(*forms[best], links[best], float(errors[best]))
 
 
-def predict(curves: Curves, n: Array, d: Array) -> Array:
-    """(benchmarks, models) scores."""
+def predict(curves: Curves, read: FamilyScores, n: Array, d: Array) -> Array:
+    """(tasks, models) scores."""
     loss = latent_loss(n, d, curves.alpha, curves.b)
     rows = [
         score_link(np.array([1.0, gamma, middle, chance]), loss)
-        for (gamma, middle), (_, chance) in zip(curves.links, BENCHMARKS.values(), strict=True)
+        for (gamma, middle), chance in zip(curves.links, read.chances[:, 0], strict=True)
     ]
     return np.stack(rows)
 
 
-def left_out_error(n: Array, d: Array, scores: Array, alphas: Sequence[float]) -> float:
+def left_out_error(read: FamilyScores, alphas: Sequence[float]) -> float:
     """Root mean square, in logits, of the misses on left-out models: each in turn, except the smallest and the largest."""
     misses = []
-    for i in range(1, len(n) - 1):
-        rest = np.arange(len(n)) != i
-        curves = fit_family(n[rest], d[rest], scores[:, rest], np.ones(len(n) - 1), alphas)
-        misses.append(_logit(predict(curves, n[i : i + 1], d[i : i + 1])) - _logit(scores[:, i : i + 1]))
-    return float(np.sqrt(np.mean(np.square(misses))))
+    for i in range(1, len(read.n) - 1):
+        rest = read.without(i)
+        curves = fit_family(rest, np.ones(len(rest.n)), alphas)
+        predicted = predict(curves, read, read.n[i : i + 1], read.d[i : i + 1])
+        misses.append(share_logit(predicted, read.chances) - share_logit(read.scores[:, i : i + 1], read.chances))
+    return float(np.sqrt(np.nanmean(np.square(misses))))
 
 
-def interpolation_error(n: Array, scores: Array) -> float:
+def interpolation_error(read: FamilyScores) -> float:
     """The same for straight lines between neighbours, in ln N and logits."""
-    order = np.argsort(n)
-    x, y = np.log(n[order]), _logit(scores[:, order])
+    order = np.argsort(read.n)
+    x, y = np.log(read.n[order]), share_logit(read.scores[:, order], read.chances)
     misses = []
-    for i in range(1, len(n) - 1):
-        rest = np.arange(len(n)) != i
-        misses.append([np.interp(x[i], x[rest], row[rest]) - row[i] for row in y])
-    return float(np.sqrt(np.mean(np.square(misses))))
+    for i in range(1, len(x) - 1):
+        for row in y:
+            rest = (np.arange(len(x)) != i) & ~np.isnan(row)
+            misses.append(np.interp(x[i], x[rest], row[rest]) - row[i])
+    return float(np.sqrt(np.nanmean(np.square(misses))))
 
 
 def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Fit a family and return the content of the reference's file."""
-    n, d, scores = read_family(family)
-    by_alpha = {alpha: left_out_error(n, d, scores, [alpha]) for alpha in ALPHAS}
+    read = read_family(family)
+    n, d, scores = read.n, read.d, read.scores
+    by_alpha = {alpha: left_out_error(read, [alpha]) for alpha in ALPHAS}
     alpha = min(by_alpha, key=by_alpha.__getitem__)
-    curves = fit_family(n, d, scores, np.ones(len(n)), [alpha])
+    curves = fit_family(read, np.ones(len(n)), [alpha])
     rng = np.random.default_rng(SEED)
     drawn = []
     for _ in range(resamples):
         weight = rng.exponential(size=len(n))
-        noisy = np.clip(scores + rng.normal(size=scores.shape) * errors_of(scores), 1e-3, 1 - 1e-3)
+        noisy = replace(read, scores=np.clip(scores + rng.normal(size=scores.shape) * read.errors, 1e-3, 1 - 1e-3))
         # All alphas within a tenth of the best error are candidates, so that the choice is part of the uncertainty.
-        drawn.append(fit_family(n, d, noisy, weight, [a for a in ALPHAS if by_alpha[a] <= 1.1 * by_alpha[alpha]]))
-    predicted = predict(curves, n, d)
-    widening = np.sqrt(len(n) / (len(n) - 2.5))
-    has_several_budgets = len(np.unique(d)) > 1
-    tasks: dict[str, Any] = {
-        benchmark: {
-            "origin": benchmark,
-            "latent": benchmark,
+        drawn.append(fit_family(noisy, weight, [a for a in ALPHAS if by_alpha[a] <= 1.1 * by_alpha[alpha]]))
+    predicted = predict(curves, read, n, d)
+    tasks: dict[str, Any] = {}
+    for i, task in enumerate(read.tasks):
+        there, chance = ~np.isnan(scores[i]), TASKS[task].chance
+        own = int(there.sum())
+        tasks[task] = {
+            "origin": f"{TASKS[task].benchmark}, {TASKS[task].setting}; {own} models",
+            "latent": task,
             "chance": chance,
             "loss": _law(curves),
             "score": _link(curves, i, chance),
             "r2_loss": None,
-            "r2_score": round(r_squared(predicted[i], scores[i]), 5),
+            "r2_score": round(r_squared(predicted[i, there], scores[i, there]), 5),
             "loss_range": None,
-            "score_range": [float(scores[i].min()), float(scores[i].max())],
+            "score_range": [float(scores[i, there].min()), float(scores[i, there].max())],
             "loss_left": None,
-            "score_left": rounded((scores[i] - predicted[i]) * widening),
+            "score_left": rounded(_residuals(n, scores[i] - predicted[i]) * np.sqrt(own / (own - 2.5))),
             "held_out": {},
-            "points": [[float(f"{size * N_UNIT:.7g}"), float(score)] for size, score in sorted(zip(n, scores[i], strict=True))],
+            "points": [
+                [float(f"{size * N_UNIT:.7g}"), float(score)] for size, score in sorted(zip(n[there], scores[i, there], strict=True))
+            ],
             "loss_resamples": [_law(draw) for draw in drawn],
             "score_resamples": [_link(draw, i, chance) for draw in drawn],
         }
-        for i, (benchmark, (_, chance)) in enumerate(BENCHMARKS.items())
-    }
-    sources = dict.fromkeys(tables()[table][1] for _, table, _ in family.models)
+    has_several_budgets = len(np.unique(d)) > 1
     return {
         "name": family.name,
-        "source": f"{family.what}; scores as published: {'; '.join(sources)}",
+        "source": f"{family.what}; scores as published: {'; '.join(read.sources)}",
         "kind": "family",
         "unit": "latent",
         "convention": "L = N^-alpha + b D^-0.28, latent; S = d + (top - d) / (1 + exp(gamma (L - l))); N in 1e9 counted parameters",
@@ -235,10 +301,17 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
             "chosen": f"alpha = {alpha}" + (f", b = {curves.b}" if has_several_budgets else ", no data term: one token budget"),
             "rule": "root mean square in logits over left-out models, the smallest and the largest always kept",
             "curve": round(by_alpha[alpha], 5),
-            "interpolated": round(interpolation_error(n, scores), 5),
+            "interpolated": round(interpolation_error(read), 5),
         },
         "tasks": tasks,
     }
+
+
+def _residuals(n: Array, left: Array) -> Array:
+    """A residual for every model. A model without a score has that of its neighbour in size, so that index i is one model in all tasks."""
+    there = ~np.isnan(left)
+    nearest = [int(np.argmin(np.where(there, np.abs(np.log(n / size)), np.inf))) for size in n]
+    return left[nearest]
 
 
 def _law(curves: Curves) -> list[float]:
@@ -247,8 +320,3 @@ def _law(curves: Curves) -> list[float]:
 
 def _link(curves: Curves, row: int, chance: float) -> list[float]:
     return rounded(np.array([1.0, *curves.links[row], chance]))
-
-
-def _logit(scores: Array) -> Array:
-    """Logits of (benchmarks, models) scores."""
-    return share_logit(scores, np.array([[chance] for _, chance in BENCHMARKS.values()]))
