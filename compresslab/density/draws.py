@@ -20,7 +20,7 @@ from pydantic import Field
 from compresslab.catalog.published_scores import BENCHMARKS
 from compresslab.density.references.laws import Array
 from compresslab.errors import BadInput
-from compresslab.records import ItemScores, Record, Shape, Size
+from compresslab.records import ItemScores, Record, Shape, Size, Timing
 
 MIN_ITEMS = 10
 """Fewer items give no estimate, because a bootstrap of so few values understates their spread."""
@@ -42,6 +42,7 @@ class Measured(Record):
         items: per-item results by task. published: scores in [0, 1] by benchmark, for a model that was not run here.
         table: the table of the published scores.
         same_as: the variant with the same trained weights, whose scatter this one shares (for a quantized model its parent).
+        timing: the time of this variant and its parent, measured on this machine with the study's workload.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Measured(Record):
     published: dict[str, float] = Field(default_factory=dict)
     table: str = ""
     same_as: str = ""
+    timing: Timing | None = None
 
     @property
     def tasks(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,13 +12,13 @@ import numpy as np
 from compresslab.catalog.hardware import Hardware
 from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, measure_task
 from compresslab.density.draws import Draws, Measured, StudyDraws, TaskDraws, draw, random_stream
-from compresslab.density.intervals import LogEstimate, ratio, spread
+from compresslab.density.intervals import DrawnCount, LogEstimate, ratio, spread
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
-from compresslab.density.time.inference_time import n_time
+from compresslab.density.time.drawn_times import DrawnTime, drawn_times
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from compresslab.records import Estimator, Shape, Size
+from compresslab.records import Estimator
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +26,14 @@ class DrawnStudy:
     """The draws of a study, and a cache of the capabilities read from them.
 
     Attributes:
-        variants: by name. times: N_time by variant and hardware.
+        variants: by name. times: seconds and N_time by variant and hardware.
         capabilities: by reference, tokens, interpolate, with_scatter, variant and task.
     """
 
     variants: dict[str, Measured]
     draws: StudyDraws
     config: DensityConfig
-    times: dict[str, dict[str, float]]
+    times: dict[str, dict[str, DrawnTime]]
     capabilities: dict[tuple[str, float, bool, bool, str, str], TaskCapability]
 
     def ruler(self, reference: Reference, tokens: float) -> Ruler:
@@ -89,7 +89,7 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
     for variant in variants:
         if variant.size.counted <= 0 or variant.size.effective_bits <= 0:
             raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.size.effective_bits} bits")
-    times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload, _family(v, by_name)) for h in hardware} for v in variants}
+    times = drawn_times(by_name, config, hardware)
     return DrawnStudy(by_name, draw(variants, config.resamples, config.seed), config, times, {})
 
 
@@ -102,21 +102,15 @@ def _without_spread(answers: TaskDraws) -> TaskDraws:
     return TaskDraws({unit: without_spread(draws) for unit, draws in answers.losses.items()}, without_spread(answers.score))
 
 
-def _family(variant: Measured, by_name: Mapping[str, Measured]) -> tuple[Shape, Size]:
-    """Shape and size of the family that N_time is scaled from: the root's, or the variant's own if the root is missing."""
-    root = by_name.get(variant.root, variant)
-    return root.shape, root.size
-
-
 def task_ratio(child: TaskCapability, parent: TaskCapability, estimator: Estimator) -> LogEstimate | None:
     """N_hat child / N_hat parent on one task, or `None` if one of them is missing or both are bounds on the same side."""
     child_estimate, parent_estimate = child.by(estimator), parent.by(estimator)
     return None if child_estimate is None or parent_estimate is None else ratio(child_estimate, parent_estimate)
 
 
-def counts(study: DrawnStudy, child: Measured, parent: Measured) -> dict[str, float]:
-    """N child / N parent by each count of N; N_time has one entry per hardware profile, `time/<hardware>`."""
-    times = {f"time/{name}": n / study.times[parent.name][name] for name, n in study.times[child.name].items()}
+def counts(study: DrawnStudy, child: Measured, parent: Measured) -> dict[str, float | DrawnCount]:
+    """N child / N parent by each count of N; N_time has draws and one entry per hardware profile, `time/<hardware>`."""
+    times = {f"time/{name}": time.n.over(study.times[parent.name][name].n) for name, time in study.times[child.name].items()}
     return {
         "params": child.size.counted / parent.size.counted,
         "bits": bits_count(child.size) / bits_count(parent.size),

@@ -33,6 +33,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
             same_as=variant.parent if variant.steps[-1].kind == "quantize" else "",
+            timing=variant.timing,
         )
         for variant in variants
         if variant.scores
