@@ -138,6 +138,7 @@ def trend(
     before_line, after_line = (
         _line([model for model in period if not model.estimate.bound], resamples, seed) for period in (before, after)
     )
+    fits = _fits(dated)
     return Trend(
         reference=reference.name,
         benchmarks=list(benchmarks),
@@ -145,9 +146,9 @@ def trend(
         whole=whole,
         before=before_line,
         after=after_line,
-        fits=_fits(dated),
+        fits=fits,
         before_fits=_fits(before),
-        after_fits=_fits(after),
+        after_fits=_fits(after) if before else fits,
         notes=list(_notes(reference, dated, usable, whole, before, before_line)),
     )
 
