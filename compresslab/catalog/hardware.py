@@ -27,6 +27,7 @@ class Hardware(Record):
         engine: the engine of the factors below, and whether it was measured on this machine.
         bandwidth_efficiency, compute_efficiency: the shares of `bandwidth` and of the peak that the engine reaches.
         layer_overhead: seconds per decoder layer and forward pass in addition to reading and multiplying.
+        borrowed: the factors were fitted on another machine.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Hardware(Record):
     bandwidth_efficiency: float = Field(default=1.0, gt=0, le=1)
     compute_efficiency: float = Field(default=1.0, gt=0, le=1)
     layer_overhead: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    borrowed: bool = False
+
+    @property
+    def has_own_factors(self) -> bool:
+        """Whether the factors are those of an engine on this machine: neither borrowed nor the bare roofline's."""
+        return not self.borrowed and (self.bandwidth_efficiency, self.compute_efficiency, self.layer_overhead) != (1.0, 1.0, 0.0)
 
 
 def hardware_names() -> list[str]:
@@ -58,7 +65,7 @@ def load_hardware(name: str) -> Hardware:
     fit = _data("engines.json")[fitted_on]
     engine = str(fit["engine"]) if fitted_on == name else f"borrowed from {fit['engine']} on {fitted_on}, not measured"
     factors = {key: fit[key] for key in ("bandwidth_efficiency", "compute_efficiency", "layer_overhead")}
-    return Hardware.model_validate({"name": name, "engine": engine, **profile, **factors})
+    return Hardware.model_validate({"name": name, "engine": engine, "borrowed": fitted_on != name, **profile, **factors})
 
 
 @functools.cache

@@ -10,36 +10,55 @@ import typer
 from compresslab.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from compresslab.density.trend import Trend, TrendLine
+    from compresslab.density.trend.corollaries import Corollaries
+    from compresslab.density.trend.trend import Trend, TrendFit, TrendLine
+    from compresslab.records import Interval
 
 
 def trend(
-    reference: Annotated[str, typer.Option("--reference", help="A reference with the five benchmarks.")] = "qwen2.5",
+    reference: Annotated[str, typer.Option("--reference", help="A reference that reads the benchmarks.")] = "qwen2.5",
+    mmlu: Annotated[bool, typer.Option("--mmlu", help="MMLU alone: more models, also from before ChatGPT.")] = False,
+    corollaries: Annotated[
+        bool, typer.Option("--corollaries", help="What follows: density and chip prices, when models were passed on, price halving.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the trend into this .svg file.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="List every model, not only those that set records.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fit ln(rho_max) = A t + B to the dated base models whose five benchmarks are published, and compare with the Densing Law paper.
+    """Fit the growth of ln density to the dated base models whose scores are published, and compare with the Densing Law paper.
 
     Example: compresslab trend --all
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    from compresslab.density.trend import PAPER_GROWTH, PAPER_R2
-    from compresslab.density.trend import trend as compute
-    from compresslab.report import words
+    from compresslab.catalog.published_scores import BENCHMARKS
+    from compresslab.density.trend.corollaries import corollaries as follow
+    from compresslab.density.trend.trend import trend as compute
     from compresslab.report.overwriting import SVG_MARK, check_file
 
     if plot is not None:
         check_file(plot, SVG_MARK, "name another file with --plot")
-    result = compute(reference)
+    result = compute(reference, benchmarks=("MMLU",) if mmlu else tuple(BENCHMARKS))
     if plot is not None:
         plot.write_text(_picture(result), encoding="utf-8")
-    if as_json:
+    if corollaries:
+        found = follow(result)
+        if as_json:
+            typer.echo(found.model_dump_json(indent=2))
+        else:
+            _show_corollaries(found, every)
+    elif as_json:
         typer.echo(result.model_dump_json(indent=2))
-        return
+    else:
+        _show(result, every)
+
+
+def _show(result: Trend, every: bool) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from compresslab.density.trend.trend import PAPER_GROWTH, PAPER_R2
+    from compresslab.report import words
+
     console = Console()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("model", "released", "N", "density", "table"):
@@ -55,25 +74,75 @@ def trend(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say(_line("all", result.whole, result.reference))
-    if result.before is not None and result.after is not None:
-        say(_line("before ChatGPT", result.before, result.reference))
-        say(_line("after ChatGPT", result.after, result.reference))
+    periods: list[tuple[str, TrendLine | None, list[TrendFit]]] = [("all", result.whole, result.fits)]
+    if result.before is not None or result.before_fits:
+        periods += [("before ChatGPT", result.before, result.before_fits), ("after ChatGPT", result.after, result.after_fits)]
+    for name, line, fits in periods:
+        for fit in fits:
+            say(_fit(name, fit))
+        if line is not None:
+            say(_line(name, line))
+    say(f"On {result.reference}, {', '.join(result.benchmarks)}.")
     say(f"The Densing Law paper: A = {PAPER_GROWTH} per day, R2 = {PAPER_R2}, doubling every 3.3 months (journal: 3.5).")
-    say(f"Price of a GPT-3.5-level model, hence of an effective parameter, halves every {result.price_halving_days:.0f} days (paper).")
     for note in result.notes:
         say(f"note: {note}")
 
 
-def _line(name: str, line: TrendLine, reference: str) -> str:
+def _fit(name: str, fit: TrendFit) -> str:
+    rests = f"{fit.models} models ({fit.bounds} of them bounds) of {fit.releases} releases"
+    return f"{name}, {fit.kind}: {_growth(fit.growth, fit.doubling_months)}; {rests}"
+
+
+def _line(name: str, line: TrendLine) -> str:
+    setters = f"{len(line.frontier)} record setters of {line.models} models"
+    return f"{name}, record setters (always rising): {_growth(line.growth, line.doubling_months)}, R2 = {line.r2:.3f}; {setters}"
+
+
+def _growth(growth: Interval, months: Interval) -> str:
     from compresslab.report import words
 
-    growth, months = line.growth, line.doubling_months
-    return (
-        f"{name}: A = {growth.value:.4f} per day [{growth.low:.4f}, {growth.high:.4f}], R2 = {line.r2:.3f}, "
-        f"doubling every {words.number(months.value, 2)} months [{words.number(months.low, 2)}, {words.number(months.high, 2)}]; "
-        f"{len(line.frontier)} record setters of {line.models} models, on {reference}"
-    )
+    doubling = f"{words.number(months.value, 2)} months [{words.number(months.low, 2)}, {words.number(months.high, 2)}]"
+    return f"A = {growth.value:.4f} per day [{growth.low:.4f}, {growth.high:.4f}], doubling every {doubling}"
+
+
+def _show_corollaries(found: Corollaries, every: bool) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from compresslab.report import words
+
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    say("Effective parameters per dollar of chip double every ln 2 / (A + ln 2 / 2.1 years) days:")
+    for doubling in found.doublings:
+        say(f"  {doubling.rate}, A = {doubling.growth.value:.4f}: {words.number(doubling.days.value, 3)} days {words.span(doubling.days)}")
+    say(f"  source: {found.doublings_source}")
+    reached = [entry for entry in found.passed if entry.days is not None]
+    say("")
+    say("Passed on: the first later model with fewer parameters and at least the same MMLU.")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("model", "N", "MMLU", "released", "by", "N", "MMLU", "on", "days"):
+        table.add_column(heading, justify="right" if heading in ("N", "MMLU", "days") else "left", overflow="fold")
+    for entry in found.passed if every else [entry for entry in found.passed if entry.params >= 5e10]:
+        ends = (
+            (words.count(entry.by_params), f"{100 * (entry.by_mmlu or 0):.1f}", str(entry.on), str(entry.days)) if entry.by else ("",) * 4
+        )
+        table.add_row(entry.model, words.count(entry.params), f"{100 * entry.mmlu:.1f}", str(entry.released), entry.by or "not yet", *ends)
+    console.print(table)
+    if not every:
+        say("  (models of 50B and more; --all lists every one)")
+    median = found.median_days
+    say(f"  {len(reached)} of {len(found.passed)} were; median {words.number(median.value, 3)} days {words.span(median)} (Kaplan-Meier)")
+    half = found.median_days_half
+    say(f"  by one with at most half the parameters: median {words.number(half.value, 3)} days {words.span(half)}")
+    say(f"  source: {found.passed_source}")
+    say("")
+    say(f"The price of one level of capability halves every {found.price_halving_days:.0f} days: d ln 2 / ln(p / q).")
+    say(f"  source: {found.price_source}")
 
 
 def _picture(result: Trend) -> str:
@@ -92,5 +161,6 @@ def _picture(result: Trend) -> str:
         for day in (days[0], days[-1])
     ]
     points = [(p.model, p.released.isoformat(), p.density.value, p.frontier, bool(p.density.bound)) for p in result.points]
-    title = f"density on {result.reference}; ln(rho_max) grows by {result.whole.growth.value:.4f} a day"
-    return to_svg(trend_chart(points, ends, title))
+    lines = {"record setters": ends, **{fit.kind: fit.line for fit in result.fits}}
+    rates = ", ".join(f"{fit.kind} {fit.growth.value:.4f}" for fit in result.fits)
+    return to_svg(trend_chart(points, lines, f"density on {result.reference}; growth of ln density a day: {rates}"))

@@ -27,6 +27,7 @@ from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array, interpolated_ln_params
 from compresslab.density.references.reference import Reference, TaskFit
 from compresslab.density.synthesis import Synthesis, synthesize
+from compresslab.density.time.drawn_times import DrawnTime
 from compresslab.records import Density, Estimator, Interval, Shape, Size, TaskDensity
 
 MINOR_PRECISION_SHARE = 0.05
@@ -197,15 +198,14 @@ def density(
     size: Size,
     shape: Shape,
     capabilities: Mapping[str, TaskCapability],
-    n_time: Mapping[str, float],
-    seconds: Mapping[str, float],
+    times: Mapping[str, DrawnTime],
     *,
     published: bool = False,
 ) -> Density:
     """The record of one variant's density.
 
     Args:
-        n_time, seconds: modelled, by hardware profile.
+        times: seconds and N_time, by hardware profile.
         published: the scores come from a published table.
     """
     by_loss = combine({task: c.by_loss_with_scatter for task, c in capabilities.items()}, published=published)
@@ -222,8 +222,10 @@ def density(
         active=_interval(main, size.active),
         bits=_interval(main, bits_count(size, shape)),
         params_by_score=_interval(by_score, size.counted),
-        time={} if main is None else {name: main.over(n).interval() for name, n in n_time.items()},
-        modelled_seconds=dict(seconds),
+        time={} if main is None else {name: main.over(time.n).interval() for name, time in times.items()},
+        modelled_seconds={name: math.exp(time.modelled.point) for name, time in times.items()},
+        modelled_interval={name: time.modelled.interval() for name, time in times.items()},
+        engines={name: time.engine for name, time in times.items()},
         tasks=[
             TaskDensity(task=task, by_loss=_interval(c.by_loss_with_scatter), by_score=_interval(c.by_score_with_scatter), reason=c.reason)
             for task, c in capabilities.items()

@@ -32,7 +32,6 @@ from compresslab.density.references.budget import budget_of
 from compresslab.density.references.reference import Reference
 from compresslab.density.robustness import alternatives
 from compresslab.density.sample import DrawnStudy, counts, headline_count, prepare
-from compresslab.density.time.inference_time import seconds
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Comparison, Density, Estimator, Interval, TaskComparison, Verdict
@@ -78,17 +77,8 @@ def assess(
     assessed: dict[str, tuple[Density, list[tuple[Comparison, dict[str, float]]]]] = {}
     for variant in variants:
         capabilities = {task: study.capability(ruler, variant.name, task) for task in variant.tasks}
-        modelled_seconds = {h.name: seconds(variant.shape, variant.size, h, config.workload) for h in hardware}
-        own_density = density(
-            ruler,
-            estimator,
-            variant.size,
-            variant.shape,
-            capabilities,
-            study.times[variant.name],
-            modelled_seconds,
-            published=bool(variant.published),
-        )
+        times = study.times[variant.name]
+        own_density = density(ruler, estimator, variant.size, variant.shape, capabilities, times, published=bool(variant.published))
         compared = []
         for other, relation in _relatives(variant, study.variants):
             comparison, p_values = _compare(study, ruler, estimator, variant, other, relation, tuple(left_out.values()))
@@ -153,8 +143,8 @@ def _compare(
     if set(child.items) != set(parent.items):
         raise BadInput(f"{child.name} answered {sorted(child.items)}, but {parent.name} {sorted(parent.items)}: nothing pairs them")
     shared = [task for task in child.tasks if task in parent.tasks]
-    count_ratios = counts(study, child, parent)
-    tasks = [_compare_task(study, ruler, child, parent, task, count_ratios["params"]) for task in shared]
+    count_ratios, own_times = counts(study, child, parent), study.times[child.name]
+    tasks = [_compare_task(study, ruler, child, parent, task, child.size.counted / parent.size.counted) for task in shared]
     effective = study.effective(ruler, child.name, parent.name, shared, estimator)
     by_score = study.effective(ruler, child.name, parent.name, shared, "score")
     ratios = {} if effective is None else {name: effective.over(n) for name, n in count_ratios.items()}
@@ -175,6 +165,7 @@ def _compare(
         ratio_bits=r.get("bits"),
         ratio_active=r.get("active"),
         ratio_time=timed,
+        time_ratio={name: time.relative.over(study.times[parent.name][name].relative).interval() for name, time in own_times.items()},
         verdict=verdict(r.get("params")),
         verdict_by_score=verdict(r.get("score")),
         verdict_bits=verdict(r.get("bits")),

@@ -21,7 +21,7 @@ from compresslab.catalog.published_settings import TASKS, other_settings
 from compresslab.density import student
 from compresslab.density.references.laws import Array, share_logit
 from compresslab.errors import BadInput
-from compresslab.records import ItemScores, Record, Shape, Size
+from compresslab.records import ItemScores, Record, Shape, Size, Timing
 
 MIN_ITEMS = 10
 """Fewer items give no estimate, because a bootstrap of so few values understates their spread."""
@@ -59,6 +59,7 @@ class Measured(Record):
         joined: in words, why scores of this table compare with those of another.
         runs: the training runs behind its weights, each by the name of the first variant that has it. Two variants without any in common
             were trained separately. A pruned or quantized copy has its parent's; a step that trains adds one. Empty for a run of its own.
+        timing: the time of this variant and its parent, measured on this machine with the study's workload.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Measured(Record):
     anchors: dict[str, Anchor] = Field(default_factory=dict)
     joined: str = ""
     runs: list[str] = Field(default_factory=list)
+    timing: Timing | None = None
 
     @property
     def tasks(self) -> list[str]:

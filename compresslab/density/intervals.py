@@ -30,6 +30,26 @@ MAX_UNDEFINED_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
+class DrawnCount:
+    """ln of a positive quantity that is estimated: its value and (draws,) its draws."""
+
+    point: float
+    draws: Array
+
+    def times(self, factor: DrawnCount) -> DrawnCount:
+        """The product with another quantity, draw by draw."""
+        return DrawnCount(self.point + factor.point, self.draws + factor.draws)
+
+    def over(self, divisor: DrawnCount) -> DrawnCount:
+        """The quotient by another quantity, draw by draw."""
+        return DrawnCount(self.point - divisor.point, self.draws - divisor.draws)
+
+    def interval(self) -> Interval:
+        """The value with its 95% percentile interval, on the plain scale."""
+        return LogEstimate(self.point, self.draws, self.draws).interval()
+
+
+@dataclass(frozen=True, eq=False)
 class LogEstimate:
     """The logarithm of a positive quantity.
 
@@ -51,8 +71,11 @@ class LogEstimate:
     width: float = 0.0
     student: tuple[float, float] | None = None
 
-    def over(self, divisor: float) -> LogEstimate:
-        """The quantity divided by a known positive number."""
+    def over(self, divisor: float | DrawnCount) -> LogEstimate:
+        """The quantity divided by a positive number, which may have draws of its own."""
+        if isinstance(divisor, DrawnCount):
+            point, draws = divisor.point, divisor.draws
+            return replace(self, point=self.point - point, lower=self.lower - draws, upper=self.upper - draws)
         shift = math.log(divisor)
         return replace(self, point=self.point - shift, lower=self.lower - shift, upper=self.upper - shift)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,15 +12,15 @@ import numpy as np
 from compresslab.catalog.hardware import Hardware
 from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, combine_published, measure_task
 from compresslab.density.draws import Draws, Measured, StudyDraws, TaskDraws, draw, random_stream
-from compresslab.density.intervals import LogEstimate, ratio, spread
+from compresslab.density.intervals import DrawnCount, LogEstimate, ratio, spread
 from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
 from compresslab.density.synthesis import Synthesis
-from compresslab.density.time.inference_time import n_time
+from compresslab.density.time.drawn_times import DrawnTime, drawn_times
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from compresslab.records import Count, Estimator, Shape, Size
+from compresslab.records import Count, Estimator
 
 SAME = 0.01
 """Bits and shares of active parameters that differ by less than this are the same."""
@@ -31,14 +31,14 @@ class DrawnStudy:
     """The draws of a study, and a cache of the capabilities read from them.
 
     Attributes:
-        variants: by name. times: N_time by variant and hardware.
+        variants: by name. times: seconds and N_time by variant and hardware.
         capabilities: by reference, budget, interpolate, without_scatter, training runs whose scatter they contain, variant and task.
     """
 
     variants: dict[str, Measured]
     draws: StudyDraws
     config: DensityConfig
-    times: dict[str, dict[str, float]]
+    times: dict[str, dict[str, DrawnTime]]
     capabilities: dict[tuple[str, Budget, bool, bool, tuple[str, ...], str, str], TaskCapability]
 
     def ruler(self, reference: Reference, budget: Budget) -> Ruler:
@@ -105,7 +105,7 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
     for variant in variants:
         if variant.size.counted <= 0 or variant.shape.weight_bits <= 0:
             raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.shape.weight_bits} bits")
-    times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload, _family(v, by_name)) for h in hardware} for v in variants}
+    times = drawn_times(by_name, config, hardware)
     return DrawnStudy(by_name, draw(variants, config.resamples, config.seed), config, times, {})
 
 
@@ -116,12 +116,6 @@ def _without_spread(answers: TaskDraws) -> TaskDraws:
         return replace(draws, means=np.full_like(draws.means, draws.mean))
 
     return TaskDraws({unit: without_spread(draws) for unit, draws in answers.losses.items()}, without_spread(answers.score))
-
-
-def _family(variant: Measured, by_name: Mapping[str, Measured]) -> tuple[Shape, Size]:
-    """Shape and size of the family that N_time is scaled from: the root's, or the variant's own if the root is missing."""
-    root = by_name.get(variant.root, variant)
-    return root.shape, root.size
 
 
 def task_ratio(child: TaskCapability, parent: TaskCapability, estimator: Estimator) -> LogEstimate | None:
@@ -142,9 +136,9 @@ def headline_count(child: Measured, parent: Measured) -> Count:
     return "bits" if abs(child.shape.weight_bits / parent.shape.weight_bits - 1) > SAME else "params"
 
 
-def counts(study: DrawnStudy, child: Measured, parent: Measured) -> dict[str, float]:
-    """N child / N parent by each count of N; N_time has one entry per hardware profile, `time/<hardware>`."""
-    times = {f"time/{name}": n / study.times[parent.name][name] for name, n in study.times[child.name].items()}
+def counts(study: DrawnStudy, child: Measured, parent: Measured) -> dict[str, float | DrawnCount]:
+    """N child / N parent by each count of N; N_time has draws and one entry per hardware profile, `time/<hardware>`."""
+    times = {f"time/{name}": time.n.over(study.times[parent.name][name].n) for name, time in study.times[child.name].items()}
     return {
         "params": child.size.counted / parent.size.counted,
         "bits": bits_count(child.size, child.shape) / bits_count(parent.size, parent.shape),

@@ -74,8 +74,10 @@ class Density(Record):
         estimator: what `params`, `active`, `bits` and `time` rest on: "loss", or "score" where the reference or the study has no losses.
         params, active, bits: N_hat over N, over active N, over N * stored bits / 16. Their intervals hold three things: the
             items, the fit, and the scatter of the reference's own models around it.
-        time: N_hat over N_time, by hardware profile; N_time is modelled (see `density.time.inference_time`).
-        modelled_seconds: modelled time of one request of the workload, by hardware profile.
+        time: N_hat over N_time, by hardware profile. N_time is modelled, with the errors of `density.time.engine_errors` in the interval;
+            on this machine it is measured where the variant was timed.
+        modelled_seconds: modelled time of one request of the workload, by hardware profile. modelled_interval: the same with its interval.
+        engines: by hardware profile the engine for which `time` holds.
     """
 
     reference: str
@@ -90,6 +92,8 @@ class Density(Record):
     estimator: Estimator = "loss"
     time: dict[str, Interval] = Field(default_factory=dict)
     modelled_seconds: dict[str, float] = Field(default_factory=dict)
+    modelled_interval: dict[str, Interval] = Field(default_factory=dict)
+    engines: dict[str, str] = Field(default_factory=dict)
     tasks: list[TaskDensity] = Field(default_factory=list)
 
 
@@ -137,7 +141,8 @@ class Comparison(Record):
     Attributes:
         against: name of the other variant. relation: "parent" or "root".
         ratio: density ratio r by params, by `estimator`.
-        ratio_by_score: r by params and by score. ratio_bits, ratio_time: r by stored bits, by modelled time.
+        ratio_by_score: r by params and by score. ratio_bits, ratio_time: r by stored bits, by time.
+        time_ratio: time of a request over that of the other variant, by hardware profile.
         ratio_active: r by active parameters, for mixtures of experts.
         count: the count of N that answers for what the step changed: see `headline`.
         verdict: "raised" or "lowered" if the 95% interval of `ratio` lies on one side of 1 and the false-discovery rate over all
@@ -162,6 +167,7 @@ class Comparison(Record):
     ratio_bits: Interval | None
     ratio_active: Interval | None = None
     ratio_time: dict[str, Interval] = Field(default_factory=dict)
+    time_ratio: dict[str, Interval] = Field(default_factory=dict)
     verdict: Verdict
     verdict_by_score: Verdict
     verdict_bits: Verdict

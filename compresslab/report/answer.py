@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compresslab.records import Comparison, Interval, StudyRecord, Verdict
 from compresslab.report import words
-from compresslab.report.facts import comparison_with, hardware, measured_slower
+from compresslab.report.facts import comparison_with, engines, hardware, measured_slower, time_on
 
 SelectRatio = Callable[[Comparison], tuple[Interval | None, Verdict]]
 
@@ -142,17 +142,18 @@ def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list
     # Name of the count, its machine, and the function that selects the ratio.
     counts: list[tuple[str, str, SelectRatio]] = [("by parameters", "", _by_params), ("by active parameters", "", _by_active)]
     counts += [("by stored bits", "", _by_bits), ("by score", "", _by_score)]
-    counts += [(f"by modelled time on {name}", name, _by_time(name)) for name in hardware(study)]
+    named = engines(study)
+    counts += [(time_on(name, named), name, _by_time(name)) for name in hardware(study)]
     for label, machine, select in counts:
         ratios = _variant_ratios(study, "root", select, named_only=True)
         if ratios and _tally(ratios) != headline:
             best = max(ratios, key=lambda entry: entry.ratio.value)
             key = f"{_tally(ratios)} {best.name}" if machine else label
-            name = machine if key in labels_by_result else label
+            name = machine if key in labels_by_result and not named else label
             labels_by_result.setdefault(key, []).append(name)
             sentences.setdefault(key, f"{_tally(ratios)}; highest {best.name} ({words.ratio(best.ratio)})")
     if not labels_by_result:
-        return ["Counting N by parameters, stored bits or modelled time does not change how many variants are denser."]
+        return ["Counting N by parameters, stored bits or time does not change how many variants are denser."]
     said = [f"Counted {words.join_names(labels)}: {sentences[key]}." for key, labels in labels_by_result.items()]
     return [*said, WHY_COUNTS_DIFFER]
 

@@ -48,6 +48,21 @@ def hardware(study: StudyRecord) -> list[str]:
     return sorted(names, key=lambda name: name != "this-machine")
 
 
+def engines(study: StudyRecord) -> dict[str, str]:
+    """By hardware profile the engine for which the compressed variants' times hold, in words; several if they differ."""
+    found: dict[str, dict[str, None]] = {}
+    for variant in study.variants:
+        if variant.parent and variant.density:
+            for name, engine in variant.density.engines.items():
+                found.setdefault(name, {})[engine] = None
+    return {name: " or ".join(engines) for name, engines in found.items()}
+
+
+def time_on(name: str, engines: dict[str, str]) -> str:
+    """A count of N by time in words, with its engine if the record has it."""
+    return f"by time with {engines[name]} on {name}" if name in engines else f"by modelled time on {name}"
+
+
 def modelled_ratios(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> dict[str, float]:
     """Modelled time of one request over the parent's, by hardware profile."""
     parent = by_name.get(variant.parent)

@@ -91,7 +91,15 @@ def _figures(study: StudyRecord, renderer: ChartRenderer) -> Figures:
         modelled=[
             svg
             for name in machines
-            for svg in _scatter(study, renderer, f"modelled for {words.truncate(name, 34)}", "one request", words.duration, _modelled(name))
+            for svg in _scatter(
+                study,
+                renderer,
+                f"modelled for {words.truncate(name, 34)}",
+                "one request",
+                words.duration,
+                _modelled(name),
+                _modelled_ends(name, study),
+            )
         ],
         losses=_differences(study, renderer, "bits per byte, child − parent (less is better)", loss=True),
         accuracies=_differences(study, renderer, "accuracy, child − parent (more is better)", loss=False),
@@ -175,7 +183,9 @@ def _ratios(study: StudyRecord, renderer: ChartRenderer, machines: list[str]) ->
         for basis, name, interval, verdict in facts.existing_ratios(comparison) if comparison else []:
             if basis in ("params", "bits") or (basis == "time" and name == next(iter(machines), "")):
                 found.setdefault(basis, []).append(Bar(variant.name, interval, verdict, not variant.named))
-    titles = {"params": "N = parameters", "bits": "N = stored bits / 16", "time": f"N = modelled time, {next(iter(machines), '')}"}
+    first = next(iter(machines), "")
+    engine = facts.engines(study).get(first, "modelled")
+    titles = {"params": "N = parameters", "bits": "N = stored bits / 16", "time": f"N = time, {first} ({words.truncate(engine, 34)})"}
     domain = interval_domain([bar.interval for bars in found.values() for bar in bars], log=True)
     return [
         _draw(
@@ -209,6 +219,7 @@ def _scatter(
     x_title: str,
     form: Callable[[float], str],
     x: Callable[[VariantRecord], float | None],
+    x_ends: Callable[[VariantRecord], tuple[float, float] | None] | None = None,
 ) -> list[Markup]:
     tasks, by_name, points = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}, []
     for variant in study.variants:
@@ -225,6 +236,7 @@ def _scatter(
                 1.96 * facts.bpb_stderr(variant, tasks),
                 _verdict_class(variant, comparison),
                 not variant.named,
+                x_ends(variant) if x_ends else None,
             )
         )
     if not points:
@@ -266,6 +278,20 @@ def _stored_bytes(variant: VariantRecord) -> float | None:
 
 def _modelled(name: str) -> Callable[[VariantRecord], float | None]:
     return lambda variant: variant.density.modelled_seconds.get(name) if variant.density else None
+
+
+def _modelled_ends(name: str, study: StudyRecord) -> Callable[[VariantRecord], tuple[float, float] | None]:
+    """The 95% interval of a variant's modelled seconds relative to its base, whose own error all variants share."""
+    by_name = {variant.name: variant for variant in study.variants}
+
+    def ends(variant: VariantRecord) -> tuple[float, float] | None:
+        comparison = facts.comparison_with(variant, "root") if variant.parent else None
+        relative = comparison.time_ratio.get(name) if comparison else None
+        base = by_name.get(variant.root)
+        seconds = base.density.modelled_seconds.get(name) if base and base.density else None
+        return (relative.low * seconds, relative.high * seconds) if relative and seconds else None
+
+    return ends
 
 
 def _differences(study: StudyRecord, renderer: ChartRenderer, axis: str, *, loss: bool) -> list[Markup]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compresslab.catalog.hardware import THIS_MACHINE
 from compresslab.errors import RunFailed
 from compresslab.files import atomic_write
-from compresslab.records import Comparison, Failure, StudyRecord, TaskComparison, Timing, VariantRecord
+from compresslab.records import Comparison, Failure, Interval, StudyRecord, TaskComparison, Timing, VariantRecord
 from compresslab.report import facts, lineage, words
 from compresslab.report.answer import answer
 from compresslab.report.downloads import downloads
@@ -33,7 +34,8 @@ class VariantRow:
     """One variant in the page's tables.
 
     Attributes:
-        modelled: (hardware, seconds, ratio to the parent's seconds) for each profile.
+        modelled: (hardware, seconds, ratio to the parent's seconds, interval of that ratio) for each profile; no interval where the ratio
+            was measured.
         slower_than_modelled: modelled faster than the parent, measured slower.
         reason: why there is no density, if there is none.
     """
@@ -46,7 +48,7 @@ class VariantRow:
     parent: Comparison | None
     root: Comparison | None
     reason: str
-    modelled: list[tuple[str, float, float | None]]
+    modelled: list[tuple[str, float, float | None, Interval | None]]
     slower_than_modelled: bool
 
     @property
@@ -146,6 +148,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         node_height=lineage.NODE_HEIGHT,
         tasks=facts.shared_tasks(study),
         hardware=facts.hardware(study),
+        engines=facts.engines(study),
         differences=_differences(study),
         verdict_count=sum(bool(row.verdict) for row in rows),
         mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
@@ -173,11 +176,19 @@ def _rows(study: StudyRecord) -> list[VariantRow]:
                 parent=facts.comparison_with(variant, "parent") if variant.parent else None,
                 root=facts.comparison_with(variant, "root") if variant.parent else None,
                 reason=_reason(variant),
-                modelled=[(name, seconds[name], time_ratios.get(name)) for name in machines if name in seconds],
+                modelled=[(name, seconds[name], time_ratios.get(name), _error(variant, name)) for name in machines if name in seconds],
                 slower_than_modelled=facts.measured_slower(variant, by_name),
             )
         )
     return rows
+
+
+def _error(variant: VariantRecord, machine: str) -> Interval | None:
+    """The interval of the modelled time over the parent's; `None` if the ratio is that of a measurement, which stands beside it."""
+    comparison = facts.comparison_with(variant, "parent") if variant.parent else None
+    if comparison is None or (machine == THIS_MACHINE and variant.timing and variant.timing.ratio):
+        return None
+    return comparison.time_ratio.get(machine)
 
 
 def _reason(variant: VariantRecord) -> str:

@@ -156,7 +156,10 @@ def times(study: StudyRecord) -> pd.DataFrame:
         ratios_ = modelled_ratios(variant, by_name)
         for hardware, seconds in (variant.density.modelled_seconds if variant.density else {}).items():
             row = {"variant": variant.name, "kind": "modelled", "hardware": hardware, "seconds": seconds, "ratio": ratios_.get(hardware)}
-            rows.append(row)
+            engine = variant.density.engines.get(hardware) if variant.density else None
+            interval = variant.density.modelled_interval.get(hardware) if variant.density else None
+            ends = {"seconds_low": interval.low, "seconds_high": interval.high} if interval else {}
+            rows.append({**row, "engine": engine, **ends})
     return pd.DataFrame(rows, columns=None if rows else ["variant", "kind", "hardware", "seconds", "ratio"])
 
 

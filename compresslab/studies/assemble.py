@@ -34,6 +34,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
             runs=_training_runs(plan.variant(variant.name), plan),
+            timing=variant.timing,
         )
         for variant in variants
         if variant.scores

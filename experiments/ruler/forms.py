@@ -28,7 +28,8 @@ from compresslab.density import Measured, assess
 from compresslab.density.references.build import reference_json
 from compresslab.density.references.laws import share_logit
 from compresslab.density.time import engine_factors as engines
-from compresslab.density.trend import frontier, trend
+from compresslab.density.trend.fits import frontier
+from compresslab.density.trend.trend import trend
 from compresslab.recipe.schema import DensityConfig
 from tools.references import family
 from tools.references.ladder import TASKS, read_ladder

@@ -188,12 +188,28 @@ def test_build_wants_models_that_are_run_and_their_tokens(call: Call) -> None:
 def test_trend_says_the_growth_and_the_papers(call: Call) -> None:
     result = call("trend")
     assert result.code == 0, result.err
-    growth = float(re.search(r"all: A = ([\d.]+) per day", result.out)[1])
+    growth = float(re.search(r"all, censored likelihood: A = ([\d.]+) per day", result.out)[1])
     assert 0.003 <= growth <= 0.008
     assert "A = 0.007 per day" in result.out
-    assert "halves every 76 days" in result.out
+    assert "all, record setters (always rising)" in result.out
     assert "note: " in result.out
     assert "Qwen2.5-" in result.out
+
+
+def test_trend_of_mmlu_alone_has_both_periods(call: Call) -> None:
+    out = call("trend", "--mmlu").out
+    assert "before ChatGPT, censored likelihood" in out
+    assert "after ChatGPT, censored likelihood" in out
+
+
+def test_corollaries_name_their_sources(call: Call) -> None:
+    out = call("trend", "--corollaries").out
+    assert "87.7 days" in out
+    assert "halves every 76 days" in out
+    assert out.count("source: ") == 3
+    assert "GPT-3-175B" in out
+    found = json.loads(call("trend", "--corollaries", "--json").out)
+    assert len(found["passed"]) > 100
 
 
 def test_trend_as_json_and_as_a_picture(call: Call, tmp_path: Path) -> None:
@@ -212,7 +228,7 @@ def test_trend_with_all_lists_more_models_than_without(call: Call) -> None:
 
 
 def test_trend_refuses_a_reference_without_the_benchmarks(call: Call) -> None:
-    refused(call("trend", "--reference", "olmo-ladder"), "the trend needs all five benchmarks")
+    refused(call("trend", "--reference", "olmo-ladder"), "the trend needs MMLU, BBH, MATH, HumanEval, MBPP")
     refused(call("trend", "--reference", "qwen"), "there is no reference 'qwen'")
 
 

@@ -9,7 +9,7 @@ from compresslab.catalog.hardware import load_hardware
 from compresslab.density.time import engine_factors as engines
 
 SHIPPED = json.loads((resources.files("compresslab") / "data" / "engines.json").read_text("utf-8"))
-SOURCES = {source.hardware: source for source in engines.SOURCES}
+SOURCES = {source.hardware: source for source in engines.PROFILES}
 
 
 @pytest.fixture(scope="module")

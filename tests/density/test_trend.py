@@ -1,9 +1,11 @@
 """How fast the highest density of open models grows, on published scores."""
 
+import csv
 import datetime
 import functools
 import itertools
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compresslab.catalog.published_scores import BENCHMARKS, scores
-from compresslab.density.trend import CHATGPT_RELEASE, PAPER_GROWTH, TrendPoint, frontier, trend
+from compresslab.density.trend.fits import frontier
+from compresslab.density.trend.models import early_models
+from compresslab.density.trend.trend import CHATGPT_RELEASE, PAPER_GROWTH, TrendPoint, trend
 from compresslab.errors import BadInput
 from tools.references.family import QWEN
 
@@ -145,10 +149,42 @@ def test_extrapolated_record_setters_are_named():
     assert set(note.split(": ")[1].split(", ")) == extrapolated
 
 
-def test_the_price_of_an_effective_parameter_halves_in_76_days():
-    """20 dollars in December 2022, 0.075 in August 2024: 8 halvings in 609 days."""
-    assert found().price_halving_days == pytest.approx(609 / math.log2(20 / 0.075))
-    assert found().price_halving_days == pytest.approx(76, abs=1)
+def test_both_fits_to_all_models_stand_beside_the_record_setters():
+    result = found()
+    assert [fit.kind for fit in result.fits] == ["quantile regression", "censored likelihood"]
+    for fit in result.fits:
+        assert fit.models == len(result.points), "bounds enter these fits"
+        assert fit.bounds == sum(bool(point.density.bound) for point in result.points)
+        assert fit.growth.low < fit.growth.value < fit.growth.high
+        assert 0.003 < fit.growth.value < 0.006
+        (first, start), (last, end) = fit.line
+        days = (datetime.date.fromisoformat(last) - datetime.date.fromisoformat(first)).days
+        assert math.log(end / start) / days == pytest.approx(fit.growth.value)
+
+
+def test_the_quantile_regression_is_surer_of_less_than_the_record_setters_line_claims():
+    result = found()
+    assert result.fits[0].growth.low < result.whole.growth.low
+
+
+def test_mmlu_alone_reads_models_from_before_chatgpt():
+    result = trend("qwen2.5", resamples=200, benchmarks=("MMLU",))
+    early = [point for point in result.points if point.released < CHATGPT_RELEASE]
+    assert len(early) == len(early_models()) == 26
+    assert len(result.points) > 100
+    assert result.before_fits
+    for fit in result.before_fits:
+        assert fit.growth.low < 0 < fit.growth.high, "13 plain densities do not tell the growth"
+    assert {fit.models for fit in result.after_fits} == {len(result.points) - 26}
+
+
+def test_early_models_have_sources_and_dates_from_2020_to_chatgpt():
+    rows = list(csv.DictReader((resources.files("compresslab") / "data" / "early_models.csv").read_text("utf-8").splitlines()))
+    for row, model in zip(rows, early_models(), strict=True):
+        assert datetime.date(2020, 1, 1) <= model.released < CHATGPT_RELEASE
+        assert "arXiv" in row["date_source"]
+        assert row["score_source"]
+        assert 0.2 < model.mmlu < 0.7
 
 
 @pytest.mark.parametrize("reference", ["olmo-ladder", "pythia"])

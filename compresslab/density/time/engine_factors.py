@@ -1,6 +1,7 @@
 """The factors of an engine on a machine, fitted on measured bf16 speeds, and their prediction errors for quantized models.
 
-Run as `python -m compresslab.density.time.engine_factors`: reads `data/speed_benchmarks.csv`, writes `data/engines.json`.
+Run as `python -m compresslab.density.time.engine_factors`: reads `data/speed_benchmarks.csv`, writes `data/engines.json` (factors of the
+profiles) and `data/engine_errors.json` (what `density.time.engine_errors` draws from: factors and errors of every measured engine).
 
 The meaning of tokens/s in a row differs by source:
 
@@ -8,7 +9,8 @@ The meaning of tokens/s in a row differs by source:
   input 129,024 the 7B in bf16 makes 28.94 tokens/s, so 2,048 take 70.8 s against 24.3 s after a prompt of 1. Reading the cache
   at the memory's peak adds 7.5 s and the prefill at the peak of compute 16 s. Without the prefill the engine would
   read its cache at 16% of the bandwidth. The speed falls as the prompt grows, so the prompt's tokens are not counted.
-- Qwen3 under SGLang: prompt and generated tokens over the whole time; the source states it.
+- Qwen1.5, Qwen2 and Qwen2.5 under transformers, Qwen2 under vLLM: taken as above; the same authors, the same table.
+- Qwen3 under SGLang and under transformers: prompt and generated tokens over the whole time; the source states it.
 - Llama 3.2 on a phone: decoding alone; the source states it.
 
 Rows of several GPUs run tensor-parallel, and the model has no communication time: they are left out, here
@@ -44,6 +46,7 @@ from scipy.optimize import least_squares
 from compresslab.catalog.hardware import Hardware, load_hardware
 from compresslab.catalog.published_scores import MOBILE, PACKED
 from compresslab.catalog.published_shapes import BF16, WeightStorage, size_and_shape
+from compresslab.density.time.engine_errors import FACTORS, precision_class
 from compresslab.density.time.inference_time import seconds
 from compresslab.recipe.schema import Workload
 from compresslab.records import Shape, Size
@@ -63,15 +66,23 @@ FORMATS = {
 }
 
 
+MIN_LOG_RATIO = 0.2
+"""Models whose modelled times differ by less say nothing about how time grows with size."""
+
+
 @dataclass(frozen=True)
 class BenchmarkSource:
-    """The rows of the benchmark table for an engine on a machine, and how they count tokens per second."""
+    """The rows of the benchmark table for an engine on a machine, and how they count tokens per second.
+
+    `profile`: the factors are those of a hardware profile. The other engines only say how far engines differ.
+    """
 
     hardware: str
     engine: str
     backend: str
     speed: Callable[[Shape, Size, Hardware, Workload], float]
     fits_compute: bool = True
+    profile: bool = True
 
 
 def _generated(shape: Shape, size: Size, hardware: Hardware, workload: Workload) -> float:
@@ -88,12 +99,23 @@ def _decoding(shape: Shape, size: Size, hardware: Hardware, workload: Workload) 
     return (workload.decode - 1) / rest
 
 
+def _other(hardware: str, engine: str, speed: Callable[[Shape, Size, Hardware, Workload], float]) -> BenchmarkSource:
+    return BenchmarkSource(hardware, engine, engine, speed, profile=False)
+
+
 SOURCES = [
     BenchmarkSource("a100-80g", "vLLM 0.6.3", "vLLM 0.6.3", _generated),
     BenchmarkSource("h20", "SGLang 0.4.6.post1", "SGLang 0.4.6.post1", _all_tokens),
     # The profile's flops were measured in prefill; decoding does not determine them.
     BenchmarkSource("oneplus-12", "ExecuTorch on the CPU", "ExecuTorch (ARM CPU), decode", _decoding, fits_compute=False),
+    _other("a100-80g", "vLLM 0.4.2", _generated),
+    _other("a100-80g", "transformers 4.46.0", _generated),
+    _other("a100-80g", "transformers 4.38.2", _generated),
+    _other("a100-80g", "transformers + FlashAttention2", _generated),
+    _other("a100-80g", "transformers (no FlashAttention2)", _generated),
+    _other("h20", "transformers 4.51.3", _all_tokens),
 ]
+PROFILES = [source for source in SOURCES if source.profile]
 
 
 def model(name: str, precision: str = "BF16") -> tuple[Shape, Size]:
@@ -140,7 +162,8 @@ def fit(source: BenchmarkSource) -> Hardware:
         return (predict(rows, source, profile(factors)) / rows["tokens_per_s"] - 1).to_numpy(dtype=np.float64)
 
     n_factors = 3 if source.fits_compute else 2
-    bounds = ([0.05, 0.0, 0.05][:n_factors], [1.0, 100.0, 1.0][:n_factors])
+    # transformers reaches 1 to 4% of the peak on the long prompts.
+    bounds = ([0.05, 0.0, 0.005][:n_factors], [1.0, 100.0, 1.0][:n_factors])
     return profile(least_squares(residuals, [0.6, 1.0, 0.6][:n_factors], bounds=bounds).x)
 
 
@@ -186,20 +209,73 @@ def _is_mixture(rows: pd.DataFrame) -> pd.Series[bool]:
 def fitted() -> dict[str, dict[str, Any]]:
     """The content of `data/engines.json`: by machine the engine, its factors to four digits, and the errors with them."""
     by_machine = {}
-    for source in SOURCES:
-        raw = fit(source)
-        names = ("bandwidth_efficiency", "compute_efficiency", "layer_overhead")
-        factors = {name: float(np.format_float_positional(getattr(raw, name), 4, fractional=False)) for name in names}
-        medians = summary(errors(source, raw.model_copy(update=factors)))
-        by_machine[source.hardware] = {"engine": source.engine, **factors, "errors": medians}
+    for source in PROFILES:
+        hardware = _rounded(fit(source))
+        factors = {name: getattr(hardware, name) for name in FACTORS}
+        by_machine[source.hardware] = {"engine": source.engine, **factors, "errors": summary(errors(source, hardware))}
     return by_machine
 
 
+def _rounded(hardware: Hardware) -> Hardware:
+    factors = {name: float(np.format_float_positional(getattr(hardware, name), 4, fractional=False)) for name in FACTORS}
+    return hardware.model_copy(update=factors)
+
+
+def measured_engines() -> list[dict[str, Any]]:
+    """The content of `data/engine_errors.json`: every engine with its factors and the errors that remain with them.
+
+    `density.time.engine_errors.MeasuredEngine` describes the fields.
+    """
+    engines = []
+    for source in SOURCES:
+        hardware = _rounded(fit(source))
+        rows = benchmarks(source)
+        rows["modelled"] = predict(rows, source, hardware)
+        # A speed is the inverse of a time.
+        rows["log_error"] = np.log(rows["modelled"] / rows["tokens_per_s"])
+        rows["mixture"] = _is_mixture(rows)
+        plain = rows[rows["precision"] == "BF16"]
+        base = plain.set_index(["model", "input_len"])["log_error"].rename("base")
+        quantized: dict[str, list[float]] = {}
+        with_base = rows[rows["precision"] != "BF16"].join(base, on=["model", "input_len"]).dropna(subset=["base"])
+        errors_of_ratio = (with_base["log_error"] - with_base["base"]).to_list()
+        for name, precision, error in zip(with_base["model"], with_base["precision"], errors_of_ratio, strict=True):
+            quantized.setdefault(precision_class(*model(name, precision)), []).append(round(error, 3))
+        engines.append(
+            {
+                "engine": source.engine,
+                "hardware": source.hardware,
+                **{name: getattr(hardware, name) for name in FACTORS},
+                "quantized": quantized,
+                "mixture": [round(float(error), 3) for error in plain.loc[plain["mixture"], "log_error"]],
+                "level": [round(float(error), 3) for error in plain.loc[~plain["mixture"], "log_error"]],
+                "size": _size_errors(plain[~plain["mixture"]]),
+            }
+        )
+    return engines
+
+
+def _size_errors(plain: pd.DataFrame) -> list[float]:
+    """Of each pair of neighbouring sizes at one input length: ln of their measured time ratio over ln of the modelled one, minus 1."""
+    found = []
+    for _, rows in plain.sort_values("modelled").groupby("input_len"):
+        modelled, measured = np.log(rows["modelled"]), np.log(rows["tokens_per_s"])
+        steps = np.diff(modelled)
+        apart = steps > MIN_LOG_RATIO
+        found += [round(float(value), 3) for value in (np.diff(measured)[apart] / steps[apart] - 1)]
+    return found
+
+
 def main() -> None:
-    """Fit all engines and write the data file."""
-    path = Path(str(resources.files("compresslab") / "data" / "engines.json"))
-    path.write_text(json.dumps(fitted(), indent=2) + "\n", encoding="utf-8")
-    print(f"wrote {path}")
+    """Fit all engines and write the data files."""
+    for name, content in (("engines.json", json.dumps(fitted(), indent=2)), ("engine_errors.json", _one_engine_a_line(measured_engines()))):
+        path = Path(str(resources.files("compresslab") / "data" / name))
+        path.write_text(content + "\n", encoding="utf-8")
+        print(f"wrote {path}")
+
+
+def _one_engine_a_line(engines: list[dict[str, Any]]) -> str:
+    return "[\n" + ",\n".join(f" {json.dumps(engine)}" for engine in engines) + "\n]"
 
 
 if __name__ == "__main__":

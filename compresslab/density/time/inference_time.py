@@ -69,28 +69,31 @@ def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload, fam
     Args:
         family: shape and size of the family; in a study the root's, so that all variants have one scale. Default: the model itself.
     """
-    family_shape, family_size = family or (shape, size)
+    family = family or (shape, size)
+    active = family[1].active
     target = seconds(shape, size, hardware, workload)
-
-    def time_at(n: float) -> float:
-        return _total_seconds(
-            weights_prefill=2 * n,
-            weights_decode=2 * n,
-            active=n,
-            peak_flops=hardware.flops,
-            scale=n / family_size.active,
-            shape=family_shape,
-            hardware=hardware,
-            workload=workload,
-        )
-
     # The time grows strictly with n, so bisection finds it. 1/1024 to 2^20 times the active size covers one-bit weights
     # and any mixture of experts. 60 halvings reach rounding. Importing scipy's root finder would take 0.5 s.
     low, high = -10.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if time_at(family_size.active * 2**middle) < target else (low, middle)
-    return float(family_size.active * 2**high)
+        low, high = (middle, high) if family_seconds(active * 2**middle, family, hardware, workload) < target else (low, middle)
+    return float(active * 2**high)
+
+
+def family_seconds(n: float, family: tuple[Shape, Size], hardware: Hardware, workload: Workload) -> float:
+    """Modelled seconds of the dense bf16 model of a family scaled to `n` parameters."""
+    shape, size = family
+    return _total_seconds(
+        weights_prefill=2 * n,
+        weights_decode=2 * n,
+        active=n,
+        peak_flops=hardware.flops,
+        scale=n / size.active,
+        shape=shape,
+        hardware=hardware,
+        workload=workload,
+    )
 
 
 def _total_seconds(

@@ -12,7 +12,12 @@ from compresslab.report.charts.vega import SHAPES, VARIANT, VERDICTS, Spec, char
 
 @dataclass(frozen=True)
 class ScatterPoint:
-    """One variant in a scatter plot; `parent` is the name of the dot that the arrow comes from, `error` half of y's 95% interval."""
+    """One variant in a scatter plot.
+
+    `parent` is the name of the dot that the arrow comes from, `error` half of y's 95% interval.
+
+    `x_ends`: the 95% interval of x; `None` where x is known.
+    """
 
     name: str
     parent: str
@@ -21,15 +26,17 @@ class ScatterPoint:
     error: float
     verdict: str
     faint: bool = False
+    x_ends: tuple[float, float] | None = None
 
 
 def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: str, form: Callable[[float], str]) -> Spec:
     """Quality (bits-per-byte, better upwards) against a log axis of size or time, with an arrow from each parent to its child.
 
-    The line is the frontier: no variant is both smaller (or faster) and better than a variant on it.
+    The line is the frontier: no variant is both smaller (or faster) and better than a variant on it. It is drawn through the values;
+    where the horizontal intervals of modelled time overlap, a variant beside the line may be on it.
     """
     width, height = 330, 250
-    x_low, x_high = log_domain([point.x for point in points])
+    x_low, x_high = log_domain([x for point in points for x in (point.x, *(point.x_ends or ()))])
     y_low, y_high = padded(min(point.y - point.error for point in points), max(point.y + point.error for point in points))
     span = math.log(x_high / x_low)
     pixels = {point.name: (math.log(point.x / x_low) / span * width, (point.y - y_low) / (y_high - y_low) * height) for point in points}
@@ -46,6 +53,8 @@ def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: s
             "y": point.y,
             "low": point.y - point.error,
             "high": point.y + point.error,
+            "left": point.x_ends[0] if point.x_ends else point.x,
+            "right": point.x_ends[1] if point.x_ends else point.x,
             "variant": point.name,
             "verdict": point.verdict,
             "label": labels[point.name][0],
@@ -95,6 +104,7 @@ def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: s
         "data": {"values": shown},
         "layer": [
             layer("rule", {**VARIANT, **place("x", "low"), "y2": {"field": "high"}, "color": colour}, opacity=0.45),
+            layer("rule", {**VARIANT, **place("left", "y"), "x2": {"field": "right"}, "color": colour}, opacity=0.45),
             layer(
                 "point",
                 {**VARIANT, **place("x", "y"), "size": unscaled("size", "quantitative"), "shape": shape, "color": colour},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compresslab.errors import RunFailed
 from compresslab.records import Curve
@@ -70,12 +70,12 @@ def _panel(curve: Curve) -> Spec:
     return {"title": curve.task, "width": 260, "height": 200, "data": {"values": rows}, "layer": [band, curve_line, inside, points]}
 
 
-def trend_chart(points: Sequence[tuple[str, str, float, bool, bool]], line: Sequence[tuple[str, float]], title: str) -> Spec:
-    """Densities against release dates on a log axis, with the names of the frontier models and the fitted line.
+def trend_chart(points: Sequence[tuple[str, str, float, bool, bool]], lines: Mapping[str, Sequence[tuple[str, float]]], title: str) -> Spec:
+    """Densities against release dates on a log axis, with the names of the frontier models and the fitted lines.
 
     Args:
         points: (model, ISO date, density, on the frontier, a bound).
-        line: (ISO date, density) of the line's ends.
+        lines: (ISO date, density) of each line's ends, by the name of the fit.
     """
     rows = [{"model": model, "date": date, "density": density, "top": top, "bound": bound} for model, date, density, top, bound in points]
     x = {"field": "date", "type": "temporal", "title": "released"}
@@ -100,9 +100,16 @@ def trend_chart(points: Sequence[tuple[str, str, float, bool, bool]], line: Sequ
                 "encoding": {"x": x, "y": y, "text": {"field": "model"}},
             },
             {
-                "data": {"values": [{"date": date, "density": density} for date, density in line]},
-                "mark": {"type": "line", "color": POINT},
-                "encoding": {"x": x, "y": y},
+                "data": {
+                    "values": [{"date": date, "density": density, "fit": fit} for fit, ends in lines.items() for date, density in ends]
+                },
+                "mark": {"type": "line"},
+                "encoding": {
+                    "x": x,
+                    "y": y,
+                    "color": {"field": "fit", "type": "nominal", "title": None},
+                    "strokeDash": {"field": "fit", "type": "nominal", "title": None},
+                },
             },
         ],
     }

@@ -1,0 +1,162 @@
+"""The dated base models of a trend, with the draws of their densities."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresslab.catalog.published_scores import BENCHMARKS, Score, scores, weights
+from compresslab.catalog.published_shapes import dimensions
+from compresslab.density.capability import Ruler, combine, measure_task
+from compresslab.density.draws import draw_published_score, random_stream
+from compresslab.density.intervals import LogEstimate, spread
+from compresslab.density.references.budget import Budget
+from compresslab.density.references.reference import Reference
+from compresslab.density.trend.fits import ABOVE, BELOW, PLAIN, History
+
+SIDES = {"<": BELOW, "": PLAIN, ">": ABOVE}
+
+
+@dataclass(frozen=True, eq=False)
+class DatedModel:
+    """A model with the draws of its ln density. `fit_draws`: the draws of the reference's fit alone, without the model's own errors."""
+
+    model: str
+    family: str
+    released: datetime.date
+    params: float
+    table: str
+    estimate: LogEstimate
+    fit_draws: LogEstimate
+    mmlu: float
+
+
+@dataclass(frozen=True)
+class EarlyModel:
+    """A model from before ChatGPT whose MMLU score and date have sources (`data/early_models.csv`)."""
+
+    model: str
+    family: str
+    params: float
+    released: datetime.date
+    mmlu: float
+    source: str
+
+
+@cache
+def early_models() -> tuple[EarlyModel, ...]:
+    """Every model of `data/early_models.csv`."""
+    text = (resources.files("compresslab") / "data" / "early_models.csv").read_text("utf-8")
+    return tuple(
+        EarlyModel(
+            row["model"],
+            row["family"],
+            float(row["params_B"]) * 1e9,
+            datetime.date.fromisoformat(row["released"]),
+            float(row["mmlu"]) / 100,
+            row["score_source"],
+        )
+        for row in csv.DictReader(text.splitlines())
+    )
+
+
+def dated_models(
+    reference: Reference, tokens: float, resamples: int, seed: int, benchmarks: Sequence[str] = tuple(BENCHMARKS)
+) -> list[DatedModel]:
+    """Every dated base model with all of `benchmarks` in one table.
+
+    With MMLU alone the models of `early_models` are among them, and only 5-shot scores count. If several tables have a model, the
+    one with the median density is used (of two the lower).
+    """
+    by_model: dict[str, dict[str, dict[str, Score]]] = {}
+    for score in scores():
+        if score.kind == "base" and score.released and score.compression in ("none", "distill", "prune+distill"):
+            by_model.setdefault(score.model, {}).setdefault(score.table, {})[score.benchmark] = score
+    reader = _Reader(reference, tokens, resamples, seed)
+    result = []
+    for model, tables in by_model.items():
+        readings = []
+        for table, found in tables.items():
+            if not set(benchmarks) <= set(found) or (list(benchmarks) == ["MMLU"] and found["MMLU"].shots != "5"):
+                continue
+            first = next(iter(found.values()))
+            params = float(weights(model)[0].counted) if model in dimensions() else first.params
+            released = datetime.date.fromisoformat(first.released)
+            answers = {task: found[task].score for task in benchmarks}
+            readings.append(reader.read(model, first.family, released, params, table, answers))
+        result += _median(readings)
+    if list(benchmarks) == ["MMLU"]:
+        early = [
+            reader.read(one.model, one.family, one.released, one.params, one.source, {"MMLU": one.mmlu})
+            for one in early_models()
+            if one.model not in by_model
+        ]
+        result += [model for model in early if model is not None]
+    return result
+
+
+def _median(readings: Iterable[DatedModel | None]) -> list[DatedModel]:
+    found = sorted((reading for reading in readings if reading is not None), key=lambda reading: reading.estimate.point)
+    return [found[(len(found) - 1) // 2]] if found else []
+
+
+class _Reader:
+    """Reads published scores on a reference, with the same draws of its fits for all models."""
+
+    def __init__(self, reference: Reference, tokens: float, resamples: int, seed: int) -> None:
+        self.reference, self.tokens, self.resamples, self.seed = reference, tokens, resamples, seed
+        self.rows = random_stream(seed, "reference").integers(reference.resamples, size=resamples) + 1
+
+    def read(
+        self, model: str, family: str, released: datetime.date, params: float, table: str, answers: Mapping[str, float]
+    ) -> DatedModel | None:
+        """The density of a model, or `None` if its benchmarks give no estimate together."""
+        ruler = Ruler(
+            self.reference, Budget(tokens=self.tokens), self.rows, (random_stream(self.seed, f"scatter/{model}").random(self.resamples),)
+        )
+        drawn = {task: draw_published_score(model, task, score, self.resamples, self.seed) for task, score in answers.items()}
+        fixed = {
+            task: replace(one, score=replace(one.score, means=np.full_like(one.score.means, one.score.mean))) for task, one in drawn.items()
+        }
+        estimate = combine({task: measure_task(ruler, task, one).by_score_with_scatter for task, one in drawn.items()}, published=True)
+        fit_only = combine({task: measure_task(ruler, task, one).by_score for task, one in fixed.items()}, published=True)
+        if estimate is None or fit_only is None:
+            return None
+        return DatedModel(
+            model, family, released, params, table, estimate.over(params), fit_only.over(params), answers.get("MMLU", float("nan"))
+        )
+
+
+def history(models: Sequence[DatedModel]) -> History:
+    """The models as arrays. A release is a family on a day, a line of models its families of all versions."""
+    errors = [spread(model.estimate) for model in models]
+    finite = [error for error in errors if np.isfinite(error)]
+    typical = float(np.median(finite)) if finite else 0.0
+    return History(
+        days=np.array([float(model.released.toordinal()) for model in models]),
+        logs=np.array([model.estimate.point for model in models]),
+        # A bound has draws on one side only, which give no spread; its score is as uncertain as the others'.
+        errors=np.array([error if np.isfinite(error) else typical for error in errors]),
+        sides=np.array([SIDES[model.estimate.bound] for model in models]),
+        releases=_numbers([f"{model.family}/{model.released}" for model in models]),
+        lines=_numbers([line_of_models(model.family) for model in models]),
+    )
+
+
+def line_of_models(family: str) -> str:
+    """The name of a family without its version: Qwen for Qwen2.5."""
+    match = re.match(r"[A-Za-z]+", family)
+    return match.group() if match else family
+
+
+def _numbers(labels: Sequence[str]) -> NDArray[np.int64]:
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return np.array([numbers[label] for label in labels])

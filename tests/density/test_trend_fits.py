@@ -1,0 +1,141 @@
+"""The fits of a rate of growth: what bounds do, and that the intervals hold where the growth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compresslab.density.trend.fits import (
+    ABOVE,
+    BELOW,
+    PLAIN,
+    History,
+    censored_fit,
+    censored_slope,
+    frontier_fit,
+    growth,
+    quantile_line,
+    quantile_slope,
+)
+from compresslab.density.trend.models import line_of_models
+
+LINES, RELEASES, MODELS = 9, 27, 3
+
+
+def history(seed, rate=0.0, line=0.5, release=0.4, model=0.5):
+    """27 releases of 3 models in 9 lines over two years, with effects of the line, the release and the model on ln density."""
+    rng = np.random.default_rng(seed)
+    releases = np.repeat(np.arange(RELEASES), MODELS)
+    lines = releases % LINES
+    days = rng.uniform(0, 730, RELEASES)[releases]
+    effects = rng.normal(0, line, LINES)[lines] + rng.normal(0, release, RELEASES)[releases] + rng.normal(0, model, len(releases))
+    zeros = np.zeros(len(releases))
+    return History(days, rate * days + effects, zeros, zeros.astype(np.int64), releases, lines)
+
+
+def changed(one, **changes):
+    return History(**(vars(one) | changes))
+
+
+@given(st.integers(0, 50))
+@settings(max_examples=15, deadline=None)
+def test_nine_of_ten_models_lie_below_the_line(seed):
+    one = history(seed)
+    slope, height = quantile_line(one)
+    residuals = one.logs - height - slope * (one.days - one.days.mean())
+    assert np.mean(residuals < 1e-9) >= 0.9
+    assert np.mean(residuals < -1e-9) <= 0.9
+
+
+@given(st.integers(0, 50), st.floats(-0.01, 0.01))
+@settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("slope", [quantile_slope, censored_slope])
+def test_growth_that_is_added_is_found(slope, seed, rate):
+    one = history(seed)
+    more = changed(one, logs=one.logs + rate * one.days)
+    assert slope(more) == pytest.approx(slope(one) + rate, abs=2e-5)
+
+
+def test_a_bound_on_its_side_of_the_quantile_line_acts_as_the_unknown_value():
+    one = history(3)
+    slope, height = quantile_line(one)
+    below = one.logs < height + slope * (one.days - one.days.mean()) - 0.2
+    sides = np.where(below, BELOW, PLAIN)
+    assert quantile_slope(changed(one, logs=np.where(below, one.logs - 3, one.logs), sides=sides)) == pytest.approx(slope)
+
+
+def test_without_bounds_and_errors_the_censored_likelihood_is_least_squares():
+    one = history(4)
+    assert censored_slope(one) == pytest.approx(np.polyfit(one.days, one.logs, 1)[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("side", [BELOW, ABOVE])
+def test_the_censored_likelihood_recovers_what_bounds_hide(side):
+    """Models at a bound are cut there. Leaving them out, or taking the bound for the value, flattens the line."""
+    slopes = {"hidden": [], "left out": [], "as values": []}
+    for seed in range(12):
+        one = history(seed, rate=0.003, line=0.0, release=0.0)
+        limit = float(np.quantile(one.logs, 0.35 if side == BELOW else 0.65))
+        hidden = one.logs < limit if side == BELOW else one.logs > limit
+        cut = changed(one, logs=np.where(hidden, limit, one.logs), sides=np.where(hidden, side, PLAIN))
+        slopes["hidden"].append(censored_slope(cut))
+        slopes["left out"].append(censored_slope(one.select(~hidden)))
+        slopes["as values"].append(censored_slope(changed(cut, sides=one.sides)))
+    means = {name: np.mean(values) for name, values in slopes.items()}
+    assert means["hidden"] == pytest.approx(0.003, abs=0.0003)
+    assert means["left out"] < 0.0024
+    assert means["as values"] < 0.0024
+
+
+def test_the_own_error_of_a_density_is_part_of_the_spread():
+    one = history(5, line=0.0, release=0.0)
+    assert censored_fit(changed(one, errors=np.full(len(one.days), 0.4)))[2] < censored_fit(one)[2] - 0.1
+
+
+def test_a_model_with_a_large_error_pulls_less():
+    one = history(6)
+    logs = one.logs.copy()
+    last = int(np.argmax(one.days))
+    logs[last] += 5
+    errors = np.zeros(len(logs))
+    errors[last] = 10
+    assert abs(censored_slope(changed(one, logs=logs, errors=errors)) - censored_slope(one)) < 0.2 * abs(
+        censored_slope(changed(one, logs=logs)) - censored_slope(one)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slope", [quantile_slope, censored_slope])
+def test_the_interval_covers_the_rate_and_the_record_setters_line_always_rises(slope):
+    """`experiments/trend/simulate.py` has the same on 500 histories like the real one."""
+    count, rate = 20, 0.0
+    intervals = [growth(history(100 + seed, rate), slope) for seed in range(count)]
+    assert sum(not one.low <= rate <= one.high for one in intervals) <= 3
+    setters = [frontier_fit(one.days, one.logs) for one in (history(100 + seed) for seed in range(count))]
+    assert all(fit[0] > 0 for fit in setters if fit is not None)
+
+
+def test_models_of_one_line_count_as_one_observation():
+    """With all spread between lines, an interval that takes models as independent would be far too narrow."""
+    one = history(7, line=1.0, release=0.0, model=0.01)
+    clustered = growth(one, censored_slope)
+    apart = growth(changed(one, releases=np.arange(len(one.days)), lines=np.arange(len(one.days))), censored_slope)
+    assert clustered.high - clustered.low > 1.5 * (apart.high - apart.low)
+
+
+def test_the_error_that_all_models_share_widens_the_interval():
+    one = history(8)
+    alone, shared = growth(one, censored_slope), growth(one, censored_slope, shared_error=0.01)
+    assert shared.high - shared.low > 3 * (alone.high - alone.low)
+    assert shared.value == alone.value
+
+
+def test_too_few_lines_of_models_give_no_interval():
+    one = history(9)
+    assert growth(one.select(one.lines < 4), quantile_slope) is None
+    assert growth(changed(one, sides=np.full(len(one.days), BELOW)), censored_slope) is None
+
+
+@pytest.mark.parametrize(("family", "line"), [("Qwen2.5", "Qwen"), ("Llama-3.1", "Llama"), ("Gemma-2", "Gemma"), ("MPT", "MPT")])
+def test_a_line_of_models_is_the_family_without_its_version(family, line):
+    assert line_of_models(family) == line
