@@ -45,7 +45,15 @@ def simulate(name, n_hat, n, parent="", root="base", items=200, seed=0, tasks=TA
         loss, score = REFERENCE.predict(task, n_hat, default_budget().at(n_hat))
         factor = common.lognormal(-(spread**2) / 2, spread, items) * rng.lognormal(-(own**2) / 2, own, items)
         answered[task] = scores(task, loss * factor, common.random(items) < score)
-    return Measured(name=name, parent=parent, root=root, size=size(n, bits), shape=SHAPE, items=answered, runs=["base"])
+    return Measured(
+        name=name,
+        parent=parent,
+        root=root,
+        size=size(n, bits),
+        shape=SHAPE.model_copy(update={"weight_bits": bits}),
+        items=answered,
+        runs=["base"],
+    )
 
 
 def only(result, name="child"):

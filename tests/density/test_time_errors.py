@@ -36,7 +36,9 @@ def study(child_model, precision="BF16", timing=None, root_model="Qwen2.5-7B-Ins
         shape, size = engine_factors.model(model, stored)
         parent = "" if name == "root" else "root"
         variants.append(
-            Measured(name=name, parent=parent, root="root", size=size, shape=shape, items=items, timing=timing if parent else None)
+            Measured(
+                name=name, parent=parent, root="root", size=size, shape=shape, items=items, timing=timing if parent else None, runs=["root"]
+            )
         )
     density, comparisons = assess(variants, CONFIG, list(hardware))["child"]
     return density, comparisons[0]
