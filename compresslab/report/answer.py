@@ -106,13 +106,20 @@ def _headline(against_base: list[_VariantRatio], base: str) -> str:
 
 
 def _steps(study: StudyRecord) -> str:
-    steps = _variant_ratios(study, "parent", _by_headline)
+    """The tally of the steps, each against its parent. Training that ends below the base recovers what a step before it cost."""
+    raised, lowered, undecided = _split(_variant_ratios(study, "parent", _by_headline))
+    denser = {entry.name for entry in _variant_ratios(study, "root", _by_headline) if entry.verdict == "raised"}
+    recovered = [step for step in raised if step.comparison.runs_apart and step.name not in denser]
     parts: list[str] = []
-    for group, verdict in zip(_split(steps), ("raised", "lowered", "inconclusive"), strict=True):
+    for verdict, what, group in (
+        ("raised", "raised density", [step for step in raised if step not in recovered]),
+        ("raised", "recovered density that was lost before", recovered),
+        ("lowered", "lowered density", lowered),
+        ("inconclusive", "inconclusive", undecided),
+    ):
         if group:
-            verb = {"raised": "raised density", "lowered": "lowered it" if parts else "lowered density"}.get(verdict, "inconclusive")
             names = words.join_names([step.name for step in group]) if len(group) <= 3 else ""
-            parts.append(f"{words.SYMBOLS[verdict]} {len(group)} {verb}" + (f" ({names})" if names else ""))
+            parts.append(f"{words.SYMBOLS[verdict]} {len(group)} {what}" + (f" ({names})" if names else ""))
     return f"Step by step, each against its parent: {', '.join(parts)}."
 
 

@@ -143,6 +143,7 @@ def child(parent: VariantRecord, root: VariantRecord, name: str, last: StepRecor
             against=other.name, relation=relation, ratio=ratio, ratio_by_score=None, ratio_bits=by_bits, ratio_time=by_time, verdict=verdict(ratio),
             verdict_by_score="inconclusive", verdict_bits=verdict(by_bits), verdict_time={key: verdict(value) for key, value in by_time.items()},
             density_days=days, tasks=tasks_, resamples=1000, seed=0,
+            runs_apart=sum(one.kind in ("distill", "retrain") for one in [*parent.steps, last][len(other.steps):]),
         )  # fmt: skip
 
     timing = None
