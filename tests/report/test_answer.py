@@ -43,7 +43,7 @@ def test_headline_follows_the_verdicts(bpbs: tuple[float, ...], verdict: str, ex
 def test_training_that_ends_below_the_base_has_recovered_and_not_raised_density() -> None:
     found = answer(studies.quickstart())
     assert found.verdict == "lowered"
-    recovered = "▲ 1 raised density (width-75), ▲ 1 recovered density that was lost before (depth-24-healed), ▼ 4 lowered density."
+    recovered = "▲ 2 recovered density that was lost before (depth-24-healed and width-75), ▼ 4 lowered density."
     assert recovered in found.details[0]
 
 
