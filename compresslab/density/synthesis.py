@@ -32,8 +32,8 @@ MIN_HETEROGENEITY = 0.2
 """Least standard deviation of ln r between benchmarks in the weights: about what pairs in the published tables show."""
 
 MIN_VARIANCE = 1e-12
-OWN_SHARE = 0.1
-"""Least share of a benchmark's variance that counts as its own and not as common to all benchmarks."""
+MAX_CORRELATION = 0.9
+"""Largest mean correlation of the benchmarks' errors, so that each keeps an error of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +67,15 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
     draws = np.stack([_tame(part) for part in known])
     covariance = np.cov(draws)
     variances = np.maximum(errors[np.isfinite(errors)] ** 2, MIN_VARIANCE)
-    off_diagonal = covariance[~np.eye(len(known), dtype=bool)]
-    shared = float(np.clip(off_diagonal.mean(), 0.0, (1 - OWN_SHARE) * variances.min()))
-    own = variances - shared
+    deviations = np.sqrt(np.maximum(covariance.diagonal(), MIN_VARIANCE))
+    others = ~np.eye(len(known), dtype=bool)
+    correlation = float(np.clip((covariance / np.outer(deviations, deviations))[others].mean(), 0.0, MAX_CORRELATION))
+    own = variances * (1 - correlation)
     heterogeneity = paule_mandel(points, own)
     weights = np.ones(len(known)) if equal_weights else 1 / (own + max(heterogeneity, MIN_HETEROGENEITY**2))
     weights = weights / weights.sum()
     point = float(weights @ points)
+    shared = max(0.0, float(weights @ np.where(others, covariance, 0.0) @ weights))
     variance, degrees = _mean_error(points, own, weights, shared)
     # The draws keep their ranks, so that what several models have in common still cancels.
     ranks = np.argsort(np.argsort(weights @ draws, kind="stable"), kind="stable")

@@ -44,7 +44,9 @@ def simulate(name, n_hat, n, parent="", root="base", items=200, seed=0, tasks=TA
         loss, score = REFERENCE.predict(task, n_hat, 1e12)
         factor = common.lognormal(-(spread**2) / 2, spread, items) * rng.lognormal(-(own**2) / 2, own, items)
         answered[task] = scores(task, loss * factor, common.random(items) < score)
-    return Measured(name=name, parent=parent, root=root, size=size(n, bits), shape=SHAPE, items=answered)
+    return Measured(
+        name=name, parent=parent, root=root, size=size(n, bits), shape=SHAPE.model_copy(update={"weight_bits": bits}), items=answered
+    )
 
 
 def only(result, name="child"):
@@ -94,6 +96,8 @@ def test_quantization_that_costs_little_raises_density_by_bits_only():
     _, comparison = only(assess([base, child], CONFIG, []))
     assert (comparison.verdict, comparison.verdict_bits) == ("lowered", "raised")
     assert comparison.ratio_bits.value == pytest.approx(comparison.ratio.value * 16 / 4.5)
+    assert comparison.count == "bits"
+    assert comparison.headline == (comparison.ratio_bits, "raised")
 
 
 def test_a_grandchild_is_compared_with_parent_and_root():
