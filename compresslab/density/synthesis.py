@@ -32,6 +32,7 @@ MIN_HETEROGENEITY = 0.2
 """Least standard deviation of ln r between benchmarks in the weights: about what pairs in the published tables show."""
 
 MIN_VARIANCE = 1e-12
+MAX_STEPS = 200
 MAX_CORRELATION = 0.9
 """Largest mean correlation of the benchmarks' errors, so that each keeps an error of its own."""
 
@@ -92,19 +93,22 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
 
 
 def paule_mandel(points: Array, variances: Array) -> float:
-    """tau^2 at which the weighted sum of squares about the mean equals its expectation k - 1; 0 if it is smaller even without tau^2."""
+    """tau^2 at which the weighted sum of squares about the mean equals its expectation k - 1; 0 if it is smaller even without tau^2.
 
-    def excess(tau2: float) -> float:
+    Newton's steps from 0, as DerSimonian and Kacker 2007 give them. The sum is convex in tau^2, so no step goes too far.
+    """
+    tau2, scale = 0.0, float(variances.mean())
+    for _ in range(MAX_STEPS):
         weights = 1 / (variances + tau2)
-        return float(weights @ (points - weights @ points / weights.sum()) ** 2) - (len(points) - 1)
-
-    if excess(0.0) <= 0:
-        return 0.0
-    low, high = 0.0, 2 * float(np.sum((points - points.mean()) ** 2))  # Q at this tau^2 is below k - 1.
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    return (low + high) / 2
+        squares = weights * (points - weights @ points / weights.sum()) ** 2
+        excess = float(squares.sum()) - (len(points) - 1)
+        if excess <= 0:
+            break
+        step = excess / float(weights @ squares)
+        tau2 += step
+        if step < 1e-9 * (tau2 + scale):
+            break
+    return tau2
 
 
 def _mean_error(points: Array, own: Array, weights: Array, shared: float) -> tuple[float, float]:

@@ -37,7 +37,7 @@ class _VariantRatio:
     @property
     def place(self) -> str:
         """What N counts, and the tasks if they are few."""
-        return f"{words.COUNTS[self.comparison.count]} {words.on_tasks(self.comparison.rests_on)}".rstrip()
+        return words.place(self.comparison)
 
 
 def answer(study: StudyRecord) -> StudyAnswer:

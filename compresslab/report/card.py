@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from compresslab.records import StepRecord, StudyRecord, VariantRecord
 from compresslab.report import facts, words
 
-FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio")
+FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio", "place")
 
 
 def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
