@@ -12,7 +12,7 @@ more than their errors, because a benchmark is not a model's capability: y_i = m
 - What the benchmarks' errors have in common (the reference's fit and its models' scatter) does not show in their differences. Its
   variance is added, with the degrees of freedom of Satterthwaite 1946.
 - Prediction interval: where r on one more benchmark of the same kind is expected (Higgins, Thompson and Spiegelhalter 2009, with k - 1
-  degrees of freedom).
+  degrees of freedom), with the same least tau^2. Without it the interval held one more benchmark in 78 to 95% of simulated cases.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from compresslab.density.intervals import LEVEL, Bound, LogEstimate, geometric_m
 from compresslab.density.references.laws import Array
 
 MIN_HETEROGENEITY = 0.2
-"""Least standard deviation of ln r between benchmarks in the weights: about what pairs in the published tables show."""
+"""Least standard deviation of ln r between benchmarks in the weights and in the prediction."""
 
 MIN_VARIANCE = 1e-12
 MAX_STEPS = 200
@@ -72,12 +72,12 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
     others = ~np.eye(len(known), dtype=bool)
     correlation = float(np.clip((covariance / np.outer(deviations, deviations))[others].mean(), 0.0, MAX_CORRELATION))
     own = variances * (1 - correlation)
-    heterogeneity = paule_mandel(points, own)
-    weights = np.ones(len(known)) if equal_weights else 1 / (own + max(heterogeneity, MIN_HETEROGENEITY**2))
-    weights = weights / weights.sum()
+    weights, heterogeneity = weigh(points, own)
+    if equal_weights:
+        weights = np.full(len(known), 1 / len(known))
     point = float(weights @ points)
     shared = max(0.0, float(weights @ np.where(others, covariance, 0.0) @ weights))
-    variance, degrees = _mean_error(points, own, weights, shared)
+    variance, degrees = mean_error(points, own, weights, shared)
     # The draws keep their ranks, so that what several models have in common still cancels.
     ranks = np.argsort(np.argsort(weights @ draws, kind="stable"), kind="stable")
     mean = _spread_out(point, variance, degrees, ranks)
@@ -88,8 +88,16 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
         return Synthesis(replace(mean, lower=lower, upper=upper, bound=bound, student=None), None, math.sqrt(heterogeneity))
     prediction = None
     if len(known) > 2:
-        prediction = replace(_spread_out(point, variance + heterogeneity, len(known) - 1, ranks), extrapolated=mean.extrapolated)
+        between = max(heterogeneity, MIN_HETEROGENEITY**2)
+        prediction = replace(_spread_out(point, variance + between, len(known) - 1, ranks), extrapolated=mean.extrapolated)
     return Synthesis(mean, prediction, math.sqrt(heterogeneity))
+
+
+def weigh(points: Array, own: Array) -> tuple[Array, float]:
+    """The weights of estimates with the variances `own`, and tau^2."""
+    heterogeneity = paule_mandel(points, own)
+    weights = 1 / (own + max(heterogeneity, MIN_HETEROGENEITY**2))
+    return weights / weights.sum(), heterogeneity
 
 
 def paule_mandel(points: Array, variances: Array) -> float:
@@ -111,8 +119,8 @@ def paule_mandel(points: Array, variances: Array) -> float:
     return tau2
 
 
-def _mean_error(points: Array, own: Array, weights: Array, shared: float) -> tuple[float, float]:
-    """Variance of the weighted mean and its degrees of freedom."""
+def mean_error(points: Array, own: Array, weights: Array, shared: float) -> tuple[float, float]:
+    """Variance of the weighted mean and its degrees of freedom. `shared`: variance of what all estimates have in common."""
     mean, degrees = float(weights @ points), len(points) - 1
     between = float(weights @ (points - mean) ** 2) / degrees
     known = float(weights**2 @ own)
