@@ -131,7 +131,6 @@ def summary(console: Console, record: StudyRecord) -> None:
     for variant in record.variants:
         size, comparison = variant.size, comparison_with(variant, "parent")
         built = size is not None and was_built(variant, by_name)
-        by = f" {words.COUNTS[comparison.count]}" if comparison and comparison.count != "params" else ""
         density, r = variant.density.params if variant.density else None, comparison.headline[0] if comparison else None
         cells: dict[str, str | Text] = {
             "variant": Text(printable(variant.name)),
@@ -141,7 +140,7 @@ def summary(console: Console, record: StudyRecord) -> None:
             "accuracy": words.percent(mean_accuracy(variant, tasks)),
             "density": f"{words.point(density)}{'*' if density and density.extrapolated else ''}",
             "r to parent": f"{words.point(r)} {words.span(r, 2)}".rstrip() + "*" * r.extrapolated if r else "",
-            "verdict": "failed" if variant.failures else f"{comparison.headline[1]}{by}" if comparison else "",
+            "verdict": "failed" if variant.failures else f"{comparison.headline[1]} {words.place(comparison)}" if comparison else "",
         }
         table.add_row(*(cells[str(column.header)] for column in table.columns), style=None if variant.named else "dim")
     console.print(table)

@@ -12,7 +12,7 @@ more than their errors, because a benchmark is not a model's capability: y_i = m
 - What the benchmarks' errors have in common (the reference's fit and its models' scatter) does not show in their differences. Its
   variance is added, with the degrees of freedom of Satterthwaite 1946.
 - Prediction interval: where r on one more benchmark of the same kind is expected (Higgins, Thompson and Spiegelhalter 2009, with k - 1
-  degrees of freedom).
+  degrees of freedom), with the same least tau^2. Without it the interval held one more benchmark in 78 to 95% of simulated cases.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from compresslab.density.intervals import LEVEL, Bound, LogEstimate, geometric_m
 from compresslab.density.references.laws import Array
 
 MIN_HETEROGENEITY = 0.2
-"""Least standard deviation of ln r between benchmarks in the weights: about what pairs in the published tables show."""
+"""Least standard deviation of ln r between benchmarks in the weights and in the prediction."""
 
 MIN_VARIANCE = 1e-12
-OWN_SHARE = 0.1
-"""Least share of a benchmark's variance that counts as its own and not as common to all benchmarks."""
+MAX_STEPS = 200
+MAX_CORRELATION = 0.9
+"""Largest mean correlation of the benchmarks' errors, so that each keeps an error of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +68,16 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
     draws = np.stack([_tame(part) for part in known])
     covariance = np.cov(draws)
     variances = np.maximum(errors[np.isfinite(errors)] ** 2, MIN_VARIANCE)
-    off_diagonal = covariance[~np.eye(len(known), dtype=bool)]
-    shared = float(np.clip(off_diagonal.mean(), 0.0, (1 - OWN_SHARE) * variances.min()))
-    own = variances - shared
-    heterogeneity = paule_mandel(points, own)
-    weights = np.ones(len(known)) if equal_weights else 1 / (own + max(heterogeneity, MIN_HETEROGENEITY**2))
-    weights = weights / weights.sum()
+    deviations = np.sqrt(np.maximum(covariance.diagonal(), MIN_VARIANCE))
+    others = ~np.eye(len(known), dtype=bool)
+    correlation = float(np.clip((covariance / np.outer(deviations, deviations))[others].mean(), 0.0, MAX_CORRELATION))
+    own = variances * (1 - correlation)
+    weights, heterogeneity = weigh(points, own)
+    if equal_weights:
+        weights = np.full(len(known), 1 / len(known))
     point = float(weights @ points)
-    variance, degrees = _mean_error(points, own, weights, shared)
+    shared = max(0.0, float(weights @ np.where(others, covariance, 0.0) @ weights))
+    variance, degrees = mean_error(points, own, weights, shared)
     # The draws keep their ranks, so that what several models have in common still cancels.
     ranks = np.argsort(np.argsort(weights @ draws, kind="stable"), kind="stable")
     mean = _spread_out(point, variance, degrees, ranks)
@@ -85,28 +88,39 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
         return Synthesis(replace(mean, lower=lower, upper=upper, bound=bound, student=None), None, math.sqrt(heterogeneity))
     prediction = None
     if len(known) > 2:
-        prediction = replace(_spread_out(point, variance + heterogeneity, len(known) - 1, ranks), extrapolated=mean.extrapolated)
+        between = max(heterogeneity, MIN_HETEROGENEITY**2)
+        prediction = replace(_spread_out(point, variance + between, len(known) - 1, ranks), extrapolated=mean.extrapolated)
     return Synthesis(mean, prediction, math.sqrt(heterogeneity))
 
 
+def weigh(points: Array, own: Array) -> tuple[Array, float]:
+    """The weights of estimates with the variances `own`, and tau^2."""
+    heterogeneity = paule_mandel(points, own)
+    weights = 1 / (own + max(heterogeneity, MIN_HETEROGENEITY**2))
+    return weights / weights.sum(), heterogeneity
+
+
 def paule_mandel(points: Array, variances: Array) -> float:
-    """tau^2 at which the weighted sum of squares about the mean equals its expectation k - 1; 0 if it is smaller even without tau^2."""
+    """tau^2 at which the weighted sum of squares about the mean equals its expectation k - 1; 0 if it is smaller even without tau^2.
 
-    def excess(tau2: float) -> float:
+    Newton's steps from 0, as DerSimonian and Kacker 2007 give them. The sum is convex in tau^2, so no step goes too far.
+    """
+    tau2, scale = 0.0, float(variances.mean())
+    for _ in range(MAX_STEPS):
         weights = 1 / (variances + tau2)
-        return float(weights @ (points - weights @ points / weights.sum()) ** 2) - (len(points) - 1)
+        squares = weights * (points - weights @ points / weights.sum()) ** 2
+        excess = float(squares.sum()) - (len(points) - 1)
+        if excess <= 0:
+            break
+        step = excess / float(weights @ squares)
+        tau2 += step
+        if step < 1e-9 * (tau2 + scale):
+            break
+    return tau2
 
-    if excess(0.0) <= 0:
-        return 0.0
-    low, high = 0.0, 2 * float(np.sum((points - points.mean()) ** 2))  # Q at this tau^2 is below k - 1.
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    return (low + high) / 2
 
-
-def _mean_error(points: Array, own: Array, weights: Array, shared: float) -> tuple[float, float]:
-    """Variance of the weighted mean and its degrees of freedom."""
+def mean_error(points: Array, own: Array, weights: Array, shared: float) -> tuple[float, float]:
+    """Variance of the weighted mean and its degrees of freedom. `shared`: variance of what all estimates have in common."""
     mean, degrees = float(weights @ points), len(points) - 1
     between = float(weights @ (points - mean) ** 2) / degrees
     known = float(weights**2 @ own)

@@ -37,7 +37,7 @@ class _VariantRatio:
     @property
     def place(self) -> str:
         """What N counts, and the tasks if they are few."""
-        return f"{words.COUNTS[self.comparison.count]} {words.on_tasks(self.comparison.rests_on)}".rstrip()
+        return words.place(self.comparison)
 
 
 def answer(study: StudyRecord) -> StudyAnswer:
@@ -132,11 +132,11 @@ WHY_COUNTS_DIFFER = (
 def _side_by_side(entry: _VariantRatio) -> list[str]:
     """r of one variant by every count of N."""
     one = entry.comparison
-    ratios = [("parameters", one.ratio), ("active parameters", one.ratio_active), ("stored bits", one.ratio_bits)]
+    ratios = [("parameters", one.ratio), ("active parameters", _by_active(one)[0]), ("stored bits", one.ratio_bits)]
     ratios += [(f"modelled time on {name}", ratio) for name, ratio in one.ratio_time.items()]
     there = [(name, ratio) for name, ratio in ratios if ratio is not None]
     if len({words.ratio(ratio) for _, ratio in there}) == 1:
-        return ["r is the same by every count of N: parameters, active parameters, stored bits and modelled time."]
+        return ["r is the same by every count of N."]
     listed = ", ".join(f"{name} {words.point(ratio, 2)} {words.span(ratio, 2)}".rstrip() for name, ratio in there)
     return [f"r by every count of N: {listed}. {WHY_COUNTS_DIFFER}"]
 

@@ -15,7 +15,7 @@ from compresslab.recipe.source import parse_source
 from compresslab.records import StepRecord, StudyRecord, VariantRecord
 from compresslab.report import facts, words
 
-FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio")
+FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio", "place")
 
 
 def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:

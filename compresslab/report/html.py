@@ -59,9 +59,7 @@ class VariantRow:
     @property
     def place(self) -> str:
         """What N counts in that verdict, and the tasks that it rests on if they are few."""
-        if self.parent is None:
-            return ""
-        return f"{words.COUNTS[self.parent.count]} {words.on_tasks(self.parent.rests_on)}".rstrip()
+        return words.place(self.parent) if self.parent else ""
 
     @property
     def items_needed(self) -> str:

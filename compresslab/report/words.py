@@ -7,7 +7,7 @@ import math
 from markupsafe import Markup
 
 from compresslab.printable import printable
-from compresslab.records import Count, Density, Interval, Record, StepRecord, VariantRecord
+from compresslab.records import Comparison, Count, Density, Interval, Record, StepRecord, VariantRecord
 
 SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
 """A symbol for each verdict, so that a verdict is readable without colour."""
@@ -132,6 +132,11 @@ FEW_TASKS = 2
 def on_tasks(tasks: list[str]) -> str:
     """`on MMLU` for a verdict that rests on one or two tasks, else empty."""
     return f"on {join_names(tasks)}" if 0 < len(tasks) <= FEW_TASKS else ""
+
+
+def place(comparison: Comparison) -> str:
+    """What N counts in a comparison's headline, and the tasks that it rests on if they are few: `by stored bits on MMLU`."""
+    return f"{COUNTS[comparison.count]} {on_tasks(comparison.rests_on)}".rstrip()
 
 
 def step(record: StepRecord) -> str:

@@ -98,7 +98,7 @@ def _score(entry: PublishedEntry, benchmark: str, score: float) -> TaskScore:
         bits_per_byte_stderr=None,
         accuracy=score,
         accuracy_stderr=math.sqrt(score * (1 - score) / items),
-        metric=tables.scores_of(entry.model, entry.table)[benchmark].metric,
+        metric=tables.scores_of(entry.model, entry.table)[benchmark].metric or "not stated",
         chance=chance,
         engine="published",
         weights="as published",

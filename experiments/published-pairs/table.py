@@ -11,10 +11,10 @@ from pathlib import Path
 from compresslab.plan.prepare import prepare
 from compresslab.records import Comparison, Interval, VariantRecord
 from compresslab.report import words
+from compresslab.report.answer import answer
 from compresslab.studies.published import assemble
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "published"
-BENCHMARKS = ("MMLU", "BBH", "MATH", "HumanEval", "MBPP")
 BELOW, ABOVE = "below (arXiv)", "above (arXiv)"
 PAPER = {
     ("llama-3.1-8b", "llama-3.2-3b"): BELOW,
@@ -35,6 +35,9 @@ def main() -> None:
     for path in sorted(RECIPES.glob("*.yaml")):
         record = assemble(prepare(path))
         for variant in record.variants[1:]:
+            if variant.comparisons[0].count == "active":
+                print(f"{record.study}: {answer(record).headline}\n")
+                continue
             said = PAPER.get((record.study, variant.name))
             how = GPTQ if "GPTQ" in variant.steps[-1].config["how"] else ""
             (trained if said else packed).append((record.study, variant, said or how))
@@ -45,10 +48,12 @@ def main() -> None:
         "r overall",
         "verdict",
         "density-days",
+        "r on one more benchmark",
+        "r, one left out",
         "r, straight lines",
         "r, equal weights",
-        *BENCHMARKS,
-        "other side of 1",
+        "r by benchmark",
+        "references on the other side of 1",
     ]
     print(line(heads), line(["---"] * len(heads)), sep="\n")
     for study, variant, said in trained:
@@ -57,15 +62,26 @@ def main() -> None:
             next((other.ratio for other in one.robustness if other.choice == choice), None) for choice in ("curve", "weights")
         )
         days = words.signed(one.density_days.value) if one.density_days else ""
-        cells = [shown(one.ratio), judged(one), days, shown(straight), shown(alike), *by_task(one), flips(one)]
+        cells = [
+            shown(one.ratio),
+            judged(one),
+            days,
+            shown(one.prediction),
+            left_out(one),
+            shown(straight),
+            shown(alike),
+            by_task(one),
+            flips(one),
+        ]
         print(line([study, variant.name, said, *cells]))
-    heads = ["study", "child", "paper", "r by params", "r by bits", "r by time, first hardware", "params, bits, time"]
+    heads = ["study", "child", "paper", "rests on", "r by params", "r by bits", "r by time, first hardware", "params, bits, time"]
     print("", line(heads), line(["---"] * len(heads)), sep="\n")
     for study, variant, said in packed:
         one = variant.comparisons[0]
         machine, timed = next(iter(one.ratio_time.items()))
         gains = ", ".join([one.verdict, one.verdict_bits, one.verdict_time[machine]])
-        print(line([study, variant.name, said, shown(one.ratio), shown(one.ratio_bits), f"{machine} {shown(timed)}", gains]))
+        rests = words.on_tasks(one.rests_on).removeprefix("on ") or f"{len(one.rests_on)} benchmarks"
+        print(line([study, variant.name, said, rests, shown(one.ratio), shown(one.ratio_bits), f"{machine} {shown(timed)}", gains]))
     print()
     verdicts = {
         "params": [variant.comparisons[0].verdict for _, variant, _ in packed],
@@ -99,21 +115,27 @@ def shown(interval: Interval | None) -> str:
 
 def judged(comparison: Comparison) -> str:
     """The verdict, with its mark."""
-    return f"{words.SYMBOLS[comparison.verdict]} {comparison.verdict}{' (fragile)' if comparison.fragile else ''}"
+    place = words.on_tasks(comparison.rests_on) if comparison.verdict != "inconclusive" else ""
+    return f"{words.SYMBOLS[comparison.verdict]} {comparison.verdict} {place}{' (fragile)' if comparison.fragile else ''}".strip()
 
 
-def by_task(comparison: Comparison) -> list[str]:
-    """r on each benchmark, empty where the table has none."""
-    found = {task.task: task.ratio_by_score for task in comparison.tasks}
-    return [words.point(found[name], 2) if name in found else "" for name in BENCHMARKS]
+def left_out(comparison: Comparison) -> str:
+    """The least and the largest r without one benchmark."""
+    values = [one.ratio.value for one in comparison.robustness if one.choice == "task left out" and one.ratio]
+    return f"{words.number(min(values), 2)} to {words.number(max(values), 2)}" if values else "–"
+
+
+def by_task(comparison: Comparison) -> str:
+    """r on each benchmark."""
+    return ", ".join(f"{task.task} {words.point(task.ratio_by_score, 2)}" for task in comparison.tasks if task.task in comparison.rests_on)
 
 
 def flips(comparison: Comparison) -> str:
-    """Benchmarks and references whose value lies on the other side of 1."""
+    """References whose value lies on the other side of 1."""
     if comparison.ratio is None:
         return ""
     side = comparison.ratio.value > 1
-    shown_ = [one for one in comparison.robustness if one.choice in ("reference", "task alone")]
+    shown_ = [one for one in comparison.robustness if one.choice == "reference"]
     return ", ".join(one.setting for one in shown_ if one.ratio and (one.ratio.value > 1) != side)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,9 @@ from numpy.typing import NDArray
 from compresslab.catalog.published_scores import weights
 from compresslab.catalog.published_settings import TASKS
 from compresslab.density import Measured, Reference, student
-from compresslab.density.intervals import LogEstimate
 from compresslab.density.references.laws import D_UNIT, N_UNIT, loss_law, score_link
 from compresslab.density.sample import prepare
-from compresslab.density.synthesis import paule_mandel, synthesize
+from compresslab.density.synthesis import mean_error, paule_mandel, weigh
 from compresslab.recipe.schema import DensityConfig
 
 Array = NDArray[np.float64]
@@ -36,6 +36,7 @@ ERRORS = {"alike": (0.10, 0.15, 0.12, 0.30, 0.20, 0.20, 0.15, 0.15, 0.25), "unli
 BUDGET = 1e12
 
 
+@cache
 def t_value(degrees: float) -> float:
     """The 97.5% quantile of Student's t."""
     return float(student.quantiles(np.array([0.975]), degrees)[0])
@@ -43,17 +44,9 @@ def t_value(degrees: float) -> float:
 
 def shipped(y: Array, error: Array) -> tuple[float, float]:
     """Centre and half width of the study's own interval."""
-    normal = student.quantiles((np.arange(400) + 0.5) / 400, student.MAX_DEGREES)
-    rng = np.random.default_rng(len(y))
-    parts = []
-    for point, width in zip(y, error, strict=True):
-        draws = point + width * rng.permutation(normal)
-        parts.append(LogEstimate(float(point), draws, draws))
-    found = synthesize(parts)
-    assert found is not None
-    assert found.mean.student is not None
-    deviation, degrees = found.mean.student
-    return found.mean.point, deviation * t_value(degrees)
+    weight, _ = weigh(y, error**2)
+    variance, degrees = mean_error(y, error**2, weight, 0.0)
+    return float(weight @ y), math.sqrt(variance) * t_value(degrees)
 
 
 def hartung_knapp(y: Array, error: Array, least: float) -> tuple[float, float]:

@@ -103,6 +103,8 @@ def test_quantization_that_costs_little_raises_density_by_bits_only():
     _, comparison = only(assess([base, child], CONFIG, []))
     assert (comparison.verdict, comparison.verdict_bits) == ("lowered", "raised")
     assert comparison.ratio_bits.value == pytest.approx(comparison.ratio.value * 16 / 4.5)
+    assert comparison.count == "bits"
+    assert comparison.headline == (comparison.ratio_bits, "raised")
 
 
 def test_a_grandchild_is_compared_with_parent_and_root():

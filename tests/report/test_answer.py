@@ -23,14 +23,18 @@ UP, OPEN, DOWN, WORSE = 0.80, 0.93, 1.1, 1.3
 @pytest.mark.parametrize(
     ("bpbs", "verdict", "expected"),
     [
-        ((DOWN, WORSE), "lowered", "No variant is denser than the base: all 2 are less dense; the least costly is v0"),
-        ((UP, UP), "raised", "Each of 2 variants is denser than the base"),
-        ((UP, DOWN, OPEN), "raised", "1 of 3 variants is denser than the base, most of all v0"),
-        ((DOWN, OPEN), "inconclusive", "No variant is shown to be denser than the base: 1 of 2 is less dense, 1 undecided; best is v1"),
-        ((OPEN, OPEN), "inconclusive", "Undecided: none of 2 variants"),
-        ((DOWN,), "lowered", "v0 is less dense than the base"),
-        ((UP,), "raised", "v0 is denser than the base"),
-        ((OPEN,), "inconclusive", "v0 cannot be told apart in density from the base"),
+        ((DOWN, WORSE), "lowered", "No variant is denser than the base by parameters: all 2 are less dense; the least costly is v0"),
+        ((UP, UP), "raised", "Each of 2 variants is denser than the base by parameters"),
+        ((UP, DOWN, OPEN), "raised", "1 of 3 variants is denser than the base by parameters, most of all v0"),
+        (
+            (DOWN, OPEN),
+            "inconclusive",
+            "No variant is shown to be denser than the base by parameters: 1 of 2 is less dense, 1 undecided; best is v1",
+        ),
+        ((OPEN, OPEN), "inconclusive", "Undecided: none of 2 variants can be told apart in density from the base by parameters;"),
+        ((DOWN,), "lowered", "v0 is less dense than the base by parameters:"),
+        ((UP,), "raised", "v0 is denser than the base by parameters:"),
+        ((OPEN,), "inconclusive", "v0 cannot be told apart in density from the base by parameters:"),
         ((), "", "No answer: the study has no compressed variant"),
     ],
 )
@@ -77,4 +81,45 @@ def test_bounds_are_said_as_bounds() -> None:
     bound = studies.interval(0.1, bound="<", extrapolated=True)
     changed = [comparison.model_copy(update={"ratio": bound}) for comparison in last.comparisons]
     found = answer(whole.model_copy(update={"variants": [whole.variants[0], last.model_copy(update={"comparisons": changed})]}))
-    assert found.headline.replace("\u00a0", " ") == "v0 is less dense than the base: r < 0.100, extrapolated."
+    assert found.headline.replace("\u00a0", " ") == "v0 is less dense than the base by parameters: r < 0.100, extrapolated."
+
+
+def counted(record: StudyRecord, **change: object) -> StudyRecord:
+    """The record with every comparison changed."""
+    variants = [
+        variant.model_copy(update={"comparisons": [one.model_copy(update=change) for one in variant.comparisons]})
+        for variant in record.variants
+    ]
+    return record.model_copy(update={"variants": variants})
+
+
+def test_the_headline_counts_what_the_step_changed_and_names_it() -> None:
+    by_bits = studies.interval(2.4)
+    found = answer(counted(with_quality(DOWN), count="bits", ratio_bits=by_bits, verdict_bits="raised", rests_on=["a", "b", "c"]))
+    assert found.verdict == "raised"
+    assert found.headline.replace("\u00a0", " ").startswith("v0 is denser than the base by stored bits: r = 2.40")
+    assert any("r by parameters compares the quality N̂ alone" in line for line in found.details)
+    (side_by_side,) = [line for line in found.details if line.startswith("r by every count of N: parameters ")]
+    assert "stored bits 2.4" in side_by_side
+    assert "N̂ is the same in each and N is not" in side_by_side
+
+
+def test_a_mixture_is_answered_for_by_its_active_parameters() -> None:
+    found = answer(counted(with_quality(DOWN), count="active", ratio_active=studies.interval(4.8), verdict_active="raised"))
+    assert found.headline.replace("\u00a0", " ").startswith("v0 is denser than the base by active parameters: r = 4.80")
+    assert not any("N̂ alone" in line for line in found.details)
+
+
+def test_variants_that_changed_different_things_are_each_labelled_by_their_count() -> None:
+    whole = with_quality(UP, DOWN)
+    packed = counted(whole, count="bits", ratio_bits=studies.interval(5.0), verdict_bits="raised").variants[2]
+    found = answer(whole.model_copy(update={"variants": [*whole.variants[:2], packed]}))
+    assert found.headline.startswith("Each of 2 variants is denser than the base, most of all v1 (")
+    assert found.headline.endswith("by stored bits).")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "expected"), [(["MMLU"], " on MMLU:"), (["MMLU", "BBH"], " on MMLU and BBH:"), (["MMLU", "BBH", "MATH"], " by parameters:")]
+)
+def test_a_verdict_that_rests_on_one_or_two_benchmarks_names_them(tasks: list[str], expected: str) -> None:
+    assert expected in answer(counted(with_quality(DOWN), rests_on=tasks)).headline

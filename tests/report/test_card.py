@@ -19,7 +19,7 @@ def test_the_card_tells_parent_density_and_verdict() -> None:
     head, body = text.removeprefix("---\n").split("\n---\n", 1)
     assert yaml.safe_load(head)["library_name"] == "transformers"
     comparison = variant.comparisons[0]
-    assert f"**Density against {comparison.against}: {comparison.verdict}**" in body
+    assert f"**Density against {comparison.against} by parameters: {comparison.verdict}**" in body
     for score in variant.scores:
         assert f"| {score.task} | {score.items} |" in body
     assert study.recipe.strip() in body

@@ -126,7 +126,7 @@ def test_hostile_names_are_text_and_never_markup() -> None:
 
 
 def test_the_answer_and_every_verdict_stand_in_words(page: str) -> None:
-    assert "No variant is denser than the base: all 5 are less dense" in page
+    assert "No variant is denser than the base by parameters: all 5 are less dense" in page
     for variant in studies.quickstart().variants[1:]:
         assert variant.name in page
     assert page.count("▼</span> lowered") >= 4

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from compresslab.errors import BadInput
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.places import RecipeError
 from compresslab.report import html
+from compresslab.report.answer import answer
 from compresslab.studies import published
 
 pytestmark = pytest.mark.slow
@@ -92,7 +94,7 @@ def test_every_published_recipe_gives_a_study(path):
         assert one.robustness
         assert one.seed == 0
         assert one.resamples == 2000
-        assert (one.items_needed is None) == (one.verdict != "inconclusive")
+        assert (one.items_needed is None) == (one.headline[1] != "inconclusive")
     table = children[0].steps[-1].config["table"]
     assert any(table in note and tables.tables()[table][1] in note for note in record.notes)
     assert any("Nothing was run here" in note for note in record.notes)
@@ -131,7 +133,7 @@ def test_the_six_pairs_of_the_paper():
     for pair, one in found.items():
         assert (one.ratio.low <= 1 <= one.ratio.high) == (said[pair] == "inconclusive")
         assert not one.ratio.bound
-        assert one.reason == ""
+        assert one.rests_on
     assert found["gemma-2", "gemma-2-9b"].ratio.value == pytest.approx(1.7, abs=0.3)
     assert found["llama-3.1-8b", "llama-3.2-1b"].ratio.value == pytest.approx(0.22, abs=0.08)
 
@@ -155,11 +157,49 @@ def test_models_of_different_tables_are_refused_without_the_flag(written):
     assert line == 5
     assert "different tables (Gemma2-report-T13 and Llama3.2-card-base)" in said
     assert "across_tables: true" in said
-    path = written(v=other, evaluate=f", table: {TABLE}, across_tables: true")
+    line, said = complaint(written(v=other, evaluate=f", table: {TABLE}, across_tables: true"))
+    assert line == 4
+    assert said.startswith("variants.v[0].adopt.table: Gemma2-report-T13 and the base's Llama3.2-card-base have 0 models in common")
+
+
+def test_tables_that_many_models_join_are_read_on_the_scale_of_the_base(written):
+    other = "[{adopt: {model: published:Llama-3.1-Minitron-4B-Width, table: Minitron-practice-T1}}]"
+    path = written(v=other, evaluate=", table: ObsScaling-base, across_tables: true")
     record = published.assemble(prepare(path))
-    assert "from different tables" in record.variants[1].comparisons[0].reason
+    across = record.variants[1].comparisons[0]
+    assert re.search(
+        r"from different tables \(Minitron-practice-T1 and ObsScaling-base\): joined by the \d+ models that both have", across.reason
+    )
     assert any(note.startswith("⚠ Parent and child stand in different tables") for note in record.notes)
     assert "different tables" in html.render(record)
+    assert across.ratio.low < comparison("minitron-4b", "minitron-4b-width").ratio.value < across.ratio.high
+
+
+@pytest.mark.parametrize(
+    ("table", "tasks", "message"),
+    [
+        ("RH-Llama-3.1-8B-Inst", "[BBH]", "not read: BBH (3-shot, likelihood of the options, normalised so that a guess is 0)"),
+        ("RH-Llama-3.1-8B-Inst", "[GSM8K]", "GSM8K has several settings; write one of GSM8K 4-shot (4-shot, exact match)"),
+    ],
+)
+def test_a_score_in_another_setting_is_refused(written, table, tasks, message):
+    child = "[{adopt: {model: published:Meta-Llama-3.1-8B-Instruct-quantized.w4a16}}]"
+    path = written("published:Llama-3.1-8B-Instruct", child, f", table: {table}, tasks: {tasks}")
+    with pytest.raises(RecipeError) as caught:
+        prepare(path)
+    assert message in str(caught.value)
+
+
+def test_the_mixture_is_answered_for_by_active_parameters():
+    found = answer(study("qwen3-30b-a3b"))
+    assert found.headline.startswith("qwen3-30b-a3b is denser than the base by active parameters: r")
+    assert any(line.startswith("r by every count of N: parameters 0.4") for line in found.details)
+
+
+def test_quantized_children_are_answered_for_by_bits_and_one_benchmark_is_named():
+    found = answer(study("qwen2-7b-instruct-quantized"))
+    assert found.headline.startswith("Each of 3 variants is denser than the base by stored bits on MMLU, most of all gptq-int4")
+    assert any("r by parameters compares the quality N̂ alone" in line for line in found.details)
 
 
 def test_what_is_special_about_a_comparison_stands_beside_its_verdict():
