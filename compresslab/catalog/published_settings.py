@@ -50,7 +50,7 @@ TASKS = {
 """Every task that a reference reads. The first five are the Densing paper's.
 
 The items are those of the public test sets; tables do not state theirs. BBH's guess is 0 where answers are generated and matched exactly,
-because weak models then fall below the options' chance (Qwen2.5-0.5B has 20.3%), whom a guess of 0.257 would leave without a reading. With it
+because weak models then fall below the options' chance (Qwen2.5-0.5B has 20.3%), which 0.257 would leave without a reading. With it
 the curves miss left-out BBH scores by 0.011 on Qwen2.5 and by 0.067 on Llama, with 0 by 0.014 and 0.067 (`experiments/ruler/forms.py bbh`).
 By likelihood the guess is the mean over the 24 subtasks of 1 / options; GPT-2 has 29.8%.
 """
