@@ -19,7 +19,7 @@ from compresslab.density.intervals import verdict
 from compresslab.density.references.laws import NO_DATA_TERM
 from compresslab.density.references.reference import Reference
 from compresslab.density.sample import DrawnStudy
-from compresslab.records import Alternative, Comparison, Estimator
+from compresslab.records import Alternative, Comparison, Estimator, Interval, Verdict
 
 TOKEN_BUDGETS = (1e11, 3e11, 1e12, 5e12, 15e12)
 """D0 in tokens: the Densing paper's arXiv version takes 1T, its journal version 5T."""
@@ -43,12 +43,9 @@ def alternatives(
         if estimate is None:
             return Alternative(choice=choice, setting=setting, ratio=None, verdict="inconclusive", reason=missing)
         interval = estimate.over(params).interval()
-        decided_here = verdict(interval)
-        opposite = decided != "inconclusive" and decided_here not in (decided, "inconclusive")
-        # Tasks differ, so a single one flips only by its verdict. A bound may lie on both sides of 1.
-        contradicts = choice != "task alone" and not interval.bound and not interval.low <= value <= interval.high
-        other_side = decided != "inconclusive" and contradicts and (interval.value - 1) * (value - 1) < 0
-        return Alternative(choice=choice, setting=setting, ratio=interval, verdict=decided_here, flips=opposite or other_side)
+        # Tasks differ, so a single one flips only by its verdict.
+        turned = flips(decided, value, interval, by_value=choice != "task alone")
+        return Alternative(choice=choice, setting=setting, ratio=interval, verdict=verdict(interval), flips=turned)
 
     results = []
     if _has_data_term(ruler.reference, tasks):
@@ -89,6 +86,18 @@ def alternatives(
             for task in informative
         ]
     return results
+
+
+def flips(decided: Verdict, value: float, other: Interval, *, by_value: bool = True) -> bool:
+    """Whether the interval of another choice turns round the verdict `decided` on the ratio `value`.
+
+    It does by the opposite verdict, or, if `by_value`, by a value on the other side of 1 whose interval does not contain `value`.
+    """
+    if decided == "inconclusive":
+        return False
+    # A bound may lie on both sides of 1.
+    contradicts = by_value and not other.bound and not other.low <= value <= other.high
+    return verdict(other) not in (decided, "inconclusive") or (contradicts and (other.value - 1) * (value - 1) < 0)
 
 
 def format_tokens(tokens: float) -> str:

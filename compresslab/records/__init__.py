@@ -10,6 +10,7 @@ from compresslab.records.base import Record, StoredRecord
 from compresslab.records.densities import Alternative, Comparison, Curve, Density, Estimator, Interval, TaskComparison, TaskDensity, Verdict
 from compresslab.records.models import Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
+from compresslab.records.overlaps import TaskOverlap, TextOverlap
 from compresslab.records.reading import UnreadableRecord, read_record
 from compresslab.records.scores import ItemDetail, ItemScores, LostItem, MachineSpeed, TaskScore, Timing
 from compresslab.records.study import Failure, Provenance, StudyRecord, VariantRecord
@@ -38,7 +39,9 @@ __all__ = [
     "StudyRecord",
     "TaskComparison",
     "TaskDensity",
+    "TaskOverlap",
     "TaskScore",
+    "TextOverlap",
     "Timing",
     "UnreadableRecord",
     "VariantRecord",

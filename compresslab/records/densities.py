@@ -72,6 +72,7 @@ class Density(Record):
         params, active, bits: N_hat over N, over active N, over N * stored bits / 16. Their intervals hold three things: the
             items, the fit, and the scatter of the reference's own models around it.
         time: N_hat over N_time, by hardware profile; N_time is modelled (see `density.time.inference_time`).
+        without_overlap: `params` without the items that share 13 words with a text that the variant's steps read; `None` if there are none.
         modelled_seconds: modelled time of one request of the workload, by hardware profile.
     """
 
@@ -83,6 +84,7 @@ class Density(Record):
     active: Interval | None
     bits: Interval | None
     params_by_score: Interval | None
+    without_overlap: Interval | None = None
     estimator: Estimator = "loss"
     time: dict[str, Interval] = Field(default_factory=dict)
     modelled_seconds: dict[str, float] = Field(default_factory=dict)
@@ -112,7 +114,8 @@ class Alternative(Record):
     """The density ratio under one other choice that the study could have made.
 
     Attributes:
-        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "weights", "estimator", "task alone", "task left out".
+        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "weights", "estimator", "task alone", "task left out",
+            "overlap".
         setting: the other choice. verdict: by the interval alone, without the study's correction.
         flips: it decides the other way, or (a single task excepted) its value lies on the other side of 1 with an interval
             that does not hold the study's own.

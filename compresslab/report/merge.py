@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from compresslab.records import Comparison, Curve, StudyRecord, VariantRecord
+from compresslab.records import Comparison, Curve, StudyRecord, TextOverlap, VariantRecord
 
 CONTEXT = 2  # unchanged lines around a change
 
@@ -49,6 +49,7 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         nodes=sum(study.nodes for study in studies),
         workload=first.workload if all(study.workload == first.workload for study in studies) else {},
         curves=_curves(studies),
+        overlaps=_overlaps(studies, new_names),
         caveats=list(dict.fromkeys(caveat for study in studies for caveat in study.caveats)),
         notes=[*_warnings(studies), *dict.fromkeys(note for study in studies for note in study.notes)],
     )
@@ -73,6 +74,17 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
     ]
     update = {"name": name(variant.name), "parent": name(variant.parent), "root": name(variant.root), "comparisons": comparisons}
     return variant.model_copy(update=update)
+
+
+def _overlaps(studies: Sequence[StudyRecord], new_names: dict[tuple[str, str], str]) -> list[TextOverlap] | None:
+    """The texts of all studies with their variants' new names; `None` if one of the studies was not looked at."""
+    result: list[TextOverlap] = []
+    for study in studies:
+        if study.overlaps is None:
+            return None
+        names = {variant.name: new_names[study.study, variant.name] for variant in study.variants}
+        result += [text.model_copy(update={"variants": [names[name] for name in text.variants]}) for text in study.overlaps]
+    return result
 
 
 def _references(studies: Sequence[StudyRecord]) -> list[tuple[str, float]]:

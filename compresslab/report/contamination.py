@@ -1,0 +1,29 @@
+"""Sentences on the overlap of a study's texts with the items of its tasks."""
+
+from __future__ import annotations
+
+from compresslab.records import StudyRecord, TaskOverlap, TextOverlap
+
+NAMED = 6  # variants that a sentence names
+
+
+def sentences(study: StudyRecord) -> list[str]:
+    """One sentence a text; empty if nobody looked."""
+    if study.overlaps is None:
+        return []
+    if not study.overlaps:
+        return ["No step read calibration or training text, so there is nothing to compare the tasks with."]
+    return [_sentence(text) for text in study.overlaps]
+
+
+def _sentence(text: TextOverlap) -> str:
+    names = ", ".join(text.variants[:NAMED]) + (f" and {len(text.variants) - NAMED} more" if len(text.variants) > NAMED else "")
+    what = f"The {text.role} text {text.source} ({text.sha256[:12]}; behind {names})"
+    if text.reason:
+        return f"{what} was not compared: {text.reason}."
+    return f"{what} shares 13 consecutive words with {'; '.join(map(_counts, text.tasks))}."
+
+
+def _counts(task: TaskOverlap) -> str:
+    too_few = f", {len(task.too_few_words):,} too short to tell" if task.too_few_words else ""
+    return f"{len(task.words_13):,} of {task.items:,} items of {task.task} (8 words with {len(task.words_8):,}{too_few})"
