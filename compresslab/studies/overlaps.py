@@ -26,7 +26,7 @@ CACHE = "overlaps"
 
 
 @dataclass
-class _Text:
+class ReadText:
     """A text that steps read, and the variants that depend on it. `sha256` is that of the documents."""
 
     role: Literal["calibration", "training"]
@@ -45,7 +45,7 @@ def text_overlaps(plan: Plan, store: Store, answered: Mapping[str, Mapping[str, 
     Raises:
         RunFailed: a file of per-item results holds no prompts.
     """
-    texts: dict[str, _Text] = {}
+    texts: dict[str, ReadText] = {}
     for name in answered:
         for text in _texts_behind(plan.variant(name), plan, store):
             texts.setdefault(text.sha256, text).variants.append(name)
@@ -53,7 +53,7 @@ def text_overlaps(plan: Plan, store: Store, answered: Mapping[str, Mapping[str, 
         return []
     # All variants of a study answer the same items; comparisons leave out a task where they do not.
     first, items = next(iter(answered.items()))
-    return [_compared(text, items, plan.node(plan.variant(first).evaluate).tasks, store) for text in texts.values()]
+    return [compared(text, items, plan.node(plan.variant(first).evaluate).tasks, store) for text in texts.values()]
 
 
 def caveats(overlaps: Sequence[TextOverlap]) -> Iterator[str]:
@@ -66,7 +66,7 @@ def caveats(overlaps: Sequence[TextOverlap]) -> Iterator[str]:
             )
 
 
-def _texts_behind(variant: PlanVariant, plan: Plan, store: Store) -> Iterator[_Text]:
+def _texts_behind(variant: PlanVariant, plan: Plan, store: Store) -> Iterator[ReadText]:
     """The texts that the steps before a variant read, those of its teachers included."""
     waiting, met = [variant.model], set[str]()
     while waiting:
@@ -81,10 +81,10 @@ def _texts_behind(variant: PlanVariant, plan: Plan, store: Store) -> Iterator[_T
         record = store.find(key, StepRecord)
         if record is not None and (sha256 := record.data.get("text")):
             config = plan.recipe.text.calibration if role == "calibration" else plan.recipe.text.training
-            yield _Text(role, config.source, config.seed, sha256)
+            yield ReadText(role, config.source, config.seed, sha256)
 
 
-def _compared(text: _Text, items: Mapping[str, ItemScores], keys: Mapping[str, str], store: Store) -> TextOverlap:
+def compared(text: ReadText, items: Mapping[str, ItemScores], keys: Mapping[str, str], store: Store) -> TextOverlap:
     """The overlap of a text with the items of tasks whose scores have the `keys`."""
     found = TextOverlap(role=text.role, source=text.source, sha256=text.sha256, variants=list(dict.fromkeys(text.variants)))
     if text.source.startswith("hub:"):

@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from report.studies import base, study
 
 from compresslab import run_study
 from compresslab.errors import BadInput
 from compresslab.evaluation import olmes_requests
 from compresslab.models.text import documents
 from compresslab.records import StudyRecord, TextOverlap
+from compresslab.report.contamination import sentences
 from compresslab.report.html import render
 from compresslab.store.store import Store
 from compresslab.studies import overlaps
@@ -82,3 +84,23 @@ def check(record: StudyRecord, planted: list[str]) -> None:
     page = render(record)
     assert "Are the tasks' items in the text?" in page
     assert "2 of 12 items of openbookqa" in page
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("hub:owner/texts", "it was streamed from the hub, and this machine does not keep it"),
+        ("gone.txt", "no text file at gone.txt"),
+        ("changed.txt", "changed.txt does not hold the documents any more that the steps read"),
+    ],
+)
+def test_a_text_that_cannot_be_compared_is_told_with_the_reason(
+    source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("changed.txt").write_text("another text")
+    text = overlaps.ReadText("training", source, 0, "0" * 64, ["child"])
+    found = overlaps.compared(text, {}, {}, Store(tmp_path))
+    assert (found.reason, found.tasks, found.variants) == (reason, [], ["child"])
+    [sentence] = sentences(study([base()], overlaps=[found]))
+    assert sentence == f"The training text {source} (000000000000; behind child) was not compared: {reason}."
