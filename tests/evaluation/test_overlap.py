@@ -41,7 +41,7 @@ def test_case_punctuation_line_ends_and_unicode_forms_do_not_hide_an_item() -> N
     question = "Wie heißt die größte Stadt an der Mündung des Flusses, der durch Köln und Düsseldorf fließt"
     disguised = question.upper().replace(" ", " -- \n").replace("Ö", "O\u0308")
     assert found(disguised, item(question)).long == [0]
-    assert words("ﬁve CAFE\u0301s, Straße_9") == ["five", "cafés", "strasse", "9"]
+    assert words("ﬁve CAFE\u0301s, Straße_9 \uff28\uff12\uff2f") == ["five", "cafés", "strasse", "9", "h2o"], "full-width letters, too"
 
 
 def test_scripts_without_spaces_count_characters() -> None:
