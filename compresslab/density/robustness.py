@@ -88,6 +88,15 @@ def alternatives(
     return results
 
 
+def format_tokens(tokens: float) -> str:
+    """A token budget as text: 300B, 15T."""
+    return f"{tokens / 1e12:g}T" if tokens >= 1e12 else f"{tokens / 1e9:g}B"
+
+
+def _has_data_term(reference: Reference, tasks: Iterable[str]) -> bool:
+    return any(reference.tasks[task].loss[0, 3] > NO_DATA_TERM / 2 for task in tasks if task in reference.tasks)
+
+
 def flips(decided: Verdict, value: float, other: Interval, *, by_value: bool = True) -> bool:
     """Whether the interval of another choice turns round the verdict `decided` on the ratio `value`.
 
@@ -98,12 +107,3 @@ def flips(decided: Verdict, value: float, other: Interval, *, by_value: bool = T
     # A bound may lie on both sides of 1.
     contradicts = by_value and not other.bound and not other.low <= value <= other.high
     return verdict(other) not in (decided, "inconclusive") or (contradicts and (other.value - 1) * (value - 1) < 0)
-
-
-def format_tokens(tokens: float) -> str:
-    """A token budget as text: 300B, 15T."""
-    return f"{tokens / 1e12:g}T" if tokens >= 1e12 else f"{tokens / 1e9:g}B"
-
-
-def _has_data_term(reference: Reference, tasks: Iterable[str]) -> bool:
-    return any(reference.tasks[task].loss[0, 3] > NO_DATA_TERM / 2 for task in tasks if task in reference.tasks)

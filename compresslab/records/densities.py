@@ -84,11 +84,11 @@ class Density(Record):
     active: Interval | None
     bits: Interval | None
     params_by_score: Interval | None
-    without_overlap: Interval | None = None
     estimator: Estimator = "loss"
     time: dict[str, Interval] = Field(default_factory=dict)
     modelled_seconds: dict[str, float] = Field(default_factory=dict)
     tasks: list[TaskDensity] = Field(default_factory=list)
+    without_overlap: Interval | None = None
 
 
 class TaskComparison(Record):

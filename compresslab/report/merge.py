@@ -65,17 +65,6 @@ def differences(studies: Sequence[StudyRecord]) -> list[Difference]:
     return result
 
 
-def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str], str]) -> VariantRecord:
-    def name(old_name: str) -> str:
-        return new_names.get((study, old_name), f"{study}/{old_name}") if old_name else ""
-
-    comparisons: list[Comparison] = [
-        comparison.model_copy(update={"against": name(comparison.against)}) for comparison in variant.comparisons
-    ]
-    update = {"name": name(variant.name), "parent": name(variant.parent), "root": name(variant.root), "comparisons": comparisons}
-    return variant.model_copy(update=update)
-
-
 def _overlaps(studies: Sequence[StudyRecord], new_names: dict[tuple[str, str], str]) -> list[TextOverlap] | None:
     """The texts of all studies with their variants' new names; `None` if one of the studies was not looked at."""
     result: list[TextOverlap] = []
@@ -85,6 +74,17 @@ def _overlaps(studies: Sequence[StudyRecord], new_names: dict[tuple[str, str], s
         names = {variant.name: new_names[study.study, variant.name] for variant in study.variants}
         result += [text.model_copy(update={"variants": [names[name] for name in text.variants]}) for text in study.overlaps]
     return result
+
+
+def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str], str]) -> VariantRecord:
+    def name(old_name: str) -> str:
+        return new_names.get((study, old_name), f"{study}/{old_name}") if old_name else ""
+
+    comparisons: list[Comparison] = [
+        comparison.model_copy(update={"against": name(comparison.against)}) for comparison in variant.comparisons
+    ]
+    update = {"name": name(variant.name), "parent": name(variant.parent), "root": name(variant.root), "comparisons": comparisons}
+    return variant.model_copy(update=update)
 
 
 def _references(studies: Sequence[StudyRecord]) -> list[tuple[str, float]]:
