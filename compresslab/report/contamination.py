@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from compresslab.records import StudyRecord, TaskOverlap, TextOverlap
+from compresslab.records import StudyRecord, TaskOverlap, TextOverlap, VariantRecord
+from compresslab.report.words import number
 
 NAMED = 6  # variants that a sentence names
 
@@ -13,7 +14,7 @@ def sentences(study: StudyRecord) -> list[str]:
         return []
     if not study.overlaps:
         return ["No step read calibration or training text, so there is nothing to compare the tasks with."]
-    return [_sentence(text) for text in study.overlaps]
+    return [*map(_sentence, study.overlaps), *filter(None, map(_without, study.variants))]
 
 
 def _sentence(text: TextOverlap) -> str:
@@ -22,6 +23,18 @@ def _sentence(text: TextOverlap) -> str:
     if text.reason:
         return f"{what} was not compared: {text.reason}."
     return f"{what} shares 13 consecutive words with {'; '.join(map(_counts, text.tasks))}."
+
+
+def _without(variant: VariantRecord) -> str:
+    """The density of a variant with and without the items that overlap; empty if there are none."""
+    density = variant.density
+    if density is None or density.params is None or density.without_overlap is None:
+        return ""
+    both = (
+        f"{variant.name} has a density of {number(density.params.value)}, and of {number(density.without_overlap.value)} without the items"
+    )
+    turned = [row.against for row in variant.comparisons if any(one.choice == "overlap" and one.flips for one in row.robustness)]
+    return f"{both} that share 13 words.{f' Its verdict against {turned[0]} turns.' if turned else ''}"
 
 
 def _counts(task: TaskOverlap) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from compresslab.records import TaskOverlap, TextOverlap
+from compresslab.records import Alternative, TaskOverlap, TextOverlap
 from compresslab.report.contamination import sentences
 from compresslab.report.html import render
 from compresslab.report.merge import merged
 from compresslab.report.tables import overlaps
-from report.studies import base, study
+from report.studies import base, quickstart, study
 
 HEADING = "Are the tasks' items in the text?"
 TEXT = TextOverlap(
@@ -54,3 +54,18 @@ def test_studies_on_one_page_keep_their_texts() -> None:
     assert together is not None
     assert [found.variants for found in together] == [["one/base"], ["two/base"]]
     assert merged([two[0], study([base()], study="old")]).overlaps is None
+
+
+def test_the_density_without_the_items_is_said_and_a_verdict_that_turns() -> None:
+    one = quickstart().variants[1]
+    assert one.density is not None
+    assert one.density.params is not None
+    without = one.density.params.model_copy(update={"value": 0.123})
+    turning = Alternative(choice="overlap", setting="without 1 item", ratio=without, verdict="lowered", flips=True)
+    compared = [row.model_copy(update={"robustness": [turning]}) for row in one.comparisons]
+    density = one.density.model_copy(update={"without_overlap": without})
+    changed = one.model_copy(update={"density": density, "comparisons": compared})
+    *_, said = sentences(study([base(), changed], overlaps=[TEXT]))
+    assert said.endswith(", and of 0.123 without the items that share 13 words. Its verdict against base turns.")
+    *_, said = sentences(study([base(), changed.model_copy(update={"comparisons": one.comparisons})], overlaps=[TEXT]))
+    assert said.endswith("that share 13 words.")
