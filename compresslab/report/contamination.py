@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from compresslab.records import StudyRecord, TaskOverlap, TextOverlap, VariantRecord
-from compresslab.report.words import number
+from compresslab.report.words import point
 
 NAMED = 6  # variants that a sentence names
 
 
 def sentences(study: StudyRecord) -> list[str]:
-    """One sentence a text; empty if nobody looked."""
+    """One sentence a text, then one a variant whose density it could change; empty if nobody looked."""
     if study.overlaps is None:
         return []
     if not study.overlaps:
@@ -30,11 +30,10 @@ def _without(variant: VariantRecord) -> str:
     density = variant.density
     if density is None or density.params is None or density.without_overlap is None:
         return ""
-    both = (
-        f"{variant.name} has a density of {number(density.params.value)}, and of {number(density.without_overlap.value)} without the items"
-    )
     turned = [row.against for row in variant.comparisons if any(one.choice == "overlap" and one.flips for one in row.robustness)]
-    return f"{both} that share 13 words.{f' Its verdict against {turned[0]} turns.' if turned else ''}"
+    verdicts = f" Its verdict against {' and '.join(turned)} turns." if turned else ""
+    with_items, without_items = point(density.params), point(density.without_overlap)
+    return f"{variant.name} has a density of {with_items}, and of {without_items} without the items that share 13 words.{verdicts}"
 
 
 def _counts(task: TaskOverlap) -> str:
