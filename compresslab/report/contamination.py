@@ -30,7 +30,8 @@ def _without(variant: VariantRecord) -> str:
     density = variant.density
     if density is None or density.params is None or density.without_overlap is None:
         return ""
-    turned = [row.against for row in variant.comparisons if any(one.choice == "overlap" and one.flips for one in row.robustness)]
+    flipped = (row.against for row in variant.comparisons if any(one.choice == "overlap" and one.flips for one in row.robustness))
+    turned = list(dict.fromkeys(flipped))
     verdicts = f" Its verdict against {' and '.join(turned)} turns." if turned else ""
     with_items, without_items = point(density.params), point(density.without_overlap)
     return f"{variant.name} has a density of {with_items}, and of {without_items} without the items that share 13 words.{verdicts}"

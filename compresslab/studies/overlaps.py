@@ -45,10 +45,10 @@ def text_overlaps(plan: Plan, store: Store, answered: Mapping[str, Mapping[str, 
     Raises:
         RunFailed: a file of per-item results holds no prompts.
     """
-    texts: dict[str, ReadText] = {}
+    texts: dict[tuple[str, str], ReadText] = {}
     for name in answered:
         for text in _texts_behind(plan.variant(name), plan, store):
-            texts.setdefault(text.sha256, text).variants.append(name)
+            texts.setdefault((text.role, text.sha256), text).variants.append(name)
     if not texts:
         return []
     # All variants of a study answer the same items; comparisons leave out a task where they do not.
