@@ -20,7 +20,7 @@ from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import NO_DATA_TERM
 from compresslab.density.references.reference import Reference
 from compresslab.density.sample import DrawnStudy, counts
-from compresslab.records import Alternative, Comparison, Estimator
+from compresslab.records import Alternative, Comparison, Estimator, Interval, Verdict
 
 BUDGETS = {
     Budget(per_parameter=20.0): " (Chinchilla)",
@@ -52,12 +52,9 @@ def alternatives(
         if estimate is None:
             return Alternative(choice=choice, setting=setting, ratio=None, verdict="inconclusive", reason=missing)
         interval = estimate.over(counted).interval()
-        decided_here = verdict(interval)
-        opposite = decided != "inconclusive" and decided_here not in (decided, "inconclusive")
-        # Tasks differ, so a single one flips only by its verdict. A bound may lie on both sides of 1.
-        contradicts = choice != "task alone" and not interval.bound and not interval.low <= value <= interval.high
-        other_side = decided != "inconclusive" and contradicts and (interval.value - 1) * (value - 1) < 0
-        return Alternative(choice=choice, setting=setting, ratio=interval, verdict=decided_here, flips=opposite or other_side)
+        # Tasks differ, so a single one flips only by its verdict.
+        turned = flips(decided, value, interval, by_value=choice != "task alone")
+        return Alternative(choice=choice, setting=setting, ratio=interval, verdict=verdict(interval), flips=turned)
 
     results = []
     if _has_data_term(ruler.reference, tasks):
@@ -103,3 +100,15 @@ def alternatives(
 
 def _has_data_term(reference: Reference, tasks: Iterable[str]) -> bool:
     return any(reference.tasks[task].loss[0, 3] > NO_DATA_TERM / 2 for task in tasks if task in reference.tasks)
+
+
+def flips(decided: Verdict, value: float, other: Interval, *, by_value: bool = True) -> bool:
+    """Whether the interval of another choice turns round the verdict `decided` on the ratio `value`.
+
+    It does by the opposite verdict, or, if `by_value`, by a value on the other side of 1 whose interval does not contain `value`.
+    """
+    if decided == "inconclusive":
+        return False
+    # A bound may lie on both sides of 1.
+    contradicts = by_value and not other.bound and not other.low <= value <= other.high
+    return verdict(other) not in (decided, "inconclusive") or (contradicts and (other.value - 1) * (value - 1) < 0)

@@ -103,10 +103,10 @@ def _digest(path: Path) -> str:
     stamp = Stamp.of(path.stat())
     if stamp.size < CACHED_FROM_BYTES or not stamp.settled:
         return sha256_of(path)
-    return _cached(DIGEST_CACHE, "\0".join([str(path.resolve()), *map(str, stamp)]), lambda: sha256_of(path))
+    return cached(DIGEST_CACHE, "\0".join([str(path.resolve()), *map(str, stamp)]), lambda: sha256_of(path))
 
 
-def _cached(folder: str, name: str, compute: Callable[[], str]) -> str:
+def cached(folder: str, name: str, compute: Callable[[], str]) -> str:
     """The result of `compute`, from the cache if an earlier process stored it intact under this name."""
     file = cache_folder() / folder / hashlib.sha256(name.encode()).hexdigest()
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -164,7 +164,7 @@ def _code(module: str) -> _Code:
         raise ModuleNotFoundError(f"no module {module} to compute the version of")
     # The name contains Python's version because syntax trees differ between versions. The result is cached because parsing every module
     # takes 0.4 s.
-    digest, *imports = _cached(CODE_CACHE, f"{sys.version_info[:2]}\0{source}", lambda: _read_code(source)).splitlines()
+    digest, *imports = cached(CODE_CACHE, f"{sys.version_info[:2]}\0{source}", lambda: _read_code(source)).splitlines()
     if module in _modules() and any(name.startswith(".") for name in imports):
         raise ValueError(f"{module} has a relative import, which keys do not follow; import by the full name")
     return _Code(digest, _counting(imports))
@@ -179,7 +179,7 @@ def _foreign_code(module: str) -> _Code:
         except OSError:  # the file cannot be read when it is imported either
             content = b""
         held = f"{sys.version_info[:2]}\0{hashlib.sha256(content).hexdigest()}"
-        code, *imported = _cached(CODE_CACHE, held, functools.partial(_read_any, content)).splitlines()
+        code, *imported = cached(CODE_CACHE, held, functools.partial(_read_any, content)).splitlines()
         digest.update(f"\0{name}\0{code}".encode())
         imports += imported
     return _Code(digest.hexdigest(), _counting(imports))

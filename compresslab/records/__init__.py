@@ -21,6 +21,7 @@ from compresslab.records.densities import (
 )
 from compresslab.records.models import Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
+from compresslab.records.overlaps import TaskOverlap, TextOverlap
 from compresslab.records.reading import UnreadableRecord, read_record
 from compresslab.records.scores import ItemDetail, ItemScores, LostItem, MachineSpeed, TaskScore, Timing
 from compresslab.records.study import Failure, Provenance, StudyRecord, VariantRecord
@@ -50,7 +51,9 @@ __all__ = [
     "StudyRecord",
     "TaskComparison",
     "TaskDensity",
+    "TaskOverlap",
     "TaskScore",
+    "TextOverlap",
     "Timing",
     "UnreadableRecord",
     "VariantRecord",

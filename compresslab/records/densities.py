@@ -76,6 +76,7 @@ class Density(Record):
             items, the fit, and the scatter of the reference's own models around it.
         time: N_hat over N_time, by hardware profile. N_time is modelled, with the errors of `density.time.engine_errors` in the interval;
             on this machine it is measured where the variant was timed.
+        without_overlap: `params` without the items that share 13 words with a text that the variant's steps read; `None` if there are none.
         modelled_seconds: modelled time of one request of the workload, by hardware profile. modelled_interval: the same with its interval.
         engines: by hardware profile the engine for which `time` holds.
     """
@@ -95,6 +96,7 @@ class Density(Record):
     modelled_interval: dict[str, Interval] = Field(default_factory=dict)
     engines: dict[str, str] = Field(default_factory=dict)
     tasks: list[TaskDensity] = Field(default_factory=list)
+    without_overlap: Interval | None = None
 
 
 class TaskComparison(Record):
@@ -120,7 +122,8 @@ class Alternative(Record):
     """The density ratio under one other choice that the study could have made.
 
     Attributes:
-        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "weights", "estimator", "task alone", "task left out".
+        choice: what is chosen otherwise: "D0", "reference", "scatter", "curve", "weights", "estimator", "task alone", "task left out",
+            "overlap".
         setting: the other choice. verdict: by the interval alone, without the study's correction.
         flips: it decides the other way, or (a single task excepted) its value lies on the other side of 1 with an interval
             that does not hold the study's own.

@@ -19,7 +19,7 @@ from compresslab.catalog.hardware import THIS_MACHINE
 from compresslab.errors import RunFailed
 from compresslab.files import atomic_write
 from compresslab.records import Comparison, Failure, Interval, StudyRecord, TaskComparison, Timing, VariantRecord
-from compresslab.report import facts, lineage, words
+from compresslab.report import contamination, facts, lineage, words
 from compresslab.report.answer import answer
 from compresslab.report.downloads import downloads
 from compresslab.report.figures import figures
@@ -152,6 +152,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
         alternatives=[row for row in rows if row.parent and row.parent.robustness],
         failures=_failures(study),
+        overlaps=contamination.sentences(study),
         costs=sum(len(variant.costs) for variant in study.variants),
         extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
         density=next((variant.density for variant in study.variants if variant.density), None),

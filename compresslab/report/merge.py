@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from compresslab.records import Comparison, Curve, StudyRecord, VariantRecord
+from compresslab.records import Comparison, Curve, StudyRecord, TextOverlap, VariantRecord
 from compresslab.report import words
 
 CONTEXT = 2  # unchanged lines around a change
@@ -50,6 +50,7 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         nodes=sum(study.nodes for study in studies),
         workload=first.workload if all(study.workload == first.workload for study in studies) else {},
         curves=_curves(studies),
+        overlaps=_overlaps(studies, new_names),
         caveats=list(dict.fromkeys(caveat for study in studies for caveat in study.caveats)),
         notes=[*_warnings(studies), *dict.fromkeys(note for study in studies for note in study.notes)],
     )
@@ -62,6 +63,17 @@ def differences(studies: Sequence[StudyRecord]) -> list[Difference]:
     for study in studies[1:]:
         lines = difflib.unified_diff(before, study.recipe.splitlines(), first.study, study.study, n=CONTEXT, lineterm="")
         result.append(Difference(first.study, study.study, tuple(lines)))
+    return result
+
+
+def _overlaps(studies: Sequence[StudyRecord], new_names: dict[tuple[str, str], str]) -> list[TextOverlap] | None:
+    """The texts of all studies with their variants' new names; `None` if one of the studies was not looked at."""
+    result: list[TextOverlap] = []
+    for study in studies:
+        if study.overlaps is None:
+            return None
+        names = {variant.name: new_names[study.study, variant.name] for variant in study.variants}
+        result += [text.model_copy(update={"variants": [names[name] for name in text.variants]}) for text in study.overlaps]
     return result
 
 

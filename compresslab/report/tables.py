@@ -115,6 +115,18 @@ def robustness(study: StudyRecord) -> pd.DataFrame:
     )
 
 
+def overlaps(study: StudyRecord) -> pd.DataFrame:
+    """One row per text and item that overlap: whether they share 13 and 8 consecutive words."""
+    rows = [
+        {"role": text.role, "source": text.source, "task": task.task, "item": item, "words_13": item in long, "words_8": item in short}
+        for text in study.overlaps or []
+        for task in text.tasks
+        for long, short in [(set(task.words_13), set(task.words_8))]
+        for item in sorted(long | short)
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["role", "source", "task", "item", "words_13", "words_8"])
+
+
 def task_differences(study: StudyRecord) -> pd.DataFrame:
     """One row per variant, relation, task and metric: the paired difference, child minus parent or root."""
     rows: list[dict[str, Any]] = []
@@ -174,6 +186,7 @@ TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
     "densities": densities,
     "ratios": ratios,
     "robustness": robustness,
+    "overlaps": overlaps,
     "task_differences": task_differences,
     "scores": scores,
     "times": times,

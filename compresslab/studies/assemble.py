@@ -8,6 +8,7 @@ from pathlib import Path
 from compresslab.catalog.hardware import THIS_MACHINE, Hardware, load_hardware
 from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
+from compresslab.density.overlap import leave_out_overlaps
 from compresslab.density.references.curve import curves
 from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.evaluation.scores import read_items
@@ -19,6 +20,8 @@ from compresslab.runner.run import RunResult
 from compresslab.store.done import is_done, why_missing
 from compresslab.store.store import Store
 from compresslab.studies.lost_items import lost_items
+from compresslab.studies.overlaps import caveats as overlap_caveats
+from compresslab.studies.overlaps import text_overlaps
 
 
 def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
@@ -40,6 +43,8 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         if variant.scores
     ]
     densities = assess(scored, recipe.density, _hardware(plan, store), reference_names()) if scored else {}
+    overlaps = text_overlaps(plan, store, {measured.name: measured.items for measured in scored})
+    densities = leave_out_overlaps(densities, scored, overlaps, recipe.density)
     with_densities = []
     for variant in variants:
         if variant.name in densities:
@@ -48,7 +53,8 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
-    return study_record(plan, with_lost_items, result)
+    record = study_record(plan, with_lost_items, result)
+    return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
 
 
 def _training_runs(variant: PlanVariant, plan: Plan) -> list[str]:
