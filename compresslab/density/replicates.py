@@ -19,12 +19,12 @@ from compresslab.records import Estimator
 def spreads(
     study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, tasks: Sequence[str], r: LogEstimate | None
 ) -> dict[str, Any]:
-    """The fields of a `Comparison` on replicates; empty if none set the two apart, or if there is no r.
+    """The fields of a `Comparison` on replicates; empty if none set the two apart.
 
     Several replicated steps may set them apart. The fields are on the last one.
     """
     groups = child.replicates_apart(parent)
-    if not groups or r is None:
+    if not groups:
         return {}
     step, names = list(groups.items())[-1]
     if len(names) == 1:
@@ -36,7 +36,7 @@ def spreads(
     if not found:
         return fields
     over_tasks = np.mean(found, axis=0)
-    if child.name in names and not r.bound:
+    if child.name in names and r is not None and not r.bound:
         fields["ratio_of_each"] = [math.exp(r.point + deviation) for deviation in over_tasks - over_tasks.mean()]
     return fields | {"spread_of_replicates": float(np.std(over_tasks, ddof=1))}
 

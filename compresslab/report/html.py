@@ -142,6 +142,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         differences=_differences(study),
         verdict_count=sum(bool(row.verdict) for row in rows),
         alternatives=[row for row in rows if row.parent and row.parent.robustness],
+        replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
         failures=_failures(study),
         costs=sum(len(variant.costs) for variant in study.variants),
         extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
