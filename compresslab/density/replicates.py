@@ -27,7 +27,7 @@ def spreads(
     if not groups:
         return {}
     step, names = list(groups.items())[-1]
-    if len(names) == 1:
+    if len(names) < 2:
         return {}
     found = [points for task in tasks if (points := study.points(ruler, names, task, estimator)) is not None]
     fields: dict[str, Any] = {"replicates": len(names)}

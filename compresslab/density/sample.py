@@ -146,6 +146,9 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
     for variant in variants:
         if variant.size.counted <= 0 or variant.size.effective_bits <= 0:
             raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.size.effective_bits} bits")
+        for name in (name for group in variant.replicates.values() for name in group):
+            if name not in by_name or set(by_name[name].items) != set(variant.items):
+                raise BadInput(f"{variant.name}: its replicate {name} is not among the variants, or answered other tasks")
     times = {v.name: {h.name: n_time(v.shape, v.size, h, config.workload, _family(v, by_name)) for h in hardware} for v in variants}
     return DrawnStudy(by_name, draw(variants, config.resamples, config.seed), config, times, {})
 

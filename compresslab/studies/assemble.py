@@ -70,7 +70,7 @@ def _replicates(variant: PlanVariant, plan: Plan, known: Container[str]) -> dict
     found: dict[str, list[str]] = {}
     for other in sorted(plan.variants, key=lambda one: len(one.chain)):
         if other.replicated and variant.chain[: len(other.chain)] == other.chain:
-            found[other.replicated] = [other.name, *(name for name in other.replicates if name in known)]
+            found[other.replicated] = [name for name in (other.name, *other.replicates) if name in known]
     return found
 
 

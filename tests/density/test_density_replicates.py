@@ -9,6 +9,7 @@ from scipy import stats
 from compresslab.density import Measured, Reference, assess
 from compresslab.density.references.budget import default_budget
 from compresslab.density.sample import prepare
+from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import ItemScores, Shape, Size
 
@@ -179,6 +180,24 @@ def test_a_task_on_which_a_replicate_lies_beyond_the_reference_has_the_reference
     study = prepare([base(), *models], CONFIG, [])
     assert study.points(ruler, [one.name for one in models], "piqa", "loss") is None
     assert compared(*models).spread_of_replicates is not None
+
+
+def test_a_replicate_without_results_is_refused():
+    first, second, third = replicated([6e8, 6.1e8, 6.2e8])
+    with pytest.raises(BadInput, match=r"child: its replicate child~3 is not among the variants"):
+        compared(first, second)
+    fewer = third.model_copy(update={"items": {"piqa": third.items["piqa"]}})
+    with pytest.raises(BadInput, match=r"or answered other tasks"):
+        compared(first, second, fewer)
+
+
+def test_a_model_made_from_a_first_replicate_without_scores_has_the_spread_of_the_others():
+    _, *others = replicated([6e8, 6.1e8, 6.2e8])
+    packed = model("packed", 5.8e8, seed=1, parent="child", replicates={"healed": ["child~2", "child~3"]})
+    (to_root,) = assess([base(), *others, packed], CONFIG, [])["packed"][1]
+    assert (to_root.relation, to_root.replicates) == ("root", 2)
+    none_left = packed.model_copy(update={"replicates": {"healed": []}})
+    assert assess([base(), none_left], CONFIG, [])["packed"][1][0].replicates == 0
 
 
 def simulated(number, count, *, scatter, noise, studies=150, items=400):

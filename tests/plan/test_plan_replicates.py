@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from plan_helpers import HEAD, plan_of
 
+from compresslab.cli.plan import _replicates, costs
 from compresslab.errors import BadInput, RecipeError
 from compresslab.plan.graph import Node, Plan
 from compresslab.plan.replicates import with_text_seeds
 from compresslab.recipe.load import loads
+from compresslab.store.store import Store
 from compresslab.studies.compress import compress
 
 RECIPE = """
@@ -149,10 +153,18 @@ def test_seeds_of_a_text_that_leave_no_room_are_refused() -> None:
         plan_of(variant("{prune: {method: depth, keep: 24}, replicates: 2}") + "text: {calibration: {seed: 4294967295}}\n")
 
 
+def test_plan_says_what_the_replicates_add(tmp_path: Path) -> None:
+    plan, store = plan_of(RECIPE), Store(tmp_path)
+    (line,) = _replicates(plan, costs(plan, store))
+    assert line.startswith("replicates are 4 nodes of these, about ")
+    plain = plan_of(RECIPE.replace(", replicates: 3", ""))
+    assert _replicates(plain, costs(plain, store)) == []
+
+
 def test_one_replicate_is_none() -> None:
     assert plan_of(variant("{quantize: {method: rtn}, replicates: 1}")).variant("one").replicates == ()
 
 
-def test_a_program_that_applies_one_step_makes_one_model(tmp_path: object) -> None:
+def test_a_program_that_applies_one_step_makes_one_model(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="one model is made here"):
-        compress("offline:smollm2-135m-instruct", {"distill": {"tokens": 1000}, "replicates": 2}, f"{tmp_path}/out")
+        compress("offline:smollm2-135m-instruct", {"distill": {"tokens": 1000}, "replicates": 2}, tmp_path / "out")

@@ -62,6 +62,9 @@ def test_replicates_are_rows_without_a_verdict_and_change_no_answer() -> None:
     assert page.count("a replicate of <bdi>depth-24-healed</bdi>") == 2
     assert "mean of 3 replicates" in page
     assert "no verdict" not in page
+    chains = re.findall(r'data-chain="([^"]*)"', page)
+    assert any("depth-24-healed" in chain for chain in chains)
+    assert not any("depth-24-healed~2" in chain for chain in chains)
     assert answer(with_replicates()) == answer(studies.quickstart())
 
 
