@@ -72,7 +72,8 @@ def plan(
     scored = {node.key: sum(result_store.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
     warnings = [*_warnings(planned), *(_shortage(rows) if on is None else [])]
-    for line in [summary(rows), *advice(planned, seconds_left(rows)), *(f"warning: {warning}" for warning in warnings)]:
+    further = [*_replicates(planned, rows), *advice(planned, seconds_left(rows))]
+    for line in [summary(rows), *further, *(f"warning: {warning}" for warning in warnings)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -164,6 +165,17 @@ def summary(rows: list[dict[str, Any]]) -> str:
         f"{size(_peak(to_run))} of memory at the peak"
         + (f"; without {count_of(unknown, 'node')} whose model is not on this machine yet" if unknown else "")
     )
+
+
+def _replicates(planned: Plan, rows: list[dict[str, Any]]) -> list[str]:
+    """What the further replicates add to the nodes to run and to their time, in one line; none without replicates."""
+    names = {variant.name for variant in planned.variants if variant.replicate_of}
+    keys = {node.key for node in planned.nodes if node.variant in names or node.replicate}
+    added = [row for row in rows if row["key"] in keys and not row["cached"]]
+    if not added:
+        return []
+    seconds = sum(row["seconds"] or 0 for row in added)
+    return [f"replicates are {count_of(len(added), 'node')} of these" + (f", about {duration(seconds)}" if seconds else "")]
 
 
 def _peak(rows: list[dict[str, Any]]) -> float:

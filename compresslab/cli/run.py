@@ -140,7 +140,13 @@ def summary(console: Console, record: StudyRecord) -> None:
             "accuracy": words.percent(mean_accuracy(variant, tasks)),
             "density": f"{words.point(density)}{'*' if density and density.extrapolated else ''}",
             "r to parent": f"{words.point(r)} {words.span(r, 2)}".rstrip() + "*" * r.extrapolated if r else "",
-            "verdict": "failed" if variant.failures else f"{comparison.headline[1]} {words.place(comparison)}" if comparison else "",
+            "verdict": "failed"
+            if variant.failures
+            else f"{comparison.headline[1]} {words.place(comparison)}"
+            if comparison
+            else "replicate"
+            if variant.replicate_of
+            else "",
         }
         table.add_row(*(cells[str(column.header)] for column in table.columns), style=None if variant.named else "dim")
     console.print(table)

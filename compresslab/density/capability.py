@@ -8,7 +8,8 @@ joined by random-effects synthesis instead (`synthesis`).
 A density compares a model with the reference's own models, which scatter around their curve. Its interval contains that scatter
 (`…_with_scatter`). A ratio r contains it for every training run that lies behind one of the two models and not behind the other: one for
 a child that was trained on, two for models that were trained separately, none for a copy (pruned, quantized). A second training run would
-give another model, and the ladder's own runs, whose density is 1, are read at densities that differ as much.
+give another model, and the ladder's own runs, whose density is 1, are read at densities that differ as much. Where a step was run with
+several seeds, the spread between these replicates stands in place of that scatter (`sample.DrawnStudy.ratios`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Ruler:
             residual each draw takes, for all tasks.
         interpolate: read a family by straight lines between its models instead of its curves, with no value outside them.
         without_scatter: no estimate contains that scatter; used to find the variance that comes from the items alone.
+        without_replicates: a replicated step has the reference's scatter, and not that between its replicates.
     """
 
     reference: Reference
@@ -53,6 +55,7 @@ class Ruler:
     scatter_shares: tuple[Array, ...]
     interpolate: bool = False
     without_scatter: bool = False
+    without_replicates: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from compresslab.density.mcnemar import mcnemar
 from compresslab.density.pairing import unpaired_tasks
 from compresslab.density.references.budget import budget_of
 from compresslab.density.references.reference import Reference
+from compresslab.density.replicates import spreads
 from compresslab.density.robustness import alternatives
 from compresslab.density.sample import DrawnStudy, counts, headline_count, prepare
 from compresslab.errors import BadInput
@@ -115,6 +116,8 @@ def compare(child: Measured, parent: Measured, config: DensityConfig | None = No
 
 def _relatives(variant: Measured, by_name: Mapping[str, Measured]) -> list[tuple[Measured, Relation]]:
     relatives: list[tuple[Measured, Relation]] = []
+    if variant.replicate:
+        return relatives
     if variant.parent in by_name and variant.parent != variant.name:
         relatives.append((by_name[variant.parent], "parent"))
     if variant.root in by_name and variant.root not in (variant.parent, variant.name):
@@ -183,8 +186,10 @@ def _compare(
         rests_on=[task for task, ratio in task_ratios.items() if ratio is not None and task not in minor],
         prediction=prediction,
         heterogeneity=None if prediction is None or synthesis is None else synthesis.heterogeneity,
+        **spreads(study, ruler, estimator, child, parent, shared, ratios.get("params")),
     )
-    return comparison, {name: p_value(estimate) for name, estimate in ratios.items()}
+    heavy_tails = comparison.spread_of_replicates is not None
+    return comparison, {name: p_value(estimate, heavy_tails=heavy_tails) for name, estimate in ratios.items()}
 
 
 def _correct_verdicts(
@@ -257,7 +262,7 @@ def _items_needed(
     of_items, of_ruler = (
         study.standard_deviation_from(source, ruler, child.name, parent.name, tasks, estimator) ** 2 for source in ("items", "ruler")
     )
-    questions = max(1, len(study.variants) - 1)
+    questions = max(1, sum(not variant.replicate for variant in study.variants.values()) - 1)
     power = NormalDist().inv_cdf(1 - FALSE_DISCOVERY_RATE / 2 / questions) + NormalDist().inv_cdf(POWER)
     variance_left = (r.point / power) ** 2 - of_ruler
     mean_items = float(np.mean([child.count(task) for task in tasks]))

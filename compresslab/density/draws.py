@@ -60,6 +60,9 @@ class Measured(Record):
         runs: the training runs behind its weights, each by the name of the first variant that has it. Two variants without any in common
             were trained separately. A pruned or quantized copy has its parent's; a step that trains adds one. Empty for a run of its own.
         timing: the time of this variant and its parent, measured on this machine with the study's workload.
+        replicates: for each replicated step behind its weights, the models that differ in the seeds of that step alone, by the name of
+            the step. They are this model and its replicates, or those of the nearest model before it that has some.
+        replicate: it is a further replicate of another model. It has a density, and no comparison of its own.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Measured(Record):
     joined: str = ""
     runs: list[str] = Field(default_factory=list)
     timing: Timing | None = None
+    replicates: dict[str, list[str]] = Field(default_factory=dict)
+    replicate: bool = False
 
     @property
     def tasks(self) -> list[str]:
@@ -84,6 +89,10 @@ class Measured(Record):
         """The training runs behind this variant and not behind the other."""
         behind_other = other.runs or [other.name]
         return [run for run in self.runs or [self.name] if run not in behind_other]
+
+    def replicates_apart(self, other: Measured) -> dict[str, list[str]]:
+        """The replicated steps behind this variant and not behind the other, each with its replicates."""
+        return {step: names for step, names in self.replicates.items() if step not in other.replicates}
 
     def count(self, task: str) -> int:
         """Number of items of a task that it answered."""

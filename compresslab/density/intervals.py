@@ -176,11 +176,12 @@ def standard_deviation(estimate: LogEstimate) -> float:
     return (estimate.width or math.inf) if estimate.bound else spread(estimate)
 
 
-def p_value(estimate: LogEstimate) -> float:
+def p_value(estimate: LogEstimate, *, heavy_tails: bool = False) -> float:
     """Two-sided p of the quantity being 1, from its draws: twice the smaller tail; 1 if most draws are undefined.
 
     If no draw reaches 1, the tail is that of a normal distribution with the spread of the draws. A count has the minimum 2 / (draws + 1),
-    which the correction for many variants would never let pass. An estimate over several benchmarks has the p of its Student's t.
+    which the correction for many variants would never let pass. An estimate over several benchmarks has the p of its Student's t. With
+    `heavy_tails` (Student's t of few replicates) the count stands.
     """
     if estimate.student is not None:
         error, degrees = estimate.student
@@ -191,7 +192,7 @@ def p_value(estimate: LogEstimate) -> float:
     below, above = int(np.sum(estimate.lower <= TOLERANCE)), int(np.sum(estimate.upper >= -TOLERANCE))
     counted = min(1.0, 2 * (1 + min(below, above)) / (draws + 1))
     deviation = spread(estimate)
-    if min(below, above) or estimate.bound or not np.isfinite(deviation):
+    if heavy_tails or min(below, above) or estimate.bound or not np.isfinite(deviation):
         return counted
     return min(counted, math.erfc(abs(estimate.point) / max(deviation, TOLERANCE) / math.sqrt(2)))
 

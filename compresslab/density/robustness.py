@@ -2,7 +2,8 @@
 
 The choices: other D0, every other reference with the study's tasks, straight lines instead of a family's curves, equal
 weights of a table's benchmarks, the other estimator, every task alone, every task left out; and, where training sets the two models
-apart, an interval without the scatter between training runs. Published benchmarks also have their prediction interval, which flips nothing.
+apart, an interval without the scatter between training runs; and, where the step has replicates, one with the reference's scatter.
+Published benchmarks also have their prediction interval, which flips nothing.
 
 A choice flips a verdict if it gives the opposite one, or if its value lies on the other side of 1 and its interval does not contain the
 study's own value. For a single task only the opposite verdict counts, because tasks differ. A choice that is inconclusive because of a
@@ -68,9 +69,14 @@ def alternatives(
         missing = "it has none of the study's tasks" if not known_tasks else "no task tells both of them on this ruler"
         estimator_there = best_estimator(reference, {key: value for key, value in study.draws.items() if key[0] == child})
         results.append(alternative("reference", reference.name, other_ruler, known_tasks, estimator_there, missing))
-    if comparison.runs_apart and not study.variants[child].published:
+    if comparison.spread_of_replicates is not None and comparison.spread_of_reference is not None:
+        of_reference = replace(ruler, without_replicates=True)
+        setting = f"the reference's, not that between the {comparison.replicates} replicates"
+        results.append(alternative("scatter", setting, of_reference, tasks, estimator, "no estimate"))
+    if (comparison.runs_apart or comparison.replicates) and not study.variants[child].published:
         these = replace(ruler, without_scatter=True)
-        results.append(alternative("scatter", "these two models, not a second training run", these, tasks, estimator, "no estimate"))
+        setting = "these models, no further replicates" if comparison.replicates else "these two models, not a second training run"
+        results.append(alternative("scatter", setting, these, tasks, estimator, "no estimate"))
     if ruler.reference.kind == "family":
         interpolating = replace(ruler, interpolate=True)
         results.append(

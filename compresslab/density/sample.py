@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from compresslab.catalog.hardware import Hardware
 from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, combine_published, measure_task
 from compresslab.density.draws import Draws, Measured, StudyDraws, TaskDraws, draw, random_stream
-from compresslab.density.intervals import DrawnCount, LogEstimate, ratio, spread
+from compresslab.density.intervals import DrawnCount, LogEstimate, geometric_mean, ratio, spread
 from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
@@ -75,26 +75,79 @@ class DrawnStudy:
         return combine_published(self.ratios(ruler, child, parent, tasks, estimator), equal_weights=equal_weights)
 
     def ratios(self, ruler: Ruler, child: str, parent: str, tasks: Iterable[str], estimator: Estimator) -> dict[str, LogEstimate | None]:
-        """ln of N_hat child / N_hat parent on each task, with the scatter of the training runs that set the two apart."""
+        """ln of N_hat child / N_hat parent on each task, with the scatter of the training runs that set the two apart.
+
+        If a replicated step sets them apart, N_hat is the geometric mean over the replicates, and the spread between these stands in
+        place of the reference's scatter of that step.
+        """
         one, other = self.variants[child], self.variants[parent]
-        apart, apart_from = tuple(one.runs_apart(other)), tuple(other.runs_apart(one))
-        return {
-            task: task_ratio(self.capability(ruler, child, task, apart), self.capability(ruler, parent, task, apart_from), estimator)
-            for task in tasks
-        }
+        found: dict[str, LogEstimate | None] = {}
+        for task in tasks:
+            above, below = self._apart(ruler, one, other, task, estimator), self._apart(ruler, other, one, task, estimator)
+            found[task] = None if above is None or below is None else ratio(above, below)
+        return found
+
+    def _apart(self, ruler: Ruler, variant: Measured, other: Measured, task: str, estimator: Estimator) -> LogEstimate | None:
+        """ln N_hat of a variant on a task, with the scatter of the steps behind it and not behind the other."""
+        groups = variant.replicates_apart(other)
+        own = next((names for names in groups.values() if variant.name in names), [variant.name])
+        points = {} if ruler.without_replicates else {step: self.points(ruler, names, task, estimator) for step, names in groups.items()}
+        spreads = {step: found for step, found in points.items() if found is not None}
+        runs = [run for run in variant.runs_apart(other) if run not in spreads]
+        estimates = []
+        for number, name in enumerate(own):
+            # Replicates of a training run are runs of their own, so each has its own scatter. The first is the run itself.
+            named = tuple(f"{run}~{number + 1}" if number and own is groups.get(run) else run for run in runs)
+            estimates.append(self.capability(ruler, name, task, named).with_scatter(estimator))
+        present = [estimate for estimate in estimates if estimate is not None]
+        mean = present[0] if len(own) == len(present) == 1 else geometric_mean(present) if len(present) == len(own) else None
+        if mean is None or ruler.without_scatter:
+            return mean
+        shift = np.zeros(self.config.resamples)
+        for step, found in spreads.items():
+            shift += self.scatter_between(step, found, of_mean=groups[step] is own)
+        return replace(mean, lower=mean.lower + shift, upper=mean.upper + shift) if spreads else mean
+
+    def points(self, ruler: Ruler, replicates: Sequence[str], task: str, estimator: Estimator) -> Array | None:
+        """(replicates,) ln N_hat of each on a task; `None` if they have no spread there: one alone, a bound among them, or all equal."""
+        found = [self.capability(ruler, name, task, ()).with_scatter(estimator) for name in replicates]
+        points = [estimate.point for estimate in found if estimate is not None and not estimate.bound]
+        return np.array(points) if len(points) == len(replicates) and len(set(points)) > 1 else None
+
+    def scatter_between(self, step: str, points: Array, *, of_mean: bool) -> Array:
+        """(resamples,) draws of the error that comes from the seeds of a replicated step.
+
+        The draws are the deviations of the replicates with random weights, which are the same for all tasks. So their errors are as
+        correlated over tasks as the replicates are. For every mean over tasks, the draws are Student's t with k - 1 degrees of freedom
+        times the standard deviation between the k replicates.
+
+        Args:
+            points: (replicates,) ln N_hat of each.
+            of_mean: the estimate is the mean over these replicates, and not a model that was made from one of them.
+        """
+        count, random = len(points), random_stream(self.config.seed, f"replicates/{step}")
+        normal = random.standard_normal((self.config.resamples, count))
+        weights = normal / np.sqrt(random.chisquare(count - 1, size=(self.config.resamples, 1)))
+        drawn: Array = weights @ (points - points.mean())
+        return drawn / math.sqrt(count) if of_mean else drawn
 
     def standard_deviation_from(
         self, source: Literal["items", "ruler"], ruler: Ruler, child: str, parent: str, tasks: list[str], estimator: Estimator
     ) -> float:
         """Standard deviation of ln r from one source: the items drawn, or the reference (its fit, and its scatter if r contains it)."""
-        draws = self.draws
         if source == "items":
             ruler = replace(ruler, fit_rows=np.zeros_like(ruler.fit_rows), without_scatter=True)
+            isolated = replace(self, capabilities={})  # The cache holds estimates with both sources.
         else:
-            draws = {(name, task): _without_spread(self.draws[name, task]) for name in (child, parent) for task in tasks}
-        isolated = replace(self, draws=draws, capabilities={})  # The cache holds estimates with both sources.
+            groups = [group for one in (child, parent) for group in self.variants[one].replicates.values()]
+            isolated = self.without_items({child, parent, *(name for group in groups for name in group)}, tasks)
         estimate = isolated.effective(ruler, child, parent, tasks, estimator)
         return math.inf if estimate is None else spread(estimate)
+
+    def without_items(self, names: Iterable[str], tasks: Sequence[str]) -> DrawnStudy:
+        """The study with every draw of some variants' results equal to their mean."""
+        draws = {(name, task): _without_spread(self.draws[name, task]) for name in names for task in tasks}
+        return replace(self, draws=draws, capabilities={})
 
 
 def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hardware]) -> DrawnStudy:
@@ -105,6 +158,9 @@ def prepare(variants: list[Measured], config: DensityConfig, hardware: list[Hard
     for variant in variants:
         if variant.size.counted <= 0 or variant.shape.weight_bits <= 0:
             raise BadInput(f"{variant.name}: {variant.size.counted} parameters of {variant.shape.weight_bits} bits")
+        for name in (name for group in variant.replicates.values() for name in group):
+            if name not in by_name or set(by_name[name].items) != set(variant.items):
+                raise BadInput(f"{variant.name}: its replicate {name} is not among the variants, or answered other tasks")
     times = drawn_times(by_name, config, hardware)
     return DrawnStudy(by_name, draw(variants, config.resamples, config.seed), config, times, {})
 
@@ -116,12 +172,6 @@ def _without_spread(answers: TaskDraws) -> TaskDraws:
         return replace(draws, means=np.full_like(draws.means, draws.mean))
 
     return TaskDraws({unit: without_spread(draws) for unit, draws in answers.losses.items()}, without_spread(answers.score))
-
-
-def task_ratio(child: TaskCapability, parent: TaskCapability, estimator: Estimator) -> LogEstimate | None:
-    """N_hat child / N_hat parent on one task, or `None` if one of them is missing or both are bounds on the same side."""
-    child_estimate, parent_estimate = child.with_scatter(estimator), parent.with_scatter(estimator)
-    return None if child_estimate is None or parent_estimate is None else ratio(child_estimate, parent_estimate)
 
 
 def headline_count(child: Measured, parent: Measured) -> Count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from compresslab.machine.this_machine import Machine
 from compresslab.methods.adopt import Adopt
@@ -49,9 +50,10 @@ class _Builder:
         self.keys = NodeKeys(resolved, machine, trust_code=trust_code)
         self.nodes: dict[str, Node] = {}
         self.variants: dict[str, PlanVariant] = {}
+        self.chains: dict[str, list[str]] = {}  # names of the variants after each step
         # If several variants have the same steps, the shared models bear the name of the first.
         self.names: dict[str, str] = {self.keys.chains[BASE][0]: BASE}
-        for name in self.recipe.variants:
+        for name in (*self.recipe.variants, *self.keys.replicates):
             self.names.setdefault(self.keys.chains[name][-1], name)
 
     def plan(self) -> Plan:
@@ -61,8 +63,10 @@ class _Builder:
             self._add(Node("machine", "", self.keys.machine_key()))
         self._add(Node("model", BASE, base[0], dimensions=self.resolved.dimensions[BASE][0]))
         self._variant(BASE, "", base)
-        for name in ordered(self.recipe):
+        # Replicates come last, since nothing is made from them.
+        for name in sorted(ordered(self.keys.recipe), key=lambda name: name in self.keys.replicates):
             self._chain(name)
+        self._link_replicates()
         return Plan(
             self.recipe,
             _in_running_order(self.nodes),
@@ -77,10 +81,12 @@ class _Builder:
 
     def _chain(self, name: str) -> None:
         """Add the nodes and variants of a chain. A model that an earlier variant also has keeps that variant's name."""
-        variant = self.recipe.variants[name]
+        variant = self.keys.recipe.variants[name]
         keys = self.keys.chains[name]
         first = len(keys) - len(variant.steps)
         parent = variant.start
+        replicate = self.keys.replicates.get(name)
+        self.chains[name] = []
         for number, step in enumerate(variant.steps, 1):
             chain_keys = keys[: first + number]
             child = name if number == len(variant.steps) else self.names.setdefault(chain_keys[-1], f"{name}/{number}")
@@ -89,11 +95,29 @@ class _Builder:
                 other = self.keys.other(step, chain_keys[:-1]) if gather is None or gather.gathers != "logits" else None
                 own = () if isinstance(step.config, Adopt) else (chain_keys[-2],)
                 needs = (*own, *((other,) if other else ()), *((gather.key,) if gather else ()))
-                dimensions = self.resolved.dimensions[name][number - 1]
+                dimensions = self.resolved.dimensions[replicate.of if replicate else name][number - 1]
                 gathered = gather.key if gather else None
-                self._add(Node("model", child, chain_keys[-1], needs, (step.kind, step.config), other, gathered, dimensions=dimensions))
-                self._variant(child, parent, chain_keys)
+                settings = (step.kind, step.config)
+                added = self.keys.replicate_at(name, number - 1)
+                self._add(Node("model", child, chain_keys[-1], needs, settings, other, gathered, dimensions=dimensions, replicate=added))
+                self._variant(child, parent, chain_keys, timed=replicate is None)
+            self.chains[name].append(child)
             parent = child
+
+    def _link_replicates(self) -> None:
+        """Tell the variants from the replicated step on of their replicates, and these of what they are."""
+        made = {of.of: of.step for of in self.keys.replicates.values()}
+        for name, step in made.items():
+            others = [other for other, of in self.keys.replicates.items() if of.of == name]
+            for index in range(step, len(self.chains[name])):
+                first = self.variants[self.chains[name][index]]
+                names = tuple(self.chains[other][index] for other in others)
+                if len(names) > len(first.replicates):
+                    key = first.chain[step - index - 1]
+                    self.variants[first.name] = replace(first, replicates=names, replicated=key)
+                for other in names:
+                    if other.partition("/")[0] in self.keys.replicates:  # others are variants of their own with equal steps
+                        self.variants[other] = replace(self.variants[other], replicate_of=first.name)
 
     def _gather_node(self, key: str) -> Node | None:
         """The gather node that the step `key` reads, if any. The first call adds it to the plan."""
@@ -103,16 +127,27 @@ class _Builder:
         if own not in self.nodes:
             of = self.nodes[request.model]
             readers = tuple(self.keys.readers_of(request))
-            self._add(Node("gather", of.variant, own, (request.model,), gathers=request.gathers, readers=readers, dimensions=of.dimensions))
+            self._add(
+                Node(
+                    "gather",
+                    of.variant,
+                    own,
+                    (request.model,),
+                    gathers=request.gathers,
+                    readers=readers,
+                    dimensions=of.dimensions,
+                    replicate=request.replicate,
+                )
+            )
         return self.nodes[own]
 
-    def _variant(self, name: str, parent: str, chain: tuple[str, ...]) -> None:
+    def _variant(self, name: str, parent: str, chain: tuple[str, ...], *, timed: bool = True) -> None:
         model = chain[-1]
         tasks, dimensions = self.keys.score_keys(model), self.nodes[model].dimensions
         scores = Node("evaluate", name, content_key("evaluate", tasks=tasks), (model,), tasks=tasks, dimensions=dimensions)
         self._add(scores)
         measure = None
-        if self.recipe.density.measure:
+        if self.recipe.density.measure and timed:
             above = self.variants[parent].model if parent else None
             measure = self.keys.measure_key(model, above)
             self._add(Node("measure", name, measure, (model, above) if above else (model,), dimensions=dimensions))

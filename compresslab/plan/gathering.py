@@ -22,11 +22,15 @@ GATHER_MODULES: dict[Gathered, str] = {
 
 
 class GatherRequest(NamedTuple):
-    """A request for the data `gathers` of the model `model` (a key) on the text `text` (a digest)."""
+    """A request for the data `gathers` of the model `model` (a key) on the text `text` (a digest).
+
+    `replicate` is what was added to the seed of that text.
+    """
 
     model: str
     gathers: Gathered
     text: str
+    replicate: int = 0
 
 
 def gathers_of(step: Step) -> Gathered | None:

@@ -37,6 +37,7 @@ class Node:
         gathers: the data that a gather node gathers. readers: settings of the steps that read it.
         tasks: task name -> content key of its scores, for evaluate nodes.
         dimensions: dimensions of the model, if they are known before it exists.
+        replicate: what is added to the seeds of the recipe's texts for this node: 0, or the number of the replicate that reads them.
     """
 
     kind: NodeKind
@@ -50,6 +51,7 @@ class Node:
     readers: tuple[StepConfig, ...] = ()
     tasks: dict[str, str] = field(default_factory=dict)
     dimensions: Dimensions | None = None
+    replicate: int = 0
 
     @property
     def label(self) -> str:
@@ -66,7 +68,13 @@ class Node:
 
 @dataclass(frozen=True)
 class PlanVariant:
-    """A variant: the keys of its model nodes from the base to its own, of its scores and of its times."""
+    """A variant: the keys of its model nodes from the base to its own, of its scores and of its times.
+
+    Attributes:
+        replicates: names of the variants that differ from it in the seeds of one step alone, without its own.
+        replicated: key of that step in its own chain; empty without replicates.
+        replicate_of: the variant of which it is a replicate; empty for any other.
+    """
 
     name: str
     parent: str
@@ -74,6 +82,9 @@ class PlanVariant:
     chain: tuple[str, ...]
     evaluate: str
     measure: str | None
+    replicates: tuple[str, ...] = ()
+    replicated: str = ""
+    replicate_of: str = ""
 
     @property
     def model(self) -> str:

@@ -17,6 +17,7 @@ from compresslab.methods.settings import PARENT, StepConfig
 from compresslab.plan.gathering import GATHER_MODULES, GatherRequest, gather_settings, gathers_of, serving_requests
 from compresslab.plan.keys import code_version, content_key, model_identity, node_code
 from compresslab.plan.model_files import possible_formats
+from compresslab.plan.replicates import with_replicates
 from compresslab.plan.resolve import ResolvedRecipe
 from compresslab.recipe.order import ordered
 from compresslab.recipe.source import Source, parse_source
@@ -41,12 +42,14 @@ class NodeKeys:
     """The keys of a recipe without complaints. `trust_code` says whether programs of the model run without a sandbox.
 
     Attributes:
+        recipe: with a variant for each further replicate. replicates: what these are, by name.
         chains: keys of the models of each variant and of the base, from the base to its own, by name.
         gathered: the gather request that serves a step, and the key of its node, by the key of the step. Steps without one are left out.
     """
 
     def __init__(self, resolved: ResolvedRecipe, machine: Machine, *, trust_code: bool = False) -> None:
-        self.resolved, self.recipe, self.machine, self.trust_code = resolved, resolved.recipe, machine, trust_code
+        self.resolved, self.machine, self.trust_code = resolved, machine, trust_code
+        self.recipe, self.replicates = with_replicates(resolved.recipe)
         self._versions: dict[str, str] = {}
         self._requests: dict[str, GatherRequest] = {}
         self._readers: dict[GatherRequest, dict[str, StepConfig]] = {}
@@ -120,35 +123,46 @@ class NodeKeys:
     def _chain_keys(self, name: str) -> tuple[str, ...]:
         variant = self.recipe.variants[name]
         keys = self.chains[variant.start]
-        for step in variant.steps:
-            own = self._step_key(step, keys)
-            self._request_gathering(step, keys, own)
+        for index, step in enumerate(variant.steps):
+            replicate = self.replicate_at(name, index)
+            own = self._step_key(step, keys, replicate)
+            self._request_gathering(step, keys, own, replicate)
             unpruned = keys[-1] if step.kind == "prune" else self._unpruned.get(keys[-1])
             if unpruned is not None and step.kind != "adopt":
                 self._unpruned[own] = unpruned
             keys = (*keys, own)
         return keys
 
-    def _request_gathering(self, step: Step, before: tuple[str, ...], key: str) -> None:
+    def replicate_at(self, name: str, index: int) -> int:
+        """What is added to the seed of the text that the step `index` of the variant `name` reads."""
+        replicate = self.replicates.get(name)
+        return replicate.number if replicate is not None and replicate.step == index else 0
+
+    def _request_gathering(self, step: Step, before: tuple[str, ...], key: str, replicate: int) -> None:
         """Add the gather request of the step `key`, if it has one."""
         gathers = gathers_of(step)
         if gathers is None:
             return
         if gathers == "logits":
             assert isinstance(step.config, Distill)
-            text = {**self.resolved.texts["training"], "top_k": step.config.top_k}  # files with different numbers of logits are different
+            text = {
+                **self._seeded("training", replicate),
+                "top_k": step.config.top_k,
+            }  # files with different numbers of logits are different
         else:
-            text = self.resolved.texts["calibration"]
+            text = self._seeded("calibration", replicate)
         model = self.other(step, before) if gathers == "logits" else before[-1]
         assert model is not None
-        request = GatherRequest(model, gathers, content_key("text", **text))
+        request = GatherRequest(model, gathers, content_key("text", **text), replicate)
         self._requests[key] = request
         self._readers.setdefault(request, {})[key] = step.config
 
     def _gather_key(self, request: GatherRequest) -> str:
         return content_key(
             "gather",
-            **request._asdict(),
+            model=request.model,
+            gathers=request.gathers,
+            text=request.text,
             readers=gather_settings(request.gathers, self.readers_of(request)),
             compute=self._compute,
             code=node_code(GATHER_MODULES[request.gathers], *GATHER_CODE),
@@ -159,8 +173,8 @@ class NodeKeys:
         """The settings of the steps that read the result of `request`, in an order that does not depend on names."""
         return [config for _, config in sorted(self._readers[request].items())]
 
-    def _step_key(self, step: Step, before: tuple[str, ...]) -> str:
-        """Key of a step on the last of the models `before`."""
+    def _step_key(self, step: Step, before: tuple[str, ...], replicate: int) -> str:
+        """Key of a step on the last of the models `before`. `replicate` is added to the seed of the text that it reads."""
         config = step.config
         if isinstance(config, Adopt):
             source = parse_source(config.model)
@@ -180,7 +194,7 @@ class NodeKeys:
             # The other model is identified by its content, not by its name.
             config=config.model_dump(mode="json", exclude={"teacher", "until"}),
             other=self.other(step, before),
-            text=self._text(config, entry.text),
+            text=self._text(config, entry.text, replicate),
             **self._computed(entry),
             # The key of the gather node is not here: it depends on which other steps read the same data, and this result does not.
             gathered=(gathers, self._compute) if gathers else None,
@@ -195,11 +209,16 @@ class NodeKeys:
         compute = self.machine.compute
         return {"compute": (compute.for_training() if entry.trains else compute).decides()}
 
-    def _text(self, config: StepConfig, role: str | None) -> dict[str, Any] | None:
+    def _seeded(self, role: str, replicate: int) -> dict[str, Any]:
+        """The identity of a text, in the order that a replicate reads it."""
+        text = self.resolved.texts[role]
+        return {**text, "seed": text["seed"] + replicate}
+
+    def _text(self, config: StepConfig, role: str | None, replicate: int) -> dict[str, Any] | None:
         """The identity of the tokens that a step reads. Tokens of the text beyond those do not count."""
         if role is None:
             return None
-        known = self.resolved.texts[role]
+        known = self._seeded(role, replicate)
         tokens = config.training_tokens
         return {**known, "different": min(tokens, self.recipe.text.training.tokens)} if tokens else known
 

@@ -10,6 +10,7 @@ from compresslab.catalog.tasks import identify_task
 from compresslab.errors import BadInput
 from compresslab.methods.dimensions import Dimensions
 from compresslab.plan.packages import missing_backend, missing_package
+from compresslab.plan.replicates import seeds_beyond
 from compresslab.plan.rules import Chain, after, objections, start
 from compresslab.recipe.model_folder import code_elsewhere
 from compresslab.recipe.order import ordered
@@ -63,6 +64,8 @@ class ResolvedRecipe:
             found = objections(chain, step, chains)
             for field, reason in found:
                 self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, *([field] if field else [])), reason))
+            if beyond := seeds_beyond(step, self.recipe.text):
+                self.complaints.append(Complaint(("variants", name, "steps", number, "replicates"), beyond))
             if missing := missing_package(step):
                 self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, "method"), missing))
             before, chain = chain, Chain(None)

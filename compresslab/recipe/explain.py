@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from compresslab.methods.registry import installed, known
+from compresslab.methods.settings import StepConfig
 from compresslab.recipe.locate import Located, Problem, resolve, shown
 from compresslab.recipe.schema import Evaluate, Variant
 from compresslab.recipe.steps import STEP_KINDS, Step
@@ -224,6 +225,8 @@ class _Explainer:
             return place.node.key_problem(key, f"a step stands where a variant belongs; make it a list of steps, as in `- {key}: …`")
         if (replacement := MOVED.get((place.form.type, key))) is not None:
             return place.node.key_problem(key, f"{key} is no setting here any more; {replacement}")
+        if key == "replicates" and _is_model(place.form.type) and issubclass(place.form.type, StepConfig):
+            return place.node.key_problem(key, "replicates stands beside the step's kind, as in `{distill: {…}, replicates: 3}`")
         message = f"unknown key {shown(key)};{self._suggest(key, known) or ' remove it;'} known here: {', '.join(known)}"
         return place.node.key_problem(key, message)
 

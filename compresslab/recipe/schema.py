@@ -81,6 +81,12 @@ class Variant(Strict):
     start: str = Field(default="base", alias="from")
     steps: list[Step] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _one_replicated_step(self) -> Variant:
+        if (replicated := sum(step.replicates > 1 for step in self.steps)) > 1:
+            raise ValueError(f"{replicated} steps have replicates; keep one, and let another variant start from this one for the next")
+        return self
+
 
 class Sweep(Strict):
     """One variant for each point of `grid`; `{key}` in its name, `from` and steps is replaced by the point's value."""

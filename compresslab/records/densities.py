@@ -158,6 +158,12 @@ class Comparison(Record):
             variance observed; infinite if the ruler's own uncertainty forbids it with any number.
         runs_apart: how many training runs lie behind one of the two and not behind the other; the intervals of r contain the scatter
             between training runs so many times.
+        replicates: how many replicates (models that differ in the seeds of one step alone) the step has that sets the two apart; 0
+            without replicates. ratio is then the mean over them, or that of a model made from the first of them.
+        ratio_of_each: r of each replicate, the variant's own first; empty for a model made from the first of them.
+        spread_of_replicates: standard deviation of ln r between them, in which the intervals contain the scatter of that step. `None`
+            where they show none: they are equal, or beyond the reference.
+        spread_of_reference: standard deviation of ln r of one training run by the reference's scatter; `None` if the step does not train.
         fragile: another choice of D0, reference, estimator or tasks turns the verdict round; `robustness` shows which.
         density_days: ln(r) / A: days of the field's progress that the compression gained (or cost, if negative).
         reason: why there is no ratio, or what is special about it (parent and child from different tables).
@@ -184,6 +190,10 @@ class Comparison(Record):
     q: float | None = None
     items_needed: float | None = None
     runs_apart: int = 0
+    replicates: int = 0
+    ratio_of_each: list[float] = Field(default_factory=list)
+    spread_of_replicates: float | None = None
+    spread_of_reference: float | None = None
     fragile: bool = False
     robustness: list[Alternative] = Field(default_factory=list)
     estimator: Estimator = "loss"

@@ -37,12 +37,15 @@ class VariantRecord(Record):
         costs: what each of its own nodes cost when it ran, by kind.
         lost_items: the items that it answers worst against its parent, over all tasks.
         named: whether the recipe names it; a step inside a chain gives an unnamed variant.
+        replicate_of: the variant from which it differs in the seeds of one step alone; "" for any other. It has no comparisons of its
+            own: those of that variant are means over its replicates.
     """
 
     name: str
     parent: str
     root: str
     named: bool = True
+    replicate_of: str = ""
     steps: list[StepRecord]
     keys: dict[str, str] = Field(default_factory=dict)
     costs: dict[str, Cost] = Field(default_factory=dict)

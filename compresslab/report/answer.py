@@ -42,7 +42,7 @@ class _VariantRatio:
 
 def answer(study: StudyRecord) -> StudyAnswer:
     """The study's answer, most important first: the named variants against the base, then the steps, then other counts of N."""
-    derived = [variant for variant in study.variants if variant.parent]
+    derived = [variant for variant in study.variants if variant.parent and not variant.replicate_of]
     roots = [variant.name for variant in study.variants if not variant.parent]
     base = "its base" if len(roots) > 1 else "the base" if roots in ([], ["base"]) else roots[0]
     if not derived:

@@ -108,12 +108,12 @@ def _figures(study: StudyRecord, renderer: ChartRenderer) -> Figures:
 
 
 def _chains(study: StudyRecord) -> list[list[VariantRecord]]:
-    """Every chain from a base to a leaf, the longest first; chains without any density are left out."""
+    """Every chain from a base to a leaf, the longest first; chains without any density, and those of replicates, are left out."""
     by_name = {variant.name: variant for variant in study.variants}
     parents = {variant.parent for variant in study.variants}
     chains = []
     for leaf in study.variants:
-        if leaf.name in parents or leaf.parent not in by_name:
+        if leaf.replicate_of or leaf.name in parents or leaf.parent not in by_name:
             continue
         chain = [leaf]
         while (parent := by_name.get(chain[0].parent)) is not None and parent not in chain:

@@ -151,6 +151,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         verdict_count=sum(bool(row.verdict) for row in rows),
         mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
         alternatives=[row for row in rows if row.parent and row.parent.robustness],
+        replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
         failures=_failures(study),
         overlaps=contamination.sentences(study),
         costs=sum(len(variant.costs) for variant in study.variants),

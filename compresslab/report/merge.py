@@ -84,8 +84,8 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
     comparisons: list[Comparison] = [
         comparison.model_copy(update={"against": name(comparison.against)}) for comparison in variant.comparisons
     ]
-    update = {"name": name(variant.name), "parent": name(variant.parent), "root": name(variant.root), "comparisons": comparisons}
-    return variant.model_copy(update=update)
+    update = {field: name(getattr(variant, field)) for field in ("name", "parent", "root", "replicate_of")}
+    return variant.model_copy(update={**update, "comparisons": comparisons})
 
 
 def _references(studies: Sequence[StudyRecord]) -> list[tuple[str, str]]:

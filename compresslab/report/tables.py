@@ -29,6 +29,7 @@ def variants(study: StudyRecord) -> pd.DataFrame:
                 "parent": variant.parent,
                 "root": variant.root,
                 "named": variant.named,
+                "replicate_of": variant.replicate_of,
                 "chain": words.chain(variant),
                 "counted": size.counted if size else None,
                 "parameters": size.parameters if size else None,
@@ -73,7 +74,11 @@ def densities(study: StudyRecord) -> pd.DataFrame:
 
 
 def ratios(study: StudyRecord) -> pd.DataFrame:
-    """One row per variant, relation ("parent", "root"), basis and, for time, hardware profile: r, its interval and verdict."""
+    """One row per variant, relation ("parent", "root"), basis and, for time, hardware profile: r, its interval and verdict.
+
+    `replicates` is the number of replicates of the step between the two, `spread_of_replicates` and `spread_of_reference` the standard
+    deviation of ln r between them and by the reference's training runs.
+    """
     rows: list[dict[str, Any]] = []
     for variant in study.variants:
         for comparison in variant.comparisons:
@@ -87,6 +92,9 @@ def ratios(study: StudyRecord) -> pd.DataFrame:
                         "hardware": hardware,
                         **_flat("ratio", interval),
                         "verdict": verdict,
+                        "replicates": comparison.replicates,
+                        "spread_of_replicates": comparison.spread_of_replicates,
+                        "spread_of_reference": comparison.spread_of_reference,
                     }
                 )
     return pd.DataFrame(rows, columns=None if rows else ["variant", "against", "relation", "basis", "hardware", "ratio", "verdict"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from compresslab.machine.processor import threads
 from compresslab.plan.graph import Node, Plan
 from compresslab.plan.keys import KEY_LENGTH
+from compresslab.plan.replicates import with_text_seeds
 from compresslab.records import Cost, StepRecord, read_record
 from compresslab.runner import provenance
 from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob
@@ -62,7 +63,7 @@ def make(
         scores = {task: stack.enter_context(store.stage(key)) for task, key in tasks.items()}
         job = NodeJob(
             node=node,
-            recipe=plan.recipe,
+            recipe=with_text_seeds(plan.recipe, node.replicate),
             staged=staged,
             log=store.logs / f"{node.key}.log",
             models={key: store.model(key) for key in node.needs if key != node.gathered},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from compresslab.catalog.hardware import THIS_MACHINE, Hardware, load_hardware
@@ -28,6 +28,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
     """The study's record from the finished nodes; failures name the missing ones."""
     recipe = plan.recipe
     variants = [_variant(variant, plan, store, result) for variant in plan.variants]
+    known = {variant.name for variant in variants if variant.scores}
     scored = [
         Measured(
             name=variant.name,
@@ -38,6 +39,8 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             items=_items(plan.variant(variant.name), plan, store),
             runs=_training_runs(plan.variant(variant.name), plan),
             timing=variant.timing,
+            replicates=_replicates(plan.variant(variant.name), plan, known),
+            replicate=bool(variant.replicate_of),
         )
         for variant in variants
         if variant.scores
@@ -53,7 +56,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
-    record = study_record(plan, with_lost_items, result)
+    record = study_record(plan, with_lost_items, result, list(_missing_replicates(plan, known)))
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
 
 
@@ -67,6 +70,25 @@ def _training_runs(variant: PlanVariant, plan: Plan) -> list[str]:
         elif method_of(*step).trains:
             runs.append(key)
     return runs
+
+
+def _replicates(variant: PlanVariant, plan: Plan, known: Container[str]) -> dict[str, list[str]]:
+    """For each replicated step of a chain, by key: the nearest variant after it that has replicates, and those of them with results."""
+    found: dict[str, list[str]] = {}
+    for other in sorted(plan.variants, key=lambda one: len(one.chain)):
+        if other.replicated and variant.chain[: len(other.chain)] == other.chain:
+            found[other.replicated] = [name for name in (other.name, *other.replicates) if name in known]
+    return found
+
+
+def _missing_replicates(plan: Plan, known: Container[str]) -> Iterator[str]:
+    """A note for each variant of which some replicates have no results."""
+    for variant in plan.variants:
+        missing = [name for name in variant.replicates if name not in known]
+        if missing and variant.name in known:
+            count, left = len(variant.replicates) + 1, len(variant.replicates) + 1 - len(missing)
+            rest = f"its figures rest on the other {left}" if left > 1 else "one is left, so the reference's scatter stands for theirs"
+            yield f"{variant.name}: {', '.join(missing)} of {count} replicates gave no scores (see Failures); {rest}."
 
 
 def study_record(plan: Plan, variants: list[VariantRecord], result: RunResult, notes: Sequence[str] = ()) -> StudyRecord:
@@ -138,6 +160,7 @@ def _variant(variant: PlanVariant, plan: Plan, store: Store, result: RunResult) 
         parent=variant.parent,
         root=plan.variants[0].name,
         named=variant.named,
+        replicate_of=variant.replicate_of,
         steps=steps,
         keys=variant.keys,
         costs=_costs(variant, plan, store),
@@ -185,7 +208,7 @@ def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
 
 
 def _lost_items(variant: VariantRecord, items: dict[str, dict[str, ItemScores]], plan: Plan, store: Store) -> list[LostItem]:
-    if variant.name not in items or variant.parent not in items:
+    if variant.replicate_of or variant.name not in items or variant.parent not in items:
         return []
     before, after = (plan.node(plan.variant(name).evaluate).tasks for name in (variant.parent, variant.name))
     files = {task: (_table(before[task], store), _table(after[task], store)) for task in after if task in before}

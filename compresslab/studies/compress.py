@@ -49,6 +49,8 @@ def compress(
     requested = checked(Step, step, "step")
     if requested.adopt is not None:
         raise BadInput("step.adopt: an existing model is taken as it is, so there is nothing to compress; give another kind of step")
+    if requested.replicates > 1:
+        raise BadInput("step.replicates: one model is made here; call it again with other seeds for more, or run a recipe")
     entry = requested.method
     texts = _texts(entry.text, text)
     _check_choice(dtype, get_args(Dtype), "dtype")

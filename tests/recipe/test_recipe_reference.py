@@ -28,6 +28,7 @@ PLACES: list[tuple[str, type[BaseModel]]] = [
     ("text.training", schema.Training),
     ("variants.NAME", schema.Variant),
     ("sweeps.NAME", schema.Sweep),
+    ("a step", Step),
     *((f"a step: {kind}", config) for kind in steps.STEP_KINDS for config in configs(kind)),
     ("optimizer of distill and retrain", Optimizer),
     ("evaluate", schema.Evaluate),
