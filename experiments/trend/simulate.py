@@ -1,9 +1,10 @@
 """Whether the intervals of the rate of growth hold: histories whose growth is known, and those without any.
 
-python experiments/trend/simulate.py                    # 500 histories a rate, some 20 minutes on one core
+python experiments/trend/simulate.py                    # all dated models with the five benchmarks, 500 histories a rate
 python experiments/trend/simulate.py --count 50
+python experiments/trend/simulate.py --before           # MMLU alone, models from before ChatGPT
 
-A history has as many releases as the real one (base models with all five benchmarks, on qwen2.5), drawn from it with replacement: their
+A history has as many releases as the real one (base models, on qwen2.5), drawn from it with replacement: their
 dates, the sizes of their models and the errors of their densities. The ln density of a model is A t plus effects of its line of models, of
 its release and of its own, whose spreads are those of the real history around its fitted line, plus the error of its scores. A density
 beyond what the reference is read at becomes a bound, as in the real history.
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from compresslab.catalog.published_scores import BENCHMARKS
-from compresslab.density.references.reference import REACH, Reference
+from compresslab.density.references.reference import Reference
 from compresslab.density.trend.fits import (
     ABOVE,
     BELOW,
@@ -35,6 +36,7 @@ from compresslab.density.trend.fits import (
     quantile_slope,
 )
 from compresslab.density.trend.models import dated_models, history
+from compresslab.density.trend.trend import CHATGPT_RELEASE
 
 HERE = Path(__file__).parent
 RATES = (0.0, 0.002, 0.004, 0.007)
@@ -111,13 +113,16 @@ def main() -> None:
     """Simulate, print, and keep the result in simulations.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500)
-    count = parser.parse_args().count
-    reference = Reference.load("qwen2.5")
-    models = dated_models(reference, 1e12, 500, 0, tuple(BENCHMARKS))
+    parser.add_argument("--before", action="store_true")
+    options = parser.parse_args()
+    count, reference = options.count, Reference.load("qwen2.5")
+    models = dated_models(reference, 500, 0, ("MMLU",) if options.before else tuple(BENCHMARKS))
+    if options.before:
+        models = [model for model in models if model.released < CHATGPT_RELEASE]
     real = history(models)
     sizes = np.array([model.params for model in models])
     first, last = reference.parameters_range
-    ends = (math.log(first / REACH), math.log(last * REACH))
+    ends = (math.log(first / reference.reach[0]), math.log(last * reference.reach[1]))
     sd = spreads(real)
     found: dict[str, Any] = {"histories": count, "spreads of ln density": {k: round(v, 3) for k, v in vars(sd).items()}, "rates": {}}
     for rate in RATES:
@@ -147,7 +152,8 @@ def main() -> None:
             }
         found["rates"][str(rate)] = entry
         print(rate, json.dumps(entry, indent=1), flush=True)
-    (HERE / "simulations.json").write_text(json.dumps(found, indent=1) + "\n")
+    kept = HERE / ("simulations-before.json" if options.before else "simulations.json")
+    kept.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from compresslab.density.references.fitting import fit_link, fit_losses
 from compresslab.density.references.laws import ln_n_of_loss, loss_law, score_link
 from compresslab.density.references.left_out import left_out
 from tools.references import fit
-from tools.references.family import FAMILIES, build_family, read_family
+from tools.references.family import FAMILIES, MIN_MODELS, build_family, read_family
 from tools.references.ladder import build_ladder, read_ladder
 from tools.references.pythia import build_pythia, read_pythia
 
@@ -112,13 +112,22 @@ def test_a_family_predicts_its_left_out_models_better_than_straight_lines_do(nam
     assert form["curve"] < form["interpolated"]
 
 
+OUTLIERS = {"qwen2.5": set(), "llama-1-2": {("Llama-1-33B", "GSM8K 5-shot")}}
+"""15% in the table of Observational Scaling, beside 8% of the 7B and 37% of the 65B; with 8 examples Meta has 36% (Llama2-paper)."""
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_a_familys_own_models_lie_near_its_curves(name):
     reference = Reference.load(name)
-    n, d, scores = read_family(FAMILIES[name])
-    for (task, _), row in zip(reference.tasks.items(), scores, strict=True):
-        predicted = [reference.predict(task, size * 1e9, tokens * 1e11)[1] for size, tokens in zip(n, d, strict=True)]
-        assert np.max(np.abs(np.array(predicted) - row)) < 0.1, task
+    read = read_family(FAMILIES[name])
+    assert read.tasks == tuple(reference.tasks)
+    far = set()
+    for task, row in zip(read.tasks, read.scores, strict=True):
+        assert np.sum(~np.isnan(row)) >= MIN_MODELS, task
+        for (model, _), size, tokens, score in zip(FAMILIES[name].models, read.n, read.d, row, strict=True):
+            if abs(reference.predict(task, size * 1e9, tokens * 1e11)[1] - score) >= 0.1:
+                far.add((model, task))
+    assert far == OUTLIERS[name]
 
 
 @pytest.mark.slow

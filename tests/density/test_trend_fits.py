@@ -1,10 +1,13 @@
 """The fits of a rate of growth: what bounds do, and that the intervals hold where the growth is known."""
 
+import datetime
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compresslab.density.intervals import LogEstimate, spread
 from compresslab.density.trend.fits import (
     ABOVE,
     BELOW,
@@ -17,7 +20,8 @@ from compresslab.density.trend.fits import (
     quantile_line,
     quantile_slope,
 )
-from compresslab.density.trend.models import line_of_models
+from compresslab.density.trend.models import DatedModel, line_of_models
+from compresslab.density.trend.models import history as history_of
 
 LINES, RELEASES, MODELS = 9, 27, 3
 
@@ -139,3 +143,32 @@ def test_too_few_lines_of_models_give_no_interval():
 @pytest.mark.parametrize(("family", "line"), [("Qwen2.5", "Qwen"), ("Llama-3.1", "Llama"), ("Gemma-2", "Gemma"), ("MPT", "MPT")])
 def test_a_line_of_models_is_the_family_without_its_version(family, line):
     assert line_of_models(family) == line
+
+
+@pytest.mark.parametrize("slope", [quantile_slope, censored_slope])
+def test_clusters_that_agree_by_chance_do_not_make_the_growth_surer_than_independent_models_would(slope):
+    """Every line has the same three models, so no line moves the fit; the models themselves scatter."""
+    days, logs = np.tile([0.0, 300.0, 700.0], LINES), np.tile([0.0, 1.5, 0.3], LINES)
+    alone = np.arange(len(days))
+    zeros = np.zeros(len(days))
+    lines = alone // 3
+    agreeing = History(days, logs, zeros, zeros.astype(np.int64), alone, lines)
+    independent = growth(changed(agreeing, lines=alone), slope)
+    found = growth(changed(agreeing, releases=lines), slope)
+    assert found is not None
+    assert independent is not None
+    assert found.high - found.low >= independent.high - independent.low > 0
+
+
+def test_a_reading_whose_lower_end_is_unbounded_has_the_error_of_its_upper_end():
+    """An MMLU score just above chance: many draws lie below chance, where no size has them."""
+    draws = np.concatenate([np.full(200, -np.inf), np.random.default_rng(0).normal(0.0, 1.0, 800)])
+    known = LogEstimate(0.0, np.sort(draws), np.sort(draws))
+    assert spread(known) == np.inf
+    models = [dated("sure", LogEstimate(0.0, np.full(1000, 0.0), np.full(1000, 0.0))), dated("near chance", known)]
+    errors = history_of(models).errors
+    assert errors[1] == pytest.approx(np.quantile(draws, 0.84), rel=0.02)
+
+
+def dated(name, estimate):
+    return DatedModel(name, name, datetime.date(2022, 5, 2), 1e8, "table", estimate, estimate, 0.26)

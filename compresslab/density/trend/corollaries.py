@@ -79,14 +79,14 @@ class Corollaries(Record):
     price_source: str = PRICES_SOURCE
 
 
-def corollaries(found: Trend, tokens: float = 1e12) -> Corollaries:
+def corollaries(found: Trend) -> Corollaries:
     """What follows from a trend. Raises BadInput if its reference does not read MMLU, or if there are no dated models."""
     paper = Interval(value=PAPER_GROWTH, low=PAPER_GROWTH, high=PAPER_GROWTH)
     rates = [("Densing Law paper", paper), *((fit.kind, fit.growth) for fit in found.fits)]
     reference = Reference.load(found.reference)
     if "MMLU" not in reference.tasks:
         raise BadInput(f"the reference {reference.name} lacks MMLU; the dates on which models were passed on need it")
-    models = dated_models(reference, tokens, 10, 0, ("MMLU",))
+    models = dated_models(reference, 10, 0, ("MMLU",))
     passed = passed_on(models)
     (_, first, first_price), (_, last, last_price) = PRICES
     return Corollaries(

@@ -12,8 +12,9 @@ Three fits:
 
 Their intervals: models of one release (a family on a day) share data and recipe, and so, to a degree, do the releases of one line of models
 (Qwen, Llama). Each release is left out as a whole, and then each line (the delete-one-cluster jackknife, CV3 of MacKinnon, Nielsen and
-Webb 2023). The larger of the two errors counts, with the critical value of Student's t for one degree of freedom less than lines. The
-error that all models share, that of the reference's fit, is added.
+Webb 2023). With few clusters such an error is at times far too small, so each model is left out by itself, too (Angrist and Pischke
+2009, chapter 8, take the larger of the robust and the conventional error). The largest of the three counts, with the critical value of
+Student's t for one degree of freedom less than lines. The error that all models share, that of the reference's fit, is added.
 `experiments/trend/simulate.py` tests the intervals on histories whose growth is known.
 """
 
@@ -150,7 +151,8 @@ def growth(history: History, slope: Slope, shared_error: float = 0.0) -> Interva
     if lines < MIN_LINES or not (history.sides == PLAIN).any():
         return None
     value = slope(history)
-    error = max(_jackknife_error(history, slope, value, clusters) for clusters in (history.releases, history.lines))
+    models = np.arange(len(history.days))
+    error = max(_jackknife_error(history, slope, value, clusters) for clusters in (models, history.releases, history.lines))
     reach = float(stdtrit(lines - 1, 0.975)) * math.hypot(error, shared_error)
     return Interval(value=value, low=value - reach, high=value + reach)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +14,18 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from compresslab.catalog.published_scores import BENCHMARKS, Score, scores, weights
+from compresslab.catalog.published_scores import BENCHMARKS, Score, all_scores, weights
 from compresslab.catalog.published_shapes import dimensions
 from compresslab.density.capability import Ruler, combine, measure_task
 from compresslab.density.draws import draw_published_score, random_stream
 from compresslab.density.intervals import LogEstimate, spread
-from compresslab.density.references.budget import Budget
+from compresslab.density.references.budget import default_budget
 from compresslab.density.references.reference import Reference
 from compresslab.density.trend.fits import ABOVE, BELOW, PLAIN, History
 
 SIDES = {"<": BELOW, "": PLAIN, ">": ABOVE}
+OWN_MODELS = ("none", "distill", "prune+distill")
+"""Compressions of models that were released as models of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,32 +71,32 @@ def early_models() -> tuple[EarlyModel, ...]:
     )
 
 
-def dated_models(
-    reference: Reference, tokens: float, resamples: int, seed: int, benchmarks: Sequence[str] = tuple(BENCHMARKS)
-) -> list[DatedModel]:
-    """Every dated base model with all of `benchmarks` in one table.
+def dated_models(reference: Reference, resamples: int, seed: int, benchmarks: Sequence[str] = tuple(BENCHMARKS)) -> list[DatedModel]:
+    """Every dated base model with all of `benchmarks` in one table, in settings that the reference reads.
 
-    With MMLU alone the models of `early_models` are among them, and only 5-shot scores count. If several tables have a model, the
-    one with the median density is used (of two the lower).
+    Every model is read on the same benchmarks, because the densities of one model differ between benchmarks by more than their errors.
+    They are combined as those of a study of published scores are, at its default D0. With MMLU alone the models of `early_models` are
+    among the models. If several tables have a model, the one with the median density is used (of two the lower).
     """
     by_model: dict[str, dict[str, dict[str, Score]]] = {}
-    for score in scores():
-        if score.kind == "base" and score.released and score.compression in ("none", "distill", "prune+distill"):
-            by_model.setdefault(score.model, {}).setdefault(score.table, {})[score.benchmark] = score
-    reader = _Reader(reference, tokens, resamples, seed)
+    for score in all_scores():
+        dated = score.kind == "base" and score.released and score.compression in OWN_MODELS
+        if dated and score.benchmark in benchmarks and score.task in reference.tasks:
+            by_model.setdefault(score.model, {}).setdefault(score.table, {})[score.task] = score
+    reader = _Reader(reference, resamples, seed)
     result = []
     for model, tables in by_model.items():
         readings = []
         for table, found in tables.items():
-            if not set(benchmarks) <= set(found) or (list(benchmarks) == ["MMLU"] and found["MMLU"].shots != "5"):
+            if {score.benchmark for score in found.values()} != set(benchmarks):
                 continue
             first = next(iter(found.values()))
             params = float(weights(model)[0].counted) if model in dimensions() else first.params
             released = datetime.date.fromisoformat(first.released)
-            answers = {task: found[task].score for task in benchmarks}
+            answers = {task: score.score for task, score in found.items()}
             readings.append(reader.read(model, first.family, released, params, table, answers))
         result += _median(readings)
-    if list(benchmarks) == ["MMLU"]:
+    if set(benchmarks) == {"MMLU"}:
         early = [
             reader.read(one.model, one.family, one.released, one.params, one.source, {"MMLU": one.mmlu})
             for one in early_models()
@@ -111,17 +114,15 @@ def _median(readings: Iterable[DatedModel | None]) -> list[DatedModel]:
 class _Reader:
     """Reads published scores on a reference, with the same draws of its fits for all models."""
 
-    def __init__(self, reference: Reference, tokens: float, resamples: int, seed: int) -> None:
-        self.reference, self.tokens, self.resamples, self.seed = reference, tokens, resamples, seed
+    def __init__(self, reference: Reference, resamples: int, seed: int) -> None:
+        self.reference, self.resamples, self.seed = reference, resamples, seed
         self.rows = random_stream(seed, "reference").integers(reference.resamples, size=resamples) + 1
 
     def read(
         self, model: str, family: str, released: datetime.date, params: float, table: str, answers: Mapping[str, float]
     ) -> DatedModel | None:
         """The density of a model, or `None` if its benchmarks give no estimate together."""
-        ruler = Ruler(
-            self.reference, Budget(tokens=self.tokens), self.rows, (random_stream(self.seed, f"scatter/{model}").random(self.resamples),)
-        )
+        ruler = Ruler(self.reference, default_budget(), self.rows, (random_stream(self.seed, f"scatter/{model}").random(self.resamples),))
         drawn = {task: draw_published_score(model, task, score, self.resamples, self.seed) for task, score in answers.items()}
         fixed = {
             task: replace(one, score=replace(one.score, means=np.full_like(one.score.means, one.score.mean))) for task, one in drawn.items()
@@ -137,7 +138,7 @@ class _Reader:
 
 def history(models: Sequence[DatedModel]) -> History:
     """The models as arrays. A release is a family on a day, a line of models its families of all versions."""
-    errors = [spread(model.estimate) for model in models]
+    errors = [_error(model.estimate) for model in models]
     finite = [error for error in errors if np.isfinite(error)]
     typical = float(np.median(finite)) if finite else 0.0
     return History(
@@ -149,6 +150,15 @@ def history(models: Sequence[DatedModel]) -> History:
         releases=_numbers([f"{model.family}/{model.released}" for model in models]),
         lines=_numbers([line_of_models(model.family) for model in models]),
     )
+
+
+def _error(estimate: LogEstimate) -> float:
+    """Standard deviation of a reading; the distance to the known end of its central 68% if the other end is unbounded."""
+    if np.isfinite(deviation := spread(estimate)) or estimate.bound:
+        return deviation
+    ends = np.nanquantile(estimate.lower, [0.16, 0.84], method="nearest")
+    distances = np.abs(ends - estimate.point)
+    return float(np.max(distances, where=np.isfinite(distances), initial=0.0)) or math.inf
 
 
 def line_of_models(family: str) -> str:

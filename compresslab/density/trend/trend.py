@@ -3,7 +3,8 @@
 ln(rho_max) = A t + B, t in days (Xiao et al., arXiv 2412.04315: A = 0.007, R2 = 0.93, doubling every 3.3 months). The paper fits a line to
 the record setters, the models that were denser at their release than all before them. Such a line rises also where nothing grows. Beside
 it stand two fits to all models whose intervals hold: quantile regression and a censored likelihood (`density.trend.fits`). A model needs a
-release date and all five benchmarks in one table. If several tables have it, the one with the median density is used.
+release date and all five benchmarks in one table, in settings that the reference reads; they give its density as they do on the page of a
+study of published scores. If several tables have it, the one with the median density is used.
 
 The interval of the record setters' line is a bootstrap over models: each draw takes models with replacement, takes one draw of the density
 of each (score errors, the reference's fit and its scatter), finds the frontier again and fits the line to it.
@@ -19,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from compresslab.catalog.published_scores import BENCHMARKS
+from compresslab.catalog.published_settings import TASKS
 from compresslab.density.draws import random_stream
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
@@ -113,7 +115,6 @@ class Trend(Record):
 
 def trend(
     reference_name: str = "qwen2.5",
-    tokens: float = 1e12,
     resamples: int = 2000,
     seed: int = 0,
     benchmarks: Sequence[str] = tuple(BENCHMARKS),
@@ -121,15 +122,17 @@ def trend(
     """Compute the trend on one reference.
 
     Args:
-        benchmarks: all of them must stand in one table. ("MMLU",) reads far more models, some of them from before ChatGPT.
+        benchmarks: all of them must stand in one table, and no other is read. ("MMLU",) reads far more models, some of them from
+            before ChatGPT.
 
     Raises:
         BadInput: a reference without the benchmarks, or too few dated models.
     """
     reference = Reference.load(reference_name)
-    if lacking := [benchmark for benchmark in benchmarks if benchmark not in reference.tasks]:
+    known = {TASKS[task].benchmark for task in reference.tasks if task in TASKS}
+    if lacking := [benchmark for benchmark in benchmarks if benchmark not in known]:
         raise BadInput(f"the reference {reference.name} lacks {', '.join(lacking)}; the trend needs {', '.join(benchmarks)}")
-    dated = dated_models(reference, tokens, resamples, seed, benchmarks)
+    dated = dated_models(reference, resamples, seed, benchmarks)
     usable = [model for model in dated if not model.estimate.bound]
     whole = _line(usable, resamples, seed)
     if whole is None:
