@@ -2,7 +2,7 @@
 
 python experiments/trend/simulate.py                    # all dated models with the five benchmarks, 500 histories a rate
 python experiments/trend/simulate.py --count 50
-python experiments/trend/simulate.py --before           # MMLU alone, models from before ChatGPT
+python experiments/trend/simulate.py --of mmlu          # MMLU alone; --of before: those from before ChatGPT
 
 A history has as many releases as the real one (base models, on qwen2.5), drawn from it with replacement: their
 dates, the sizes of their models and the errors of their densities. The ln density of a model is A t plus effects of its line of models, of
@@ -110,14 +110,15 @@ def record_setters(found: History, rng: np.random.Generator) -> tuple[float, flo
 
 
 def main() -> None:
-    """Simulate, print, and keep the result in simulations.json."""
+    """Simulate, print, and keep the result in simulations.json, or in simulations-mmlu.json and simulations-before.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--before", action="store_true")
+    parser.add_argument("--of", choices=["five", "mmlu", "before"], default="five")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     options = parser.parse_args()
     count, reference = options.count, Reference.load("qwen2.5")
-    models = dated_models(reference, 500, 0, ("MMLU",) if options.before else tuple(BENCHMARKS))
-    if options.before:
+    models = dated_models(reference, 500, 0, tuple(BENCHMARKS) if options.of == "five" else ("MMLU",))
+    if options.of == "before":
         models = [model for model in models if model.released < CHATGPT_RELEASE]
     real = history(models)
     sizes = np.array([model.params for model in models])
@@ -125,7 +126,7 @@ def main() -> None:
     ends = (math.log(first / reference.reach[0]), math.log(last * reference.reach[1]))
     sd = spreads(real)
     found: dict[str, Any] = {"histories": count, "spreads of ln density": {k: round(v, 3) for k, v in vars(sd).items()}, "rates": {}}
-    for rate in RATES:
+    for rate in options.rates:
         rng = np.random.default_rng([2026, round(rate * 1e6)])
         fits: dict[str, list[tuple[float, float, float]]] = {"quantile regression": [], "censored likelihood": [], "record setters": []}
         bounds = []
@@ -152,7 +153,7 @@ def main() -> None:
             }
         found["rates"][str(rate)] = entry
         print(rate, json.dumps(entry, indent=1), flush=True)
-    kept = HERE / ("simulations-before.json" if options.before else "simulations.json")
+    kept = HERE / ("simulations.json" if options.of == "five" else f"simulations-{options.of}.json")
     kept.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -111,7 +111,7 @@ def test_a_model_with_a_large_error_pulls_less():
 @pytest.mark.slow
 @pytest.mark.parametrize("slope", [quantile_slope, censored_slope])
 def test_the_interval_covers_the_rate_and_the_record_setters_line_always_rises(slope):
-    """`experiments/trend/simulate.py` has the same on 500 histories like the real one."""
+    """`experiments/trend/simulate.py` has the same on hundreds of histories like the real one."""
     count, rate = 20, 0.0
     intervals = [growth(history(100 + seed, rate), slope) for seed in range(count)]
     assert sum(not one.low <= rate <= one.high for one in intervals) <= 3

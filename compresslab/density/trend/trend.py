@@ -2,7 +2,7 @@
 
 ln(rho_max) = A t + B, t in days (Xiao et al., arXiv 2412.04315: A = 0.007, R2 = 0.93, doubling every 3.3 months). The paper fits a line to
 the record setters, the models that were denser at their release than all before them. Such a line rises also where nothing grows. Beside
-it stand two fits to all models whose intervals hold: quantile regression and a censored likelihood (`density.trend.fits`). A model needs a
+it stand two fits to all models, with intervals: quantile regression and a censored likelihood (`density.trend.fits`). A model needs a
 release date and all five benchmarks in one table, in settings that the reference reads; they give its density as they do on the page of a
 study of published scores. If several tables have it, the one with the median density is used.
 
