@@ -109,8 +109,8 @@ def compare(child: Measured, parent: Measured, config: DensityConfig | None = No
     Raises:
         BadInput: as `assess`.
     """
-    root = parent.model_copy(update={"parent": "", "root": parent.name})
-    leaf = child.model_copy(update={"parent": parent.name, "root": parent.name})
+    root = parent.model_copy(update={"parent": "", "root": parent.name, "replicates": {}})
+    leaf = child.model_copy(update={"parent": parent.name, "root": parent.name, "replicates": {}})
     return assess([root, leaf], config or DensityConfig(), list(hardware), reference_names())[child.name][1][0]
 
 
@@ -186,7 +186,7 @@ def _compare(
         rests_on=[task for task, ratio in task_ratios.items() if ratio is not None and task not in minor],
         prediction=prediction,
         heterogeneity=None if prediction is None or synthesis is None else synthesis.heterogeneity,
-        **spreads(study, ruler, estimator, child, parent, shared, ratios.get("params")),
+        **spreads(study, ruler, estimator, child, parent, shared, ratios.get(count)),
     )
     heavy_tails = comparison.spread_of_replicates is not None
     return comparison, {name: p_value(estimate, heavy_tails=heavy_tails) for name, estimate in ratios.items()}
@@ -220,8 +220,8 @@ def _correct_verdicts(
                 "verdict_bits": corrected(name, comparison, "bits", comparison.verdict_bits),
                 "verdict_active": corrected(name, comparison, "active", comparison.verdict_active),
                 "verdict_time": {h: corrected(name, comparison, f"time/{h}", v) for h, v in comparison.verdict_time.items()},
-                "p": p_values.get("params"),
-                "q": q.get((comparison.relation, "params", name)),
+                "p": p_values.get(comparison.count),
+                "q": q.get((comparison.relation, comparison.count, name)),
             }
             decided = comparison.model_copy(update=update)
             main = decided.headline[1]
@@ -256,8 +256,10 @@ def _items_needed(
     """Items per task that decide r with a probability of 80% if its true value is the estimate; infinite if no number does.
 
     The items' part of the variance falls as 1 / items, the reference's part stays. The level is 5% divided by the number of tests.
+    `None` where the spread between replicates decides, since more items do not make more of these.
     """
-    if r is None or r.bound or not tasks:
+    replicated = [*child.replicates_apart(parent).values(), *parent.replicates_apart(child).values()]
+    if r is None or r.bound or not tasks or any(len(names) > 1 for names in replicated):
         return None
     of_items, of_ruler = (
         study.standard_deviation_from(source, ruler, child.name, parent.name, tasks, estimator) ** 2 for source in ("items", "ruler")

@@ -74,8 +74,9 @@ class LogEstimate:
     def over(self, divisor: float | DrawnCount) -> LogEstimate:
         """The quantity divided by a positive number, which may have draws of its own."""
         if isinstance(divisor, DrawnCount):
-            point, draws = divisor.point, divisor.draws
-            return replace(self, point=self.point - point, lower=self.lower - draws, upper=self.upper - draws)
+            # The median, because the errors of a count need not lie around its own point. Student's t is that of the quantity alone.
+            point, draws = float(np.median(divisor.draws)), divisor.draws
+            return replace(self, point=self.point - point, lower=self.lower - draws, upper=self.upper - draws, student=None)
         shift = math.log(divisor)
         return replace(self, point=self.point - shift, lower=self.lower - shift, upper=self.upper - shift)
 

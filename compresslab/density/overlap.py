@@ -34,7 +34,9 @@ def leave_out_overlaps(
     result: Assessed = {}
     for name, (density, comparisons) in assessed.items():
         variant = by_name[name]
-        relatives = [by_name[other] for other in dict.fromkeys((name, variant.parent, variant.root)) if other in by_name]
+        near = [by_name[other] for other in dict.fromkeys((name, variant.parent, variant.root)) if other in by_name]
+        replicates = [other for one in near for group in one.replicates.values() for other in group]
+        relatives = [*near, *(by_name[other] for other in dict.fromkeys(replicates) if by_name[other] not in near)]
         rows: dict[str, list[Alternative]] = {}
         for words in SHARED_WORDS:
             left_out = _overlapping(overlaps, relatives, words)

@@ -177,11 +177,12 @@ def _without_spread(answers: TaskDraws) -> TaskDraws:
 def headline_count(child: Measured, parent: Measured) -> Count:
     """The count of N that answers for what was changed between two variants.
 
-    Active parameters if the share of the parameters that a token meets differs (a mixture of experts), else stored bits if the bits of a
-    parameter differ (quantization, also of a pruned model, since N times bits counts both), else parameters.
+    Active parameters between a mixture of experts and a dense model, else stored bits if the bits of a parameter differ (quantization, also
+    of a pruned model, since N times bits counts both), else parameters. Between two mixtures all parameters count, because what was
+    taken away may be experts that a token does not meet.
     """
-    shares = [variant.size.active / variant.size.counted for variant in (child, parent)]
-    if abs(shares[0] / shares[1] - 1) > SAME:
+    mixtures = [variant.size.active < (1 - SAME) * variant.size.counted for variant in (child, parent)]
+    if mixtures[0] != mixtures[1]:
         return "active"
     return "bits" if abs(child.shape.weight_bits / parent.shape.weight_bits - 1) > SAME else "params"
 

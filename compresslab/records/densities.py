@@ -153,7 +153,7 @@ class Comparison(Record):
         verdict_bits, verdict_active, verdict_time: the same rule on the other counts of N.
         rests_on: the tasks that r rests on. prediction: of published scores, the 95% interval in which r by `count` on one more benchmark
             is expected. heterogeneity: standard deviation of ln r between benchmarks beyond their errors.
-        p, q: of `ratio` being 1: from the draws, two-sided; and adjusted for the study's number of comparisons.
+        p, q: of r by `count` being 1: from the draws, two-sided; and adjusted for the study's number of comparisons.
         items_needed: for an inconclusive verdict, how many items a task would decide it with 80% chance if r is what it seems, at the
             variance observed; infinite if the ruler's own uncertainty forbids it with any number.
         runs_apart: how many training runs lie behind one of the two and not behind the other; the intervals of r contain the scatter

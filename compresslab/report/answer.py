@@ -148,7 +148,7 @@ def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list
     sentences: dict[str, str] = {}
     # Name of the count, its machine, and the function that selects the ratio.
     counts: list[tuple[str, str, SelectRatio]] = [("by parameters", "", _by_params), ("by active parameters", "", _by_active)]
-    counts += [("by stored bits", "", _by_bits), ("by score", "", _by_score)]
+    counts += [("by stored bits", "", _by_bits), ("by score and parameters", "", _by_score)]
     named = engines(study)
     counts += [(time_on(name, named), name, _by_time(name)) for name in hardware(study)]
     for label, machine, select in counts:

@@ -40,8 +40,9 @@ def variants(study: StudyRecord) -> pd.DataFrame:
                 "bpb": mean_bpb(variant, tasks),
                 "accuracy": mean_accuracy(variant, tasks),
                 **_flat("density", variant.density.params if variant.density else None),
-                **_flat("ratio", parent.ratio if parent else None),
-                "verdict": parent.verdict if parent and parent.ratio else None,
+                **_flat("ratio", parent.headline[0] if parent else None),
+                "count": parent.count if parent else None,
+                "verdict": parent.headline[1] if parent and parent.headline[0] else None,
                 "failures": len(variant.failures),
             }
         )

@@ -75,8 +75,11 @@ def _training_runs(variant: PlanVariant, plan: Plan) -> list[str]:
 def _replicates(variant: PlanVariant, plan: Plan, known: Container[str]) -> dict[str, list[str]]:
     """For each replicated step of a chain, by key: the nearest variant after it that has replicates, and those of them with results."""
     found: dict[str, list[str]] = {}
+    steps = [plan.node(key).step for key in variant.chain]
+    adopted = max((number for number, step in enumerate(steps) if step is not None and step[0] == "adopt"), default=-1)
     for other in sorted(plan.variants, key=lambda one: len(one.chain)):
-        if other.replicated and variant.chain[: len(other.chain)] == other.chain:
+        # An adopted model is nobody's replicate, whatever it stands after.
+        if other.replicated and len(other.chain) > adopted + 1 and variant.chain[: len(other.chain)] == other.chain:
             found[other.replicated] = [name for name in (other.name, *other.replicates) if name in known]
     return found
 

@@ -81,7 +81,7 @@ def _texts_behind(variant: PlanVariant, plan: Plan, store: Store) -> Iterator[Re
         record = store.find(key, StepRecord)
         if record is not None and (sha256 := record.data.get("text")):
             config = plan.recipe.text.calibration if role == "calibration" else plan.recipe.text.training
-            yield ReadText(role, config.source, config.seed, sha256)
+            yield ReadText(role, config.source, config.seed + node.replicate, sha256)
 
 
 def compared(text: ReadText, items: Mapping[str, ItemScores], keys: Mapping[str, str], store: Store) -> TextOverlap:

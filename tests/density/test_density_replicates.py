@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compresslab.density import Measured, Reference, assess
+from compresslab.density import Measured, Reference, assess, compare
+from compresslab.density.overlap import leave_out_overlaps
 from compresslab.density.references.budget import default_budget
 from compresslab.density.sample import prepare
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from compresslab.records import ItemScores, Shape, Size
+from compresslab.records import ItemScores, Shape, Size, TaskOverlap, TextOverlap
 
 REFERENCE = Reference.load("olmo-ladder")
 SHAPE = Shape(architecture="llama", layers=30, hidden=576, intermediate=1536, attention_width=576, key_value_width=192, vocabulary=49152)
@@ -237,3 +238,23 @@ if __name__ == "__main__":  # the figures of docs/density.md
         for scatter, noise in ((0.15, 0.02), (0.15, 0.2), (0.03, 0.2)):
             held, factor = simulated(7, count, scatter=scatter, noise=noise, studies=300)
             print(f"{count} replicates, runs {scatter}, items {noise}: held {held:.1%}, factor {factor:.2f}", flush=True)
+
+
+def test_overlapping_items_are_left_out_of_the_replicates_too():
+    models = [base(), *replicated([5e8, 6e8, 7.2e8])]
+    task = TaskOverlap(task="arc_easy", items=400, words_13=["0", "1"], words_8=["0", "1"])
+    leaked = TextOverlap(role="training", source="leak.txt", sha256="0" * 64, variants=["child"], tasks=[task])
+    [comparison] = leave_out_overlaps(assess(models, CONFIG, []), models, [leaked], CONFIG)["child"][1]
+    [row] = [row for row in comparison.robustness if row.setting == "without 2 items that share 13 words"]
+    assert row.ratio.value == pytest.approx(comparison.ratio.value, rel=0.02)
+
+
+def test_comparing_two_models_alone_takes_no_replicates():
+    child = replicated([5e8, 6e8])[0]
+    assert compare(child, base(), CONFIG).replicates == 0
+
+
+def test_more_items_do_not_decide_what_the_replicates_leave_open():
+    comparison = compared(*replicated([5e8, 9e8]))
+    assert comparison.verdict == "inconclusive"
+    assert comparison.items_needed is None

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compresslab.density import Measured, Reference, assess
-from compresslab.density.intervals import LogEstimate, adjusted, geometric_mean, p_value, ratio, spread, verdict
+from compresslab.density.intervals import DrawnCount, LogEstimate, adjusted, geometric_mean, p_value, ratio, spread, verdict
 from compresslab.density.references.budget import default_budget
+from compresslab.density.sample import headline_count
 from compresslab.density.synthesis import synthesize
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import Interval, ItemScores, Shape, Size
@@ -285,3 +286,27 @@ def test_an_interval_must_clear_one_by_more_than_rounding():
         assert verdict(Interval(value=(low + high) / 2, low=low, high=high)) == expected
     assert verdict(Interval(value=1 + 1e-12, low=1 + 1e-12, high=1 + 1e-12)) == "inconclusive"
     assert verdict(None) == "inconclusive"
+
+
+def test_the_p_by_time_is_not_that_of_the_quality_alone() -> None:
+    draws = np.random.default_rng(0).normal(0.4, 0.05, 1000)
+    quality = LogEstimate(0.4, draws, draws, student=(0.05, 4.0))
+    uncertain = DrawnCount(0.0, np.random.default_rng(1).normal(0.0, 1.0, 1000))
+    assert p_value(quality) < 0.01
+    assert p_value(quality.over(uncertain)) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("child", "parent", "expected"),
+    [
+        ((15e9, 3e9, 16), (30e9, 3e9, 16), "params"),
+        ((30e9, 3e9, 16), (30e9, 30e9, 16), "active"),
+        ((30e9, 3e9, 4), (30e9, 3e9, 16), "bits"),
+    ],
+)
+def test_the_headline_counts_what_was_changed(child: tuple[float, ...], parent: tuple[float, ...], expected: str) -> None:
+    def of(total: float, active: float, bits: float) -> Measured:
+        size = Size(parameters=int(total), counted=int(total), active=int(active), nonzero=int(total), stored_bytes=1, effective_bits=bits)
+        return Measured(name="m", root="m", size=size, shape=SHAPE.model_copy(update={"weight_bits": bits}))
+
+    assert headline_count(of(*child), of(*parent)) == expected
