@@ -84,7 +84,8 @@ def _headline(against_base: list[_VariantRatio], base: str) -> str:
     place = f" {places.pop()}" if len(places) == 1 else ""
 
     def label(entry: _VariantRatio) -> str:
-        return f"{entry.name} ({words.ratio(entry.ratio)}{'' if place else f' {entry.place}'})"
+        said, flag, _ = words.ratio(entry.ratio).partition(", extrapolated")
+        return f"{entry.name} ({said}{'' if place else f' {entry.place}'}{flag})"
 
     if len(raised) == len(against_base):
         return f"Each of {len(against_base)} variants is denser than {base}{place}, most of all {label(best)}."
