@@ -58,7 +58,8 @@ def works() -> list[Work]:
     """Commits, journals, checkpoints and reports."""
     import torch
 
-    from compresslab.evaluation.engines.journal import Journal
+    from compresslab.errors import CompresslabError
+from compresslab.evaluation.engines.journal import Journal
     from compresslab.report.html import write
     from compresslab.steps.training.checkpoints import Checkpoints, TrainingState
     from compresslab.store.store import Store
@@ -179,7 +180,7 @@ def _forked(before: Callable[[], object], work: Work, folder: Path) -> int:
             work.do(folder)
             code = FINISHED
         except Exception as error:
-            code = REFUSED if isinstance(error, OSError) or "os error" in str(error) else TRACEBACK
+            code = REFUSED if isinstance(error, OSError | CompresslabError) or "os error" in str(error) else TRACEBACK
         finally:
             os._exit(code)
     return os.waitpid(child, 0)[1]
