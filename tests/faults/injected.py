@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from compresslab.errors import CompresslabError
+
 KINDS = {"the process is killed": 1, "the disk is full": 2, "the disk fails once": 3, "half is written": 4}
 HERE = Path(__file__).parent
 REPORT = HERE.parent.parent / "reports" / "smollm2-quickstart"
@@ -58,8 +60,7 @@ def works() -> list[Work]:
     """Commits, journals, checkpoints and reports."""
     import torch
 
-    from compresslab.errors import CompresslabError
-from compresslab.evaluation.engines.journal import Journal
+    from compresslab.evaluation.engines.journal import Journal
     from compresslab.report.html import write
     from compresslab.steps.training.checkpoints import Checkpoints, TrainingState
     from compresslab.store.store import Store
