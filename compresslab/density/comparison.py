@@ -174,7 +174,7 @@ def _compare(
         verdict_bits=verdict(r.get("bits")),
         verdict_active=verdict(r.get("active")),
         verdict_time={name: verdict(interval) for name, interval in timed.items()},
-        density_days=density_days(r.get("params")),
+        density_days=density_days(r.get(count)),
         tasks=tasks,
         resamples=study.config.resamples,
         seed=study.config.seed,

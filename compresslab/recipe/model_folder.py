@@ -27,31 +27,43 @@ READ = (WEIGHTS, ".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".voc
 VOCABULARIES = ("vocab", "merges")
 # Of these kinds, what transformers reads without being told its name: configurations, templates and the vocabularies of its tokenizers.
 BY_NAME = frozenset(
-    (
-        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-        *(
-            "added_tokens.json",
-            "chat_template.json",
-            "chat_template.jinja",
-            "processor_config.json",
-            "preprocessor_config.json",
-            "tekken.json",
-        ),
-        *("quantize_config.json", "quant_config.json", "tokenizer.model", "tiktoken.model", "spiece.model", "sentencepiece.bpe.model"),
-        *(
-            "sentencepiece.model",
-            "spm.model",
-            "spm_char.model",
-            "vocab.json",
-            "vocab.txt",
-            "merges.txt",
-            "bpe.codes",
-            "dict.txt",
-            "tekken.json",
-        ),
-        *("vocab-src.json", "vocab-tgt.json", "target_vocab.json", "entity_vocab.json", "word_shape.json", "word_pronunciation.json"),
-        *("byte_maps.json", "normalizer.json", "emoji.json", "prophetnet.tokenizer"),
-    )
+    [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.json",
+        "chat_template.jinja",
+        "processor_config.json",
+        "preprocessor_config.json",
+        "tekken.json",
+        "quantize_config.json",
+        "quant_config.json",
+        "tokenizer.model",
+        "tiktoken.model",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "sentencepiece.model",
+        "spm.model",
+        "spm_char.model",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "bpe.codes",
+        "dict.txt",
+        "vocab-src.json",
+        "vocab-tgt.json",
+        "target_vocab.json",
+        "entity_vocab.json",
+        "word_shape.json",
+        "word_pronunciation.json",
+        "byte_maps.json",
+        "normalizer.json",
+        "emoji.json",
+        "prophetnet.tokenizer",
+    ]
 )
 # The one folder that is read without being named.
 TEMPLATES = "additional_chat_templates"

@@ -165,7 +165,7 @@ class Comparison(Record):
             where they show none: they are equal, or beyond the reference.
         spread_of_reference: standard deviation of ln r of one training run by the reference's scatter; `None` if the step does not train.
         fragile: another choice of D0, reference, estimator or tasks turns the verdict round; `robustness` shows which.
-        density_days: ln(r) / A: days of the field's progress that the compression gained (or cost, if negative).
+        density_days: ln(r) / A, with r by `count`: days of the field's progress that the compression gained (or cost, if negative).
         reason: why there is no ratio, or what is special about it (parent and child from different tables).
     """
 

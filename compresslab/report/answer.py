@@ -76,7 +76,7 @@ def answer(study: StudyRecord) -> StudyAnswer:
 
 def _headline(against_base: list[_VariantRatio], base: str) -> str:
     raised, lowered, undecided = _split(against_base)
-    best = max(against_base, key=lambda entry: entry.ratio.value)
+    best = max(against_base, key=_height)
     if len(against_base) == 1:
         state = {"raised": "is denser than", "lowered": "is less dense than", "inconclusive": "cannot be told apart in density from"}
         return f"{best.name} {state[best.verdict]} {base} {best.place}: {words.ratio(best.ratio)}."
@@ -90,7 +90,7 @@ def _headline(against_base: list[_VariantRatio], base: str) -> str:
     if len(raised) == len(against_base):
         return f"Each of {len(against_base)} variants is denser than {base}{place}, most of all {label(best)}."
     if raised:
-        best = max(raised, key=lambda entry: entry.ratio.value)
+        best = max(raised, key=_height)
         rest = ", ".join(
             text for text in (f"{len(lowered)} less dense" if lowered else "", f"{len(undecided)} undecided" if undecided else "") if text
         )
@@ -104,6 +104,11 @@ def _headline(against_base: list[_VariantRatio], base: str) -> str:
         return f"No variant is shown to be denser than {base}{place}: {tally}; best is {label(best)}."
     tally = f"none of {len(against_base)} variants can be told apart in density from {base}{place}"
     return f"Undecided: {tally}; the highest is {label(best)}."
+
+
+def _height(entry: _VariantRatio) -> tuple[bool, float]:
+    """Orders ratios: one of which only an upper bound is known is not the highest, however far up the bound lies."""
+    return entry.ratio.bound != "<", entry.ratio.value
 
 
 def _steps(study: StudyRecord) -> str:
@@ -155,7 +160,7 @@ def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list
     for label, machine, select in counts:
         ratios = _variant_ratios(study, "root", select, named_only=True)
         if ratios and _tally(ratios) != headline:
-            best = max(ratios, key=lambda entry: entry.ratio.value)
+            best = max(ratios, key=_height)
             key = f"{_tally(ratios)} {best.name}" if machine else label
             name = machine if key in labels_by_result and not named else label
             labels_by_result.setdefault(key, []).append(name)

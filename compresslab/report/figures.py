@@ -135,7 +135,8 @@ def _waterfalls(chains: list[list[VariantRecord]], renderer: ChartRenderer) -> l
             verdict = comparison.verdict if comparison and ratio else ""
             steps.append(WaterfallStep(step, child.name, _density(parent), _density(child), ratio, verdict))
         leaf = chain[-1].name
-        label = f"Density along the chain to {leaf}: " + ", ".join(f"{step.label} {format_factor(step.ratio)}" for step in steps)
+        factors = ", ".join(f"{step.label} {format_factor(step.ratio)}" for step in steps)
+        label = f"Density by parameters along the chain to {leaf}: {factors}"
         drawn.append(([variant.name for variant in chain], _draw(renderer, waterfall(steps, leaf, chain[0].name, domain), label)))
     return drawn
 
@@ -203,8 +204,8 @@ def _days(study: StudyRecord, renderer: ChartRenderer) -> list[Markup]:
     bars = []
     for variant in study.variants:
         found = facts.comparison_with(variant, "root") if variant.parent and variant.named else None
-        if found is not None and found.density_days is not None and found.ratio is not None:
-            bars.append(Bar(variant.name, found.density_days, found.verdict))
+        if found is not None and found.density_days is not None:
+            bars.append(Bar(variant.name, found.density_days, found.headline[1]))
     if not bars:
         return []
     domain = interval_domain([bar.interval for bar in bars], log=False)
@@ -248,7 +249,7 @@ def _scatter(
 def _verdict_class(variant: VariantRecord, comparison: Comparison | None) -> str:
     if not variant.parent:
         return "base"
-    return comparison.verdict if comparison and comparison.ratio else "inconclusive"
+    return comparison.headline[1] if comparison and comparison.headline[0] else "inconclusive"
 
 
 class _Request(NamedTuple):

@@ -103,7 +103,7 @@ def _edge(
     last = child.steps[-1] if done else None
     effects = _effects(child, parent, tasks) if done and facts.was_built(parent, by_name) else []
     comparison = facts.comparison_with(child, "parent")
-    ratio = comparison.ratio if comparison else None
+    ratio = comparison.headline[0] if comparison else None
     return LineageEdge(
         child.name,
         path,
@@ -111,7 +111,7 @@ def _edge(
         end,
         words.truncate(words.step_name(last), 22) if last else "not reached",
         effects,
-        comparison.verdict if comparison and ratio else "",
+        comparison.headline[1] if comparison and ratio else "",
         f"r {words.point(ratio, 2)} {words.span(ratio, 2)}".strip() if ratio else "",
         not child.named,
     )

@@ -93,10 +93,7 @@ def main(control: int, parent: int, preload: Sequence[str]) -> None:
             traceback.print_exc()
         finally:
             # The interpreter would take seconds to take the heavy libraries apart, and whoever ended the run waits for this process.
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.flush()
-            os._exit(code)
+            _leave(code)
 
 
 class _Worker(NamedTuple):
@@ -283,10 +280,15 @@ def _work(pipe: Connection, folder: Path, server: int, preload: Sequence[str] = 
         with contextlib.suppress(OSError):  # the log's disk may be full
             traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process at once, with what it has said."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def in_sessions(leaders: set[int]) -> set[int]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
-import struct
 import time
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 
 import pytest
+from recipe.folders import identity, pipe, put, shards, socket_at, weights
 
 from compresslab import inputs
 from compresslab.errors import BadInput
@@ -20,42 +19,6 @@ from compresslab.plan import keys
 from compresslab.plan.rules import start
 from compresslab.recipe import model_folder
 from compresslab.recipe.source import Source
-
-
-def weights(path: Path, content: bytes = b"1234") -> Path:
-    """A safetensors file with one tensor of bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = json.dumps({"w": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + content)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    weights(path / "model.safetensors")
-    (path / "config.json").write_text("{}")
-    return path
-
-
-def shards(folder: Path, *names: str) -> Path:
-    """Replaces the weights by an index of shards."""
-    (folder / "model.safetensors").unlink(missing_ok=True)
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {f"w{number}": name for number, name in enumerate(names)}}))
-    return index
-
-
-def identity(folder: Path) -> dict[str, str]:
-    return keys.model_identity(Source("folder", str(folder)))
-
-
-def put(name: str, content: str = "x") -> Callable[[Path], object]:
-    def write(folder: Path) -> object:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        return (folder / name).write_text(content)
-
-    return write
 
 
 @pytest.mark.parametrize(
@@ -220,15 +183,6 @@ def test_an_adapter_is_refused(folder: Path):
         start(str(folder))
 
 
-def _pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
-
-
 def _unreadable_folder(folder: Path) -> None:
     (folder / "lost+found").mkdir(mode=0)
 
@@ -259,11 +213,11 @@ def _pipe_below(folder: Path) -> None:
         put("old/model.safetensors", "damaged"),
         put("old/model.safetensors.index.json", "damaged"),
         put("other.safetensors.index.json", "damaged"),
-        lambda folder: _socket(folder / "s.safetensors"),
+        lambda folder: socket_at(folder / "s.safetensors"),
         *(_folder_called(name) for name in ("vocab", "something.json", "tokenizer.json", "chat_template.jinja", "old.safetensors")),
         *(_huge(name) for name in ("notes.txt", "samples.json", "old.model", "prompt.jinja")),
-        lambda folder: _pipe(folder / "log.txt"),
-        lambda folder: _socket(folder / "daemon.json"),
+        lambda folder: pipe(folder / "log.txt"),
+        lambda folder: socket_at(folder / "daemon.json"),
     ],
 )
 def test_files_that_are_not_loaded_do_not_refuse_a_model(folder: Path, add: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch):
@@ -311,120 +265,3 @@ def test_missing_weights_that_the_configuration_names_are_told_before_loading(fo
     (folder / "config.json").write_text(json.dumps({"transformers_weights": "best.safetensors"}))
     with pytest.raises(BadInput, match=r"lacks one file of weights that its configuration names: 'best\.safetensors'; download it"):
         start(str(folder))
-
-
-REFUSED = {
-    "\ud800.safetensors": "cannot be the name of a file",
-    "x\0.safetensors": "cannot be the name of a file",
-    "../outside.safetensors": "outside of the model's folder",
-    "/outside.safetensors": "outside of the model's folder",
-    "a/../../b.safetensors": "outside of the model's folder",
-    "linked/a.safetensors": "a link leads out of the model's folder",
-    "pytorch_model.bin": "pickled weights are not loaded, because they can run code; save the model with `save_pretrained`",
-    "a.pt": "pickled weights are not loaded",
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_an_index_names_safetensors_of_its_folder(folder: Path, tmp_path: Path, name: str):
-    (folder / "linked").symlink_to(tmp_path)
-    weights(tmp_path / "a.safetensors")
-    index = shards(folder, name)
-    with pytest.raises(BadInput, match=REFUSED[name]) as caught:
-        start(str(folder))
-    assert str(index) in str(caught.value)
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"weight_map": []}', '{"weight_map": {"w": 1}}', '{"weight_map": ' * 50_000, "\x00"])
-def test_a_damaged_index_is_one_message(folder: Path, content: str):
-    shards(folder).write_text(content)
-    with pytest.raises(BadInput, match=r"index\.json (cannot be read as an index|is no index) of shards.*again"):
-        start(str(folder))
-
-
-def test_a_folder_of_pickled_weights_is_refused(folder: Path):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BadInput, match=r"pytorch_model\.bin and no safetensors weights; pickled weights are not loaded"):
-        start(str(folder))
-
-
-@pytest.mark.parametrize(
-    ("make", "kind"),
-    [
-        (_pipe, "a named pipe"),
-        (_socket, "a socket"),
-        (lambda path: path.symlink_to("/dev/zero"), "a character device"),
-    ],
-)
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
-def test_files_that_are_not_regular_are_refused_at_once(
-    folder: Path, name: str, make: Callable[[Path], None], kind: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(folder.parent)
-    (folder / name).unlink(missing_ok=True)
-    make(folder / name)
-    begun = time.monotonic()
-    with pytest.raises(BadInput, match=f"{name} is {kind}, not a regular file"):
-        start(str(folder))
-    assert time.monotonic() - begun < 20
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"[]", struct.pack("<Q", 10**6) + b"{" * 10])
-def test_weights_that_are_cut_off_are_refused(folder: Path, content: bytes):
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(BadInput, match=r"a weight file of .* is damaged: model\.safetensors: .*; download or save it again"):
-        start(str(folder))
-
-
-def test_weights_that_are_longer_than_their_header_says_are_refused_unread(folder: Path):
-    with (folder / "model.safetensors").open("r+b") as file:
-        file.truncate(2**40)  # sparse
-    with pytest.raises(BadInput, match=r"it has 1,099,511,627,776 bytes, and its header says"):
-        start(str(folder))
-
-
-def test_a_huge_file_beside_the_weights_is_not_read(folder: Path):
-    before = identity(folder)
-    with (folder / "dump.raw").open("wb") as file:
-        file.truncate(2**40)
-    assert identity(folder) == before
-
-
-def test_a_folder_of_everything_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model_folder, "MOST_FILES", 1)
-    with pytest.raises(BadInput, match="more than 1 files; give the folder of one model"):
-        start(str(folder))
-
-
-def test_a_gguf_file_may_be_a_link_and_a_folder_may_be_named_like_one(folder: Path, tmp_path: Path):
-    (tmp_path / "sha256-abc").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
-    (tmp_path / "m.gguf").symlink_to("sha256-abc")
-    start(str(tmp_path / "m.gguf"))
-    folder.rename(tmp_path / "x.gguf")
-    (tmp_path / "m").symlink_to("x.gguf")
-    assert start(str(tmp_path / "m")).origin == start(str(tmp_path / "x.gguf")).origin
-
-
-def test_a_part_of_a_split_gguf_file_is_refused(tmp_path: Path):
-    path = tmp_path / "m-00001-of-00002.gguf"
-    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
-    with pytest.raises(BadInput, match=r"is one of 2 parts of a model; merge the parts with llama\.cpp's `gguf-split --merge`"):
-        start(str(path))
-    path = path.rename(tmp_path / "m-00001-of-00001.gguf")
-    start(str(path))
-
-
-@pytest.mark.parametrize(
-    "start_of_file", [b"", b"GGUF", b"no gguf file" * 3, b"GGUF\x03\0\0\0" + b"\xff" * 16, b"GGUF\x09\0\0\0" + b"\0" * 16]
-)
-def test_a_file_that_cannot_be_gguf_is_refused(tmp_path: Path, start_of_file: bytes):
-    (tmp_path / "m.gguf").write_bytes(start_of_file)
-    with pytest.raises(BadInput, match=r"m\.gguf is (no|a damaged) GGUF file.*download it again"):
-        start(str(tmp_path / "m.gguf"))
-
-
-def test_a_vocabulary_that_claims_a_terabyte_is_refused_at_once(folder: Path) -> None:
-    with (folder / "tokenizer.json").open("wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(BadInput, match="no configuration or vocabulary is so large"):
-        model_folder.files_of(folder)

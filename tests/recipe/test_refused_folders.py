@@ -1,0 +1,131 @@
+"""Folders and files of models that are refused before anything reads them, at once and in one message."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from recipe.folders import identity, pipe, shards, socket_at, weights
+
+from compresslab.errors import BadInput
+from compresslab.plan.rules import start
+from compresslab.recipe import model_folder
+
+REFUSED = {
+    "\ud800.safetensors": "cannot be the name of a file",
+    "x\0.safetensors": "cannot be the name of a file",
+    "../outside.safetensors": "outside of the model's folder",
+    "/outside.safetensors": "outside of the model's folder",
+    "a/../../b.safetensors": "outside of the model's folder",
+    "linked/a.safetensors": "a link leads out of the model's folder",
+    "pytorch_model.bin": "pickled weights are not loaded, because they can run code; save the model with `save_pretrained`",
+    "a.pt": "pickled weights are not loaded",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_index_names_safetensors_of_its_folder(folder: Path, tmp_path: Path, name: str):
+    (folder / "linked").symlink_to(tmp_path)
+    weights(tmp_path / "a.safetensors")
+    index = shards(folder, name)
+    with pytest.raises(BadInput, match=REFUSED[name]) as caught:
+        start(str(folder))
+    assert str(index) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"weight_map": []}', '{"weight_map": {"w": 1}}', '{"weight_map": ' * 50_000, "\x00"])
+def test_a_damaged_index_is_one_message(folder: Path, content: str):
+    shards(folder).write_text(content)
+    with pytest.raises(BadInput, match=r"index\.json (cannot be read as an index|is no index) of shards.*again"):
+        start(str(folder))
+
+
+def test_a_folder_of_pickled_weights_is_refused(folder: Path):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(BadInput, match=r"pytorch_model\.bin and no safetensors weights; pickled weights are not loaded"):
+        start(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (pipe, "a named pipe"),
+        (socket_at, "a socket"),
+        (lambda path: path.symlink_to("/dev/zero"), "a character device"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_files_that_are_not_regular_are_refused_at_once(
+    folder: Path, name: str, make: Callable[[Path], None], kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder.parent)
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    begun = time.monotonic()
+    with pytest.raises(BadInput, match=f"{name} is {kind}, not a regular file"):
+        start(str(folder))
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"[]", struct.pack("<Q", 10**6) + b"{" * 10])
+def test_weights_that_are_cut_off_are_refused(folder: Path, content: bytes):
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(BadInput, match=r"a weight file of .* is damaged: model\.safetensors: .*; download or save it again"):
+        start(str(folder))
+
+
+def test_weights_that_are_longer_than_their_header_says_are_refused_unread(folder: Path):
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(BadInput, match=r"it has 1,099,511,627,776 bytes, and its header says"):
+        start(str(folder))
+
+
+def test_a_huge_file_beside_the_weights_is_not_read(folder: Path):
+    before = identity(folder)
+    with (folder / "dump.raw").open("wb") as file:
+        file.truncate(2**40)
+    assert identity(folder) == before
+
+
+def test_a_folder_of_everything_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model_folder, "MOST_FILES", 1)
+    with pytest.raises(BadInput, match="more than 1 files; give the folder of one model"):
+        start(str(folder))
+
+
+def test_a_gguf_file_may_be_a_link_and_a_folder_may_be_named_like_one(folder: Path, tmp_path: Path):
+    (tmp_path / "sha256-abc").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    (tmp_path / "m.gguf").symlink_to("sha256-abc")
+    start(str(tmp_path / "m.gguf"))
+    folder.rename(tmp_path / "x.gguf")
+    (tmp_path / "m").symlink_to("x.gguf")
+    assert start(str(tmp_path / "m")).origin == start(str(tmp_path / "x.gguf")).origin
+
+
+def test_a_part_of_a_split_gguf_file_is_refused(tmp_path: Path):
+    path = tmp_path / "m-00001-of-00002.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    with pytest.raises(BadInput, match=r"is one of 2 parts of a model; merge the parts with llama\.cpp's `gguf-split --merge`"):
+        start(str(path))
+    path = path.rename(tmp_path / "m-00001-of-00001.gguf")
+    start(str(path))
+
+
+@pytest.mark.parametrize(
+    "start_of_file", [b"", b"GGUF", b"no gguf file" * 3, b"GGUF\x03\0\0\0" + b"\xff" * 16, b"GGUF\x09\0\0\0" + b"\0" * 16]
+)
+def test_a_file_that_cannot_be_gguf_is_refused(tmp_path: Path, start_of_file: bytes):
+    (tmp_path / "m.gguf").write_bytes(start_of_file)
+    with pytest.raises(BadInput, match=r"m\.gguf is (no|a damaged) GGUF file.*download it again"):
+        start(str(tmp_path / "m.gguf"))
+
+
+def test_a_vocabulary_that_claims_a_terabyte_is_refused_at_once(folder: Path) -> None:
+    with (folder / "tokenizer.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BadInput, match="no configuration or vocabulary is so large"):
+        model_folder.files_of(folder)
