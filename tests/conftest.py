@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The first process says what to watch for; those of pytest-xdist inherit it, and share the processors among themselves."""
+    """The first process says what to watch for; those of pytest-xdist inherit it, and share the processors among themselves.
+
+    Under `nohup` SIGHUP is ignored, also by what the tests start, and some test what it does.
+    """
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if not hasattr(config, "workerinput"):
         folder = Path(tempfile.mkdtemp(prefix="compresslab-tests-"))
         config.stash[FINDINGS] = folder / "findings.txt"

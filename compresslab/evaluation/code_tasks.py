@@ -45,6 +45,14 @@ class Running(NamedTuple):
         return bool(self.sandboxed) and not self.otherwise
 
 
+def not_allowed(name: str) -> str:
+    """What a task that runs programs needs."""
+    return (
+        f"{name} runs programs that the model wrote; set evaluate.run_code: true if that may happen here "
+        "(with lm-eval's command line: --confirm_run_unsafe_code)"
+    )
+
+
 def check(name: str, task: Task, *, run_code: bool, trust_code: bool) -> None:
     """Refuse a task that would run what the model wrote where that is not allowed, and tell its metric whether programs are trusted.
 
@@ -55,10 +63,7 @@ def check(name: str, task: Task, *, run_code: bool, trust_code: bool) -> None:
     if not how.runs:
         return
     if not run_code:
-        raise BadInput(
-            f"{name} runs programs that the model wrote; set evaluate.run_code: true if that may happen here "
-            "(with lm-eval's command line: --confirm_run_unsafe_code)"
-        )
+        raise BadInput(not_allowed(name))
     if not how.confined and not trust_code:
         means = ", ".join(how.otherwise) or "its own metric"
         raise BadInput(f"{name} runs what the model wrote by its own means ({means}), which no sandbox confines. {programs.TRUST}")

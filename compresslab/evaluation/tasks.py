@@ -103,7 +103,7 @@ def load(name: str, *, seed: int = 0, run_code: bool = False, trust_code: bool =
     """
     if olmes.is_olmes(name):
         return {name: OlmesRequests(olmes.TASKS[name])}
-    with own_code_eval(trust_code):
+    with own_code_eval(trust_code, "" if run_code else code_tasks.not_allowed(name)):
         tasks = _stock(stock.plain(name))
     for leaf, task in tasks.items():
         if task.OUTPUT_TYPE == "loglikelihood_rolling":

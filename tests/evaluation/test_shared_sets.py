@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from compresslab.errors import BadInput
 from compresslab.evaluation import tasks
 from compresslab.evaluation.harness import evaluate_model
+from compresslab.evaluation.sandbox import code_eval, programs
 from compresslab.evaluation.tree_lm import TreeLM
 from compresslab.recipe.schema import Evaluate
 
@@ -25,12 +26,21 @@ def sets_in_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(HUB)
 
 
+sandboxed = pytest.mark.skipif(bool(programs.refusal()), reason=f"no sandbox here: {programs.refusal()}")
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_no_program_runs_unless_the_recipe_allows_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_eval, "passes", lambda *_, **__: pytest.fail("a program ran"))
+    with pytest.raises(BadInput, match=rf"{name} runs programs that the model wrote; set evaluate\.run_code: true"):
+        tasks.load(name)
+
+
+@sandboxed
 @pytest.mark.parametrize(("name", "metric"), [("humaneval", "pass@1"), ("mbpp", "pass_at_1")])
 def test_programs_are_written_and_run_where_the_recipe_allows_it(
     name: str, metric: str, build: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(BadInput, match=rf"{name} runs programs that the model wrote; set evaluate\.run_code: true"):
-        tasks.load(name)
     lm = TreeLM(build(max_position_embeddings=4096), tokenizer)
     config = Evaluate.model_validate({"tasks": [name], "items": 2, "run_code": True})
     [(score, items)] = evaluate_model(lm, [name], config)
@@ -39,6 +49,7 @@ def test_programs_are_written_and_run_where_the_recipe_allows_it(
     assert all(detail.generated for detail in items.details)
 
 
+@sandboxed
 def test_a_right_program_passes(monkeypatch: pytest.MonkeyPatch, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     solutions = {task.doc["prompt"]: task.doc["canonical_solution"] for task in _instances("humaneval", 3)}
 
