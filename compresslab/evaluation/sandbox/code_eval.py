@@ -16,7 +16,8 @@ class CodeEval:
     """A replacement of the hub's `code_eval` metric for lm-eval's tasks.
 
     Attributes:
-        trusted: without a sandbox. refused: why it runs no program at all, empty if it may. The code of some tasks runs one when it is imported.
+        trusted: without a sandbox.
+        refused: why it runs no program at all, empty if it may. The code of some tasks runs one when it is imported.
     """
 
     def __init__(self, trusted: bool = False, refused: str = "") -> None:
