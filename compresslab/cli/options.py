@@ -40,6 +40,12 @@ Device = Annotated[
     str | None,
     typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, xpu, mps.  [default: the accelerator, if there is one]"),
 ]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", help="Nodes at once.  [default: one an accelerator, one on a processor]", min=1, show_default=False)
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Of the processor, a node.  [default: all, divided by the jobs]", min=1, show_default=False)
+]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run programs that a model wrote without a sandbox: they can read, write and send your files.")
 ]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 INTERVAL = 25.0
 
 
-class ProgressPrinter(Watcher, Listener):
+class ProgressPrinter(Watcher):
     """Prints the progress of a run from a thread of the command, so that it also reports work that hangs.
 
     Args:
@@ -40,7 +40,8 @@ class ProgressPrinter(Watcher, Listener):
 
     def __init__(self, console: Console, interval: float = INTERVAL, now: Callable[[], float] = time.monotonic) -> None:
         self.console, self.interval, self.now = console, interval, now
-        self.node: NodeProgress | None = None
+        self.part: NodeProgress | None = None
+        self.nodes: dict[str, NodeProgress] = {}
         self.last_line = now()
         self.lock = threading.RLock()
         self.stopped = threading.Event()
@@ -48,12 +49,12 @@ class ProgressPrinter(Watcher, Listener):
         self.log: Path | None = None
         self.store: Store | None = None
         self.todo: dict[str, float] = {}
-        self.key = ""
+        self.at_once = 1
         self.number, self.total = 0, 0
         self.awaited = ("", "")
         self.failures: list[Failure] = []
         self.bars = _bars(console) if _shows_bars(console) else None
-        self.node_bar: TaskID | None = None
+        self.node_bars: dict[str, TaskID] = {}
         self.study_bar: TaskID | None = None
 
     def __enter__(self) -> ProgressPrinter:
@@ -82,7 +83,7 @@ class ProgressPrinter(Watcher, Listener):
         """Start a part of the run that is no node."""
         with self.lock:
             self._stop_bars()
-            self.node = NodeProgress(what, self.now())
+            self.nodes, self.part = {}, NodeProgress(what, self.now())
 
     def study(self, name: str, seconds: Mapping[str, float | None], store: Store) -> None:
         """Start a study; later lines also go into its log.
@@ -92,7 +93,7 @@ class ProgressPrinter(Watcher, Listener):
         """
         with self.lock:
             self._stop_bars()
-            self.log, self.store = store.run_log(name), store
+            self.log, self.store, self.part = store.run_log(name), store, None
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.todo = {key: estimated or 0.0 for key, estimated in seconds.items()}
             self.number, self.total = 0, len(self.todo)
@@ -114,19 +115,24 @@ class ProgressPrinter(Watcher, Listener):
 
     def starting(self, node: Node, estimated: float | None) -> Listener:
         with self.lock:
-            self.number, self.key = self.number + 1, node.key
+            self.number += 1
             log = self.store.logs / f"{node.key}.log" if self.store else None
-            self.node = NodeProgress(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
+            progress = NodeProgress(f"[{self.number}/{self.total}] {node.label}", self.now(), estimated, log)
+            self.nodes[node.key] = progress
+            self.at_once = max(self.at_once, len(self.nodes))
             estimate = "" if estimated is None else f", about {duration(estimated)}"
-            self.say(f"{self.node.label}: starts{estimate}", shown=False)
+            self.say(f"{progress.label}: starts{estimate}", shown=False)
             if self.bars is not None:
-                self.node_bar = self.bars.add_task(f"{clock()} {self.node.label}", total=1.0, note="starting", left=duration(estimated))
-        return self
+                self.node_bars[node.key] = self.bars.add_task(
+                    f"{clock()} {progress.label}", total=1.0, note="starting", left=duration(estimated)
+                )
+        return _NodeListener(self, node.key)
 
-    def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
+    def moved(self, key: str, share: float, text: str, amount: Amount | None) -> None:
+        """A node has come further."""
         with self.lock:
-            if self.node is not None:
-                self.node.update(share, text, amount, self.now())
+            if key in self.nodes:
+                self.nodes[key].update(share, text, amount, self.now())
                 self._move_bars()
 
     def ended(self, node: Node, seconds: float, failure: str) -> None:
@@ -135,13 +141,10 @@ class ProgressPrinter(Watcher, Listener):
         with self.lock:
             self.todo[node.key] = 0.0
             time_left = f"; about {duration(self._seconds_left())} left in all" if self._seconds_left() else ""
-            self.say(
-                f"[{self.number}/{self.total}] {node.label}: "
-                f"{f'failed: {failure}' if failure else f'done in {duration(seconds)}'}{time_left}"
-            )
-            if self.bars is not None and self.node_bar is not None:
-                self.bars.remove_task(self.node_bar)
-            self.node = self.node_bar = None
+            progress = self.nodes.pop(node.key, None)
+            label = progress.label if progress else node.label
+            self.say(f"{label}: {f'failed: {failure}' if failure else f'done in {duration(seconds)}'}{time_left}")
+            self._remove_bar(node.key)
 
     def lost(self, node: Node, cause: str) -> None:
         self.failures.append(Failure(node=node.label, cause=cause))
@@ -165,6 +168,8 @@ class ProgressPrinter(Watcher, Listener):
     def again(self, node: Node, why: str) -> None:
         with self.lock:
             self.total += 1
+            self.nodes.pop(node.key, None)
+            self._remove_bar(node.key)
             self.say(f"{node.label}: is made again, because {why}")
 
     def assessing(self, plan: Plan) -> None:
@@ -176,12 +181,13 @@ class ProgressPrinter(Watcher, Listener):
     def remind(self) -> None:
         """Print the current work after `interval` seconds without a line, and once if it is overdue."""
         with self.lock:
-            if self.node is None:
-                return
-            if overdue := self.node.overdue(self.now()):
-                self.say(f"{self.node.label} {overdue}")
-            if self.now() - self.last_line >= self.interval:
-                self.say(f"{self.node.label}: {self.node.line(self.now())}", shown=False)
+            now = self.now()
+            quiet = now - self.last_line >= self.interval
+            for progress in filter(None, [self.part, *self.nodes.values()]):
+                if overdue := progress.overdue(now):
+                    self.say(f"{progress.label} {overdue}")
+                if quiet:
+                    self.say(f"{progress.label}: {progress.line(now)}", shown=False)
             self._move_bars()
 
     def _watch(self) -> None:
@@ -190,27 +196,31 @@ class ProgressPrinter(Watcher, Listener):
                 self.remind()
 
     def _seconds_left(self) -> float:
-        """Estimated seconds of all nodes that are still to run."""
-        return sum(self.todo.values())
+        """Estimated seconds of all nodes that are still to run, as many at once as have been."""
+        return sum(self.todo.values()) / self.at_once
 
     def _move_bars(self) -> None:
-        if self.bars is None or self.node is None or self.node_bar is None:
+        if self.bars is None:
             return
         now = self.now()
-        self.bars.update(
-            self.node_bar, completed=self.node.last.share, note=self.node.note(now), left=duration(self.node.seconds_left(now))
-        )
-        self.todo[self.key] = self.node.seconds_left(now) or 0.0
-        if self.study_bar is not None:
+        for key, progress in self.nodes.items():
+            left = progress.seconds_left(now)
+            self.bars.update(self.node_bars[key], completed=progress.last.share, note=progress.note(now), left=duration(left))
+            self.todo[key] = left or 0.0
+        if self.study_bar is not None and self.nodes:
             total = self.bars.tasks[self.bars.task_ids.index(self.study_bar)].total or 1.0
             self.bars.update(self.study_bar, completed=max(0.0, total - self._seconds_left()), left=duration(self._seconds_left()))
+
+    def _remove_bar(self, key: str) -> None:
+        if self.bars is not None and key in self.node_bars:
+            self.bars.remove_task(self.node_bars.pop(key))
 
     def _stop_bars(self) -> None:
         if self.bars is not None:
             self.bars.stop()
             for bar in self.bars.task_ids:
                 self.bars.remove_task(bar)
-        self.node_bar = self.study_bar = None
+        self.node_bars, self.study_bar = {}, None
 
     def _write(self, text: str) -> str:
         """Write a line into the log and return it with the time. A full disk must not end the run here."""
@@ -220,6 +230,16 @@ class ProgressPrinter(Watcher, Listener):
             with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d')} {line}\n")
         return line
+
+
+class _NodeListener(Listener):
+    """Hears the progress of one node."""
+
+    def __init__(self, printer: ProgressPrinter, key: str) -> None:
+        self.printer, self.key = printer, key
+
+    def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
+        self.printer.moved(self.key, share, text, amount)
 
 
 def _shows_bars(console: Console) -> bool:

@@ -11,12 +11,14 @@ from compresslab.cli.node_progress import first_line
 from compresslab.cli.options import (
     Computing,
     Device,
+    Jobs,
     Limit,
     Only,
     RecipePaths,
     ReportsPath,
     Settings,
     StorePath,
+    Threads,
     TrustCode,
     changes,
     duration,
@@ -46,6 +48,8 @@ def run(
     limit: Limit = None,
     compute: Computing = None,
     device: Device = None,
+    jobs: Jobs = None,
+    threads: Threads = None,
     trust_code: TrustCode = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -85,11 +89,12 @@ def run(
 
         for plan in plans:
             check_programs(plan, Store(store_root(store)))
+        at_once = 1 if jobs is None and device is not None else jobs  # one that was named has one node
         for plan in plans:
             for warning in plan.warnings:
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
             try:
-                record = run_study(plan, store=store_root(store), reports=reports, watcher=printer)
+                record = run_study(plan, store=store_root(store), reports=reports, watcher=printer, jobs=at_once, threads=threads)
             except (RunFailed, BadInput, OSError) as error:
                 if len(plans) == 1:
                     raise

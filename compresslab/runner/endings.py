@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from compresslab import children
 
@@ -70,6 +70,23 @@ def why_it_ended(code: int, known: Before, who: str = "its process") -> str:
             return f"{cause}: not enough memory{quoted}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less"
         return f"{cause}: a native library crashed{quoted}. {AGAIN}"
     return f"{cause}. {AGAIN}"
+
+
+def kind_of_end(code: int, known: Before) -> Literal["", "memory", "lost"]:
+    """Whether a process that ended without a report lacked memory, or was killed from outside, so that another try may succeed.
+
+    Args:
+        code: as in `why_it_ended`.
+    """
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else ""
+    if name == "SIGKILL":
+        earlier, now = known.kills, kernel_kills()
+        counted = now.group is not None or now.system is not None
+        return "lost" if counted and not (_rose(earlier.group, now.group) or _rose(earlier.system, now.system)) else "memory"
+    if name in CRASHES:
+        said = (last_line(log, size) for log, size in known.logs.items())
+        return "memory" if any(word in line.lower() for line in said for word in MEMORY_WORDS) else ""
+    return "lost" if name in ("SIGTERM", "SIGHUP", "SIGINT") else ""
 
 
 def _memory(earlier: Kills, now: Kills) -> str:

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from compresslab.machine.processor import threads
 from compresslab.plan.graph import Node, Plan
 from compresslab.plan.keys import KEY_LENGTH
 from compresslab.plan.replicates import with_text_seeds
 from compresslab.records import Cost, StepRecord, read_record
 from compresslab.runner import provenance
-from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob
-from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, execute
+from compresslab.runner.messages import Done, Failed, NodeJob, ReloadJob, Share
+from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, Stop, execute
 from compresslab.store.digests import DamagedDigests
 from compresslab.store.done import RECORDS
 from compresslab.store.leases import Lease
@@ -28,16 +27,24 @@ class Disturbed(Exception):
 
 
 def make(
-    node: Node, plan: Plan, store: Store, listener: Listener, leases: Sequence[Lease], tasks: Mapping[str, str], trust_code: bool = False
+    node: Node,
+    plan: Plan,
+    store: Store,
+    listener: Listener,
+    leases: Sequence[Lease],
+    tasks: Mapping[str, str],
+    share: Share,
+    stop: Stop | None = None,
 ) -> Done | Failed:
     """Run one node in a worker and move its result into the store.
 
     Args:
         leases: of the keys of all results that are to be made.
-        tasks: keys of the scores to make, by task. trust_code: run programs of the model without a sandbox.
+        tasks: keys of the scores to make, by task. share: what of the machine it may use. stop: what interrupts it.
 
     Raises:
         Disturbed: the result was not kept.
+        KeyboardInterrupt: it was interrupted.
         OSError: the disk could not write it.
     """
     started = provenance.now()
@@ -72,21 +79,21 @@ def make(
             checkpoints=checkpoints,
             encodings=store.encodings,
             machine=plan.machine,
-            threads=threads(),
+            share=share,
             compute=plan.compute,
-            trust_code=trust_code,
+            trust_code=plan.trust_code,
         )
-        outcome = execute(job, listener, lambda task: commit(tasks[task], scores[task]))
+        outcome = execute(job, listener, lambda task: commit(tasks[task], scores[task]), stop)
         if isinstance(outcome, Failed):
             check_inputs()  # what cannot be read may be damaged
             return outcome
         if node.kind == "model":
-            reloaded = _check_reload(staged, listener, job)
+            reloaded = _check_reload(staged, listener, job, stop)
             if isinstance(reloaded, Failed):
                 return reloaded
             outcome = outcome._replace(seconds=outcome.seconds + reloaded.seconds)
         if node.kind != "evaluate":
-            write_record(staged, _cost(outcome, started, staged, node), "cost.json")
+            write_record(staged, _cost(outcome, started, staged, node, share), "cost.json")
             commit(node.key, staged)
         shutil.rmtree(store.checkpoints(node.key), ignore_errors=True)
         return outcome
@@ -99,11 +106,11 @@ def _made_from(node: Node, store: Store) -> dict[str, str]:
         raise Disturbed("what it is made from was removed meanwhile") from error
 
 
-def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Failed:
+def _check_reload(staged: Path, listener: Listener, job: NodeJob, stop: Stop | None) -> Done | Failed:
     """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
     listener.progress(1.0, "reloading in a fresh process")
     probe = staged / "probe.pt"
-    reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.threads, job.compute), listener)
+    reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.share, job.compute), listener, stop=stop)
     if isinstance(reloaded, Failed):
         return reloaded
     assert reloaded.difference is not None
@@ -118,7 +125,7 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob) -> Done | Fail
     return reloaded
 
 
-def _cost(outcome: Done, started: str, staged: Path, node: Node) -> Cost:
+def _cost(outcome: Done, started: str, staged: Path, node: Node, share: Share) -> Cost:
     rate = None
     if node.kind == "model":
         record = read_record(staged / "record.json", StepRecord, "run again")
@@ -128,7 +135,7 @@ def _cost(outcome: Done, started: str, staged: Path, node: Node) -> Cost:
         seconds=outcome.seconds,
         peak_memory_bytes=outcome.peak_memory,
         started=started,
-        threads=threads(),
+        threads=share.threads,
         device=outcome.device,
         tokens_per_second=rate,
     )

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from compresslab.models.progress import Amount
 from compresslab.plan.graph import Node
 from compresslab.recipe.schema import Recipe
 from compresslab.records.compute import Compute
+
+
+class Share(NamedTuple):
+    """What of a machine a node may use.
+
+    Attributes:
+        threads: of the processor. environment: the variables that show its process the accelerators that it may use, and no others.
+    """
+
+    threads: int
+    environment: dict[str, str]
 
 
 class NodeJob(NamedTuple):
@@ -20,6 +31,7 @@ class NodeJob(NamedTuple):
         scores: for evaluate nodes, where each task's finished scores are to be put, by task (a folder each, staged).
         gathered: folder of the gather node that the step reads. checkpoints: where a training step or an evaluation keeps how far it
             has come. encodings: where a study keeps its tasks' token ids. machine: its name. compute: what is multiplied in, and on what.
+        share: what of the machine it may use.
         trust_code: whether programs of the model run without a sandbox.
     """
 
@@ -33,7 +45,7 @@ class NodeJob(NamedTuple):
     checkpoints: Path
     encodings: Path
     machine: str
-    threads: int
+    share: Share
     compute: Compute
     trust_code: bool = False
 
@@ -44,7 +56,7 @@ class ReloadJob(NamedTuple):
     folder: Path
     probe: Path
     log: Path
-    threads: int
+    share: Share
     compute: Compute
 
 
@@ -77,9 +89,14 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The job has failed, for one clear cause; the worker's last report, or what is known of a worker that died without one."""
+    """The job has failed, for one clear cause; the worker's last report, or what is known of a worker that died without one.
+
+    Attributes:
+        kind: what decides whether it is worth another try: memory ran out, the process or its host was lost, or neither.
+    """
 
     cause: str
+    kind: Literal["", "memory", "lost"] = ""
 
 
 Report = Progressed | Scored | Done | Failed

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, assert_never
 from weakref import WeakSet
 
@@ -41,6 +41,26 @@ class Listener:
         """The share done in [0, 1], what is going on, and the amount behind the share where it is known."""
 
 
+class Stop:
+    """How the thread that signals interrupt lets others stop, which wait for workers and which no signal interrupts.
+
+    Attributes:
+        asked: a connection that has something to read as soon as the run is to stop.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self._end = Pipe(duplex=False)
+
+    def ask(self) -> None:
+        """Let every wait for a worker raise `KeyboardInterrupt`, and no further one begin."""
+        self._end.close()
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if the run is to stop."""
+        if self._end.closed:
+            raise KeyboardInterrupt
+
+
 class Worker:
     """A worker process: a context that starts with none, and whose process ends with it at the latest.
 
@@ -48,8 +68,8 @@ class Worker:
     server then ends the process.
     """
 
-    def __init__(self, log: Path) -> None:
-        self.server = fork_server(log)
+    def __init__(self, log: Path, stop: Stop | None = None) -> None:
+        self.server, self.stop = fork_server(log), stop
         self.pipe, self._their_pipe = Pipe()
         self.channel, self._their_channel = Pipe()
         self.pid = 0
@@ -64,8 +84,11 @@ class Worker:
             end.close()
         _running.discard(self)
 
-    def start(self, function: Callable[[Any, Connection], None], job: Any) -> None:
+    def start(self, function: Callable[[Any, Connection], None], job: Any, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start a process that runs `function(job, pipe)`.
+
+        Args:
+            environment: variables that it gets in addition.
 
         Raises:
             ServerGoneError: the fork server died or gave no answer. OSError: the system lets no process start.
@@ -77,7 +100,7 @@ class Worker:
             raise OSError(answer.why)
         self.pid = answer.pid
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the channel tells why
-            self.pipe.send((sys.path, directory))
+            self.pipe.send((sys.path, directory, dict(environment)))
             self.pipe.send((function, job))
 
     def _ask(self) -> Started | Refused:
@@ -86,7 +109,7 @@ class Worker:
             self.server.request(self._their_pipe, self._their_channel)
             self._their_pipe.close()
             self._their_channel.close()
-            if not self.channel.poll(patience):
+            if not self._heard([self.channel], patience):
                 self.server.kill(f"gave no answer within {patience} s")
                 raise ServerGoneError(self.server.silent)
             answer: Started | Refused = self.channel.recv()
@@ -96,8 +119,23 @@ class Worker:
         return answer
 
     def reports(self) -> bool:
-        """Wait for a report or the worker's end; whether there is a report."""
-        return self.pipe in wait([self.pipe, self.channel])
+        """Wait for a report or the worker's end; whether there is a report.
+
+        Raises:
+            KeyboardInterrupt: the run is to stop.
+        """
+        return self.pipe in self._heard([self.pipe, self.channel])
+
+    def _heard(self, ends: list[Connection], patience: float | None = None) -> list[Any]:
+        """Those of the connections on which there is something, within so many seconds.
+
+        Raises:
+            KeyboardInterrupt: the run is to stop.
+        """
+        heard = wait([*ends, *([self.stop.asked] if self.stop else [])], patience)
+        if self.stop and self.stop.asked in heard:
+            raise KeyboardInterrupt
+        return heard
 
     def send_signal(self, signum: int) -> None:
         """Let the server send a signal to the worker, if that runs."""
@@ -158,36 +196,39 @@ def kill_all() -> None:
         worker.kill_with_server()
 
 
-def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda _: None) -> Done | Failed:
+def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda _: None, stop: Stop | None = None) -> Done | Failed:
     """Run one task in a worker process of its own and wait for it. If the first fork server dies, a new one starts the worker.
 
     Args:
         listener: its errors of input and output are passed over: a terminal or a disk that takes no output must not fail a node.
         scored: called for each task of an evaluation as soon as its scores are staged.
+        stop: what interrupts the wait in a thread that signals do not interrupt.
 
     Raises:
         KeyboardInterrupt: after the worker is gone.
     """
+    if stop is not None:
+        stop.check()
     try:
         try:
-            return _execute(job, listener, scored)
+            return _execute(job, listener, scored, stop)
         except ServerGoneError:
-            return _execute(job, listener, scored)
+            return _execute(job, listener, scored, stop)
     except ServerGoneError as error:
         return Failed(disk_trouble(error, job.log.parent) or str(error))
 
 
-def _execute(job: Job, listener: Listener, scored: Callable[[str], None]) -> Done | Failed:
+def _execute(job: Job, listener: Listener, scored: Callable[[str], None], stop: Stop | None) -> Done | Failed:
     known = endings.before(_servers_log(job), job.log)
     try:
-        context = Worker(_servers_log(job))
+        context = Worker(_servers_log(job), stop)
     except OSError as error:
         return Failed(_why_not_started(error, job))
     with context as worker:
         patience: float = TO_SAVE
         try:
             try:
-                worker.start(work, job)
+                worker.start(work, job, job.share.environment)
             except OSError as error:
                 return Failed(_why_not_started(error, job))
             with contextlib.suppress(OSError):
@@ -203,7 +244,9 @@ def _execute(job: Job, listener: Listener, scored: Callable[[str], None]) -> Don
             worker.finish(patience)
     if report is not None:
         return report
-    return Failed(worker.server.why_it_ended() if worker.code is None else endings.why_it_ended(worker.code, known))
+    if worker.code is None:
+        return Failed(worker.server.why_it_ended())
+    return Failed(endings.why_it_ended(worker.code, known), endings.kind_of_end(worker.code, known))
 
 
 def _servers_log(job: Job) -> Path:

@@ -5,29 +5,30 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, assert_never
 
 from compresslab.errors import RunFailed
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
 from compresslab.records import Failure
-from compresslab.runner.machine_share import machine_share
-from compresslab.runner.make import Disturbed, make
+from compresslab.runner.attempt import Again, Held, Made, Outcome, Removed, Unmade
+from compresslab.runner.executors.executor import Begun, Broken, Event, Executor, Moved, Over, Starting
+from compresslab.runner.executors.local import LocalExecutor
 from compresslab.runner.messages import Failed
+from compresslab.runner.processes import Listener
+from compresslab.runner.schedule import Start, Work, in_order, schedule
 from compresslab.runner.watcher import Watcher
-from compresslab.runner.worker import explained
-from compresslab.store.digests import DamagedDigests
-from compresslab.store.done import RECORDS, is_done, to_do
-from compresslab.store.leases import POLL, Lease
+from compresslab.store.done import is_done, to_do
+from compresslab.store.leases import POLL
 from compresslab.store.store import Store
 
-# How often a node is made again because its result is damaged or may not be kept: a disk that damages it each time is not to be trusted.
+# How often a node is made again because its result is damaged or may not be kept, or because its process or its host was lost: a disk that
+# damages it each time is not to be trusted, nor is a node that takes its process with it.
 MADE_AGAIN = 2
 LONGEST_PAUSE = 2.0  # seconds between two looks at what other runs have made
-MEASURED = "times are measured while nothing else computes on this machine, and another run does"
-MEASURES = "another run measures times on this machine, which nothing may disturb"
+# Seconds that a node of unknown size is taken to need, for the order alone.
+UNKNOWN_SECONDS = 60.0
 
 
 class RunResult(NamedTuple):
@@ -38,11 +39,13 @@ class RunResult(NamedTuple):
     seconds: float
 
 
-def run(plan: Plan, store: Store, watcher: Watcher, *, trust_code: bool = False) -> RunResult:
+def run(plan: Plan, store: Store, watcher: Watcher, executor: Executor | None = None) -> RunResult:
     """Make every result that the store lacks. A node that fails takes those that need it with it, and nothing else.
 
     What another run is making is waited for. What a node reads is compared with its digests first, and made again if it is damaged.
-    `trust_code` runs programs of the model without a sandbox.
+
+    Args:
+        executor: where nodes run. Default: on this machine, one an accelerator, or one on a processor.
 
     Raises:
         RunFailed: the disk has too little room for what is to be made.
@@ -52,7 +55,7 @@ def run(plan: Plan, store: Store, watcher: Watcher, *, trust_code: bool = False)
     store.sweep()
     todo = to_do(plan, store)
     check_disk(todo, plan, store)
-    runner = _Runner(plan, store, watcher, todo, trust_code)
+    runner = _Runner(plan, store, watcher, todo, executor or LocalExecutor(plan, store))
     runner.run()
     store.sweep()
     return RunResult(runner.failures, len(plan.nodes) - len(runner.worked), time.perf_counter() - began)
@@ -81,132 +84,206 @@ class _Runner:
         failures: by node key. worked: keys of the nodes that this run made, or that failed.
     """
 
-    def __init__(self, plan: Plan, store: Store, watcher: Watcher, todo: Sequence[Node], trust_code: bool) -> None:
-        self.plan, self.store, self.watcher, self.trust_code = plan, store, watcher, trust_code
+    def __init__(self, plan: Plan, store: Store, watcher: Watcher, todo: Sequence[Node], executor: Executor) -> None:
+        self.plan, self.store, self.watcher, self.executor = plan, store, watcher, executor
         self.nodes = {node.key: node for node in plan.nodes}
         self.failures: dict[str, Failure] = {}
         self.worked: set[str] = set()
         self._awaited = {node.key for node in todo}
+        self._done: set[str] = set()
         self._again: Counter[str] = Counter()
+        self._works: dict[str, Work] = {}
+        self._order: list[str] = []
+        self._running: dict[str, Start] = {}
+        self._listeners: dict[str, Listener] = {}
+        # Nodes that ran beside others, and nodes that are to have a host to themselves because memory ran out.
+        self._beside: set[str] = set()
+        self._alone: set[str] = set()
+        # When a node that another run holds is tried again, with the pause before that.
+        self._held: dict[str, tuple[float, float]] = {}
         self._why: dict[str, str] = {}
 
     def run(self) -> None:
-        """Try the nodes in order until each is done or has failed. What is gathered is made when a step needs it."""
+        """Try the nodes until each is done or has failed. What is gathered is made when a step needs it."""
         wanted = [node for node in self.plan.nodes if node.kind != "gather"]
-        # A result that is made again may be another one than before. What was made from that is then to be made again, too.
-        while pending := [node for node in wanted if node.key not in self.failures and not is_done(node, self.store)]:
-            pause = POLL
-            while pending:
-                left = [node for node in pending if not self._settle(node)]
-                if len(left) == len(pending):
-                    self.watcher.waiting(left[0], self._why.get(left[0].key) or self._why_waiting(left[0]))
-                    time.sleep(pause)
-                    pause = min(pause * 1.5, LONGEST_PAUSE)
-                pending = left
+        try:
+            # A result that is made again may be another one than before. What was made from that is then to be made again, too.
+            while self._pending(wanted):
+                self._until_settled(wanted)
+        finally:
+            self.executor.stop()
         for node in wanted:
             self._found(node)
 
-    def _settle(self, node: Node) -> bool:
-        """Make a node if it is to be made; whether it is done or has failed, so that it need not be tried again."""
-        self._why.pop(node.key, None)
-        if node.key in self.failures:
-            return True
-        if is_done(node, self.store):
-            self._found(node)
-            return True
-        for key in node.needs:
-            if not self._settle(self.nodes[key]):
-                return False
-            if key in self.failures:
-                self._fail(node, self._lost(node, key))
+    def _pending(self, wanted: Iterable[Node]) -> bool:
+        """Look again what the store holds; whether anything is to be made."""
+        self._order = [work.key for work in in_order(self._work(node.key) for node in self.plan.nodes)]
+        self._done = {node.key for node in self.plan.nodes if is_done(node, self.store)}
+        return any(node.key not in self._done | self.failures.keys() for node in wanted)
+
+    def _until_settled(self, wanted: Iterable[Node]) -> None:
+        while open_ones := self._open(wanted):
+            self._step([self._works[key] for key in self._order if key in open_ones])
+
+    def _open(self, wanted: Iterable[Node]) -> set[str]:
+        """Keys of the nodes that are to be made: those that are wanted, and what these need. Those of failed ones fail."""
+        found: dict[str, bool] = {}  # by key, whether it can still be made
+
+        def visit(key: str) -> bool:
+            if key not in found:
+                found[key] = True
+                node = self.nodes[key]
+                lost = [need for need in node.needs if need not in self._done and not visit(need)]
+                if lost and key not in self.failures:
+                    self._fail(node, self._lost(node, lost[0]))
+                found[key] = key not in self.failures
+            return found[key]
+
+        for node in wanted:
+            if node.key not in self._done:
+                visit(node.key)
+        return {key for key, makeable in found.items() if makeable}
+
+    def _step(self, order: Sequence[Work]) -> None:
+        """Start what can be started and hear what happens, until something else may be started."""
+        now = time.monotonic()
+        waiting = [work for work in order if work.key not in self._running and self._held.get(work.key, (0.0,))[0] <= now]
+        for key in [work.key for work in waiting if work.key in self._held]:
+            self._look(self.nodes[key])
+        waiting = [work for work in waiting if work.key not in self._done]
+        for start in schedule(waiting, self._done, list(self._running.values()), self.executor.hosts()):
+            self._running[start.work.key] = start
+            self._note_neighbours(start.host)
+            self.executor.start(self.nodes[start.work.key], start)
+        if not self._running:
+            if not self._held:
+                raise RunFailed("no host is left on which anything could run; run again to go on from here")
+            self._tell_waiting()
+        while (event := self.executor.event(self._patience())) is not None and not self._hear(event):
+            pass
+
+    def _patience(self) -> float:
+        """Seconds until a held node is to be tried again; without one, until something happens, with a look at the hosts now and then."""
+        if not self._held:
+            return LONGEST_PAUSE
+        return max(0.0, min(when for when, _ in self._held.values()) - time.monotonic())
+
+    def _hear(self, event: Event) -> bool:
+        """Note what happened; whether something else may be started now."""
+        node = self.nodes[event.key]
+        match event:
+            case Starting():
+                self._listeners[node.key] = self.watcher.starting(node, self._works[node.key].seconds if self._known(node) else None)
+            case Begun(key, pid):
+                self._listeners[key].started(pid)
+            case Moved(key, progressed):
+                self._listeners[key].progress(*progressed)
+            case Broken(_, error):
+                raise error
+            case Over(key, outcome):
+                start = self._running.pop(key)
+                self._settle(node, outcome, start)
+                self._listeners.pop(key, None)
                 return True
-        try:
-            return self._make(node)
-        except OSError as error:  # a full disk above all
-            self._fail(node, Failure(node=node.label, cause=explained(error, self.store.logs / f"{node.key}.log")))
-            return True
+            case _:
+                assert_never(event)
+        return False
 
-    def _make(self, node: Node) -> bool:
-        """Make a node whose needs are there, unless another run is making it."""
-        with ExitStack() as stack:
-            if (lease := stack.enter_context(self.store.leases.held(node.key))) is None:
-                return False
-            leases, tasks = [lease], {}
-            for task, key in node.tasks.items():
-                own = stack.enter_context(self.store.leases.held(key))
-                if own is not None and not self.store.holds(key, RECORDS[node.kind]):
-                    leases.append(own)
-                    tasks[task] = key
-            if is_done(node, self.store):
-                return False  # by another run, before this one held the leases
-            # Before the parents are read: that would disturb a measurement, too.
-            if not stack.enter_context(machine_share(alone=node.kind in ("machine", "measure"))):
-                self._why[node.key] = MEASURED if node.kind in ("machine", "measure") else MEASURES
-                return False
-            if not all(self._is_whole(self.nodes[key], node) for key in node.needs) or (node.tasks and not tasks):
-                return node.key in self.failures
-            self._work(node, leases, tasks)
-        return node.key in self.failures or is_done(node, self.store)
+    def _settle(self, node: Node, outcome: Outcome, start: Start) -> None:
+        """Note how an attempt has ended."""
+        match outcome:
+            case Made(seconds):
+                self._done.add(node.key)
+                self.worked.add(node.key)
+                self.watcher.ended(node, seconds, "")
+            case Held(why):
+                self._hold(node, why)
+            case Again(why):
+                self._make_again(node, why, f"it could not be kept {{}} times ({why}); look at who else uses {self.store.root}")
+            case Removed(key, problem):
+                self._done.discard(key)
+                failed = f"its result was damaged each of {{}} times ({problem}); look at the disk of {self.store.root}"
+                self._make_again(self.nodes[key], f"its result in the store is damaged ({problem})", failed)
+            case Unmade(failed, seconds):
+                if not self._worth_another_try(node, failed, start):
+                    self._give_up(node, failed.cause, seconds)
+            case _:
+                assert_never(outcome)
+        if not isinstance(outcome, Held):
+            self._held.pop(node.key, None)
 
-    def _work(self, node: Node, leases: Sequence[Lease], tasks: Mapping[str, str]) -> None:
-        listener = self.watcher.starting(node, estimate(node, self.plan).seconds)
-        started = time.perf_counter()
-        try:
-            outcome = make(node, self.plan, self.store, listener, leases, tasks, self.trust_code)
-            cause = outcome.cause if isinstance(outcome, Failed) else self._unusable(node, tasks)
-        except Disturbed as disturbed:
+    def _worth_another_try(self, node: Node, failed: Failed, start: Start) -> bool:
+        """Whether a node that failed is made again: elsewhere if its process was lost, and alone if memory ran out beside others."""
+        if failed.kind == "lost" and self._again[node.key] < MADE_AGAIN:
             self._again[node.key] += 1
-            if self._again[node.key] <= MADE_AGAIN:
-                self.watcher.again(node, str(disturbed))
-                return
-            cause = f"it could not be kept {self._again[node.key]} times ({disturbed}); look at who else uses {self.store.root}"
-        except OSError as error:
-            cause = explained(error, self.store.logs / f"{node.key}.log")
-        self.worked.add(node.key)
-        if cause:
-            self.failures[node.key] = Failure(node=node.label, cause=cause)
-        self.watcher.ended(node, time.perf_counter() - started, cause)
-
-    def _unusable(self, node: Node, tasks: Mapping[str, str]) -> str:
-        """Why a result that has just been made cannot be used, which only a broken disk or file system explains; empty if it can."""
-        problems = (self.store.problem(key, RECORDS[node.kind]) for key in tasks.values() or (node.key,))
-        problem = next(filter(None, problems), "")
-        return problem and f"its result could not be read back after it was written ({problem}); look at the disk of {self.store.root}"
-
-    def _is_whole(self, node: Node, reader: Node) -> bool:
-        """Whether a result that is about to be read is as it was written, by every byte. One that is not is removed, to be made again.
-
-        With files that no run wrote, which a loader may read, the reader fails: they are somebody's, and the result is whole.
-        """
-        if self.store.problem(node.key, RECORDS[node.kind], every_byte=True):
-            with self.store.leases.held(node.key) as lease:
-                # Another run may have made it again before this one held the lease.
-                if lease is not None and (problem := self.store.problem(node.key, RECORDS[node.kind], every_byte=True)):
-                    self._remove_damaged(node, problem)
+            work = self._works[node.key]
+            self._works[node.key] = work._replace(not_on=work.not_on | {start.host})
+        elif failed.kind == "memory" and node.key in self._beside and node.key not in self._alone:
+            self._alone.add(node.key)
+            self._works[node.key] = self._works[node.key]._replace(alone=True)
+        else:
             return False
-        with suppress(DamagedDigests):
-            if unwritten := self.store.unwritten(node.key):
-                cause = (
-                    f"{self.store.folder(node.key) / unwritten[0]} was not written by a run, and a loader may read it; move it elsewhere"
-                )
-                self._fail(reader, Failure(node=reader.label, cause=cause))
-                return False
+        self.watcher.again(node, failed.cause)
         return True
 
-    def _remove_damaged(self, node: Node, problem: str) -> None:
+    def _make_again(self, node: Node, why: str, failed: str) -> None:
         self._again[node.key] += 1
-        if self._again[node.key] > MADE_AGAIN:
-            cause = f"its result was damaged each of {self._again[node.key]} times ({problem}); look at the disk of {self.store.root}"
-            self._fail(node, Failure(node=node.label, cause=cause))
+        if self._again[node.key] <= MADE_AGAIN:
+            self.watcher.again(node, why)
+        elif node.key in self._listeners:
+            self._give_up(node, failed.format(self._again[node.key]), 0.0)
+        else:
+            self._fail(node, Failure(node=node.label, cause=failed.format(self._again[node.key])))
+
+    def _give_up(self, node: Node, cause: str, seconds: float) -> None:
+        failure = Failure(node=node.label, cause=cause)
+        if node.key not in self._listeners:  # its worker never started
+            self._fail(node, failure)
             return
-        self.watcher.again(node, f"its result in the store is damaged ({problem})")
-        self.store.discard(node.key)
+        self.failures[node.key] = failure
+        self.worked.add(node.key)
+        self.watcher.ended(node, seconds, cause)
+
+    def _hold(self, node: Node, why: str) -> None:
+        """Leave a node to another run for a while, a longer one each time."""
+        self._look(node)
+        if node.key in self._done:
+            return
+        pause = min(self._held[node.key][1] * 1.5, LONGEST_PAUSE) if node.key in self._held else POLL
+        self._held[node.key] = (time.monotonic() + pause, pause)
+        self._why[node.key] = why
+
+    def _look(self, node: Node) -> None:
+        """Look whether another run has made a node."""
+        if is_done(node, self.store):
+            self._done.add(node.key)
+            self._held.pop(node.key, None)
+            self._found(node)
+
+    def _note_neighbours(self, host: str) -> None:
+        together = [key for key, start in self._running.items() if start.host == host]
+        if len(together) > 1:
+            self._beside.update(together)
+
+    def _work(self, key: str) -> Work:
+        """A node as the scheduler sees it."""
+        if key not in self._works:
+            node = self.nodes[key]
+            expected = estimate(node, self.plan)
+            seconds = UNKNOWN_SECONDS if expected.seconds is None else expected.seconds
+            alone = node.kind in ("machine", "measure")
+            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, alone=alone)
+        return self._works[key]
+
+    def _known(self, node: Node) -> bool:
+        return estimate(node, self.plan).seconds is not None
+
+    def _tell_waiting(self) -> None:
+        key = next(iter(self._held))
+        self.watcher.waiting(self.nodes[key], self._why.get(key) or self._why_waiting(self.nodes[key]))
 
     def _why_waiting(self, node: Node) -> str:
         """Which run a node waits for."""
-        missing = next((self.nodes[key] for key in node.needs if not is_done(self.nodes[key], self.store)), None)
-        if missing is not None:
-            return self._why_waiting(missing)
         holders = (self.store.leases.holder(key) for key in (node.key, *node.tasks.values()))
         return f"{next(filter(None, holders), 'another run')} is making {node.label!r}"
 

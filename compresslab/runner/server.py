@@ -266,11 +266,12 @@ def _work(pipe: Connection, folder: Path, server: int, preload: Sequence[str] = 
         _die_with(server)
         os.set_inheritable(pipe.fileno(), False)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-        for name in preload:
-            import_module(name)
         try:
-            sys.path[:], directory = pipe.recv()
+            sys.path[:], directory, environment = pipe.recv()
+            os.environ.update(environment)  # before a library asks for the accelerators that it may use
             os.chdir(directory)
+            for name in preload:
+                import_module(name)
             function, job = pipe.recv()
         except EOFError:  # nobody waits for it any more
             os._exit(code)

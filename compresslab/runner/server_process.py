@@ -53,6 +53,7 @@ class ForkServer:
         self.log, self.owner = log, os.getpid()
         self.ready = False  # it has imported what it is to import
         self.silent = ""  # why it was killed, if it did not answer
+        self._guard = threading.Lock()
         self._folders = b""  # what it has told of its temporary folders, each with a null character behind it
         log.parent.mkdir(parents=True, exist_ok=True)
         self.known = endings.before(log)
@@ -79,7 +80,7 @@ class ForkServer:
 
     def folders(self) -> list[Path]:
         """Where it has made the workers' temporary folders."""
-        with contextlib.suppress(OSError):  # nothing new, or closed
+        with self._guard, contextlib.suppress(OSError):  # nothing new, or closed
             while new := self.requests.recv(2**12, socket.MSG_DONTWAIT):
                 self._folders += new
         return [Path(os.fsdecode(name)) for name in self._folders.split(b"\0")[:-1]]

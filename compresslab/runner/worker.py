@@ -24,7 +24,7 @@ def work(job: Job, pipe: Connection) -> None:
     """Entry point of a worker process. Every outcome, an exception too, is sent through the pipe."""
     started = time.perf_counter()
     try:
-        _settle(job.log, job.threads)
+        _settle(job.log, job.share.threads)
         difference = _execute(job, pipe)
         pipe.send(Done(difference, time.perf_counter() - started, peak_memory(), job.compute.device))
     except CompresslabError as error:
@@ -35,7 +35,7 @@ def work(job: Job, pipe: Connection) -> None:
         with contextlib.suppress(OSError):  # the log's disk may be full
             traceback.print_exc()
             sys.stderr.flush()
-        pipe.send(Failed(explained(error, job.log, job.compute.device)))
+        pipe.send(Failed(explained(error, job.log, job.compute.device), "memory" if out_of_memory(error) else ""))
     finally:
         pipe.close()
 

@@ -11,6 +11,8 @@ from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import Failure, StudyRecord
 from compresslab.records.compute import ComputeChoice
+from compresslab.runner.executors.executor import Executor
+from compresslab.runner.executors.local import LocalExecutor
 from compresslab.runner.run import RunResult, run
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import to_do, why_missing
@@ -30,6 +32,8 @@ def run_study(
     compute: ComputeChoice | None = None,
     device: str | None = None,
     trust_code: bool = False,
+    jobs: int | None = None,
+    threads: int | None = None,
     watcher: Watcher | None = None,
 ) -> StudyRecord:
     """Run the nodes of a recipe that the store lacks, and return the study's record. The variants' `failures` name what failed.
@@ -42,6 +46,8 @@ def run_study(
         compute: dtype of all matrix products, instead of the recipe's.
         device: by torch's name ("cpu", "cuda:1"). Default: the accelerator, if there is one.
         trust_code: run programs that a model wrote without a sandbox (docs/evaluation.md says what that gives up).
+        jobs: nodes at once. Default: one an accelerator, or one on a processor.
+        threads: of the processor, a node. Default: all, divided by the jobs. With another number sums are rounded otherwise.
         watcher: receives the progress.
 
     Raises:
@@ -65,7 +71,7 @@ def run_study(
         record = _published(plan, active_watcher)
     else:
         result_store = Store(Path(store))
-        result = run_nodes(plan, result_store, active_watcher)
+        result = run_nodes(plan, result_store, active_watcher, LocalExecutor(plan, result_store, jobs, threads))
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
     try:
@@ -99,8 +105,11 @@ def plan_study(
     return prepare(Path(recipe), changes, device, trust_code=trust_code)
 
 
-def run_nodes(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
+def run_nodes(plan: Plan, store: Store, watcher: Watcher, executor: Executor | None = None) -> RunResult:
     """Run the nodes of a plan that the store lacks, and note in the store which results the study uses.
+
+    Args:
+        executor: where they run. Default: on this machine.
 
     Raises:
         BadInput: programs of the model are to be run, there is no sandbox for them here, and the plan does not trust them.
@@ -108,7 +117,7 @@ def run_nodes(plan: Plan, store: Store, watcher: Watcher) -> RunResult:
     check_programs(plan, store)
     note(plan, store)
     watcher.planned(plan, store)
-    return run(plan, store, watcher, trust_code=plan.trust_code)
+    return run(plan, store, watcher, executor)
 
 
 def report_study(plan: Plan, store: Store) -> StudyRecord:

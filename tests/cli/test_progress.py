@@ -82,16 +82,16 @@ def test_what_is_not_run_is_told_and_takes_no_time(printer: ProgressPrinter, pip
 
 
 def test_a_heartbeat_tells_what_how_far_how_fast_and_how_long_still(printer: ProgressPrinter, clock: Clock, pipe: io.StringIO) -> None:
-    printer.starting(Node("model", "base", "first"), 240.0)
-    printer.progress(0.0, "loading")
+    heard = printer.starting(Node("model", "base", "first"), 240.0)
+    heard.progress(0.0, "loading")
     clock.seconds += 10
-    printer.progress(0.25, "loss 3.300", tokens(6_144))
+    heard.progress(0.25, "loss 3.300", tokens(6_144))
     clock.seconds += 10
-    printer.progress(0.5, "loss 3.214", tokens(12_288))
+    heard.progress(0.5, "loss 3.214", tokens(12_288))
     printer.remind()
     assert "loss" not in pipe.getvalue(), "the last line is 20 s old"
     clock.seconds += 10
-    printer.progress(0.75, "loss 3.102", tokens(18_432))
+    heard.progress(0.75, "loss 3.102", tokens(18_432))
     printer.remind()
     *_, line = pipe.getvalue().splitlines()
     assert re.fullmatch(CLOCK + r"\[1/2\] load base: 75%, loss 3\.102, 18,432 of 24,576 tokens, 614 tokens/s, 10 s left", line)
@@ -100,8 +100,8 @@ def test_a_heartbeat_tells_what_how_far_how_fast_and_how_long_still(printer: Pro
 def test_a_worker_that_says_nothing_is_told_of_every_interval_in_terminal_and_log(
     printer: ProgressPrinter, clock: Clock, pipe: io.StringIO
 ) -> None:
-    printer.starting(Node("model", "base", "first"), 240.0)
-    printer.progress(0.5, "reading")
+    heard = printer.starting(Node("model", "base", "first"), 240.0)
+    heard.progress(0.5, "reading")
     for _ in range(100):
         clock.seconds += 1
         printer.remind()
@@ -153,8 +153,8 @@ def test_a_terminal_has_bars_and_the_log_has_the_lines(tmp_path: Path, clock: Cl
     with ProgressPrinter(Console(file=terminal, width=200, force_terminal=True), now=clock) as printer:
         printer.study("tiny", {"first": 240.0}, store)
         node = Node("model", "base", "first")
-        printer.starting(node, 240.0)
-        printer.progress(0.5, "loss 3.214", tokens(12_288))
+        heard = printer.starting(node, 240.0)
+        heard.progress(0.5, "loss 3.214", tokens(12_288))
         assert printer.bars is not None
         printer.bars.refresh()
         clock.seconds += 31

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from compresslab.cli.main import app
 from compresslab.plan.graph import Node, Plan
 from compresslab.plan.prepare import prepare
+from compresslab.runner import attempt as attempting
 from compresslab.runner import make as making
-from compresslab.runner import run as running
 from compresslab.runner.run import run
 from compresslab.runner.watcher import Watcher
 from compresslab.store.digests import VERSION, FileDigests
@@ -82,11 +82,11 @@ def test_weights_that_are_damaged_while_they_are_read_make_no_child(
     store.discard(pruned)
     execute, seen = making.execute, []
 
-    def damaging(job: making.NodeJob | making.ReloadJob, *arguments: object) -> object:
+    def damaging(job: making.NodeJob | making.ReloadJob, *arguments: object, **named: object) -> object:
         if not seen and isinstance(job, making.NodeJob):
             seen.append(job)
             zero(store.model(base) / "model.safetensors")
-        return execute(job, *arguments)  # type: ignore[arg-type]
+        return execute(job, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(making, "execute", damaging)
     told = Told()
@@ -123,7 +123,7 @@ def test_what_was_made_from_another_result_than_the_one_in_the_store_is_made_aga
 def test_a_disk_that_damages_every_result_is_named(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     base = plan.variant("base").model
     store.discard(plan.variant("pruned").model)
-    make = running.make
+    make = attempting.make
 
     def damaging(node: Node, *arguments: object) -> object:
         outcome = make(node, *arguments)  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def test_a_disk_that_damages_every_result_is_named(plan: Plan, store: Store, mon
         return outcome
 
     zero(store.model(base) / "model.safetensors")
-    monkeypatch.setattr(running, "make", damaging)
+    monkeypatch.setattr(attempting, "make", damaging)
     failures = run(plan, store, Watcher()).failures
     assert "damaged each of 3 times" in failures[base].cause
     assert failures[plan.variant("pruned").model].because == base
@@ -178,8 +178,8 @@ def test_what_is_stale_because_of_this_run_is_made_again_by_this_run(plan: Plan,
     base = plan.variant("base").model
     execute = making.execute
 
-    def otherwise(job: making.NodeJob | making.ReloadJob, *arguments: object) -> object:
-        outcome = execute(job, *arguments)  # type: ignore[arg-type]
+    def otherwise(job: making.NodeJob | making.ReloadJob, *arguments: object, **named: object) -> object:
+        outcome = execute(job, *arguments, **named)  # type: ignore[arg-type]
         if isinstance(job, making.NodeJob) and job.node.key == base:
             (job.staged / "model" / "extra.json").write_text("{}")
         return outcome

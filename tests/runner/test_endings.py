@@ -15,7 +15,7 @@ from compresslab.records.compute import PROCESSOR
 from compresslab.runner import endings
 from compresslab.runner import processes as executors
 from compresslab.runner.endings import Kills, before, kernel_kills, last_line, why_it_ended
-from compresslab.runner.messages import Failed, ReloadJob
+from compresslab.runner.messages import Failed, ReloadJob, Share
 from compresslab.runner.processes import Listener, execute
 
 
@@ -109,7 +109,7 @@ def in_work(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     module = importlib.import_module("job_of_a_test")
     monkeypatch.setattr(executors, "work", module.run)
     log = tmp_path / "logs" / "node.log"
-    outcome = execute(ReloadJob(tmp_path, tmp_path / "probe.pt", log, 1, PROCESSOR), Listener())
+    outcome = execute(ReloadJob(tmp_path, tmp_path / "probe.pt", log, Share(1, {}), PROCESSOR), Listener())
     sys.modules.pop("job_of_a_test")
     assert isinstance(outcome, Failed)
     return outcome.cause

@@ -13,7 +13,7 @@ from compresslab.plan.graph import Node, Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.runner.processes import Listener
-from compresslab.runner.run import RunResult, run
+from compresslab.runner.run import MADE_AGAIN, RunResult, run
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import is_done
 from compresslab.store.store import Store
@@ -21,11 +21,13 @@ from compresslab.studies.assemble import assemble
 
 
 class Killer(Watcher, Listener):
-    """Kills the worker of one node at its first sign of progress."""
+    """Kills workers of one node at their first sign of progress, the first `times` of them."""
 
-    def __init__(self, label: str) -> None:
-        self.label, self.pid, self.killed = label, 0, False
+    def __init__(self, label: str, times: int = MADE_AGAIN + 1) -> None:
+        self.label, self.pid, self.times = label, 0, times
+        self.killed: set[int] = set()
         self.node: Node | None = None
+        self.told: list[str] = []
 
     def starting(self, node: Node, estimated: float | None) -> Listener:
         self.node = node
@@ -34,10 +36,13 @@ class Killer(Watcher, Listener):
     def started(self, pid: int) -> None:
         self.pid = pid
 
+    def again(self, node: Node, why: str) -> None:
+        self.told.append(f"{node.label}: {why}")
+
     def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
         assert self.node is not None
-        if self.node.label == self.label and not self.killed:
-            self.killed = True
+        if self.node.label == self.label and self.pid not in self.killed and len(self.killed) < self.times:
+            self.killed.add(self.pid)
             os.kill(self.pid, signal.SIGKILL)
 
 
@@ -80,7 +85,7 @@ def test_killed_in_every_kind_of_node_then_rerun_gives_equal_bytes(recipe: Path,
     ]:
         killer = Killer(label)
         ran = run(plan, store, killer)
-        assert killer.killed
+        assert len(killer.killed) == MADE_AGAIN + 1
         told = labels(plan, ran)
         [cause] = [key for key in ran.failures if plan.node(key).label == label]
         assert {failure.because for key, failure in ran.failures.items() if key != cause} <= {cause}
@@ -96,6 +101,17 @@ def test_killed_in_every_kind_of_node_then_rerun_gives_equal_bytes(recipe: Path,
         assert "pruned" in broken if label == "calibrate base" else label.split()[1] in broken
         assert "base" not in broken
     assert not run(plan, store, Watcher()).failures
+    assert results(store) == undisturbed
+
+
+def test_a_node_whose_worker_is_killed_once_is_made_again_in_the_same_run(
+    recipe: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    plan, store = prepare(recipe), Store(tmp_path / "disturbed")
+    killer = Killer("prune pruned", times=1)
+    assert not run(plan, store, killer).failures
+    [told] = killer.told
+    assert "prune pruned: its process was killed by SIGKILL" in told
     assert results(store) == undisturbed
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from compresslab.plan.graph import Node, Plan
+from compresslab.recipe.schema import Recipe
+from compresslab.runner import attempt as attempting
 from compresslab.runner import run as running
 from compresslab.runner.messages import Done, Failed
 from compresslab.runner.run import RunResult, Watcher, run
@@ -35,11 +37,13 @@ def ran(failing: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) 
         made.add(node.key)
         return Done(None, 0.0, 0, "cpu")
 
-    monkeypatch.setattr(running, "make", make)
-    monkeypatch.setattr(running, "is_done", lambda node, _: node.key in made)
+    monkeypatch.setattr(attempting, "make", make)
+    for module in (running, attempting):
+        monkeypatch.setattr(module, "is_done", lambda node, _: node.key in made)
     monkeypatch.setattr(Store, "problem", lambda *_, **__: "")
-    monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, disk=0))
-    return run(cast(Plan, cast(Any, SimpleNamespace(nodes=NODES))), Store(folder), Watcher())
+    monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, memory=None, disk=0))
+    plan = Plan(cast(Recipe, None), NODES, ())
+    return run(plan, Store(folder), Watcher())
 
 
 def test_what_is_lost_names_the_node_at_the_start_of_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ import pytest
 from compresslab.records.compute import PROCESSOR
 from compresslab.runner import processes as executors
 from compresslab.runner import server_process
-from compresslab.runner.messages import Done, Failed, Progressed, ReloadJob
+from compresslab.runner.messages import Done, Failed, Progressed, ReloadJob, Share
 from compresslab.runner.processes import Listener, execute
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ class InterruptedTwice(Interrupted):
 
 @pytest.fixture
 def job(tmp_path: Path) -> ReloadJob:
-    return ReloadJob(tmp_path, tmp_path / "probe.pt", tmp_path / "log", 1, PROCESSOR)
+    return ReloadJob(tmp_path, tmp_path / "probe.pt", tmp_path / "log", Share(1, {}), PROCESSOR)
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +188,7 @@ class Leave(executors.Listener):
             executors.Worker.finish = executors.Worker.__exit__ = lambda *_: None
             raise SystemExit(0)
 folder = Path({folder!r})
-executors.execute(here.ReloadJob(folder, folder / "probe.pt", folder / "log", 1, here.PROCESSOR), Leave())
+executors.execute(here.ReloadJob(folder, folder / "probe.pt", folder / "log", here.Share(1, {{}}), here.PROCESSOR), Leave())
 """
 
 

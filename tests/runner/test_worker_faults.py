@@ -20,7 +20,7 @@ import pytest
 
 from compresslab.records.compute import PROCESSOR
 from compresslab.runner import processes, server_process
-from compresslab.runner.messages import Done, Failed, Progressed, ReloadJob
+from compresslab.runner.messages import Done, Failed, Progressed, ReloadJob, Share
 from compresslab.runner.processes import Listener, Worker, execute
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ LINUX = sys.platform == "linux"
 
 @pytest.fixture
 def job(tmp_path: Path) -> ReloadJob:
-    return ReloadJob(tmp_path, tmp_path / "probe.pt", tmp_path / "log", 1, PROCESSOR)
+    return ReloadJob(tmp_path, tmp_path / "probe.pt", tmp_path / "log", Share(1, {}), PROCESSOR)
 
 
 @pytest.fixture
