@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,6 +45,18 @@ Jobs = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="Of the processor, a node.  [default: all, divided by the jobs]", min=1, show_default=False)
+]
+ExecutorName = Annotated[
+    Literal["local", "ray"], typer.Option("--executor", help="Where nodes run: on this machine, or on the hosts of a Ray cluster.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Head of the Ray cluster, host:port.  [default: $RAY_ADDRESS, or the one on this machine]",
+        metavar="HOST:PORT",
+        show_default=False,
+    ),
 ]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run programs that a model wrote without a sandbox: they can read, write and send your files.")

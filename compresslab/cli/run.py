@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,10 @@ import typer
 
 from compresslab.cli.node_progress import first_line
 from compresslab.cli.options import (
+    Address,
     Computing,
     Device,
+    ExecutorName,
     Jobs,
     Limit,
     Only,
@@ -50,6 +53,8 @@ def run(
     device: Device = None,
     jobs: Jobs = None,
     threads: Threads = None,
+    executor: ExecutorName = "local",
+    address: Address = None,
     trust_code: TrustCode = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -75,10 +80,21 @@ def run(
 
     console = Console()
     failed = []
-    with ProgressPrinter(console) as printer:
+    if address is not None and executor != "ray":
+        raise BadInput("--address is the address of a Ray cluster; add --executor ray")
+    with ProgressPrinter(console) as printer, contextlib.ExitStack() as stack:
         printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
-        plans = [prepare(recipe, changed, device, trust_code=trust_code) for recipe in recipes]
+        cluster = None
+        if executor == "ray":
+            from compresslab.runner.executors.cluster import connected
+
+            printer.start_part("look at the hosts of the cluster")
+            cluster = stack.enter_context(connected(address, store_root(store).resolve(), device))
+            for line in cluster.told():
+                printer.say(line)
+        machine = None if cluster is None else cluster.machine
+        plans = [prepare(recipe, changed, device, machine=machine, trust_code=trust_code) for recipe in recipes]
         for place, plan in enumerate(plans):
             for other in plans[:place]:
                 if other.recipe.study == plan.recipe.study and other.file.sha256 != plan.file.sha256:
@@ -89,12 +105,14 @@ def run(
 
         for plan in plans:
             check_programs(plan, Store(store_root(store)))
-        at_once = 1 if jobs is None and device is not None else jobs  # one that was named has one node
+        at_once = 1 if jobs is None and device is not None and cluster is None else jobs  # one that was named has one node
         for plan in plans:
             for warning in plan.warnings:
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
             try:
-                record = run_study(plan, store=store_root(store), reports=reports, watcher=printer, jobs=at_once, threads=threads)
+                record = run_study(
+                    plan, store=store_root(store), reports=reports, watcher=printer, jobs=at_once, threads=threads, cluster=cluster
+                )
             except (RunFailed, BadInput, OSError) as error:
                 if len(plans) == 1:
                     raise

@@ -58,11 +58,24 @@ class Machine(NamedTuple):
     warning: str = ""
 
 
-def this_machine_for(choice: ComputeChoice, storage: Dtype, device: str | None = None) -> Machine:
-    """This machine, for a recipe's `compute` and weights stored in `storage`. Raises like `probe_device`."""
+class ProbedMachine(NamedTuple):
+    """What of a machine does not depend on a recipe, as `Machine` has it. Its identity, for another one, is to be asked there."""
+
+    probe: Probe
+    facts: dict[str, Any]
+    name: str
+
+
+def probed(device: str | None = None) -> ProbedMachine:
+    """This machine. Raises like `probe_device`."""
     probe = probe_device(device)
-    compute = resolve_compute(choice, storage, probe)
-    return Machine(compute, machine_identity(probe), machine_name(probe), probe, emulation_warning(choice, storage, probe))
+    return ProbedMachine(probe, machine_identity(probe), machine_name(probe))
+
+
+def machine_for(choice: ComputeChoice, storage: Dtype, machine: ProbedMachine) -> Machine:
+    """A machine for a recipe's `compute` and weights stored in `storage`."""
+    compute = resolve_compute(choice, storage, machine.probe)
+    return Machine(compute, machine.facts, machine.name, machine.probe, emulation_warning(choice, storage, machine.probe))
 
 
 def last_run(note: StudyNote, choice: ComputeChoice) -> RunNote | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from compresslab.catalog.hardware import THIS_MACHINE, load_hardware
 from compresslab.catalog.references import is_file, unknown_reference
 from compresslab.errors import BadInput
-from compresslab.machine.this_machine import Machine, last_run, this_machine_for
+from compresslab.machine.this_machine import Machine, ProbedMachine, last_run, machine_for, probed
 from compresslab.plan.build import build
 from compresslab.plan.graph import Plan
 from compresslab.recipe.changes import NO_CHANGES, Changes
@@ -25,6 +25,7 @@ def prepare(
     device: str | None = None,
     noted: Mapping[str, StudyNote] | None = None,
     *,
+    machine: ProbedMachine | None = None,
     trust_code: bool = False,
 ) -> Plan:
     """Load, check and plan a recipe, with the changes of a command line, without importing torch.
@@ -33,6 +34,7 @@ def prepare(
         device: the device to compute on, by torch's name; without it, the one that this machine chooses.
         noted: the notes of a store by study (`Store.notes`), for callers that only read results. They contain the dtype and the machine
             of the last run, so that the store of another machine can be read, and whether it trusted programs of the model.
+        machine: the machine to plan for. Default: this one.
         trust_code: whether programs of the model run without a sandbox. Scores of such a study are other results.
 
     Raises:
@@ -47,9 +49,13 @@ def prepare(
     else:
         note = (noted or {}).get(recipe.study) if device is None else None
         last = last_run(note, recipe.compute) if note is not None else None
-        machine = Machine(last.compute, last.facts, last.machine) if last else this_machine_for(recipe.compute, recipe.base.dtype, device)
+        planned_for = (
+            Machine(last.compute, last.facts, last.machine)
+            if last
+            else machine_for(recipe.compute, recipe.base.dtype, machine or probed(device))
+        )
         trusted = recipe.evaluate.run_code and (trust_code or (last is not None and last.trust_code))
-        planned = build(recipe, machine, places, found, trust_code=trusted)
+        planned = build(recipe, planned_for, places, found, trust_code=trusted)
     return replace(planned, file=file, changes=changes.described())
 
 

@@ -12,6 +12,7 @@ from compresslab.runner.machine_share import machine_share
 from compresslab.runner.make import Disturbed, make
 from compresslab.runner.messages import Failed, Share
 from compresslab.runner.processes import Listener, Stop
+from compresslab.runner.running import begun
 from compresslab.runner.worker import explained
 from compresslab.store.digests import DamagedDigests
 from compresslab.store.done import RECORDS, is_done
@@ -107,15 +108,17 @@ def _make(
     share: Share,
     stop: Stop | None,
 ) -> Outcome:
-    listener = starting()
+    running = begun(store, node.key, node.label, plan.recipe.study, share.devices, starting())
     started = time.perf_counter()
     try:
-        outcome = make(node, plan, store, listener, leases, tasks, share, stop)
+        outcome = make(node, plan, store, running, leases, tasks, share, stop)
         failed = outcome if isinstance(outcome, Failed) else _unreadable(node, store, tasks)
     except Disturbed as disturbed:
         return Again(str(disturbed))
     except OSError as error:
         failed = _explained(error, node, store)
+    finally:
+        running.remove()
     seconds = time.perf_counter() - started
     return Unmade(failed, seconds) if failed else Made(seconds)
 

@@ -16,10 +16,12 @@ class Share(NamedTuple):
 
     Attributes:
         threads: of the processor. environment: the variables that show its process the accelerators that it may use, and no others.
+        devices: these accelerators, as the machine counts them; empty if it computes on the one that the plan names, or on the processor.
     """
 
     threads: int
     environment: dict[str, str]
+    devices: tuple[str, ...] = ()
 
 
 class NodeJob(NamedTuple):
@@ -48,6 +50,11 @@ class NodeJob(NamedTuple):
     share: Share
     compute: Compute
     trust_code: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Of the processor, that it may use."""
+        return self.share.threads
 
 
 class ReloadJob(NamedTuple):

@@ -156,7 +156,7 @@ def evaluate(job: NodeJob, send: Send) -> None:
 
 def _cost_since(clock: Clock, job: NodeJob) -> Cost:
     seconds = time.perf_counter() - clock.seconds
-    return Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=job.share.threads, device=job.compute.device)
+    return Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=job.threads, device=job.compute.device)
 
 
 def time_model(job: NodeJob, send: Send) -> None:

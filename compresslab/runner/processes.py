@@ -6,8 +6,10 @@ The fork server (`runner.server`) starts them. A worker may start processes of i
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -19,7 +21,7 @@ from compresslab.errors import disk_trouble
 from compresslab.models.progress import Amount
 from compresslab.runner import endings
 from compresslab.runner.messages import Done, Failed, Job, Progressed, Report, Scored
-from compresslab.runner.server import TO_SAVE, Ended, Refused, Started, kill_remains
+from compresslab.runner.server import LOOK, TO_SAVE, Ended, Refused, Started, kill_remains
 from compresslab.runner.server_process import TO_DIE, ServerGoneError, fork_server
 from compresslab.runner.worker import explained, work
 
@@ -132,7 +134,11 @@ class Worker:
         Raises:
             KeyboardInterrupt: the run is to stop.
         """
-        heard = wait([*ends, *([self.stop.asked] if self.stop else [])], patience)
+        all_ends = [*ends, *([self.stop.asked] if self.stop else [])]
+        deadline = math.inf if patience is None else time.monotonic() + patience
+        # In pieces: an interruption that is no signal, as of a task of Ray, is noticed between them.
+        while not (heard := wait(all_ends, min(LOOK, max(0.0, deadline - time.monotonic())))) and time.monotonic() < deadline:
+            pass
         if self.stop and self.stop.asked in heard:
             raise KeyboardInterrupt
         return heard

@@ -43,6 +43,7 @@ class Store:
         self.logs = root / "logs"
         self.studies = root / "studies"
         self.encodings = root / "encodings"
+        self.running = root / "running"
         self.leases = Leases(root / "leases")
         self.digests = FileDigests()
 
@@ -196,11 +197,15 @@ class Store:
                     raise
 
     def sweep(self) -> None:
-        """Remove what runs that have ended left in the staging area: folders of keys whose lease can be had."""
+        """Remove what runs that have ended left: staged folders, and notes of running nodes, of keys whose lease can be had."""
         for folder in sorted(self.staging.glob("*")):
             with self.leases.held(folder.name.rpartition("-")[0] or folder.name) as lease:
                 if lease is not None:
                     shutil.rmtree(folder, ignore_errors=True)
+        for file in sorted(self.running.glob("*.json")):
+            with self.leases.held(file.stem) as lease:
+                if lease is not None:
+                    file.unlink(missing_ok=True)
         self.leases.sweep()
 
     def remember(self, study: str, noted: StudyNote) -> None:

@@ -11,8 +11,10 @@ from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
 from compresslab.records import Failure, StudyRecord
 from compresslab.records.compute import ComputeChoice
+from compresslab.runner.executors.cluster import Cluster
 from compresslab.runner.executors.executor import Executor
 from compresslab.runner.executors.local import LocalExecutor
+from compresslab.runner.executors.ray import RayExecutor
 from compresslab.runner.run import RunResult, run
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import to_do, why_missing
@@ -34,6 +36,7 @@ def run_study(
     trust_code: bool = False,
     jobs: int | None = None,
     threads: int | None = None,
+    cluster: Cluster | None = None,
     watcher: Watcher | None = None,
 ) -> StudyRecord:
     """Run the nodes of a recipe that the store lacks, and return the study's record. The variants' `failures` name what failed.
@@ -48,6 +51,7 @@ def run_study(
         trust_code: run programs that a model wrote without a sandbox (docs/evaluation.md says what that gives up).
         jobs: nodes at once. Default: one an accelerator, or one on a processor.
         threads: of the processor, a node. Default: all, divided by the jobs. With another number sums are rounded otherwise.
+        cluster: the hosts of a Ray cluster (`runner.executors.cluster.connected`) that run the nodes. Default: this machine.
         watcher: receives the progress.
 
     Raises:
@@ -58,7 +62,7 @@ def run_study(
     plan = (
         recipe
         if isinstance(recipe, Plan)
-        else plan_study(recipe, settings=settings, only=only, compute=compute, device=device, trust_code=trust_code)
+        else plan_study(recipe, settings=settings, only=only, compute=compute, device=device, trust_code=trust_code, cluster=cluster)
     )
     if recipe is plan and (settings or only or compute or device or trust_code):
         raise BadInput("settings, only, compute, device and trust_code belong to the preparation of a plan; give them to plan_study")
@@ -71,7 +75,10 @@ def run_study(
         record = _published(plan, active_watcher)
     else:
         result_store = Store(Path(store))
-        result = run_nodes(plan, result_store, active_watcher, LocalExecutor(plan, result_store, jobs, threads))
+        executor = (
+            LocalExecutor(plan, result_store, jobs, threads) if cluster is None else RayExecutor(plan, result_store, cluster, jobs, threads)
+        )
+        result = run_nodes(plan, result_store, active_watcher, executor)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
     try:
@@ -91,18 +98,20 @@ def plan_study(
     compute: ComputeChoice | None = None,
     device: str | None = None,
     trust_code: bool = False,
+    cluster: Cluster | None = None,
 ) -> Plan:
     """Check a recipe and plan it, without running it.
 
     Args:
-        settings, only, compute, device, trust_code: as in `run_study`.
+        settings, only, compute, device, trust_code, cluster: as in `run_study`.
 
     Raises:
         BadInput: an error in the recipe or the arguments.
     """
     computed = [] if compute is None else [f"compute={compute}"]
     changes = Changes((*_texts(settings, "settings"), *computed), _texts(only, "only"))
-    return prepare(Path(recipe), changes, device, trust_code=trust_code)
+    machine = None if cluster is None else cluster.machine
+    return prepare(Path(recipe), changes, device, machine=machine, trust_code=trust_code)
 
 
 def run_nodes(plan: Plan, store: Store, watcher: Watcher, executor: Executor | None = None) -> RunResult:

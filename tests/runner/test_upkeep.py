@@ -118,7 +118,7 @@ OTHER = Machine(Compute("bfloat16", "cuda:0", "cuda"), {"accelerator": "another 
 
 def on(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     """Plan as on another machine."""
-    monkeypatch.setattr("compresslab.plan.prepare.this_machine_for", lambda *_: machine)
+    monkeypatch.setattr("compresslab.plan.prepare.machine_for", lambda *_: machine)
 
 
 def test_a_run_on_another_machine_or_in_another_dtype_leaves_the_results_of_the_first(

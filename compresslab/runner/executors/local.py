@@ -66,7 +66,7 @@ class LocalExecutor:
 
     def start(self, node: Node, start: Start) -> None:
         """Start an attempt in a thread."""
-        share = Share(self.threads, visible(start.devices, self.plan.compute.backend))
+        share = Share(self.threads, visible(start.devices, self.plan.compute.backend), start.devices)
         # A command that must end at once does not wait for its threads.
         thread = threading.Thread(target=self._attempt, args=(node, share), daemon=True, name=node.label)
         self._running = [other for other in self._running if other.is_alive()] + [thread]
