@@ -5,7 +5,7 @@ from __future__ import annotations
 from compresslab.recipe.steps import Step
 from compresslab.versions import version
 
-EXTRAS = {"gptqmodel": "gptq", "torchao": "torchao"}
+EXTRAS = {"gptqmodel": "gptq", "torchao": "torchao", "ray": "ray"}
 
 
 def missing_package(step: Step) -> str:
