@@ -11,7 +11,24 @@ from typing import Annotated, TextIO
 import typer
 
 from compresslab import __version__
-from compresslab.cli import compare, doctor, export, fetch, gc, init, listing, plan, reference, report, run, show, trend, validate, verify
+from compresslab.cli import (
+    compare,
+    doctor,
+    export,
+    fetch,
+    gc,
+    init,
+    listing,
+    plan,
+    reference,
+    report,
+    run,
+    show,
+    status,
+    trend,
+    validate,
+    verify,
+)
 from compresslab.cli.interrupts import Interrupts
 from compresslab.errors import CompresslabError, CompresslabWarning, disk_trouble
 from compresslab.printable import printable
@@ -29,6 +46,7 @@ INTERRUPTED = 130
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.init,
     "run": run.run,
+    "status": status.status,
     "plan": plan.plan,
     "validate": validate.validate,
     "report": report.report,

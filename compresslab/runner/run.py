@@ -17,6 +17,7 @@ from compresslab.runner.executors.executor import Begun, Broken, Event, Executor
 from compresslab.runner.executors.local import LocalExecutor
 from compresslab.runner.messages import Failed
 from compresslab.runner.processes import Listener
+from compresslab.runner.run_state import StateFile, forget
 from compresslab.runner.schedule import Start, Work, in_order, schedule
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import is_done, to_do
@@ -53,6 +54,7 @@ def run(plan: Plan, store: Store, watcher: Watcher, executor: Executor | None = 
     """
     began = time.perf_counter()
     store.sweep()
+    forget(store, plan.recipe.study)
     todo = to_do(plan, store)
     check_disk(todo, plan, store)
     runner = _Runner(plan, store, watcher, todo, executor or LocalExecutor(plan, store))
@@ -92,6 +94,7 @@ class _Runner:
         self._awaited = {node.key for node in todo}
         self._done: set[str] = set()
         self._again: Counter[str] = Counter()
+        self._state = StateFile(plan, store)
         self._works: dict[str, Work] = {}
         self._order: list[str] = []
         self._running: dict[str, Start] = {}
@@ -112,6 +115,8 @@ class _Runner:
                 self._until_settled(wanted)
         finally:
             self.executor.stop()
+            self._running.clear()
+            self._tell_state(ended=True)
         for node in wanted:
             self._found(node)
 
@@ -146,6 +151,7 @@ class _Runner:
 
     def _step(self, order: Sequence[Work]) -> None:
         """Start what can be started and hear what happens, until something else may be started."""
+        self._tell_state()
         now = time.monotonic()
         waiting = [work for work in order if work.key not in self._running and self._held.get(work.key, (0.0,))[0] <= now]
         for key in [work.key for work in waiting if work.key in self._held]:
@@ -277,6 +283,11 @@ class _Runner:
 
     def _known(self, node: Node) -> bool:
         return estimate(node, self.plan).seconds is not None
+
+    def _tell_state(self, *, ended: bool = False) -> None:
+        """Write how the run stands, for `compresslab status`."""
+        held = {key: self._why.get(key) or "another run, which makes it" for key in self._held}
+        self._state.write(self._done, self._running.keys(), self.failures, held, ended=ended)
 
     def _tell_waiting(self) -> None:
         key = next(iter(self._held))

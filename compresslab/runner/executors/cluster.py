@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from compresslab.versions import version
 
 # Seconds in which a host tells about itself: a worker process of Ray starts, imports this package, and may probe its devices.
 TO_LOOK = 600
+TO_ANSWER = 10  # seconds in which the head of a cluster answers
 INSTALL = "Ray is not installed: pip install 'compresslab[ray]' on every host"
 
 
@@ -81,6 +83,7 @@ def connected(address: str | None, store: Path, device: str | None = None) -> It
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     if where.startswith("ray://"):
         raise BadInput(f"--address {where}: Ray's client is not supported; run on a host of the cluster, with host:port of its head")
+    _check_answer(where)
     try:
         ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -89,6 +92,23 @@ def connected(address: str | None, store: Path, device: str | None = None) -> It
         yield _examined(_looked_at(store, device))
     finally:
         ray.shutdown()
+
+
+def _check_answer(where: str) -> None:
+    """Look whether anybody listens at the address of a head: Ray itself tries for minutes.
+
+    Raises:
+        BadInput: nobody does.
+    """
+    host, _, port = where.rpartition(":")
+    if where in ("auto", "local"):
+        return
+    if not host or not port.isdecimal():
+        raise BadInput(f"--address {where}: give the head of the cluster as host:port, as `ray start --head` prints it")
+    try:
+        socket.create_connection((host, int(port)), TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(_unanswered(where, error)) from error
 
 
 def _unanswered(where: str, error: Exception) -> str:

@@ -1,0 +1,212 @@
+"""Nodes on the hosts of a real Ray cluster: two nodes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from runner.test_killed_workers import results
+
+from compresslab.errors import BadInput
+from compresslab.machine.this_machine import ProbedMachine
+from compresslab.models.progress import Amount
+from compresslab.plan.graph import Node
+from compresslab.plan.prepare import prepare
+from compresslab.records.compute import Probe
+from compresslab.runner.executors import cluster as clusters
+from compresslab.runner.executors import host_tasks
+from compresslab.runner.executors.cluster import ClusterHost, connected
+from compresslab.runner.executors.host_tasks import HostFacts
+from compresslab.runner.executors.local import LocalExecutor
+from compresslab.runner.executors.ray import RayExecutor
+from compresslab.runner.processes import Listener
+from compresslab.runner.run import run
+from compresslab.runner.watcher import Watcher
+from compresslab.store.store import Store
+
+pytest.importorskip("ray")
+REAL = pytest.mark.slow
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of two nodes on this machine, each with one processor."""
+    from ray.cluster_utils import Cluster
+
+    # The hosts import this checkout, as an installation on each of them would be.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def undisturbed(recipe: Path, tmp_path: Path) -> dict[str, bytes]:
+    plan, store = prepare(recipe), Store(tmp_path / "undisturbed")
+    assert not run(plan, store, Watcher(), LocalExecutor(plan, store, 1, threads=1)).failures
+    return results(store)
+
+
+class Hosts(Watcher, Listener):
+    """Notes what is told of which node."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def starting(self, node: Node, estimated: float | None) -> Listener:
+        self.lines.append(f"{node.label} starts")
+        return self
+
+    def ended(self, node: Node, seconds: float, failure: str) -> None:
+        self.lines.append(f"{node.label} ended{failure}")
+
+    def again(self, node: Node, why: str) -> None:
+        self.lines.append(f"{node.label} again: {why}")
+
+
+@REAL
+def test_a_cluster_gives_the_results_of_one_machine(recipe: Path, tmp_path: Path, two_nodes: Any, undisturbed: dict[str, bytes]) -> None:
+    store, told = Store(tmp_path / "store"), Hosts()
+    with connected(two_nodes.address, store.root) as cluster:
+        assert len(cluster.hosts) == 2
+        plan = prepare(recipe, machine=cluster.machine)
+        executor = RayExecutor(plan, store, cluster, threads=1)
+        assert not run(plan, store, told, executor).failures
+    assert results(store) == undisturbed
+    labels = [node.label for node in plan.nodes]
+    assert sorted(line for line in told.lines if line.endswith("starts")) == sorted(f"{label} starts" for label in labels)
+    assert not list(store.staging.iterdir())
+    assert not list(store.running.iterdir())
+
+
+@REAL
+def test_a_host_that_is_lost_loses_nothing(recipe: Path, tmp_path: Path, two_nodes: Any, undisturbed: dict[str, bytes]) -> None:
+    store = Store(tmp_path / "store")
+    second = two_nodes.list_all_nodes()[1]
+
+    class Loser(Hosts):
+        """Kills the second node's raylet as soon as anything runs on both."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lost = False
+
+        def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
+            if not self.lost and len(executor._asked) == 2:
+                self.lost = True
+                two_nodes.remove_node(second, allow_graceful=False)
+
+    told = Loser()
+    with connected(two_nodes.address, store.root) as cluster:
+        plan = prepare(recipe, machine=cluster.machine)
+        executor = RayExecutor(plan, store, cluster, threads=1)
+        assert not run(plan, store, told, executor).failures
+    assert told.lost
+    assert results(store) == undisturbed
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from compresslab.__main__ import main
+sys.argv[1:] = {arguments!r}
+main()
+"""
+
+
+@REAL
+def test_a_command_that_is_killed_leaves_no_worker_and_the_next_one_goes_on(
+    recipe: Path, tmp_path: Path, two_nodes: Any, undisturbed: dict[str, bytes]
+) -> None:
+    store = Store(tmp_path / "store")
+    arguments = ["run", str(recipe), "--store", str(store.root), "--reports", str(tmp_path / "reports")]
+    arguments += ["--executor", "ray", "--address", two_nodes.address, "--threads", "1"]
+    command = [sys.executable, "-c", COMMAND.format(arguments=arguments)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(store.objects.glob("*")) or not list(store.running.glob("*")):
+        assert driver.poll() is None
+        time.sleep(0.05)
+    before = {folder.name: folder.stat().st_ino for folder in store.objects.iterdir()}
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while workers := _workers():
+        assert time.monotonic() < deadline, f"{workers} outlived the command"
+        time.sleep(0.2)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert results(store) == undisturbed
+    assert before.items() <= {folder.name: folder.stat().st_ino for folder in store.objects.iterdir()}.items(), "nothing was made twice"
+
+
+def _workers() -> list[int]:
+    """The fork servers and workers of hosts: processes of our server, below no pytest."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "compresslab.runner.server" in line and os.getpid() not in [parent.pid for parent in process.parents()]:
+            found.append(process.info["pid"])
+    return found
+
+
+def test_ray_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "version", lambda _: "absent")
+    with pytest.raises(BadInput, match=r"pip install 'compresslab\[ray\]'"), connected("h:1", tmp_path):
+        pass
+
+
+def test_an_address_that_nobody_answers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--address 127\.0\.0\.1:1: no Ray cluster answers"), connected("127.0.0.1:1", tmp_path):
+        pass
+    with pytest.raises(BadInput, match="Ray's client is not supported"), connected("ray://h:10001", tmp_path):
+        pass
+    with pytest.raises(BadInput, match="give the head of the cluster as host:port"), connected("head", tmp_path):
+        pass
+
+
+def test_a_host_without_the_store_says_so(tmp_path: Path) -> None:
+    facts = host_tasks.look(tmp_path / "elsewhere" / "hosts" / "x.token", "x.node", None)
+    assert "does not see the store" in facts.trouble
+
+
+def test_a_host_that_may_not_write_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "hosts" / "x.token"
+    token.parent.mkdir()
+    token.write_text("secret")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert "cannot write into the store" in host_tasks.look(token, "x.node", None).trouble
+
+
+def host(name: str, *, backend: Any = "cpu", accelerators: int = 0, **changes: Any) -> ClusterHost:
+    probe = Probe(device=backend, backend=backend, accelerator="GPU" if accelerators else "", rates={}, slowdown={}, bandwidth=1e9)
+    facts = HostFacts(name, host_tasks.versions(), ProbedMachine(probe, {"name": name}, name))._replace(**changes)
+    return ClusterHost(name, facts, 8, accelerators, 1e9)
+
+
+def test_all_that_is_wrong_with_the_hosts_is_told_at_once() -> None:
+    other = host_tasks.versions() | {"torch": "1.0"}
+    with pytest.raises(BadInput) as caught:
+        clusters._examined([host("a"), host("b", versions=other), host("c", trouble="does not see the store /s")])
+    assert "host b has other versions" in str(caught.value)
+    assert "torch 1.0, here" in str(caught.value)
+    assert "host c does not see the store /s" in str(caught.value)
+
+
+def test_hosts_of_another_kind_run_nothing_and_are_named() -> None:
+    found = clusters._examined([host("head"), host("gpu", backend="cuda", accelerators=8)])
+    assert [one.facts.name for one in found.hosts] == ["gpu"]
+    assert found.machine.name == "gpu"
+    assert found.left_out == ("host head runs nothing: it computes on cpu, and the study on cuda",)
