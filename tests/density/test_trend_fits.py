@@ -13,6 +13,7 @@ from compresslab.density.trend.fits import (
     BELOW,
     PLAIN,
     History,
+    _degrees_of_freedom,
     censored_fit,
     censored_slope,
     frontier_fit,
@@ -33,8 +34,20 @@ def history(seed, rate=0.0, line=0.5, release=0.4, model=0.5):
     lines = releases % LINES
     days = rng.uniform(0, 730, RELEASES)[releases]
     effects = rng.normal(0, line, LINES)[lines] + rng.normal(0, release, RELEASES)[releases] + rng.normal(0, model, len(releases))
-    zeros = np.zeros(len(releases))
-    return History(days, rate * days + effects, zeros, zeros.astype(np.int64), releases, lines)
+    return plain(days, rate * days + effects, releases, lines)
+
+
+def plain(days, logs, releases, lines):
+    """Models without errors of their own that can be read at any density."""
+    zeros, limits = np.zeros(len(days)), np.full(len(days), np.inf)
+    return History(days, logs, zeros, zeros.astype(np.int64), -limits, limits, releases, lines)
+
+
+def cut(one, lowest=-np.inf, highest=np.inf):
+    """The history with a bound for each model beyond the limits, which may differ between models."""
+    lowest, highest = (np.broadcast_to(limit, len(one.days)) for limit in (lowest, highest))
+    sides = np.where(one.logs < lowest, BELOW, np.where(one.logs > highest, ABOVE, PLAIN))
+    return changed(one, logs=np.clip(one.logs, lowest, highest), sides=sides, lowest=lowest, highest=highest)
 
 
 def changed(one, **changes):
@@ -66,6 +79,45 @@ def test_a_bound_on_its_side_of_the_quantile_line_acts_as_the_unknown_value():
     below = one.logs < height + slope * (one.days - one.days.mean()) - 0.2
     sides = np.where(below, BELOW, PLAIN)
     assert quantile_slope(changed(one, logs=np.where(below, one.logs - 3, one.logs), sides=sides)) == pytest.approx(slope)
+
+
+def test_models_denser_than_any_reading_do_not_pull_the_quantile_line_down():
+    """Two of three models are too large for their density to be read above a limit that the line passes after half of the time."""
+    found = {"cut": [], "as values": []}
+    for seed in range(12):
+        one = history(seed, rate=0.006, line=0.0, release=0.0)
+        bounded = cut(one, highest=np.where(np.arange(len(one.days)) % 3, 2.5, np.inf))
+        found["cut"].append(quantile_slope(bounded))
+        found["as values"].append(quantile_slope(changed(bounded, lowest=one.lowest, highest=one.highest)))
+    assert np.mean(found["cut"]) == pytest.approx(0.006, abs=0.0004)
+    assert np.mean(found["as values"]) < 0.0055
+
+
+@given(st.integers(0, 50), st.floats(-0.01, 0.01))
+@settings(max_examples=15, deadline=None)
+def test_no_line_through_two_models_is_better_than_the_quantile_line(seed, rate):
+    assert better_lines(history(seed, rate)) == 0
+
+
+def test_with_bounds_a_better_line_is_rare():
+    limits = np.where(np.arange(RELEASES * MODELS) % 3, 1.5, np.inf)
+    assert sum(better_lines(cut(history(seed, rate=0.004), -0.5, limits)) > 0 for seed in range(30)) <= 1
+
+
+def better_lines(one):
+    """How many lines through two models have less loss than the quantile line."""
+    first, second = np.triu_indices(len(one.days), 1)
+    apart = one.days[first] != one.days[second]
+    first, second = first[apart], second[apart]
+    slopes = (one.logs[second] - one.logs[first]) / (one.days[second] - one.days[first])
+    heights = one.logs[first] - slopes * (one.days[first] - one.days.mean())
+    own = loss(one, *quantile_line(one))
+    return sum(loss(one, slope, height) < own - 1e-6 for slope, height in zip(slopes, heights, strict=True))
+
+
+def loss(one, slope, height):
+    residuals = one.logs - np.clip(height + slope * (one.days - one.days.mean()), one.lowest, one.highest)
+    return float(np.sum(np.maximum(0.9 * residuals, -0.1 * residuals)))
 
 
 def test_without_bounds_and_errors_the_censored_likelihood_is_least_squares():
@@ -127,6 +179,36 @@ def test_models_of_one_line_count_as_one_observation():
     assert clustered.high - clustered.low > 1.5 * (apart.high - apart.low)
 
 
+def test_the_degrees_of_freedom_are_those_of_the_jackknife_over_many_draws():
+    """A chi-square with k degrees of freedom has a variance of 2 k where its mean is k."""
+    one, rng = history(11), np.random.default_rng(0)
+    lines = np.where(one.lines < 5, 0, one.lines)
+    variances = []
+    for _ in range(1500):
+        logs = rng.normal(size=len(one.days))
+        slope = np.polyfit(one.years, logs, 1)[0]
+        left_out = [np.polyfit(one.years[lines != line], logs[lines != line], 1)[0] for line in np.unique(lines)]
+        variances.append(np.sum((np.array(left_out) - slope) ** 2))
+    found = _degrees_of_freedom(one.years, lines)
+    assert found == pytest.approx(2 * np.mean(variances) ** 2 / np.var(variances), rel=0.15)
+    assert found < 3, "five lines: one has five ninths of the models"
+
+
+def test_lines_that_do_not_reach_far_in_time_say_little_about_the_error_of_the_growth():
+    """Nine lines of nine models each. Where only two of them have early or late models, the slope hangs on those two."""
+    alone = np.arange(81)
+    lines = alone // 9
+    everywhere = np.tile(np.linspace(0, 900, 9), 9)
+    narrow = np.where(lines < 2, everywhere, 450 + (everywhere - 450) / 50)
+    assert _degrees_of_freedom(everywhere, lines) == pytest.approx(8, rel=0.1)
+    assert _degrees_of_freedom(narrow, lines) < 3
+
+
+def test_growth_without_a_second_date_once_a_line_is_left_out_has_no_interval():
+    one = history(12)
+    assert growth(changed(one, days=np.where(one.lines == 0, one.days, 300.0)), quantile_slope) is None
+
+
 def test_the_error_that_all_models_share_widens_the_interval():
     one = history(8)
     alone, shared = growth(one, censored_slope), growth(one, censored_slope, shared_error=0.01)
@@ -150,9 +232,8 @@ def test_clusters_that_agree_by_chance_do_not_make_the_growth_surer_than_indepen
     """Every line has the same three models, so no line moves the fit; the models themselves scatter."""
     days, logs = np.tile([0.0, 300.0, 700.0], LINES), np.tile([0.0, 1.5, 0.3], LINES)
     alone = np.arange(len(days))
-    zeros = np.zeros(len(days))
     lines = alone // 3
-    agreeing = History(days, logs, zeros, zeros.astype(np.int64), alone, lines)
+    agreeing = plain(days, logs, alone, lines)
     independent = growth(changed(agreeing, lines=alone), slope)
     found = growth(changed(agreeing, releases=lines), slope)
     assert found is not None
@@ -171,4 +252,4 @@ def test_a_reading_whose_lower_end_is_unbounded_has_the_error_of_its_upper_end()
 
 
 def dated(name, estimate):
-    return DatedModel(name, name, datetime.date(2022, 5, 2), 1e8, "table", estimate, estimate, 0.26)
+    return DatedModel(name, name, datetime.date(2022, 5, 2), 1e8, "table", estimate, estimate.lower, (-np.inf, np.inf), 0.26)

@@ -43,8 +43,6 @@ PAPER_GROWTH = 0.007
 PAPER_R2 = 0.93
 CHATGPT_RELEASE = datetime.date(2022, 11, 30)
 DAYS_PER_MONTH = YEAR / 12
-FIT_DRAWS = 40
-"""Resampled fits of the reference from which the error that all models share is taken."""
 
 
 class TrendPoint(Record):
@@ -259,7 +257,8 @@ def _fits(models: Sequence[DatedModel]) -> list[TrendFit]:
 def _shared_error(models: Sequence[DatedModel], slope: Slope) -> float:
     """Standard deviation of the slope over the reference's resampled fits, which all models share. A bound stays where it is."""
     known = history(models)
-    draws = np.stack([_finite(model.fit_draws.lower, model.fit_draws.point) for model in models])
-    draws = np.where((known.sides == PLAIN)[:, None], draws, known.logs[:, None])
-    chosen = range(0, draws.shape[1], max(1, draws.shape[1] // FIT_DRAWS))
-    return float(np.std([slope(replace(known, logs=draws[:, i])) for i in chosen]))
+    draws = np.stack([model.fit_draws for model in models])
+    # A fit that cannot reach a model says nothing about it.
+    fixed = (known.sides != PLAIN)[:, None] | ~np.isfinite(draws)
+    draws = np.where(fixed, known.logs[:, None], draws)
+    return float(np.std([slope(replace(known, logs=logs)) for logs in draws.T]))
