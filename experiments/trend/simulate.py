@@ -30,10 +30,10 @@ from compresslab.density.trend.fits import (
     YEAR,
     History,
     censored_fit,
-    censored_slope,
+    censored_slopes,
     frontier_fit,
     growth,
-    quantile_slope,
+    quantile_slopes,
 )
 from compresslab.density.trend.models import dated_models, history
 from compresslab.density.trend.trend import CHATGPT_RELEASE
@@ -130,8 +130,8 @@ def main() -> None:
         for _ in range(count):
             one = simulate(real, sd, rate, rng)
             bounds.append(float(np.mean(one.sides != PLAIN)))
-            for kind, slope in (("quantile regression", quantile_slope), ("censored likelihood", censored_slope)):
-                if (interval := growth(one, slope)) is not None:
+            for kind, slopes in (("quantile regression", quantile_slopes), ("censored likelihood", censored_slopes)):
+                if (interval := growth(one, slopes)) is not None:
                     fits[kind].append((interval.value, interval.low, interval.high))
             line, interval_of_line = frontier_fit(*(part[one.sides == PLAIN] for part in (one.days, one.logs))), record_setters(one, rng)
             if line is not None and interval_of_line is not None:

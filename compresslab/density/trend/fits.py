@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +44,6 @@ MIN_LINES = 5
 YEAR = 365.25
 
 BELOW, PLAIN, ABOVE = -1, 0, 1
-
-STARTS = 6
-"""Models that the search of the quantile line starts from: those nearest to the line of least squares, moved up to the quantile."""
-
-TOLERANCE = 1e-9
-"""Of ln density on the quantile line, and of its loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +66,14 @@ class History:
     releases: NDArray[np.int64]
     lines: NDArray[np.int64]
 
-    def select(self, chosen: NDArray[np.bool_]) -> History:
-        """The models that are chosen."""
-        return History(*(getattr(self, field.name)[chosen] for field in fields(self)))
-
     @property
     def years(self) -> Array:
         """Years from the middle of the history; slopes are per year inside the fits, whose numbers are then near 1."""
         return np.asarray((self.days - self.days.mean()) / YEAR)
 
 
-Slope = Callable[[History], float]
-"""A rate of growth per day."""
+Slopes = Callable[[History, Array], Array]
+"""The rate of growth per day for each row of (rows, models) weights of the models."""
 
 
 def frontier(days: Array, logs: Array) -> list[int]:
@@ -108,58 +98,57 @@ def frontier_fit(days: Array, logs: Array) -> tuple[float, float, list[int]] | N
 
 
 def quantile_line(history: History, quantile: float = QUANTILE) -> tuple[float, float]:
-    """Slope per day and height in the middle of the history of the censored quantile regression of ln density on time.
+    """Slope per day and height in the middle of the history of the censored quantile regression of ln density on time."""
+    slopes, heights = _quantile_lines(history, np.ones((1, len(history.days))), quantile)
+    return float(slopes[0]) / YEAR, float(heights[0])
 
-    Without bounds the loss is convex, and the search ends at its minimum. With bounds it may end at a lesser one, which is rare.
-    """
+
+def quantile_slopes(history: History, weights: Array) -> Array:
+    """Slope per day of the quantile regression for each row of weights."""
+    return _quantile_lines(history, weights, QUANTILE)[0] / YEAR
+
+
+def _quantile_lines(history: History, weights: Array, quantile: float) -> tuple[Array, Array]:
+    """Slope per year and height. The best line goes through two models; every such line is tried, as the loss has several minima."""
     years, logs = history.years, history.logs
-    residuals = logs - np.polynomial.Polynomial.fit(years, logs, 1)(years)
-    # The best line goes through two models. The search turns the line about each model on it while the loss falls.
-    on_line = np.argsort(np.abs(residuals - np.quantile(residuals, quantile)))[:STARTS]
-    height, slope, loss = float(logs[on_line[0]]), 0.0, math.inf
-    while True:
-        first, second = (index.ravel() for index in np.meshgrid(on_line, np.arange(len(logs)), indexing="ij"))
-        apart = years[first] != years[second]
-        first, second = first[apart], second[apart]
-        slopes = (logs[second] - logs[first]) / (years[second] - years[first])
-        heights = logs[first] - slopes * years[first]
-        losses = _quantile_loss(history, quantile, heights, slopes)
-        if not len(losses) or losses.min() >= loss - TOLERANCE:
-            return slope / YEAR, height
-        best = int(np.argmin(losses))
-        height, slope, loss = float(heights[best]), float(slopes[best]), float(losses[best])
-        on_line = np.flatnonzero(np.abs(logs - height - slope * years) < TOLERANCE)
-
-
-def _quantile_loss(history: History, quantile: float, heights: Array, slopes: Array) -> Array:
-    """Powell's loss of each line: the line is cut at the ends of what can be read."""
-    lines = heights[:, None] + slopes[:, None] * history.years
-    residuals = history.logs - np.clip(lines, history.lowest, history.highest)
-    return np.asarray(np.sum(np.where(residuals > 0, quantile, quantile - 1) * residuals, axis=1))
-
-
-def quantile_slope(history: History) -> float:
-    """Slope per day of the quantile regression."""
-    return quantile_line(history)[0]
+    first, second = np.triu_indices(len(logs), 1)
+    apart = years[first] != years[second]
+    first, second = first[apart], second[apart]
+    slopes = (logs[second] - logs[first]) / (years[second] - years[first])
+    heights = logs[first] - slopes * years[first]
+    residuals = logs - np.clip(heights[:, None] + slopes[:, None] * years, history.lowest, history.highest)
+    losses = np.maximum(quantile * residuals, (quantile - 1) * residuals)
+    best = np.argmin(losses @ weights.T, axis=0)
+    return slopes[best], heights[best]
 
 
 def censored_fit(history: History) -> tuple[float, float, float]:
     """Slope per day, height in the middle of the history and standard deviation of the normal distribution around the line."""
+    height, slope, log_spread = _most_likely(history, np.ones(len(history.days)), _start(history))
+    return float(slope) / YEAR, float(height), math.exp(log_spread)
+
+
+def censored_slopes(history: History, weights: Array) -> Array:
+    """Slope per day of the censored likelihood for each row of weights."""
+    start = _most_likely(history, np.ones(len(history.days)), _start(history))
+    return np.array([_most_likely(history, row, start)[1] for row in weights]) / YEAR
+
+
+def _start(history: History) -> Array:
+    """Height, slope per year and ln of the spread of least squares through the plain densities."""
     years, plain = history.years, history.sides == PLAIN
     slope, height = np.polyfit(years[plain], history.logs[plain], 1) if plain.sum() > 1 and np.ptp(years[plain]) else (0.0, 0.0)
-    spread = max(float(np.std(history.logs[plain] - slope * years[plain] - height)) if plain.any() else 1.0, 0.05)
-    start = [height, slope, math.log(spread)]
-    solved = minimize(_deviance, start, args=(history, years), jac=True, method="L-BFGS-B", options={"ftol": 1e-12})
-    return float(solved.x[1]) / YEAR, float(solved.x[0]), float(math.exp(solved.x[2]))
+    spread = float(np.std(history.logs[plain] - slope * years[plain] - height)) if plain.any() else 1.0
+    return np.array([height, slope, math.log(max(spread, 0.05))])
 
 
-def censored_slope(history: History) -> float:
-    """Slope per day of the censored likelihood."""
-    return censored_fit(history)[0]
+def _most_likely(history: History, weights: Array, start: Array) -> Array:
+    solved = minimize(_deviance, start, args=(history, history.years, weights), jac=True, method="L-BFGS-B", options={"ftol": 1e-12})
+    return np.asarray(solved.x)
 
 
-def _deviance(parameters: Array, history: History, years: Array) -> tuple[float, Array]:
-    """Minus the log likelihood, and its gradient."""
+def _deviance(parameters: Array, history: History, years: Array, weights: Array) -> tuple[float, Array]:
+    """Minus the weighted log likelihood, and its gradient."""
     height, slope, log_spread = parameters
     variance = math.exp(2 * min(log_spread, 50.0))
     scale = np.sqrt(variance + history.errors**2)
@@ -172,10 +161,10 @@ def _deviance(parameters: Array, history: History, years: Array) -> tuple[float,
     hazard = side * np.exp(-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - tail)
     by_mean = np.where(plain, z, -hazard) / scale
     by_scale = np.where(plain, z**2 - 1, -hazard * z) / scale * (variance / scale)
-    return -float(likelihood.sum()), -np.array([by_mean.sum(), (by_mean * years).sum(), by_scale.sum()])
+    return -float(weights @ likelihood), -np.array([weights @ by_mean, weights @ (by_mean * years), weights @ by_scale])
 
 
-def growth(history: History, slope: Slope, shared_error: float = 0.0) -> Interval | None:
+def growth(history: History, slopes: Slopes, shared_error: float = 0.0) -> Interval | None:
     """The rate of growth per day with its 95% interval.
 
     `None` with fewer than `MIN_LINES` lines of models, without a plain density, or if all models but one cluster's have one date.
@@ -185,23 +174,20 @@ def growth(history: History, slope: Slope, shared_error: float = 0.0) -> Interva
     """
     if len(np.unique(history.lines)) < MIN_LINES or not (history.sides == PLAIN).any():
         return None
+    everyone, reach = np.ones((1, len(history.days))), 0.0
     clusterings = (np.arange(len(history.days)), history.releases, history.lines)
-    if any(np.ptp(history.days[clusters != number]) == 0 for clusters in clusterings for number in np.unique(clusters)):
+    left_out = [clusters != np.unique(clusters)[:, None] for clusters in clusterings]
+    if any(np.ptp(history.days[kept]) == 0 for rows in left_out for kept in rows):
         return None
-    value, reach = slope(history), 0.0
-    for clusters in clusterings:
-        error = _jackknife_error(history, slope, value, clusters)
+    value, *found = slopes(history, np.concatenate([everyone, *left_out]))
+    for clusters, rows in zip(clusterings, left_out, strict=True):
+        changes, found = np.array(found[: len(rows)]) - value, found[len(rows) :]
+        error = math.sqrt((len(rows) - 1) / len(rows) * float(np.sum(changes**2)))
         variance = error**2 + shared_error**2
         # Satterthwaite 1946: the shared error counts as known.
         degrees = _degrees_of_freedom(history.years, clusters) * (variance / error**2) ** 2 if error else np.inf
         reach = max(reach, float(stdtrit(degrees, 0.975)) * math.sqrt(variance))
     return Interval(value=value, low=value - reach, high=value + reach)
-
-
-def _jackknife_error(history: History, slope: Slope, value: float, clusters: NDArray[np.int64]) -> float:
-    numbers = np.unique(clusters)
-    left_out = np.array([slope(history.select(clusters != number)) for number in numbers])
-    return math.sqrt((len(numbers) - 1) / len(numbers) * float(np.sum((left_out - value) ** 2)))
 
 
 def _degrees_of_freedom(years: Array, clusters: NDArray[np.int64]) -> float:
