@@ -214,6 +214,12 @@ def test_lines_that_do_not_reach_far_in_time_say_little_about_the_error_of_the_g
     narrow = np.where(lines < 2, everywhere, 450 + (everywhere - 450) / 50)
     assert _degrees_of_freedom(everywhere, lines) == pytest.approx(8, rel=0.1)
     assert _degrees_of_freedom(narrow, lines) < 3
+    rng = np.random.default_rng(1)
+    one = plain(narrow, 0.1 * rng.normal(size=81) + rng.normal(size=9)[lines] * everywhere / 900, alone, lines)
+    without = censored_slopes(one, (lines != np.arange(9)[:, None]).astype(float))
+    error = np.sqrt(8 / 9 * np.sum((without - censored_slope(one)) ** 2))
+    found = growth(one, censored_slopes)
+    assert found.high - found.value > 5 * error, "with eight degrees of freedom it would be 2.3 times the error"
 
 
 def test_growth_without_a_second_date_once_a_line_is_left_out_has_no_interval():

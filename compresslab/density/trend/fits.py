@@ -4,20 +4,19 @@ Three fits:
 
 - `frontier_fit`: least squares through the record setters, as the Densing Law papers do it. Record setters rise by construction: the line
   has a positive slope also where nothing grows, and no interval of it can be right. It is kept for comparison.
-- `quantile_slope`: the line below which 90% of the models lie (Koenker and Bassett 1978), censored (Powell 1986): where the line leaves the
-  densities at which a model can be read, the model is compared with the end of them. Taken as values, bounds pull the line
-  to them: in simulated histories of MMLU with a growth of 0.007 the slope is then 0.0053 (`experiments/trend`).
-- `censored_slope`: maximum likelihood of a normal distribution of ln density around a line. A plain model contributes its density, with its
+- `quantile_line`: the line below which 90% of the models lie (Koenker and Bassett 1978), censored (Powell 1986): where the line leaves the
+  densities at which a model can be read, the model is compared with the end of them. Bounds taken as values would pull the line to them: in
+  simulated histories of MMLU with a growth of 0.007 the slope would be 0.0053 (`experiments/trend`).
+- `censored_fit`: maximum likelihood of a normal distribution of ln density around a line. A plain model contributes its density, with its
   own error added to the spread; a model that is known only to lie below (above) a bound contributes the probability of that. It
   describes the middle of the models, and the frontier too if the spread does not change.
 
 Their intervals: models of one release (a family on a day) share data and recipe, and so, to a degree, do the releases of one line of models
 (Qwen, Llama). Each model, each release and each line is left out as a whole (the delete-one-cluster jackknife, CV3 of MacKinnon, Nielsen
 and Webb 2023), and the widest of the three intervals counts. How well such an error is known does not follow from the number of clusters:
-half of the models are of two lines, and few lines reach far in time. The critical value is that of Student's t with the degrees of
-freedom of Bell and McCaffrey 2002 for the dates at hand, taken for least squares and independent models (Hansen 2025 for the jackknife).
-The error that all models share, that of the reference's fit, is added. `experiments/trend/simulate.py` tests the intervals on histories
-whose growth is known.
+half of the models are of two lines, and few lines reach far in time. The critical value is that of Student's t with the degrees of freedom
+of Bell and McCaffrey 2002 for the dates at hand, taken for least squares and independent models. The error that all models share, that of
+the reference's fit, is added. `experiments/trend/simulate.py` tests the intervals on histories whose growth is known.
 """
 
 from __future__ import annotations
