@@ -30,10 +30,10 @@ from compresslab.density.trend.fits import (
     YEAR,
     History,
     censored_fit,
-    censored_slope,
+    censored_slopes,
     frontier_fit,
     growth,
-    quantile_slope,
+    quantile_slopes,
 )
 from compresslab.density.trend.models import dated_models, history
 from compresslab.density.trend.trend import CHATGPT_RELEASE
@@ -76,8 +76,8 @@ def spreads(real: History) -> Spreads:
     return Spreads(math.sqrt(maker), math.sqrt(release), math.sqrt(model))
 
 
-def simulate(real: History, sizes: Any, ends: tuple[float, float], sd: Spreads, rate: float, rng: np.random.Generator) -> History:
-    """One history with a known rate of growth per day. `ends`: ln of the smallest and largest N_hat that the reference is read at."""
+def simulate(real: History, sd: Spreads, rate: float, rng: np.random.Generator) -> History:
+    """One history with a known rate of growth per day."""
     drawn = rng.integers(real.releases.max() + 1, size=real.releases.max() + 1)
     own = rng.normal(0, sd.line, real.lines.max() + 1)
     rows, releases, effects = [], [], []
@@ -93,9 +93,9 @@ def simulate(real: History, sizes: Any, ends: tuple[float, float], sd: Spreads, 
     _, height, _ = censored_fit(real)
     truth = height + rate * (days - real.days.mean()) + np.array(effects) + rng.normal(0, 1, len(chosen)) * rest
     logs = truth + rng.normal(0, 1, len(chosen)) * errors
-    low, high = (end - np.log(sizes[chosen]) for end in ends)
+    low, high = real.lowest[chosen], real.highest[chosen]
     sides = np.where(logs < low, BELOW, np.where(logs > high, ABOVE, PLAIN))
-    return History(days, np.clip(logs, low, high), errors, sides, np.array(releases), real.lines[chosen])
+    return History(days, np.clip(logs, low, high), errors, sides, low, high, np.array(releases), real.lines[chosen])
 
 
 def record_setters(found: History, rng: np.random.Generator) -> tuple[float, float] | None:
@@ -121,9 +121,6 @@ def main() -> None:
     if options.of == "before":
         models = [model for model in models if model.released < CHATGPT_RELEASE]
     real = history(models)
-    sizes = np.array([model.params for model in models])
-    first, last = reference.parameters_range
-    ends = (math.log(first / reference.reach[0]), math.log(last * reference.reach[1]))
     sd = spreads(real)
     found: dict[str, Any] = {"histories": count, "spreads of ln density": {k: round(v, 3) for k, v in vars(sd).items()}, "rates": {}}
     for rate in options.rates:
@@ -131,10 +128,10 @@ def main() -> None:
         fits: dict[str, list[tuple[float, float, float]]] = {"quantile regression": [], "censored likelihood": [], "record setters": []}
         bounds = []
         for _ in range(count):
-            one = simulate(real, sizes, ends, sd, rate, rng)
+            one = simulate(real, sd, rate, rng)
             bounds.append(float(np.mean(one.sides != PLAIN)))
-            for kind, slope in (("quantile regression", quantile_slope), ("censored likelihood", censored_slope)):
-                if (interval := growth(one, slope)) is not None:
+            for kind, slopes in (("quantile regression", quantile_slopes), ("censored likelihood", censored_slopes)):
+                if (interval := growth(one, slopes)) is not None:
                     fits[kind].append((interval.value, interval.low, interval.high))
             line, interval_of_line = frontier_fit(*(part[one.sides == PLAIN] for part in (one.days, one.logs))), record_setters(one, rng)
             if line is not None and interval_of_line is not None:

@@ -16,7 +16,7 @@ from compresslab.catalog.published_scores import BENCHMARKS, scores_of, weights
 from compresslab.catalog.published_shapes import dimensions
 from compresslab.density import Measured, Reference, assess
 from compresslab.density.trend.fits import frontier
-from compresslab.density.trend.models import early_models
+from compresslab.density.trend.models import dated_models, early_models
 from compresslab.density.trend.trend import CHATGPT_RELEASE, PAPER_GROWTH, TrendPoint, trend
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
@@ -217,6 +217,23 @@ def test_early_models_have_sources_and_dates_from_2020_to_chatgpt():
         assert "arXiv" in row["date_source"]
         assert row["score_source"]
         assert 0.2 < model.mmlu < 0.7
+
+
+def test_differences_between_benchmarks_are_no_error_of_the_references_fit():
+    """A fit moves the mean over the benchmarks by no more than it moves the benchmark that it moves most."""
+    reference = Reference.load("qwen2.5")
+    alone = {benchmark: shifts(reference, (benchmark,)) for benchmark in BENCHMARKS}
+    together = shifts(reference, tuple(BENCHMARKS))
+    assert len(together) > 40
+    most = {model: max(alone[benchmark].get(model, 0.0) for benchmark in BENCHMARKS) for model in together}
+    assert np.mean([together[model] < 1.1 * most[model] for model in together]) > 0.9
+    assert np.median(list(together.values())) < 0.5 * np.median(list(most.values()))
+
+
+def shifts(reference, benchmarks):
+    """Standard deviation of ln density over the reference's fits, by model."""
+    models = dated_models(reference, 60, 0, benchmarks)
+    return {model.model: float(np.nanstd(model.fit_draws)) for model in models if not model.estimate.bound}
 
 
 @pytest.mark.parametrize("reference", ["olmo-ladder", "pythia"])

@@ -16,7 +16,8 @@ from compresslab.records import Interval
 
 def model(name, day, params, mmlu):
     estimate = LogEstimate(0.0, np.zeros(2), np.zeros(2))
-    return DatedModel(name, name, datetime.date(2024, 1, 1) + datetime.timedelta(days=day), params, "t", estimate, estimate, mmlu)
+    released = datetime.date(2024, 1, 1) + datetime.timedelta(days=day)
+    return DatedModel(name, name, released, params, "t", estimate, estimate.lower, (-math.inf, math.inf), mmlu)
 
 
 def test_density_and_chips_double_effective_parameters_in_88_days():

@@ -13,12 +13,13 @@ from compresslab.density.trend.fits import (
     BELOW,
     PLAIN,
     History,
+    _degrees_of_freedom,
     censored_fit,
-    censored_slope,
+    censored_slopes,
     frontier_fit,
     growth,
     quantile_line,
-    quantile_slope,
+    quantile_slopes,
 )
 from compresslab.density.trend.models import DatedModel, line_of_models
 from compresslab.density.trend.models import history as history_of
@@ -33,8 +34,32 @@ def history(seed, rate=0.0, line=0.5, release=0.4, model=0.5):
     lines = releases % LINES
     days = rng.uniform(0, 730, RELEASES)[releases]
     effects = rng.normal(0, line, LINES)[lines] + rng.normal(0, release, RELEASES)[releases] + rng.normal(0, model, len(releases))
-    zeros = np.zeros(len(releases))
-    return History(days, rate * days + effects, zeros, zeros.astype(np.int64), releases, lines)
+    return plain(days, rate * days + effects, releases, lines)
+
+
+def plain(days, logs, releases, lines):
+    """Models without errors of their own that can be read at any density."""
+    zeros, limits = np.zeros(len(days)), np.full(len(days), np.inf)
+    return History(days, logs, zeros, zeros.astype(np.int64), -limits, limits, releases, lines)
+
+
+def cut(one, lowest=-np.inf, highest=np.inf):
+    """The history with a bound for each model beyond the limits, which may differ between models."""
+    lowest, highest = (np.broadcast_to(limit, len(one.days)) for limit in (lowest, highest))
+    sides = np.where(one.logs < lowest, BELOW, np.where(one.logs > highest, ABOVE, PLAIN))
+    return changed(one, logs=np.clip(one.logs, lowest, highest), sides=sides, lowest=lowest, highest=highest)
+
+
+def quantile_slope(one):
+    return quantile_line(one)[0]
+
+
+def censored_slope(one):
+    return censored_fit(one)[0]
+
+
+def kept(one, chosen):
+    return History(**{name: values[chosen] for name, values in vars(one).items()})
 
 
 def changed(one, **changes):
@@ -68,6 +93,45 @@ def test_a_bound_on_its_side_of_the_quantile_line_acts_as_the_unknown_value():
     assert quantile_slope(changed(one, logs=np.where(below, one.logs - 3, one.logs), sides=sides)) == pytest.approx(slope)
 
 
+def test_models_denser_than_any_reading_do_not_pull_the_quantile_line_down():
+    """Two of three models are too large for their density to be read above a limit that the line passes after half of the time."""
+    found = {"cut": [], "as values": []}
+    for seed in range(12):
+        one = history(seed, rate=0.006, line=0.0, release=0.0)
+        bounded = cut(one, highest=np.where(np.arange(len(one.days)) % 3, 2.5, np.inf))
+        found["cut"].append(quantile_slope(bounded))
+        found["as values"].append(quantile_slope(changed(bounded, lowest=one.lowest, highest=one.highest)))
+    assert np.mean(found["cut"]) == pytest.approx(0.006, abs=0.0004)
+    assert np.mean(found["as values"]) < 0.0055
+
+
+@given(st.integers(0, 50), st.floats(-1.0, 0.5), st.floats(0.8, 3.0))
+@settings(max_examples=15, deadline=None)
+def test_neither_turning_nor_moving_the_quantile_line_makes_it_better(seed, lowest, highest):
+    one = cut(history(seed, rate=0.004), lowest, np.where(np.arange(RELEASES * MODELS) % 3, highest, np.inf))
+    slope, height = quantile_line(one)
+    own = loss(one, slope, height)
+    rng = np.random.default_rng(seed)
+    for size in (0.001, 0.03, 1.0):
+        assert all(loss(one, slope + size * a / 365, height + size * b) > own - 1e-9 for a, b in rng.normal(size=(200, 2)))
+
+
+@pytest.mark.parametrize("slopes", [quantile_slopes, censored_slopes])
+def test_a_weight_of_zero_leaves_a_model_out_and_one_of_two_counts_it_twice(slopes):
+    one, models = history(13), np.arange(RELEASES * MODELS)
+    weights = np.stack([models % 4 > 0, 1 + (models % 5 == 0)]).astype(float)
+    without, doubled = slopes(one, weights)
+    alone = np.ones((1, len(models)))
+    assert without == pytest.approx(slopes(kept(one, models % 4 > 0), alone[:, models % 4 > 0])[0], rel=1e-3)
+    twice = np.concatenate([models, models[models % 5 == 0]])
+    assert doubled == pytest.approx(slopes(kept(one, twice), np.ones((1, len(twice))))[0], rel=1e-3)
+
+
+def loss(one, slope, height):
+    residuals = one.logs - np.clip(height + slope * (one.days - one.days.mean()), one.lowest, one.highest)
+    return float(np.sum(np.maximum(0.9 * residuals, -0.1 * residuals)))
+
+
 def test_without_bounds_and_errors_the_censored_likelihood_is_least_squares():
     one = history(4)
     assert censored_slope(one) == pytest.approx(np.polyfit(one.days, one.logs, 1)[0], rel=1e-3)
@@ -83,7 +147,7 @@ def test_the_censored_likelihood_recovers_what_bounds_hide(side):
         hidden = one.logs < limit if side == BELOW else one.logs > limit
         cut = changed(one, logs=np.where(hidden, limit, one.logs), sides=np.where(hidden, side, PLAIN))
         slopes["hidden"].append(censored_slope(cut))
-        slopes["left out"].append(censored_slope(one.select(~hidden)))
+        slopes["left out"].append(censored_slope(kept(one, ~hidden)))
         slopes["as values"].append(censored_slope(changed(cut, sides=one.sides)))
     means = {name: np.mean(values) for name, values in slopes.items()}
     assert means["hidden"] == pytest.approx(0.003, abs=0.0003)
@@ -109,11 +173,11 @@ def test_a_model_with_a_large_error_pulls_less():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slope", [quantile_slope, censored_slope])
-def test_the_interval_covers_the_rate_and_the_record_setters_line_always_rises(slope):
+@pytest.mark.parametrize("slopes", [quantile_slopes, censored_slopes])
+def test_the_interval_covers_the_rate_and_the_record_setters_line_always_rises(slopes):
     """`experiments/trend/simulate.py` has the same on hundreds of histories like the real one."""
     count, rate = 20, 0.0
-    intervals = [growth(history(100 + seed, rate), slope) for seed in range(count)]
+    intervals = [growth(history(100 + seed, rate), slopes) for seed in range(count)]
     assert sum(not one.low <= rate <= one.high for one in intervals) <= 3
     setters = [frontier_fit(one.days, one.logs) for one in (history(100 + seed) for seed in range(count))]
     assert all(fit[0] > 0 for fit in setters if fit is not None)
@@ -122,22 +186,58 @@ def test_the_interval_covers_the_rate_and_the_record_setters_line_always_rises(s
 def test_models_of_one_line_count_as_one_observation():
     """With all spread between lines, an interval that takes models as independent would be far too narrow."""
     one = history(7, line=1.0, release=0.0, model=0.01)
-    clustered = growth(one, censored_slope)
-    apart = growth(changed(one, releases=np.arange(len(one.days)), lines=np.arange(len(one.days))), censored_slope)
+    clustered = growth(one, censored_slopes)
+    apart = growth(changed(one, releases=np.arange(len(one.days)), lines=np.arange(len(one.days))), censored_slopes)
     assert clustered.high - clustered.low > 1.5 * (apart.high - apart.low)
+
+
+def test_the_degrees_of_freedom_are_those_of_the_jackknife_over_many_draws():
+    """A chi-square with k degrees of freedom has a variance of 2 k where its mean is k."""
+    one, rng = history(11), np.random.default_rng(0)
+    lines = np.where(one.lines < 5, 0, one.lines)
+    variances = []
+    for _ in range(1500):
+        logs = rng.normal(size=len(one.days))
+        slope = np.polyfit(one.years, logs, 1)[0]
+        left_out = [np.polyfit(one.years[lines != line], logs[lines != line], 1)[0] for line in np.unique(lines)]
+        variances.append(np.sum((np.array(left_out) - slope) ** 2))
+    found = _degrees_of_freedom(one.years, lines)
+    assert found == pytest.approx(2 * np.mean(variances) ** 2 / np.var(variances), rel=0.15)
+    assert found < 3, "five lines: one has five ninths of the models"
+
+
+def test_lines_that_do_not_reach_far_in_time_say_little_about_the_error_of_the_growth():
+    """Nine lines of nine models each. Where only two of them have early or late models, the slope hangs on those two."""
+    alone = np.arange(81)
+    lines = alone // 9
+    everywhere = np.tile(np.linspace(0, 900, 9), 9)
+    narrow = np.where(lines < 2, everywhere, 450 + (everywhere - 450) / 50)
+    assert _degrees_of_freedom(everywhere, lines) == pytest.approx(8, rel=0.1)
+    assert _degrees_of_freedom(narrow, lines) < 3
+    rng = np.random.default_rng(1)
+    one = plain(narrow, 0.1 * rng.normal(size=81) + rng.normal(size=9)[lines] * everywhere / 900, alone, lines)
+    without = censored_slopes(one, (lines != np.arange(9)[:, None]).astype(float))
+    error = np.sqrt(8 / 9 * np.sum((without - censored_slope(one)) ** 2))
+    found = growth(one, censored_slopes)
+    assert found.high - found.value > 5 * error, "with eight degrees of freedom it would be 2.3 times the error"
+
+
+def test_growth_without_a_second_date_once_a_line_is_left_out_has_no_interval():
+    one = history(12)
+    assert growth(changed(one, days=np.where(one.lines == 0, one.days, 300.0)), quantile_slopes) is None
 
 
 def test_the_error_that_all_models_share_widens_the_interval():
     one = history(8)
-    alone, shared = growth(one, censored_slope), growth(one, censored_slope, shared_error=0.01)
+    alone, shared = growth(one, censored_slopes), growth(one, censored_slopes, shared_error=0.01)
     assert shared.high - shared.low > 3 * (alone.high - alone.low)
     assert shared.value == alone.value
 
 
 def test_too_few_lines_of_models_give_no_interval():
     one = history(9)
-    assert growth(one.select(one.lines < 4), quantile_slope) is None
-    assert growth(changed(one, sides=np.full(len(one.days), BELOW)), censored_slope) is None
+    assert growth(kept(one, one.lines < 4), quantile_slopes) is None
+    assert growth(changed(one, sides=np.full(len(one.days), BELOW)), censored_slopes) is None
 
 
 @pytest.mark.parametrize(("family", "line"), [("Qwen2.5", "Qwen"), ("Llama-3.1", "Llama"), ("Gemma-2", "Gemma"), ("MPT", "MPT")])
@@ -145,16 +245,14 @@ def test_a_line_of_models_is_the_family_without_its_version(family, line):
     assert line_of_models(family) == line
 
 
-@pytest.mark.parametrize("slope", [quantile_slope, censored_slope])
-def test_clusters_that_agree_by_chance_do_not_make_the_growth_surer_than_independent_models_would(slope):
+def test_clusters_that_agree_by_chance_do_not_make_the_growth_surer_than_independent_models_would():
     """Every line has the same three models, so no line moves the fit; the models themselves scatter."""
     days, logs = np.tile([0.0, 300.0, 700.0], LINES), np.tile([0.0, 1.5, 0.3], LINES)
     alone = np.arange(len(days))
-    zeros = np.zeros(len(days))
     lines = alone // 3
-    agreeing = History(days, logs, zeros, zeros.astype(np.int64), alone, lines)
-    independent = growth(changed(agreeing, lines=alone), slope)
-    found = growth(changed(agreeing, releases=lines), slope)
+    agreeing = plain(days, logs, alone, lines)
+    independent = growth(changed(agreeing, lines=alone), censored_slopes)
+    found = growth(changed(agreeing, releases=lines), censored_slopes)
     assert found is not None
     assert independent is not None
     assert found.high - found.low >= independent.high - independent.low > 0
@@ -171,4 +269,4 @@ def test_a_reading_whose_lower_end_is_unbounded_has_the_error_of_its_upper_end()
 
 
 def dated(name, estimate):
-    return DatedModel(name, name, datetime.date(2022, 5, 2), 1e8, "table", estimate, estimate, 0.26)
+    return DatedModel(name, name, datetime.date(2022, 5, 2), 1e8, "table", estimate, estimate.lower, (-np.inf, np.inf), 0.26)

@@ -166,16 +166,19 @@ class Reference:
         assert budget.per_parameter is not None, "one of the two is given"
         return ln_n_along(theta, loss, budget.per_parameter) + math.log(N_UNIT)
 
+    @property
+    def readable(self) -> tuple[float, float]:
+        """Smallest and largest N_hat that is read, in parameters: `reach` beyond the fitted sizes."""
+        return self.parameters_range[0] / self.reach[0], self.parameters_range[1] * self.reach[1]
+
     def reading(self, task: str, point: Array, drawn: Array, budget: Budget, rows: NDArray[np.intp]) -> LogEstimate:
         """ln N_hat of a loss with its draws: a bound beyond `reach`, and `extrapolated` outside the sizes or the token budgets of the fit.
 
         Args:
             point: the loss. drawn: (draws,) resampled losses, read off the fits `rows`.
         """
-        first, last = self.parameters_range
-        limits = (first / self.reach[0], last * self.reach[1])
         read = bounded_reading(
-            float(self.ln_params(task, point, budget)), self.ln_params(task, drawn, budget, rows), self.parameters_range, limits
+            float(self.ln_params(task, point, budget)), self.ln_params(task, drawn, budget, rows), self.parameters_range, self.readable
         )
         return read if read.extrapolated or self._knows(task, read.point, budget) else replace(read, extrapolated=True)
 

@@ -7,7 +7,7 @@ import datetime
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -17,20 +17,30 @@ from numpy.typing import NDArray
 from compresslab.catalog.published_scores import BENCHMARKS, Score, all_scores, weights
 from compresslab.catalog.published_shapes import dimensions
 from compresslab.density.capability import Ruler, combine, measure_task
-from compresslab.density.draws import draw_published_score, random_stream
-from compresslab.density.intervals import LogEstimate, spread
+from compresslab.density.draws import Draws, TaskDraws, draw_published_score, random_stream
+from compresslab.density.intervals import LogEstimate, spread, standard_deviation
 from compresslab.density.references.budget import default_budget
+from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
+from compresslab.density.synthesis import weigh
 from compresslab.density.trend.fits import ABOVE, BELOW, PLAIN, History
 
 SIDES = {"<": BELOW, "": PLAIN, ">": ABOVE}
 OWN_MODELS = ("none", "distill", "prune+distill")
 """Compressions of models that were released as models of their own."""
 
+FIT_DRAWS = 40
+"""Resampled fits of the reference from which the error that all models share is taken."""
+
 
 @dataclass(frozen=True, eq=False)
 class DatedModel:
-    """A model with the draws of its ln density. `fit_draws`: the draws of the reference's fit alone, without the model's own errors."""
+    """A model with the draws of its ln density.
+
+    Attributes:
+        fit_draws: ln density by each drawn fit of the reference, without the model's own errors and the differences between benchmarks.
+        limits: ends of the ln density at which the model can be read; beyond them it is a bound.
+    """
 
     model: str
     family: str
@@ -38,7 +48,8 @@ class DatedModel:
     params: float
     table: str
     estimate: LogEstimate
-    fit_draws: LogEstimate
+    fit_draws: Array
+    limits: tuple[float, float]
     mmlu: float
 
 
@@ -124,16 +135,41 @@ class _Reader:
         """The density of a model, or `None` if its benchmarks give no estimate together."""
         ruler = Ruler(self.reference, default_budget(), self.rows, (random_stream(self.seed, f"scatter/{model}").random(self.resamples),))
         drawn = {task: draw_published_score(model, task, score, self.resamples, self.seed) for task, score in answers.items()}
-        fixed = {
-            task: replace(one, score=replace(one.score, means=np.full_like(one.score.means, one.score.mean))) for task, one in drawn.items()
-        }
-        estimate = combine({task: measure_task(ruler, task, one).by_score_with_scatter for task, one in drawn.items()}, published=True)
-        fit_only = combine({task: measure_task(ruler, task, one).by_score for task, one in fixed.items()}, published=True)
-        if estimate is None or fit_only is None:
+        parts = {task: measure_task(ruler, task, one).by_score_with_scatter for task, one in drawn.items()}
+        estimate = combine(parts, published=True)
+        if estimate is None:
             return None
+        first, last = self.reference.readable
         return DatedModel(
-            model, family, released, params, table, estimate.over(params), fit_only.over(params), answers.get("MMLU", float("nan"))
+            model=model,
+            family=family,
+            released=released,
+            params=params,
+            table=table,
+            estimate=estimate.over(params),
+            fit_draws=estimate.point - math.log(params) + self._fit_shifts(answers, parts),
+            limits=(math.log(first / params), math.log(last / params)),
+            mmlu=answers.get("MMLU", float("nan")),
         )
+
+    def _fit_shifts(self, answers: Mapping[str, float], parts: Mapping[str, LogEstimate | None]) -> Array:
+        """By how much each of the first drawn fits moves ln N_hat, NaN for one that cannot reach a score.
+
+        Each fit's readings are combined anew. Their differences are no error of the fit; the estimate's own error contains them.
+        """
+        rows = self.rows[:FIT_DRAWS]
+        ruler = Ruler(self.reference, default_budget(), rows, (), without_scatter=True)
+        plain = {task: part for task, part in parts.items() if part is not None and not part.bound}
+        known = {task: part for task, part in plain.items() if np.isfinite(standard_deviation(part))} or plain
+        if not known:
+            return np.full(len(rows), np.nan)
+        exact = {task: Draws(answers[task], np.full(len(rows), answers[task]), None, "") for task in known}
+        drawn = [one.lower for task in known if (one := measure_task(ruler, task, TaskDraws({}, exact[task])).by_score) is not None]
+        points = np.array([part.point for part in known.values()])
+        errors = np.array([standard_deviation(part) for part in known.values()])
+        variances = errors**2 if np.isfinite(errors).all() else np.ones_like(errors)
+        means = [weigh(by_fit, variances)[0] @ by_fit if np.isfinite(by_fit).all() else np.nan for by_fit in (points, *np.transpose(drawn))]
+        return np.array(means[1:]) - means[0]
 
 
 def history(models: Sequence[DatedModel]) -> History:
@@ -147,6 +183,8 @@ def history(models: Sequence[DatedModel]) -> History:
         # A bound has draws on one side only, which give no spread; its score is as uncertain as the others'.
         errors=np.array([error if np.isfinite(error) else typical for error in errors]),
         sides=np.array([SIDES[model.estimate.bound] for model in models]),
+        lowest=np.array([model.limits[0] for model in models]),
+        highest=np.array([model.limits[1] for model in models]),
         releases=_numbers([f"{model.family}/{model.released}" for model in models]),
         lines=_numbers([line_of_models(model.family) for model in models]),
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,13 +27,14 @@ from compresslab.density.references.reference import Reference
 from compresslab.density.trend.fits import (
     PLAIN,
     YEAR,
-    Slope,
+    History,
+    Slopes,
     censored_fit,
-    censored_slope,
+    censored_slopes,
     frontier_fit,
     growth,
     quantile_line,
-    quantile_slope,
+    quantile_slopes,
 )
 from compresslab.density.trend.models import DatedModel, dated_models, history
 from compresslab.errors import BadInput
@@ -43,8 +44,6 @@ PAPER_GROWTH = 0.007
 PAPER_R2 = 0.93
 CHATGPT_RELEASE = datetime.date(2022, 11, 30)
 DAYS_PER_MONTH = YEAR / 12
-FIT_DRAWS = 40
-"""Resampled fits of the reference from which the error that all models share is taken."""
 
 
 class TrendPoint(Record):
@@ -233,12 +232,15 @@ def _fits(models: Sequence[DatedModel]) -> list[TrendFit]:
         return []
     known = history(models)
     found = []
-    slopes: tuple[tuple[str, Slope], ...] = (("quantile regression", quantile_slope), ("censored likelihood", censored_slope))
-    for kind, slope in slopes:
-        interval = growth(known, slope, _shared_error(models, slope))
+    lines: tuple[tuple[str, Slopes, Callable[[History], tuple[float, ...]]], ...] = (
+        ("quantile regression", quantile_slopes, quantile_line),
+        ("censored likelihood", censored_slopes, censored_fit),
+    )
+    for kind, slopes, fitted in lines:
+        interval = growth(known, slopes, _shared_error(models, fitted))
         if interval is None:
             continue
-        height = quantile_line(known)[1] if slope is quantile_slope else censored_fit(known)[1]
+        height = fitted(known)[1]
         middle = float(known.days.mean())
         ends = (int(known.days.min()), int(known.days.max()))
         line = [(datetime.date.fromordinal(day).isoformat(), math.exp(height + interval.value * (day - middle))) for day in ends]
@@ -256,10 +258,11 @@ def _fits(models: Sequence[DatedModel]) -> list[TrendFit]:
     return found
 
 
-def _shared_error(models: Sequence[DatedModel], slope: Slope) -> float:
+def _shared_error(models: Sequence[DatedModel], fitted: Callable[[History], tuple[float, ...]]) -> float:
     """Standard deviation of the slope over the reference's resampled fits, which all models share. A bound stays where it is."""
     known = history(models)
-    draws = np.stack([_finite(model.fit_draws.lower, model.fit_draws.point) for model in models])
-    draws = np.where((known.sides == PLAIN)[:, None], draws, known.logs[:, None])
-    chosen = range(0, draws.shape[1], max(1, draws.shape[1] // FIT_DRAWS))
-    return float(np.std([slope(replace(known, logs=draws[:, i])) for i in chosen]))
+    draws = np.stack([model.fit_draws for model in models])
+    # A fit that cannot reach a model says nothing about it.
+    fixed = (known.sides != PLAIN)[:, None] | ~np.isfinite(draws)
+    draws = np.where(fixed, known.logs[:, None], draws)
+    return float(np.std([fitted(replace(known, logs=logs))[0] for logs in draws.T]))
