@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from compresslab.density.published_laws.law import Law
+from compresslab.density.published_laws.predictions import LAWS
 from compresslab.records import LawPrediction, LawRefit, StudyRecord
 from compresslab.report.words import point, span
 
@@ -15,11 +17,13 @@ class Laws(NamedTuple):
 
     Attributes:
         rows: predictions with a figure. silent: one sentence for each law and reason that it predicts nothing. refits: fits of the study's.
+        named: the laws that these name.
     """
 
     rows: list[LawPrediction]
     silent: list[str]
     refits: list[LawRefit]
+    named: list[Law]
 
 
 def laws(study: StudyRecord) -> Laws | None:
@@ -32,7 +36,9 @@ def laws(study: StudyRecord) -> Laws | None:
         if row.predicted is None:
             reasons.setdefault((row.cited, row.reason), []).append(row.variant)
     silent = [f"{cited}, for {_named(names)}: {reason}." for (cited, reason), names in reasons.items()]
-    return Laws([row for row in found.predictions if row.predicted is not None], silent, found.refits)
+    names = {one.law for one in (*found.predictions, *found.refits)}
+    named = [law for law in LAWS if law.name in names]
+    return Laws([row for row in found.predictions if row.predicted is not None], silent, found.refits, named)
 
 
 def predicted(row: LawPrediction) -> str:

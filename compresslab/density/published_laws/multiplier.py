@@ -11,7 +11,7 @@ LAW = Law(
     formula="L = a / (N eff(C))^b + c / D^d + e",
     predicts="the factor eff by which compressing multiplies the number of parameters that count",
     models="models that were trained compressed from the start",
-    source="a summary of the paper, which has these two values and two for weights and activations together",
+    source="a summary (sciencestack.ai/paper/2502.16440) with these two values and two of weights and activations together",
     missing="eff of other bit widths and shares of zeros",
 )
 

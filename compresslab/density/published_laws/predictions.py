@@ -11,6 +11,7 @@ from compresslab.density.published_laws.refits import refits
 from compresslab.density.published_laws.settings import Setting, setting_of
 from compresslab.records import Comparison, Interval, LawPrediction, PublishedLaws, VariantRecord
 
+LAWS = (precision.LAW, undertrained.LAW, multiplier.LAW, pruning.LAW, compression.LAW, retraining.LAW, distillation.LAW)
 NO_TOKENS = "the training tokens of the base are not known; base.train_tokens states them"
 MIXTURE = "the law is one of dense models, and this is a mixture of experts"
 SIZES = "N̂ of the variant over N̂ of its parent, read off the study's reference by {estimator}"
@@ -97,6 +98,8 @@ class _Predictions:
 
     def _multiplier(self, factor: float | None) -> LawPrediction:
         law, setting = multiplier.LAW, self.setting
+        if setting.mixture:
+            return self._row(law, reason=MIXTURE)
         if factor is None:
             rounded = f"{setting.bits} bits{' with rounded activations' if setting.rounds_inputs else ''}"
             what = rounded if setting.change == "rounded" else f"{setting.removed or 0:.0%} zeros"

@@ -13,7 +13,7 @@ LAW = Law(
     formula="L = L0 P0 (1 - r)^α",
     predicts="accuracy, or 1 / ln(perplexity) for language modelling, after a share r of the weights is removed",
     models="OPT, LLaMA and Phi-3, pruned by SparseGPT, LaCo and SliceGPT",
-    source="quotations of the second version of the paper",
+    source="quotations of the second version of the paper in a public repository",
     missing="P0",
     domain=MappingProxyType({"params": (1.3e9, 30e9), "removed": (0.1, 0.9)}),
 )

@@ -13,7 +13,7 @@ LAW = Law(
     formula="Δ = k D^β / (N^α P^γ)",
     predicts="nats a token that rounding the weights to P bits adds to the held-out loss",
     models="checkpoints of Pythia, rounded by GPTQ",
-    source="a summary of the paper; a second one has the exponents of D and N in two digits; the paper's own text was not within reach",
+    source="a summary in a public repository; a second one has α and β in two digits. The paper's own text was not within reach",
     domain=MappingProxyType({"params": (85e6, 11.3e9), "tokens": (1e9, 206e9), "bits": (2, 4)}),
 )
 
