@@ -36,7 +36,7 @@ def laws(study: StudyRecord) -> Laws | None:
         if row.predicted is None:
             reasons.setdefault((row.cited, row.reason), []).append(row.variant)
     silent = [f"{cited}, for {_named(names)}: {reason}." for (cited, reason), names in reasons.items()]
-    names = {one.law for one in (*found.predictions, *found.refits)}
+    names = {row.law for row in found.predictions} | {fit.law for fit in found.refits}
     named = [law for law in LAWS if law.name in names]
     return Laws([row for row in found.predictions if row.predicted is not None], silent, found.refits, named)
 

@@ -1,4 +1,4 @@
-"""Predictions of published laws against what was measured: all published pairs, the committed page, and studies given as study.json.
+"""Predictions of published laws against what was measured: all published pairs, recipe.yaml here, the committed page, and other study.json.
 
     python experiments/laws-in-court/predictions.py [study.json ...]
 
@@ -19,6 +19,9 @@ from compresslab.records import Interval, LawPrediction, PublishedLaws, StudyRec
 from compresslab.studies import published
 
 ROOT = Path(__file__).parents[2]
+SMOLLM2 = Path(__file__).with_name("smollm2.json")
+"""The laws of the study of recipe.yaml, as its study.json has them."""
+
 COMMITTED = (ROOT / "reports" / "smollm2-quickstart" / "study.json",)
 TOKENS = {"offline:smollm2-135m-instruct": 2e12}
 """SmolLM2-135M's pretraining, for records that do not state it: Ben Allal et al. 2025, arXiv 2502.02737."""
@@ -40,6 +43,7 @@ def studies(paths: Sequence[Path]) -> Iterator[tuple[str, PublishedLaws]]:
         record = published.assemble(prepare(recipe))
         if record.laws is not None:
             yield record.study, record.laws
+    yield "laws-in-court", PublishedLaws.model_validate_json(SMOLLM2.read_bytes())
     for path in (*COMMITTED, *paths):
         yield path.parent.name, laws_of(path)
 

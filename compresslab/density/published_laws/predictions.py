@@ -49,7 +49,9 @@ class _Predictions:
         """One row for each law that speaks of what the step did."""
         setting = self.setting
         if setting.change == "rounded":
-            yield self._precision()
+            yield self._precision_size()
+            if self.added is not None and not self._refusal():
+                yield self._precision_loss()
             yield self._undertrained()
             yield self._multiplier(None if setting.bits is None or setting.rounds_inputs else multiplier.of_bits(setting.bits))
         elif setting.change == "zeros":
@@ -64,13 +66,12 @@ class _Predictions:
             reason = "the law is one of students with random weights at the start; this student starts from weights that were trained"
             yield self._row(distillation.LAW, reason=reason)
 
-    def _precision(self) -> LawPrediction:
-        law, setting, density = precision.LAW, self.setting, self.parent.density
+    def _precision_size(self) -> LawPrediction:
+        law, density = precision.LAW, self.parent.density
         if reason := self._refusal():
             return self._row(law, reason=reason)
-        params, tokens, bits = setting.params, setting.tokens or 0.0, setting.bits or 0
-        added = precision.degradation(params, tokens, bits)
-        spread = math.exp(precision.OFFSET)
+        params, tokens, bits = self._inputs()
+        added, spread = precision.degradation(params, tokens, bits), math.exp(precision.OFFSET)
         middle, low, high = (
             precision.size_ratio(params, tokens, value, density.tokens_per_parameter if density else None)
             for value in (added, added * spread, added / spread)
@@ -78,23 +79,17 @@ class _Predictions:
         outside = self._outside(law, params=params, tokens=tokens, bits=bits)
         return self._sizes(law, Interval(value=middle, low=low, high=high, extrapolated=bool(outside)), outside)
 
+    def _precision_loss(self) -> LawPrediction:
+        return self._losses(precision.LAW, precision.degradation(*self._inputs()), math.exp(precision.OFFSET))
+
     def _undertrained(self) -> LawPrediction:
-        law, setting = undertrained.LAW, self.setting
         if reason := self._refusal():
-            return self._row(law, "nats a token", reason=reason)
-        params, tokens, bits = setting.params, setting.tokens or 0.0, setting.bits or 0
-        outside = self._outside(law, params=params, tokens=tokens, bits=bits)
-        value = undertrained.degradation(params, tokens, bits)
-        return self._row(
-            law,
-            "nats a token",
-            predicted=Interval(value=value, low=value, high=value, extrapolated=bool(outside)),
-            measured=self.added,
-            residual=self.added.value - value if self.added else None,
-            compared="held-out text of the law against the right answers of the study's tasks",
-            outside=outside,
-            reason="" if self.added else "the study has no losses a token to hold it against",
-        )
+            return self._row(undertrained.LAW, "nats a token", reason=reason)
+        return self._losses(undertrained.LAW, undertrained.degradation(*self._inputs()), 1.0)
+
+    def _inputs(self) -> tuple[float, float, int]:
+        """N, D and P of rounding that nothing refuses."""
+        return self.setting.params, self.setting.tokens or 0.0, self.setting.bits or 0
 
     def _multiplier(self, factor: float | None) -> LawPrediction:
         law, setting = multiplier.LAW, self.setting
@@ -128,6 +123,21 @@ class _Predictions:
 
     def _parent(self) -> list[str]:
         return [self.setting.parent_note] if self.setting.parent_note else []
+
+    def _losses(self, law: Law, value: float, spread: float) -> LawPrediction:
+        """A row that compares losses. `spread`: the factor that the law's source leaves open, in both directions."""
+        params, tokens, bits = self._inputs()
+        outside = self._outside(law, params=params, tokens=tokens, bits=bits)
+        return self._row(
+            law,
+            "nats a token",
+            predicted=Interval(value=value, low=value / spread, high=value * spread, extrapolated=bool(outside)),
+            measured=self.added,
+            residual=self.added.value - value if self.added else None,
+            compared="held-out text of the law against the right answers of the study's tasks",
+            outside=outside,
+            reason="" if self.added else "the study has no losses a token to hold it against",
+        )
 
     def _sizes(self, law: Law, predicted: Interval, outside: list[str]) -> LawPrediction:
         """A row that compares sizes: r by parameters, times what the step did to the number of parameters."""
