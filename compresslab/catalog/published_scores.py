@@ -8,6 +8,7 @@ taken in is in `published_settings`; scores are read by task, which is a benchma
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -29,16 +30,16 @@ MISPRINTS = {("Qwen2.5-blog-base-2", "Gemma-2-27B", "WinoGrande"): "59.7, likely
 GROUP = 128
 """Weights per scale if a table does not state it: the default of GPTQ's and AWQ's tools."""
 
-MOBILE = WeightStorage(5.0, head_bits=8.0, weight_only=False, head_apart=True)
+MOBILE = WeightStorage(5.0, head_bits=8.0, weight_only=False, head_apart=True, scale_bits=1.0)
 """Llama 3.2's 4-bit models: a 32-bit scale per group of 32, embedding and head at 8 bits. This gives the published file sizes."""
 
 PACKED = {
     # A group has a scale of 16 bits and a zero point of the weights' width; a scale per row is below 0.01 bits per weight.
-    "gptq-int8": WeightStorage(8 + 24 / GROUP),
-    "gptq-int4": WeightStorage(4 + 20 / GROUP),
-    "gptq-int4 (w4a16)": WeightStorage(4 + 20 / GROUP),
-    "awq": WeightStorage(4 + 20 / GROUP),
-    "awq (int4 onnx)": WeightStorage(4 + 20 / GROUP),
+    "gptq-int8": WeightStorage(8 + 24 / GROUP, scale_bits=24 / GROUP),
+    "gptq-int4": WeightStorage(4 + 20 / GROUP, scale_bits=20 / GROUP),
+    "gptq-int4 (w4a16)": WeightStorage(4 + 20 / GROUP, scale_bits=20 / GROUP),
+    "awq": WeightStorage(4 + 20 / GROUP, scale_bits=20 / GROUP),
+    "awq (int4 onnx)": WeightStorage(4 + 20 / GROUP, scale_bits=20 / GROUP),
     "w8a16": WeightStorage(8.0),
     "w8a8": WeightStorage(8.0, weight_only=False),
     "fp8": WeightStorage(8.0, weight_only=False),
@@ -47,6 +48,9 @@ PACKED = {
     "w4a8 QAT+LoRA (group 32)": replace(MOBILE, trained=True),
 }
 """Storage of the weights in a quantized model's layers, by the table's name of the compression."""
+
+TOKENS = re.compile(r"(?:~|up to )?(?P<number>[0-9.]+)(?P<unit>[BT])\+?")
+"""How tables state a model's training tokens."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,16 @@ def compression(model: str) -> tuple[str, str]:
     """A model's parent and its compression, as its tables state them; two empty texts for a model without a parent."""
     found = next((score for score in all_scores() if score.model == model and score.parent), None)
     return (found.parent, found.compression) if found else ("", "")
+
+
+def train_tokens(model: str) -> float | None:
+    """The tokens that a model was pretrained on, as its tables state them; a bound ("15T+", "up to 9T") stands for the number.
+
+    `None` where no table states them, or where they are those of a later training ("94B (distillation)").
+    """
+    stated = next((score.tokens for score in all_scores() if score.model == model and score.tokens), "")
+    found = TOKENS.fullmatch(stated)
+    return float(found["number"]) * {"B": 1e9, "T": 1e12}[found["unit"]] if found else None
 
 
 def weights(model: str) -> tuple[Size, Shape]:

@@ -24,6 +24,7 @@ class WeightStorage:
         weight_only: products run at 16 bits.
         head_apart: embedding and output head are stored as two tensors even if they are tied.
         trained: the weights were trained after quantization, so that they differ from the parent's.
+        scale_bits: the part of `bits` that is scales and zero points.
     """
 
     bits: float
@@ -31,6 +32,12 @@ class WeightStorage:
     weight_only: bool = True
     head_apart: bool = False
     trained: bool = False
+    scale_bits: float = 0.0
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a weight's own code."""
+        return round(self.bits - self.scale_bits)
 
 
 BF16 = WeightStorage(16.0)

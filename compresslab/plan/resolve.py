@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compresslab.catalog.tasks import identify_task
+from compresslab.density.published_laws.collapses import collapses
 from compresslab.errors import BadInput
 from compresslab.methods.dimensions import Dimensions
 from compresslab.plan.packages import missing_backend, missing_package
@@ -78,7 +79,7 @@ class ResolvedRecipe:
         return _ComplaintContext(self.complaints, path)
 
     def warnings(self) -> Iterator[str]:
-        """Models and texts that may change under a study, and texts that are shorter than what a step reads."""
+        """Models and texts that may change under a study, texts that are shorter than what a step reads, and steps that collapse."""
         models = {"base.model": self.recipe.base.model}
         for name, variant in self.recipe.variants.items():
             models |= {f"variants.{name}, adopt": step.adopt.model for step in variant.steps if step.adopt is not None}
@@ -103,6 +104,7 @@ class ResolvedRecipe:
             for step in variant.steps:
                 if (tokens := step.config.training_tokens) > available:
                     yield f"variants.{name}, {step.kind}: {tokens} tokens go {tokens / available:.1f} times over text.training.tokens"
+        yield from collapses(self.recipe, self.dimensions)
 
 
 class _ComplaintContext:

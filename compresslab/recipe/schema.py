@@ -36,7 +36,7 @@ class Base(Strict):
 
     `dtype` is that of its checkpoint and of its variants' checkpoints; `compute` is that of the matrix products.
 
-    `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` needs.
+    `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` and published laws need.
     """
 
     model: NonEmptyText

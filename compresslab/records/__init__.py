@@ -19,6 +19,7 @@ from compresslab.records.densities import (
     TaskDensity,
     Verdict,
 )
+from compresslab.records.laws import LawCoefficient, LawPrediction, LawRefit, PublishedLaws
 from compresslab.records.models import Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
 from compresslab.records.overlaps import TaskOverlap, TextOverlap
@@ -38,9 +39,13 @@ __all__ = [
     "Interval",
     "ItemDetail",
     "ItemScores",
+    "LawCoefficient",
+    "LawPrediction",
+    "LawRefit",
     "LostItem",
     "MachineSpeed",
     "Provenance",
+    "PublishedLaws",
     "Record",
     "RunNote",
     "Shape",

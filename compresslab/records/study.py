@@ -8,6 +8,7 @@ from pydantic import Field
 
 from compresslab.records.base import Record, StoredRecord
 from compresslab.records.densities import Comparison, Curve, Density
+from compresslab.records.laws import PublishedLaws
 from compresslab.records.models import Cost, Size, StepRecord
 from compresslab.records.overlaps import TextOverlap
 from compresslab.records.scores import LostItem, TaskScore, Timing
@@ -91,6 +92,7 @@ class StudyRecord(StoredRecord):
         workload: the request whose time is modelled and measured.
         curves: the reference on each task that a density rests on.
         overlaps: every text that steps read, compared with the tasks' items; `None` where nobody looked.
+        laws: what published laws predict, beside what was measured; `None` where nobody looked.
         notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
@@ -107,5 +109,6 @@ class StudyRecord(StoredRecord):
     workload: dict[str, int] = Field(default_factory=dict)
     curves: list[Curve] = Field(default_factory=list)
     overlaps: list[TextOverlap] | None = None
+    laws: PublishedLaws | None = None
     notes: list[str] = Field(default_factory=list)
     caveats: list[str] = Field(default_factory=list)

@@ -20,6 +20,7 @@ from compresslab.errors import RunFailed
 from compresslab.files import atomic_write
 from compresslab.records import Comparison, Failure, Interval, StudyRecord, TaskComparison, Timing, VariantRecord
 from compresslab.report import contamination, facts, lineage, words
+from compresslab.report import laws as published
 from compresslab.report.answer import answer
 from compresslab.report.downloads import downloads
 from compresslab.report.figures import figures
@@ -154,6 +155,8 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
         failures=_failures(study),
         overlaps=contamination.sentences(study),
+        laws=published.laws(study),
+        predicted=published.predicted,
         costs=sum(len(variant.costs) for variant in study.variants),
         extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
         density=next((variant.density for variant in study.variants if variant.density), None),

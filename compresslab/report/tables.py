@@ -136,6 +136,53 @@ def overlaps(study: StudyRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["role", "source", "task", "item", "words_13", "words_8"])
 
 
+def laws(study: StudyRecord) -> pd.DataFrame:
+    """One row per variant and published law: what it predicts for the variant's last step, what was measured, and the residual.
+
+    `quantity` is "size ratio" (N_hat over that of the parent) or "nats a token". `outside` names what lies outside the law's fit.
+    """
+    rows = [
+        {
+            "law": row.law,
+            "cited": row.cited,
+            "variant": row.variant,
+            "against": row.against,
+            "quantity": row.quantity,
+            **_flat("predicted", row.predicted),
+            **_flat("measured", row.measured),
+            "residual": row.residual,
+            "compared": row.compared,
+            "outside": "; ".join(row.outside),
+            "reason": row.reason,
+        }
+        for row in (study.laws.predictions if study.laws else [])
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["law", "variant", "against", "quantity", "predicted", "measured", "residual"])
+
+
+def law_refits(study: StudyRecord) -> pd.DataFrame:
+    """One row per law, method and coefficient that was fitted to the study's own variants, with the published value where it is known."""
+    rows = [
+        {
+            "law": fit.law,
+            "parent": fit.parent,
+            "method": fit.method,
+            "form": fit.form,
+            "coefficient": one.name,
+            "value": one.value,
+            "standard_error": one.error,
+            "published": one.published,
+            "points": fit.points,
+            "scatter": fit.scatter,
+            "variants": ", ".join(fit.variants),
+            "left_out": ", ".join(fit.left_out),
+        }
+        for fit in (study.laws.refits if study.laws else [])
+        for one in fit.coefficients
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["law", "parent", "method", "coefficient", "value", "standard_error", "published"])
+
+
 def task_differences(study: StudyRecord) -> pd.DataFrame:
     """One row per variant, relation, task and metric: the paired difference, child minus parent or root."""
     rows: list[dict[str, Any]] = []
@@ -196,6 +243,8 @@ TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
     "ratios": ratios,
     "robustness": robustness,
     "overlaps": overlaps,
+    "laws": laws,
+    "law_refits": law_refits,
     "task_differences": task_differences,
     "scores": scores,
     "times": times,

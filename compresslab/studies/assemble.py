@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from compresslab.catalog.hardware import THIS_MACHINE, Hardware, load_hardware
+from compresslab.catalog.published_scores import PREFIX
 from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
 from compresslab.density.overlap import leave_out_overlaps
+from compresslab.density.published_laws.predictions import published_laws
 from compresslab.density.references.curve import curves
 from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.evaluation.scores import read_items
 from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Plan, PlanVariant
-from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
+from compresslab.recipe.schema import Recipe
+from compresslab.records import (
+    Cost,
+    Failure,
+    Interval,
+    ItemScores,
+    LostItem,
+    MachineSpeed,
+    StepRecord,
+    StudyRecord,
+    TaskScore,
+    Timing,
+    VariantRecord,
+)
 from compresslab.runner.provenance import provenance
 from compresslab.runner.run import RunResult
 from compresslab.store.done import is_done, why_missing
 from compresslab.store.store import Store
+from compresslab.studies.added_loss import added_loss
 from compresslab.studies.lost_items import lost_items
 from compresslab.studies.overlaps import caveats as overlap_caveats
 from compresslab.studies.overlaps import text_overlaps
@@ -56,7 +72,9 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
-    record = study_record(plan, with_lost_items, result, list(_missing_replicates(plan, known)))
+    record = study_record(
+        plan, with_lost_items, result, list(_missing_replicates(plan, known)), _added_losses(variants, items, plan, store)
+    )
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
 
 
@@ -94,8 +112,18 @@ def _missing_replicates(plan: Plan, known: Container[str]) -> Iterator[str]:
             yield f"{variant.name}: {', '.join(missing)} of {count} replicates gave no scores (see Failures); {rest}."
 
 
-def study_record(plan: Plan, variants: list[VariantRecord], result: RunResult, notes: Sequence[str] = ()) -> StudyRecord:
-    """The record of a study that ends now, with its recipe, provenance and curves."""
+def study_record(
+    plan: Plan,
+    variants: list[VariantRecord],
+    result: RunResult,
+    notes: Sequence[str] = (),
+    added_losses: Mapping[str, Interval] | None = None,
+) -> StudyRecord:
+    """The record of a study that ends now, with its recipe, provenance, curves, and what published laws predict for it.
+
+    Args:
+        added_losses: by variant what its last step adds to the loss, in nats a token; none for published scores.
+    """
     recipe = plan.recipe
     return StudyRecord(
         study=recipe.study,
@@ -113,9 +141,31 @@ def study_record(plan: Plan, variants: list[VariantRecord], result: RunResult, n
             [variant.density for variant in variants if variant.density],
             [variant.size.counted for variant in variants if variant.size],
         ),
+        laws=published_laws(variants, _train_tokens(recipe), added_losses),
         notes=list(notes),
         caveats=[*_caveats(variants), *_trusted(variants)],
     )
+
+
+def _train_tokens(recipe: Recipe) -> dict[str, float]:
+    """The training tokens that a recipe states, by model. The records of models in a store may be from before it did."""
+    stated = [(recipe.base.model, recipe.base.train_tokens)]
+    adopted = [step.adopt for variant in recipe.variants.values() for step in variant.steps if step.adopt is not None]
+    stated += [(adopt.model, adopt.train_tokens) for adopt in adopted]
+    return {model.removeprefix(PREFIX): tokens for model, tokens in stated if tokens}
+
+
+def _added_losses(
+    variants: Sequence[VariantRecord], items: Mapping[str, dict[str, ItemScores]], plan: Plan, store: Store
+) -> dict[str, Interval]:
+    """What rounding adds to the loss of the right answers, by variant."""
+    found = {}
+    for variant in variants:
+        if variant.steps and variant.steps[-1].kind == "quantize" and variant.name in items and variant.parent in items:
+            files = {task: _table(key, store) for task, key in plan.node(plan.variant(variant.name).evaluate).tasks.items()}
+            if (added := added_loss(items[variant.parent], items[variant.name], files)) is not None:
+                found[variant.name] = added
+    return found
 
 
 def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:

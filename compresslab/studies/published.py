@@ -78,6 +78,12 @@ def _measured(
 
 def _step(entry: PublishedEntry, size: Size, shape: Shape) -> StepRecord:
     _, compression_method = tables.compression(entry.model)
+    packed, tokens = tables.PACKED.get(compression_method), tables.train_tokens(entry.model)
+    details: dict[str, object] = {"source": tables.tables()[entry.table][1]}
+    if tokens:
+        details["train_tokens"] = tokens
+    if packed and entry.parent:
+        details |= {"compression": compression_method, "weight_bits": packed.code_bits, "trained_after": packed.trained}
     return StepRecord(
         kind="adopt" if entry.parent else "base",
         method="published",
@@ -85,7 +91,7 @@ def _step(entry: PublishedEntry, size: Size, shape: Shape) -> StepRecord:
         seed=0,
         size=size,
         shape=shape,
-        details={"source": tables.tables()[entry.table][1]},
+        details=details,
     )
 
 

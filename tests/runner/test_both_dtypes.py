@@ -21,6 +21,7 @@ class Both:
     """A study that ran in each dtype, over one store."""
 
     def __init__(self, recipe: Path, store: Store) -> None:
+        self.recipe, self.store = recipe, store
         self.plans: list[Plan] = []
         self.ran: list[RunResult] = []
         self.records: list[StudyRecord] = []
@@ -59,3 +60,19 @@ def test_sizes_and_bits_are_the_same_and_scores_agree(both: Both) -> None:
 def test_the_record_says_what_computed(both: Both) -> None:
     assert [record.variants[1].steps[-1].compute["dtype"] for record in both.records] == ["float32", "bfloat16"]
     assert [record.provenance.compute["dtype"] for record in both.records] == ["float32", "bfloat16"]
+
+
+def test_published_laws_use_the_tokens_of_the_recipe_whatever_the_store_recorded(both: Both) -> None:
+    plan = prepare(both.recipe, Changes(("compute=float32", "base.train_tokens=20000000000")))
+    assert [node.key for node in plan.nodes] == [node.key for node in both.plans[0].nodes]
+    before, after = both.records[0].laws, assemble(plan, both.store, both.ran[0]).laws
+    assert before is not None
+    assert after is not None
+    assert {row.law for row in before.predictions if row.predicted} == set()
+    losses = {row.law: row for row in after.predictions if row.quantity == "nats a token" and row.variant == "packed"}
+    assert set(losses) == {"precision", "undertrained"}
+    for row in losses.values():
+        assert row.predicted is not None
+        assert row.measured is not None
+        assert row.measured.low <= row.measured.value <= row.measured.high
+        assert any(one.startswith("rounded by rtn") for one in row.outside)

@@ -325,3 +325,26 @@ def test_the_page_names_the_table_and_what_other_choices_would_say(name, tmp_pat
 def test_the_same_recipe_twice_gives_the_same_figures():
     path = FOLDER / "minitron-4b.yaml"
     assert published.assemble(prepare(path)).variants == study("minitron-4b").variants
+
+
+def test_published_laws_stand_beside_published_pairs() -> None:
+    found = study("qwen2.5-1.5b-quantized").laws
+    assert found is not None
+    rows = {(row.variant, row.law): row for row in found.predictions}
+    four = rows["w4a16", "precision"]
+    assert four.predicted is not None
+    assert four.measured is not None
+    assert four.predicted.high < 0.5 < four.measured.low  # 18T tokens are far outside the fit, and the law predicts far too much
+    assert four.outside == ["1.31B parameters without the embedding (fitted on 30M to 220M)", "18T training tokens (fitted on 1.5B to 26B)"]
+    assert rows["w4a16", "multiplier"].residual == pytest.approx(-0.04, abs=0.02)
+    assert "activations are rounded, too" in rows["w8a8", "precision"].outside
+    assert rows["w8a8", "multiplier"].reason == "no multiplier of 8 bits with rounded activations could be found in a source"
+
+
+def test_weights_that_were_trained_after_rounding_have_no_prediction_of_rounding() -> None:
+    found = study("llama-3.2-1b-instruct-quantized").laws
+    assert found is not None
+    rows = {(row.variant, row.law): row for row in found.predictions}
+    assert rows["qlora", "precision"].predicted is None
+    assert "trained after rounding" in rows["qlora", "precision"].reason
+    assert rows["spinquant", "precision"].predicted is not None

@@ -1,0 +1,156 @@
+"""What published laws predict for a study's variants, in its record, its tables and on its page."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from compresslab.density.published_laws.predictions import NO_TOKENS, published_laws
+from compresslab.records import Interval, LawPrediction, PublishedLaws, StudyRecord, VariantRecord
+from compresslab.report.html import render
+from compresslab.report.tables import law_refits, laws
+from report.studies import base, child, step, study
+
+MODEL = "model-of-the-recipe"
+TOKENS = {MODEL: 2e12}
+
+
+def root(**config: object) -> VariantRecord:
+    found = base()
+    return found.model_copy(update={"steps": [found.steps[0].model_copy(update={"config": {"model": MODEL, **config}})]})
+
+
+def rounded(parent: VariantRecord, name: str, bits: int, bpb: float, method: str = "gptq") -> VariantRecord:
+    config = {"method": method, **({} if method.startswith("bnb") else {"bits": bits})}
+    return child(parent, parent, name, step("quantize", method, 134.5e6, bits + 0.5, config), bpb, 0.5)
+
+
+def by_law(found: PublishedLaws, variant: str) -> dict[str, LawPrediction]:
+    """The rows of a variant, those of the precision law's own quantity apart."""
+    rows = [row for row in found.predictions if row.variant == variant]
+    return {"precision in nats" if (row.law, row.quantity) == ("precision", "nats a token") else row.law: row for row in rows}
+
+
+def test_a_rounded_model_has_a_prediction_of_its_size_and_of_its_loss() -> None:
+    parent = root()
+    four = rounded(parent, "gptq4", 4, 1.05)
+    rows = by_law(published_laws([parent, four], TOKENS, {"gptq4": Interval(value=0.3, low=0.2, high=0.4)}), "gptq4")
+    size = rows["precision"]
+    assert size.predicted is not None
+    # N without the embedding is 134.5M - 28.3M; the size is one trained on as many tokens, since this D0 is one number.
+    assert size.predicted.value == pytest.approx(0.466, abs=0.002)
+    assert size.predicted.low < size.predicted.value < size.predicted.high
+    assert size.measured is not None
+    assert size.measured.value == pytest.approx(math.exp(-5.5 * 0.12), rel=1e-3)
+    assert size.residual == pytest.approx(math.log(size.measured.value / size.predicted.value))
+    assert size.outside == ["2T training tokens (fitted on 1.5B to 26B)"]
+    loss = rows["undertrained"]
+    assert loss.predicted is not None
+    assert loss.predicted.value == pytest.approx(0.368, abs=0.001)
+    assert loss.residual == pytest.approx(0.3 - loss.predicted.value)
+    own = rows["precision in nats"]
+    assert own.predicted is not None
+    assert own.predicted.value == pytest.approx(0.204, abs=0.001)
+    assert own.predicted.high / own.predicted.value == pytest.approx(math.exp(1.1277))
+    assert own.residual == pytest.approx(0.3 - own.predicted.value)
+    assert rows["multiplier"].predicted == Interval(value=0.923, low=0.923, high=0.923, extrapolated=True)
+
+
+def test_nothing_is_predicted_where_the_training_tokens_are_not_known() -> None:
+    parent = root()
+    rows = by_law(published_laws([parent, rounded(parent, "gptq4", 4, 1.05)], {}), "gptq4")
+    assert [(rows[law].predicted, rows[law].reason) for law in ("precision", "undertrained")] == [(None, NO_TOKENS)] * 2
+
+
+def test_the_record_of_the_base_can_state_the_tokens() -> None:
+    parent = root(train_tokens=2e12)
+    assert by_law(published_laws([parent, rounded(parent, "gptq4", 4, 1.05)], {}), "gptq4")["precision"].predicted is not None
+
+
+def test_a_law_of_dense_models_says_nothing_of_a_mixture() -> None:
+    parent = root()
+    last = parent.steps[-1]
+    parent = parent.model_copy(update={"steps": [last.model_copy(update={"shape": last.shape.model_copy(update={"experts": 8})})]})
+    rows = by_law(published_laws([parent, rounded(parent, "gptq4", 4, 1.05)], TOKENS), "gptq4")
+    assert len(rows) == 3
+    assert all(row.predicted is None and "mixture of experts" in row.reason for row in rows.values())
+
+
+def test_a_cut_keeps_its_share_of_the_size_in_what_was_measured() -> None:
+    parent = root()
+    half = step("prune", "wanda", 134.5e6, 16, {"sparsity": 0.5}).model_copy(update={"details": {"sparsity": 0.4998}})
+    rows = by_law(published_laws([parent, child(parent, parent, "half", half, 1.0, 1.0)], TOKENS), "half")
+    assert rows["multiplier"].predicted is not None
+    assert rows["multiplier"].predicted.value == 0.871
+    cut = child(parent, parent, "cut", step("prune", "depth", 113.3e6, 16, {"keep": 24}), 1.2, 1.0)
+    rows = by_law(published_laws([parent, cut], TOKENS), "cut")
+    assert {law: row.predicted for law, row in rows.items()} == {"pruning": None, "compression": None}
+
+
+def test_a_distilled_model_has_reasons_and_no_figure() -> None:
+    parent = root()
+    cut = child(parent, parent, "cut", step("prune", "depth", 113.3e6, 16), 1.2, 1.0)
+    healed = child(cut, parent, "healed", step("distill", "forward-kl", 113.3e6, 16, tokens=60_000), 1.0, 1.0)
+    rows = by_law(published_laws([parent, cut, healed], TOKENS), "healed")
+    assert set(rows) == {"retraining", "distillation"}
+    assert all(row.predicted is None and row.reason for row in rows.values())
+
+
+def study_of_widths() -> StudyRecord:
+    """Four widths whose loss falls by e^(-P / 0.8), as in the precision law with γ = 0.8."""
+    parent = root()
+    widths = [rounded(parent, f"gptq{bits}", bits, 0.93 + 3 * math.exp(-bits / 0.8)) for bits in (2, 3, 4, 8)]
+    return study([parent, *widths], laws=published_laws([parent, *widths], TOKENS))
+
+
+def test_four_widths_of_one_method_refit_the_law() -> None:
+    found = study_of_widths().laws
+    assert found is not None
+    refit = next(one for one in found.refits if one.law == "precision")
+    [gamma, factor] = refit.coefficients
+    assert gamma.value == pytest.approx(0.8, rel=1e-6)
+    assert gamma.published == 0.5907
+    assert factor.value == pytest.approx(math.log(3), rel=1e-6)
+    assert refit.points == 4
+
+
+def test_three_widths_are_too_few_and_a_loss_that_fell_is_left_out() -> None:
+    parent = root()
+    better = rounded(parent, "gptq8", 8, 0.92)
+    widths = [rounded(parent, f"gptq{bits}", bits, 0.93 + math.exp(-bits)) for bits in (2, 3, 4)]
+    assert published_laws([parent, *widths, better], TOKENS).refits == []
+
+
+def test_four_shares_of_zeros_refit_the_exponent_of_pruning() -> None:
+    parent = root()
+    members = []
+    for share in (0.2, 0.3, 0.4, 0.5):
+        last = step("prune", "wanda", 134.5e6, 16).model_copy(update={"details": {"sparsity": share}})
+        made = child(parent, parent, f"w{share}", last, 1.0, 1.0)
+        scores = [
+            one.model_copy(update={"bits_per_byte": (before.bits_per_byte or 0) * (1 - share) ** -1.5})
+            for one, before in zip(made.scores, parent.scores, strict=True)
+        ]
+        members.append(made.model_copy(update={"scores": scores}))
+    [refit] = published_laws([parent, *members], {}).refits
+    assert (refit.law, refit.method) == ("pruning", "wanda")
+    assert refit.coefficients[0].value == pytest.approx(1.5)
+    assert refit.coefficients[1].value == pytest.approx(0, abs=1e-9)
+
+
+def test_the_page_and_the_tables_have_predictions_reasons_and_refits() -> None:
+    whole = study_of_widths()
+    page = render(whole)
+    section = page[page.index("What published laws predicted") :]
+    assert "Kumar et al. 2024 (arXiv 2411.04330)" in section
+    assert "γ_post = 0.800 ± " in section
+    assert "no multiplier of 8 bits could be found in a source" in section
+    assert "Coefficients from Table 2 in appendix K" in section
+    frame = laws(whole).set_index(["variant", "law"])
+    assert frame.loc[("gptq4", "multiplier"), "predicted"] == 0.923
+    assert law_refits(whole).set_index(["law", "coefficient"]).loc[("precision", "γ_post"), "value"] == pytest.approx(0.8)
+
+
+def test_a_study_that_nobody_looked_at_has_no_section() -> None:
+    assert "What published laws predicted" not in render(study([base()]))
