@@ -13,7 +13,7 @@ from compresslab.cli.options import AsJson, StorePath, count_of, duration, store
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from compresslab.runner.run_state import RunState
+    from compresslab.runner.status.run_state import RunState
     from compresslab.store.store import Store
 
 EVERY = 2.0  # seconds between two looks of --watch
@@ -27,7 +27,7 @@ def status(study: Study = None, store: StorePath = None, watch: Watch = False, a
     Example: compresslab status --watch
     """
     from compresslab.errors import BadInput
-    from compresslab.runner.run_state import run_states
+    from compresslab.runner.status.run_state import run_states
     from compresslab.store.store import Store
     from compresslab.suggestions import suggest
 
@@ -55,8 +55,8 @@ def status(study: Study = None, store: StorePath = None, watch: Watch = False, a
 
 def _rows(store: Store, study: str | None) -> list[dict[str, Any]]:
     """One row for each node of each run."""
-    from compresslab.runner.run_state import run_states
-    from compresslab.runner.running import running_nodes
+    from compresslab.runner.status.run_state import run_states
+    from compresslab.runner.status.running import running_nodes
 
     running = {node.key: node for node in running_nodes(store)}
     rows = []
@@ -88,7 +88,7 @@ def _shown(store: Store, study: str | None) -> RenderableType:
     from rich.text import Text
 
     from compresslab.printable import printable
-    from compresslab.runner.run_state import run_states
+    from compresslab.runner.status.run_state import run_states
 
     rows = _rows(store, study)
     shown: list[RenderableType] = []

@@ -17,8 +17,8 @@ from compresslab.runner.executors.executor import Begun, Broken, Event, Executor
 from compresslab.runner.executors.local import LocalExecutor
 from compresslab.runner.messages import Failed
 from compresslab.runner.processes import Listener
-from compresslab.runner.run_state import StateFile, forget
 from compresslab.runner.schedule import Start, Work, in_order, schedule
+from compresslab.runner.status.run_state import StateFile, forget
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import is_done, to_do
 from compresslab.store.leases import POLL

@@ -1,7 +1,7 @@
 """Runs nodes on the hosts of a Ray cluster: one Ray task a node, placed by the schedule, with the processors and accelerators that it has.
 
 Ray starts the tasks, gives them their accelerators and tells when a host is lost. Which node runs where, and whether a lost one is tried
-again, is decided as on one machine. Progress comes through the store (`runner.running`), which all hosts see.
+again, is decided as on one machine. Progress comes through the store (`runner.status.running`), which all hosts see.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from compresslab.runner.executors import host_tasks
 from compresslab.runner.executors.cluster import Cluster, ClusterHost, alive, on
 from compresslab.runner.executors.executor import Begun, Broken, Event, Moved, Over, Starting
 from compresslab.runner.messages import Failed, Progressed
-from compresslab.runner.running import running_node
 from compresslab.runner.schedule import Host, Start
 from compresslab.runner.server import TO_SAVE
 from compresslab.runner.server_process import TO_DIE
+from compresslab.runner.status.running import running_node
 from compresslab.store.store import Store
 
 LOOK_EVERY = 0.5  # seconds between two looks at the progress of what runs
