@@ -98,6 +98,11 @@ class Density(Record):
     tasks: list[TaskDensity] = Field(default_factory=list)
     without_overlap: Interval | None = None
 
+    def by(self, count: Count) -> Interval | None:
+        """The density by one count of N."""
+        by_count: dict[Count, Interval | None] = {"params": self.params, "active": self.active, "bits": self.bits}
+        return by_count[count]
+
 
 class TaskComparison(Record):
     """Child against parent on one task: paired differences over the same items, child minus parent.
@@ -207,9 +212,13 @@ class Comparison(Record):
     @property
     def headline(self) -> tuple[Interval | None, Verdict]:
         """r and its verdict by the count of N that answers for what the step changed."""
+        return self.by(self.count)
+
+    def by(self, count: Count) -> tuple[Interval | None, Verdict]:
+        """r and its verdict by one count of N."""
         by_count: dict[Count, tuple[Interval | None, Verdict]] = {
             "params": (self.ratio, self.verdict),
             "active": (self.ratio_active, self.verdict_active),
             "bits": (self.ratio_bits, self.verdict_bits),
         }
-        return by_count[self.count]
+        return by_count[count]

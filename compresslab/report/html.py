@@ -118,7 +118,7 @@ def templates_of_pages() -> Environment:
 def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
     environment = templates_of_pages()
-    names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio", "budget")
+    names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio", "budget", "ruler")
     environment.filters.update({name: getattr(words, name) for name in names})
     templates = resources.files("compresslab.report") / "templates"
     css, script = ((templates / name).read_text("utf-8") for name in ("study.css", "study.js"))
@@ -156,6 +156,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         overlaps=contamination.sentences(study),
         costs=sum(len(variant.costs) for variant in study.variants),
         extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
+        rulers=facts.rulers(study),
         density=next((variant.density for variant in study.variants if variant.density), None),
     )
 
