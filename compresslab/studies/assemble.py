@@ -10,6 +10,7 @@ from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
 from compresslab.density.overlap import leave_out_overlaps
 from compresslab.density.references.curve import curves
+from compresslab.density.references.reference import Reference
 from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.evaluation.scores import read_items
 from compresslab.methods.registry import method_of
@@ -113,9 +114,15 @@ def study_record(plan: Plan, variants: list[VariantRecord], result: RunResult, n
             [variant.density for variant in variants if variant.density],
             [variant.size.counted for variant in variants if variant.size],
         ),
-        notes=list(notes),
+        notes=[*notes, *_reach(plan, variants)],
         caveats=[*_caveats(variants), *_trusted(variants)],
     )
+
+
+def _reach(plan: Plan, variants: Sequence[VariantRecord]) -> Iterator[str]:
+    """How far from its sizes the reference is read, if a density rests on it."""
+    if any(variant.density for variant in variants):
+        yield Reference.load(plan.recipe.density.reference).reach_in_words
 
 
 def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from compresslab.density.trend.models import early_models
 from compresslab.density.trend.trend import CHATGPT_RELEASE, PAPER_GROWTH, TrendPoint, trend
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from tools.references.family import QWEN
+from tools.references.family_scores import QWEN
 
 POINTS = st.lists(st.tuples(st.integers(0, 20), st.floats(-5, 5)), min_size=1, max_size=25)
 
