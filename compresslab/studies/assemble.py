@@ -13,7 +13,6 @@ from compresslab.density.references.curve import curves
 from compresslab.density.references.reference import Reference
 from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.evaluation.scores import read_items
-from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Cost, Failure, ItemScores, LostItem, MachineSpeed, StepRecord, StudyRecord, TaskScore, Timing, VariantRecord
 from compresslab.runner.provenance import provenance
@@ -23,6 +22,7 @@ from compresslab.store.store import Store
 from compresslab.studies.lost_items import lost_items
 from compresslab.studies.overlaps import caveats as overlap_caveats
 from compresslab.studies.overlaps import text_overlaps
+from compresslab.studies.training_runs import origins, training_runs
 
 
 def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
@@ -38,7 +38,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             size=variant.steps[-1].size,
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
-            runs=_training_runs(plan.variant(variant.name), plan),
+            runs=training_runs(plan.variant(variant.name), plan, variant.steps),
             timing=variant.timing,
             replicates=_replicates(plan.variant(variant.name), plan, known),
             replicate=bool(variant.replicate_of),
@@ -57,20 +57,8 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
-    record = study_record(plan, with_lost_items, result, list(_missing_replicates(plan, known)))
+    record = study_record(plan, with_lost_items, result, [*_missing_replicates(plan, known), *origins(plan, variants)])
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
-
-
-def _training_runs(variant: PlanVariant, plan: Plan) -> list[str]:
-    """The training runs behind a variant, by key: that of the base or of an adopted model, and each step that trained it on."""
-    runs: list[str] = []
-    for key in variant.chain:
-        step = plan.node(key).step
-        if step is None or step[0] == "adopt":
-            runs = [key]
-        elif method_of(*step).trains:
-            runs.append(key)
-    return runs
 
 
 def _replicates(variant: PlanVariant, plan: Plan, known: Container[str]) -> dict[str, list[str]]:

@@ -62,6 +62,8 @@ def _measured(
     origin, compression_method = tables.compression(entry.model)
     packed = tables.PACKED.get(compression_method)
     same_weights = packed is not None and not packed.trained and entry.parent and entries[entry.parent].model == origin
+    if entry.parent and entry.trained is not None:
+        same_weights = not entry.trained
     return Measured(
         name=name,
         parent=entry.parent,
