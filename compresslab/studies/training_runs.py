@@ -38,11 +38,15 @@ def origins(plan: Plan, variants: Sequence[VariantRecord]) -> Iterator[str]:
             continue
         step = plan.node(chain[-1]).step
         if step is not None and isinstance(config := step[1], Adopt):
-            copy, why = _origin(config, variant.steps[-1], variant.steps[-2])
-            yield (
-                f"{variant.name} counts as {'a copy of the weights of' if copy else 'trained separately from'} {variant.parent}, "
-                f"so r has {'no' if copy else 'the'} scatter between training runs: {why}."
-            )
+            yield origin_in_words(variant.name, variant.parent, *_origin(config, variant.steps[-1], variant.steps[-2]))
+
+
+def origin_in_words(name: str, parent: str, copy: bool, why: str) -> str:
+    """A sentence on whether a model counts as a copy of its parent's weights, and on what ground."""
+    return (
+        f"{name} counts as {'a copy of the weights of' if copy else 'trained separately from'} {parent}, "
+        f"so r has {'no' if copy else 'the'} scatter between training runs: {why}."
+    )
 
 
 def _origin(config: Adopt, adopted: StepRecord, parent: StepRecord) -> tuple[bool, str]:
