@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +72,7 @@ def run(
 
     console = Console()
     failed = []
-    with ProgressPrinter(console) as printer:
+    with ProgressPrinter(console) as printer, contextlib.ExitStack() as stack:
         printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
         plans = [prepare(recipe, changed, device, trust_code=trust_code) for recipe in recipes]
@@ -79,12 +80,16 @@ def run(
             for other in plans[:place]:
                 if other.recipe.study == plan.recipe.study and other.file.sha256 != plan.file.sha256:
                     raise BadInput(f"{other.file.path} and {plan.file.path} both call their study {plan.recipe.study!r}; rename one")
+        from compresslab.report.charts.vega import shared_renderer
         from compresslab.store.store import Store
         from compresslab.studies.programs import check_programs
         from compresslab.studies.run_study import run_study
 
         for plan in plans:
             check_programs(plan, Store(store_root(store)))
+        # Between studies that compute, the process of the chart library would keep memory that they may need.
+        quick = all(plan.recipe.evaluate.source == "published" for plan in plans)
+        stack.enter_context(shared_renderer() if quick else contextlib.nullcontext())
         for plan in plans:
             for warning in plan.warnings:
                 console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from compresslab.report.charts.healing import healing_curve
 from compresslab.report.charts.ruler import CurvePoint, ruler
 from compresslab.report.charts.scatter import ScatterPoint, scatter
 from compresslab.report.charts.stacked import stacked
-from compresslab.report.charts.vega import ChartRenderer, Spec, log_domain
+from compresslab.report.charts.vega import ChartRenderer, Spec, log_domain, page_renderer
 from compresslab.report.charts.waterfall import WaterfallStep, format_factor, waterfall
 from compresslab.report.healing import Healing, healings
 
@@ -51,7 +51,7 @@ class Figures:
 
 def figures(study: StudyRecord) -> Figures:
     """Draw every chart for which the study has data. In the place of one that cannot be drawn is a sentence, and a warning is given."""
-    with ChartRenderer() as renderer:
+    with page_renderer() as renderer:
         drawn = _figures(study, renderer)
     if renderer.lost:
         warnings.warn(

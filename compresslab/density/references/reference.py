@@ -6,6 +6,7 @@ L_hat = l + ln((c + d - S) / (S - d)) / gamma, and N_hat solves L(N_hat, D0) = L
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import dataclass, replace
@@ -129,7 +130,7 @@ class Reference:
                 raise BadInput(f"{name} is no reference ({_first(error)}); `compresslab reference fit TABLE` writes one") from error
             except ValueError as error:
                 raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
-        return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
+        return _shipped(name)
 
     @classmethod
     def parse(cls, raw: Any) -> Reference:
@@ -247,6 +248,12 @@ class Reference:
                 raise BadInput(f"score of {task} is {score}; a score lies in [0, 1]")
             loss = self.loss_of_score(task, np.full(rows.size, float(score)), rows)
         return self.reading(task, loss[0], loss[1:], budget, rows[1:]).interval()
+
+
+@functools.cache
+def _shipped(name: str) -> Reference:
+    """A reference that ships with the package. Its file is read and checked once."""
+    return Reference.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:
