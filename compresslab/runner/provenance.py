@@ -24,12 +24,12 @@ LIBRARIES = ("torch", "transformers", "lm_eval", "bitsandbytes", "compressed-ten
 
 def provenance(plan: Plan) -> Provenance:
     """Provenance of a study that runs now."""
-    package = Path(compresslab.__file__).parent
+    commit, dirty = _checkout()
     return Provenance(
         recipe_sha256=plan.file.sha256,
         recipe_path=plan.file.path.name,
-        commit=_git(package, "rev-parse", "HEAD"),
-        dirty=bool(_git(package, "status", "--porcelain", "--", ".")),
+        commit=commit,
+        dirty=dirty,
         versions={"compresslab": compresslab.__version__} | _versions(),
         differing=_differing(),
         python=platform.python_version(),
@@ -39,6 +39,13 @@ def provenance(plan: Plan) -> Provenance:
         memory_bytes=psutil.virtual_memory().total,
         finished=now(),
     )
+
+
+@functools.cache
+def _checkout() -> tuple[str, bool]:
+    """The commit of the code that this process has loaded, and whether its files differ from it."""
+    package = Path(compresslab.__file__).parent
+    return _git(package, "rev-parse", "HEAD"), bool(_git(package, "status", "--porcelain", "--", "."))
 
 
 @functools.cache
