@@ -150,8 +150,9 @@ def _waterfall_step(parent: VariantRecord, child: VariantRecord, count: Count) -
     step = words.step_name(child.steps[-1]) if len(child.steps) > len(parent.steps) else "not built"
     ratio, verdict = comparison.by(count) if comparison else (None, "")
     note = ""
-    if comparison and comparison.count != count:
-        own, judged = comparison.headline
+    # A step that left the bits of a parameter as they were has the same r by both counts.
+    own, judged = comparison.headline if comparison else (None, "")
+    if comparison and own and (ratio is None or judged != verdict or not math.isclose(own.value, ratio.value, rel_tol=0.005)):
         note = f"{words.COUNTS[comparison.count]} {words.SYMBOLS[judged]} {format_factor(own)}"
     return WaterfallStep(step, child.name, _density(parent, count), _density(child, count), ratio, verdict if ratio else "", note)
 

@@ -16,6 +16,7 @@ from compresslab.report.charts.vega import ChartRenderer
 from compresslab.report.charts.waterfall import WaterfallStep, format_factor, waterfall
 from compresslab.report.figures import figures
 from compresslab.report.html import render
+from compresslab.report.words import SYMBOLS
 
 from . import studies
 
@@ -72,8 +73,11 @@ def test_a_chain_is_drawn_by_the_count_of_its_answer_and_a_step_with_another_hea
     assert steps[0].before is not None
     assert steps[-1].after is not None
     assert math.prod(step.ratio.value for step in steps if step.ratio) == pytest.approx(steps[-1].after / steps[0].before)
-    assert [bool(step.note) for step in steps] == [True, True, False]
-    assert steps[0].note.startswith("by parameters ▼ ×")
+    assert [step.note for step in steps] == ["", "", ""], "the pruned and the healed model have r by bits as by parameters"
+    own, judged = chain[-1].comparisons[0].headline
+    by_parameters = drawing._waterfall_step(chain[-2], chain[-1], "params")
+    assert by_parameters.ratio == chain[-1].comparisons[0].ratio
+    assert by_parameters.note == f"by stored bits {SYMBOLS[judged]} {format_factor(own)}"
     svg = next(svg for names, svg in figures(study.model_copy(update={"variants": counted})).chains if names[-1] == chain[-1].name)
     assert "density by stored bits" in svg
 
