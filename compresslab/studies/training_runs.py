@@ -53,13 +53,16 @@ def _origin(config: Adopt, adopted: StepRecord, parent: StepRecord) -> tuple[boo
     """Whether an adopted model is a copy of its parent's weights, and on what ground."""
     if config.trained is not None:
         return not config.trained, f"the recipe says `trained: {str(config.trained).lower()}`"
-    quantization = adopted.details.get("quantization") or adopted.details.get("quantized_before")
+    quantization = adopted.details.get("quantization")
     if not quantization:
-        return False, "its weights are not quantized; `trained: false` in the recipe makes it a copy"
+        return (
+            False,
+            "no config.json says that it is quantized; `trained: false` in the recipe if it is a copy all the same, such as a GGUF file",
+        )
     if _dimensions(adopted.shape) != _dimensions(parent.shape):
         return False, f"it is quantized ({quantization}), but its dimensions are not its parent's"
     return True, (
-        f"its files say that it is quantized ({quantization}), and its architecture and dimensions are its parent's; "
+        f"its config.json says that it is quantized ({quantization}), and its architecture and dimensions are its parent's; "
         "`trained: true` in the recipe if it was trained, too (quantization-aware training, or another model of the same architecture)"
     )
 

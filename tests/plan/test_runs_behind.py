@@ -55,7 +55,8 @@ def test_an_adopted_quantized_model_with_the_parents_dimensions_is_a_copy_of_its
     plan = plan_of(RECIPE.replace("OTHER", str(folder("other"))))
     base, other = plan.variant("base").model, plan.variant("other").model
     assert runs(plan, "other", PACKED) == runs(plan, "other-pruned", PACKED) == [base]
-    assert runs(plan, "other", recorded("adopt", {"quantized_before": "Q4_K, 4.5 bits"})) == [base]
+    # A GGUF file of quantized weights may be of any model of the architecture.
+    assert runs(plan, "other", recorded("adopt", {"quantized_before": "Q4_K, 4.5 bits"})) == [other]
     assert runs(plan, "other", recorded("adopt", {"quantization": "gptq"}, layers=24)) == [other]
 
 
