@@ -64,6 +64,8 @@ def compare(
     if folder.parent == reports:
         write_index(reports)
     summary(Console(), joint)
+    for caveat in joint.caveats:
+        typer.echo(printable(caveat))
     typer.echo(printable(f"Report: {page}"))
 
 

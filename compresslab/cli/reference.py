@@ -100,7 +100,7 @@ def show(
     sizes, budgets = (" to ".join(words.count(end) for end in ends) for ends in (reference.parameters_range, reference.tokens_range))
     console.print(f"{reference.runs} models, {sizes} parameters, {budgets} tokens; {reference.resamples} resampled fits", highlight=False)
     form = printable(", ".join(f"{key}: {value}" for key, value in reference.form.items()))
-    for line in (reference.convention, f"form: {form}"):
+    for line in (reference.convention, f"form: {form}", printable(reference.reach_in_words)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(_table(reference))
 
@@ -230,7 +230,20 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
 
 def _summary(reference: Reference) -> dict[str, Any]:
-    plain = ("name", "source", "kind", "unit", "convention", "form", "parameters_range", "tokens_range", "runs", "resamples")
+    plain = (
+        "name",
+        "source",
+        "kind",
+        "unit",
+        "convention",
+        "form",
+        "parameters_range",
+        "tokens_range",
+        "reach",
+        "reach_tested",
+        "runs",
+        "resamples",
+    )
     return {key: getattr(reference, key) for key in plain} | {"tasks": list(reference.tasks)}
 
 

@@ -8,14 +8,14 @@ have an estimate. A task on which both lie beyond the same end of the reference 
 which only the child does makes r a bound, which can decide a verdict only on its known side.
 
 A study tests as many hypotheses as it has variants. The verdicts "raised" and "lowered" are given at a false-discovery rate of 5% over
-all variants, for each relation and each count of N (Benjamini and Hochberg 1995).
+all variants that are compared with their parent, each by the count of N that its step changed, and likewise over those compared with the
+root (Benjamini and Hochberg 1995). Verdicts by another count are a family for each count.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Mapping
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from compresslab.catalog.references import reference_names
 from compresslab.density.capability import Ruler, best_estimator, density, minor_bounds
 from compresslab.density.draws import MIN_ITEMS, Draws, Measured, check
 from compresslab.density.intervals import LogEstimate, adjusted, difference, p_value, verdict
+from compresslab.density.items_needed import items_needed
 from compresslab.density.mcnemar import mcnemar
 from compresslab.density.pairing import unpaired_tasks
 from compresslab.density.references.budget import budget_of
@@ -43,10 +44,9 @@ GROWTH_PER_DAY = 0.007
 FALSE_DISCOVERY_RATE = 0.05
 """Expected share of false verdicts among the "raised" and "lowered" of a study."""
 
-POWER = 0.8
-"""Probability of a verdict with the number of items given by `items_needed`."""
-
 Relation = Literal["parent", "root"]
+HEADLINE = "headline"
+"""The family of the verdicts that the page shows, each by the count of N that its step changed."""
 
 
 def assess(
@@ -86,7 +86,7 @@ def assess(
             table = alternatives(study, ruler, estimator, comparison, variant.name, others)
             compared.append((comparison.model_copy(update={"robustness": table}), p_values))
         assessed[variant.name] = (own_density, compared)
-    return _correct_verdicts(assessed)
+    return _correct_verdicts(assessed, {variant.name: variant.root for variant in variants})
 
 
 def density_days(r: Interval | None) -> Interval | None:
@@ -180,7 +180,7 @@ def _compare(
         seed=study.config.seed,
         estimator=estimator,
         runs_apart=len(child.runs_apart(parent)) + len(parent.runs_apart(child)),
-        items_needed=_items_needed(study, ruler, estimator, child, parent, shared, ratios.get(count)),
+        items_needed=items_needed(study, ruler, estimator, child, parent, shared, ratios.get(count), FALSE_DISCOVERY_RATE),
         reason="; ".join([*notes, *_remarks(study, ruler, estimator, child, parent, shared, notes)]),
         count=count,
         rests_on=[task for task, ratio in task_ratios.items() if ratio is not None and task not in minor],
@@ -193,22 +193,27 @@ def _compare(
 
 
 def _correct_verdicts(
-    assessed: Mapping[str, tuple[Density, list[tuple[Comparison, dict[str, float]]]]],
+    assessed: Mapping[str, tuple[Density, list[tuple[Comparison, dict[str, float]]]]], roots: Mapping[str, str]
 ) -> dict[str, tuple[Density, list[Comparison]]]:
-    """Correct the verdicts for multiple testing, with one family of tests for each relation and count of N."""
-    families: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    """Correct the verdicts for multiple testing. `roots`: the root of each variant.
+
+    A family of tests is what stands in one column of the page: the verdicts against the parent, each by the count of its own headline.
+    Verdicts by another count than the headline's are a family for each such count. Against the root likewise; that of a child of the
+    root is one of both families, and is decided among the verdicts against the parent.
+    """
+    families: dict[tuple[Relation, str], dict[str, float]] = {}
     for name, (_, compared) in assessed.items():
         for comparison, p_values in compared:
-            for basis, p in p_values.items():
-                families.setdefault((comparison.relation, basis), []).append((name, p))
-    q = {
-        (relation, basis, name): value
-        for (relation, basis), members in families.items()
-        for (name, _), value in zip(members, adjusted([p for _, p in members]), strict=True)
-    }
+            relations: set[Relation] = {comparison.relation, "root"} if comparison.against == roots[name] else {comparison.relation}
+            headline = {HEADLINE: p_values[comparison.count]} if comparison.count in p_values else {}
+            for basis, p in (p_values | headline).items():
+                for relation in relations:
+                    families.setdefault((relation, basis), {})[name] = p
+    q = {key: dict(zip(members, adjusted(list(members.values())), strict=True)) for key, members in families.items()}
 
     def corrected(name: str, comparison: Comparison, basis: str, uncorrected: Verdict) -> Verdict:
-        return uncorrected if q.get((comparison.relation, basis, name), 1.0) <= FALSE_DISCOVERY_RATE else "inconclusive"
+        family = HEADLINE if basis == comparison.count else basis
+        return uncorrected if q.get((comparison.relation, family), {}).get(name, 1.0) <= FALSE_DISCOVERY_RATE else "inconclusive"
 
     result = {}
     for name, (own_density, compared) in assessed.items():
@@ -221,7 +226,7 @@ def _correct_verdicts(
                 "verdict_active": corrected(name, comparison, "active", comparison.verdict_active),
                 "verdict_time": {h: corrected(name, comparison, f"time/{h}", v) for h, v in comparison.verdict_time.items()},
                 "p": p_values.get(comparison.count),
-                "q": q.get((comparison.relation, comparison.count, name)),
+                "q": q.get((comparison.relation, HEADLINE), {}).get(name),
             }
             decided = comparison.model_copy(update=update)
             main = decided.headline[1]
@@ -248,29 +253,6 @@ def _compare_task(study: DrawnStudy, ruler: Ruler, child: Measured, parent: Meas
         gained=None if changes is None else changes.gained,
         mcnemar=None if changes is None else changes.p,
     )
-
-
-def _items_needed(
-    study: DrawnStudy, ruler: Ruler, estimator: Estimator, child: Measured, parent: Measured, tasks: list[str], r: LogEstimate | None
-) -> float | None:
-    """Items per task that decide r with a probability of 80% if its true value is the estimate; infinite if no number does.
-
-    The items' part of the variance falls as 1 / items, the reference's part stays. The level is 5% divided by the number of tests.
-    `None` where the spread between replicates decides, since more items do not make more of these.
-    """
-    replicated = [*child.replicates_apart(parent).values(), *parent.replicates_apart(child).values()]
-    if r is None or r.bound or not tasks or any(len(names) > 1 for names in replicated):
-        return None
-    of_items, of_ruler = (
-        study.standard_deviation_from(source, ruler, child.name, parent.name, tasks, estimator) ** 2 for source in ("items", "ruler")
-    )
-    questions = max(1, sum(not variant.replicate for variant in study.variants.values()) - 1)
-    power = NormalDist().inv_cdf(1 - FALSE_DISCOVERY_RATE / 2 / questions) + NormalDist().inv_cdf(POWER)
-    variance_left = (r.point / power) ** 2 - of_ruler
-    mean_items = float(np.mean([child.count(task) for task in tasks]))
-    if not variance_left > 0 or not math.isfinite(of_items):
-        return math.inf
-    return max(mean_items * of_items / variance_left, mean_items + 1)
 
 
 def _remarks(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from compresslab.catalog.hardware import Hardware
 from compresslab.density.capability import Ruler, TaskCapability, bits_count, combine, combine_published, measure_task
 from compresslab.density.draws import Draws, Measured, StudyDraws, TaskDraws, draw, random_stream
-from compresslab.density.intervals import DrawnCount, LogEstimate, geometric_mean, ratio, spread
+from compresslab.density.intervals import DrawnCount, LogEstimate, geometric_mean, ratio
 from compresslab.density.references.budget import Budget
 from compresslab.density.references.laws import Array
 from compresslab.density.references.reference import Reference
@@ -131,18 +130,15 @@ class DrawnStudy:
         drawn: Array = weights @ (points - points.mean())
         return drawn / math.sqrt(count) if of_mean else drawn
 
-    def standard_deviation_from(
-        self, source: Literal["items", "ruler"], ruler: Ruler, child: str, parent: str, tasks: list[str], estimator: Estimator
-    ) -> float:
-        """Standard deviation of ln r from one source: the items drawn, or the reference (its fit, and its scatter if r contains it)."""
-        if source == "items":
-            ruler = replace(ruler, fit_rows=np.zeros_like(ruler.fit_rows), without_scatter=True)
-            isolated = replace(self, capabilities={})  # The cache holds estimates with both sources.
-        else:
-            groups = [group for one in (child, parent) for group in self.variants[one].replicates.values()]
-            isolated = self.without_items({child, parent, *(name for group in groups for name in group)}, tasks)
-        estimate = isolated.effective(ruler, child, parent, tasks, estimator)
-        return math.inf if estimate is None else spread(estimate)
+    def of_items(self, ruler: Ruler) -> tuple[DrawnStudy, Ruler]:
+        """The study and its ruler with the items as the only source of error."""
+        only_items = replace(ruler, fit_rows=np.zeros_like(ruler.fit_rows), without_scatter=True)
+        return replace(self, capabilities={}), only_items  # the cache holds estimates with both sources
+
+    def of_ruler(self, ruler: Ruler, child: str, parent: str, tasks: Sequence[str]) -> tuple[DrawnStudy, Ruler]:
+        """The study of two variants and its ruler with the reference as the only source: its fit, and its scatter if r contains it."""
+        groups = [group for one in (child, parent) for group in self.variants[one].replicates.values()]
+        return self.without_items({child, parent, *(name for group in groups for name in group)}, tasks), ruler
 
     def without_items(self, names: Iterable[str], tasks: Sequence[str]) -> DrawnStudy:
         """The study with every draw of some variants' results equal to their mean."""

@@ -64,20 +64,13 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
     if len(known) == 1:
         return Synthesis(known[0], None, 0.0)
     bound = bounds.pop() if bounds else ""
-    points = np.array([part.point for part in known])
-    draws = np.stack([_tame(part) for part in known])
-    covariance = np.cov(draws)
-    variances = np.maximum(errors[np.isfinite(errors)] ** 2, MIN_VARIANCE)
-    deviations = np.sqrt(np.maximum(covariance.diagonal(), MIN_VARIANCE))
-    others = ~np.eye(len(known), dtype=bool)
-    correlation = float(np.clip((covariance / np.outer(deviations, deviations))[others].mean(), 0.0, MAX_CORRELATION))
-    own = variances * (1 - correlation)
+    points, variances, covariance, draws = _moments(known)
+    own = own_variances(variances, covariance)
     weights, heterogeneity = weigh(points, own)
     if equal_weights:
         weights = np.full(len(known), 1 / len(known))
     point = float(weights @ points)
-    shared = max(0.0, float(weights @ np.where(others, covariance, 0.0) @ weights))
-    variance, degrees = mean_error(points, own, weights, shared)
+    variance, degrees = mean_error(points, own, weights, _shared(weights, covariance))
     # The draws keep their ranks, so that what several models have in common still cancels.
     ranks = np.argsort(np.argsort(weights @ draws, kind="stable"), kind="stable")
     mean = _spread_out(point, variance, degrees, ranks)
@@ -91,6 +84,49 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
         between = max(heterogeneity, MIN_HETEROGENEITY**2)
         prediction = replace(_spread_out(point, variance + between, len(known) - 1, ranks), extrapolated=mean.extrapolated)
     return Synthesis(mean, prediction, math.sqrt(heterogeneity))
+
+
+def expected_error(parts: Sequence[LogEstimate], of_items: Array, factor: float) -> tuple[float, float]:
+    """Variance of the mean over benchmarks and its degrees of freedom, as expected with `factor` times as many items of each benchmark.
+
+    The items' part of each benchmark's variance falls as 1 / factor. The reference's part, what the benchmarks share, and tau^2 stay:
+    tau^2 is a property of the benchmarks, and it is in the sum once. The sum is sum(w_i^2 (v_i + tau^2)) + shared, the expectation of the
+    variance that `mean_error` takes from the residuals.
+
+    Args:
+        parts: two or more estimates, one a benchmark, none of them a bound and each with a known error.
+        of_items: (parts,) variance of each that comes from its items.
+    """
+    points, variances, covariance, _ = _moments(parts)
+    _, tau2 = weigh(points, own_variances(variances, covariance))
+    left = np.maximum(variances - of_items, MIN_VARIANCE) + of_items / factor
+    # The covariance of two benchmarks is that of the reference; only their own variances change.
+    covariance = np.where(np.eye(len(parts), dtype=bool), covariance * left / variances, covariance)
+    own = own_variances(left, covariance)
+    weights = 1 / (own + max(tau2, MIN_HETEROGENEITY**2))
+    weights /= weights.sum()
+    between, degrees = float(weights**2 @ (own + tau2)), len(parts) - 1
+    variance = between + _shared(weights, covariance)
+    return variance, degrees * (variance / between) ** 2
+
+
+def _moments(parts: Sequence[LogEstimate]) -> tuple[Array, Array, Array, Array]:
+    """Points, variances and covariance of some estimates, and their draws without far ones."""
+    draws = np.stack([_tame(part) for part in parts])
+    variances = np.array([max(standard_deviation(part) ** 2, MIN_VARIANCE) for part in parts])
+    return np.array([part.point for part in parts]), variances, np.asarray(np.cov(draws), dtype=np.float64), draws
+
+
+def own_variances(variances: Array, covariance: Array) -> Array:
+    """The variances without the share that all estimates have in common, by their mean correlation."""
+    deviations = np.sqrt(np.maximum(covariance.diagonal(), MIN_VARIANCE))
+    correlations = (covariance / np.outer(deviations, deviations))[~np.eye(len(variances), dtype=bool)]
+    return variances * (1 - float(np.clip(correlations.mean(), 0.0, MAX_CORRELATION)))
+
+
+def _shared(weights: Array, covariance: Array) -> float:
+    """Variance of the weighted mean that comes from what the estimates have in common."""
+    return max(0.0, float(weights @ np.where(np.eye(len(weights), dtype=bool), 0.0, covariance) @ weights))
 
 
 def weigh(points: Array, own: Array) -> tuple[Array, float]:

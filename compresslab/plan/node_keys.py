@@ -182,7 +182,7 @@ class NodeKeys:
                 step.kind,
                 model=model_identity(source),
                 dtype=self.recipe.base.dtype,
-                config=config.model_dump(mode="json", exclude={"train_tokens", "table"}),
+                config=config.model_dump(mode="json", exclude={"train_tokens", "table", "trained"}),
                 code=node_code(*ADOPT_CODE, *_format_code(source)),
                 libraries=self._libraries(*_readers(source)),
             )

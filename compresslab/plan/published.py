@@ -19,12 +19,13 @@ from compresslab.recipe.steps import BASE
 
 
 class PublishedEntry(NamedTuple):
-    """A variant of a published study: its model, its table, the variant before it, and how it was made from that."""
+    """A variant of a published study: its model, its table, the variant before it, how it was made from that, and whether by training."""
 
     model: str
     table: str
     parent: str
     how: str
+    trained: bool | None = None
 
 
 def plan(recipe: Recipe, places: Places | None, found: list[Complaint]) -> Plan:
@@ -47,7 +48,7 @@ def entries(recipe: Recipe) -> dict[str, PublishedEntry]:
         variant = recipe.variants[name]
         adopt = variant.steps[-1].config
         assert isinstance(adopt, Adopt), "a study of published scores adopts models and does nothing else"
-        found[name] = PublishedEntry(_name(adopt.model), _table(recipe, adopt), variant.start, adopt.how)
+        found[name] = PublishedEntry(_name(adopt.model), _table(recipe, adopt), variant.start, adopt.how, adopt.trained)
     return found
 
 

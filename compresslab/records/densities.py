@@ -98,6 +98,11 @@ class Density(Record):
     tasks: list[TaskDensity] = Field(default_factory=list)
     without_overlap: Interval | None = None
 
+    def by(self, count: Count) -> Interval | None:
+        """The density by one count of N."""
+        by_count: dict[Count, Interval | None] = {"params": self.params, "active": self.active, "bits": self.bits}
+        return by_count[count]
+
 
 class TaskComparison(Record):
     """Child against parent on one task: paired differences over the same items, child minus parent.
@@ -150,7 +155,8 @@ class Comparison(Record):
         count: the count of N that answers for what the step changed: see `headline`.
         verdict: "raised" or "lowered" if the 95% interval of `ratio` lies on one side of 1 and the false-discovery rate over all
             comparisons of this relation in the study stays at 5% (Benjamini and Hochberg 1995), else "inconclusive".
-        verdict_bits, verdict_active, verdict_time: the same rule on the other counts of N.
+        verdict_bits, verdict_active, verdict_time: the same rule on the other counts of N. The verdict by `count` is one of the family of
+            all headlines of this relation, whatever they count; a verdict by another count is one of the family of that count.
         rests_on: the tasks that r rests on. prediction: of published scores, the 95% interval in which r by `count` on one more benchmark
             is expected. heterogeneity: standard deviation of ln r between benchmarks beyond their errors.
         p, q: of r by `count` being 1: from the draws, two-sided; and adjusted for the study's number of comparisons.
@@ -206,9 +212,13 @@ class Comparison(Record):
     @property
     def headline(self) -> tuple[Interval | None, Verdict]:
         """r and its verdict by the count of N that answers for what the step changed."""
+        return self.by(self.count)
+
+    def by(self, count: Count) -> tuple[Interval | None, Verdict]:
+        """r and its verdict by one count of N."""
         by_count: dict[Count, tuple[Interval | None, Verdict]] = {
             "params": (self.ratio, self.verdict),
             "active": (self.ratio_active, self.verdict_active),
             "bits": (self.ratio_bits, self.verdict_bits),
         }
-        return by_count[self.count]
+        return by_count[count]

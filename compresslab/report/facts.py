@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compresslab.records import Comparison, Interval, StudyRecord, TaskScore, VariantRecord
+from compresslab.report import words
 
 
 def comparison_with(variant: VariantRecord, relation: str) -> Comparison | None:
@@ -56,6 +57,16 @@ def engines(study: StudyRecord) -> dict[str, str]:
             for name, engine in variant.density.engines.items():
                 found.setdefault(name, {})[engine] = None
     return {name: " or ".join(engines) for name, engines in found.items()}
+
+
+def rulers(study: StudyRecord) -> dict[str, list[str]]:
+    """Every reference with its D0 that densities were read by, each with the bases whose variants it read. A page of several studies may
+    have several."""
+    found: dict[str, dict[str, None]] = {}
+    for variant in study.variants:
+        if variant.density:
+            found.setdefault(words.ruler(variant.density), {})[variant.root] = None
+    return {ruler: list(bases) for ruler, bases in found.items()}
 
 
 def time_on(name: str, engines: dict[str, str]) -> str:

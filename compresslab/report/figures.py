@@ -13,14 +13,14 @@ import numpy as np
 from markupsafe import Markup
 
 from compresslab.errors import CompresslabWarning
-from compresslab.records import Comparison, Curve, Interval, StudyRecord, Timing, VariantRecord
+from compresslab.records import Comparison, Count, Curve, Interval, StudyRecord, Timing, VariantRecord
 from compresslab.report import facts, words
 from compresslab.report.charts.forest import Bar, forest, interval_domain, verdict_class
 from compresslab.report.charts.healing import healing_curve
 from compresslab.report.charts.ruler import CurvePoint, ruler
 from compresslab.report.charts.scatter import ScatterPoint, scatter
 from compresslab.report.charts.stacked import stacked
-from compresslab.report.charts.vega import ChartRenderer, Spec, log_domain
+from compresslab.report.charts.vega import ChartRenderer, Spec, log_domain, page_renderer
 from compresslab.report.charts.waterfall import WaterfallStep, format_factor, waterfall
 from compresslab.report.healing import Healing, healings
 
@@ -51,7 +51,7 @@ class Figures:
 
 def figures(study: StudyRecord) -> Figures:
     """Draw every chart for which the study has data. In the place of one that cannot be drawn is a sentence, and a warning is given."""
-    with ChartRenderer() as renderer:
+    with page_renderer() as renderer:
         drawn = _figures(study, renderer)
     if renderer.lost:
         warnings.warn(
@@ -118,31 +118,48 @@ def _chains(study: StudyRecord) -> list[list[VariantRecord]]:
         chain = [leaf]
         while (parent := by_name.get(chain[0].parent)) is not None and parent not in chain:
             chain.insert(0, parent)
-        if any(_density(variant) is not None for variant in chain[1:]):
+        if any(_density(variant, "params") is not None for variant in chain[1:]):
             chains.append(chain)
     return sorted(chains, key=lambda chain: -len(chain))
 
 
 def _waterfalls(chains: list[list[VariantRecord]], renderer: ChartRenderer) -> list[tuple[list[str], Markup]]:
-    domain = log_domain([value for chain in chains for variant in chain if (value := _density(variant)) is not None])
+    counts = [_count_of(chain) for chain in chains]
+    found = [_density(variant, count) for chain, count in zip(chains, counts, strict=True) for variant in chain]
+    domain = log_domain([value for value in found if value is not None])
     drawn = []
-    for chain in chains:
-        steps = []
-        for parent, child in pairwise(chain):
-            comparison = facts.comparison_with(child, "parent")
-            step = words.step_name(child.steps[-1]) if len(child.steps) > len(parent.steps) else "not built"
-            ratio = comparison.ratio if comparison else None
-            verdict = comparison.verdict if comparison and ratio else ""
-            steps.append(WaterfallStep(step, child.name, _density(parent), _density(child), ratio, verdict))
+    for chain, count in zip(chains, counts, strict=True):
+        steps = [_waterfall_step(parent, child, count) for parent, child in pairwise(chain)]
         leaf = chain[-1].name
-        factors = ", ".join(f"{step.label} {format_factor(step.ratio)}" for step in steps)
-        label = f"Density by parameters along the chain to {leaf}: {factors}"
-        drawn.append(([variant.name for variant in chain], _draw(renderer, waterfall(steps, leaf, chain[0].name, domain), label)))
+        factors = ", ".join(f"{step.label} {format_factor(step.ratio)}{step.note and f' ({step.note})'}" for step in steps)
+        label = f"Density {words.COUNTS[count]} along the chain to {leaf}: {factors}"
+        drawn.append(([variant.name for variant in chain], _draw(renderer, waterfall(steps, leaf, chain[0].name, domain, count), label)))
     return drawn
 
 
-def _density(variant: VariantRecord) -> float | None:
-    return variant.density.params.value if variant.density and variant.density.params and variant.density.params.value > 0 else None
+def _count_of(chain: list[VariantRecord]) -> Count:
+    """The count of N by which a chain is drawn: that of the headline between its two ends, which counts what all of its steps changed."""
+    base, leaf = chain[0].name, chain[-1]
+    whole = next((comparison for comparison in leaf.comparisons if comparison.against == base), None)
+    comparison = whole or facts.comparison_with(leaf, "parent")
+    return comparison.count if comparison else "params"
+
+
+def _waterfall_step(parent: VariantRecord, child: VariantRecord, count: Count) -> WaterfallStep:
+    comparison = facts.comparison_with(child, "parent")
+    step = words.step_name(child.steps[-1]) if len(child.steps) > len(parent.steps) else "not built"
+    ratio, verdict = comparison.by(count) if comparison else (None, "")
+    note = ""
+    # A step that left the bits of a parameter as they were has the same r by both counts.
+    own, judged = comparison.headline if comparison else (None, "")
+    if comparison and own and (ratio is None or judged != verdict or not math.isclose(own.value, ratio.value, rel_tol=0.005)):
+        note = f"{words.COUNTS[comparison.count]} {words.SYMBOLS[judged]} {format_factor(own)}"
+    return WaterfallStep(step, child.name, _density(parent, count), _density(child, count), ratio, verdict if ratio else "", note)
+
+
+def _density(variant: VariantRecord, count: Count) -> float | None:
+    density = variant.density.by(count) if variant.density else None
+    return density.value if density and density.value > 0 else None
 
 
 def _rulers(study: StudyRecord, renderer: ChartRenderer) -> list[Markup]:
@@ -209,7 +226,7 @@ def _days(study: StudyRecord, renderer: ChartRenderer) -> list[Markup]:
     if not bars:
         return []
     domain = interval_domain([bar.interval for bar in bars], log=False)
-    chart = forest(bars, "against the base", "days of the field's progress", log=False, domain=domain)
+    chart = forest(bars, "against the base, each by its verdict's count of N", "days of the field's progress", log=False, domain=domain)
     return [_draw(renderer, chart, "Days of the field's progress that each variant gained or lost against the base")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -104,9 +105,10 @@ def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) ->
     return page
 
 
+@functools.cache
 def templates_of_pages() -> Environment:
-    """The templates of pages, in which every text is escaped."""
-    return Environment(
+    """The templates of pages, in which every text is escaped. They are compiled once."""
+    environment = Environment(
         loader=PackageLoader("compresslab.report"),
         autoescape=True,
         finalize=words.shown,
@@ -114,52 +116,59 @@ def templates_of_pages() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio", "budget", "ruler")
+    environment.filters.update({name: getattr(words, name) for name in names})
+    return environment
 
 
 def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
-    environment = templates_of_pages()
-    names = ("number", "signed", "count", "size", "duration", "percent", "times", "point", "span", "ratio", "budget")
-    environment.filters.update({name: getattr(words, name) for name in names})
     templates = resources.files("compresslab.report") / "templates"
     css, script = ((templates / name).read_text("utf-8") for name in ("study.css", "study.js"))
     tables = downloads(study)
     rows = _rows(study)
     study_answer = answer(study)
     graph = lineage.layout(study)
-    return environment.get_template("study.html.j2").render(
-        study=study,
-        diffs=diffs,
-        css=Markup(css),
-        script=Markup(script),
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=Markup(tables.script),
-        tables=tables.tables,
-        study_cost=facts.study_cost(study),
-        lost=any(variant.lost_items for variant in study.variants),
-        answer=study_answer,
-        rows=rows,
-        missing=words.MISSING,
-        symbols=words.SYMBOLS,
-        figures=figures(study),
-        graph=graph,
-        node_width=lineage.NODE_WIDTH,
-        node_height=lineage.NODE_HEIGHT,
-        tasks=facts.shared_tasks(study),
-        hardware=facts.hardware(study),
-        engines=facts.engines(study),
-        differences=_differences(study),
-        verdict_count=sum(bool(row.verdict) for row in rows),
-        mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
-        alternatives=[row for row in rows if row.parent and row.parent.robustness],
-        replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
-        failures=_failures(study),
-        overlaps=contamination.sentences(study),
-        laws=published.laws(study),
-        predicted=published.predicted,
-        costs=sum(len(variant.costs) for variant in study.variants),
-        extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
-        density=next((variant.density for variant in study.variants if variant.density), None),
+    return (
+        templates_of_pages()
+        .get_template("study.html.j2")
+        .render(
+            study=study,
+            diffs=diffs,
+            css=Markup(css),
+            script=Markup(script),
+            script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            data=Markup(tables.script),
+            tables=tables.tables,
+            study_cost=facts.study_cost(study),
+            lost=any(variant.lost_items for variant in study.variants),
+            answer=study_answer,
+            rows=rows,
+            missing=words.MISSING,
+            symbols=words.SYMBOLS,
+            figures=figures(study),
+            graph=graph,
+            node_width=lineage.NODE_WIDTH,
+            node_height=lineage.NODE_HEIGHT,
+            tasks=facts.shared_tasks(study),
+            hardware=facts.hardware(study),
+            engines=facts.engines(study),
+            differences=_differences(study),
+            verdict_count=sum(bool(row.verdict) for row in rows),
+            mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
+            alternatives=[row for row in rows if row.parent and row.parent.robustness],
+            replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
+            failures=_failures(study),
+            overlaps=contamination.sentences(study),
+            laws=published.laws(study),
+            predicted=published.predicted,
+            costs=sum(len(variant.costs) for variant in study.variants),
+            extrapolated=any(
+                row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows
+            ),
+            rulers=facts.rulers(study),
+            density=next((variant.density for variant in study.variants if variant.density), None),
+        )
     )
 
 

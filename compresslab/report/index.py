@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -43,7 +44,7 @@ def write_index(reports: Path) -> Path:
         check_file(page, GENERATOR_TAG, "")
     except BadInput:
         return page
-    entries = [_entry(path) for path in sorted(reports.glob("*/study.json"))]
+    entries = [_entry(path, _state(path)) for path in sorted(reports.glob("*/study.json"))]
     entries.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
     css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
     text = templates_of_pages().get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)
@@ -52,7 +53,19 @@ def write_index(reports: Path) -> Path:
     return page
 
 
-def _entry(path: Path) -> IndexEntry:
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What tells that a file was written anew; `None` for one that cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=64)
+def _entry(path: Path, state: tuple[int, int, int] | None) -> IndexEntry:
+    """The entry of a record. With the `state` of its file as a second key, a command that writes many pages reads each record once."""
+    del state
     folder = path.parent.name
     try:
         study = read_record(path, StudyRecord, WRITE_AGAIN)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compresslab.records import Comparison, Curve, StudyRecord, TextOverlap, VariantRecord
-from compresslab.report import words
+from compresslab.report import facts, words
 
 CONTEXT = 2  # unchanged lines around a change
 
@@ -51,7 +51,7 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         workload=first.workload if all(study.workload == first.workload for study in studies) else {},
         curves=_curves(studies),
         overlaps=_overlaps(studies, new_names),
-        caveats=list(dict.fromkeys(caveat for study in studies for caveat in study.caveats)),
+        caveats=[*_other_rulers(studies), *dict.fromkeys(caveat for study in studies for caveat in study.caveats)],
         notes=[*_warnings(studies), *dict.fromkeys(note for study in studies for note in study.notes)],
     )
 
@@ -88,16 +88,40 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
     return variant.model_copy(update={**update, "comparisons": comparisons})
 
 
-def _references(studies: Sequence[StudyRecord]) -> list[tuple[str, str]]:
-    result = (
-        (variant.density.reference, words.budget(variant.density)) for study in studies for variant in study.variants if variant.density
-    )
-    return list(dict.fromkeys(result))
+def _rulers(study: StudyRecord) -> str:
+    """The reference with its D0 by which a study was read, or several."""
+    return " and ".join(dict.fromkeys(words.ruler(variant.density) for variant in study.variants if variant.density))
+
+
+def _other_rulers(studies: Sequence[StudyRecord]) -> list[str]:
+    """Caveats where the studies were read by different rulers, or count N differently for the same step."""
+    caveats = []
+    if len({ruler for study in studies if (ruler := _rulers(study))}) > 1:
+        listed = "; ".join(f"{study.study}: {_rulers(study) or 'none'}" for study in studies)
+        caveats.append(f"⚠ The studies use different rulers ({listed}): densities do not compare across them, ratios r do roughly.")
+    counted: dict[str, dict[str, list[str]]] = {}
+    for study in studies:
+        for variant in study.variants:
+            comparison = facts.comparison_with(variant, "parent") if variant.parent and variant.steps else None
+            if comparison is not None:
+                names = counted.setdefault(words.step_name(variant.steps[-1]), {}).setdefault(words.COUNTS[comparison.count], [])
+                names += [study.study] if study.study not in names else []
+    different = {step: by_count for step, by_count in counted.items() if len({tuple(names) for names in by_count.values()}) > 1}
+    if different:
+        listed = "; ".join(
+            f"{step} {', '.join(f'{count} in {words.join_names(names)}' for count, names in by_count.items())}"
+            for step, by_count in different.items()
+        )
+        caveats.append(
+            f"⚠ The studies count N differently for the same step ({listed}): each verdict names its count, and the table of ratios has r "
+            "by every count. A page from before verdicts had their own count is by parameters; `compresslab run RECIPE` writes it anew."
+        )
+    return caveats
 
 
 def _curves(studies: Sequence[StudyRecord]) -> list[Curve]:
     """The curves of the studies' reference, for each task the one with the largest range of sizes; none if they have several references."""
-    if len(_references(studies)) != 1:
+    if len({words.ruler(variant.density) for study in studies for variant in study.variants if variant.density}) != 1:
         return []
     result: dict[tuple[str, str], Curve] = {}
     for curve in (curve for study in studies for curve in study.curves):
@@ -110,9 +134,6 @@ def _curves(studies: Sequence[StudyRecord]) -> list[Curve]:
 def _warnings(studies: Sequence[StudyRecord]) -> list[str]:
     """Warnings about what does not compare between the studies."""
     warnings = ["Several studies on one page: each verdict is corrected for the number of comparisons of its own study only."]
-    if len(references := _references(studies)) > 1:
-        listed = ", ".join(f"{name} at {budget}" for name, budget in references)
-        warnings.append(f"⚠ The studies use different rulers ({listed}): densities do not compare across them, ratios r do roughly.")
     tasks = {tuple(sorted((score.task, score.items) for score in variant.scores)) for study in studies for variant in study.variants[:1]}
     if len(tasks) > 1:
         warnings.append(

@@ -105,6 +105,11 @@ def budget(density: Density) -> str:
     return f"{density.tokens_per_parameter:g} tokens a parameter" if density.tokens_per_parameter is not None else MISSING
 
 
+def ruler(density: Density) -> str:
+    """The reference and D0 of a density: "olmo-ladder, D0 = 200 tokens a parameter"."""
+    return f"{density.reference}, D0 = {budget(density)}"
+
+
 def span(interval: Interval | None, digits: int = 3) -> str:
     """The 95% interval alone: [0.95, 1.01]; empty if there is none."""
     if interval is None or interval.bound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import platform
 import resource
 import subprocess
@@ -23,14 +24,14 @@ LIBRARIES = ("torch", "transformers", "lm_eval", "bitsandbytes", "compressed-ten
 
 def provenance(plan: Plan) -> Provenance:
     """Provenance of a study that runs now."""
-    package = Path(compresslab.__file__).parent
+    commit, dirty = _checkout()
     return Provenance(
         recipe_sha256=plan.file.sha256,
         recipe_path=plan.file.path.name,
-        commit=_git(package, "rev-parse", "HEAD"),
-        dirty=bool(_git(package, "status", "--porcelain", "--", ".")),
-        versions={"compresslab": compresslab.__version__} | {name: version(name) for name in LIBRARIES},
-        differing=lock.differing(),
+        commit=commit,
+        dirty=dirty,
+        versions={"compresslab": compresslab.__version__} | _versions(),
+        differing=_differing(),
         python=platform.python_version(),
         machine=plan.machine or processor(),
         compute=plan.compute.decides() if plan.machine else {},
@@ -38,6 +39,25 @@ def provenance(plan: Plan) -> Provenance:
         memory_bytes=psutil.virtual_memory().total,
         finished=now(),
     )
+
+
+@functools.cache
+def _checkout() -> tuple[str, bool]:
+    """The commit of the code that this process has loaded, and whether its files differ from it."""
+    package = Path(compresslab.__file__).parent
+    return _git(package, "rev-parse", "HEAD"), bool(_git(package, "status", "--porcelain", "--", "."))
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """The versions of the libraries. They are read once, because a process does not change the ones that it has loaded."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+@functools.cache
+def _differing() -> dict[str, tuple[str, str]]:
+    """How this installation differs from the lock. The metadata of a hundred packages take a tenth of a second to read."""
+    return lock.differing()
 
 
 def now() -> str:

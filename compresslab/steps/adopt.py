@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compresslab.methods.adopt import Adopt
 from compresslab.models.formats.gguf_origin import origin_details
+from compresslab.models.formats.reader import method_name, quantization_in
 from compresslab.models.load import Loaded, load
 from compresslab.records.compute import Dtype
 from compresslab.steps.contract import Context, StepResult
@@ -17,4 +18,6 @@ def adopted(config: Adopt, dtype: Dtype, device: str | None = None) -> Loaded:
 def apply(loaded: Loaded, config: Adopt, context: Context) -> StepResult:
     """Return the loaded model, which `adopted` has loaded in place of the parent."""
     context.progress(1.0, "adopted")
-    return StepResult(loaded.model, details={"model": config.model, "how": config.how, **origin_details(config.model)})
+    quantization = quantization_in(loaded.model)
+    packed = {} if quantization is None else {"quantization": method_name(quantization)}
+    return StepResult(loaded.model, details={"model": config.model, "how": config.how, **packed, **origin_details(config.model)})

@@ -12,9 +12,9 @@ from compresslab.density import Measured, assess
 from compresslab.density.overlap import leave_out_overlaps
 from compresslab.density.published_laws.predictions import published_laws
 from compresslab.density.references.curve import curves
+from compresslab.density.references.reference import Reference
 from compresslab.evaluation.sandbox.programs import UNCONFINED
 from compresslab.evaluation.scores import read_items
-from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.recipe.schema import Recipe
 from compresslab.records import (
@@ -38,6 +38,7 @@ from compresslab.studies.added_loss import added_loss
 from compresslab.studies.lost_items import lost_items
 from compresslab.studies.overlaps import caveats as overlap_caveats
 from compresslab.studies.overlaps import text_overlaps
+from compresslab.studies.training_runs import origins, training_runs
 
 
 def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
@@ -53,7 +54,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             size=variant.steps[-1].size,
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
-            runs=_training_runs(plan.variant(variant.name), plan),
+            runs=training_runs(plan.variant(variant.name), plan, variant.steps),
             timing=variant.timing,
             replicates=_replicates(plan.variant(variant.name), plan, known),
             replicate=bool(variant.replicate_of),
@@ -72,22 +73,9 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
-    record = study_record(
-        plan, with_lost_items, result, list(_missing_replicates(plan, known)), _added_losses(variants, items, plan, store)
-    )
+    notes = [*_missing_replicates(plan, known), *origins(plan, variants)]
+    record = study_record(plan, with_lost_items, result, notes, _added_losses(variants, items, plan, store))
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
-
-
-def _training_runs(variant: PlanVariant, plan: Plan) -> list[str]:
-    """The training runs behind a variant, by key: that of the base or of an adopted model, and each step that trained it on."""
-    runs: list[str] = []
-    for key in variant.chain:
-        step = plan.node(key).step
-        if step is None or step[0] == "adopt":
-            runs = [key]
-        elif method_of(*step).trains:
-            runs.append(key)
-    return runs
 
 
 def _replicates(variant: PlanVariant, plan: Plan, known: Container[str]) -> dict[str, list[str]]:
@@ -142,7 +130,7 @@ def study_record(
             [variant.size.counted for variant in variants if variant.size],
         ),
         laws=published_laws(variants, _train_tokens(recipe), added_losses),
-        notes=list(notes),
+        notes=[*notes, *_reach(plan, variants)],
         caveats=[*_caveats(variants), *_trusted(variants)],
     )
 
@@ -166,6 +154,12 @@ def _added_losses(
             if (added := added_loss(items[variant.parent], items[variant.name], files)) is not None:
                 found[variant.name] = added
     return found
+
+
+def _reach(plan: Plan, variants: Sequence[VariantRecord]) -> Iterator[str]:
+    """How far from its sizes the reference is read, if a density rests on it."""
+    if any(variant.density for variant in variants):
+        yield Reference.load(plan.recipe.density.reference).reach_in_words
 
 
 def _caveats(variants: Sequence[VariantRecord]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from compresslab.recipe.steps import BASE
 from compresslab.records import Shape, Size, StepRecord, StudyRecord, TaskScore, VariantRecord
 from compresslab.runner.run import RunResult
 from compresslab.studies.assemble import study_record
+from compresslab.studies.training_runs import origin_in_words
 
 
 def assemble(plan: Plan) -> StudyRecord:
@@ -59,9 +60,6 @@ def _measured(
         shifts, models = anchors(entry.table, onto)
         scores = {task: score for task, score in scores.items() if task in shifts}
         joined = f"joined by the {models} models that both have"
-    origin, compression_method = tables.compression(entry.model)
-    packed = tables.PACKED.get(compression_method)
-    same_weights = packed is not None and not packed.trained and entry.parent and entries[entry.parent].model == origin
     return Measured(
         name=name,
         parent=entry.parent,
@@ -72,8 +70,19 @@ def _measured(
         table=entry.table,
         anchors=shifts,
         joined="" if entry.table == onto else joined,
-        runs=[entry.parent if same_weights else name],
+        runs=[entry.parent if entry.parent and _copy(entry, entries[entry.parent])[0] else name],
     )
+
+
+def _copy(entry: PublishedEntry, parent: PublishedEntry) -> tuple[bool, str]:
+    """Whether a model is a quantized copy of its parent's weights, and on what ground."""
+    if entry.trained is not None:
+        return not entry.trained, f"the recipe says `trained: {str(entry.trained).lower()}`"
+    origin, compression_method = tables.compression(entry.model)
+    packed = tables.PACKED.get(compression_method)
+    if packed is None or origin != parent.model:
+        return False, "no table says that it is a quantized copy"
+    return not packed.trained, f"the tables say that it is {origin} after {compression_method}"
 
 
 def _step(entry: PublishedEntry, size: Size, shape: Shape) -> StepRecord:
@@ -128,6 +137,9 @@ def _notes(recipe: Recipe, entries: dict[str, PublishedEntry]) -> Iterator[str]:
         "taken as independent; how far a benchmark strays from a model's capability is taken from the reference's own models and from how "
         "far the benchmarks of this pair disagree."
     )
+    for name, entry in entries.items():
+        if entry.parent:
+            yield origin_in_words(name, entry.parent, *_copy(entry, entries[entry.parent]))
     for entry in entries.values():
         if unread := tables.unread(entry.model, entry.table):
             yield f"Not read of {entry.model} in {entry.table}, in settings that no reference has: {'; '.join(unread)}."

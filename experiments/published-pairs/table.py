@@ -54,6 +54,7 @@ def main() -> None:
         "r, equal weights",
         "r by benchmark",
         "references on the other side of 1",
+        "what decides",
     ]
     print(line(heads), line(["---"] * len(heads)), sep="\n")
     for study, variant, said in trained:
@@ -72,6 +73,7 @@ def main() -> None:
             shown(alike),
             by_task(one),
             flips(one),
+            deciding(one),
         ]
         print(line([study, variant.name, said, *cells]))
     heads = ["study", "child", "paper", "rests on", "r by params", "r by bits", "r by time, first hardware", "params, bits, time"]
@@ -128,6 +130,27 @@ def left_out(comparison: Comparison) -> str:
 def by_task(comparison: Comparison) -> str:
     """r on each benchmark."""
     return ", ".join(f"{task.task} {words.point(task.ratio_by_score, 2)}" for task in comparison.tasks if task.task in comparison.rests_on)
+
+
+def deciding(comparison: Comparison) -> str:
+    """Why the verdict is what it is: where the interval lies, how the benchmarks vote, and whether it hangs on one of them."""
+    ratio, count = comparison.ratio, len(comparison.rests_on)
+    if ratio is None:
+        return comparison.reason
+    read = [task.ratio_by_score.value for task in comparison.tasks if task.task in comparison.rests_on and task.ratio_by_score]
+    vote = (
+        f"{sum(value > 1 for value in read)} of {count} benchmarks above 1"
+        if count > 1
+        else f"{words.join_names(comparison.rests_on)} alone"
+    )
+    tau = comparison.heterogeneity
+    spread = f", which differ by {words.number(tau, 2)} in ln r beyond their errors" if tau else ""
+    if comparison.verdict == "inconclusive":
+        return f"the interval holds 1: {vote}{spread}{'' if count > 1 else ', with the scatter of two training runs'}"
+    one_out = [one.verdict for one in comparison.robustness if one.choice == "task left out"]
+    kept = f"; {sum(verdict == comparison.verdict for verdict in one_out)} of {len(one_out)} stay so with one left out" if one_out else ""
+    where = "only a bound is known, and it lies" if ratio.bound else "the interval lies"
+    return f"{where} {'above' if comparison.verdict == 'raised' else 'below'} 1: {vote}{spread}{kept}"
 
 
 def flips(comparison: Comparison) -> str:

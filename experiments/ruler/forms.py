@@ -31,7 +31,7 @@ from compresslab.density.time import engine_factors as engines
 from compresslab.density.trend.fits import frontier
 from compresslab.density.trend.trend import trend
 from compresslab.recipe.schema import DensityConfig
-from tools.references import family
+from tools.references import family, family_scores
 from tools.references.ladder import TASKS, read_ladder
 
 HERE = Path(__file__).parent
@@ -81,8 +81,8 @@ def _link(x: Any, y: Any, lower: float | None, free_top: bool) -> Any:
 def families() -> dict[str, float]:
     """Miss in logits of left-out models (the smallest and largest kept): the family's curve, straight lines, PCHIP."""
     found = {}
-    for one in family.FAMILIES.values():
-        read = family.read_family(one)
+    for one in family_scores.FAMILIES.values():
+        read = family_scores.read_family(one)
         found[f"{one.name}: curve"] = round(min(family.left_out_error(read, [a]) for a in family.ALPHAS), 4)
         found[f"{one.name}: straight lines"] = round(family.interpolation_error(read), 4)
         if len(np.unique(read.n)) == len(read.n):
@@ -104,8 +104,8 @@ def bbh() -> dict[str, Any]:
         for chance in (0.0, 0.257):
             published_settings.TASKS["BBH"] = shipped._replace(chance=chance)
             entry: dict[str, Any] = {}
-            for one in family.FAMILIES.values():
-                read = family.read_family(one)
+            for one in family_scores.FAMILIES.values():
+                read = family_scores.read_family(one)
                 row = read.tasks.index("BBH")
                 alpha = min(family.ALPHAS, key=lambda a, read=read: family.left_out_error(read, [a]))
                 misses = []
@@ -116,7 +116,7 @@ def bbh() -> dict[str, Any]:
                 entry[f"{one.name}: left-out BBH scores"] = rms(misses)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "qwen.json"
-                path.write_text(reference_json(family.build_family(family.QWEN, resamples=100)))
+                path.write_text(reference_json(family.build_family(family_scores.QWEN, resamples=100)))
                 line = trend(str(path), resamples=500).whole
                 entry["trend: A per day"] = round(line.growth.value, 4)
                 parent, child = (

@@ -49,6 +49,18 @@ def test_two_runs_of_one_study_get_numbers_and_the_diff_of_their_recipes(call: C
     assert "+items: 3" in page
 
 
+def test_studies_at_different_d0_are_named_with_their_own_on_the_terminal_too(call: Call) -> None:
+    study = studies.quickstart(study="long")
+    variants = []
+    for one in study.variants:
+        assert one.density is not None
+        variants.append(one.model_copy(update={"density": one.density.model_copy(update={"tokens": 5e12})}))
+    write(study.model_copy(update={"variants": variants}), Path("reports/long"))
+    result = call("compare", "one", "long")
+    assert "different rulers (one: olmo-ladder, D0 = 1 T tokens; long: olmo-ladder, D0 = 5 T tokens)" in result.out
+    assert "different rulers" not in call("compare", "one", "two").out
+
+
 def test_the_joint_record_can_be_had_as_json(call: Call) -> None:
     record = json.loads(call("compare", "one", "two", "--json").out)
     assert record["study"] == "one + two"

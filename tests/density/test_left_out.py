@@ -5,7 +5,17 @@ import pandas as pd
 import pytest
 
 from compresslab.density.references.laws import loss_law
-from compresslab.density.references.left_out import TYPICAL, WORST, FittedLaws, data_of, density_errors, fit_laws, form_weight, reach
+from compresslab.density.references.left_out import (
+    TYPICAL,
+    WORST,
+    FittedLaws,
+    data_of,
+    density_errors,
+    fit_laws,
+    form_weight,
+    reach,
+    reach_of,
+)
 
 SIZES, BUDGETS = (0.1, 0.2, 0.4, 0.8, 1.6), (20.0, 60.0, 200.0)
 LAWS = {
@@ -85,17 +95,31 @@ def test_a_ladder_that_follows_its_law_is_read_as_far_as_its_sizes_test_it():
     assert reach(["easy"], ladder(), irreducible=True) == (4.0, 4.0)
 
 
+def test_the_reach_is_the_last_distance_before_left_out_runs_are_read_wrongly():
+    right, wrong = np.array([0.1, -0.2, 0.1]), np.array([0.1, -0.5, 0.1])
+    assert reach_of([(2.0, right), (4.0, right), (8.0, wrong), (16.0, right)]) == 4.0
+    assert reach_of([(2.0, right), (4.0, right)]) == 4.0
+    assert reach_of([]) == 1.0
+
+
+def test_where_the_nearest_left_out_size_is_read_wrongly_the_reach_is_the_part_of_its_distance_that_would_be_right():
+    """Twice the median's limit at a distance of 4 is the limit at 2, if the error grows with ln of the distance; the worst run likewise."""
+    typical, worst = np.log(TYPICAL), np.log(WORST)
+    assert reach_of([(4.0, np.array([2 * typical] * 3))]) == 2.0
+    assert reach_of([(4.0, np.array([0.0, 0.0, 2 * worst]))]) == 2.0
+
+
 @pytest.mark.slow
-def test_a_ladder_whose_smallest_size_departs_from_the_law_is_not_read_below_its_sizes():
+def test_a_ladder_whose_smallest_size_departs_from_the_law_is_hardly_read_below_its_sizes():
     below, _ = reach(["easy"], ladder(wrong={"0.1": 1.1}), irreducible=True)
-    assert below == 1.0
+    assert 1.0 < below < 1.6
 
 
 @pytest.mark.slow
-def test_a_ladder_whose_largest_size_departs_from_the_law_is_not_read_above_its_sizes():
+def test_a_ladder_whose_largest_size_departs_from_the_law_is_hardly_read_above_its_sizes():
     below, above = reach(["easy"], ladder(wrong={"1.6": 1.07}), irreducible=True)
-    assert above == 1.0
-    assert below > 1.0
+    assert 1.0 < above < 1.6
+    assert below > 1.9
 
 
 @pytest.mark.slow
@@ -106,7 +130,7 @@ def test_one_run_that_is_read_wrongly_ends_the_reach_where_the_median_run_does_n
     errors = np.abs(density_errors(laws, [data_of(by_task["easy"][by_task["easy"]["size"] == str(SIZES[0])])], 200.0))
     assert np.exp(np.median(errors)) < TYPICAL < WORST < np.exp(np.max(errors))
     below, _ = reach(["easy"], by_task, irreducible=True)
-    assert below == 1.0
+    assert below < 2.0
 
 
 def test_with_as_few_sizes_as_a_law_needs_nothing_is_read_beyond_them():

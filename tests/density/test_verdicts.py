@@ -77,6 +77,31 @@ def test_benjamini_and_hochbergs_own_example():
     assert sum(value * len(p) <= 0.05 for value in p) == 3
 
 
+def by_bits(variant, bits):
+    return variant.model_copy(update={"shape": variant.shape.model_copy(update={"weight_bits": bits})})
+
+
+def test_one_family_holds_all_verdicts_of_the_column_whatever_each_of_them_counts():
+    """Eight pruned children (by parameters) and eight quantized ones (by bits): q is over sixteen, as the reader counts them."""
+    pruned = [simulate(f"pruned{i}", 5e8, 500_000_000, seed=i) for i in range(1, 9)]
+    packed = [by_bits(simulate(f"packed{i}", 3e8, 600_000_000, seed=20 + i), 8.0) for i in range(1, 9)]
+    found = {name: compared[0] for name, (_, compared) in assess([BASE, *pruned, *packed], CONFIG, []).items() if name != "base"}
+    assert {one.count for one in found.values()} == {"params", "bits"}
+    expected = dict(zip(found, adjusted([one.p for one in found.values()]), strict=True))
+    for name, one in found.items():
+        assert one.q == pytest.approx(expected[name])
+        assert one.headline[1] == (verdict(one.headline[0]) if one.q <= 0.05 else "inconclusive")
+
+
+def test_against_the_root_the_family_has_the_children_of_the_root_too():
+    child = simulate("child", 5e8, 500_000_000, seed=1)
+    leaf = simulate("leaf", 4e8, 450_000_000, parent="child", seed=2)
+    found = assess([BASE, child, leaf], CONFIG, [])
+    against_root = found["leaf"][1][1]
+    assert against_root.relation == "root"
+    assert against_root.q == pytest.approx(adjusted([found["child"][1][0].p, against_root.p])[1])
+
+
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=30))
 def test_adjusted_values_are_no_smaller_keep_the_order_and_do_not_depend_on_it(p):
     q = adjusted(p)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from plan_helpers import FolderMaker, plan_of
 
 from compresslab.plan.graph import Plan
-from compresslab.studies.assemble import _training_runs
+from compresslab.records import Shape, Size, StepRecord
+from compresslab.studies.training_runs import training_runs
 
 RECIPE = """
 variants:
@@ -18,8 +19,19 @@ variants:
 """
 
 
-def runs(plan: Plan, name: str) -> list[str]:
-    return _training_runs(plan.variant(name), plan)
+def recorded(kind: str, details: dict[str, str] | None = None, **dimensions: float) -> StepRecord:
+    """The record of a step that left a model with these dimensions."""
+    shape = Shape(architecture="llama", layers=30, hidden=64, intermediate=128, attention_width=64, key_value_width=32, vocabulary=99)
+    size = Size(parameters=1, counted=1, active=1, nonzero=1, stored_bytes=2, effective_bits=16.0)
+    changed = shape.model_copy(update=dimensions)
+    return StepRecord(kind=kind, method=kind, config={}, seed=0, size=size, shape=changed, details=details or {})
+
+
+def runs(plan: Plan, name: str, adopted: StepRecord | None = None) -> list[str]:
+    """The runs behind a variant. `adopted` is the record of the steps that adopt a model."""
+    variant = plan.variant(name)
+    kinds = [step[0] if (step := plan.node(key).step) else "base" for key in variant.chain]
+    return training_runs(variant, plan, [adopted if adopted and kind == "adopt" else recorded(kind) for kind in kinds])
 
 
 def test_a_copy_has_its_parents_runs_and_a_step_that_trains_adds_one(folder: FolderMaker) -> None:
@@ -34,3 +46,23 @@ def test_an_adopted_model_was_trained_apart_from_the_base(folder: FolderMaker) -
     plan = plan_of(RECIPE.replace("OTHER", str(folder("other"))))
     assert runs(plan, "other") == runs(plan, "other-pruned") == [plan.variant("other").model]
     assert plan.variant("base").model not in runs(plan, "other")
+
+
+PACKED = recorded("adopt", {"quantization": "gptq"}, weight_bits=4.2)
+
+
+def test_an_adopted_quantized_model_with_the_parents_dimensions_is_a_copy_of_its_weights(folder: FolderMaker) -> None:
+    plan = plan_of(RECIPE.replace("OTHER", str(folder("other"))))
+    base, other = plan.variant("base").model, plan.variant("other").model
+    assert runs(plan, "other", PACKED) == runs(plan, "other-pruned", PACKED) == [base]
+    # A GGUF file of quantized weights may be of any model of the architecture.
+    assert runs(plan, "other", recorded("adopt", {"quantized_before": "Q4_K, 4.5 bits"})) == [other]
+    assert runs(plan, "other", recorded("adopt", {"quantization": "gptq"}, layers=24)) == [other]
+
+
+def test_the_recipe_has_the_last_word_on_whether_an_adopted_model_was_trained_and_no_key_changes(folder: FolderMaker) -> None:
+    path = str(folder("other"))
+    plain, trained, copied = (plan_of(RECIPE.replace("OTHER", f"{path}{said}")) for said in ("", ", trained: true", ", trained: false"))
+    assert runs(trained, "other", PACKED) == [trained.variant("other").model]
+    assert runs(copied, "other", recorded("adopt")) == [copied.variant("base").model]
+    assert plain.variant("other").model == trained.variant("other").model == copied.variant("other").model

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import pytest
 
 from compresslab.density import GROWTH_PER_DAY
@@ -13,6 +16,7 @@ from compresslab.report.charts.vega import ChartRenderer
 from compresslab.report.charts.waterfall import WaterfallStep, format_factor, waterfall
 from compresslab.report.figures import figures
 from compresslab.report.html import render
+from compresslab.report.words import SYMBOLS
 
 from . import studies
 
@@ -47,6 +51,35 @@ def test_extrapolations_and_bounds_are_told_beside_the_bars() -> None:
     step = WaterfallStep("prune depth", "child", 0.5, 0.15, Interval(value=0.3, low=0.2, high=0.4, extrapolated=True), "lowered")
     bar = waterfall([step], "child", "base", (0.1, 1))["layer"][1]["data"]["values"][0]
     assert bar["fill"] == 0
+
+
+def test_a_chain_is_drawn_by_the_count_of_its_answer_and_a_step_with_another_headline_says_so() -> None:
+    """base -> prune (parameters) -> distill (parameters) -> nf4 (bits): all bars by bits, so they multiply to the answer by bits."""
+    study = studies.quickstart()
+    counted = [
+        one.model_copy(update={"comparisons": [found.model_copy(update={"count": "bits"}) for found in one.comparisons]})
+        if one.name == "depth-24-healed-nf4"
+        else one
+        for one in study.variants
+    ]
+    chain = drawing._chains(study.model_copy(update={"variants": counted}))[0]
+    assert drawing._count_of(chain) == "bits"
+    steps = [drawing._waterfall_step(parent, child, "bits") for parent, child in pairwise(chain)]
+    for step, child in zip(steps, chain[1:], strict=True):
+        assert child.density is not None
+        assert child.density.bits is not None
+        assert step.after == child.density.bits.value
+        assert step.ratio == child.comparisons[0].ratio_bits
+    assert steps[0].before is not None
+    assert steps[-1].after is not None
+    assert math.prod(step.ratio.value for step in steps if step.ratio) == pytest.approx(steps[-1].after / steps[0].before)
+    assert [step.note for step in steps] == ["", "", ""], "the pruned and the healed model have r by bits as by parameters"
+    own, judged = chain[-1].comparisons[0].headline
+    by_parameters = drawing._waterfall_step(chain[-2], chain[-1], "params")
+    assert by_parameters.ratio == chain[-1].comparisons[0].ratio
+    assert by_parameters.note == f"by stored bits {SYMBOLS[judged]} {format_factor(own)}"
+    svg = next(svg for names, svg in figures(study.model_copy(update={"variants": counted})).chains if names[-1] == chain[-1].name)
+    assert "density by stored bits" in svg
 
 
 def test_a_step_without_density_keeps_its_row_and_says_so() -> None:

@@ -14,7 +14,7 @@ from compresslab.records import StudyRecord, read_record
 from compresslab.report.charts import drawing
 from compresslab.report.charts.drawing import Drawing, NotDrawnError
 from compresslab.report.charts.standalone import to_svg
-from compresslab.report.charts.vega import ChartRenderer
+from compresslab.report.charts.vega import ChartRenderer, shared_renderer
 from compresslab.report.html import render, write
 
 from . import studies
@@ -41,6 +41,24 @@ def test_a_wrong_specification_ends_no_process() -> None:
         with pytest.raises(NotDrawnError, match="ValueError"):
             charts.svg({"mark": "no such mark"})
         assert charts.svg(SPEC).startswith("<svg ")
+
+
+def test_pages_that_share_a_process_start_one_and_are_what_each_would_be_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    real = subprocess.Popen
+
+    def popen(command: list[str], **settings: object) -> subprocess.Popen[bytes]:
+        started.append(real(command, **settings))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr(drawing.subprocess, "Popen", popen)
+    study = studies.many(3)
+    alone = render(study)
+    with shared_renderer():
+        pages = [render(study), render(study)]
+    assert pages == [alone, alone]
+    assert len(started) == 2
+    assert [process.poll() for process in started] == [0, 0]
 
 
 def test_a_library_that_always_crashes_is_not_tried_for_every_chart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,14 +73,15 @@ def test_published_studies_which_have_no_keys_share_nothing() -> None:
 
 def test_what_does_not_compare_is_said() -> None:
     left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right", shared=())
-    assert not any("⚠" in note for note in merged([left, right]).notes)
+    assert not any("⚠" in note for note in [*merged([left, right]).notes, *merged([left, right]).caveats])
     ruled = [one.model_copy(update={"density": one.density and one.density.model_copy(update={"tokens": 5e11})}) for one in right.variants]
     other = merged([left, right.model_copy(update={"variants": ruled})])
-    assert any("different rulers (olmo-ladder at 1 T tokens, olmo-ladder at 500 B tokens)" in note for note in other.notes)
+    rulers = "different rulers (left: olmo-ladder, D0 = 1 T tokens; right: olmo-ladder, D0 = 500 B tokens)"
+    assert any(rulers in caveat for caveat in other.caveats)
     ray = {"tokens": None, "tokens_per_parameter": 200.0}
     along = [one.model_copy(update={"density": one.density and one.density.model_copy(update=ray)}) for one in right.variants]
-    notes = merged([left, right.model_copy(update={"variants": along})]).notes
-    assert any("(olmo-ladder at 1 T tokens, olmo-ladder at 200 tokens a parameter)" in note for note in notes)
+    caveats = merged([left, right.model_copy(update={"variants": along})]).caveats
+    assert any("right: olmo-ladder, D0 = 200 tokens a parameter)" in caveat for caveat in caveats)
     fewer = [one.model_copy(update={"scores": [score.model_copy(update={"items": 50}) for score in one.scores]}) for one in right.variants]
     assert any("different tasks or numbers of items" in note for note in merged([left, right.model_copy(update={"variants": fewer})]).notes)
     asked = [
@@ -122,3 +123,33 @@ def test_somebody_elses_page_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_an_index_of_nothing_is_a_page(tmp_path: Path) -> None:
     assert "No study has been reported here yet." in write_index(tmp_path).read_text(encoding="utf-8")
+
+
+def test_an_old_page_beside_a_new_one_has_its_own_count_and_d0_in_every_place_that_names_one() -> None:
+    """The old page is by parameters at 1T tokens; the new one counts a quantized model by bits, at 200 tokens a parameter."""
+    old, new = keyed(studies.quickstart(), "old"), keyed(studies.quickstart(), "new", shared=())
+    variants = []
+    for one in new.variants:
+        assert one.density is not None
+        density = one.density.model_copy(update={"tokens": None, "tokens_per_parameter": 200.0})
+        count = "bits" if one.steps[-1].kind == "quantize" else "params"
+        comparisons = [comparison.model_copy(update={"count": count}) for comparison in one.comparisons]
+        variants.append(one.model_copy(update={"density": density, "comparisons": comparisons}))
+    joint = merged([old, new.model_copy(update={"variants": variants})])
+    page = render(joint, differences([old, new]))
+    head = page[: page.index("<nav")]
+    assert "old: olmo-ladder, D0 = 1 T tokens; new: olmo-ladder, D0 = 200 tokens a parameter" in head
+    assert "quantize bnb-nf4 by parameters in old, by stored bits in new" in head
+    provenance = page[page.index("<dt>Reference</dt>") :][:400]
+    assert "D0 = 1 T tokens (old/base); olmo-ladder, D0 = 200 tokens a parameter (new/base)" in provenance
+    row = page[page.index('data-variant="new/bnb-nf4"') :][:2500]
+    assert "by stored bits" in row
+    assert "<small>olmo-ladder, D0 = 200 tokens a parameter</small>" in row
+    assert "over the verdicts of each study, whatever they count" in page
+
+
+def test_pages_that_count_alike_at_one_d0_have_no_such_caveat_and_one_ruler() -> None:
+    left, right = keyed(studies.quickstart(), "left"), keyed(studies.quickstart(), "right")
+    page = render(merged([left, right]), differences([left, right]))
+    assert "count N differently" not in page
+    assert "<dt>Reference</dt><dd>olmo-ladder, D0 = 1 T tokens</dd>" in page

@@ -94,7 +94,8 @@ def test_every_published_recipe_gives_a_study(path):
         assert one.robustness
         assert one.seed == 0
         assert one.resamples == 2000
-        assert (one.items_needed is None) == (one.headline[1] != "inconclusive")
+        bound = one.headline[0] is not None and one.headline[0].bound
+        assert (one.items_needed is None) == (one.headline[1] != "inconclusive" or bool(bound))
     table = children[0].steps[-1].config["table"]
     assert any(table in note and tables.tables()[table][1] in note for note in record.notes)
     assert any("Nothing was run here" in note for note in record.notes)
@@ -132,10 +133,11 @@ def test_the_six_pairs_of_the_paper():
     assert {pair: one.verdict for pair, one in found.items()} == said
     for pair, one in found.items():
         assert (one.ratio.low <= 1 <= one.ratio.high) == (said[pair] == "inconclusive")
-        assert not one.ratio.bound
+        # Llama-3.2-1B's MMLU lies further below Qwen2.5-0.5B than its left-out models test: only a bound is known, which decides.
+        assert one.ratio.bound == ("<" if pair[1] == "llama-3.2-1b" else "")
         assert one.rests_on
     assert found["gemma-2", "gemma-2-9b"].ratio.value == pytest.approx(1.7, abs=0.3)
-    assert found["llama-3.1-8b", "llama-3.2-1b"].ratio.value == pytest.approx(0.22, abs=0.08)
+    assert found["llama-3.1-8b", "llama-3.2-1b"].ratio.high < 0.7
 
 
 def test_quantizing_lowers_r_by_parameters_and_raises_it_by_bits():
@@ -194,6 +196,17 @@ def test_the_mixture_is_answered_for_by_active_parameters():
     found = answer(study("qwen3-30b-a3b"))
     assert found.headline.startswith("qwen3-30b-a3b is denser than the base by active parameters: r")
     assert any(line.startswith("r by every count of N: parameters 0.4") for line in found.details)
+
+
+def test_the_page_says_whether_a_model_counts_as_a_copy_and_the_recipe_has_the_last_word(written):
+    notes = study("llama-3.2-1b-instruct-quantized").notes
+    copy = "spinquant counts as a copy of the weights of base, so r has no scatter between training runs: the tables say that it is "
+    assert any(note.startswith(copy) for note in notes)
+    assert any(note.startswith("qlora counts as trained separately from base") for note in notes)
+    child = "[{adopt: {model: published:Meta-Llama-3.1-8B-Instruct-quantized.w4a16, trained: true}}]"
+    record = published.assemble(prepare(written("published:Llama-3.1-8B-Instruct", child, ", table: RH-Llama-3.1-8B-Inst, tasks: [MMLU]")))
+    assert record.variants[1].comparisons[0].runs_apart == 2
+    assert any("the recipe says `trained: true`" in note for note in record.notes)
 
 
 def test_quantized_children_are_answered_for_by_bits_and_one_benchmark_is_named():

@@ -29,6 +29,7 @@ from compresslab.methods.rtn import QuantizeRTN
 from compresslab.methods.settings import StepConfig
 from compresslab.methods.width import PruneWidth
 from compresslab.models.formats.dequantize import load_for_scoring
+from compresslab.models.formats.reader import quantization_of
 from compresslab.models.load import load
 from compresslab.models.save import reload_difference, tensors_digest
 from compresslab.records import StepRecord
@@ -182,6 +183,8 @@ def test_a_saved_outcome_can_be_adopted_again_as_it_is(method: str, done: Callab
     adopted = run("adopt", config, load(config.model), Context(), tmp_path / "model")
     assert adopted.record.size == source.record.size
     assert adopted.record.method == "model"
+    quantization = quantization_of(tmp_path / "model")
+    assert adopted.record.details.get("quantization") == (quantization["quant_method"] if quantization else None)
     assert adopted.tensors == source.tensors
     assert method in OTHER_KERNEL or torch.equal(adopted.probe, source.probe)
     assert files(tmp_path / "model")["model.safetensors"] == files(source.folder)["model.safetensors"]

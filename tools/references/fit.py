@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from compresslab.density.references.build import reference_json
-from tools.references.family import LLAMA, QWEN, build_family
+from tools.references.family import build_family
+from tools.references.family_scores import LLAMA, QWEN
 from tools.references.ladder import build_ladder
 from tools.references.pythia import build_pythia
 

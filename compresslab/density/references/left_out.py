@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,21 +101,35 @@ def density_errors(laws: FittedLaws, left: Sequence[Data], per_parameter: float)
 
 
 def reach(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> tuple[float, float]:
-    """How far below and above its sizes a reference is read: the largest factors at which left-out runs still read as what they are.
+    """How far below and above its sizes a reference is read: as far as left-out runs still read as what they are (`reach_of`).
 
-    The smallest sizes are left out, one more each time, then the largest, as long as `MIN_KEPT` remain. All runs of all sizes left out must
-    be read within the factors `TYPICAL` (median) and `WORST`.
+    The smallest sizes are left out, one more each time, then the largest, as long as `MIN_KEPT` remain.
     """
     sizes = by_task[tasks[0]].groupby("size")["n"].mean().sort_values()
     per_parameter = default_budget().at(1.0)
-    reached = []
-    for from_below in (True, False):
-        ordered, factor = sizes if from_below else sizes[::-1], 1.0
+
+    def tested(ordered: pd.Series[float]) -> Iterator[tuple[float, Array]]:
         for count in range(1, len(ordered) - MIN_KEPT + 1):
             left, laws = without(tasks, by_task, list(ordered.index[:count]), irreducible=irreducible)
-            errors = np.abs(density_errors(laws, left, per_parameter))
-            if not (np.median(errors) <= np.log(TYPICAL) and errors.max() <= np.log(WORST)):
-                break
             factor = float(max(ordered.iloc[0] / ordered.iloc[count], ordered.iloc[count] / ordered.iloc[0]))
-        reached.append(round(factor, 2))
-    return reached[0], reached[1]
+            yield factor, density_errors(laws, left, per_parameter)
+
+    return reach_of(tested(sizes)), reach_of(tested(sizes[::-1]))
+
+
+def reach_of(tested: Iterable[tuple[float, Array]]) -> float:
+    """The largest distance in size, as a factor, at which all left-out runs are read within `TYPICAL` (median) and `WORST`.
+
+    If even the nearest left-out size is not, its error is taken to grow in proportion to ln of the distance, and the reach is the part of
+    the distance at which it would be. A reach of 1 would make a bound of every second reading of the family's own last model.
+
+    Args:
+        tested: distances, the nearest first, each with the ln errors of the runs left out. It is not read further than needed.
+    """
+    reached = 1.0
+    for factor, errors in tested:
+        missed = max(float(np.median(np.abs(errors))) / np.log(TYPICAL), float(np.abs(errors).max()) / np.log(WORST))
+        if missed > 1:
+            return round(reached if reached > 1 else factor ** (1 / missed), 2)
+        reached = factor
+    return round(reached, 2)

@@ -6,6 +6,7 @@ L_hat = l + ln((c + d - S) / (S - d)) / gamma, and N_hat solves L(N_hat, D0) = L
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from compresslab.catalog.references import is_file, reference_names, unknown_reference
 from compresslab.density.intervals import LogEstimate, bounded_reading
 from compresslab.density.references.budget import Budget, default_budget
-from compresslab.density.references.form import checked
+from compresslab.density.references.form import UNTESTED_REACH, checked
 from compresslab.density.references.laws import (
     D_UNIT,
     N_UNIT,
@@ -84,8 +85,8 @@ class Reference:
         unit: of the loss: "bits per byte", "bits per word" or "latent".
         form: the chosen form of the law, the rule of the choice, and the errors of each form.
         parameters_range, tokens_range: smallest and largest N and D in the fit, in parameters and tokens.
-        reach: factors below and above its fitted sizes up to which it is read (flagged `extrapolated`); beyond it gives a bound. For a
-            ladder they are the ones that left-out sizes test (`left_out.reach`).
+        reach: factors below and above its fitted sizes up to which it is read (flagged `extrapolated`); beyond it gives a bound.
+        reach_tested: they are the ones that its own left-out sizes test (`left_out.reach_of`), else those of the OLMo ladder.
         runs: number of models in the fit.
         tasks: by compresslab's task name.
     """
@@ -100,6 +101,7 @@ class Reference:
     tokens_range: tuple[float, float]
     runs: int
     reach: tuple[float, float]
+    reach_tested: bool
     tasks: dict[str, TaskFit]
 
     @classmethod
@@ -128,14 +130,24 @@ class Reference:
                 raise BadInput(f"{name} is no reference ({_first(error)}); `compresslab reference fit TABLE` writes one") from error
             except ValueError as error:
                 raise BadInput(f"{name} is no reference ({error}); `compresslab reference fit TABLE` writes one") from error
-        return cls.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
+        return _shipped(name)
 
     @classmethod
     def parse(cls, raw: Any) -> Reference:
         """A reference from the content of its file. Raises ValueError if it is none."""
         content = checked(raw)
         tasks = {task: _task(task, entry, content["kind"]) for task, entry in content["tasks"].items()}
-        return cls(**{**content, "tasks": tasks})
+        reach = content["reach"]
+        return cls(**{**content, "tasks": tasks, "reach": reach or UNTESTED_REACH, "reach_tested": reach is not None})
+
+    @property
+    def reach_in_words(self) -> str:
+        """How far it is read, in a sentence, and whether that was tested."""
+        below, above = self.reach
+        read = f"{self.name} is read up to a factor of {below:.1f} below and {above:.1f} above its sizes; beyond, there is only a bound. "
+        if self.reach_tested:
+            return f"{read}Its own models, left out of the fit, test that."
+        return f"{read}That is how far the OLMo ladder's left-out models still read as what they are; it was not tested for {self.name}."
 
     @property
     def resamples(self) -> int:
@@ -239,6 +251,12 @@ class Reference:
                 raise BadInput(f"score of {task} is {score}; a score lies in [0, 1]")
             loss = self.loss_of_score(task, np.full(rows.size, float(score)), rows)
         return self.reading(task, loss[0], loss[1:], budget, rows[1:]).interval()
+
+
+@functools.cache
+def _shipped(name: str) -> Reference:
+    """A reference that ships with the package. Its file is read and checked once."""
+    return Reference.parse(json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def _task(name: str, entry: dict[str, Any], kind: str) -> TaskFit:

@@ -5,9 +5,11 @@ The specifications are plain dicts, because building the same charts with altair
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from compresslab.report import words
@@ -62,6 +64,10 @@ class ChartRenderer(Drawing):
 
     def __init__(self) -> None:
         super().__init__()
+        self.begin_page()
+
+    def begin_page(self) -> None:
+        """Count the charts of another page."""
         self.drawn = 0
         self.lost: list[str] = []
 
@@ -79,6 +85,31 @@ class ChartRenderer(Drawing):
         text = self._ARIA.sub("", self._LABELLED.sub(r' data-variant="\1"', text))
         text = text.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "", 1)
         return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(label)}" ', 1)
+
+
+_SHARED: ContextVar[ChartRenderer | None] = ContextVar("the renderer that pages share", default=None)
+
+
+@contextlib.contextmanager
+def shared_renderer() -> Iterator[None]:
+    """The pages that are written in this context are drawn by one process, since the chart library takes half a second to start."""
+    with ChartRenderer() as renderer:
+        token = _SHARED.set(renderer)
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
+
+
+@contextlib.contextmanager
+def page_renderer() -> Iterator[ChartRenderer]:
+    """A renderer for one page: the one that pages share, or one of its own."""
+    if (shared := _SHARED.get()) is not None:
+        shared.begin_page()
+        yield shared
+        return
+    with ChartRenderer() as renderer:
+        yield renderer
 
 
 def layer(mark: str, encoding: Spec, **style: Any) -> Spec:

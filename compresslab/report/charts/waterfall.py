@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compresslab.records import Interval
+from compresslab.records import Count, Interval
 from compresslab.report import words
 from compresslab.report.charts.vega import LABEL, ROW, VARIANT, VERDICT_COLOURS, Spec, chart, layer, log_axis, unscaled
 
@@ -16,6 +16,7 @@ class WaterfallStep:
 
     Attributes:
         label: the step. variant: its result. before, after: density, `None` if unknown. ratio: r with its interval. verdict: of r.
+        note: r by the count of N that the step itself changed, if the chart counts N otherwise.
     """
 
     label: str
@@ -24,6 +25,7 @@ class WaterfallStep:
     after: float | None
     ratio: Interval | None
     verdict: str
+    note: str = ""
 
 
 def format_factor(ratio: Interval | None) -> str:
@@ -33,8 +35,11 @@ def format_factor(ratio: Interval | None) -> str:
     return f"{ratio.bound} {words.times(ratio.value)}".strip() + ("†" if ratio.extrapolated else "")
 
 
-def waterfall(steps: Sequence[WaterfallStep], title: str, start: str, domain: tuple[float, float]) -> Spec:
-    """Bars from density to density on a log axis, one per step, below the density of `start`, each with its factor."""
+def waterfall(steps: Sequence[WaterfallStep], title: str, start: str, domain: tuple[float, float], count: Count = "params") -> Spec:
+    """Bars from density to density on a log axis, one per step, below the density of `start`, each with its factor.
+
+    All densities of one chart are by the same `count` of N, so the factors multiply to the density at the end.
+    """
     low, high = domain
     begin = steps[0].before
     rows: list[Spec] = [
@@ -47,7 +52,7 @@ def waterfall(steps: Sequence[WaterfallStep], title: str, start: str, domain: tu
             "before": step.before,
             "after": step.after,
             "verdict": step.verdict or "inconclusive",
-            "text": f"{words.SYMBOLS.get(step.verdict, '')} {format_factor(step.ratio)}",
+            "text": f"{words.SYMBOLS.get(step.verdict, '')} {format_factor(step.ratio)}{step.note and f' ({step.note})'}",
             # Extrapolated ratios are hollow.
             "fill": 0.0 if step.ratio is not None and step.ratio.extrapolated else 0.85,
             "at": max((value for value in (step.before, step.after) if value is not None), default=low),
@@ -61,7 +66,11 @@ def waterfall(steps: Sequence[WaterfallStep], title: str, start: str, domain: tu
     if steps[-1].after is not None:
         ends.append({"row": last, "label": f"= {title}", "after": steps[-1].after, "variant": title, "next": last})
     lane = {"scale": {"domain": [last + 0.6, -0.6], "nice": False}, "axis": None}
-    across = {"type": "quantitative", "scale": {"type": "log", "domain": [low, high], "nice": False}, "title": "density"}
+    across = {
+        "type": "quantitative",
+        "scale": {"type": "log", "domain": [low, high], "nice": False},
+        "title": f"density {words.COUNTS[count]}",
+    }
     x = {**across, "axis": log_axis(low, high)}
     colour = {"field": "verdict", "type": "nominal", "scale": VERDICT_COLOURS, "legend": None}
     links = [row for row in [*ends[:1], *drawn] if row["after"] is not None]
