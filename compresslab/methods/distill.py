@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, Share, StepConfig, refuse_unread
-from compresslab.methods.training import FORWARDS_A_STEP, training_memory
+from compresslab.methods.training import FORWARDS_A_STEP, Devices, refuse_undivided, training_memory
 
 
 class Distill(StepConfig):
@@ -21,6 +21,9 @@ class Distill(StepConfig):
     `cross_entropy` is the share of the next-token loss in the mix; `hidden` the weight of matching the teacher's hidden states through
     learned projectors. `top_k` trains on the teacher's `top_k` largest logits, computed once for all students that read the same text.
     `on_policy` is the share of batches whose text the student writes itself, continuing the first `prompt` tokens of each sequence.
+
+    `devices` train together, each with a part of the weights of student and teacher; `auto` takes as few as hold them. On a processor they
+    are processes. Results differ in rounding alone, so the number is in no content key. Text that a student writes itself is drawn on one.
     """
 
     method: Literal["forward-kl", "reverse-kl", "jsd", "skewed-kl"] = "forward-kl"
@@ -36,6 +39,7 @@ class Distill(StepConfig):
     prompt: PositiveInt = 64
     optimizer: Optimizer = Optimizer()
     seed: Seed = 0
+    devices: Devices = 1
 
     @model_validator(mode="after")
     def _readable_settings(self) -> Distill:
@@ -43,6 +47,7 @@ class Distill(StepConfig):
         if self.top_k is not None and (self.hidden or self.on_policy):
             needs = "hidden" if self.hidden else "on_policy"
             raise ValueError(f"{needs} needs the teacher itself, and top_k replaces it by stored logits; drop one of the two")
+        refuse_undivided(self)
         return self
 
 

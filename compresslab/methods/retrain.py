@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, StepConfig
-from compresslab.methods.training import FORWARDS_A_STEP, training_memory
+from compresslab.methods.training import FORWARDS_A_STEP, Devices, refuse_undivided, training_memory
 
 # Bytes per parameter of the model: adapters with their moments, and the activations of a pass.
 ADAPTER_BYTES = 5
@@ -22,6 +22,9 @@ def _learning_rate(default: float) -> BeforeValidator:
 class RetrainFull(StepConfig):
     """Continue training all weights on the training text, over `tokens` tokens, or `until` the loss on held-out text is as low as another
     model's: that of `parent` (the model before the last prune step), of `base` or of a variant.
+
+    `devices` train together, each with a part of the weights; `auto` takes as few as hold them. On a processor they are processes. Results
+    differ in rounding alone, so the number is in no content key.
     """
 
     method: Literal["full"]
@@ -29,10 +32,14 @@ class RetrainFull(StepConfig):
     until: str | None = None
     optimizer: Annotated[Optimizer, _learning_rate(1e-4)] = Optimizer(learning_rate=1e-4)
     seed: Seed = 0
+    devices: Devices = 1
 
 
 class RetrainLoRA(StepConfig):
-    """Train low-rank adapters on every linear layer of the blocks and merge them at the end; `qlora` over weights held at 4 bits (NF4)."""
+    """Train low-rank adapters on every linear layer of the blocks and merge them at the end; `qlora` over weights held at 4 bits (NF4).
+
+    `devices` is that of `full`, for `lora` without `dropout`.
+    """
 
     method: Literal["lora", "qlora"]
     tokens: PositiveInt
@@ -42,6 +49,12 @@ class RetrainLoRA(StepConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     optimizer: Annotated[Optimizer, _learning_rate(1e-3)] = Optimizer(learning_rate=1e-3)
     seed: Seed = 0
+    devices: Devices = 1
+
+    @model_validator(mode="after")
+    def _divisible(self) -> RetrainLoRA:
+        refuse_undivided(self)
+        return self
 
 
 def full_cost(config: RetrainFull, model: Footprint) -> Cost:

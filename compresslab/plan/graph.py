@@ -38,6 +38,7 @@ class Node:
         tasks: task name -> content key of its scores, for evaluate nodes.
         dimensions: dimensions of the model, if they are known before it exists.
         replicate: what is added to the seeds of the recipe's texts for this node: 0, or the number of the replicate that reads them.
+        devices: how many make it together; on a processor, how many processes.
     """
 
     kind: NodeKind
@@ -52,6 +53,7 @@ class Node:
     tasks: dict[str, str] = field(default_factory=dict)
     dimensions: Dimensions | None = None
     replicate: int = 0
+    devices: int = 1
 
     @property
     def label(self) -> str:

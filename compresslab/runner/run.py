@@ -278,7 +278,7 @@ class _Runner:
             expected = estimate(node, self.plan)
             seconds = UNKNOWN_SECONDS if expected.seconds is None else expected.seconds
             alone = node.kind in ("machine", "measure")
-            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, alone=alone)
+            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, node.devices, alone)
         return self._works[key]
 
     def _known(self, node: Node) -> bool:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from compresslab.errors import CompresslabError, disk_trouble, out_of_memory
-from compresslab.runner.messages import Done, Failed, Job, ReloadJob
+from compresslab.runner.messages import Done, Failed, Job, NodeJob, ReloadJob
 from compresslab.runner.provenance import peak_memory
 
 # Variables by which libraries round float32 products to fewer bits: a record that says float32 would not be true.
@@ -25,8 +25,8 @@ def work(job: Job, pipe: Connection) -> None:
     started = time.perf_counter()
     try:
         _settle(job.log, job.share.threads)
-        difference = _execute(job, pipe)
-        pipe.send(Done(difference, time.perf_counter() - started, peak_memory(), job.compute.device))
+        done = _execute(job, pipe)
+        pipe.send(done if isinstance(done, Failed) else done._replace(seconds=time.perf_counter() - started))
     except CompresslabError as error:
         pipe.send(Failed(str(error)))
     except KeyboardInterrupt as interruption:
@@ -40,15 +40,21 @@ def work(job: Job, pipe: Connection) -> None:
         pipe.close()
 
 
-def _execute(job: Job, pipe: Connection) -> float | None:
-    """The job itself; gives the difference of logits that a reload found."""
+def _execute(job: Job, pipe: Connection) -> Done | Failed:
+    """The job itself; its seconds are filled in later."""
+    if isinstance(job, NodeJob) and job.node.devices > 1:
+        from compresslab.runner.ranks.node import make_together
+
+        return make_together(job, pipe.send)
     # Here, because the run itself imports this module and must not wait for torch.
     from compresslab.runner.nodes import NODES, reload
 
+    difference = None
     if isinstance(job, ReloadJob):
-        return reload(job)
-    NODES[job.node.kind](job, pipe.send)
-    return None
+        difference = reload(job)
+    else:
+        NODES[job.node.kind](job, pipe.send)
+    return Done(difference, 0.0, peak_memory(), job.compute.device)
 
 
 def explained(error: BaseException, log: Path, device: str = "cpu") -> str:

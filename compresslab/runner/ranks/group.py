@@ -128,9 +128,8 @@ def _cause(ended: dict[int, Report], members: dict[int, _Member], known: endings
         code = members[rank].process.exitcode
         if report is None and code is not None:
             return Failed(endings.why_it_ended(code, known, f"{who.format(rank)}, of the node,"), endings.kind_of_end(code, known))
-    for rank, report in ended.items():
-        if isinstance(report, Failed):
-            return report._replace(cause=f"{who.format(rank)}: {report.cause}")
+    if failed := next((report for report in ended.values() if isinstance(report, Failed)), None):
+        return failed
     if lost := {rank: report.why for rank, report in ended.items() if isinstance(report, LostTouch)}:
         rank, why = next(iter(lost.items()))
         if silent := [str(rank) for rank in members if rank not in ended]:

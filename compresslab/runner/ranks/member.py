@@ -65,7 +65,8 @@ def take_part(rank: int, group: Group, work: Work, pipe: Connection) -> None:
         if _lost_touch(error):
             pipe.send(LostTouch(" ".join(str(error).split())[:200]))
         else:
-            pipe.send(Failed(explained(error, group.log, group.device), "memory" if out_of_memory(error) else ""))
+            why = f"process {rank} of {group.size}: {explained(error, group.log, group.device)}"
+            pipe.send(Failed(why, "memory" if out_of_memory(error) else ""))
     finally:
         pipe.close()
         # A group that is taken apart waits for processes that may be gone.
@@ -94,7 +95,7 @@ def _join(rank: int, group: Group) -> None:
         backend = f"cpu:gloo,{kind}:{distributed.get_default_backend_for_device(kind)}"
     distributed.init_process_group(
         backend,
-        store=distributed.FileStore(str(group.store), group.size),
+        store=distributed.FileStore(str(group.store), group.size),  # type: ignore[attr-defined]
         rank=rank,
         world_size=group.size,
         timeout=datetime.timedelta(seconds=PATIENCE),

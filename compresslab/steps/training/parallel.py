@@ -5,13 +5,14 @@ Source: Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Da
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from transformers import PreTrainedModel
 
@@ -85,6 +86,8 @@ class Sharded(nn.Module):
 
     def __init__(self, modules: Sequence[nn.Module], compute: torch.dtype) -> None:
         super().__init__()
+        # A hidden state that a model gives may be a view; nothing here changes one in place.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         self.parts = nn.ModuleList(modules)
         self.mesh = mesh()
         # Inputs have the compute dtype already.
@@ -93,12 +96,14 @@ class Sharded(nn.Module):
             for parameter in module.parameters():
                 if parameter.requires_grad and not isinstance(parameter, DTensor):
                     parameter.data = parameter.data.float()
-            # The losses are shares of the mean over the global batch, so gradients are summed and not averaged. gloo has no sum with a factor.
-            sharded = fully_shard(module, mesh=self.mesh, mp_policy=policy)
-            sharded.set_gradient_divide_factor(1.0)
-            sharded.set_force_sum_reduction_for_comms(True)
-        # Experts that no token of this process went to have no gradient here, and one in other processes.
-        self.set_reduce_scatter_unused_params(True)
+            fully_shard(module, mesh=self.mesh, mp_policy=policy)
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                # The losses are shares of the mean over the global batch, so gradients are summed and not averaged.
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)  # gloo has no sum with a factor
+                # Experts that no token of this process went to have no gradient here, and one in other processes.
+                module.set_reduce_scatter_unused_params(True, recurse=False)
 
     def forward(self, work: Callable[[], T]) -> T:
         """The result of `work`, which makes a forward pass through the modules."""
@@ -108,8 +113,14 @@ class Sharded(nn.Module):
         """The result of `work`, which makes forward passes without gradients."""
         with torch.no_grad():
             result: T = self(work)
-        self.reshard()  # the optimizer changes the shards alone
+        self.unload()  # the optimizer changes the shards alone
         return result
+
+    def unload(self) -> None:
+        """Free what is gathered. This must follow a pass without gradients before the shards change."""
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def spread(model: PreTrainedModel, compute: torch.dtype, ranks: Ranks) -> Whole | Sharded:
@@ -120,7 +131,7 @@ def spread(model: PreTrainedModel, compute: torch.dtype, ranks: Ranks) -> Whole 
 def mesh() -> DeviceMesh:
     """All processes of the group, with the devices that their shards are on."""
     kind = "cpu" if distributed.get_backend() == "gloo" else torch.accelerator.current_accelerator().type  # type: ignore[union-attr]
-    return distributed.init_device_mesh(kind, (distributed.get_world_size(),))
+    return init_device_mesh(kind, (distributed.get_world_size(),))
 
 
 def own_shard(whole: Tensor, devices: DeviceMesh) -> DTensor:

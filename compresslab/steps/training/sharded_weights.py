@@ -24,11 +24,17 @@ class ShardedWeights:
         self._device = next(modules[0].parameters()).device
         self._plain = [_PlainBlock(block) for block in blocks(modules)]
         self._places = [
-            (owner, name) for module in modules for owner in module.modules() for name, held in owner._parameters.items() if held is not None
+            (owner, name)
+            for module in modules
+            for owner in module.modules()
+            for name, held in owner._parameters.items()
+            if held is not None
         ]
         self.passes = Sharded(modules, compute)
         self.weights: list[Tensor] = [parameter for parameter in self.passes.parameters() if parameter.requires_grad]
-        self._zeros = [(_shard(model.get_submodule(name).weight), own_shard(mask, self.passes.mesh).to_local()) for model, name, mask in zeros]
+        self._zeros = [
+            (_shard(model.get_submodule(name).weight), own_shard(mask, self.passes.mesh).to_local()) for model, name, mask in zeros
+        ]
 
     def after_step(self) -> None:
         """After an optimizer step: set pruned weights to zero, and remove the gradients."""
@@ -43,7 +49,7 @@ class ShardedWeights:
     def release(self, *, first: bool) -> None:
         """Make the modules plain again, with whole parameters where this process is the `first` one, and without values elsewhere."""
         whole: dict[int, nn.Parameter] = {}
-        self.passes.reshard()
+        self.passes.unload()
         for owner, name in self._places:
             held = owner._parameters[name]
             assert isinstance(held, DTensor)
@@ -64,7 +70,9 @@ class _PlainBlock:
 
     def __init__(self, block: nn.Module) -> None:
         self.block, self.kind = block, type(block)
-        self.hooks = [(hooks, set(hooks)) for hooks in (block._forward_pre_hooks, block._forward_pre_hooks_with_kwargs, block._forward_hooks)]
+        self.hooks = [
+            (hooks, set(hooks)) for hooks in (block._forward_pre_hooks, block._forward_pre_hooks_with_kwargs, block._forward_hooks)
+        ]
 
     def restore(self) -> None:
         """Undo it."""
@@ -76,4 +84,5 @@ class _PlainBlock:
 
 def _shard(weight: Tensor) -> Tensor:
     assert isinstance(weight, DTensor)
-    return weight.detach().to_local()
+    part: Tensor = weight.to_local().detach()
+    return part

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import Shard, zeros
 
 from compresslab.files import atomic_write, make_folder
@@ -62,8 +66,8 @@ class SharedCheckpoints:
             shutil.rmtree(target, ignore_errors=True)  # one that was not finished
         distributed.barrier()
         try:
-            checkpoint.save(dict(state.tensors), checkpoint_id=target)
-        except checkpoint.CheckpointException as error:
+            save(dict(state.tensors), checkpoint_id=target)
+        except CheckpointException as error:
             cause, _ = next(iter(error.failures.values()))
             raise cause from error
         own = {file.name: sha256_of(file) for file in target.glob(f"__{self.ranks.rank}_*")}
@@ -116,7 +120,9 @@ class SharedCheckpoints:
             report("the checkpoint is damaged (other bytes than were written); starting anew")
             return None
         tensors = self._places(found.folder)
-        checkpoint.load(tensors, checkpoint_id=found.folder, no_dist=self.ranks.size == 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")  # one process needs none
+            load(tensors, checkpoint_id=found.folder, no_dist=self.ranks.size == 1)
         return TrainingState(state["step"], state["losses"], [(step, loss) for step, loss in state["checks"]], tensors)
 
     def _whole(self, found: _Found) -> bool:
@@ -129,7 +135,7 @@ class SharedCheckpoints:
 
     def _places(self, folder: Path) -> dict[str, Tensor]:
         """Tensors of the sizes in a checkpoint, for its values."""
-        stored = checkpoint.FileSystemReader(folder).read_metadata().state_dict_metadata
+        stored = FileSystemReader(folder).read_metadata().state_dict_metadata
         places: dict[str, Tensor] = {}
         devices = mesh() if self.ranks.size > 1 else None
         for name, about in stored.items():

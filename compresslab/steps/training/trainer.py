@@ -23,12 +23,12 @@ from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences
-from compresslab.steps.training.checkpoints import Checkpoints, TrainingState, fingerprint
+from compresslab.steps.training.checkpoints import TrainingState, fingerprint
 from compresslab.steps.training.held_out import Goal
 from compresslab.steps.training.master_weights import MasterWeights
 from compresslab.steps.training.parallel import NotFirst, Whole, refuse_random, this_rank
-from compresslab.steps.training.shared_checkpoints import SharedCheckpoints
 from compresslab.steps.training.sharded_weights import ShardedWeights
+from compresslab.steps.training.shared_checkpoints import SharedCheckpoints
 
 LOSSES_KEPT = 200
 
@@ -280,7 +280,8 @@ class _Training:
 def _uninterrupted() -> Iterator[list[tuple[int, FrameType | None]]]:
     """Hold back the signals that interrupt a process until the end of the block, so that an interruption never meets half an update.
 
-    The block gets the list of those that have come. Python runs handlers in the main thread only; a training in another thread is not interrupted anyway.
+    The block gets the list of those that have come. Python runs handlers in the main thread only; a training in another thread is not
+    interrupted anyway.
     """
     names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
