@@ -47,8 +47,13 @@ class Distill(StepConfig):
         if self.top_k is not None and (self.hidden or self.on_policy):
             needs = "hidden" if self.hidden else "on_policy"
             raise ValueError(f"{needs} needs the teacher itself, and top_k replaces it by stored logits; drop one of the two")
-        refuse_undivided(self)
+        refuse_undivided(self.devices, undivided(self))
         return self
+
+
+def undivided(config: Distill) -> str:
+    """Why several devices cannot make a step together; empty if they can."""
+    return "what a student writes is drawn token by token on one device; take devices: 1, or drop on_policy" if config.on_policy else ""
 
 
 def distill_cost(config: Distill, model: Footprint) -> Cost:
@@ -59,6 +64,6 @@ def distill_cost(config: Distill, model: Footprint) -> Cost:
 
 
 FORWARD_KL, REVERSE_KL, JSD, SKEWED_KL = (
-    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=distill_cost)
+    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=distill_cost, undivided=undivided)
     for name in ("forward-kl", "reverse-kl", "jsd", "skewed-kl")
 )

@@ -53,8 +53,17 @@ class RetrainLoRA(StepConfig):
 
     @model_validator(mode="after")
     def _divisible(self) -> RetrainLoRA:
-        refuse_undivided(self)
+        refuse_undivided(self.devices, undivided(self))
         return self
+
+
+def undivided(config: RetrainLoRA) -> str:
+    """Why several devices cannot train adapters together; empty if they can."""
+    if config.method == "qlora":
+        return "weights that bitsandbytes packs cannot be divided among devices; take devices: 1, or lora"
+    if config.dropout:
+        return "what dropout drops would depend on the number of devices; take devices: 1, or dropout: 0"
+    return ""
 
 
 def full_cost(config: RetrainFull, model: Footprint) -> Cost:
@@ -69,5 +78,15 @@ def adapter_cost(config: RetrainLoRA, model: Footprint) -> Cost:
 
 MODULE = "compresslab.steps.retrain"
 FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=full_cost)
-LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapter_cost)
-QLORA = Method("retrain", "qlora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft", "bitsandbytes"), cost=adapter_cost)
+LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapter_cost, undivided=undivided)
+QLORA = Method(
+    "retrain",
+    "qlora",
+    RetrainLoRA,
+    MODULE,
+    "training",
+    trains=True,
+    libraries=("peft", "bitsandbytes"),
+    cost=adapter_cost,
+    undivided=undivided,
+)

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from compresslab.methods.method import Footprint
-from compresslab.methods.settings import StepConfig
 
 # The devices that train a model together, each with a part of its weights; `auto` takes as few as hold it. It is no setting of the result:
 # the batches are the same with any number, so results differ in rounding alone, as they do with another number of threads. It is
@@ -21,24 +20,16 @@ TRAINING_BYTES = 16
 FLOAT32_BYTES = 4
 
 
-def why_undivided(config: StepConfig) -> str:
-    """Why several devices cannot make a step that trains together; empty if they can."""
-    if getattr(config, "on_policy", 0):
-        return "what a student writes is drawn token by token on one device; take devices: 1, or drop on_policy"
-    if config.method_name == "qlora":
-        return "weights that bitsandbytes packs cannot be divided among devices; take devices: 1, or lora"
-    if getattr(config, "dropout", 0):
-        return "what dropout drops would depend on the number of devices; take devices: 1, or dropout: 0"
-    return ""
-
-
-def refuse_undivided(config: StepConfig) -> None:
+def refuse_undivided(devices: int | str, why: str) -> None:
     """Refuse several devices for a step that they cannot make together.
+
+    Args:
+        why: why they cannot; empty if they can.
 
     Raises:
         ValueError: pydantic reports it at the step's place.
     """
-    if getattr(config, "devices", 1) not in (1, "auto") and (why := why_undivided(config)):
+    if why and devices not in (1, "auto"):
         raise ValueError(f"devices: {why}")
 
 

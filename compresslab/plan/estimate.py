@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from compresslab.methods.method import Cost, Footprint
 from compresslab.methods.registry import method_of
-from compresslab.methods.training import why_undivided
 from compresslab.plan.gathering import removal_passes, stored_logits_size
 from compresslab.plan.graph import Node, Plan
 from compresslab.recipe.schema import Recipe
@@ -120,7 +119,7 @@ def devices_for(node: Node, plan: Plan) -> int:
         return 1
     if wanted != "auto":
         return int(wanted)
-    if plan.probe is None or plan.probe.count < 2 or not plan.probe.memory or why_undivided(node.step[1]):
+    if plan.probe is None or plan.probe.count < 2 or not plan.probe.memory or method_of(*node.step).undivided(node.step[1]):
         return 1
     for devices in range(1, plan.probe.count + 1):
         memory = estimate(replace(node, devices=devices), plan).memory

@@ -47,8 +47,8 @@ class LostTouch(NamedTuple):
 
 def take_part(rank: int, group: Group, work: Work, pipe: Connection) -> None:
     """Entry point of a process. Every outcome, an exception too, is sent through the pipe."""
+    from compresslab.runner.endings import explained
     from compresslab.runner.provenance import peak_memory
-    from compresslab.runner.worker import explained
 
     try:
         _join(rank, group)
