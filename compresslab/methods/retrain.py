@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 
 from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, StepConfig
-from compresslab.methods.training import FORWARDS_A_STEP, Devices, refuse_undivided, training_memory
+from compresslab.methods.training import FORWARDS_A_STEP, ActivationCheckpointing, Devices, refuse_undivided, training_memory
 
 # Bytes per parameter of the model: adapters with their moments, and the activations of a pass.
 ADAPTER_BYTES = 5
@@ -24,7 +24,8 @@ class RetrainFull(StepConfig):
     model's: that of `parent` (the model before the last prune step), of `base` or of a variant.
 
     `devices` train together, each with a part of the weights; `auto` takes as few as hold them. On a processor they are processes. Results
-    differ in rounding alone, so the number is in no content key.
+    differ in rounding alone, so the number is in no content key. `activation_checkpointing` computes activations again in the backward
+    pass: less memory, a third more time, the same result.
     """
 
     method: Literal["full"]
@@ -33,12 +34,13 @@ class RetrainFull(StepConfig):
     optimizer: Annotated[Optimizer, _learning_rate(1e-4)] = Optimizer(learning_rate=1e-4)
     seed: Seed = 0
     devices: Devices = 1
+    activation_checkpointing: ActivationCheckpointing = False
 
 
 class RetrainLoRA(StepConfig):
     """Train low-rank adapters on every linear layer of the blocks and merge them at the end; `qlora` over weights held at 4 bits (NF4).
 
-    `devices` is that of `full`, for `lora` without `dropout`.
+    `devices` is that of `full`, for `lora` without `dropout`; so is `activation_checkpointing`, with `dropout`, too.
     """
 
     method: Literal["lora", "qlora"]
@@ -50,6 +52,7 @@ class RetrainLoRA(StepConfig):
     optimizer: Annotated[Optimizer, _learning_rate(1e-3)] = Optimizer(learning_rate=1e-3)
     seed: Seed = 0
     devices: Devices = 1
+    activation_checkpointing: ActivationCheckpointing = False
 
     @model_validator(mode="after")
     def _divisible(self) -> RetrainLoRA:
@@ -68,12 +71,13 @@ def undivided(config: RetrainLoRA) -> str:
 
 def full_cost(config: RetrainFull, model: Footprint) -> Cost:
     """A forward and a backward pass of every token."""
-    return Cost(config.tokens * FORWARDS_A_STEP * model.forward, training_memory(model))
+    return Cost(config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing) * model.forward, training_memory(model))
 
 
 def adapter_cost(config: RetrainLoRA, model: Footprint) -> Cost:
     """As for all weights, but only the adapters have moments."""
-    return Cost(config.tokens * FORWARDS_A_STEP * model.forward, ADAPTER_BYTES * model.dimensions.parameters + model.weights)
+    seconds = config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing) * model.forward
+    return Cost(seconds, ADAPTER_BYTES * model.dimensions.parameters + model.weights)
 
 
 MODULE = "compresslab.steps.retrain"

@@ -12,6 +12,9 @@ from compresslab.methods.method import Footprint
 # the batches are the same with any number, so results differ in rounding alone, as they do with another number of threads. It is
 # therefore in no dump of the settings, neither for keys nor for records.
 Devices = Annotated[PositiveInt | Literal["auto"], Field(exclude=True)]
+# Whether a decoder layer's activations are computed again in the backward pass, and not kept. They are the same, so this is no setting of
+# the result either.
+ActivationCheckpointing = Annotated[bool, Field(exclude=True)]
 
 # Cost of a forward and a backward pass, in forward passes.
 FORWARDS_A_STEP = 3

@@ -55,7 +55,14 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
         loss_fn = teacher_objective(loaded, context.other, config, matching)
     companions = (matching,) if matching is not None else ()
     settings = TrainSettings(
-        config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json(), compute=compute
+        config.optimizer,
+        config.seed,
+        context.progress,
+        companions,
+        context.checkpoints,
+        config.model_dump_json(),
+        compute=compute,
+        activation_checkpointing=config.activation_checkpointing,
     )
     result = train(loaded.model, context.text, settings, loss_fn)
     return StepResult(

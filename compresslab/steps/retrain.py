@@ -38,7 +38,14 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
         other, ranks = context.other.model, this_rank()
         goal = Goal(spread(other, other.dtype, ranks).look(lambda: mean_loss(other, held_out_ids, ranks)), held_out_ids)
     settings = TrainSettings(
-        config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal, compute
+        config.optimizer,
+        config.seed,
+        context.progress,
+        checkpoints=context.checkpoints,
+        config=config.model_dump_json(),
+        goal=goal,
+        compute=compute,
+        activation_checkpointing=config.activation_checkpointing,
     )
     if isinstance(config, RetrainFull):
         model, result = loaded.model, train(loaded.model, text, settings, language_modelling)

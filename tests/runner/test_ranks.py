@@ -115,6 +115,17 @@ def test_two_processes_train_as_one_does(tmp_path: Path, case: str):
     assert sorted(file.name for file in (tmp_path / "one").iterdir()) == sorted(file.name for file in (tmp_path / "two").iterdir())
 
 
+@pytest.mark.parametrize("case", ["hidden", "lora"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_activations_that_are_computed_again_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, size: int):
+    kept = trained(size, case, tmp_path / "kept")
+    kind, config = CASES[case]
+    monkeypatch.setitem(CASES, case, (kind, config.model_copy(update={"activation_checkpointing": True})))
+    again = trained(size, case, tmp_path / "again")
+    assert again == kept
+    assert furthest(tmp_path / "kept", tmp_path / "again") == 0
+
+
 @pytest.mark.parametrize("name", ["llama-tied", "qwen3-moe", "gpt-neox", "gemma2"])
 def test_three_processes_train_any_architecture_as_one_does(tmp_path: Path, name: str):
     one, three = (trained(size, "forward-kl", tmp_path / str(size), name=name) for size in (1, 3))
@@ -245,7 +256,7 @@ def measure(folder: Path, rank: int, _: Send) -> None:
     held: list[int] = []
 
     class Counting(torch.optim.AdamW):
-        def step(self, closure: None = None) -> None:  # type: ignore[override]
+        def step(self, _: None = None) -> None:  # type: ignore[override]
             super().step()
             tensors = [
                 tensor for weight in self.param_groups[0]["params"] for tensor in (weight, weight.grad, *self.state[weight].values())

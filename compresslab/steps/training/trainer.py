@@ -23,6 +23,7 @@ from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences
+from compresslab.steps.training.activations import recomputing
 from compresslab.steps.training.checkpoints import TrainingState, fingerprint
 from compresslab.steps.training.held_out import Goal
 from compresslab.steps.training.master_weights import MasterWeights
@@ -76,6 +77,7 @@ class TrainSettings(NamedTuple):
         companions: modules that are trained with the model and discarded (projectors).
         checkpoints: folder for the run's state. config: the step's settings, which identify the run's checkpoints.
         goal: loss on held-out text at which the run stops. compute: dtype of the forward and backward passes.
+        activation_checkpointing: whether activations are computed again in the backward pass, and not kept.
     """
 
     optimizer: Optimizer
@@ -86,6 +88,7 @@ class TrainSettings(NamedTuple):
     config: str = ""
     goal: Goal | None = None
     compute: torch.dtype = torch.float32
+    activation_checkpointing: bool = False
 
 
 class TrainResult(NamedTuple):
@@ -114,18 +117,9 @@ def train(model: PreTrainedModel, text: TokenSequences, settings: TrainSettings,
         RunFailed: the loss is NaN or infinite. NotFirst: this is not the first process of its group, which alone has the trained model.
     """
     training = _Training(model, text, settings, loss_fn)
-    if isinstance(training.master_weights, ShardedWeights):
-        training.run()
-        training.master_weights.release(first=training.ranks.rank == 0)
-        if training.ranks.rank:
-            raise NotFirst
-        model.eval()
-    else:
-        try:
-            training.run()
-        finally:
-            training.master_weights.release()
-            model.eval()
+    with recomputing(model) if settings.activation_checkpointing else contextlib.nullcontext():
+        training.run_and_release()
+    model.eval()
     steps, losses = training.step, training.losses
     return TrainResult(steps * training.per_batch * text.ids.shape[1], steps, downsampled(losses), training.checks)
 
@@ -185,6 +179,24 @@ class _Training:
             if self.step:
                 self.checkpoints.save(self._state())
             raise
+
+    def run_and_release(self) -> None:
+        """Train, then make the model plain again.
+
+        Raises:
+            NotFirst: this is not the first process of its group. After another error of several processes their shards stay.
+        """
+        if isinstance(self.master_weights, ShardedWeights):
+            self.run()
+            self.master_weights.release(first=self.ranks.rank == 0)
+            if self.ranks.rank:
+                raise NotFirst
+            return
+        try:
+            self.run()
+        finally:
+            self.master_weights.release()
+            self.model.eval()
 
     def _stop_if_asked(self) -> None:
         """Interrupt all processes if a signal has come to one of them."""
