@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, assert_never
 
-from compresslab.errors import RunFailed
+from compresslab.errors import BadInput, RunFailed
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
 from compresslab.records import Failure
@@ -17,7 +17,7 @@ from compresslab.runner.executors.executor import Begun, Broken, Event, Executor
 from compresslab.runner.executors.local import LocalExecutor
 from compresslab.runner.messages import Failed
 from compresslab.runner.processes import Listener
-from compresslab.runner.schedule import Start, Work, in_order, schedule
+from compresslab.runner.schedule import Start, Work, allows, in_order, schedule
 from compresslab.runner.status.run_state import StateFile, forget
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import is_done, to_do
@@ -49,6 +49,7 @@ def run(plan: Plan, store: Store, watcher: Watcher, executor: Executor | None = 
         executor: where nodes run. Default: on this machine, one an accelerator, or one on a processor.
 
     Raises:
+        BadInput: no host could ever run one of the nodes.
         RunFailed: the disk has too little room for what is to be made.
         KeyboardInterrupt: with the store clean and everything finished kept.
     """
@@ -109,6 +110,8 @@ class _Runner:
     def run(self) -> None:
         """Try the nodes until each is done or has failed. What is gathered is made when a step needs it."""
         wanted = [node for node in self.plan.nodes if node.kind != "gather"]
+        if impossible := [self._impossible(self.nodes[key]) for key in self._awaited if self._impossible(self.nodes[key])]:
+            raise BadInput("; ".join(impossible))
         try:
             # A result that is made again may be another one than before. What was made from that is then to be made again, too.
             while self._pending(wanted):
@@ -280,6 +283,19 @@ class _Runner:
             alone = node.kind in ("machine", "measure")
             self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, alone=alone)
         return self._works[key]
+
+    def _impossible(self, node: Node) -> str:
+        """Why no host could ever run a node; empty if one can."""
+        work, hosts = self._work(node.key), self.executor.hosts()
+        if any(allows(host, work) for host in hosts):
+            return ""
+        if work.alone:
+            return (
+                f"“{node.label}” measures times of {self.plan.machine}, and no host here is one; plan the study for these hosts, or take "
+                "--set density.measure=false and no this-machine"
+            )
+        most = max((len(host.devices) for host in hosts), default=0)
+        return f"“{node.label}” needs {work.devices} accelerators on one host, and the host with the most has {most}; give it fewer devices"
 
     def _known(self, node: Node) -> bool:
         return estimate(node, self.plan).seconds is not None

@@ -87,7 +87,7 @@ def schedule(waiting: Sequence[Work], done: Collection[str], running: Sequence[S
             continue
         if not any(room.open for room in rooms.values()):
             break
-        fitting = [room for room in rooms.values() if room.allows(work)]
+        fitting = [room for room in rooms.values() if allows(room.host, work)]
         fitting = [room for room in fitting if room.host.name not in work.not_on] or fitting
         if ready := [room for room in fitting if room.fits(work)]:
             # The fullest one, so that others stay free for what needs a host to itself.
@@ -96,6 +96,11 @@ def schedule(waiting: Sequence[Work], done: Collection[str], running: Sequence[S
         elif not work.alone and (open_ones := [room for room in fitting if room.open]):
             max(open_ones, key=lambda room: room.free_memory).take(work)
     return starts
+
+
+def allows(host: Host, work: Work) -> bool:
+    """Whether a host could ever run a node."""
+    return (host.alone or not work.alone) and (not host.devices or len(host.devices) >= work.devices)
 
 
 class _Room:
@@ -110,10 +115,6 @@ class _Room:
     def open(self) -> bool:
         """Whether anything at all could start."""
         return not self.closed and self.used < self.host.slots and (not self.host.devices or bool(self.free_devices))
-
-    def allows(self, work: Work) -> bool:
-        """Whether the host could ever run a node."""
-        return (self.host.alone or not work.alone) and (not self.host.devices or len(self.host.devices) >= work.devices)
 
     def fits(self, work: Work) -> bool:
         """Whether a node can start now."""

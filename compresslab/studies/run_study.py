@@ -20,6 +20,7 @@ from compresslab.runner.watcher import Watcher
 from compresslab.store.done import to_do, why_missing
 from compresslab.store.store import Store
 from compresslab.store.upkeep import note
+from compresslab.studies.growing_page import GrowingPage
 from compresslab.studies.page_folder import check_page_folder
 from compresslab.studies.programs import check_programs
 
@@ -44,7 +45,8 @@ def run_study(
     Args:
         recipe: a YAML file, or its plan.
         store: the folder of results. Existing results are not computed again.
-        reports: the folder in which the study's page is written, in a subfolder of the study's name. By default no page is written.
+        reports: the folder in which the study's page is written, in a subfolder of the study's name, also while it runs. By default no page
+            is written.
         settings: changes as `path=value`, such as `evaluate.items=50`. only: the variants to run; all by default.
         compute: dtype of all matrix products, instead of the recipe's.
         device: by torch's name ("cpu", "cuda:1"). Default: the accelerator, if there is one.
@@ -78,7 +80,11 @@ def run_study(
         executor = (
             LocalExecutor(plan, result_store, jobs, threads) if cluster is None else RayExecutor(plan, result_store, cluster, jobs, threads)
         )
-        result = run_nodes(plan, result_store, active_watcher, executor)
+        hearing = active_watcher
+        if reports is not None:
+            folder, results = Path(reports), result_store  # as they are now, for the function
+            hearing = GrowingPage(active_watcher, lambda: write_page(report_study(plan, results), folder))
+        result = run_nodes(plan, result_store, hearing, executor)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
     try:
