@@ -82,19 +82,26 @@ def schedule(waiting: Sequence[Work], done: Collection[str], running: Sequence[S
         if start.host in rooms:
             rooms[start.host].take(start.work, start.devices)
     starts = []
+    open_rooms = [room for room in rooms.values() if room.open]
+    idle = any(room.used == 0 for room in open_rooms)
     for work in waiting:
-        if not all(key in done for key in work.needs):
-            continue
-        if not any(room.open for room in rooms.values()):
+        if not open_rooms:
             break
-        fitting = [room for room in rooms.values() if allows(room.host, work)]
-        fitting = [room for room in fitting if room.host.name not in work.not_on] or fitting
+        if (work.alone and not idle) or not all(key in done for key in work.needs):
+            continue
+        fitting = [room for room in open_rooms if allows(room.host, work)]
+        if work.not_on and any(name not in work.not_on and allows(room.host, work) for name, room in rooms.items()):
+            fitting = [room for room in fitting if room.host.name not in work.not_on]
         if ready := [room for room in fitting if room.fits(work)]:
             # The fullest one, so that others stay free for what needs a host to itself.
             room = max(ready, key=lambda room: room.used)
             starts.append(Start(work, room.host.name, room.take(work)))
-        elif not work.alone and (open_ones := [room for room in fitting if room.open]):
-            max(open_ones, key=lambda room: room.free_memory).take(work)
+        elif fitting and not work.alone:
+            max(fitting, key=lambda room: room.free_memory).take(work)
+        else:
+            continue
+        open_rooms = [room for room in open_rooms if room.open]
+        idle = any(room.used == 0 for room in open_rooms)
     return starts
 
 
