@@ -210,3 +210,9 @@ def test_hosts_of_another_kind_run_nothing_and_are_named() -> None:
     assert [one.facts.name for one in found.hosts] == ["gpu"]
     assert found.machine.name == "gpu"
     assert found.left_out == ("host head runs nothing: it computes on cpu, and the study on cuda",)
+
+
+def test_a_host_that_is_lost_during_the_look_is_left_out_by_name() -> None:
+    found = clusters._examined([host("a")], ["b"])
+    assert [one.facts.name for one in found.hosts] == ["a"]
+    assert found.left_out == ("host b was lost while it was looked at; it runs nothing",)

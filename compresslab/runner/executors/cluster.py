@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,9 +89,18 @@ def connected(address: str | None, store: Path, device: str | None = None) -> It
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise BadInput(_unanswered(where, error)) from error
     try:
-        yield _examined(_looked_at(store, device))
+        _silence()
+        yield _examined(*_looked_at(store, device))
     finally:
         ray.shutdown()
+
+
+def _silence() -> None:
+    """Let Ray not print the last lines of a lost host's log into the progress of a run. It has no setting for that."""
+    with contextlib.suppress(ImportError):
+        from ray._private import worker
+
+        vars(worker)["print_to_stdstream"] = lambda *_, **__: None
 
 
 def _check_answer(where: str) -> None:
@@ -132,8 +141,8 @@ def on(node: str, **resources: Any) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False), "max_retries": 0, **resources}
 
 
-def _looked_at(store: Path, device: str | None) -> list[ClusterHost]:
-    """All hosts, each after a look at itself and at the store."""
+def _looked_at(store: Path, device: str | None) -> tuple[list[ClusterHost], list[str]]:
+    """All hosts, each after a look at itself and at the store; and the names of those that were lost meanwhile."""
     import ray
 
     folder = store / "hosts"
@@ -146,7 +155,10 @@ def _looked_at(store: Path, device: str | None) -> list[ClusterHost]:
         asked = {node: task.options(**on(node, num_cpus=0)).remote(token, f"{token.stem}.{node}", device) for node in nodes}
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=TO_LOOK)
         found = {node: _answer(nodes[node], reference) for node, reference in asked.items()}
-        return [_host(nodes[node], facts, folder / f"{token.stem}.{node}", secret) for node, facts in found.items()]
+        living = alive()
+        # What a host has answered is no use when it is gone.
+        hosts = [_host(nodes[node], facts, folder / f"{token.stem}.{node}", secret) for node, facts in found.items() if node in living]
+        return hosts, [facts.name for node, facts in found.items() if node not in living]
     finally:
         for file in folder.glob(f"{token.stem}.*"):
             file.unlink(missing_ok=True)
@@ -174,8 +186,8 @@ def _host(described: Mapping[str, Any], facts: HostFacts, answer: Path, secret: 
     return ClusterHost(described["NodeID"], facts, int(resources.get("CPU", 0)), count, resources.get("memory", float("inf")))
 
 
-def _examined(hosts: list[ClusterHost]) -> Cluster:
-    """The cluster of these hosts.
+def _examined(hosts: Sequence[ClusterHost], lost: Sequence[str] = ()) -> Cluster:
+    """The cluster of these hosts, without those that were lost.
 
     Raises:
         BadInput: one of them cannot run nodes, or would give other results.
@@ -198,9 +210,10 @@ def _examined(hosts: list[ClusterHost]) -> Cluster:
     usable = tuple(
         host for host in hosts if host.machine.probe.backend == backend and host.processors and (host in accelerated) == bool(accelerated)
     )
-    left_out = tuple(
+    left_out = [
         f"host {host.facts.name} runs nothing: it computes on {host.machine.probe.backend}, and the study on {backend}"
         for host in hosts
         if host not in usable
-    )
-    return Cluster(usable, kind[0].machine, left_out)
+    ]
+    left_out += [f"host {name} was lost while it was looked at; it runs nothing" for name in lost]
+    return Cluster(usable, kind[0].machine, tuple(left_out))
