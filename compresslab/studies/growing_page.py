@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from compresslab.errors import CompresslabError
 from compresslab.plan.graph import Node, Plan
 from compresslab.runner.processes import Listener
 from compresslab.runner.watcher import Watcher
@@ -34,7 +33,7 @@ class GrowingPage(Watcher):
         self._watcher.planned(plan, store)
 
     def starting(self, node: Node, estimated: float | None) -> Listener:
-        if node.kind in ("machine", "measure"):
+        if node.timed:
             self._timed.add(node.key)
         return self._watcher.starting(node, estimated)
 
@@ -43,7 +42,7 @@ class GrowingPage(Watcher):
         self._timed.discard(node.key)
         if node.kind == "evaluate" and not self._timed and time.monotonic() >= self._next:
             began = time.monotonic()
-            with contextlib.suppress(CompresslabError, OSError):
+            with contextlib.suppress(Exception):  # half a study may be what no study is; the page at the end says what is wrong
                 self._write()
             took = time.monotonic() - began
             self._next = time.monotonic() + max(EVERY, took / SHARE)

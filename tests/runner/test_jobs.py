@@ -128,7 +128,7 @@ def test_a_node_that_no_host_could_run_is_refused_before_anything_runs(tmp_path:
 
     class Elsewhere(LocalExecutor):
         def hosts(self) -> Sequence[Host]:
-            return [Host("other", 2, ("cuda:0", "cuda:1"), alone=False)]
+            return [Host("other", 2, ("cuda:0", "cuda:1"), timed=False)]
 
     store = Store(tmp_path)
     with pytest.raises(BadInput, match="“time base” measures times of an H100, and no host here is one"):
