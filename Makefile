@@ -56,7 +56,7 @@ contract: install
 	@$(BIN)/python tests/steps/contract_table.py
 
 # What is promised of crashes, damage, several runs at once and hostile inputs, in numbers: minutes each, about an hour in all.
-FAULTS := power_loss ext4_image injected damages sandbox_attacks mutations runners kills
+FAULTS := power_loss ext4_image injected damages sandbox_attacks mutations runners kills ray_kills
 faults: install fetch
 	$(BIN)/python benchmarks/store.py
 	@failed=; for name in $(FAULTS); do echo "== $$name"; $(BIN)/python tests/faults/$$name.py || failed="$$failed $$name"; done; \

@@ -2,10 +2,10 @@
 
 The public interface is what this module exports; everything else may change.
 
-Studies: `run_study` runs a recipe and gives its record, `read_study` reads one that was reported, `write_report` writes its page, and
-`tables` has every table of a record as a pandas frame. Steps: `compress` applies one step to a model. Density: `Reference` is a ruler,
-`assess` gives densities and verdicts, `compare` those of one child and one parent. Evaluation: `TreeLM` is lm-eval's model, exact and
-faster. Errors are `CompresslabError`s: `BadInput`, what the caller can mend, and `RunFailed`.
+Studies: `run_study` runs a recipe and gives its record, on the hosts of a `cluster` if it is given one. `read_study` reads one that was
+reported, `write_report` writes its page, and `tables` has every table of a record as a pandas frame. Steps: `compress` applies one step to
+a model. Density: `Reference` is a ruler, `assess` gives densities and verdicts, `compare` those of one child and one parent. Evaluation:
+`TreeLM` is lm-eval's model, exact and faster. Errors are `CompresslabError`s: `BadInput`, what the caller can mend, and `RunFailed`.
 
 Types stand in `__init__.pyi`, so that looking at a name here imports nothing before it is used.
 """
@@ -30,6 +30,7 @@ _HOMES = {
     "TreeLM": "evaluation.tree_lm",
     "VariantRecord": "records",
     "assess": "density",
+    "cluster": "runner.executors.cluster",
     "compare": "density",
     "compress": "studies.compress",
     "load_recipe": "recipe.load",
@@ -39,7 +40,7 @@ _HOMES = {
     "tables": "report",
     "write_report": "report.html",
 }
-_INSIDE = {"load_recipe": "load", "write_report": "write"}  # what a name is called at home
+_INSIDE = {"cluster": "connected", "load_recipe": "load", "write_report": "write"}  # what a name is called at home
 
 __all__ = sorted(_HOMES)
 

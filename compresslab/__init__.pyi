@@ -17,6 +17,7 @@ from compresslab.records import TaskScore as TaskScore
 from compresslab.records import VariantRecord as VariantRecord
 from compresslab.report import tables as tables
 from compresslab.report.html import write as write_report
+from compresslab.runner.executors.cluster import connected as cluster
 from compresslab.studies.compress import compress as compress
 from compresslab.studies.read_study import read_study as read_study
 from compresslab.studies.run_study import plan_study as plan_study
@@ -39,6 +40,7 @@ __all__ = [
     "TreeLM",
     "VariantRecord",
     "assess",
+    "cluster",
     "compare",
     "compress",
     "load_recipe",

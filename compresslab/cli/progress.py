@@ -93,7 +93,7 @@ class ProgressPrinter(Watcher):
         """
         with self.lock:
             self._stop_bars()
-            self.log, self.store, self.part = store.run_log(name), store, None
+            self.log, self.store, self.part, self.nodes = store.run_log(name), store, None, {}
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.todo = {key: estimated or 0.0 for key, estimated in seconds.items()}
             self.number, self.total = 0, len(self.todo)

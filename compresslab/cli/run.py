@@ -100,13 +100,14 @@ def run(
                 if other.recipe.study == plan.recipe.study and other.file.sha256 != plan.file.sha256:
                     raise BadInput(f"{other.file.path} and {plan.file.path} both call their study {plan.recipe.study!r}; rename one")
         from compresslab.report.charts.vega import shared_renderer
+        from compresslab.runner.executors.local import jobs_on
         from compresslab.store.store import Store
         from compresslab.studies.programs import check_programs
         from compresslab.studies.run_study import run_study
 
         for plan in plans:
             check_programs(plan, Store(store_root(store)))
-        at_once = 1 if jobs is None and device is not None and cluster is None else jobs  # one that was named has one node
+        at_once = jobs_on(device, jobs) if cluster is None else jobs
         # Between studies that compute, the process of the chart library would keep memory that they may need.
         quick = all(plan.recipe.evaluate.source == "published" for plan in plans)
         stack.enter_context(shared_renderer() if quick else contextlib.nullcontext())

@@ -56,6 +56,11 @@ class Node:
     devices: int = 1
 
     @property
+    def timed(self) -> bool:
+        """Whether it measures times, which needs a machine to itself."""
+        return self.kind in ("machine", "measure")
+
+    @property
     def label(self) -> str:
         """The action of the node, for a progress line or a message."""
         if self.kind == "machine":

@@ -43,7 +43,7 @@ class Held(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """A result that it reads was damaged and is removed: its key, and what was wrong."""
+    """A result that it reads was damaged and is removed, or is not there: its key, and what was wrong."""
 
     key: str
     problem: str
@@ -87,9 +87,8 @@ def _attempt(node: Node, plan: Plan, store: Store, share: Share, starting: Calla
         if is_done(node, store):
             return Held()  # by another run, before this one held the leases
         # Before the parents are read: that would disturb a measurement, too.
-        timed = node.kind in ("machine", "measure")
-        if not stack.enter_context(machine_share(alone=timed)):
-            return Held(MEASURED if timed else MEASURES)
+        if not stack.enter_context(machine_share(alone=node.timed)):
+            return Held(MEASURED if node.timed else MEASURES)
         for key in node.needs:
             if (outcome := _unusable_input(plan.node(key), store)) is not None:
                 return outcome
@@ -108,7 +107,7 @@ def _make(
     share: Share,
     stop: Stop | None,
 ) -> Outcome:
-    running = begun(store, node.key, node.label, plan.recipe.study, share.devices, starting())
+    running = begun(store, node.key, node.label, plan.recipe.study, share, starting())
     started = time.perf_counter()
     try:
         outcome = make(node, plan, store, running, leases, tasks, share, stop)
@@ -142,6 +141,8 @@ def _unusable_input(node: Node, store: Store) -> Outcome | None:
     somebody's, and the result is whole.
     """
     kind = RECORDS[node.kind]
+    if not store.occupied(node.key):
+        return Removed(node.key, f"the result of “{node.label}” is not in {store.root}")
     if store.problem(node.key, kind, every_byte=True):
         with store.leases.held(node.key) as lease:
             # Another run may have made it again before this one held the lease.

@@ -17,11 +17,13 @@ class Share(NamedTuple):
     Attributes:
         threads: of the processor. environment: the variables that show its process the accelerators that it may use, and no others.
         devices: these accelerators, as the machine counts them; empty if it computes on the one that the plan names, or on the processor.
+        asked: what tells this attempt from others at the same node, if its command needs that.
     """
 
     threads: int
     environment: dict[str, str]
     devices: tuple[str, ...] = ()
+    asked: str = ""
 
 
 class NodeJob(NamedTuple):

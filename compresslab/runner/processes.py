@@ -193,14 +193,21 @@ _running: WeakSet[Worker] = WeakSet()
 
 def hurry() -> None:
     """End the patience with all workers: what they have not saved by now is lost. The store stays whole."""
-    for worker in list(_running):
+    for worker in _all_running():
         worker.send_signal(signal.SIGKILL)
 
 
 def kill_all() -> None:
     """Kill all workers and the server without waiting for any answer, for a process that is about to end at once."""
-    for worker in list(_running):
+    for worker in _all_running():
         worker.kill_with_server()
+
+
+def _all_running() -> list[Worker]:
+    """The workers that run. Other threads may start and end some meanwhile; a lock could be held by the thread that a signal interrupts."""
+    while True:
+        with contextlib.suppress(RuntimeError):
+            return list(_running)
 
 
 def execute(job: Job, listener: Listener, scored: Callable[[str], None] = lambda _: None, stop: Stop | None = None) -> Done | Failed:
@@ -251,8 +258,8 @@ def _execute(job: Job, listener: Listener, scored: Callable[[str], None], stop: 
             worker.finish(patience)
     if report is not None:
         return report
-    if worker.code is None:
-        return Failed(worker.server.why_it_ended())
+    if worker.code is None:  # the server has ended, with all its workers, perhaps because of another one
+        return Failed(worker.server.why_it_ended(), "lost")
     return Failed(endings.why_it_ended(worker.code, known), endings.kind_of_end(worker.code, known))
 
 

@@ -35,10 +35,17 @@ def provenance(plan: Plan) -> Provenance:
         python=platform.python_version(),
         machine=plan.machine or processor(),
         compute=plan.compute.decides() if plan.machine else {},
-        cores=threads(),
-        memory_bytes=psutil.virtual_memory().total,
+        cores=plan.machine_facts.get("threads", threads()),
+        memory_bytes=_memory(plan),
         finished=now(),
     )
+
+
+def _memory(plan: Plan) -> int:
+    """Bytes of memory of the plan's machine; of another one than this they are known in whole GiB."""
+    own = psutil.virtual_memory().total
+    stated: int = plan.machine_facts.get("memory_gib", round(own / 2**30))
+    return own if stated == round(own / 2**30) else stated * 2**30
 
 
 @functools.cache

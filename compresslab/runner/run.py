@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, assert_never
 
-from compresslab.errors import RunFailed
+from compresslab.errors import BadInput, RunFailed
 from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Node, Plan
 from compresslab.records import Failure
 from compresslab.runner.attempt import Again, Held, Made, Outcome, Removed, Unmade
-from compresslab.runner.executors.executor import Begun, Broken, Event, Executor, Moved, Over, Starting
+from compresslab.runner.executors.executor import Begun, Broken, Event, Executor, Moved, Over, Pending, Starting
 from compresslab.runner.executors.local import LocalExecutor
 from compresslab.runner.messages import Failed
 from compresslab.runner.processes import Listener
-from compresslab.runner.schedule import Start, Work, in_order, schedule
+from compresslab.runner.schedule import Start, Work, allows, in_order, schedule
 from compresslab.runner.status.run_state import StateFile, forget
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import is_done, to_do
@@ -28,6 +28,7 @@ from compresslab.store.store import Store
 # damages it each time is not to be trusted, nor is a node that takes its process with it.
 MADE_AGAIN = 2
 LONGEST_PAUSE = 2.0  # seconds between two looks at what other runs have made
+TO_ARRIVE = 60.0  # seconds after which a file that another host has written must be seen; NFS may take half of it
 # Seconds that a node of unknown size is taken to need, for the order alone.
 UNKNOWN_SECONDS = 60.0
 
@@ -49,6 +50,7 @@ def run(plan: Plan, store: Store, watcher: Watcher, executor: Executor | None = 
         executor: where nodes run. Default: on this machine, one an accelerator, or one on a processor.
 
     Raises:
+        BadInput: no host could ever run one of the nodes.
         RunFailed: the disk has too little room for what is to be made.
         KeyboardInterrupt: with the store clean and everything finished kept.
     """
@@ -94,6 +96,7 @@ class _Runner:
         self._awaited = {node.key for node in todo}
         self._done: set[str] = set()
         self._again: Counter[str] = Counter()
+        self._lost_times: Counter[str] = Counter()
         self._state = StateFile(plan, store)
         self._works: dict[str, Work] = {}
         self._order: list[str] = []
@@ -109,6 +112,8 @@ class _Runner:
     def run(self) -> None:
         """Try the nodes until each is done or has failed. What is gathered is made when a step needs it."""
         wanted = [node for node in self.plan.nodes if node.kind != "gather"]
+        if impossible := [self._impossible(self.nodes[key]) for key in self._awaited if self._impossible(self.nodes[key])]:
+            raise BadInput("; ".join(impossible))
         try:
             # A result that is made again may be another one than before. What was made from that is then to be made again, too.
             while self._pending(wanted):
@@ -162,17 +167,34 @@ class _Runner:
             self._note_neighbours(start.host)
             self.executor.start(self.nodes[start.work.key], start)
         if not self._running:
-            if not self._held:
-                raise RunFailed("no host is left on which anything could run; run again to go on from here")
-            self._tell_waiting()
-        while (event := self.executor.event(self._patience())) is not None and not self._hear(event):
-            pass
+            if self._give_up_impossible(waiting):
+                return
+            if self._held:
+                self._tell_waiting()
+        deadline = time.monotonic() + self._patience()
+        while (left := deadline - time.monotonic()) > 0 and (event := self.executor.event(left)) is not None:
+            if self._hear(event):
+                return
+
+    def _give_up_impossible(self, waiting: Sequence[Work]) -> bool:
+        """Let the nodes fail that no living host could run; whether there were any.
+
+        Raises:
+            RunFailed: no host lives.
+        """
+        if not self.executor.hosts():
+            raise RunFailed("no host is left on which anything could run; run again to go on from here")
+        ready = [self.nodes[work.key] for work in waiting if all(key in self._done for key in work.needs)]
+        impossible = {node.key: why for node in ready if (why := self._impossible(node))}
+        for key, why in impossible.items():
+            self._fail(self.nodes[key], Failure(node=self.nodes[key].label, cause=why))
+        return bool(impossible)
 
     def _patience(self) -> float:
         """Seconds until a held node is to be tried again; without one, until something happens, with a look at the hosts now and then."""
-        if not self._held:
-            return LONGEST_PAUSE
-        return max(0.0, min(when for when, _ in self._held.values()) - time.monotonic())
+        # One whose time has come and that did not start waits for a free place, which an event makes.
+        now = time.monotonic()
+        return min([when - now for when, _ in self._held.values() if when > now], default=LONGEST_PAUSE)
 
     def _hear(self, event: Event) -> bool:
         """Note what happened; whether something else may be started now."""
@@ -184,6 +206,8 @@ class _Runner:
                 self._listeners[key].started(pid)
             case Moved(key, progressed):
                 self._listeners[key].progress(*progressed)
+            case Pending(_, why):
+                self.watcher.waiting(node, why)
             case Broken(_, error):
                 raise error
             case Over(key, outcome):
@@ -199,6 +223,10 @@ class _Runner:
         """Note how an attempt has ended."""
         match outcome:
             case Made(seconds):
+                if not self._arrives(node):
+                    cause = f"it was made on {start.host} and is not in {self.store.root} here; look whether that is the same folder there"
+                    self._give_up(node, cause, seconds)
+                    return
                 self._done.add(node.key)
                 self.worked.add(node.key)
                 self.watcher.ended(node, seconds, "")
@@ -206,6 +234,13 @@ class _Runner:
                 self._hold(node, why)
             case Again(why):
                 self._make_again(node, why, f"it could not be kept {{}} times ({why}); look at who else uses {self.store.root}")
+            case Removed(key, problem) if is_done(self.nodes[key], self.store):
+                # Made again meanwhile, or not seen on that host alone.
+                work = self._works[node.key]
+                self._works[node.key] = work._replace(not_on=work.not_on | {start.host})
+                self._make_again(node, f"{start.host} could not read what it needs ({problem})", f"{problem}, {{}} times, on {start.host}")
+            case Removed(key, _) if key not in self._done:
+                pass  # another node that reads it has told
             case Removed(key, problem):
                 self._done.discard(key)
                 failed = f"its result was damaged each of {{}} times ({problem}); look at the disk of {self.store.root}"
@@ -220,8 +255,8 @@ class _Runner:
 
     def _worth_another_try(self, node: Node, failed: Failed, start: Start) -> bool:
         """Whether a node that failed is made again: elsewhere if its process was lost, and alone if memory ran out beside others."""
-        if failed.kind == "lost" and self._again[node.key] < MADE_AGAIN:
-            self._again[node.key] += 1
+        if failed.kind == "lost" and self._lost_times[node.key] < MADE_AGAIN:
+            self._lost_times[node.key] += 1
             work = self._works[node.key]
             self._works[node.key] = work._replace(not_on=work.not_on | {start.host})
         elif failed.kind == "memory" and node.key in self._beside and node.key not in self._alone:
@@ -250,6 +285,13 @@ class _Runner:
         self.worked.add(node.key)
         self.watcher.ended(node, seconds, cause)
 
+    def _arrives(self, node: Node) -> bool:
+        """Whether a result that was made is in the store. What another host has written may take some seconds to be seen."""
+        deadline = time.monotonic() + TO_ARRIVE
+        while not (there := is_done(node, self.store)) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        return there
+
     def _hold(self, node: Node, why: str) -> None:
         """Leave a node to another run for a while, a longer one each time."""
         self._look(node)
@@ -277,9 +319,21 @@ class _Runner:
             node = self.nodes[key]
             expected = estimate(node, self.plan)
             seconds = UNKNOWN_SECONDS if expected.seconds is None else expected.seconds
-            alone = node.kind in ("machine", "measure")
-            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, node.devices, alone)
+            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, node.devices, timed=node.timed)
         return self._works[key]
+
+    def _impossible(self, node: Node) -> str:
+        """Why no host could ever run a node; empty if one can."""
+        work, hosts = self._work(node.key), self.executor.hosts()
+        if any(allows(host, work) for host in hosts):
+            return ""
+        if work.timed:
+            return (
+                f"“{node.label}” measures times of {self.plan.machine}, and no host here is one; plan the study for these hosts, or take "
+                "--set density.measure=false and no this-machine"
+            )
+        most = max((len(host.devices) for host in hosts), default=0)
+        return f"“{node.label}” needs {work.devices} accelerators on one host, and the host with the most has {most}; give it fewer devices"
 
     def _known(self, node: Node) -> bool:
         return estimate(node, self.plan).seconds is not None

@@ -16,7 +16,8 @@ class Work(NamedTuple):
     Attributes:
         needs: keys of the nodes that must be done before. seconds: its estimated time. memory: its estimated peak, in bytes.
         devices: the accelerators that it takes, where a host has any.
-        alone: whether nothing may run beside it on its host, as with measured times.
+        timed: whether it measures times, with nothing beside it and on a host of the right kind alone. alone: whether it is to run with
+            nothing beside it because memory ran out.
         not_on: hosts that have lost it and are not to get it again while there are others.
     """
 
@@ -25,8 +26,14 @@ class Work(NamedTuple):
     seconds: float = 1.0
     memory: float = 0.0
     devices: int = 1
+    timed: bool = False
     alone: bool = False
     not_on: frozenset[str] = frozenset()
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether nothing may run beside it."""
+        return self.timed or self.alone
 
 
 class Host(NamedTuple):
@@ -35,7 +42,7 @@ class Host(NamedTuple):
     Attributes:
         slots: how many nodes it runs at once. devices: its accelerators; without any, nodes run on its processors.
         memory: what nodes may use together, in bytes. threads: of its processors, for all slots together.
-        alone: whether it may run the nodes that must be alone: times are measured on the machine that they are for.
+        timed: whether it may run the nodes that measure times: they are those of one kind of machine.
     """
 
     name: str
@@ -43,7 +50,7 @@ class Host(NamedTuple):
     devices: tuple[str, ...] = ()
     memory: float = float("inf")
     threads: int = 1
-    alone: bool = True
+    timed: bool = True
 
 
 class Start(NamedTuple):
@@ -55,7 +62,7 @@ class Start(NamedTuple):
 
 
 def in_order(works: Iterable[Work]) -> list[Work]:
-    """Nodes by the seconds of the longest path that begins with each, the longest first; those that must be alone come last."""
+    """Nodes by the seconds of the longest path that begins with each, the longest first; those that measure times come last."""
     nodes = {work.key: work for work in works}
     readers: dict[str, list[str]] = {key: [] for key in nodes}
     for work in nodes.values():
@@ -65,7 +72,7 @@ def in_order(works: Iterable[Work]) -> list[Work]:
     paths: dict[str, float] = {}
     for key in reversed(_from_first_to_last(nodes)):
         paths[key] = nodes[key].seconds + max((paths[reader] for reader in readers[key]), default=0.0)
-    return sorted(nodes.values(), key=lambda work: (work.alone, -paths[work.key]))
+    return sorted(nodes.values(), key=lambda work: (work.timed, -paths[work.key]))
 
 
 def schedule(waiting: Sequence[Work], done: Collection[str], running: Sequence[Start], hosts: Sequence[Host]) -> list[Start]:
@@ -82,20 +89,32 @@ def schedule(waiting: Sequence[Work], done: Collection[str], running: Sequence[S
         if start.host in rooms:
             rooms[start.host].take(start.work, start.devices)
     starts = []
+    open_rooms = [room for room in rooms.values() if room.open]
+    idle = any(room.used == 0 for room in open_rooms)
     for work in waiting:
-        if not all(key in done for key in work.needs):
-            continue
-        if not any(room.open for room in rooms.values()):
+        if not open_rooms:
             break
-        fitting = [room for room in rooms.values() if room.allows(work)]
-        fitting = [room for room in fitting if room.host.name not in work.not_on] or fitting
+        if (work.by_itself and not idle) or not all(key in done for key in work.needs):
+            continue
+        fitting = [room for room in open_rooms if allows(room.host, work)]
+        if work.not_on and any(name not in work.not_on and allows(room.host, work) for name, room in rooms.items()):
+            fitting = [room for room in fitting if room.host.name not in work.not_on]
         if ready := [room for room in fitting if room.fits(work)]:
             # The fullest one, so that others stay free for what needs a host to itself.
             room = max(ready, key=lambda room: room.used)
             starts.append(Start(work, room.host.name, room.take(work)))
-        elif not work.alone and (open_ones := [room for room in fitting if room.open]):
-            max(open_ones, key=lambda room: room.free_memory).take(work)
+        elif fitting and not work.by_itself:
+            max(fitting, key=lambda room: room.free_memory).take(work)
+        else:
+            continue
+        open_rooms = [room for room in open_rooms if room.open]
+        idle = any(room.used == 0 for room in open_rooms)
     return starts
+
+
+def allows(host: Host, work: Work) -> bool:
+    """Whether a host could ever run a node."""
+    return (host.timed or not work.timed) and (not host.devices or len(host.devices) >= work.devices)
 
 
 class _Room:
@@ -111,15 +130,11 @@ class _Room:
         """Whether anything at all could start."""
         return not self.closed and self.used < self.host.slots and (not self.host.devices or bool(self.free_devices))
 
-    def allows(self, work: Work) -> bool:
-        """Whether the host could ever run a node."""
-        return (self.host.alone or not work.alone) and (not self.host.devices or len(self.host.devices) >= work.devices)
-
     def fits(self, work: Work) -> bool:
         """Whether a node can start now."""
         if not self.open or (self.host.devices and len(self.free_devices) < work.devices):
             return False
-        return self.used == 0 or (not work.alone and work.memory <= self.free_memory)
+        return self.used == 0 or (not work.by_itself and work.memory <= self.free_memory)
 
     def take(self, work: Work, devices: Sequence[str] = ()) -> tuple[str, ...]:
         """Count a node in; gives its devices."""
@@ -127,7 +142,7 @@ class _Room:
         self.free_devices = [device for device in self.free_devices if device not in taken]
         self.used += 1
         self.free_memory -= work.memory
-        self.closed = self.closed or work.alone
+        self.closed = self.closed or work.by_itself
         return taken
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,15 +14,17 @@ from compresslab.records import Failure, StudyRecord
 from compresslab.records.compute import ComputeChoice
 from compresslab.runner.executors.cluster import Cluster
 from compresslab.runner.executors.executor import Executor
-from compresslab.runner.executors.local import LocalExecutor
+from compresslab.runner.executors.local import LocalExecutor, jobs_on
 from compresslab.runner.executors.ray import RayExecutor
 from compresslab.runner.run import RunResult, run
 from compresslab.runner.watcher import Watcher
 from compresslab.store.done import to_do, why_missing
 from compresslab.store.store import Store
 from compresslab.store.upkeep import note
+from compresslab.studies.growing_page import GrowingPage
 from compresslab.studies.page_folder import check_page_folder
 from compresslab.studies.programs import check_programs
+from compresslab.studies.read_study import read_study
 
 
 def run_study(
@@ -44,7 +47,8 @@ def run_study(
     Args:
         recipe: a YAML file, or its plan.
         store: the folder of results. Existing results are not computed again.
-        reports: the folder in which the study's page is written, in a subfolder of the study's name. By default no page is written.
+        reports: the folder in which the study's page is written, in a subfolder of the study's name, also while it runs. By default no page
+            is written.
         settings: changes as `path=value`, such as `evaluate.items=50`. only: the variants to run; all by default.
         compute: dtype of all matrix products, instead of the recipe's.
         device: by torch's name ("cpu", "cuda:1"). Default: the accelerator, if there is one.
@@ -76,9 +80,15 @@ def run_study(
     else:
         result_store = Store(Path(store))
         executor = (
-            LocalExecutor(plan, result_store, jobs, threads) if cluster is None else RayExecutor(plan, result_store, cluster, jobs, threads)
+            LocalExecutor(plan, result_store, jobs_on(device, jobs), threads)
+            if cluster is None
+            else RayExecutor(plan, result_store, cluster, jobs, threads)
         )
-        result = run_nodes(plan, result_store, active_watcher, executor)
+        hearing = active_watcher
+        if reports is not None:
+            folder, results = Path(reports), result_store  # as they are now, for the function
+            hearing = GrowingPage(active_watcher, lambda: _write_if_no_poorer(report_study(plan, results), folder))
+        result = run_nodes(plan, result_store, hearing, executor)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
     try:
@@ -154,6 +164,15 @@ def write_page(record: StudyRecord, reports: Path) -> Path:
     page = write(record, reports / record.study)
     write_index(reports)
     return page
+
+
+def _write_if_no_poorer(record: StudyRecord, reports: Path) -> None:
+    """Write the page of an unfinished study, unless the page of an earlier run knows the scores of more variants."""
+    before = 0
+    with contextlib.suppress(BadInput):
+        before = sum(bool(variant.scores) for variant in read_study(reports / record.study).variants)
+    if sum(bool(variant.scores) for variant in record.variants) >= before:
+        write_page(record, reports)
 
 
 def _assembled(plan: Plan, store: Store, result: RunResult) -> StudyRecord:

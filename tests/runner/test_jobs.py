@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from runner.test_killed_workers import results
@@ -17,8 +20,10 @@ from compresslab.records.compute import Compute, Probe
 from compresslab.runner.executors.local import LocalExecutor, visible
 from compresslab.runner.processes import Listener
 from compresslab.runner.run import run
+from compresslab.runner.schedule import Host
 from compresslab.runner.watcher import Watcher
 from compresslab.store.store import Store
+from compresslab.studies.run_study import run_study
 
 
 class Beside(Watcher):
@@ -116,3 +121,31 @@ def test_a_worker_sees_its_own_accelerators_alone(monkeypatch: pytest.MonkeyPatc
     assert visible((), "cuda") == {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa,GPU-bb")
     assert visible(("cuda:1",), "cuda") == {"CUDA_VISIBLE_DEVICES": "GPU-bb"}
+
+
+def test_a_node_that_no_host_could_run_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    plan = replace(accelerated(2), recipe=SimpleNamespace(study="s"), nodes=(Node("measure", "base", "t"),), machine="an H100")  # type: ignore[arg-type]
+
+    class Elsewhere(LocalExecutor):
+        def hosts(self) -> Sequence[Host]:
+            return [Host("other", 2, ("cuda:0", "cuda:1"), timed=False)]
+
+    store = Store(tmp_path)
+    with pytest.raises(BadInput, match="“time base” measures times of an H100, and no host here is one"):
+        run(plan, store, Watcher(), Elsewhere(plan, store))
+
+
+@pytest.mark.slow
+def test_the_page_is_there_while_the_study_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compresslab.studies.growing_page.EVERY", 0.0)
+    monkeypatch.setattr("compresslab.studies.growing_page.SHARE", 1e9)
+    page, seen = tmp_path / "reports" / "tiny" / "index.html", []
+
+    class Looks(Watcher):
+        def ended(self, node: Node, seconds: float, failure: str) -> None:
+            seen.append((node.label, page.exists() and "has not run yet" in page.read_text()))
+
+    run_study(recipe, store=tmp_path / "store", reports=tmp_path / "reports", watcher=Looks())
+    assert seen[0][1] is False
+    assert any(there for _, there in seen)
+    assert "has not run yet" not in page.read_text()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -209,4 +211,65 @@ def test_hosts_of_another_kind_run_nothing_and_are_named() -> None:
     found = clusters._examined([host("head"), host("gpu", backend="cuda", accelerators=8)])
     assert [one.facts.name for one in found.hosts] == ["gpu"]
     assert found.machine.name == "gpu"
-    assert found.left_out == ("host head runs nothing: it computes on cpu, and the study on cuda",)
+    assert found.left_out == ("host head runs nothing: it computes on cpu, and the study on GPU",)
+
+
+def test_of_two_kinds_of_accelerators_the_one_of_which_there_are_more_is_taken() -> None:
+    old = host("old", backend="cuda", accelerators=2)
+    probe = old.machine.probe.model_copy(update={"accelerator": "H100"})
+    new = host("new", backend="cuda", accelerators=8, machine=ProbedMachine(probe, {}, "new"))
+    found = clusters._examined([old, new])
+    assert [one.facts.name for one in found.hosts] == ["new"]
+    assert found.left_out == ("host old runs nothing: it computes on GPU, and the study on H100",)
+
+
+def test_hosts_may_compute_on_their_processors_although_they_have_accelerators() -> None:
+    one = host("gpu", accelerators=0)._replace(accelerators=8)
+    with pytest.raises(BadInput, match="has 8 accelerators by Ray, and torch sees none there"):
+        clusters._examined([one])
+    found = clusters._examined([one], device="cpu")
+    assert found.hosts[0].usable_accelerators == 0
+    assert found.told() == ["cluster: gpu; processors: 8"]
+
+
+def test_a_head_that_runs_nothing_is_told() -> None:
+    found = clusters._examined([host("a"), host("head")._replace(processors=0)])
+    assert found.left_out == ("host head runs nothing: Ray may give no processor of it to a task",)
+    with pytest.raises(BadInput, match="no host of it has a processor"):
+        clusters._examined([host("head")._replace(processors=0)])
+
+
+@REAL
+def test_a_host_whose_text_is_another_one_is_refused(recipe: Path, tmp_path: Path, two_nodes: Any) -> None:
+    """The plan was made before the text changed, as on a host with an old copy."""
+    store, text = Store(tmp_path / "store"), tmp_path / "text.txt"
+    text.write_text("The answer to question 1 is 2. " * 400)
+    recipe.write_text(re.sub(r"source: [^,]+/text\.txt", f"source: {text}", recipe.read_text()))
+    with connected(two_nodes.address, store.root) as cluster:
+        plan = prepare(recipe, machine=cluster.machine)
+        RayExecutor(plan, store, cluster, threads=1)
+        text.write_text("The answer to question 1 is 3. " * 400)
+        with pytest.raises(BadInput, match="makes another result of"):
+            RayExecutor(plan, store, cluster, threads=1)
+        text.unlink()
+        with pytest.raises(BadInput, match="cannot plan the study"):
+            RayExecutor(plan, store, cluster, threads=1)
+
+
+def test_a_device_with_a_number_is_refused_on_a_cluster(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"name its kind alone \(cuda\)"), connected("h:1", tmp_path, "cuda:1"):
+        pass
+
+
+def test_something_else_that_listens_is_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "TO_CHECK", 5)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(BadInput, match=f"--address {address}: no Ray cluster answers"), connected(address, tmp_path):
+            pass
+
+
+def test_a_host_that_is_lost_during_the_look_is_left_out_by_name() -> None:
+    found = clusters._examined([host("a")], ["b"])
+    assert [one.facts.name for one in found.hosts] == ["a"]
+    assert found.left_out == ("host b was lost while it was looked at; it runs nothing",)

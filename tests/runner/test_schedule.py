@@ -49,14 +49,20 @@ def test_a_node_that_needs_more_than_its_host_has_runs_with_nothing_beside_it() 
 
 
 def test_times_are_measured_with_nothing_beside_them_on_the_host() -> None:
-    timed, plain = Work("t", alone=True), Work("p", seconds=9)
+    timed, plain = Work("t", timed=True), Work("p", seconds=9)
     hosts = [Host("h", 2)]
     assert started([timed, plain], hosts) == ["p"]
     assert started([timed, plain], hosts, running=[Start(plain, "h")]) == []
     assert started([timed, plain], hosts, done=["p"]) == ["t"]
     assert started([timed, plain], hosts, running=[Start(timed, "h")]) == []
     assert started([timed, plain], [Host("h", 2), Host("i", 2)], running=[Start(plain, "h")]) == ["t"]
-    assert started([timed], [Host("h", alone=False)]) == [], "the times of another machine"
+    assert started([timed], [Host("h", timed=False)]) == [], "the times of another machine"
+
+
+def test_a_node_that_ran_out_of_memory_runs_with_nothing_beside_it_on_any_host() -> None:
+    work = Work("a", alone=True)
+    assert started([work], [Host("h", 2, timed=False)]) == ["a"]
+    assert started([work], [Host("h", 2)], running=[Start(Work("b"), "h")]) == []
 
 
 def test_each_node_has_its_accelerators_to_itself() -> None:
@@ -83,7 +89,7 @@ def study(nodes: int, seed: int) -> list[Work]:
         works += [
             Work(model, (parent,), rng.lognormvariate(5, 1.2)),
             Work(f"evaluate {number}", (model,), rng.lognormvariate(4, 1)),
-            Work(f"time {number}", (model, parent), rng.uniform(5, 20), alone=True),
+            Work(f"time {number}", (model, parent), rng.uniform(5, 20), timed=True),
         ]
         models.append(model)
     return works[:nodes]
@@ -114,9 +120,9 @@ def lower_bound(works: Sequence[Work], hosts: Sequence[Host]) -> float:
     for work in works:  # each after those that it needs
         paths[work.key] = work.seconds + max((paths[key] for key in work.needs if key in by_key), default=0.0)
     slots = sum(host.slots for host in hosts)
-    timed = sum(work.seconds for work in works if work.alone)
-    others = sum(work.seconds for work in works if not work.alone)
-    longest = max(paths[work.key] for work in works if not work.alone)
+    timed = sum(work.seconds for work in works if work.timed)
+    others = sum(work.seconds for work in works if not work.timed)
+    longest = max(paths[work.key] for work in works if not work.timed)
     bounds = [max(paths.values()), (others + timed * hosts[0].slots) / slots]
     return max(*bounds, timed + longest) if len(hosts) == 1 else max(bounds)
 

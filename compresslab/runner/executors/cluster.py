@@ -6,8 +6,12 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +24,7 @@ from compresslab.versions import version
 
 # Seconds in which a host tells about itself: a worker process of Ray starts, imports this package, and may probe its devices.
 TO_LOOK = 600
+TO_CHECK = 60  # seconds in which it must say that it is Ray
 TO_ANSWER = 10  # seconds in which the head of a cluster answers
 INSTALL = "Ray is not installed: pip install 'compresslab[ray]' on every host"
 
@@ -43,6 +48,16 @@ class ClusterHost(NamedTuple):
         assert self.facts.machine is not None
         return self.facts.machine
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Its backend and the name of its accelerator, by which hosts are alike; the name is empty for a processor."""
+        return self.machine.probe.backend, self.machine.probe.accelerator
+
+    @property
+    def usable_accelerators(self) -> int:
+        """The accelerators that nodes compute on: none if it computes on its processor."""
+        return self.accelerators if self.machine.probe.accelerator else 0
+
 
 class Cluster(NamedTuple):
     """A cluster whose hosts share a store.
@@ -59,9 +74,9 @@ class Cluster(NamedTuple):
 
     def told(self) -> list[str]:
         """The cluster in sentences, for people."""
-        processors, accelerators = sum(host.processors for host in self.hosts), sum(host.accelerators for host in self.hosts)
-        counts = f"{accelerators} accelerators" if accelerators else f"{processors} processors"
-        return [f"cluster: {len(self.hosts)} hosts with {counts} ({', '.join(host.facts.name for host in self.hosts)})", *self.left_out]
+        processors, accelerators = sum(host.processors for host in self.hosts), sum(host.usable_accelerators for host in self.hosts)
+        counts = f"accelerators: {accelerators}" if accelerators else f"processors: {processors}"
+        return [f"cluster: {', '.join(host.facts.name for host in self.hosts)}; {counts}", *self.left_out]
 
 
 @contextlib.contextmanager
@@ -78,20 +93,45 @@ def connected(address: str | None, store: Path, device: str | None = None) -> It
     """
     if version("ray") == "absent":
         raise BadInput(INSTALL)
+    if device is not None and ":" in device:
+        raise BadInput(f"--device {device}: Ray gives each node its accelerator; name its kind alone ({device.partition(':')[0]}), or cpu")
     import ray
 
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     if where.startswith("ray://"):
         raise BadInput(f"--address {where}: Ray's client is not supported; run on a host of the cluster, with host:port of its head")
+    if ray.is_initialized():
+        raise BadInput("this process is connected to a Ray cluster already; let compresslab connect, or call ray.shutdown() first")
     _check_answer(where)
     try:
-        ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        with _own_signals():
+            ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise BadInput(_unanswered(where, error)) from error
     try:
-        yield _examined(_looked_at(store, device))
+        _silence()
+        yield _examined(*_looked_at(store, device), device)
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this command's handling of SIGTERM, which Ray replaces when it connects."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _silence() -> None:
+    """Let Ray not print the last lines of a lost host's log into the progress of a run. It has no setting for that."""
+    with contextlib.suppress(ImportError):
+        from ray._private import worker
+
+        vars(worker)["print_to_stdstream"] = lambda *_, **__: None
 
 
 def _check_answer(where: str) -> None:
@@ -109,6 +149,15 @@ def _check_answer(where: str) -> None:
         socket.create_connection((host, int(port)), TO_ANSWER).close()
     except (OSError, OverflowError) as error:
         raise BadInput(_unanswered(where, error)) from error
+    # Something else may listen there, for which Ray waits minutes as well.
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", where]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TO_CHECK)
+    except subprocess.TimeoutExpired as error:
+        raise BadInput(_unanswered(where, error)) from error
+    if asked.returncode:
+        said = (asked.stderr.strip().splitlines() or ["something else listens there"])[-1]
+        raise BadInput(_unanswered(where, RuntimeError(said)))
 
 
 def _unanswered(where: str, error: Exception) -> str:
@@ -132,8 +181,8 @@ def on(node: str, **resources: Any) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False), "max_retries": 0, **resources}
 
 
-def _looked_at(store: Path, device: str | None) -> list[ClusterHost]:
-    """All hosts, each after a look at itself and at the store."""
+def _looked_at(store: Path, device: str | None) -> tuple[list[ClusterHost], list[str]]:
+    """All hosts, each after a look at itself and at the store; and the names of those that were lost meanwhile."""
     import ray
 
     folder = store / "hosts"
@@ -146,7 +195,10 @@ def _looked_at(store: Path, device: str | None) -> list[ClusterHost]:
         asked = {node: task.options(**on(node, num_cpus=0)).remote(token, f"{token.stem}.{node}", device) for node in nodes}
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=TO_LOOK)
         found = {node: _answer(nodes[node], reference) for node, reference in asked.items()}
-        return [_host(nodes[node], facts, folder / f"{token.stem}.{node}", secret) for node, facts in found.items()]
+        living = alive()
+        # What a host has answered is no use when it is gone.
+        hosts = [_host(nodes[node], facts, folder / f"{token.stem}.{node}", secret) for node, facts in found.items() if node in living]
+        return hosts, [facts.name for node, facts in found.items() if node not in living]
     finally:
         for file in folder.glob(f"{token.stem}.*"):
             file.unlink(missing_ok=True)
@@ -174,8 +226,13 @@ def _host(described: Mapping[str, Any], facts: HostFacts, answer: Path, secret: 
     return ClusterHost(described["NodeID"], facts, int(resources.get("CPU", 0)), count, resources.get("memory", float("inf")))
 
 
-def _examined(hosts: list[ClusterHost]) -> Cluster:
-    """The cluster of these hosts.
+def _examined(hosts: Sequence[ClusterHost], lost: Sequence[str] = (), device: str | None = None) -> Cluster:
+    """The cluster of these hosts, without those that were lost.
+
+    Hosts with accelerators are taken before others, and of several kinds of them the one of which there are most.
+
+    Args:
+        device: as in `connected`.
 
     Raises:
         BadInput: one of them cannot run nodes, or would give other results.
@@ -188,19 +245,26 @@ def _examined(hosts: list[ClusterHost]) -> Cluster:
             troubles.append(f"host {host.facts.name} {host.facts.trouble}")
         elif differing:
             troubles.append(f"host {host.facts.name} has other versions, whose results have other bytes: {'; '.join(differing)}")
+        elif host.accelerators and not host.machine.probe.accelerator and device is None:
+            troubles.append(
+                f"host {host.facts.name} has {host.accelerators} accelerators by Ray, and torch sees none there; install a torch for them, "
+                "or take --device cpu"
+            )
     if troubles:
         raise BadInput("the cluster cannot be used:\n" + "\n".join(f"  {trouble}" for trouble in troubles))
-    accelerated = [host for host in hosts if host.machine.probe.accelerator and host.accelerators]
-    kind = (accelerated or [host for host in hosts if host.processors])[:1]
-    if not kind:
+    kinds: dict[tuple[str, str], list[ClusterHost]] = {}
+    for host in sorted((host for host in hosts if host.processors), key=lambda host: (host.facts.name, host.node)):
+        kinds.setdefault(host.kind, []).append(host)
+    if not kinds:
         raise BadInput("the cluster cannot be used: no host of it has a processor that Ray may give to a task (`ray status`)")
-    backend = kind[0].machine.probe.backend
-    usable = tuple(
-        host for host in hosts if host.machine.probe.backend == backend and host.processors and (host in accelerated) == bool(accelerated)
-    )
-    left_out = tuple(
-        f"host {host.facts.name} runs nothing: it computes on {host.machine.probe.backend}, and the study on {backend}"
-        for host in hosts
-        if host not in usable
-    )
-    return Cluster(usable, kind[0].machine, left_out)
+    kind = max(kinds, key=lambda kind: (sum(host.usable_accelerators for host in kinds[kind]), len(kinds[kind]), kind))
+    usable = tuple(kinds[kind])
+    left_out = [f"host {host.facts.name} runs nothing: {_why_left_out(host, kind)}" for host in hosts if host not in usable]
+    left_out += [f"host {name} was lost while it was looked at; it runs nothing" for name in lost]
+    return Cluster(usable, usable[0].machine, tuple(left_out))
+
+
+def _why_left_out(host: ClusterHost, kind: tuple[str, str]) -> str:
+    if not host.processors:
+        return "Ray may give no processor of it to a task"
+    return f"it computes on {host.kind[1] or host.kind[0]}, and the study on {kind[1] or kind[0]}"

@@ -31,6 +31,13 @@ class Moved(NamedTuple):
     progressed: Progressed
 
 
+class Pending(NamedTuple):
+    """A node has been asked for and does not start; `why` says what it waits for."""
+
+    key: str
+    why: str
+
+
 class Over(NamedTuple):
     """An attempt to make a node has ended."""
 
@@ -45,7 +52,7 @@ class Broken(NamedTuple):
     error: BaseException
 
 
-Event = Starting | Begun | Moved | Over | Broken
+Event = Starting | Begun | Moved | Pending | Over | Broken
 
 
 class Executor(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -13,7 +12,8 @@ from typing import NamedTuple
 
 import compresslab
 from compresslab.errors import CompresslabError
-from compresslab.machine.this_machine import DEVICE_VARIABLES, ProbedMachine, probed
+from compresslab.machine.this_machine import DEVICE_VARIABLES, Machine, ProbedMachine, probed
+from compresslab.plan.build import build
 from compresslab.plan.graph import Plan
 from compresslab.runner.attempt import Outcome, attempt
 from compresslab.runner.messages import Share
@@ -41,7 +41,8 @@ class HostFacts(NamedTuple):
 
 def versions() -> dict[str, str]:
     """The versions that decide results, of this host."""
-    installed = {name: version(name) for name in COMPARED}
+    # A build for other devices ("2.13.0+cu130") counts as the same version, as it does in content keys.
+    installed = {name: version(name).partition("+")[0] for name in COMPARED}
     return {"Python": platform.python_version(), **installed, "compresslab": f"{compresslab.__version__} (code {_code()})"}
 
 
@@ -77,18 +78,32 @@ def look(token: Path, answer: str, device: str | None) -> HostFacts:
     return HostFacts(name, versions(), machine, trouble)
 
 
-def try_node(plan: Plan, key: str, root: Path, threads: int, directory: Path) -> Outcome:
-    """Try to make a node on this host, with the accelerators that Ray has given to this task.
+def other_nodes(plan: Plan, directory: Path) -> list[str]:
+    """The nodes of a plan that would be others here, because a model, a text, a package or code is another one on this host.
 
     Args:
         directory: the working folder of the command, from which the recipe's paths may be.
+
+    Raises:
+        BadInput: the recipe cannot be planned here, because what it names does not exist. OSError: the folder does not exist.
     """
-    with contextlib.suppress(OSError):
-        os.chdir(directory)
+    os.chdir(directory)
+    machine = Machine(plan.compute, plan.machine_facts, plan.machine, plan.probe)
+    own = {node.key for node in build(plan.recipe, machine, trust_code=plan.trust_code).nodes}
+    return [node.label for node in plan.nodes if node.key not in own]
+
+
+def try_node(plan: Plan, key: str, root: Path, threads: int, directory: Path, asked: str) -> Outcome:
+    """Try to make a node on this host, with the accelerators that Ray has given to this task.
+
+    Args:
+        directory: as in `other_nodes`. asked: what tells this attempt from others.
+    """
+    os.chdir(directory)
     # Ray shows a task its accelerators by these variables. A process that waits for tasks keeps its workers' parent, which has others.
     environment = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
     devices = tuple(name for value in environment.values() for name in value.split(",") if name)
-    return attempt(plan.node(key), plan, _store(root), Share(threads, environment, devices), Listener)
+    return attempt(plan.node(key), plan, _store(root), Share(threads, environment, devices, asked), Listener)
 
 
 @functools.cache

@@ -29,6 +29,19 @@ from compresslab.store.store import Store
 VISIBLE: dict[Backend, str] = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
 
 
+def jobs_on(device: str | None, jobs: int | None) -> int | None:
+    """The number of jobs where a device was named, by torch's name.
+
+    Raises:
+        BadInput: one device with a number, and several jobs.
+    """
+    if device is None or ":" not in device:
+        return 1 if device not in (None, "cpu") and jobs is None else jobs
+    if jobs not in (None, 1):
+        raise BadInput(f"--jobs {jobs}: --device {device} names one device, which one node has to itself; leave out one of the two")
+    return 1
+
+
 class LocalExecutor:
     """This machine.
 
@@ -66,7 +79,9 @@ class LocalExecutor:
 
     def start(self, node: Node, start: Start) -> None:
         """Start an attempt in a thread."""
-        share = Share(self.threads, visible(start.devices, self.plan.compute.backend), start.devices)
+        # Times are those of the whole machine, whatever else runs at other times.
+        threads = processors() if node.timed else self.threads
+        share = Share(threads, visible(start.devices, self.plan.compute.backend), start.devices)
         # A command that must end at once does not wait for its threads.
         thread = threading.Thread(target=self._attempt, args=(node, share), daemon=True, name=node.label)
         self._running = [other for other in self._running if other.is_alive()] + [thread]

@@ -7,18 +7,20 @@ again, is decided as on one machine. Progress comes through the store (`runner.s
 from __future__ import annotations
 
 import contextlib
+import secrets
+import socket
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.plan.graph import Node, Plan
 from compresslab.runner.attempt import Made, Unmade
 from compresslab.runner.executors import host_tasks
 from compresslab.runner.executors.cluster import Cluster, ClusterHost, alive, on
-from compresslab.runner.executors.executor import Begun, Broken, Event, Moved, Over, Starting
+from compresslab.runner.executors.executor import Begun, Broken, Event, Moved, Over, Pending, Starting
 from compresslab.runner.messages import Failed, Progressed
 from compresslab.runner.schedule import Host, Start
 from compresslab.runner.server import TO_SAVE
@@ -27,7 +29,17 @@ from compresslab.runner.status.running import running_node
 from compresslab.store.store import Store
 
 LOOK_EVERY = 0.5  # seconds between two looks at the progress of what runs
+PATIENCE = 20.0  # seconds after which it is told that a node has not started
+HEAD_SILENCE = 20.0  # seconds; Ray itself ends the process after 60
 HOSTS_EVERY = 2.0  # seconds between two looks at which hosts live
+
+
+class _Asked(NamedTuple):
+    """A node that Ray was asked for: what tells this attempt from others, and since when, on a monotonic clock."""
+
+    start: Start
+    token: str
+    since: float
 
 
 class RayExecutor:
@@ -54,14 +66,18 @@ class RayExecutor:
         self._ray: Any = ray
         self._task = ray.remote(host_tasks.try_node)
         self._plan = ray.put(plan)
-        self._asked: dict[Any, Start] = {}
+        self._check_plan()
+        self._asked: dict[Any, _Asked] = {}
         self._seen: dict[str, tuple[int, Progressed]] = {}
         self._events: deque[Event] = deque()
+        self._pending: set[str] = set()
+        self._head: str = ray.get_runtime_context().gcs_address
+        self._head_silent_since = 0.0
         self._alive, self._looked = set(self._hosts), time.monotonic()
 
     def hosts(self) -> Sequence[Host]:
         """The hosts that live."""
-        if time.monotonic() - self._looked > HOSTS_EVERY:
+        if time.monotonic() - self._looked > HOSTS_EVERY and not self._head_silent_since:
             self._alive, self._looked = set(alive()), time.monotonic()
         return [host for node, host in self._hosts.items() if node in self._alive]
 
@@ -70,14 +86,17 @@ class RayExecutor:
         host = self._hosts[start.host]
         threads = max(1, host.threads // host.slots)
         resources = {
-            "num_cpus": min(threads, host.threads),
+            "num_cpus": host.threads if node.timed else min(threads, host.threads),
             "num_gpus": len(start.devices),
             "memory": int(min(start.work.memory, host.memory)) if host.memory < float("inf") else None,
         }
         given = {name: amount for name, amount in resources.items() if amount}
         task = self._task.options(**on(start.host, **given), name=node.label)
-        reference = task.remote(self._plan, node.key, self.store.root.resolve(), self.threads or threads, Path.cwd())
-        self._asked[reference] = start
+        # Times are those of the whole machine, whatever else runs at other times.
+        used = host.threads if node.timed else self.threads or threads
+        token = secrets.token_hex(8)
+        reference = task.remote(self._plan, node.key, self.store.root.absolute(), used, Path.cwd(), token)
+        self._asked[reference] = _Asked(start, token, time.monotonic())
 
     def event(self, seconds: float) -> Event | None:
         """The next event."""
@@ -99,6 +118,8 @@ class RayExecutor:
 
     def stop(self) -> None:
         """Cancel the tasks. Their workers have the time to write checkpoints."""
+        if self._head_silent_since:  # nobody is left to ask
+            return
         for reference in self._asked:
             with contextlib.suppress(Exception):  # a cluster that is gone has nothing left to cancel
                 self._ray.cancel(reference)
@@ -106,20 +127,59 @@ class RayExecutor:
             if self._asked:
                 self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=TO_SAVE + 2 * TO_DIE)
 
+    def _check_plan(self) -> None:
+        """Let every host plan the study: it must come to the same keys.
+
+        Raises:
+            BadInput: naming the hosts on which a model, a text, a package or code is another one.
+        """
+        task = self._ray.remote(host_tasks.other_nodes)
+        asked = {host.node: task.options(**on(host.node, num_cpus=0)).remote(self._plan, Path.cwd()) for host in self.cluster}
+        troubles = []
+        for node, reference in asked.items():
+            try:
+                if labels := self._ray.get(reference):
+                    named = ", ".join(f"“{label}”" for label in labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+                    troubles.append(f"host {self._names[node]} makes another result of {named}: a model, text or package differs there")
+            except self._ray.exceptions.RayTaskError as error:
+                troubles.append(f"host {self._names[node]} cannot plan the study: {error.cause}")
+            except self._ray.exceptions.RayError:
+                self._looked = 0.0  # it may be gone, which the next look at the hosts tells
+        if troubles:
+            raise BadInput("the cluster cannot be used:\n" + "\n".join(f"  {trouble}" for trouble in troubles))
+
+    def _look_at_head(self) -> None:
+        """Look whether the head of the cluster answers: Ray ends the whole process, without a word of ours, if it does not for a minute.
+
+        Raises:
+            RunFailed: it has not answered for `HEAD_SILENCE`.
+        """
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), HOSTS_EVERY).close()
+            self._head_silent_since = 0.0
+        except OSError as error:
+            self._head_silent_since = self._head_silent_since or time.monotonic()
+            if time.monotonic() - self._head_silent_since > HEAD_SILENCE:
+                raise RunFailed(
+                    f"the head of the cluster at {self._head} does not answer any more ({error.strerror or error}); start it again and run "
+                    "again to go on from here"
+                ) from error
+
     def _host(self, host: ClusterHost, jobs: int | None) -> Host:
-        most = host.accelerators or host.processors
+        count = host.usable_accelerators
+        most = count or host.processors
         if jobs is not None and not 1 <= jobs <= most:
-            what = "accelerators" if host.accelerators else "processors"
+            what = "accelerators" if count else "processors"
             raise BadInput(f"--jobs {jobs}: host {host.facts.name} has {most} {what} for them; give 1 to {most}")
-        slots = jobs or (host.accelerators if host.accelerators else 1)
         # Ray numbers the accelerators that it gives; here only their count is decided.
-        devices = tuple(f"accelerator {number}" for number in range(host.accelerators))
+        devices = tuple(f"accelerator {number}" for number in range(count))
         timed = host.machine.facts == self.plan.machine_facts
-        return Host(host.node, slots, devices, host.memory, host.processors, timed)
+        return Host(host.node, jobs or count or 1, devices, host.memory, host.processors, timed)
 
     def _end(self, reference: Any) -> None:
         """Note how a task has ended: with an outcome, or with what Ray says of its loss."""
-        start = self._asked.pop(reference)
+        start = self._asked.pop(reference).start
         key, errors = start.work.key, self._ray.exceptions
         host = self._names[start.host]
         try:
@@ -146,10 +206,17 @@ class RayExecutor:
 
     def _look(self) -> None:
         """See how far the nodes have come."""
-        for start in self._asked.values():
-            key = start.work.key
-            if (node := running_node(self.store, key)) is None:
+        self._look_at_head()
+        for asked in self._asked.values():
+            key = asked.start.work.key
+            node = running_node(self.store, key)
+            if node is None or node.asked != asked.token:  # another run may make the same node
+                if key not in self._pending and time.monotonic() - asked.since > PATIENCE:
+                    self._pending.add(key)
+                    why = "Ray has not started it: other work may hold the processors, accelerators or memory of the cluster (`ray status`)"
+                    self._events.append(Pending(key, why))
                 continue
+            self._pending.discard(key)
             pid, before = self._seen.get(key, (-1, None))
             if before is None:
                 self._events.append(Starting(key))

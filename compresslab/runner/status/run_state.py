@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from compresslab.files import atomic_write, make_folder
 from compresslab.inputs import LARGEST_RECORD, read_json
 from compresslab.plan.graph import Plan
@@ -56,6 +58,9 @@ class RunState(NamedTuple):
     def silent(self) -> bool:
         """Whether the command is taken to be gone without having ended."""
         return not self.ended and time.time() - self.updated > SILENCE
+
+
+STATE = TypeAdapter(RunState)
 
 
 class StateFile:
@@ -108,20 +113,21 @@ class StateFile:
 
 def run_states(store: Store, study: str | None = None) -> Iterator[RunState]:
     """The runs that the store knows of, the latest of each study's commands last. Files that cannot be read are passed over."""
-    states = []
+    states = [state for _, state in _read(store) if study in (None, state.study)]
+    yield from sorted(states, key=lambda state: state.updated)
+
+
+def _read(store: Store) -> Iterator[tuple[Path, RunState]]:
     for file in _folder(store).glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            read = read_json(file, LARGEST_RECORD)
-            states.append(RunState(**{**read, "nodes": tuple(NodeState(*node) for node in read["nodes"])}))
-    yield from sorted((state for state in states if study in (None, state.study)), key=lambda state: state.updated)
+        with contextlib.suppress(OSError, ValidationError, ValueError):
+            yield file, STATE.validate_json(json.dumps(read_json(file, LARGEST_RECORD)), strict=True)
 
 
 def forget(store: Store, study: str) -> None:
     """Remove what is known of the runs of a study that have ended or are silent."""
-    for state in run_states(store, study):
-        if state.ended or state.silent:
-            with contextlib.suppress(OSError):
-                (_folder(store) / f"{state.study}-{state.host}-{state.process}.json").unlink()
+    for file, state in list(_read(store)):
+        if state.study == study and (state.ended or state.silent):
+            file.unlink(missing_ok=True)
 
 
 def _folder(store: Store) -> Path:

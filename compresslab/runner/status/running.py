@@ -6,14 +6,14 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.files import atomic_write, make_folder
 from compresslab.inputs import read_json
 from compresslab.models.progress import Amount
-from compresslab.runner.messages import Progressed
+from compresslab.runner.messages import Progressed, Share
 from compresslab.runner.processes import Listener
 from compresslab.store.store import Store
 
@@ -26,7 +26,7 @@ class RunningNode(NamedTuple):
 
     Attributes:
         host: name of the machine. process: id of its worker there, 0 before it runs. devices: accelerators that it has, by torch's names.
-        started, updated: seconds since the epoch, by the clock of the host.
+        started, updated: seconds since the epoch, by the clock of the host. asked: `Share.asked` of the attempt.
     """
 
     key: str
@@ -37,6 +37,7 @@ class RunningNode(NamedTuple):
     devices: tuple[str, ...]
     started: float
     updated: float
+    asked: str
     progressed: Progressed
 
 
@@ -72,16 +73,16 @@ class RunningFile(Listener):
                 atomic_write(self._file, json.dumps(self._node._asdict()))
 
 
-def begun(store: Store, key: str, label: str, study: str, devices: Sequence[str], listener: Listener) -> RunningFile:
+def begun(store: Store, key: str, label: str, study: str, share: Share, listener: Listener) -> RunningFile:
     """The file of a node whose worker is about to start on this host."""
     now = time.time()
-    node = RunningNode(key, label, study, socket.gethostname(), 0, tuple(devices), now, now, Progressed(0.0, "starting"))
+    node = RunningNode(key, label, study, socket.gethostname(), 0, share.devices, now, now, share.asked, Progressed(0.0, "starting"))
     return RunningFile(store, node, listener)
 
 
 def running_node(store: Store, key: str) -> RunningNode | None:
     """What is known of a node that runs; `None` if nothing is. Its host may have been lost since."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         return _read(store.running / f"{key}.json")
     return None
 
@@ -92,7 +93,8 @@ def running_nodes(store: Store) -> Iterator[RunningNode]:
         node = running_node(store, file.stem)
         if node is None:
             continue
-        with store.leases.held(node.key) as lease:
+        ended = False
+        with contextlib.suppress(OSError), store.leases.held(node.key) as lease:  # a store that may not be written into shows all
             ended = lease is not None
         if not ended:
             yield node
@@ -103,6 +105,8 @@ def _read(file: Path) -> RunningNode:
     read: dict[str, Any] = read_json(file, LONGEST)
     share, text, amount = read.pop("progressed")
     node = RunningNode(**{**read, "devices": tuple(read["devices"])}, progressed=Progressed(share, text, amount and Amount(*amount)))
-    if node.key != file.stem or not isinstance(node.process, int):
+    texts, numbers = (node.label, node.study, node.host, node.asked, text), (node.process, node.started, node.updated, share)
+    well = all(isinstance(value, str) for value in (*texts, *node.devices)) and all(isinstance(value, int | float) for value in numbers)
+    if node.key != file.stem or not well:
         raise ValueError
     return node
