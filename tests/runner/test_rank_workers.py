@@ -46,13 +46,14 @@ class Striker(Watcher, Listener):
         self.told.append(why)
 
     def progress(self, share: float, text: str, amount: Amount | None = None) -> None:
-        if self.node == NODE and text.startswith("loss") and share > 0.3 and not self.processes:
+        if self.node == NODE and text.startswith("loss") and share > 0.1 and not self.processes:
             self.processes = psutil.Process(self.pid).children()
             os.kill(self.processes[1].pid if self.at_one else self.pid, self.signum)
 
 
 def plan_with(recipe: Path, devices: int) -> Plan:
-    recipe.write_text(recipe.read_text().replace("distill: {tokens: 512,", f"distill: {{tokens: 512, devices: {devices},"))
+    """The plan of a recipe whose training is long enough to be struck."""
+    recipe.write_text(recipe.read_text().replace("distill: {tokens: 512,", f"distill: {{tokens: 8192, devices: {devices},"))
     return prepare(recipe, NO_CHANGES)
 
 
@@ -65,7 +66,7 @@ def alone(recipe_text: str, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """What one process makes."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "recipe.yaml").write_text(recipe_text)
-    plan, store = prepare(folder / "recipe.yaml", NO_CHANGES), Store(folder / "store")
+    plan, store = plan_with(folder / "recipe.yaml", 1), Store(folder / "store")
     assert run(plan, store, Watcher()).failures == {}
     return healed(plan, store)
 
