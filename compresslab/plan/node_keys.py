@@ -28,9 +28,13 @@ from compresslab.versions import package_of, version
 BASE_CODE = tuple(
     f"compresslab.models.{name}" for name in ("computing", "device", "formats.dequantize", "formats.gguf_origin", "load", "save", "size")
 )
-STEP_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.steps.contract", "compresslab.steps.step_text")
+STEP_CODE = (
+    *(f"compresslab.models.{name}" for name in ("device", "load", "streamed.open")),
+    "compresslab.steps.contract",
+    "compresslab.steps.step_text",
+)
 ADOPT_CODE = (*STEP_CODE, "compresslab.steps.adopt")
-GATHER_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.models.text")
+GATHER_CODE = tuple(f"compresslab.models.{name}" for name in ("device", "load", "streamed.open", "text"))
 SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "scores"))
 # What judges programs of a model. Scores of studies that run none do not depend on it.
 SANDBOX_CODE = tuple(f"compresslab.evaluation.sandbox.{name}" for name in ("bubblewrap", "code_eval", "programs", "seccomp", "supervisor"))

@@ -28,7 +28,8 @@ from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, check_finite, load, load_folder
 from compresslab.models.progress import Amount
 from compresslab.models.save import reload_difference, save, tensors_digest
-from compresslab.models.size import shape_of, size_of
+from compresslab.models.size import nonzero_of, shape_of, size_of
+from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.text import calibration_tokens, training_tokens
 from compresslab.plan.graph import NodeKind
 from compresslab.records import Cost, ItemScores, StepRecord, TaskScore
@@ -83,7 +84,7 @@ def _base(job: NodeJob, progress: Reporter) -> Made:
     # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
     save(loaded, folder)
     tensors = tensors_digest(loaded.model)
-    size = size_of(folder, loaded.model if countable(folder) else dequantized(folder, loaded).model)
+    size = size_of(folder, nonzero_of(loaded.model if countable(folder) else dequantized(folder, loaded).model))
     config = base.model_dump(mode="json")
     record = StepRecord(
         kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size), details=origin_details(base.model)
@@ -112,14 +113,16 @@ def _start(job: NodeJob) -> Loaded:
     config = job.node.step[1]
     if isinstance(config, Adopt):
         return adopted(config, job.recipe.base.dtype, job.compute.device)
-    return load_folder(job.models[job.node.needs[0]], device=job.compute.device)
+    opened = open_by_layers if method_of(*job.node.step).layerwise else load_folder
+    return opened(job.models[job.node.needs[0]], device=job.compute.device)
 
 
 def gather_for_steps(job: NodeJob, send: Send) -> None:
     """What several steps read of one model."""
     node, text, progress = job.node, job.recipe.text, Reporter(send)
     progress(0.0, "loading")
-    loaded = load_folder(job.models[node.needs[0]], torch_dtype(job.compute), job.compute.device)
+    opened = open_by_layers if node.gathers in ("activations", "grams") else load_folder
+    loaded = opened(job.models[node.needs[0]], torch_dtype(job.compute), job.compute.device)
     if node.gathers == "logits":
         readers = [config for config in node.readers if isinstance(config, Distill)]
         longest = max(config.tokens for config in readers)
@@ -132,7 +135,7 @@ def gather_for_steps(job: NodeJob, send: Send) -> None:
         pruning = [config for config in node.readers if isinstance(config, PruneDepth)]
         order_removals(loaded.model, calibration, pruning, job.staged, progress)
         return
-    gather(loaded.model, calibration, job.staged, grams=node.gathers == "grams", progress=progress)
+    gather(loaded, calibration, job.staged, grams=node.gathers == "grams", progress=progress)
 
 
 def evaluate(job: NodeJob, send: Send) -> None:

@@ -17,7 +17,7 @@ from compresslab.models.formats import gptq as gptq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
 from compresslab.steps.checks import check_format, second_moments
-from compresslab.steps.contract import Context, StepResult, statistics_of
+from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
     statistics = statistics_of(loaded, context, grams=True)
     prefix = next(name for name, module in model.named_modules() if module is layers)
     packed: dict[str, dict[str, Tensor]] = {}
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(layers_in_turn(loaded, context, packed)):
         linears = linear_layers(layer)
         for names in statistics.groups_sharing_sums(number):
             weights = [linears[name].weight for name in names]
