@@ -19,7 +19,7 @@ from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
-from compresslab.models.streamed.digests import combined, digest_of
+from compresslab.models.streamed.digests import combined, tensor_digests
 from compresslab.records.compute import Compute
 
 # Larger than the default, so that small models have one file, and below the largest file of a FAT file system.
@@ -134,22 +134,6 @@ def tensors_digest(model: PreTrainedModel) -> str:
     return combined(tensor_digests(model))
 
 
-def tensor_digests(model: PreTrainedModel) -> dict[str, str]:
-    """The digests of all tensors of a model by name."""
-    tensors = reader_of(quantization_in(model)).tensors(model)
-    parts = (inner for outer in tensors.items() for inner in _parts(*outer))
-    return {name: digest_of(tensor, model.dtype) for name, tensor in parts if isinstance(tensor, torch.Tensor)}
-
-
-def _parts(name: str, tensor: object) -> Iterator[tuple[str, object]]:
-    """The plain tensors inside a tensor of torchao; any other tensor itself."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        yield name, tensor
-        return
-    for part in tensor.__tensor_flatten__()[0]:
-        yield f"{name}.{part}", getattr(tensor, part)
-
-
 def _digests(model: PreTrainedModel, folder: Path) -> Iterator[str]:
     """The digest of a loaded model, and that of the weights in its files if its kernels repack them.
 
@@ -185,7 +169,10 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
     except Exception as error:  # transformers raises many types of errors
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = bool(tensors) and tensors in _digests(model, folder)
-    difference = probe_logits(computing(model, torch_dtype(compute)) if compute else model) - expected
-    if same and float(difference.square().mean().sqrt()) <= LARGEST_ROUNDING * float(expected.std()):
-        return 0.0
-    return float(difference.abs().max())
+    logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
+    return 0.0 if same and is_rounding(logits, expected) else float((logits - expected).abs().max())
+
+
+def is_rounding(logits: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether the logits of two models of equal weights differ no more than rounding explains."""
+    return float((logits - expected).square().mean().sqrt()) <= LARGEST_ROUNDING * float(expected.std())

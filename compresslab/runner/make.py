@@ -91,7 +91,8 @@ def make(
             reloaded = _check_reload(staged, listener, job, stop)
             if isinstance(reloaded, Failed):
                 return reloaded
-            outcome = outcome._replace(seconds=outcome.seconds + reloaded.seconds)
+            seconds, peak = outcome.seconds + reloaded.seconds, max(outcome.peak_memory, reloaded.peak_memory)
+            outcome = outcome._replace(seconds=seconds, peak_memory=peak)
         if node.kind != "evaluate":
             write_record(staged, _cost(outcome, started, staged, node, share), "cost.json")
             commit(node.key, staged)
@@ -121,7 +122,8 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob, stop: Stop | N
         )
     probe.unlink()
     record = read_record(staged / "record.json", StepRecord, "run again")
-    write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference}))
+    how = {"reloaded": "by parts"} if reloaded.by_parts else {}
+    write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference, "details": {**record.details, **how}}))
     return reloaded
 
 

@@ -27,8 +27,9 @@ from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, check_finite, load, load_folder
 from compresslab.models.progress import Amount
-from compresslab.models.save import reload_difference, save, tensors_digest
+from compresslab.models.save import save, tensors_digest
 from compresslab.models.size import nonzero_of, shape_of, size_of
+from compresslab.models.streamed.check import Check, check_reload
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.text import calibration_tokens, training_tokens
 from compresslab.plan.graph import NodeKind
@@ -174,10 +175,10 @@ def time_machine(job: NodeJob, _: Send) -> None:
     write_record(job.staged, measure_machine(job.compute))
 
 
-def reload(job: ReloadJob) -> float:
-    """Largest absolute difference of a logit between the model that was saved and its folder, loaded by plain transformers."""
+def reload(job: ReloadJob) -> Check:
+    """What plain transformers makes of a saved folder, against the model that was saved."""
     expected = torch.load(job.probe, weights_only=True)
-    return reload_difference(job.folder, expected["logits"], expected["tensors"], job.compute)
+    return check_reload(job.folder, expected["logits"], expected["tensors"], job.compute)
 
 
 NODES: dict[NodeKind, Callable[[NodeJob, Send], None]] = {

@@ -21,7 +21,8 @@ from compresslab.models.progress import silent
 from compresslab.models.save import tensors_digest
 from compresslab.models.streamed import result, shards, weights
 from compresslab.models.streamed.open import open_by_layers
-from compresslab.models.streamed.shards import DTYPES, ShardWriter
+from compresslab.models.streamed.shards import ShardWriter
+from compresslab.models.streamed.tensor_files import DTYPES, TensorFile
 from compresslab.steps.contract import Context, run
 from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, saved, text
 
@@ -143,3 +144,12 @@ def test_hidden_states_in_a_file_are_read_as_they_were_written(monkeypatch: pyte
     states.replace(1, 2 * batches[1])
     assert torch.equal(states[1], 2 * batches[1])
     assert torch.equal(states[2], batches[2])
+
+
+def test_rows_are_read_without_the_rest(tmp_path: Path):
+    matrix = torch.randn(9, 4).to(torch.bfloat16)
+    save_file({"a": torch.zeros(3), "matrix": matrix}, tmp_path / "model.safetensors")
+    file = TensorFile(tmp_path / "model.safetensors")
+    assert torch.equal(file.tensor("matrix"), matrix)
+    assert torch.equal(file.range("matrix", 2, 5), matrix[2:5])
+    assert torch.equal(file.rows("matrix", [8, 0]), matrix[[8, 0]])

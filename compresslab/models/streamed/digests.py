@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
+
+from compresslab.models.formats.reader import quantization_in, reader_of
 
 
 class TensorDigest:
@@ -39,3 +42,19 @@ def digest_of(tensor: Tensor, dtype: torch.dtype) -> str:
 def combined(digests: Mapping[str, str]) -> str:
     """One digest of all tensors of a model, from those of each by name."""
     return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
+
+
+def tensor_digests(model: PreTrainedModel) -> dict[str, str]:
+    """The digests of all tensors of a model by name."""
+    tensors = reader_of(quantization_in(model)).tensors(model)
+    parts = (inner for outer in tensors.items() for inner in _parts(*outer))
+    return {name: digest_of(tensor, model.dtype) for name, tensor in parts if isinstance(tensor, torch.Tensor)}
+
+
+def _parts(name: str, tensor: object) -> Iterator[tuple[str, object]]:
+    """The plain tensors inside a tensor of torchao; any other tensor itself."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield f"{name}.{part}", getattr(tensor, part)

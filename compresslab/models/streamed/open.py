@@ -71,7 +71,11 @@ def _opened(folder: Path, stored: torch.dtype | None, device: torch.device) -> L
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = buffer.to(device)
-    return Loaded(model.eval(), load_tokenizer(folder), weights=StoredWeights(model, places, device))
+    try:
+        weights = StoredWeights(model, places, device)
+    except ValueError:  # a dtype that only transformers reads
+        return None
+    return Loaded(model.eval(), load_tokenizer(folder), weights=weights)
 
 
 def _places(model: PreTrainedModel) -> dict[str, Place]:

@@ -13,19 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# The format's names of dtypes, in the order in which the library sorts the tensors of a file, the last ones first.
-DTYPES: dict[torch.dtype, str] = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.int64: "I64",
-}
+from compresslab.models.streamed.tensor_files import DTYPES
+
+# Of the format's names of dtypes.
 ORDER = {name: place for place, name in enumerate(DTYPES.values())}
 INDEX = "model.safetensors.index.json"
 PART = 16 * 2**20

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from compresslab.models.streamed.tensor_files import TensorFile
 
 # Bytes of the part of an embedding or an output head that is in memory at a time.
 PART_BYTES = 64 * 2**20
@@ -28,7 +29,7 @@ class StoredWeights:
     """The weights of a model whose matrices are on the meta device.
 
     Vectors (norms, biases) are in memory, since they are a thousandth of a model and several methods look at all of them. Matrices are
-    read when they are used. Files are read and not mapped: the pages of a mapped file would count as the process's memory.
+    read when they are used.
 
     Attributes:
         device: where modules compute.
@@ -41,7 +42,7 @@ class StoredWeights:
         self.change: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor
         self._dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
         self._paths = {id(module): path for path, module in model.named_modules()}
-        self._files: dict[Path, Any] = {}
+        self._files: dict[Path, TensorFile] = {}
         for name, parameter in list(model.named_parameters()):
             if parameter.dim() < 2:
                 self._set(name, self._read(name))
@@ -52,15 +53,16 @@ class StoredWeights:
 
     def parts(self, name: str) -> Iterator[Tensor]:
         """A matrix in parts of consecutive rows."""
-        shape = self._open(name).get_shape()
+        file, stored = self._stored(name)
+        shape = file.shape(stored)
         rows = max(1, PART_BYTES // (shape[1] * self._dtypes[name].itemsize))
         for start in range(0, shape[0], rows):
-            yield self._converted(name, self._open(name)[start : min(start + rows, shape[0])].to(self._dtypes[name]))
+            yield self._converted(name, file.range(stored, start, min(start + rows, shape[0])).to(self._dtypes[name]))
 
     def rows(self, name: str, numbers: Tensor) -> Tensor:
         """The rows of a matrix with the given numbers (n,)."""
-        stored = self._open(name)
-        return self._converted(name, torch.cat([stored[row : row + 1] for row in numbers.tolist()]).to(self._dtypes[name]))
+        file, stored = self._stored(name)
+        return self._converted(name, file.rows(stored, numbers.tolist()).to(self._dtypes[name]))
 
     @contextlib.contextmanager
     def held(self, module: nn.Module) -> Iterator[None]:
@@ -106,7 +108,7 @@ class StoredWeights:
 
         def take(module: nn.Embedding, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             numbers, places = torch.unique(inputs[0], return_inverse=True)
-            before.append((module.weight, module.padding_idx))
+            before.append((module.get_parameter("weight"), module.padding_idx))
             module.register_parameter("weight", nn.Parameter(self.rows(name, numbers).to(inputs[0].device), requires_grad=False))
             module.padding_idx = None  # the number of a row that may not be there; it decides gradients alone
             return (places, *inputs[1:])
@@ -123,14 +125,15 @@ class StoredWeights:
 
     def _read(self, name: str) -> Tensor:
         """A tensor as transformers loads it."""
-        tensor: Tensor = self._open(name)[...]
-        return tensor.to(self._dtypes[name])
+        file, stored = self._stored(name)
+        return file.tensor(stored).to(self._dtypes[name])
 
-    def _open(self, name: str) -> Any:
+    def _stored(self, name: str) -> tuple[TensorFile, str]:
+        """The file of a parameter, and its name there."""
         place = self.places[name]
         if place.file not in self._files:
-            self._files[place.file] = safe_open(place.file, "pt", backend="pread")
-        return self._files[place.file].get_slice(place.name)
+            self._files[place.file] = TensorFile(place.file)
+        return self._files[place.file], place.name
 
     def _set(self, name: str, tensor: Tensor) -> None:
         owner, _, attribute = name.rpartition(".")
