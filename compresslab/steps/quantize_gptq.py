@@ -51,10 +51,12 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
 
 def quantized(weights: Sequence[Tensor], statistics: Statistics, config: QuantizeGPTQ, layer: int, name: str) -> Iterator[Rounded]:
     """The rounded weights (outputs, inputs) of layers with the input of the linear layer `name`, as one matrix of independent rows."""
-    gram = statistics.gram(layer, name).to(weights[0].device)
-    order = gram.diagonal().argsort(descending=True, stable=True) if config.activation_order else None
+    device = weights[0].device
+    order = None
+    if config.activation_order:
+        order = statistics.gram(layer, name).diagonal().to(device).argsort(descending=True, stable=True)
     with second_moments(f"quantize gptq, layer {layer}, {name}"):
-        factor = inverse_factor(gram if order is None else gram[order][:, order], config.damping)
+        factor = inverse_factor(statistics.gram(layer, name).to(device), config.damping, order)
     rounded = gptq(
         torch.cat(list(weights)), factor, config.bits, config.group_size, gptq_format.SCALES, symmetric=config.symmetric, order=order
     )

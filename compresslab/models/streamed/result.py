@@ -145,4 +145,5 @@ class Result:
         with computing_temporarily(self._model, self._compute), self._weights.rows_on_demand(), forward_replaced(self._layers, outputs):
             ids = probe_ids(self._model).to(self._weights.device)
             logits: Tensor = self._model(input_ids=ids, use_cache=False).logits
-        return logits.float().cpu()
+        found: Tensor = logits.float().cpu()
+        return found
