@@ -19,6 +19,7 @@ from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, St
 from compresslab.store.digests import DamagedDigests
 from compresslab.store.done import RECORDS
 from compresslab.store.leases import Lease
+from compresslab.store.reference import model_folder
 from compresslab.store.store import Store, write_record
 
 
@@ -111,7 +112,7 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob, stop: Stop | N
     """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
     listener.progress(1.0, "reloading in a fresh process")
     probe = staged / "probe.pt"
-    reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.share, job.compute), listener, stop=stop)
+    reloaded = execute(ReloadJob(model_folder(staged), probe, job.log, job.share, job.compute), listener, stop=stop)
     if isinstance(reloaded, Failed):
         return reloaded
     assert reloaded.difference is not None

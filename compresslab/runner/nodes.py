@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -31,14 +32,18 @@ from compresslab.models.save import save, tensors_digest
 from compresslab.models.size import nonzero_of, shape_of, size_of
 from compresslab.models.streamed.check import Check, check_reload
 from compresslab.models.streamed.open import open_by_layers
+from compresslab.models.streamed.trial import Trial, as_saved, tried
 from compresslab.models.text import calibration_tokens, training_tokens
 from compresslab.plan.graph import NodeKind
-from compresslab.records import Cost, ItemScores, StepRecord, TaskScore
+from compresslab.recipe.model_folder import files_of
+from compresslab.recipe.source import parse_source
+from compresslab.records import Cost, ItemScores, Size, StepRecord, TaskScore
 from compresslab.runner.messages import NodeJob, Progressed, ReloadJob, Scored
 from compresslab.runner.provenance import now, peak_memory
-from compresslab.steps.adopt import adopted
+from compresslab.steps.adopt import adopted, details_of
 from compresslab.steps.contract import Context, run
 from compresslab.steps.step_text import text_for
+from compresslab.store.reference import refer
 from compresslab.store.store import write_record
 
 Send = Callable[[Progressed | Scored], None]
@@ -81,17 +86,35 @@ def make_model(job: NodeJob, send: Send) -> None:
 def _base(job: NodeJob, progress: Reporter) -> Made:
     base, folder = job.recipe.base, job.staged / "model"
     progress(0.0, f"loading {base.model}")
+    config = base.model_dump(mode="json")
+    if not base.trust_remote_code and (made := _referred(job, "base", base.model)) is not None:
+        trial, size = made
+        record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(Path(base.model), size))
+        return Made(record, trial.probe, trial.tensors)
     loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=job.compute.device)
     # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
     save(loaded, folder)
     tensors = tensors_digest(loaded.model)
     size = size_of(folder, nonzero_of(loaded.model if countable(folder) else dequantized(folder, loaded).model))
-    config = base.model_dump(mode="json")
     record = StepRecord(
         kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size), details=origin_details(base.model)
     )
     computing(loaded.model, torch_dtype(job.compute))
     return Made(record, check_finite(loaded, base.model), tensors)
+
+
+def _referred(job: NodeJob, what: str, model: str) -> tuple[Trial, Size] | None:
+    """Make the result refer to the folder of a model, if a copy would be the same; what the model is like, and its size."""
+    base, source = job.recipe.base, parse_source(model)
+    if source.kind != "folder" or base.store_copy:
+        return None
+    folder = Path(source.name)
+    files = files_of(folder)
+    if not as_saved(folder, files, base.dtype):
+        return None
+    trial = tried(open_by_layers(folder, device=job.compute.device), torch_dtype(job.compute), what)
+    refer(job.staged, folder, files)
+    return trial, size_of(folder, trial.nonzero)
 
 
 def _step(job: NodeJob, progress: Reporter) -> Made:
@@ -101,6 +124,18 @@ def _step(job: NodeJob, progress: Reporter) -> Made:
     progress(0.0, "loading")
     entry = method_of(kind, config)
     compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
+    if isinstance(config, Adopt) and (referred := _referred(job, kind, config.model)) is not None:
+        trial, size = referred
+        result = StepRecord(
+            kind=kind,
+            method=config.method_name,
+            config=config.model_dump(mode="json"),
+            seed=0,
+            size=size,
+            shape=shape_of(Path(config.model), size),
+            details=details_of(config),
+        )
+        return Made(result, trial.probe, trial.tensors)
     loaded = _start(job)
     text = text_for(entry, config, job.recipe.text, loaded.tokenizer)
     other = load_folder(job.models[node.other], compute, device) if node.other else None

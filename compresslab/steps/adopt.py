@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from compresslab.methods.adopt import Adopt
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, load
@@ -17,4 +19,9 @@ def adopted(config: Adopt, dtype: Dtype, device: str | None = None) -> Loaded:
 def apply(loaded: Loaded, config: Adopt, context: Context) -> StepResult:
     """Return the loaded model, which `adopted` has loaded in place of the parent."""
     context.progress(1.0, "adopted")
-    return StepResult(loaded.model, details={"model": config.model, "how": config.how, **origin_details(config.model)})
+    return StepResult(loaded.model, details=details_of(config))
+
+
+def details_of(config: Adopt) -> dict[str, Any]:
+    """What the record says of an adopted model."""
+    return {"model": config.model, "how": config.how, **origin_details(config.model)}

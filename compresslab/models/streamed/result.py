@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ from compresslab.models.streamed.shards import ShardWriter
 
 
 class Result:
-    """Writes the layers of a result into `folder` as they are finished.
+    """Writes the layers of a result into `folder` as they are finished; without a folder, they are only digested, counted and tried.
 
     Attributes:
         digests: of every tensor of the result by its name in memory, as `tensors_digest` combines them.
         nonzero: number of parameters that are not zero.
     """
 
-    def __init__(self, loaded: Loaded, folder: Path, compute: torch.dtype) -> None:
+    def __init__(self, loaded: Loaded, folder: Path | None, compute: torch.dtype) -> None:
         assert loaded.weights is not None
         self._loaded, self._weights, self._folder, self._compute = loaded, loaded.weights, folder, compute
         self._model = loaded.model
@@ -35,6 +35,7 @@ class Result:
         self._packs = False
         self.digests: dict[str, str] = {}
         self.nonzero = 0
+        self._writer: ShardWriter | None = None
 
     def layers(self, packed: PackedTensors | None = None, unpack: Callable[[nn.Module], None] | None = None) -> Iterator[nn.Module]:
         """The decoder layers, each with its weights in memory while it is the current one, and written when the next one is asked for.
@@ -62,18 +63,21 @@ class Result:
         """
         for name in self._outside(after=True):
             self._add(name)
-        self._writer.finish(self._parameters)
+        if self._writer is not None:
+            self._writer.finish(self._parameters)
         for name, buffer in self._model.named_buffers():
             self.digests[name] = digest_of(buffer, self._model.dtype)
         for name in self._model.state_dict():
             if name not in self.digests and not name.startswith(self._inside):  # a tied output head, or embedding
                 self.digests[name] = self.digests[self._weights.name_of(self._model.get_submodule(name.rpartition(".")[0]))]
-        save_settings(self._loaded, self._folder, packed)
+        if self._folder is not None:
+            save_settings(self._loaded, self._folder, packed)
         return self._logits()
 
     def _begin(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._writer = ShardWriter(self._folder, SHARD_BYTES)
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = ShardWriter(self._folder, SHARD_BYTES)
         self._parameters = parameters_of(self._model)
         for name in self._outside(after=False):
             self._add(name)
@@ -104,7 +108,7 @@ class Result:
                 yield part
 
         parts = self._weights.parts(name) if parameter.is_meta else iter([parameter.data])
-        self._writer.add(self._stored_name(name), parameter.shape, noted(parts))
+        self._write(self._stored_name(name), parameter.shape, noted(parts))
         self.digests[name] = digest.hexdigest()
 
     def _add_layer(self, prefix: str, layer: nn.Module, packed: PackedTensors) -> None:
@@ -114,10 +118,17 @@ class Result:
             self.digests[name] = digest_of(tensor, self._model.dtype)
             module, _, attribute = name.rpartition(".")
             if attribute != "weight" or module not in packed:
-                self._writer.add(self._stored_name(name), tensor.shape, [tensor])
+                self._write(self._stored_name(name), tensor.shape, [tensor])
                 continue
             for suffix, part in packed.pop(module).items():
-                self._writer.add(f"{module}.{suffix}", part.shape, [part])
+                self._write(f"{module}.{suffix}", part.shape, [part])
+
+    def _write(self, name: str, shape: Iterable[int], parts: Iterable[Tensor]) -> None:
+        if self._writer is not None:
+            self._writer.add(name, shape, parts)
+            return
+        for _ in parts:
+            pass
 
     def _nonzero(self, prefix: str, layer: nn.Module) -> int:
         parameters = ((prefix + name, parameter) for name, parameter in layer.named_parameters())
@@ -137,7 +148,7 @@ class Result:
 
     @torch.no_grad()
     def _logits(self) -> Tensor:
-        last = self._probe.hidden[0]
+        last: Tensor = self._probe.hidden[0]
 
         def outputs(*_: Any, **__: Any) -> Tensor:
             return last
@@ -145,5 +156,4 @@ class Result:
         with computing_temporarily(self._model, self._compute), self._weights.rows_on_demand(), forward_replaced(self._layers, outputs):
             ids = probe_ids(self._model).to(self._weights.device)
             logits: Tensor = self._model(input_ids=ids, use_cache=False).logits
-        found: Tensor = logits.float().cpu()
-        return found
+        return logits.float().cpu()
