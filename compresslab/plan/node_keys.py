@@ -27,10 +27,20 @@ from compresslab.versions import package_of, version
 # Modules that `runner.nodes` calls, by the node that it makes, beside those of its method or format.
 BASE_CODE = tuple(
     f"compresslab.models.{name}"
-    for name in ("computing", "device", "formats.dequantize", "formats.gguf_origin", "load", "save", "size", "streamed.trial")
+    for name in (
+        "computing",
+        "device",
+        "formats.dequantize",
+        "formats.gguf_origin",
+        "load",
+        "save",
+        "size",
+        "streamed.check",
+        "streamed.trial",
+    )
 )
 STEP_CODE = (
-    *(f"compresslab.models.{name}" for name in ("device", "load", "streamed.open")),
+    *(f"compresslab.models.{name}" for name in ("device", "load", "streamed.check", "streamed.open")),
     "compresslab.steps.contract",
     "compresslab.steps.step_text",
 )

@@ -78,7 +78,7 @@ class Reporter:
 def make_model(job: NodeJob, send: Send) -> None:
     """The base, or one step applied to its parent's model."""
     progress = Reporter(send)
-    made = _base(job, progress) if job.node.step is None else _step(job, progress)
+    made = _base(job, progress) if job.node.step is None else _adopt(job) or _step(job, progress)
     torch.save({"logits": made.probe, "tensors": made.tensors}, job.staged / "probe.pt")
     write_record(job.staged, made.record)
 
@@ -117,6 +117,27 @@ def _referred(job: NodeJob, what: str, model: str) -> tuple[Trial, Size] | None:
     return trial, size_of(folder, trial.nonzero)
 
 
+def _adopt(job: NodeJob) -> Made | None:
+    """An adopted model of which the store keeps no copy; `None` for one of which it does, and for any other step."""
+    assert job.node.step is not None
+    kind, config = job.node.step
+    referred = _referred(job, kind, config.model) if isinstance(config, Adopt) else None
+    if referred is None:
+        return None
+    assert isinstance(config, Adopt)
+    trial, size = referred
+    record = StepRecord(
+        kind=kind,
+        method=config.method_name,
+        config=config.model_dump(mode="json"),
+        seed=0,
+        size=size,
+        shape=shape_of(Path(config.model), size),
+        details=details_of(config),
+    )
+    return Made(record, trial.probe, trial.tensors)
+
+
 def _step(job: NodeJob, progress: Reporter) -> Made:
     node, device = job.node, job.compute.device
     assert node.step is not None
@@ -124,18 +145,6 @@ def _step(job: NodeJob, progress: Reporter) -> Made:
     progress(0.0, "loading")
     entry = method_of(kind, config)
     compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
-    if isinstance(config, Adopt) and (referred := _referred(job, kind, config.model)) is not None:
-        trial, size = referred
-        result = StepRecord(
-            kind=kind,
-            method=config.method_name,
-            config=config.model_dump(mode="json"),
-            seed=0,
-            size=size,
-            shape=shape_of(Path(config.model), size),
-            details=details_of(config),
-        )
-        return Made(result, trial.probe, trial.tensors)
     loaded = _start(job)
     text = text_for(entry, config, job.recipe.text, loaded.tokenizer)
     other = load_folder(job.models[node.other], compute, device) if node.other else None
