@@ -108,6 +108,7 @@ def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, p
             save_file(tensors, folder / _file(number))
             leaders.append(sums.leaders)
             sources.append(sums.sources)
+            del tensors, sums  # the next layer's are as large
             # The mean over all tokens, since batches may differ in size.
             influence.append(change / len(text.ids))
             last.append(torch.cat(last_tokens))
