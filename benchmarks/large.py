@@ -1,6 +1,6 @@
 """Memory and time of calibration, pruning and quantization by layers, on random-weight Llamas from 135M to 3B.
 
-    python benchmarks/large.py --work FOLDER [--sizes 135M 1.2B 3B] [--compute bfloat16] [--items 20]
+    python benchmarks/large.py --work FOLDER [--sizes 135M 1.2B 3B] [--variants wanda width rtn gptq] [--compute bfloat16] [--samples 16] [--items 20]
 
 Makes a model of each size (the dimensions of SmolLM2-135M, Llama-3.2-1B and Llama-3.2-3B, in bfloat16, with SmolLM2's tokenizer) and runs a
 study on it by `compresslab run`: wanda, width, rtn and gptq, each evaluated. Prints the time and the peak resident set of every node's
@@ -37,11 +37,13 @@ text: {{calibration: {{samples: {samples}, length: 256}}}}
 density: {{measure: false}}
 evaluate: {{tasks: [arc_easy], items: {items}}}
 variants:
-  wanda: {{steps: [{{prune: {{method: wanda, sparsity: 0.5}}}}]}}
-  width: {{steps: [{{prune: {{method: width, keep: 0.75}}}}]}}
-  rtn: {{steps: [{{quantize: {{method: rtn}}}}]}}
-  gptq: {{steps: [{{quantize: {{method: gptq}}}}]}}
 """
+VARIANTS = {
+    "wanda": "{prune: {method: wanda, sparsity: 0.5}}",
+    "width": "{prune: {method: width, keep: 0.75}}",
+    "rtn": "{quantize: {method: rtn}}",
+    "gptq": "{quantize: {method: gptq}}",
+}
 
 
 def make(size: str, work: Path) -> Path:
@@ -80,7 +82,10 @@ def study(size: str, folder: Path, work: Path, given: argparse.Namespace) -> lis
     """The plan's nodes with what they cost."""
     recipe = work / f"large-{size}.yaml"
     name = size.lower().replace(".", "-")
-    recipe.write_text(RECIPE.format(name=name, folder=folder, samples=given.samples, items=given.items))
+    recipe.write_text(
+        RECIPE.format(name=name, folder=folder, samples=given.samples, items=given.items)
+        + "".join(f"  {variant}: {{steps: [{VARIANTS[variant]}]}}\n" for variant in given.variants)
+    )
     command = [sys.executable, "-m", "compresslab"]
     options = [str(recipe), "--store", str(work / "store"), "--compute", given.compute]
     rows: list[dict[str, Any]] = json.loads(subprocess.run([*command, "plan", *options, "--json"], capture_output=True, check=True).stdout)[
@@ -102,6 +107,7 @@ def main() -> None:
     parser.add_argument("--compute", default="bfloat16")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--items", type=int, default=20)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--only-make", action="store_true")
     given = parser.parse_args()
     work = given.work.resolve()
