@@ -1,6 +1,6 @@
 """Memory and time of calibration, pruning and quantization by layers, on random-weight Llamas from 135M to 3B.
 
-    python benchmarks/large.py --work FOLDER [--sizes 135M 1.2B 3B] [--variants wanda width rtn gptq] [--compute bfloat16] [--samples 16] [--items 20]
+    python benchmarks/large.py --work FOLDER [--sizes 135M 1.2B 3B] [--variants wanda width rtn gptq] [--compute bfloat16] [--samples 16]
 
 Makes a model of each size (the dimensions of SmolLM2-135M, Llama-3.2-1B and Llama-3.2-3B, in bfloat16, with SmolLM2's tokenizer) and runs a
 study on it by `compresslab run`: wanda, width, rtn and gptq, each evaluated. Prints the time and the peak resident set of every node's
