@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from compresslab.methods.layerwise import LEAN_WORKER_BYTES, Layers
 from compresslab.methods.method import Cost, Footprint
 from compresslab.methods.registry import method_of
 from compresslab.plan.gathering import removal_passes, stored_logits_size
@@ -19,6 +20,8 @@ ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
 # 26 to 47% in bfloat16 at 1e12 (docs/measurements.md).
 SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
+# A worker whose libraries have started an accelerator, and weights that are read from the disk for it. Guesses.
+ACCELERATED_WORKER_BYTES, ON_ITS_WAY_BYTES = 3e9, 1e9
 # Starting a worker, loading a model of a gigabyte and storing the result; loading a model node's folder again in a fresh process.
 WORKER_SECONDS, RELOAD_SECONDS = 2.5, 2.0
 # Unpacking a GGUF file, per parameter.
@@ -36,11 +39,16 @@ BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Estimate(NamedTuple):
-    """Peak memory and disk in bytes, time in seconds; `None` if the model's size is not known yet."""
+    """Peak memory and disk in bytes, time in seconds; `None` if the model's size is not known yet.
+
+    Attributes:
+        memory: of the machine. device_memory: of the accelerator that the node computes on; 0 on a processor.
+    """
 
     memory: float | None
     disk: float | None
     seconds: float | None
+    device_memory: float | None = 0.0
 
 
 class Speed(NamedTuple):
@@ -67,9 +75,19 @@ def speed_here(plan: Plan) -> Speed:
 def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
     """Estimate one node from the size of its model and the speed of this machine.
 
+    On an accelerator, its memory has what a node holds beside its libraries; the machine's has the libraries and what is on its way.
+
     Args:
         speed: the speed of other hardware, which computes in the dtype of the stored weights.
     """
+    found = _estimate(node, plan, speed)
+    if plan.compute.backend == "cpu" or found.memory is None:
+        return found
+    held = max(0.0, found.memory - LEAN_WORKER_BYTES)
+    return found._replace(memory=ACCELERATED_WORKER_BYTES + min(held, ON_ITS_WAY_BYTES), device_memory=held)
+
+
+def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:
     if node.kind == "machine":
         return Estimate(WORKER_BYTES, 1e4, 6.0)
     if node.dimensions is None:
@@ -96,9 +114,27 @@ def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
         return _gathering(node, recipe, model)
     disk = _stored(node, stored)
     seconds, memory = _step(node, model)
+    if (peak := _peak_by_layers(node, recipe, _layers(recipe, model))) is not None:
+        # A base that is held so is referred to and not copied.
+        return Estimate(peak, disk if node.step else 1e5, WORKER_SECONDS + RELOAD_SECONDS + seconds)
     if node.step is None and parse_source(recipe.base.model).kind in ("offline", "gguf"):
         seconds += parameters * GGUF_SECONDS
     return Estimate(WORKER_BYTES + memory, disk, WORKER_SECONDS + RELOAD_SECONDS + seconds)
+
+
+def _layers(recipe: Recipe, model: Footprint) -> Layers:
+    return Layers(model.dimensions, BYTES[recipe.base.dtype], model.weights / model.dimensions.parameters)
+
+
+def _peak_by_layers(node: Node, recipe: Recipe, layers: Layers) -> float | None:
+    """Peak memory of a model node that holds one layer; `None` for one that loads its model whole."""
+    if not layers.possible:
+        return None
+    if node.step is None:
+        copied = recipe.base.store_copy or recipe.base.trust_remote_code or parse_source(recipe.base.model).kind != "folder"
+        return None if copied else layers.loading
+    entry = method_of(*node.step)
+    return layers.step(grams=entry.statistics == "grams") if entry.layerwise else None
 
 
 def _stored(node: Node, weights: float) -> float:
@@ -123,18 +159,22 @@ def _gathering(node: Node, recipe: Recipe, model: Footprint) -> Estimate:
     """The estimate of a gather node: one pass over its text, and the file that it writes."""
     dimensions, weights = model.dimensions, model.weights
     memory = WORKER_BYTES + 1.5 * weights
+    layers = _layers(recipe, model)
     if node.gathers == "logits":
         stored = stored_logits_size(node.readers, recipe.text.training.tokens, dimensions.vocabulary)
         return Estimate(memory, stored.bytes, WORKER_SECONDS + stored.tokens * model.forward)
     tokens = recipe.text.calibration.samples * recipe.text.calibration.length
     # Widths of the inputs of q and k, of v, of gate and up, of o, of down.
     widths = (dimensions.hidden, dimensions.hidden, dimensions.hidden, dimensions.attention, dimensions.intermediate)
-    memory += 3 * tokens * dimensions.hidden * weights / dimensions.parameters
+    if node.gathers in ("activations", "grams") and layers.possible:
+        memory = layers.gathering(tokens, grams=node.gathers == "grams")
+    else:
+        memory += 3 * tokens * dimensions.hidden * weights / dimensions.parameters
     seconds = WORKER_SECONDS + tokens * model.forward
     if node.gathers == "removals":
         return Estimate(memory, 1e4, seconds * removal_passes(node.readers, dimensions))
     if node.gathers == "grams":
         # A product of two matrices of (tokens, width) takes 2 * tokens * width^2 operations.
         products = dimensions.layers * sum(width**2 for width in widths)
-        return Estimate(memory + 8 * max(widths) ** 2, 4 * products, seconds + tokens * model.forward * products / dimensions.parameters)
+        return Estimate(memory, 4 * products, seconds + tokens * model.forward * products / dimensions.parameters)
     return Estimate(memory, 12 * dimensions.layers * sum(widths), seconds)

@@ -25,8 +25,9 @@ def work(job: Job, pipe: Connection) -> None:
     started = time.perf_counter()
     try:
         _settle(job.log, job.share.threads)
-        difference = _execute(job, pipe)
-        pipe.send(Done(difference, time.perf_counter() - started, peak_memory(), job.compute.device))
+        checked = _execute(job, pipe)
+        difference, by_parts = checked if checked is not None else (None, False)
+        pipe.send(Done(difference, time.perf_counter() - started, peak_memory(), job.compute.device, by_parts))
     except CompresslabError as error:
         pipe.send(Failed(str(error)))
     except KeyboardInterrupt as interruption:
@@ -40,8 +41,8 @@ def work(job: Job, pipe: Connection) -> None:
         pipe.close()
 
 
-def _execute(job: Job, pipe: Connection) -> float | None:
-    """The job itself; gives the difference of logits that a reload found."""
+def _execute(job: Job, pipe: Connection) -> tuple[float, bool] | None:
+    """The job itself; gives what a reload found: the difference of logits, and whether the folder was loaded by parts."""
     # Here, because the run itself imports this module and must not wait for torch.
     from compresslab.runner.nodes import NODES, reload
 
