@@ -96,7 +96,9 @@ def probe_device(device: str | None = None) -> Probe:
     """
     path = cache_folder() / "machines" / f"{_fingerprint(device)}.json"
     with contextlib.suppress(UnreadableRecord):
-        return read_record(path, Probe, "it is made again")
+        probe = read_record(path, Probe, "it is made again")
+        if probe.count < 2 or probe.memory:  # one of an earlier version does not know the memory, which `devices: auto` needs
+            return probe
     probe = _run_probe(device)
     with contextlib.suppress(OSError):  # without a writable cache each run probes again, which takes two seconds
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, Share, StepConfig, refuse_unread
-from compresslab.methods.training import FORWARDS_A_STEP, training_memory
+from compresslab.methods.training import FORWARDS_A_STEP, ActivationCheckpointing, Devices, refuse_undivided, training_memory
 
 
 class Distill(StepConfig):
@@ -21,6 +21,10 @@ class Distill(StepConfig):
     `cross_entropy` is the share of the next-token loss in the mix; `hidden` the weight of matching the teacher's hidden states through
     learned projectors. `top_k` trains on the teacher's `top_k` largest logits, computed once for all students that read the same text.
     `on_policy` is the share of batches whose text the student writes itself, continuing the first `prompt` tokens of each sequence.
+
+    `devices` train together, each with a part of the weights of student and teacher; `auto` takes as few as hold them. On a processor they
+    are processes. Results differ in rounding alone, so the number is in no content key. Text that a student writes itself is drawn on one.
+    `activation_checkpointing` computes activations again in the backward pass: less memory, a third more time, the same result.
     """
 
     method: Literal["forward-kl", "reverse-kl", "jsd", "skewed-kl"] = "forward-kl"
@@ -36,6 +40,8 @@ class Distill(StepConfig):
     prompt: PositiveInt = 64
     optimizer: Optimizer = Optimizer()
     seed: Seed = 0
+    devices: Devices = 1
+    activation_checkpointing: ActivationCheckpointing = False
 
     @model_validator(mode="after")
     def _readable_settings(self) -> Distill:
@@ -43,17 +49,23 @@ class Distill(StepConfig):
         if self.top_k is not None and (self.hidden or self.on_policy):
             needs = "hidden" if self.hidden else "on_policy"
             raise ValueError(f"{needs} needs the teacher itself, and top_k replaces it by stored logits; drop one of the two")
+        refuse_undivided(self.devices, undivided(self))
         return self
+
+
+def undivided(config: Distill) -> str:
+    """Why several devices cannot make a step together; empty if they can."""
+    return "what a student writes is drawn token by token on one device; take devices: 1, or drop on_policy" if config.on_policy else ""
 
 
 def distill_cost(config: Distill, model: Footprint) -> Cost:
     """Cost of a step. Without stored logits the teacher adds a forward pass, and its weights are in memory."""
     teacher = 0 if config.top_k is not None else 1
-    seconds = config.tokens * (FORWARDS_A_STEP + teacher) * model.forward
+    seconds = config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing + teacher) * model.forward
     return Cost(seconds, training_memory(model) + teacher * model.weights)
 
 
 FORWARD_KL, REVERSE_KL, JSD, SKEWED_KL = (
-    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=distill_cost)
+    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=distill_cost, undivided=undivided)
     for name in ("forward-kl", "reverse-kl", "jsd", "skewed-kl")
 )

@@ -56,6 +56,10 @@ def _unchanged(_: StepConfig, model: Dimensions) -> Dimensions:
     return model
 
 
+def _divided(_: StepConfig) -> str:
+    return ""
+
+
 def _no_objections(_: StepConfig, __: Dimensions) -> list[Objection]:
     return []
 
@@ -77,6 +81,7 @@ class Method(Generic[Config]):
         cost: seconds and memory of a step.
         leaves: the model's dimensions after a step; raises `Misfit` if the settings do not fit the model.
         objections: reasons to refuse a model's dimensions, beyond those of `leaves` and of the format.
+        undivided: why several devices cannot make a step together, for a method whose settings have `devices`; empty if they can.
     """
 
     kind: Kind
@@ -93,6 +98,7 @@ class Method(Generic[Config]):
     cost: Callable[[Config, Footprint], Cost] = rebuild_cost
     leaves: Callable[[Config, Dimensions], Dimensions] = _unchanged
     objections: Callable[[Config, Dimensions], list[Objection]] = _no_objections
+    undivided: Callable[[Config], str] = _divided
 
     def __post_init__(self) -> None:
         """Refuse an inconsistent description, which would otherwise fail in a worker only.

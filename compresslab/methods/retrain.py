@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, StepConfig
-from compresslab.methods.training import FORWARDS_A_STEP, training_memory
+from compresslab.methods.training import FORWARDS_A_STEP, ActivationCheckpointing, Devices, refuse_undivided, training_memory
 
 # Bytes per parameter of the model: adapters with their moments, and the activations of a pass.
 ADAPTER_BYTES = 5
@@ -22,6 +22,10 @@ def _learning_rate(default: float) -> BeforeValidator:
 class RetrainFull(StepConfig):
     """Continue training all weights on the training text, over `tokens` tokens, or `until` the loss on held-out text is as low as another
     model's: that of `parent` (the model before the last prune step), of `base` or of a variant.
+
+    `devices` train together, each with a part of the weights; `auto` takes as few as hold them. On a processor they are processes. Results
+    differ in rounding alone, so the number is in no content key. `activation_checkpointing` computes activations again in the backward
+    pass: less memory, a third more time, the same result.
     """
 
     method: Literal["full"]
@@ -29,10 +33,15 @@ class RetrainFull(StepConfig):
     until: str | None = None
     optimizer: Annotated[Optimizer, _learning_rate(1e-4)] = Optimizer(learning_rate=1e-4)
     seed: Seed = 0
+    devices: Devices = 1
+    activation_checkpointing: ActivationCheckpointing = False
 
 
 class RetrainLoRA(StepConfig):
-    """Train low-rank adapters on every linear layer of the blocks and merge them at the end; `qlora` over weights held at 4 bits (NF4)."""
+    """Train low-rank adapters on every linear layer of the blocks and merge them at the end; `qlora` over weights held at 4 bits (NF4).
+
+    `devices` is that of `full`, for `lora` without `dropout`; so is `activation_checkpointing`, with `dropout`, too.
+    """
 
     method: Literal["lora", "qlora"]
     tokens: PositiveInt
@@ -42,19 +51,46 @@ class RetrainLoRA(StepConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     optimizer: Annotated[Optimizer, _learning_rate(1e-3)] = Optimizer(learning_rate=1e-3)
     seed: Seed = 0
+    devices: Devices = 1
+    activation_checkpointing: ActivationCheckpointing = False
+
+    @model_validator(mode="after")
+    def _divisible(self) -> RetrainLoRA:
+        refuse_undivided(self.devices, undivided(self))
+        return self
+
+
+def undivided(config: RetrainLoRA) -> str:
+    """Why several devices cannot train adapters together; empty if they can."""
+    if config.method == "qlora":
+        return "weights that bitsandbytes packs cannot be divided among devices; take devices: 1, or lora"
+    if config.dropout:
+        return "what dropout drops would depend on the number of devices; take devices: 1, or dropout: 0"
+    return ""
 
 
 def full_cost(config: RetrainFull, model: Footprint) -> Cost:
     """A forward and a backward pass of every token."""
-    return Cost(config.tokens * FORWARDS_A_STEP * model.forward, training_memory(model))
+    return Cost(config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing) * model.forward, training_memory(model))
 
 
 def adapter_cost(config: RetrainLoRA, model: Footprint) -> Cost:
     """As for all weights, but only the adapters have moments."""
-    return Cost(config.tokens * FORWARDS_A_STEP * model.forward, ADAPTER_BYTES * model.dimensions.parameters + model.weights)
+    seconds = config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing) * model.forward
+    return Cost(seconds, ADAPTER_BYTES * model.dimensions.parameters + model.weights)
 
 
 MODULE = "compresslab.steps.retrain"
 FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=full_cost)
-LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapter_cost)
-QLORA = Method("retrain", "qlora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft", "bitsandbytes"), cost=adapter_cost)
+LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapter_cost, undivided=undivided)
+QLORA = Method(
+    "retrain",
+    "qlora",
+    RetrainLoRA,
+    MODULE,
+    "training",
+    trains=True,
+    libraries=("peft", "bitsandbytes"),
+    cost=adapter_cost,
+    undivided=undivided,
+)

@@ -1,14 +1,39 @@
-"""Costs of training all weights, shared by distillation and retraining."""
+"""What distillation and retraining have in common: the number of devices, and the costs of training all weights."""
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
 from compresslab.methods.method import Footprint
+
+# The devices that train a model together, each with a part of its weights; `auto` takes as few as hold it. It is no setting of the result:
+# the batches are the same with any number, so results differ in rounding alone, as they do with another number of threads. It is
+# therefore in no dump of the settings, neither for keys nor for records.
+Devices = Annotated[PositiveInt | Literal["auto"], Field(exclude=True)]
+# Whether a decoder layer's activations are computed again in the backward pass, and not kept. They are the same, so this is no setting of
+# the result either.
+ActivationCheckpointing = Annotated[bool, Field(exclude=True)]
 
 # Cost of a forward and a backward pass, in forward passes.
 FORWARDS_A_STEP = 3
 # Master weight, gradient and two moments of AdamW in float32, for each parameter.
 TRAINING_BYTES = 16
 FLOAT32_BYTES = 4
+
+
+def refuse_undivided(devices: int | str, why: str) -> None:
+    """Refuse several devices for a step that they cannot make together.
+
+    Args:
+        why: why they cannot; empty if they can.
+
+    Raises:
+        ValueError: pydantic reports it at the step's place.
+    """
+    if why and devices not in (1, "auto"):
+        raise ValueError(f"devices: {why}")
 
 
 def training_memory(model: Footprint) -> float:

@@ -67,6 +67,7 @@ def probe(device: torch.device, threads: int) -> Probe:
         rates=rates,
         slowdown=slowdown,
         bandwidth=bandwidth,
+        memory=memory_of(device),
     )
 
 
@@ -92,6 +93,13 @@ def accelerator(device: torch.device) -> tuple[str, str, int]:
     properties = torch.get_device_module(device).get_device_properties(device)
     driver = getattr(properties, "driver_version", "") or torch.version.hip or _cuda_driver() or torch.version.cuda or ""
     return str(properties.name), str(driver), count
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of an accelerator's own memory; 0 for a processor and where the accelerator shares the processor's."""
+    if device.type in ("cpu", "mps"):
+        return 0
+    return int(torch.get_device_module(device).get_device_properties(device).total_memory)
 
 
 def _cuda_driver() -> str:

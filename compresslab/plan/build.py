@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from compresslab.machine.this_machine import Machine
 from compresslab.methods.adopt import Adopt
+from compresslab.plan.estimate import devices_for
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import content_key
 from compresslab.plan.node_keys import NodeKeys
@@ -67,7 +68,7 @@ class _Builder:
         for name in sorted(ordered(self.keys.recipe), key=lambda name: name in self.keys.replicates):
             self._chain(name)
         self._link_replicates()
-        return Plan(
+        plan = Plan(
             self.recipe,
             _in_running_order(self.nodes),
             tuple(self.variants.values()),
@@ -78,6 +79,7 @@ class _Builder:
             machine_facts=machine.facts,
             trust_code=self.trust_code,
         )
+        return replace(plan, nodes=tuple(replace(node, devices=devices_for(node, plan)) for node in plan.nodes))
 
     def _chain(self, name: str) -> None:
         """Add the nodes and variants of a chain. A model that an earlier variant also has keeps that variant's name."""

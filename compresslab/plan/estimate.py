@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from compresslab.methods.layerwise import LEAN_WORKER_BYTES, Layers
@@ -35,11 +36,15 @@ LAYER_SECONDS = 2e-4
 REQUESTS, DECODED = 8, 8
 # Loading a base without unpacking it, and copies of its weights in memory.
 LOADING_SECONDS, LOADING_COPIES = 2.0, 3
+# The share of a device's memory that `devices: auto` takes to be free for a step.
+USABLE = 0.9
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Estimate(NamedTuple):
     """Peak memory and disk in bytes, time in seconds; `None` if the model's size is not known yet.
+
+    The memory of a node of several devices is that of each; on a processor, that of all of its processes together.
 
     Attributes:
         memory: of the machine. device_memory: of the accelerator that the node computes on; 0 on a processor.
@@ -119,6 +124,12 @@ def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:
         return Estimate(peak, disk if node.step else 1e5, WORKER_SECONDS + RELOAD_SECONDS + seconds)
     if node.step is None and parse_source(recipe.base.model).kind in ("offline", "gguf"):
         seconds += parameters * GGUF_SECONDS
+    if node.devices > 1:
+        # Each has its part of the weights, and all of the embeddings and the head while it computes.
+        memory = memory / node.devices + weights * node.dimensions.embedding_parameters / parameters
+        if plan.compute.backend == "cpu":
+            return Estimate(node.devices * (WORKER_BYTES + memory), disk, WORKER_SECONDS + RELOAD_SECONDS + seconds)
+        seconds /= node.devices
     return Estimate(WORKER_BYTES + memory, disk, WORKER_SECONDS + RELOAD_SECONDS + seconds)
 
 
@@ -135,6 +146,21 @@ def _peak_by_layers(node: Node, recipe: Recipe, layers: Layers) -> float | None:
         return None if copied else layers.loading
     entry = method_of(*node.step)
     return layers.step(grams=entry.statistics == "grams") if entry.layerwise else None
+
+
+def devices_for(node: Node, plan: Plan) -> int:
+    """How many devices make a node together: what its step says. `auto` is as few as hold it, all of the machine's if they do not."""
+    if node.step is None or (wanted := getattr(node.step[1], "devices", 1)) == 1:
+        return 1
+    if wanted != "auto":
+        return int(wanted)
+    if plan.probe is None or plan.probe.count < 2 or not plan.probe.memory or method_of(*node.step).undivided(node.step[1]):
+        return 1
+    for devices in range(1, plan.probe.count + 1):
+        needed = estimate(replace(node, devices=devices), plan).device_memory
+        if needed is None or needed <= USABLE * plan.probe.memory:
+            return devices
+    return plan.probe.count
 
 
 def _stored(node: Node, weights: float) -> float:

@@ -39,6 +39,7 @@ class Node:
         dimensions: dimensions of the model, if they are known before it exists.
         copied: whether the store must keep a copy of an existing model, and not refer to its folder.
         replicate: what is added to the seeds of the recipe's texts for this node: 0, or the number of the replicate that reads them.
+        devices: how many make it together; on a processor, how many processes.
     """
 
     kind: NodeKind
@@ -54,6 +55,7 @@ class Node:
     dimensions: Dimensions | None = None
     replicate: int = 0
     copied: bool = False
+    devices: int = 1
 
     @property
     def timed(self) -> bool:

@@ -42,7 +42,7 @@ class Probe(StoredRecord):
         accelerator: the device's name as its driver tells it; empty for the processor. driver: its version. count: devices of its kind.
         rates: operations per second of a square matrix product, by dtype; the largest product that the probe had time for.
         slowdown: how many times as long as in float32 a product of the same size takes, by dtype.
-        bandwidth: bytes per second of a copy, read and written.
+        bandwidth: bytes per second of a copy, read and written. memory: bytes of an accelerator's own memory; 0 where it has none.
     """
 
     version: Literal[1] = 1
@@ -54,6 +54,7 @@ class Probe(StoredRecord):
     rates: dict[str, float]
     slowdown: dict[str, float]
     bandwidth: float
+    memory: int = 0
 
     def dtype_for(self, storage: Dtype) -> Dtype:
         """The compute dtype for weights stored in `storage`: that one if the device multiplies in it at least as fast as in float32.

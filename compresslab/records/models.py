@@ -90,7 +90,8 @@ class Cost(StoredRecord):
 
     Attributes:
         seconds: wall time. peak_memory_bytes: peak resident set of the worker. started: ISO 8601, UTC.
-        tokens_per_second: throughput where tokens were processed.
+        tokens_per_second: throughput where tokens were processed. devices: how many made it together, on a processor how many processes;
+            the peak is then the sum of theirs.
     """
 
     version: Literal[1] = 1
@@ -100,3 +101,4 @@ class Cost(StoredRecord):
     threads: int
     device: str
     tokens_per_second: float | None = None
+    devices: int = 1

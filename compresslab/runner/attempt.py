@@ -8,12 +8,12 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from compresslab.plan.graph import Node, Plan
+from compresslab.runner.endings import explained
 from compresslab.runner.machine_share import machine_share
 from compresslab.runner.make import Disturbed, make
 from compresslab.runner.messages import Failed, Share
 from compresslab.runner.processes import Listener, Stop
 from compresslab.runner.status.running import begun
-from compresslab.runner.worker import explained
 from compresslab.store.digests import DamagedDigests
 from compresslab.store.done import RECORDS, is_done
 from compresslab.store.leases import Lease

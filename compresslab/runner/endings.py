@@ -1,4 +1,4 @@
-"""Why a worker ended without a report: what the signal, the kernel's counters and the last line of its log tell."""
+"""Why a worker ended: what an exception means, and without a report what the signal, the kernel's counters and its log tell."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from compresslab import children
+from compresslab.errors import disk_trouble, out_of_memory
 
 CGROUPS, CGROUP_OF_THIS, KERNEL_COUNTERS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/vmstat")
 AGAIN = "Run again to go on from here"
@@ -45,6 +46,32 @@ class Before(NamedTuple):
 def before(*logs: Path) -> Before:
     """The state before a worker starts. What the last of its logs says counts most."""
     return Before({log: log.stat().st_size if log.is_file() else 0 for log in logs}, kernel_kills())
+
+
+def explained(error: BaseException, log: Path, device: str = "cpu") -> str:
+    """One clear sentence for an exception of somebody else's code while something was computed on `device`."""
+    text = " ".join(str(error).split())
+    if full := disk_trouble(error, log.parent.parent):
+        return full
+    if isinstance(error, SystemExit):
+        return f"a library ended its process (SystemExit: {text[:200]}; the traceback is in {log})"
+    # The class has no importable home: every library that is written in Rust makes its own.
+    if type(error).__name__ == "PanicException":
+        return f"a native library panicked: {text[:400]} (the traceback is in {log}); it cannot work with what it was given"
+    if out_of_memory(error):
+        where = "" if device == "cpu" else f" on {device}"
+        else_cpu = "" if device == "cpu" else ", and --device cpu has the machine's own memory"
+        return (
+            f"not enough memory{where}: {text[:200]}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less{else_cpu}"
+        )
+    # What torch raises for an operation without a kernel there, and MPS for float64.
+    if device != "cpu" and (isinstance(error, NotImplementedError) or (isinstance(error, TypeError) and "MPS" in text)):
+        return f"{device} has no kernel for an operation of this node: {text[:200]}. Run it with --device cpu"
+    if device != "cpu" and type(error).__name__ == "AcceleratorError":
+        return (
+            f"{device} failed while it computed: {text[:200]}. Look at its driver (`compresslab doctor`), then run again to go on from here"
+        )
+    return f"{type(error).__name__}: {text[:400]} (the traceback is in {log})"
 
 
 def why_it_ended(code: int, known: Before, who: str = "its process") -> str:

@@ -141,4 +141,5 @@ def _cost(outcome: Done, started: str, staged: Path, node: Node, share: Share) -
         threads=share.threads,
         device=outcome.device,
         tokens_per_second=rate,
+        devices=node.devices,
     )

@@ -20,10 +20,11 @@ from weakref import WeakSet
 from compresslab.errors import disk_trouble
 from compresslab.models.progress import Amount
 from compresslab.runner import endings
+from compresslab.runner.endings import explained
 from compresslab.runner.messages import Done, Failed, Job, Progressed, Report, Scored
 from compresslab.runner.server import LOOK, TO_SAVE, Ended, Refused, Started, kill_remains
 from compresslab.runner.server_process import TO_DIE, ServerGoneError, fork_server
-from compresslab.runner.worker import explained, work
+from compresslab.runner.worker import work
 
 # Where the tensors are not the same bit for bit (a format that unpacks otherwise), the logits must be, to float32 rounding.
 LARGEST_RELOAD_DIFFERENCE = 1e-3

@@ -12,8 +12,9 @@ import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from compresslab.errors import CompresslabError, disk_trouble, out_of_memory
-from compresslab.runner.messages import Done, Failed, Job, ReloadJob
+from compresslab.errors import CompresslabError, out_of_memory
+from compresslab.runner.endings import explained
+from compresslab.runner.messages import Done, Failed, Job, NodeJob, ReloadJob
 from compresslab.runner.provenance import peak_memory
 
 # Variables by which libraries round float32 products to fewer bits: a record that says float32 would not be true.
@@ -25,9 +26,8 @@ def work(job: Job, pipe: Connection) -> None:
     started = time.perf_counter()
     try:
         _settle(job.log, job.share.threads)
-        checked = _execute(job, pipe)
-        difference, by_parts = checked if checked is not None else (None, False)
-        pipe.send(Done(difference, time.perf_counter() - started, peak_memory(), job.compute.device, by_parts))
+        done = _execute(job, pipe)
+        pipe.send(done if isinstance(done, Failed) else done._replace(seconds=time.perf_counter() - started))
     except CompresslabError as error:
         pipe.send(Failed(str(error)))
     except KeyboardInterrupt as interruption:
@@ -41,41 +41,21 @@ def work(job: Job, pipe: Connection) -> None:
         pipe.close()
 
 
-def _execute(job: Job, pipe: Connection) -> tuple[float, bool] | None:
-    """The job itself; gives what a reload found: the difference of logits, and whether the folder was loaded by parts."""
+def _execute(job: Job, pipe: Connection) -> Done | Failed:
+    """The job itself; its seconds are filled in later."""
+    if isinstance(job, NodeJob) and job.node.devices > 1:
+        from compresslab.runner.ranks.node import make_together
+
+        return make_together(job, pipe.send)
     # Here, because the run itself imports this module and must not wait for torch.
     from compresslab.runner.nodes import NODES, reload
 
+    difference, by_parts = None, False
     if isinstance(job, ReloadJob):
-        return reload(job)
-    NODES[job.node.kind](job, pipe.send)
-    return None
-
-
-def explained(error: BaseException, log: Path, device: str = "cpu") -> str:
-    """One clear sentence for an exception of somebody else's code while something was computed on `device`."""
-    text = " ".join(str(error).split())
-    if full := disk_trouble(error, log.parent.parent):
-        return full
-    if isinstance(error, SystemExit):
-        return f"a library ended its process (SystemExit: {text[:200]}; the traceback is in {log})"
-    # The class has no importable home: every library that is written in Rust makes its own.
-    if type(error).__name__ == "PanicException":
-        return f"a native library panicked: {text[:400]} (the traceback is in {log}); it cannot work with what it was given"
-    if out_of_memory(error):
-        where = "" if device == "cpu" else f" on {device}"
-        else_cpu = "" if device == "cpu" else ", and --device cpu has the machine's own memory"
-        return (
-            f"not enough memory{where}: {text[:200]}. A smaller batch, fewer tokens a micro-batch or a smaller model needs less{else_cpu}"
-        )
-    # What torch raises for an operation without a kernel there, and MPS for float64.
-    if device != "cpu" and (isinstance(error, NotImplementedError) or (isinstance(error, TypeError) and "MPS" in text)):
-        return f"{device} has no kernel for an operation of this node: {text[:200]}. Run it with --device cpu"
-    if device != "cpu" and type(error).__name__ == "AcceleratorError":
-        return (
-            f"{device} failed while it computed: {text[:200]}. Look at its driver (`compresslab doctor`), then run again to go on from here"
-        )
-    return f"{type(error).__name__}: {text[:400]} (the traceback is in {log})"
+        difference, by_parts = reload(job)
+    else:
+        NODES[job.node.kind](job, pipe.send)
+    return Done(difference, 0.0, peak_memory(), job.compute.device, by_parts)
 
 
 def _settle(log: Path, threads: int) -> None:

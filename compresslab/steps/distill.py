@@ -25,6 +25,7 @@ from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.training.held_out import next_targets
 from compresslab.steps.training.hidden_matching import HiddenMatching
 from compresslab.steps.training.on_policy import check_prompt, continue_sequences, is_on_policy
+from compresslab.steps.training.parallel import spread, this_rank
 from compresslab.steps.training.trainer import ChunkLoss, LossFn, MicroBatch, Objective, TrainSettings, train
 
 # (student's logits, teacher's logits, temperature) -> summed divergence in nats
@@ -54,7 +55,14 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
         loss_fn = teacher_objective(loaded, context.other, config, matching)
     companions = (matching,) if matching is not None else ()
     settings = TrainSettings(
-        config.optimizer, config.seed, context.progress, companions, context.checkpoints, config.model_dump_json(), compute=compute
+        config.optimizer,
+        config.seed,
+        context.progress,
+        companions,
+        context.checkpoints,
+        config.model_dump_json(),
+        compute=compute,
+        activation_checkpointing=config.activation_checkpointing,
     )
     result = train(loaded.model, context.text, settings, loss_fn)
     return StepResult(
@@ -76,7 +84,8 @@ def divergence_of(config: Distill) -> Divergence:
 def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching: HiddenMatching | None) -> LossFn:
     """The divergence to a teacher in memory, on the training text or on text that the student continues."""
     teacher = other.model
-    teacher_head = output_head(teacher)
+    passes = spread(teacher, teacher.dtype, this_rank())
+    teacher_head = passes.look(lambda: output_head(teacher))
     # Models with the same tokenizer may pad their embeddings to different sizes.
     vocabulary = min(model.get_output_embeddings().weight.shape[0] for model in (student.model, teacher))
     divergence = divergence_of(config)
@@ -85,7 +94,7 @@ def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching:
     def objective(micro: MicroBatch) -> Objective:
         on_policy = is_on_policy(micro.step, config.on_policy)
         ids = continue_sequences(student.model, micro.ids, config.prompt) if on_policy else micro.ids
-        output = teacher.base_model(input_ids=ids, use_cache=False, output_hidden_states=matching is not None)
+        output = passes(lambda: teacher.base_model(input_ids=ids, use_cache=False, output_hidden_states=matching is not None))
         # Position i - 1 predicts token i. These positions predict the tokens that the student generated.
         first, last = (config.prompt - 1, -1) if on_policy else (0, None)
         hidden = output.last_hidden_state[:, first:last].flatten(0, 1)

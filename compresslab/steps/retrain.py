@@ -13,6 +13,7 @@ from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.distill import same_vocabulary
 from compresslab.steps.training.held_out import Goal, mean_loss, next_targets, split
+from compresslab.steps.training.parallel import spread, this_rank
 from compresslab.steps.training.sparsity import pruned_zeros
 from compresslab.steps.training.trainer import MicroBatch, Objective, TrainResult, TrainSettings, train
 
@@ -34,9 +35,17 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
         same_vocabulary(loaded, context.other, config.until)
         text, held_out_ids = split(text)
         context.progress(0.0, f"the loss of {config.until} on {len(held_out_ids)} held-out sequences")
-        goal = Goal(mean_loss(context.other.model, held_out_ids), held_out_ids)
+        other, ranks = context.other.model, this_rank()
+        goal = Goal(spread(other, other.dtype, ranks).look(lambda: mean_loss(other, held_out_ids, ranks)), held_out_ids)
     settings = TrainSettings(
-        config.optimizer, config.seed, context.progress, (), context.checkpoints, config.model_dump_json(), goal, compute
+        config.optimizer,
+        config.seed,
+        context.progress,
+        checkpoints=context.checkpoints,
+        config=config.model_dump_json(),
+        goal=goal,
+        compute=compute,
+        activation_checkpointing=config.activation_checkpointing,
     )
     if isinstance(config, RetrainFull):
         model, result = loaded.model, train(loaded.model, text, settings, language_modelling)

@@ -17,9 +17,9 @@ import pytest
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.plan.prepare import prepare
+from compresslab.runner.endings import explained
 from compresslab.runner.run import run
 from compresslab.runner.watcher import Watcher
-from compresslab.runner.worker import explained
 from compresslab.store.store import Store
 from compresslab.studies.run_study import run_study
 

@@ -62,6 +62,10 @@ class Checkpoints:
         content = json.dumps({"step": state.step, "losses": state.losses, "checks": state.checks})
         metadata = {"run": self.run, "state": content, "digest": _digest(content, state.tensors)}
         atomic_write(self.folder / FILE, lambda part: save_file(state.tensors, part, metadata=metadata))
+        self.saved()
+
+    def saved(self) -> None:
+        """Note that a checkpoint has been written."""
         self._last = time.monotonic()
 
     def load(self, report: Callable[[str], None]) -> TrainingState | None:

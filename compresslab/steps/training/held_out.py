@@ -13,12 +13,14 @@ from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.text import TokenSequences, batches
+from compresslab.steps.training.parallel import Ranks
 
 # Share of the different sequences that is held out (at least one), and their maximum number. The loss on 64 x 512 tokens has an error of
 # half a percent.
 SHARE, MAX_SEQUENCES = 0.05, 64
 # Number of evaluations per run. With 5% of the text they take a sixth of the time of the training.
 EVALUATIONS = 10
+ALONE = Ranks()
 
 
 class Goal(NamedTuple):
@@ -31,10 +33,10 @@ class Goal(NamedTuple):
         """Number of steps between two evaluations."""
         return max(1, steps // EVALUATIONS)
 
-    def loss_of(self, model: PreTrainedModel) -> float:
+    def loss_of(self, model: PreTrainedModel, ranks: Ranks = ALONE) -> float:
         """The model's loss on these sequences."""
         training = model.training
-        loss = mean_loss(model.eval(), self.ids)
+        loss = mean_loss(model.eval(), self.ids, ranks)
         model.train(training)
         return loss
 
@@ -56,17 +58,19 @@ def split(text: TokenSequences) -> tuple[TokenSequences, Tensor]:
 
 
 @torch.no_grad()
-def mean_loss(model: PreTrainedModel, ids: Tensor) -> float:
-    """Mean next-token loss in nats over sequences (n, length)."""
+def mean_loss(model: PreTrainedModel, ids: Tensor, ranks: Ranks = ALONE) -> float:
+    """Mean next-token loss in nats over sequences (n, length), which the processes divide among themselves."""
     head = output_head(model)
     total = 0.0
-    for batch in batches(ids):
-        batch = batch.to(model.device)
+    parts = list(batches(ids))
+    for number, counted in ranks.turns(len(parts)):
+        batch = parts[number].to(model.device)
         hidden = model.base_model(input_ids=batch, use_cache=False).last_hidden_state.flatten(0, 1)
         targets = next_targets(batch)
         for part in chunks(len(hidden), model):
-            total += next_token_loss(head(hidden[part]), targets[part]).item()
-    return total / (ids.shape[0] * (ids.shape[1] - 1))
+            loss = next_token_loss(head(hidden[part]), targets[part]).item()
+            total += loss if counted else 0.0
+    return ranks.sum(total) / (ids.shape[0] * (ids.shape[1] - 1))
 
 
 def next_targets(ids: Tensor) -> Tensor:

@@ -23,9 +23,13 @@ from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences
-from compresslab.steps.training.checkpoints import Checkpoints, TrainingState, fingerprint
+from compresslab.steps.training.activations import recomputing
+from compresslab.steps.training.checkpoints import TrainingState, fingerprint
 from compresslab.steps.training.held_out import Goal
 from compresslab.steps.training.master_weights import MasterWeights
+from compresslab.steps.training.parallel import NotFirst, Whole, refuse_random, this_rank
+from compresslab.steps.training.sharded_weights import ShardedWeights
+from compresslab.steps.training.shared_checkpoints import SharedCheckpoints
 
 LOSSES_KEPT = 200
 
@@ -73,6 +77,7 @@ class TrainSettings(NamedTuple):
         companions: modules that are trained with the model and discarded (projectors).
         checkpoints: folder for the run's state. config: the step's settings, which identify the run's checkpoints.
         goal: loss on held-out text at which the run stops. compute: dtype of the forward and backward passes.
+        activation_checkpointing: whether activations are computed again in the backward pass, and not kept.
     """
 
     optimizer: Optimizer
@@ -83,6 +88,7 @@ class TrainSettings(NamedTuple):
     config: str = ""
     goal: Goal | None = None
     compute: torch.dtype = torch.float32
+    activation_checkpointing: bool = False
 
 
 class TrainResult(NamedTuple):
@@ -100,18 +106,20 @@ def train(model: PreTrainedModel, text: TokenSequences, settings: TrainSettings,
     Each sequence of `text` is used once, in order. Logits are computed in chunks, so that a vocabulary of 256k tokens takes no more memory
     than one of 32k.
 
+    In a process group, all processes train the one model, in shards. A batch is the same sequences with any number of processes, and its
+    loss the mean over all of its tokens, so results differ in rounding only. All call this with the same model and the same text.
+
     Args:
         model: changed in place; the trained parameters are float32 afterwards.
 
     Raises:
-        BadInput: there is less text than one batch. RunFailed: the loss is NaN or infinite.
+        BadInput: there is less text than one batch, or several processes are to train a model with dropout.
+        RunFailed: the loss is NaN or infinite. NotFirst: this is not the first process of its group, which alone has the trained model.
     """
     training = _Training(model, text, settings, loss_fn)
-    try:
-        training.run()
-    finally:
-        training.master_weights.release()
-        model.eval()
+    with recomputing(model) if settings.activation_checkpointing else contextlib.nullcontext():
+        training.run_and_release()
+    model.eval()
     steps, losses = training.step, training.losses
     return TrainResult(steps * training.per_batch * text.ids.shape[1], steps, downsampled(losses), training.checks)
 
@@ -122,7 +130,11 @@ class _Training:
     def __init__(self, model: PreTrainedModel, text: TokenSequences, settings: TrainSettings, loss_fn: LossFn) -> None:
         optimizer, length = settings.optimizer, text.ids.shape[1]
         self.model, self.text, self.settings, self.loss_fn = model, text, settings, loss_fn
+        self.ranks = this_rank()
         self.per_batch, self.per_micro = max(1, optimizer.batch_tokens // length), max(1, optimizer.micro_batch_tokens // length)
+        if self.ranks.size > 1:
+            refuse_random(model)
+            self.per_micro = min(self.per_micro, -(-self.per_batch // self.ranks.size))  # so that each process has a part of the batch
         self.steps = text.ids.shape[0] // self.per_batch
         if self.steps == 0:
             raise BadInput(
@@ -136,9 +148,11 @@ class _Training:
             "text": fingerprint([text.ids]),
             "weights": fingerprint([*model.parameters()]),
         }
-        self.checkpoints = Checkpoints(settings.checkpoints, identity)
-        self.master_weights = MasterWeights([model, *settings.companions], settings.compute)
-        self.head = output_head(model)
+        trained, several = [model, *settings.companions], self.ranks.size > 1
+        self.checkpoints = SharedCheckpoints(settings.checkpoints, identity, self.ranks)
+        self.master_weights = ShardedWeights(trained, settings.compute) if several else MasterWeights(trained, settings.compute)
+        self.passes = self.master_weights.passes if isinstance(self.master_weights, ShardedWeights) else Whole()
+        self.head = self.passes.look(lambda: output_head(model))
         self.adam = torch.optim.AdamW(
             self.master_weights.weights, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True
         )
@@ -146,6 +160,7 @@ class _Training:
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
         self.random = random_states(model.device)
+        self._came: list[tuple[int, FrameType | None]] = []
 
     def run(self) -> None:
         """Train until the last step or the goal, from the checkpoint if there is one."""
@@ -153,13 +168,40 @@ class _Training:
         if state is not None:
             self._resume(state)
         self.model.train()
+        # An interruption meets several processes at different places; they stop together where `_stop_if_asked` is called.
+        together: contextlib.AbstractContextManager[list[tuple[int, FrameType | None]]]
+        together = _uninterrupted() if self.ranks.size > 1 else contextlib.nullcontext([])
         try:
-            while not self._reached() and self.step < self.steps:
-                self._one_step()
+            with together as self._came:
+                while not self._reached() and self.step < self.steps:
+                    self._one_step()
         except KeyboardInterrupt:
             if self.step:
                 self.checkpoints.save(self._state())
             raise
+
+    def run_and_release(self) -> None:
+        """Train, then make the model plain again.
+
+        Raises:
+            NotFirst: this is not the first process of its group. After another error of several processes their shards stay.
+        """
+        if isinstance(self.master_weights, ShardedWeights):
+            self.run()
+            self.master_weights.release(first=self.ranks.rank == 0)
+            if self.ranks.rank:
+                raise NotFirst
+            return
+        try:
+            self.run()
+        finally:
+            self.master_weights.release()
+            self.model.eval()
+
+    def _stop_if_asked(self) -> None:
+        """Interrupt all processes if a signal has come to one of them."""
+        if self.ranks.size > 1 and self.ranks.any(bool(self._came)):
+            raise KeyboardInterrupt(signal.Signals(self._came[0][0]).name if self._came else "by a signal to another of its processes")
 
     def _reached(self) -> bool:
         """Whether the loss on held-out text reaches the goal. It is measured every `goal.interval` steps and at the end."""
@@ -168,7 +210,7 @@ class _Training:
             return False
         if not self.checks or self.checks[-1][0] != self.step:
             self._report("looking at held-out text")
-            self.checks.append((self.step, goal.loss_of(self.model)))
+            self.checks.append((self.step, self.passes.look(lambda: goal.loss_of(self.model, self.ranks))))
         return self.checks[-1][1] <= goal.loss
 
     def _one_step(self) -> None:
@@ -177,11 +219,14 @@ class _Training:
             group["lr"] = optimizer.learning_rate * learning_rate_factor(optimizer, self.step, self.steps)
         total = 0.0
         first = self.step * self.per_batch
-        for start in range(first, first + self.per_batch, self.per_micro):
+        for number, counted in self.ranks.turns(-(-self.per_batch // self.per_micro)):
+            self._stop_if_asked()
+            start = first + number * self.per_micro
             rows = slice(start, min(start + self.per_micro, first + self.per_batch))
-            total += self._backward(MicroBatch(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step))
+            total += self._backward(MicroBatch(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step), counted)
             if rows.stop < first + self.per_batch:  # a batch with many micro-batches may take minutes
                 self._report(f"step {self.step + 1} of {self.steps}", (rows.stop - first) / self.per_batch)
+        total = self.ranks.sum(total)
         if not math.isfinite(total):
             raise RunFailed(f"the training loss is {total} at step {self.step + 1} of {self.steps}; lower optimizer.learning_rate")
         nn.utils.clip_grad_norm_(self.master_weights.weights, optimizer.max_grad_norm)
@@ -191,7 +236,7 @@ class _Training:
             self.losses.append(total)
             self.random = random_states(self.model.device)
             self.step += 1
-        if self.checkpoints.due():
+        if self.ranks.any(self.checkpoints.due()):
             self.checkpoints.save(self._state())
         self._report(f"loss {total:.3f}")
 
@@ -200,12 +245,13 @@ class _Training:
         share, tokens = (self.step + part) / self.steps, self.per_batch * self.text.ids.shape[1]
         self.settings.progress(share, what, Amount((self.step + part) * tokens, self.steps * tokens, "tokens"))
 
-    def _backward(self, micro: MicroBatch) -> float:
-        """Forward and backward of one micro-batch; returns its share of the batch's mean loss."""
+    def _backward(self, micro: MicroBatch, counted: bool) -> float:
+        """Forward and backward of one micro-batch; returns its share of the batch's mean loss, which is 0 if it is not `counted`."""
         objective = self.loss_fn(micro)
-        output = self.model.base_model(input_ids=objective.ids, use_cache=False, output_hidden_states=objective.hidden_loss is not None)
+        keep_states = objective.hidden_loss is not None
+        output = self.passes(lambda: self.model.base_model(input_ids=objective.ids, use_cache=False, output_hidden_states=keep_states))
         hidden = objective.counted(output.last_hidden_state)
-        tokens = hidden.shape[0] // len(micro.ids) * self.per_batch
+        tokens = hidden.shape[0] // len(micro.ids) * self.per_batch if counted else math.inf
         # The gradient of the head is accumulated chunk by chunk, then the backbone's backward pass runs once.
         leaf = hidden.detach().requires_grad_()
         total = 0.0
@@ -215,7 +261,7 @@ class _Training:
             total += loss.item()
         outputs, gradients = [hidden], [leaf.grad]
         if objective.hidden_loss is not None:
-            matching = objective.hidden_loss(output.hidden_states) * (len(micro.ids) / self.per_batch)
+            matching = objective.hidden_loss(output.hidden_states) * (len(micro.ids) / self.per_batch if counted else 0.0)
             outputs, gradients = [hidden, matching], [leaf.grad, None]
             total += matching.item()
         torch.autograd.backward(outputs, gradients)
@@ -243,10 +289,11 @@ class _Training:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _uninterrupted() -> Iterator[list[tuple[int, FrameType | None]]]:
     """Hold back the signals that interrupt a process until the end of the block, so that an interruption never meets half an update.
 
-    Python runs handlers in the main thread only; a training in another thread is not interrupted anyway.
+    The block gets the list of those that have come. Python runs handlers in the main thread only; a training in another thread is not
+    interrupted anyway.
     """
     names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -255,7 +302,7 @@ def _uninterrupted() -> Iterator[None]:
     for number in before:
         signal.signal(number, lambda signum, frame: came.append((signum, frame)))
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,160 @@
+"""Training by several processes, one a device: what each of them takes, and weights in shards (FSDP2).
+
+Source: Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", arXiv 2304.11277; `fully_shard` of torch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from transformers import PreTrainedModel
+
+from compresslab.errors import BadInput
+
+T = TypeVar("T")
+
+
+class Ranks(NamedTuple):
+    """The processes that train one model together: the number of this one, from 0, and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    def turns(self, count: int) -> Iterator[tuple[int, bool]]:
+        """The numbers below `count` of the units that are this process's turn, and whether each counts.
+
+        The processes take the units one after the other. All take equally many, since a process that computes nothing would let the others
+        wait in a collective. Where there are too few units left, a process takes the last one again, and it does not count.
+        """
+        for first in range(0, count, self.size):
+            number = first + self.rank
+            yield min(number, count - 1), number < count
+
+    def sum(self, value: float) -> float:
+        """The sum of a number of each process."""
+        return self._reduced(value, distributed.ReduceOp.SUM) if self.size > 1 else value
+
+    def any(self, here: bool) -> bool:
+        """Whether something is so in any process."""
+        return self._reduced(float(here), distributed.ReduceOp.MAX) > 0 if self.size > 1 else here
+
+    def _reduced(self, value: float, operation: distributed.ReduceOp.RedOpType) -> float:
+        held = torch.tensor([value], dtype=torch.float64)
+        distributed.all_reduce(held, operation)
+        return float(held.item())
+
+
+def this_rank() -> Ranks:
+    """This process among those of its process group; the only one without a group."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return Ranks()
+    return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+class NotFirst(BaseException):
+    """The end of the work of a process that is not the first one: the model is trained, and the first process has all of it."""
+
+
+class Whole:
+    """Modules of which this process has all weights."""
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which makes a forward pass through the modules."""
+        return work()
+
+    def look(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which makes forward passes without gradients."""
+        with torch.no_grad():
+            return work()
+
+
+class Sharded(nn.Module):
+    """Modules in shards: each process holds a part of each parameter's rows. A decoder layer's are gathered while it computes.
+
+    All processes must make the same passes. A pass goes through `__call__`, in which the weights outside of the decoder layers (embeddings,
+    head) are gathered; they stay so until the backward pass has gone through, or until the end of `look`.
+
+    Trained parameters are held in float32 and gathered in the compute dtype; their gradients are summed over the processes in float32.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], compute: torch.dtype) -> None:
+        super().__init__()
+        # A hidden state that a model gives may be a view; nothing here changes one in place.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+        self.parts = nn.ModuleList(modules)
+        self.mesh = mesh()
+        # Inputs have the compute dtype already.
+        policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for module in [*blocks(modules), self]:
+            for parameter in module.parameters():
+                if parameter.requires_grad and not isinstance(parameter, DTensor):
+                    parameter.data = parameter.data.float()
+            fully_shard(module, mesh=self.mesh, mp_policy=policy)
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                # The losses are shares of the mean over the global batch, so gradients are summed and not averaged.
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)  # gloo has no sum with a factor
+                # Experts that no token of this process went to have no gradient here, and one in other processes.
+                module.set_reduce_scatter_unused_params(True, recurse=False)
+
+    def forward(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which makes a forward pass through the modules."""
+        return work()
+
+    def look(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which makes forward passes without gradients."""
+        with torch.no_grad():
+            result: T = self(work)
+        self.unload()  # the optimizer changes the shards alone
+        return result
+
+    def unload(self) -> None:
+        """Free what is gathered. This must follow a pass without gradients before the shards change."""
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def spread(model: PreTrainedModel, compute: torch.dtype, ranks: Ranks) -> Whole | Sharded:
+    """A model whose weights stay as they are, in shards if there are several processes. It is not restored."""
+    return Sharded([model.requires_grad_(False)], compute) if ranks.size > 1 else Whole()
+
+
+def mesh() -> DeviceMesh:
+    """All processes of the group, with the devices that their shards are on."""
+    kind = "cpu" if distributed.get_backend() == "gloo" else torch.accelerator.current_accelerator().type  # type: ignore[union-attr]
+    return init_device_mesh(kind, (distributed.get_world_size(),))
+
+
+def own_shard(whole: Tensor, devices: DeviceMesh) -> DTensor:
+    """The shard of a tensor that all processes have, as `fully_shard` divides it."""
+    return distribute_tensor(whole.to(devices.device_type), devices, [Shard(0)], src_data_rank=None)
+
+
+def refuse_random(model: PreTrainedModel) -> None:
+    """Refuse a model with dropout: which activations are dropped would depend on the number of processes.
+
+    Raises:
+        BadInput: the message names the setting.
+    """
+    settings = model.config.get_text_config().to_dict()
+    for name, value in settings.items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float) and value > 0 and not name.startswith("classifier"):
+            raise BadInput(
+                f"{model.config.model_type}: its config has {name} {value}, and what is dropped would depend on the number of devices; "
+                "take devices: 1"
+            )
+
+
+def blocks(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """The decoder layers of the models among `modules`, by the names that transformers gives the parts that must not be divided."""
+    models = [module for module in modules if isinstance(module, PreTrainedModel)]
+    return [block for model in models for block in model.modules() if type(block).__name__ in (model._no_split_modules or ())]
