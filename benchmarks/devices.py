@@ -2,7 +2,7 @@
 
     python benchmarks/devices.py --processes 1 2 --steps 3
 
-A Llama of SmolLM2-135M's shape with random weights is retrained in float32. On a processor the processes share its threads.
+A Llama of 33M random weights is retrained in float32. On a processor the processes share its threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from compresslab.runner.messages import Progressed, Scored
 from compresslab.runner.ranks.group import together
 from compresslab.runner.ranks.member import Send
 
-LENGTH, BATCH = 512, 2048
+LENGTH, BATCH = 256, 1024
 SHAPE = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
+    "vocab_size": 16384,
+    "hidden_size": 512,
     "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
     "tie_word_embeddings": True,
 }
 

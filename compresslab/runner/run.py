@@ -319,7 +319,7 @@ class _Runner:
             node = self.nodes[key]
             expected = estimate(node, self.plan)
             seconds = UNKNOWN_SECONDS if expected.seconds is None else expected.seconds
-            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, node.devices, node.timed)
+            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, node.devices, timed=node.timed)
         return self._works[key]
 
     def _impossible(self, node: Node) -> str:
