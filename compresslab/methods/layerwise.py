@@ -64,13 +64,14 @@ class Layers(NamedTuple):
         moments = 4 * sum(width**2 for width in widths) + 4 * batch * max(widths) if grams else 0
         return LEAN_WORKER_BYTES + self.model.layer_parameters * self.computed + activations + hidden + moments
 
-    def step(self, *, grams: bool) -> float:
+    def step(self, *, grams: bool, cuts: bool = False) -> float:
         """Peak of a step that changes a layer at a time.
 
         Args:
+            cuts: it only keeps some rows and columns.
             grams: it solves with second moments: two matrices of the largest input width are in memory, or one beside the weights of gate
                 and up with their corrections and errors. Any other one has importances, masks or levels of one matrix.
         """
         moments = 4 * max(self.model.hidden, self.model.intermediate) ** 2
-        working = max(2 * moments, moments + 12 * self.matrix, 24 * self.matrix) if grams else 20 * self.matrix
+        working = 0.0 if cuts else max(2 * moments, moments + 12 * self.matrix, 24 * self.matrix) if grams else 20 * self.matrix
         return max(LEAN_WORKER_BYTES + PARTS_BYTES + self.layer + working, self.reloading)

@@ -134,7 +134,7 @@ def _peak_by_layers(node: Node, recipe: Recipe, layers: Layers) -> float | None:
         copied = recipe.base.store_copy or recipe.base.trust_remote_code or parse_source(recipe.base.model).kind != "folder"
         return None if copied else layers.loading
     entry = method_of(*node.step)
-    return layers.step(grams=entry.statistics == "grams") if entry.layerwise else None
+    return layers.step(grams=entry.statistics == "grams", cuts=entry.cuts) if entry.layerwise else None
 
 
 def _stored(node: Node, weights: float) -> float:

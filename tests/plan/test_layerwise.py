@@ -29,6 +29,8 @@ def test_the_estimated_parameters_are_those_of_the_model() -> None:
         (LARGE.loading, 0.885e9),
         (LARGE.gathering(1024, grams=False), 0.838e9),
         (MEDIUM.loading, 0.685e9),
+        (MEDIUM.gathering(1024, grams=True), 1.1e9),
+        (LARGE.step(grams=False, cuts=True), 0.783e9),
         (LARGE.step(grams=False), 1.192e9),
         (LARGE.step(grams=False), 1.571e9),
     ],
