@@ -7,7 +7,7 @@ from typing import NamedTuple
 from compresslab.methods.dimensions import Dimensions
 
 # A worker with torch and transformers; gptqmodel adds 0.1 GB.
-LEAN_WORKER_BYTES = 0.55e9
+LEAN_WORKER_BYTES = 0.5e9
 # Parts of embeddings and of the output head, their digests and the logits of the probe.
 PARTS_BYTES = 0.1e9
 # Models of more parameters are checked in a fresh process by parts of so many parameters, or of one layer (`streamed.check`).
@@ -49,9 +49,10 @@ class Layers(NamedTuple):
 
     @property
     def reloading(self) -> float:
-        """Peak of the check in a fresh process, in which a part is in memory as a file's pages and as a copy that computes."""
-        held = self.model.parameters if self.model.parameters <= WHOLE_PARAMETERS else max(PART_PARAMETERS, self.model.layer_parameters)
-        return LEAN_WORKER_BYTES + PARTS_BYTES + held * (self.stored + self.computed)
+        """Peak of the check in a fresh process."""
+        whole, layer = self.model.parameters <= WHOLE_PARAMETERS, self.model.layer_parameters
+        layers = self.model.parameters / layer if whole else max(1, PART_PARAMETERS // layer)
+        return LEAN_WORKER_BYTES + PARTS_BYTES + layers * self.layer
 
     def gathering(self, tokens: int, *, grams: bool) -> float:
         """Peak of gathering statistics on so many tokens."""
@@ -63,13 +64,14 @@ class Layers(NamedTuple):
         moments = 4 * sum(width**2 for width in widths) + 4 * batch * max(widths) if grams else 0
         return LEAN_WORKER_BYTES + self.model.layer_parameters * self.computed + activations + hidden + moments
 
-    def step(self, *, grams: bool) -> float:
+    def step(self, *, grams: bool, cuts: bool = False) -> float:
         """Peak of a step that changes a layer at a time.
 
         Args:
+            cuts: it only keeps some rows and columns.
             grams: it solves with second moments: two matrices of the largest input width are in memory, or one beside the weights of gate
                 and up with their corrections and errors. Any other one has importances, masks or levels of one matrix.
         """
         moments = 4 * max(self.model.hidden, self.model.intermediate) ** 2
-        working = max(2 * moments, moments + 12 * self.matrix, 24 * self.matrix) if grams else 14 * self.matrix
+        working = 0.0 if cuts else max(2 * moments, moments + 12 * self.matrix, 24 * self.matrix) if grams else 20 * self.matrix
         return max(LEAN_WORKER_BYTES + PARTS_BYTES + self.layer + working, self.reloading)

@@ -122,6 +122,11 @@ class Method(Generic[Config]):
         return self.format is not None
 
     @property
+    def cuts(self) -> bool:
+        """Whether its result has other dimensions."""
+        return self.leaves is not _unchanged
+
+    @property
     def computes(self) -> bool:
         """Whether forward or backward passes decide its result. Otherwise it is the same on every machine."""
         return self.text is not None

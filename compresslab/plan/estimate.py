@@ -21,6 +21,8 @@ ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
 # 26 to 47% in bfloat16 at 1e12 (docs/measurements.md).
 SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
+# A worker with lm-eval, its prompts and their logits.
+EVALUATING_BYTES = 0.7e9
 # A worker whose libraries have started an accelerator, and weights that are read from the disk for it. Guesses.
 ACCELERATED_WORKER_BYTES, ON_ITS_WAY_BYTES = 3e9, 1e9
 # Starting a worker, loading a model of a gigabyte and storing the result; loading a model node's folder again in a fresh process.
@@ -108,7 +110,9 @@ def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:
     if node.kind == "evaluate":
         items = ITEMS_IF_ALL if recipe.evaluate.items == "all" else recipe.evaluate.items
         tokens = items * TOKENS_AN_ITEM * len(node.tasks)
-        return Estimate(WORKER_BYTES + 1.5 * weights, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
+        # The files' pages are in memory beside weights that are cast.
+        memory = EVALUATING_BYTES + weights + (stored if weights != stored else 0)
+        return Estimate(memory, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
     if node.kind == "measure":
         workload = recipe.density.workload
         step = weights / speed.bandwidth + node.dimensions.layers * LAYER_SECONDS
@@ -145,7 +149,7 @@ def _peak_by_layers(node: Node, recipe: Recipe, layers: Layers) -> float | None:
         copied = recipe.base.store_copy or recipe.base.trust_remote_code or parse_source(recipe.base.model).kind != "folder"
         return None if copied else layers.loading
     entry = method_of(*node.step)
-    return layers.step(grams=entry.statistics == "grams") if entry.layerwise else None
+    return layers.step(grams=entry.statistics == "grams", cuts=entry.cuts) if entry.layerwise else None
 
 
 def devices_for(node: Node, plan: Plan) -> int:

