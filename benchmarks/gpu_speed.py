@@ -169,7 +169,7 @@ def inference(bench: Bench) -> Iterator[Row]:
     from compresslab.models.device import backend_of
     from compresslab.models.formats.dequantize import dequantized
     from compresslab.models.load import load_folder
-    from compresslab.models.size import shape_of, size_of
+    from compresslab.models.size import nonzero_of, shape_of, size_of
     from compresslab.recipe.schema import Workload
     from compresslab.records.compute import Compute
 
@@ -182,7 +182,7 @@ def inference(bench: Bench) -> Iterator[Row]:
         if not folder.exists():
             continue
         loaded = load_folder(folder, device=str(bench.device))
-        size = size_of(folder, dequantized(folder, loaded).model)
+        size = size_of(folder, nonzero_of(dequantized(folder, loaded).model))
         shape = shape_of(folder, size)
         del loaded
         for batch, prompt in ((1, 512), (1, 4096), (16, 512)):

@@ -52,7 +52,7 @@ def main() -> None:
     gathering: dict[bool, float] = {}
     for grams in (False, True):
         began = time.perf_counter()
-        gather(load_folder(base).model, TokenSequences(ids, ""), work / f"statistics-{grams}", grams=grams, progress=lambda *_: None)
+        gather(load_folder(base), TokenSequences(ids, ""), work / f"statistics-{grams}", grams=grams, progress=lambda *_: None)
         gathering[grams] = time.perf_counter() - began
     rows = []
     for name, steps in SWEEPS.items():

@@ -21,7 +21,7 @@ shared = Path(settings["shared"]) if settings.get("shared") else None
 if shared is not None and not shared.exists():
     from compresslab.models.calibration.statistics import gather
 
-    gather(base.model, TokenSequences(torch.tensor(settings["ids"]), ""), shared, grams=True, progress=lambda *_: None)
+    gather(base, TokenSequences(torch.tensor(settings["ids"]), ""), shared, grams=True, progress=lambda *_: None)
 gathered = time.perf_counter()
 run(step.kind, step.config, base, Context(TokenSequences(torch.tensor(settings["ids"]), ""), gathered=shared), Path(settings["output"]))
 done = time.perf_counter()

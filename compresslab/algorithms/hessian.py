@@ -11,7 +11,7 @@ from torch import Tensor
 PANEL = 512
 
 
-def gram(inputs: Tensor) -> Tensor:
+def gram(inputs: Tensor, total: Tensor | None = None) -> Tensor:
     """Sum of x x^T over all inputs, (columns, columns) in float32; sums over batches add up.
 
     The Hessian of ||W X - W' X||^2 in a row of W' is twice this. Rounded to bfloat16 the sum would not be positive definite. Inputs
@@ -19,19 +19,21 @@ def gram(inputs: Tensor) -> Tensor:
     2.7 times at 1,536).
 
     Args:
-        inputs: (..., columns).
+        inputs: (..., columns). total: the sum so far, to which this one is added in place.
     """
     flat = inputs.flatten(0, -2)
     columns = flat.shape[1]
     with _products_of(flat.dtype):
         inputs32 = flat.float()
         if columns < 2 * PANEL:
-            return inputs32.T @ inputs32
+            product = inputs32.T @ inputs32
+            return product if total is None else total.add_(product)
         # Panel by panel, only the part right of the diagonal; the rest is its transpose.
-        result = torch.empty(columns, columns, device=flat.device)
+        result = torch.empty(columns, columns, device=flat.device) if total is None else total
         for start in range(0, columns, PANEL):
             end = min(start + PANEL, columns)
-            result[start:end, start:] = inputs32[:, start:end].T @ inputs32[:, start:]
+            product = inputs32[:, start:end].T @ inputs32[:, start:]
+            result[start:end, start:] = product if total is None else total[start:end, start:] + product
             result[start:end, :start] = result[:start, start:end].T
         return result
 
@@ -50,28 +52,45 @@ def _products_of(dtype: torch.dtype) -> Iterator[None]:
             switch.fp32_precision = previous
 
 
-def inverse_factor(gram: Tensor, damping: float) -> Tensor:
+def inverse_factor(gram: Tensor, damping: float, order: Tensor | None = None) -> Tensor:
     """Upper triangular U with U^T U = (G + damping * mean(diag G) I)^-1, in float32.
 
     Row j of U / U_jj is Optimal Brain Surgeon's update of the weights right of column j for an error at j, with the columns
     left of it fixed: Frantar et al. 2022, "GPTQ", arXiv 2210.17323, section 3.3. An input that is always 0 gets curvature 1,
     so that its weights do not affect others.
 
+    At most two matrices of this size are in memory at a time, if the caller keeps no reference to `gram`. The factor is stored column by
+    column.
+
+    Args:
+        order: of rows and columns of G, if not their own.
+
     Raises:
         ValueError: NaN, or not positive definite even with the damping.
     """
     if not torch.isfinite(gram).all():
         raise ValueError("the inputs' second moments hold NaN or infinity")
-    matrix = gram.float().clone()
-    diagonal = matrix.diagonal()
-    unused = diagonal == 0
-    diagonal[unused] = 1.0
+    columns = len(gram)
+    order = torch.arange(columns, device=gram.device) if order is None else order
+    # A diagonal of a matrix of its own, because a mean of neighbours in memory rounds differently.
+    diagonal = torch.empty_strided((columns,), (columns + 1,), device=gram.device).copy_(gram.diagonal()[order])
+    diagonal[diagonal == 0] = 1.0
     diagonal += damping * diagonal.mean()
     # With rows and columns reversed, G = L L^T gives G = R R^T with R upper triangular, and U = R^-1. This is half the work of
     # inverting G and factoring the inverse.
-    lower, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1))
+    backwards = order.flip(0)
+    matrix = torch.empty(columns, columns, device=gram.device)
+    for start in range(0, columns, PANEL):
+        matrix[start : start + PANEL] = gram[backwards[start : start + PANEL]].float()[:, backwards]
+    del gram
+    matrix.diagonal().copy_(diagonal.flip(0))
+    failed = torch.empty((), dtype=torch.int32, device=matrix.device)
+    # LAPACK stores matrices column by column, and this one is symmetric.
+    torch.linalg.cholesky_ex(matrix.T, out=(matrix.T, failed))
     if failed:
         raise ValueError(f"the inputs' second moments are not positive definite with damping {damping}")
-    unit = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    upper: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), unit, upper=True)
-    return upper
+    upper = matrix.T.flip(0, 1)
+    del matrix
+    inverse = torch.eye(columns, device=upper.device).T
+    torch.linalg.solve_triangular(upper, inverse, upper=True, out=inverse)
+    return inverse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +28,7 @@ def export(
     from compresslab.errors import BadInput, RunFailed
     from compresslab.records import StepRecord
     from compresslab.report.card import card
+    from compresslab.store.reference import copy_model
     from compresslab.store.store import Store
     from compresslab.store.upkeep import damages
 
@@ -55,7 +55,7 @@ def export(
     # An interrupted copy must not leave a folder that looks complete.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         copy = Path(scratch) / "model"
-        shutil.copytree(result_store.model(key), copy)
+        copy_model(result_store.folder(key), copy)
         (copy / "README.md").write_text(card(record, variant_record, folder.name), encoding="utf-8")
         copy.rename(folder)
     typer.echo(f"{folder}: {size(sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()))}, with its card in README.md")

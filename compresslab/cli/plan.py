@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # A larger table leaves out cached nodes, so that those to run are visible. rich takes a third of a second for 300 rows.
 MAX_LISTED_NODES = 100
+# Nodes that do not fit and are warned of one by one.
+MOST_WARNINGS = 8
 On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
 
 
@@ -71,7 +74,7 @@ def plan(
     console = Console()
     scored = {node.key: sum(result_store.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
     console.print(_table(planned, rows, scored))
-    warnings = [*_warnings(planned), *(_shortage(rows) if on is None else [])]
+    warnings = [*_warnings(planned), *(_shortage(planned, rows) if on is None else [])]
     further = [*_replicates(planned, rows), *advice(planned, seconds_left(rows))]
     for line in [summary(rows), *further, *(f"warning: {warning}" for warning in warnings)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -182,12 +185,29 @@ def _peak(rows: list[dict[str, Any]]) -> float:
     return max((row["memory"] or 0.0 for row in rows if not row["cached"]), default=0.0)
 
 
-def _shortage(rows: list[dict[str, Any]]) -> list[str]:
-    """A warning if the nodes need more memory than this machine has."""
+def _shortage(planned: Plan, rows: list[dict[str, Any]]) -> list[str]:
+    """A warning for each node that needs more memory than this machine, or its accelerator, has; of many, for the first ones."""
     import psutil
 
-    peak, total = _peak(rows), psutil.virtual_memory().total
-    if peak <= total:
-        return []
-    row = next(row for row in rows if row["memory"] == peak and not row["cached"])
-    return [f"“{row['node']}” needs about {size(peak)} of memory and this machine has {size(total)}; it will be killed if that is so"]
+    there = {"memory": ("this machine", psutil.virtual_memory().total), "device_memory": ("its accelerator", _accelerator_memory(planned))}
+    warnings = [
+        f"“{row['node']}” needs about {size(row[kind])} of memory and {what} has {size(total)}; it will be killed if that is so"
+        for row in rows
+        for kind, (what, total) in there.items()
+        if not row["cached"] and (row[kind] or 0.0) > total
+    ]
+    more = len(warnings) - MOST_WARNINGS
+    return [*warnings[:MOST_WARNINGS], *([f"{count_of(more, 'more node')} need more memory than there is"] if more > 0 else [])]
+
+
+def _accelerator_memory(planned: Plan) -> float:
+    """Bytes of memory of the accelerator that the plan computes on; infinite if it computes on the processor, or torch does not tell."""
+    import contextlib
+
+    if planned.compute.backend == "cpu":
+        return math.inf
+    import torch
+
+    with contextlib.suppress(RuntimeError, AttributeError):
+        return float(torch.get_device_module(planned.compute.device).get_device_properties(planned.compute.device).total_memory)
+    return math.inf

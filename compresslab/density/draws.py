@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ MIN_ITEMS = 10
 
 MIN_GROUPS = 10
 """With fewer groups, items are drawn instead, because a bootstrap of so few groups understates their spread."""
+
+CRITICAL = 0.975
+"""Probability of the upper end of a 95% interval."""
 
 CHUNK = 4_000_000
 """Maximum number of values in one block of resampling weights (32 MB)."""
@@ -168,15 +172,39 @@ def groups_of(items: Sequence[str]) -> NDArray[np.int64] | None:
 def resampled_means(columns: Array, resamples: int, rng: np.random.Generator, groups: NDArray[np.int64] | None = None) -> Array:
     """Means over items drawn with replacement: (items, k) columns to (resamples, k), the same draws for every column.
 
+    Their deviations from the mean of all items are widened by what so many items, or groups, leave unknown.
+
     Args:
         groups: (items,) the group of each item. Whole groups are then drawn, and the mean is over the items of the drawn groups.
     """
-    if groups is not None:
+    if groups is None:
+        drawn, units = _drawn_means(columns, resamples, rng), len(columns)
+    else:
         sizes = np.bincount(groups).astype(np.float64)
         sums = np.stack([np.bincount(groups, weights=column) for column in columns.T], axis=1)
         # Both means are over the same number of groups, which cancels in their ratio.
-        drawn = resampled_means(np.concatenate([sums, sizes[:, None]], axis=1), resamples, rng)
-        return drawn[:, :-1] / drawn[:, -1:]
+        both = _drawn_means(np.concatenate([sums, sizes[:, None]], axis=1), resamples, rng)
+        drawn, units = both[:, :-1] / both[:, -1:], len(sizes)
+    mean = columns.mean(axis=0)
+    # A mean lies between the smallest and the largest value, also where few units are drawn.
+    return np.asarray(np.clip(mean + _widening(units) * (drawn - mean), columns.min(axis=0), columns.max(axis=0)))
+
+
+def _widening(units: int) -> float:
+    """By how much draws of few units must be spread for their 95% interval to be Student's.
+
+    The variance of a bootstrap of G units is (G - 1) / G of the unbiased one, and its tails are those of the normal distribution, not of
+    Student's t with G - 1 degrees of freedom (Hesterberg 2015, section 4.1; for groups Cameron, Gelbach and Miller 2008). The factor is
+    1.22 for 10 units, 1.10 for 20, 1.03 for MMLU's 57 subjects and 1.01 for 200 items.
+    """
+    if units < 2:
+        return 1.0
+    critical = float(student.quantiles(np.array(CRITICAL), units - 1))
+    return math.sqrt(units / (units - 1)) * critical / NormalDist().inv_cdf(CRITICAL)
+
+
+def _drawn_means(columns: Array, resamples: int, rng: np.random.Generator) -> Array:
+    """Means over rows drawn with replacement, the same draws for every column."""
     n = len(columns)
     rows = max(1, CHUNK // n)
     blocks = []

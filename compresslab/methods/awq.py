@@ -37,5 +37,6 @@ AWQ = Method(
     libraries=("gptqmodel",),
     format=AWQ_FORMAT,
     packing=packing,
+    layerwise=True,
     cost=solver_cost,
 )

@@ -65,5 +65,6 @@ GPTQ = Method(
     libraries=("gptqmodel", "optimum"),
     format=GPTQ_FORMAT,
     packing=packing,
+    layerwise=True,
     cost=solver_cost,
 )

@@ -77,6 +77,7 @@ class Method(Generic[Config]):
         trains: it updates weights by gradients, so it needs them unpacked.
         libraries: packages beyond torch and transformers that it needs and whose version decides the result.
         format: the format that packs the weights of its result; no later step can change them. packing: the packing by its settings.
+        layerwise: it takes one decoder layer after the other (`contract.layers_in_turn`), so that the model need not be in memory.
         cost: seconds and memory of a step.
         leaves: the model's dimensions after a step; raises `Misfit` if the settings do not fit the model.
         objections: reasons to refuse a model's dimensions, beyond those of `leaves` and of the format.
@@ -93,6 +94,7 @@ class Method(Generic[Config]):
     libraries: tuple[str, ...] = ()
     format: Format | None = None
     packing: Callable[[Config], Packing] | None = None
+    layerwise: bool = False
     cost: Callable[[Config, Footprint], Cost] = rebuild_cost
     leaves: Callable[[Config, Dimensions], Dimensions] = _unchanged
     objections: Callable[[Config, Dimensions], list[Objection]] = _no_objections
@@ -118,6 +120,11 @@ class Method(Generic[Config]):
     def packs(self) -> bool:
         """Whether its result stores the weights packed."""
         return self.format is not None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether its result has other dimensions."""
+        return self.leaves is not _unchanged
 
     @property
     def computes(self) -> bool:

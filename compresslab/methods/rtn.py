@@ -57,4 +57,5 @@ RTN = Method(
     libraries=("compressed-tensors",),
     format=COMPRESSED_TENSORS,
     packing=packing,
+    layerwise=True,
 )

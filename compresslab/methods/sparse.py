@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
@@ -65,6 +66,6 @@ def pattern_objections(config: PruneSparse, model: Dimensions) -> list[Objection
 
 
 MODULE = "compresslab.steps.prune_sparse"
-MAGNITUDE = Method("prune", "magnitude", PruneSparse, MODULE, cost=in_place_cost, objections=pattern_objections)
-WANDA = Method("prune", "wanda", PruneSparse, MODULE, "calibration", "activations", cost=in_place_cost, objections=pattern_objections)
-SPARSEGPT = Method("prune", "sparsegpt", PruneSparse, MODULE, "calibration", "grams", cost=solver_cost, objections=pattern_objections)
+MAGNITUDE = Method("prune", "magnitude", PruneSparse, MODULE, layerwise=True, cost=in_place_cost, objections=pattern_objections)
+WANDA = replace(MAGNITUDE, name="wanda", text="calibration", statistics="activations")
+SPARSEGPT = replace(WANDA, name="sparsegpt", statistics="grams", cost=solver_cost)

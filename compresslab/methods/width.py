@@ -145,5 +145,13 @@ def dimensions_after(config: PruneWidth, model: Dimensions) -> Dimensions:
 
 
 WIDTH = Method(
-    "prune", "width", PruneWidth, "compresslab.steps.prune_width", "calibration", "activations", cost=in_place_cost, leaves=dimensions_after
+    "prune",
+    "width",
+    PruneWidth,
+    "compresslab.steps.prune_width",
+    "calibration",
+    "activations",
+    layerwise=True,
+    cost=in_place_cost,
+    leaves=dimensions_after,
 )

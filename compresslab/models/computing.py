@@ -51,11 +51,11 @@ def _round_inputs(layer: nn.Module, dtype: torch.dtype) -> None:
 @contextlib.contextmanager
 def computing_temporarily(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[PreTrainedModel]:
     """A context in which a model with plain weights computes in `dtype`; its weights are restored at the end."""
-    before = {parameter: parameter.data for parameter in model.parameters()}
+    before = {name: parameter.data for name, parameter in model.named_parameters()}
     own = model.config.dtype
     try:
         yield cast(model, dtype)
     finally:
-        for parameter, data in before.items():
-            parameter.data = data
+        for name, data in before.items():
+            model.get_parameter(name).data = data
         model.config.dtype = own

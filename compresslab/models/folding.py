@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import linear_layers
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
+from compresslab.models.load import Loaded
 
 # Relative to what the layer adds to the hidden states, in float32; rounding changes a hundredth of this.
 LARGEST_CHANGE = 1e-2
@@ -54,7 +54,7 @@ def divide_inputs(layer: nn.Module, names: list[str], scale: Tensor) -> Tensor |
 
 
 @torch.no_grad()
-def check_folding(model: PreTrainedModel) -> None:
+def check_folding(loaded: Loaded) -> None:
     """Divide and multiply by random scales in a copy of each decoder layer, and check that the layer computes the same.
 
     If it does not, another module reads the divided tensor (an MLP parallel to the attention), the norm is at another place, or an
@@ -63,10 +63,12 @@ def check_folding(model: PreTrainedModel) -> None:
     Raises:
         UnsupportedModel: the message names the first layer and its linear layers whose inputs cannot be divided; nothing was changed.
     """
+    model = loaded.model
     ids = torch.arange(24)[None] % model.config.get_text_config().vocab_size
-    blocks = Blockwise(model, ids)
+    blocks = Blockwise(model, ids, loaded.weights)
     for number, layer in enumerate(blocks.layers):
-        copy = deepcopy(layer).float()
+        with loaded.holding(layer):
+            copy = deepcopy(layer).float()
         hidden, (args, kwargs) = blocks.hidden[0].float(), blocks.arguments[0][number]
         sums = InputSums(copy, grams=False)
         with sums:

@@ -6,12 +6,14 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput, CompresslabError, RunFailed, out_of_memory
@@ -19,6 +21,7 @@ from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
+from compresslab.models.streamed.weights import StoredWeights
 from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_tokenizer, check_weights_name
 from compresslab.recipe.model_config import claim_problem, dimension_problem, read_config
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused, check_claims, check_model, weights_named_in
@@ -38,14 +41,26 @@ GGUF_DIMENSIONS = {
 
 
 class Loaded(NamedTuple):
-    """A causal language model in memory with its tokenizer.
+    """A causal language model with its tokenizer.
 
-    `files` is the folder of the weights if a kernel library repacks them when it loads them (GPTQ, AWQ). They are saved by copying it.
+    Attributes:
+        files: the folder of the weights if a kernel library repacks them when it loads them (GPTQ, AWQ). They are saved by copying it.
+        weights: the matrices if they are not in memory but read one layer at a time (`streamed.open`). Those of `model` are empty then.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     files: Path | None = None
+    weights: StoredWeights | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device if self.weights is None else self.weights.device
+
+    def holding(self, module: nn.Module) -> AbstractContextManager[None]:
+        """A context in which the weights of a module are in memory."""
+        return contextlib.nullcontext() if self.weights is None else self.weights.held(module)
 
 
 @contextlib.contextmanager
@@ -54,15 +69,17 @@ def quiet() -> Iterator[None]:
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    hub = logging.getLogger("huggingface_hub")
-    hub_level = hub.level
-    hub.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "accelerate.big_modeling")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
         transformers.logging.set_verbosity(level)
         transformers.utils.logging.enable_progress_bar()
-        hub.setLevel(hub_level)
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)
 
 
 @contextlib.contextmanager
@@ -129,7 +146,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
             output_loading_info=True,
             **placement(find_device(device)),
         )
-    _check_complete(str(folder), found)
+    check_complete(str(folder), found)
     return Loaded((cast(model, dtype) if dtype else model).eval(), load_tokenizer(folder))
 
 
@@ -164,7 +181,7 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
         if out_of_memory(error):
             raise
         raise BadInput(f"the GGUF file {path} does not load: {type(error).__name__}: {_shortened(error)}") from error
-    _check_complete(str(path), found, f". If it is a part of a split file, {MERGE}")
+    check_complete(str(path), found, f". If it is a part of a split file, {MERGE}")
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
     config.dtype = dtype
     with torch.device("meta"):
@@ -221,7 +238,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
             **options,
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
-    _check_complete(source.name, found)
+    check_complete(source.name, found)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
 
@@ -271,7 +288,7 @@ def _files(name: str, source: Source) -> Path:
     return Path(snapshot_download(name, revision=source.revision, local_files_only=True))
 
 
-def _check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
+def check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
     """Refuse files that lack a part of the model. transformers only warns and fills that part with random numbers.
 
     Args:
@@ -334,18 +351,27 @@ def check_finite(loaded: Loaded, what: str) -> torch.Tensor:
         RunFailed: a logit is not finite.
     """
     logits = probe_logits(loaded.model)
+    refuse_infinite(logits, what)
+    return logits
+
+
+def refuse_infinite(logits: torch.Tensor, what: str) -> None:
+    """Refuse a model whose logits of the probe are not finite. Raises RunFailed."""
     if not torch.isfinite(logits).all():
         bad = (~torch.isfinite(logits)).float().mean().item()
         raise RunFailed(
             f"{what}: {bad:.0%} of the probe's logits are not finite (NaN or infinite): the variant is broken; nothing was kept"
         )
-    return logits
+
+
+def probe_ids(model: PreTrainedModel) -> torch.Tensor:
+    """The probe: 48 token ids (1, 48) spread over the vocabulary, the same for all models of a vocabulary."""
+    vocabulary: int = model.config.get_text_config().vocab_size
+    return ((torch.arange(48) * 7919 + 11) % vocabulary)[None]
 
 
 @torch.no_grad()
 def probe_logits(model: PreTrainedModel) -> torch.Tensor:
-    """Logits (1, 48, vocabulary) in float32 of 48 fixed token ids spread over the vocabulary. Needs no tokenizer."""
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = (torch.arange(48) * 7919 + 11) % vocabulary
-    output: torch.Tensor = model(input_ids=ids[None].to(model.device), use_cache=False).logits
+    """Logits (1, 48, vocabulary) of the probe in float32. Needs no tokenizer."""
+    output: torch.Tensor = model(input_ids=probe_ids(model).to(model.device), use_cache=False).logits
     return output.float().cpu()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,24 +19,22 @@ from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
+from compresslab.models.streamed.digests import combined, tensor_digests
 from compresslab.records.compute import Compute
 
 # Larger than the default, so that small models have one file, and below the largest file of a FAT file system.
-SHARD = "4GB"
+SHARD_BYTES = 4 * 10**9
 # Root mean square of a rounding difference, relative to the standard deviation of the logits; a few hundredths in bfloat16.
 LARGEST_ROUNDING = 0.2
+# For each linear layer by name, the tensors that replace its weight, by their names in the files.
+PackedTensors = dict[str, dict[str, torch.Tensor]]
 ORIGIN = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
 class Packed(NamedTuple):
-    """Packed weights that replace plain ones in the files.
+    """Packed weights that replace plain ones in the files, and the `quantization_config` of config.json."""
 
-    Attributes:
-        tensors: for each linear layer by name, the tensors that replace its weight, by their names in the files.
-        settings: the `quantization_config` of config.json.
-    """
-
-    tensors: dict[str, dict[str, torch.Tensor]]
+    tensors: PackedTensors
     settings: dict[str, Any]
 
 
@@ -55,7 +53,7 @@ def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
         return
     with quiet():
         original_format = not reader_of(quantization_in(loaded.model)).names_as_stored
-        loaded.model.save_pretrained(folder, max_shard_size=SHARD, save_original_format=original_format)
+        loaded.model.save_pretrained(folder, max_shard_size=SHARD_BYTES, save_original_format=original_format)
         loaded.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         _sort_metadata(file)
@@ -93,11 +91,28 @@ def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
     for name, tensors in packed.tensors.items():
         weights |= {f"{name}.{suffix}": tensor for suffix, tensor in tensors.items()}
     with quiet():
-        loaded.model.save_pretrained(folder, max_shard_size=SHARD, state_dict=weights, save_original_format=False)
+        loaded.model.save_pretrained(folder, max_shard_size=SHARD_BYTES, state_dict=weights, save_original_format=False)
         loaded.tokenizer.save_pretrained(folder)
+    _add_packing(folder, packed)
+    _remove_origin(folder)
+
+
+def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
+    """Write all that `save` writes, except weights: config, generation config and tokenizer."""
+    with quiet(), tempfile.TemporaryDirectory(dir=folder) as scratch:
+        loaded.model.save_pretrained(scratch, state_dict={}, save_original_format=False)
+        for file in sorted(Path(scratch).glob("*.json")):
+            file.rename(folder / file.name)
+    with quiet():
+        loaded.tokenizer.save_pretrained(folder)
+    if packed is not None:
+        _add_packing(folder, packed)
+    _remove_origin(folder)
+
+
+def _add_packing(folder: Path, packed: Packed) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": packed.settings}))
-    _remove_origin(folder)
 
 
 def _remove_origin(folder: Path) -> None:
@@ -110,30 +125,13 @@ def _remove_origin(folder: Path) -> None:
 
 
 def tensors_digest(model: PreTrainedModel) -> str:
-    """sha256 of names, dtypes, shapes and bytes of all tensors of a model, including those that are in no file (rotary frequencies).
+    """Digest of names, dtypes, shapes and bytes of all tensors of a model, including those that are in no file (rotary frequencies).
 
     For a layer packed by a kernel library (gptqmodel) it covers the plain weight by which the kernel multiplies, so that the digests of
     such a model and of the plain model that it was made from are equal. It must be computed before the first forward pass, since
     bitsandbytes and compressed-tensors change the layout of weights at their first use.
     """
-    digest = hashlib.sha256()
-    tensors = reader_of(quantization_in(model)).tensors(model)
-    for name, tensor in sorted(inner for outer in tensors.items() for inner in _parts(*outer)):
-        if isinstance(tensor, torch.Tensor):
-            # A scalar (Gemma's scale of the embeddings) is used in the weights' dtype, whatever its own is.
-            tensor = tensor.detach().to(model.dtype if tensor.is_floating_point() and tensor.dim() == 0 else tensor.dtype)
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _parts(name: str, tensor: object) -> Iterator[tuple[str, object]]:
-    """The plain tensors inside a tensor of torchao; any other tensor itself."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        yield name, tensor
-        return
-    for part in tensor.__tensor_flatten__()[0]:
-        yield f"{name}.{part}", getattr(tensor, part)
+    return combined(tensor_digests(model))
 
 
 def _digests(model: PreTrainedModel, folder: Path) -> Iterator[str]:
@@ -171,7 +169,10 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
     except Exception as error:  # transformers raises many types of errors
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = bool(tensors) and tensors in _digests(model, folder)
-    difference = probe_logits(computing(model, torch_dtype(compute)) if compute else model) - expected
-    if same and float(difference.square().mean().sqrt()) <= LARGEST_ROUNDING * float(expected.std()):
-        return 0.0
-    return float(difference.abs().max())
+    logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
+    return 0.0 if same and is_rounding(logits, expected) else float((logits - expected).abs().max())
+
+
+def is_rounding(logits: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether the logits of two models of equal weights differ no more than rounding explains."""
+    return float((logits - expected).square().mean().sqrt()) <= LARGEST_ROUNDING * float(expected.std())

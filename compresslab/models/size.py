@@ -63,13 +63,11 @@ def counted_bytes(tensors: dict[str, StoredTensor], skeleton: PreTrainedModel, *
     }
 
 
-def size_of(folder: Path, model: PreTrainedModel) -> Size:
+def size_of(folder: Path, nonzero: int) -> Size:
     """Measure the size of a saved variant.
 
     Args:
-        folder: the saved variant, whose stored bytes are counted.
-        model: the same weights in memory, whose non-zero parameters are counted: plain, or packed in a format that counts in memory and
-            not used yet.
+        folder: the saved variant, whose stored bytes are counted. nonzero: its number of parameters that are not zero.
     """
     skeleton = plain_skeleton(folder)
     parameters = sum(p.numel() for p in skeleton.parameters())
@@ -77,15 +75,20 @@ def size_of(folder: Path, model: PreTrainedModel) -> Size:
     counted = parameters - (lookup.numel() if lookup is not None else 0)
     tensors = stored_tensors(folder)
     counts = sum(counted_bytes(tensors, skeleton, packed=quantization_of(folder) is not None).values())
-    reader = reader_of(quantization_in(model))
     return Size(
         parameters=parameters,
         counted=counted,
         active=counted - _idle_expert_parameters(skeleton),
-        nonzero=sum(int(torch.count_nonzero(reader.plain_weight(p))) for p in model.parameters()),
+        nonzero=nonzero,
         stored_bytes=sum(stored.bytes for stored in tensors.values()),
         effective_bits=8 * counts / parameters,
     )
+
+
+def nonzero_of(model: PreTrainedModel) -> int:
+    """Number of parameters that are not zero, of plain weights, or of packed ones in a format that counts in memory and not used yet."""
+    reader = reader_of(quantization_in(model))
+    return sum(int(torch.count_nonzero(reader.plain_weight(parameter))) for parameter in model.parameters())
 
 
 def plain_skeleton(folder: Path) -> PreTrainedModel:

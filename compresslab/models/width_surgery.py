@@ -124,8 +124,11 @@ def parameter_counter(model: PreTrainedModel, axes_of: ParameterAxes) -> Callabl
 
 
 @torch.no_grad()
-def narrow(model: PreTrainedModel, axes_of: ParameterAxes, kept: KeptIndices) -> None:
+def narrow(model: PreTrainedModel, axes_of: ParameterAxes, kept: KeptIndices) -> Callable[[str, Tensor], Tensor]:
     """Reduce the model to the kept indices, in place: weights, attributes of modules, config.
+
+    Returns the function that made each matrix smaller, for those that are not in memory: from a parameter's name and its weights, or some
+    rows of an embedding, to what is left of them.
 
     The result computes the same as the original model with zeros for the removed parts. The outputs of a root-mean-square norm depend on
     the number of channels, so its weights are scaled to compensate. Gemma multiplies its embeddings by the root of the number of
@@ -144,16 +147,26 @@ def narrow(model: PreTrainedModel, axes_of: ParameterAxes, kept: KeptIndices) ->
     rebuilt = _rebuilt(model, widths)
     _check_shapes(model, rebuilt, axes_of, widths)
     attributes = _changed_attributes(model, rebuilt)
+    scaled = 1.0
     if kept.hidden is not None:
-        _compensate(model, axes_of, original.hidden, widths.hidden, attributes)
+        scaled = _compensate(model, axes_of, original.hidden, widths.hidden, attributes)
+    embedding = model.get_input_embeddings().weight
+    embedded = next(name for name, parameter in model.named_parameters() if parameter is embedding)
     layer_of = _layer_numbers(model)
-    for name, parameter in model.named_parameters():
+
+    def cut(name: str, weights: Tensor) -> Tensor:
+        if name == embedded and scaled != 1.0:
+            weights = (weights.float() * scaled).to(weights.dtype)
         for dimension, axis in enumerate(axes_of[name]):
             if axis is not None and (indices_of_axis := getattr(kept, axis)) is not None:
                 indices = indices_of_axis if axis == "hidden" else indices_of_axis[layer_of[name]]
-                parameter.data = parameter.data.index_select(
-                    dimension, _parameter_indices(indices, parameter.shape[dimension], original, axis).to(parameter.device)
+                weights = weights.index_select(
+                    dimension, _parameter_indices(indices, weights.shape[dimension], original, axis).to(weights.device)
                 )
+        return weights
+
+    for name, parameter in model.named_parameters():
+        parameter.data = cut(name, parameter.data)
     for module, name, value in attributes:
         setattr(module, name, value)
         if name == "scalar_embed_scale":
@@ -162,6 +175,7 @@ def narrow(model: PreTrainedModel, axes_of: ParameterAxes, kept: KeptIndices) ->
     for name in ("intermediate_size", "num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim"):
         if hasattr(new, name):
             setattr(text, name, getattr(new, name))
+    return cut
 
 
 def _rebuilt(model: PreTrainedModel, widths: Widths) -> PreTrainedModel:
@@ -297,8 +311,8 @@ def _offset(model: PreTrainedModel, name: str, norm: nn.Module) -> int:
 
 def _compensate(
     model: PreTrainedModel, axes_of: ParameterAxes, before: int, after: int, attributes: Sequence[tuple[nn.Module, str, int | float]]
-) -> None:
-    """Scale norms and embeddings for the change from `before` to `after` channels."""
+) -> float:
+    """Scale norms for the change from `before` to `after` channels; gives the factor of the embeddings."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     scaled = 1.0
     for module, name, value in attributes:
@@ -307,10 +321,10 @@ def _compensate(
             # The forward pass rounds both scales to the dtype of the weights.
             old, new = (torch.tensor(float(scale)).to(weight.dtype).item() for scale in (getattr(module, name), value))
             scaled = old / new
-            weight.copy_(weight.float() * scaled)
     tied = head is not None and head.weight is embedding.weight
     layer_of = _layer_numbers(model)
     for name, norm in _norms(model, axes_of).items():
         weight, offset = norm.get_parameter(name.rpartition(".")[2]), _offset(model, name, norm)
         factor = math.sqrt(before / after) / (scaled if tied and name not in layer_of else 1.0)
         weight.copy_((weight.float() + offset) * factor - offset)
+    return scaled

@@ -62,7 +62,7 @@ class _Builder:
         machine, base = self.machine, self.keys.chains[BASE]
         if "this-machine" in self.recipe.density.hardware:
             self._add(Node("machine", "", self.keys.machine_key()))
-        self._add(Node("model", BASE, base[0], dimensions=self.resolved.dimensions[BASE][0]))
+        self._add(Node("model", BASE, base[0], dimensions=self.resolved.dimensions[BASE][0], copied=self.recipe.base.store_copy))
         self._variant(BASE, "", base)
         # Replicates come last, since nothing is made from them.
         for name in sorted(ordered(self.keys.recipe), key=lambda name: name in self.keys.replicates):
@@ -101,7 +101,8 @@ class _Builder:
                 gathered = gather.key if gather else None
                 settings = (step.kind, step.config)
                 added = self.keys.replicate_at(name, number - 1)
-                self._add(Node("model", child, chain_keys[-1], needs, settings, other, gathered, dimensions=dimensions, replicate=added))
+                node = Node("model", child, chain_keys[-1], needs, settings, other, gathered, dimensions=dimensions, replicate=added)
+                self._add(replace(node, copied=self.recipe.base.store_copy and isinstance(step.config, Adopt)))
                 self._variant(child, parent, chain_keys, timed=replicate is None)
             self.chains[name].append(child)
             parent = child

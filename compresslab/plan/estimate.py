@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
+from compresslab.methods.layerwise import LEAN_WORKER_BYTES, Layers
 from compresslab.methods.method import Cost, Footprint
 from compresslab.methods.registry import method_of
 from compresslab.plan.gathering import removal_passes, stored_logits_size
@@ -20,6 +21,10 @@ ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
 # 26 to 47% in bfloat16 at 1e12 (docs/measurements.md).
 SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
+# A worker with lm-eval, its prompts and their logits.
+EVALUATING_BYTES = 0.7e9
+# A worker whose libraries have started an accelerator, and weights that are read from the disk for it. Guesses.
+ACCELERATED_WORKER_BYTES, ON_ITS_WAY_BYTES = 3e9, 1e9
 # Starting a worker, loading a model of a gigabyte and storing the result; loading a model node's folder again in a fresh process.
 WORKER_SECONDS, RELOAD_SECONDS = 2.5, 2.0
 # Unpacking a GGUF file, per parameter.
@@ -42,11 +47,15 @@ class Estimate(NamedTuple):
     """Peak memory and disk in bytes, time in seconds; `None` if the model's size is not known yet.
 
     The memory of a node of several devices is that of each; on a processor, that of all of its processes together.
+
+    Attributes:
+        memory: of the machine. device_memory: of the accelerator that the node computes on; 0 on a processor.
     """
 
     memory: float | None
     disk: float | None
     seconds: float | None
+    device_memory: float | None = 0.0
 
 
 class Speed(NamedTuple):
@@ -73,9 +82,19 @@ def speed_here(plan: Plan) -> Speed:
 def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
     """Estimate one node from the size of its model and the speed of this machine.
 
+    On an accelerator, its memory has what a node holds beside its libraries; the machine's has the libraries and what is on its way.
+
     Args:
         speed: the speed of other hardware, which computes in the dtype of the stored weights.
     """
+    found = _estimate(node, plan, speed)
+    if plan.compute.backend == "cpu" or found.memory is None:
+        return found
+    held = max(0.0, found.memory - LEAN_WORKER_BYTES)
+    return found._replace(memory=ACCELERATED_WORKER_BYTES + min(held, ON_ITS_WAY_BYTES), device_memory=held)
+
+
+def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:
     if node.kind == "machine":
         return Estimate(WORKER_BYTES, 1e4, 6.0)
     if node.dimensions is None:
@@ -91,7 +110,9 @@ def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
     if node.kind == "evaluate":
         items = ITEMS_IF_ALL if recipe.evaluate.items == "all" else recipe.evaluate.items
         tokens = items * TOKENS_AN_ITEM * len(node.tasks)
-        return Estimate(WORKER_BYTES + 1.5 * weights, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
+        # The files' pages are in memory beside weights that are cast.
+        memory = EVALUATING_BYTES + weights + (stored if weights != stored else 0)
+        return Estimate(memory, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
     if node.kind == "measure":
         workload = recipe.density.workload
         step = weights / speed.bandwidth + node.dimensions.layers * LAYER_SECONDS
@@ -102,6 +123,9 @@ def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
         return _gathering(node, recipe, model)
     disk = _stored(node, stored)
     seconds, memory = _step(node, model)
+    if (peak := _peak_by_layers(node, recipe, _layers(recipe, model))) is not None:
+        # A base that is held so is referred to and not copied.
+        return Estimate(peak, disk if node.step else 1e5, WORKER_SECONDS + RELOAD_SECONDS + seconds)
     if node.step is None and parse_source(recipe.base.model).kind in ("offline", "gguf"):
         seconds += parameters * GGUF_SECONDS
     if node.devices > 1:
@@ -113,6 +137,21 @@ def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
     return Estimate(WORKER_BYTES + memory, disk, WORKER_SECONDS + RELOAD_SECONDS + seconds)
 
 
+def _layers(recipe: Recipe, model: Footprint) -> Layers:
+    return Layers(model.dimensions, BYTES[recipe.base.dtype], model.weights / model.dimensions.parameters)
+
+
+def _peak_by_layers(node: Node, recipe: Recipe, layers: Layers) -> float | None:
+    """Peak memory of a model node that holds one layer; `None` for one that loads its model whole."""
+    if not layers.possible:
+        return None
+    if node.step is None:
+        copied = recipe.base.store_copy or recipe.base.trust_remote_code or parse_source(recipe.base.model).kind != "folder"
+        return None if copied else layers.loading
+    entry = method_of(*node.step)
+    return layers.step(grams=entry.statistics == "grams", cuts=entry.cuts) if entry.layerwise else None
+
+
 def devices_for(node: Node, plan: Plan) -> int:
     """How many devices make a node together: what its step says. `auto` is as few as hold it, all of the machine's if they do not."""
     if node.step is None or (wanted := getattr(node.step[1], "devices", 1)) == 1:
@@ -122,8 +161,8 @@ def devices_for(node: Node, plan: Plan) -> int:
     if plan.probe is None or plan.probe.count < 2 or not plan.probe.memory or method_of(*node.step).undivided(node.step[1]):
         return 1
     for devices in range(1, plan.probe.count + 1):
-        memory = estimate(replace(node, devices=devices), plan).memory
-        if memory is None or memory - WORKER_BYTES <= USABLE * plan.probe.memory:
+        needed = estimate(replace(node, devices=devices), plan).device_memory
+        if needed is None or needed <= USABLE * plan.probe.memory:
             return devices
     return plan.probe.count
 
@@ -150,18 +189,22 @@ def _gathering(node: Node, recipe: Recipe, model: Footprint) -> Estimate:
     """The estimate of a gather node: one pass over its text, and the file that it writes."""
     dimensions, weights = model.dimensions, model.weights
     memory = WORKER_BYTES + 1.5 * weights
+    layers = _layers(recipe, model)
     if node.gathers == "logits":
         stored = stored_logits_size(node.readers, recipe.text.training.tokens, dimensions.vocabulary)
         return Estimate(memory, stored.bytes, WORKER_SECONDS + stored.tokens * model.forward)
     tokens = recipe.text.calibration.samples * recipe.text.calibration.length
     # Widths of the inputs of q and k, of v, of gate and up, of o, of down.
     widths = (dimensions.hidden, dimensions.hidden, dimensions.hidden, dimensions.attention, dimensions.intermediate)
-    memory += 3 * tokens * dimensions.hidden * weights / dimensions.parameters
+    if node.gathers in ("activations", "grams") and layers.possible:
+        memory = layers.gathering(tokens, grams=node.gathers == "grams")
+    else:
+        memory += 3 * tokens * dimensions.hidden * weights / dimensions.parameters
     seconds = WORKER_SECONDS + tokens * model.forward
     if node.gathers == "removals":
         return Estimate(memory, 1e4, seconds * removal_passes(node.readers, dimensions))
     if node.gathers == "grams":
         # A product of two matrices of (tokens, width) takes 2 * tokens * width^2 operations.
         products = dimensions.layers * sum(width**2 for width in widths)
-        return Estimate(memory + 8 * max(widths) ** 2, 4 * products, seconds + tokens * model.forward * products / dimensions.parameters)
+        return Estimate(memory, 4 * products, seconds + tokens * model.forward * products / dimensions.parameters)
     return Estimate(memory, 12 * dimensions.layers * sum(widths), seconds)

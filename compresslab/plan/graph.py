@@ -37,6 +37,7 @@ class Node:
         gathers: the data that a gather node gathers. readers: settings of the steps that read it.
         tasks: task name -> content key of its scores, for evaluate nodes.
         dimensions: dimensions of the model, if they are known before it exists.
+        copied: whether the store must keep a copy of an existing model, and not refer to its folder.
         replicate: what is added to the seeds of the recipe's texts for this node: 0, or the number of the replicate that reads them.
         devices: how many make it together; on a processor, how many processes.
     """
@@ -53,6 +54,7 @@ class Node:
     tasks: dict[str, str] = field(default_factory=dict)
     dimensions: Dimensions | None = None
     replicate: int = 0
+    copied: bool = False
     devices: int = 1
 
     @property

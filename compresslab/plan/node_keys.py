@@ -26,11 +26,26 @@ from compresslab.versions import package_of, version
 
 # Modules that `runner.nodes` calls, by the node that it makes, beside those of its method or format.
 BASE_CODE = tuple(
-    f"compresslab.models.{name}" for name in ("computing", "device", "formats.dequantize", "formats.gguf_origin", "load", "save", "size")
+    f"compresslab.models.{name}"
+    for name in (
+        "computing",
+        "device",
+        "formats.dequantize",
+        "formats.gguf_origin",
+        "load",
+        "save",
+        "size",
+        "streamed.check",
+        "streamed.trial",
+    )
 )
-STEP_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.steps.contract", "compresslab.steps.step_text")
-ADOPT_CODE = (*STEP_CODE, "compresslab.steps.adopt")
-GATHER_CODE = ("compresslab.models.device", "compresslab.models.load", "compresslab.models.text")
+STEP_CODE = (
+    *(f"compresslab.models.{name}" for name in ("device", "load", "streamed.check", "streamed.open")),
+    "compresslab.steps.contract",
+    "compresslab.steps.step_text",
+)
+ADOPT_CODE = (*STEP_CODE, "compresslab.models.streamed.trial", "compresslab.steps.adopt")
+GATHER_CODE = tuple(f"compresslab.models.{name}" for name in ("device", "load", "streamed.open", "text"))
 SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "scores"))
 # What judges programs of a model. Scores of studies that run none do not depend on it.
 SANDBOX_CODE = tuple(f"compresslab.evaluation.sandbox.{name}" for name in ("bubblewrap", "code_eval", "programs", "seccomp", "supervisor"))

@@ -36,11 +36,14 @@ class Base(Strict):
 
     `dtype` is that of its checkpoint and of its variants' checkpoints; `compute` is that of the matrix products.
 
+    The store refers to a folder of plain safetensors in this dtype, and to such folders that are adopted; `store_copy` keeps copies.
+
     `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` and published laws need.
     """
 
     model: NonEmptyText
     dtype: Dtype = "bfloat16"
+    store_copy: bool = False
     trust_remote_code: bool = False
     table: NonEmptyText | None = None
     train_tokens: PositiveFloat | None = None

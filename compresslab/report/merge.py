@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from compresslab.records import Comparison, Curve, StudyRecord, TextOverlap, VariantRecord
+from compresslab.records import Comparison, Curve, PublishedLaws, StudyRecord, TextOverlap, VariantRecord
 from compresslab.report import facts, words
 
 CONTEXT = 2  # unchanged lines around a change
@@ -51,6 +51,7 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         workload=first.workload if all(study.workload == first.workload for study in studies) else {},
         curves=_curves(studies),
         overlaps=_overlaps(studies, new_names),
+        laws=_laws(studies, new_names),
         caveats=[*_other_rulers(studies), *dict.fromkeys(caveat for study in studies for caveat in study.caveats)],
         notes=[*_warnings(studies), *dict.fromkeys(note for study in studies for note in study.notes)],
     )
@@ -74,6 +75,23 @@ def _overlaps(studies: Sequence[StudyRecord], new_names: dict[tuple[str, str], s
             return None
         names = {variant.name: new_names[study.study, variant.name] for variant in study.variants}
         result += [text.model_copy(update={"variants": [names[name] for name in text.variants]}) for text in study.overlaps]
+    return result
+
+
+def _laws(studies: Sequence[StudyRecord], new_names: dict[tuple[str, str], str]) -> PublishedLaws | None:
+    """The published laws of all studies with their variants' new names; `None` if nobody looked in any study."""
+    if all(study.laws is None for study in studies):
+        return None
+    result = PublishedLaws()
+    for study in studies:
+        if study.laws is None:
+            continue
+        names = {variant.name: new_names[study.study, variant.name] for variant in study.variants}
+        for row in study.laws.predictions:
+            result.predictions.append(row.model_copy(update={field: names[getattr(row, field)] for field in ("variant", "against")}))
+        for fit in study.laws.refits:
+            lists = {field: [names[name] for name in getattr(fit, field)] for field in ("variants", "left_out")}
+            result.refits.append(fit.model_copy(update={"parent": names[fit.parent], **lists}))
     return result
 
 

@@ -19,6 +19,7 @@ from compresslab.runner.processes import LARGEST_RELOAD_DIFFERENCE, Listener, St
 from compresslab.store.digests import DamagedDigests
 from compresslab.store.done import RECORDS
 from compresslab.store.leases import Lease
+from compresslab.store.reference import model_folder
 from compresslab.store.store import Store, write_record
 
 
@@ -91,7 +92,8 @@ def make(
             reloaded = _check_reload(staged, listener, job, stop)
             if isinstance(reloaded, Failed):
                 return reloaded
-            outcome = outcome._replace(seconds=outcome.seconds + reloaded.seconds)
+            seconds, peak = outcome.seconds + reloaded.seconds, max(outcome.peak_memory, reloaded.peak_memory)
+            outcome = outcome._replace(seconds=seconds, peak_memory=peak)
         if node.kind != "evaluate":
             write_record(staged, _cost(outcome, started, staged, node, share), "cost.json")
             commit(node.key, staged)
@@ -110,7 +112,7 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob, stop: Stop | N
     """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
     listener.progress(1.0, "reloading in a fresh process")
     probe = staged / "probe.pt"
-    reloaded = execute(ReloadJob(staged / "model", probe, job.log, job.share, job.compute), listener, stop=stop)
+    reloaded = execute(ReloadJob(model_folder(staged), probe, job.log, job.share, job.compute), listener, stop=stop)
     if isinstance(reloaded, Failed):
         return reloaded
     assert reloaded.difference is not None
@@ -121,7 +123,8 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob, stop: Stop | N
         )
     probe.unlink()
     record = read_record(staged / "record.json", StepRecord, "run again")
-    write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference}))
+    how = {"reloaded": "by parts"} if reloaded.by_parts else {}
+    write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference, "details": {**record.details, **how}}))
     return reloaded
 
 

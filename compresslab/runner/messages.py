@@ -87,7 +87,7 @@ class Done(NamedTuple):
     """The job is finished; the worker's last report.
 
     Attributes:
-        difference: of a reload, the largest absolute difference of a logit; `None` of a node.
+        difference: of a reload, the largest absolute difference of a logit; `None` of a node. by_parts: whether it was loaded by parts.
         seconds: wall time of the job. peak_memory: of the worker, in bytes. device: by torch's name.
     """
 
@@ -95,6 +95,7 @@ class Done(NamedTuple):
     seconds: float
     peak_memory: int
     device: str
+    by_parts: bool = False
 
 
 class Failed(NamedTuple):

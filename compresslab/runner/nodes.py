@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -27,16 +28,22 @@ from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, check_finite, load, load_folder
 from compresslab.models.progress import Amount
-from compresslab.models.save import reload_difference, save, tensors_digest
-from compresslab.models.size import shape_of, size_of
+from compresslab.models.save import save, tensors_digest
+from compresslab.models.size import nonzero_of, shape_of, size_of
+from compresslab.models.streamed.check import Check, check_reload
+from compresslab.models.streamed.open import open_by_layers
+from compresslab.models.streamed.trial import Trial, as_saved, tried
 from compresslab.models.text import calibration_tokens, training_tokens
 from compresslab.plan.graph import NodeKind
-from compresslab.records import Cost, ItemScores, StepRecord, TaskScore
+from compresslab.recipe.model_folder import files_of
+from compresslab.recipe.source import parse_source
+from compresslab.records import Cost, ItemScores, Shape, Size, StepRecord, TaskScore
 from compresslab.runner.messages import NodeJob, Progressed, ReloadJob, Scored
 from compresslab.runner.provenance import now, peak_memory
-from compresslab.steps.adopt import adopted
+from compresslab.steps.adopt import adopted, details_of
 from compresslab.steps.contract import Context, run
 from compresslab.steps.step_text import text_for
+from compresslab.store.reference import refer
 from compresslab.store.store import write_record
 
 Send = Callable[[Progressed | Scored], None]
@@ -71,7 +78,7 @@ class Reporter:
 def make_model(job: NodeJob, send: Send) -> None:
     """The base, or one step applied to its parent's model."""
     progress = Reporter(send)
-    made = _base(job, progress) if job.node.step is None else _step(job, progress)
+    made = _base(job, progress) if job.node.step is None else _adopt(job) or _step(job, progress)
     torch.save({"logits": made.probe, "tensors": made.tensors}, job.staged / "probe.pt")
     write_record(job.staged, made.record)
 
@@ -79,17 +86,57 @@ def make_model(job: NodeJob, send: Send) -> None:
 def _base(job: NodeJob, progress: Reporter) -> Made:
     base, folder = job.recipe.base, job.staged / "model"
     progress(0.0, f"loading {base.model}")
+    config = base.model_dump(mode="json")
+    if not base.trust_remote_code and (made := _referred(job, "base", base.model)) is not None:
+        trial, size, shape = made
+        record = StepRecord(kind="base", method="load", config=config, seed=0, size=size, shape=shape)
+        return Made(record, trial.probe, trial.tensors)
     loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=job.compute.device)
     # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
     save(loaded, folder)
     tensors = tensors_digest(loaded.model)
-    size = size_of(folder, loaded.model if countable(folder) else dequantized(folder, loaded).model)
-    config = base.model_dump(mode="json")
+    size = size_of(folder, nonzero_of(loaded.model if countable(folder) else dequantized(folder, loaded).model))
     record = StepRecord(
         kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size), details=origin_details(base.model)
     )
     computing(loaded.model, torch_dtype(job.compute))
     return Made(record, check_finite(loaded, base.model), tensors)
+
+
+def _referred(job: NodeJob, what: str, model: str) -> tuple[Trial, Size, Shape] | None:
+    """Make the result refer to the folder of a model, if a copy would be the same; what the model is like, its size and its shape."""
+    base, source = job.recipe.base, parse_source(model)
+    if source.kind != "folder" or base.store_copy:
+        return None
+    folder = Path(source.name)
+    files = files_of(folder)
+    if not as_saved(folder, files, base.dtype):
+        return None
+    trial = tried(open_by_layers(folder, device=job.compute.device), torch_dtype(job.compute), what)
+    refer(job.staged, folder, files)
+    size = size_of(folder, trial.nonzero)
+    return trial, size, shape_of(folder, size)
+
+
+def _adopt(job: NodeJob) -> Made | None:
+    """An adopted model of which the store keeps no copy; `None` for one of which it does, and for any other step."""
+    assert job.node.step is not None
+    kind, config = job.node.step
+    referred = _referred(job, kind, config.model) if isinstance(config, Adopt) else None
+    if referred is None:
+        return None
+    assert isinstance(config, Adopt)
+    trial, size, shape = referred
+    record = StepRecord(
+        kind=kind,
+        method=config.method_name,
+        config=config.model_dump(mode="json"),
+        seed=0,
+        size=size,
+        shape=shape,
+        details=details_of(config),
+    )
+    return Made(record, trial.probe, trial.tensors)
 
 
 def _step(job: NodeJob, progress: Reporter) -> Made:
@@ -112,14 +159,16 @@ def _start(job: NodeJob) -> Loaded:
     config = job.node.step[1]
     if isinstance(config, Adopt):
         return adopted(config, job.recipe.base.dtype, job.compute.device)
-    return load_folder(job.models[job.node.needs[0]], device=job.compute.device)
+    opened = open_by_layers if method_of(*job.node.step).layerwise else load_folder
+    return opened(job.models[job.node.needs[0]], device=job.compute.device)
 
 
 def gather_for_steps(job: NodeJob, send: Send) -> None:
     """What several steps read of one model."""
     node, text, progress = job.node, job.recipe.text, Reporter(send)
     progress(0.0, "loading")
-    loaded = load_folder(job.models[node.needs[0]], torch_dtype(job.compute), job.compute.device)
+    opened = open_by_layers if node.gathers in ("activations", "grams") else load_folder
+    loaded = opened(job.models[node.needs[0]], torch_dtype(job.compute), job.compute.device)
     if node.gathers == "logits":
         readers = [config for config in node.readers if isinstance(config, Distill)]
         longest = max(config.tokens for config in readers)
@@ -132,7 +181,7 @@ def gather_for_steps(job: NodeJob, send: Send) -> None:
         pruning = [config for config in node.readers if isinstance(config, PruneDepth)]
         order_removals(loaded.model, calibration, pruning, job.staged, progress)
         return
-    gather(loaded.model, calibration, job.staged, grams=node.gathers == "grams", progress=progress)
+    gather(loaded, calibration, job.staged, grams=node.gathers == "grams", progress=progress)
 
 
 def evaluate(job: NodeJob, send: Send) -> None:
@@ -171,10 +220,10 @@ def time_machine(job: NodeJob, _: Send) -> None:
     write_record(job.staged, measure_machine(job.compute))
 
 
-def reload(job: ReloadJob) -> float:
-    """Largest absolute difference of a logit between the model that was saved and its folder, loaded by plain transformers."""
+def reload(job: ReloadJob) -> Check:
+    """What plain transformers makes of a saved folder, against the model that was saved."""
     expected = torch.load(job.probe, weights_only=True)
-    return reload_difference(job.folder, expected["logits"], expected["tensors"], job.compute)
+    return check_reload(job.folder, expected["logits"], expected["tensors"], job.compute)
 
 
 NODES: dict[NodeKind, Callable[[NodeJob, Send], None]] = {

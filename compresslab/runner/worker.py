@@ -50,12 +50,12 @@ def _execute(job: Job, pipe: Connection) -> Done | Failed:
     # Here, because the run itself imports this module and must not wait for torch.
     from compresslab.runner.nodes import NODES, reload
 
-    difference = None
+    difference, by_parts = None, False
     if isinstance(job, ReloadJob):
-        difference = reload(job)
+        difference, by_parts = reload(job)
     else:
         NODES[job.node.kind](job, pipe.send)
-    return Done(difference, 0.0, peak_memory(), job.compute.device)
+    return Done(difference, 0.0, peak_memory(), job.compute.device, by_parts)
 
 
 def _settle(log: Path, threads: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from compresslab.methods.adopt import Adopt
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.formats.reader import method_name, quantization_in
@@ -20,4 +22,9 @@ def apply(loaded: Loaded, config: Adopt, context: Context) -> StepResult:
     context.progress(1.0, "adopted")
     quantization = quantization_in(loaded.model)
     packed = {} if quantization is None else {"quantization": method_name(quantization)}
-    return StepResult(loaded.model, details={"model": config.model, "how": config.how, **packed, **origin_details(config.model)})
+    return StepResult(loaded.model, details={**details_of(config), **packed})
+
+
+def details_of(config: Adopt) -> dict[str, Any]:
+    """What the record says of an adopted model, of plain weights or not."""
+    return {"model": config.model, "how": config.how, **origin_details(config.model)}

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
 from compresslab.methods.registry import method_of
 from compresslab.methods.settings import StepConfig
+from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.statistics import Statistics, gather_temporarily
 from compresslab.models.computing import computing, computing_temporarily
 from compresslab.models.device import computed
 from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.reader import method_name, quantization_in
-from compresslab.models.load import Loaded, check_finite
+from compresslab.models.load import Loaded, check_finite, refuse_infinite
 from compresslab.models.progress import Progress, silent
-from compresslab.models.save import Packed, save, tensors_digest
-from compresslab.models.size import shape_of, size_of
+from compresslab.models.save import Packed, PackedTensors, save, tensors_digest
+from compresslab.models.size import nonzero_of, shape_of, size_of
+from compresslab.models.streamed.digests import combined
+from compresslab.models.streamed.result import Result
 from compresslab.models.text import TokenSequences
 from compresslab.records import StepRecord
 
@@ -37,6 +41,7 @@ class Context(NamedTuple):
         gathered: folder with data gathered for several steps (statistics, stored logits); without it, the step gathers them itself.
         checkpoints: folder for the checkpoints of a training step, from which it resumes; without it, none are written.
         compute: dtype of forward and backward passes; without it, the dtype of the model's weights.
+        result: where the layers of a model go that is not in memory; `run` sets it.
     """
 
     text: TokenSequences | None = None
@@ -45,6 +50,7 @@ class Context(NamedTuple):
     gathered: Path | None = None
     checkpoints: Path | None = None
     compute: torch.dtype | None = None
+    result: Result | None = None
 
     def dtype(self, model: PreTrainedModel) -> torch.dtype:
         """The dtype of the passes of `model`."""
@@ -60,8 +66,23 @@ def statistics_of(loaded: Loaded, context: Context, *, grams: bool = False) -> S
     if context.gathered is not None:
         return Statistics(context.gathered)
     assert context.text is not None
-    with computing_temporarily(loaded.model, context.dtype(loaded.model)) as model:
-        return gather_temporarily(model, context.text, grams=grams, progress=context.progress)
+    with computing_temporarily(loaded.model, context.dtype(loaded.model)):
+        return gather_temporarily(loaded, context.text, grams=grams, progress=context.progress)
+
+
+def layers_in_turn(
+    loaded: Loaded, context: Context, packed: PackedTensors | None = None, unpack: Callable[[nn.Module], None] | None = None
+) -> Iterator[nn.Module]:
+    """The decoder layers in order, each with its weights in memory until the next one is asked for.
+
+    A layer of a model that is not in memory is written when the next one is asked for, and must not be changed afterwards.
+
+    Args:
+        packed, unpack: as in `Result.layers`; of a model in memory, `packed` keeps all tensors.
+    """
+    if context.result is None:
+        return iter(decoder_layers(loaded.model))
+    return context.result.layers(packed, unpack)
 
 
 class StepResult(NamedTuple):
@@ -78,7 +99,10 @@ class StepResult(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A finished step: the model in memory, its record, and its logits and tensors' digest for the check in a fresh process."""
+    """A finished step: the model, its record, and its logits and tensors' digest for the check in a fresh process.
+
+    A model that was not in memory is not usable afterwards; its folder is.
+    """
 
     loaded: Loaded
     record: StepRecord
@@ -87,9 +111,10 @@ class Saved(NamedTuple):
 
 
 def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder: Path) -> Saved:
-    """Apply one step to a model in memory and save the result into `folder`.
+    """Apply one step to a model and save the result into `folder`.
 
-    Methods may change the given model in place, so it must not be used afterwards.
+    Methods may change the given model in place, so it must not be used afterwards. A model that is not in memory must be given to a method
+    that takes one layer after the other (`Method.layerwise`).
 
     Raises:
         BadInput, UnsupportedModel: the method cannot do this to this model; nothing was written.
@@ -101,20 +126,31 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     compute = context.dtype(loaded.model)
     if entry.trains and compute == torch.float16:
         compute = torch.float32  # see `Compute.for_training`
-    context = context._replace(compute=compute)
+    result_by_layers = Result(loaded, folder, compute) if loaded.weights is not None else None
+    context = context._replace(compute=compute, result=result_by_layers)
     apply: Callable[[Loaded, StepConfig, Context], StepResult] = importlib.import_module(entry.module).apply
     result = apply(loaded, config, context)
+    if result_by_layers is not None:
+        return _saved_by_layers(kind, config, loaded, context, folder, result)
     after = Loaded(result.model.eval(), loaded.tokenizer, loaded.files)
     # This precedes any forward pass, since bitsandbytes repacks a 4-bit weight for the CPU at its first use, and a folder saved after that
     # is not loaded correctly.
     save(after, folder, result.packed)
     tensors = tensors_digest(after.model)
-    data = {"text": context.text.sha256} if context.text else {}
-    step_record = record(kind, config, folder, after, data, result)
-    if entry.computes:
-        step_record = step_record.model_copy(update={"compute": computed(compute, after.model.device)})
+    plain = result.packed is not None or countable(folder)
+    nonzero = nonzero_of(after.model if plain else dequantized(folder, after).model)
+    step_record = record(kind, config, folder, nonzero, context, result, after.device)
     computing(after.model, compute)
     return Saved(after, step_record, check_finite(after, f"{kind} {entry.name}"), tensors)
+
+
+def _saved_by_layers(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder: Path, result: StepResult) -> Saved:
+    """Finish a step whose method has written the layers."""
+    written = context.result
+    assert written is not None
+    logits = written.finish(result.packed)
+    refuse_infinite(logits, f"{kind} {method_of(kind, config).name}")
+    return Saved(loaded, record(kind, config, folder, written.nonzero, context, result, loaded.device), logits, combined(written.digests))
 
 
 def refuse_packed(loaded: Loaded, what: str) -> None:
@@ -129,10 +165,13 @@ def refuse_packed(loaded: Loaded, what: str) -> None:
         raise UnsupportedModel(f"{what}: the model's weights are packed already (by {packer}); start from plain ones")
 
 
-def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: dict[str, str], result: StepResult) -> StepRecord:
-    """The record of a saved step, with size and shape from the files. Must be called before the model's first forward pass."""
-    plain = result.packed is not None or countable(folder)
-    size = size_of(folder, loaded.model if plain else dequantized(folder, loaded).model)
+def record(
+    kind: str, config: StepConfig, folder: Path, nonzero: int, context: Context, result: StepResult, device: torch.device
+) -> StepRecord:
+    """The record of a saved step, with size and shape from the files."""
+    size = size_of(folder, nonzero)
+    assert context.compute is not None
+    compute = {"compute": computed(context.compute, device)} if method_of(kind, config).computes else {}
     return StepRecord(
         kind=kind,
         method=config.method_name,
@@ -142,6 +181,7 @@ def record(kind: str, config: StepConfig, folder: Path, loaded: Loaded, data: di
         shape=shape_of(folder, size),
         tokens_seen=result.tokens_seen,
         calibration_tokens=result.calibration_tokens,
-        data=data,
+        data={"text": context.text.sha256} if context.text else {},
         details=dict(result.details),
+        **compute,
     )

@@ -18,7 +18,7 @@ from compresslab.models.anatomy import check_linear, decoder_layers, linear_laye
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import second_moments
-from compresslab.steps.contract import Context, StepResult, statistics_of
+from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 from compresslab.steps.training.sparsity import mark_sparse
 
 
@@ -40,7 +40,7 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> StepResult:
     check_pattern(layers, config)
     statistics = None if config.method == "magnitude" else statistics_of(loaded, context, grams=config.method == "sparsegpt")
     zeros, total = 0, 0
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(layers_in_turn(loaded, context)):
         linears = linear_layers(layer)
         for names in statistics.groups_sharing_sums(number) if statistics is not None else [[name] for name in linears]:
             weights = [linears[name].weight for name in names]

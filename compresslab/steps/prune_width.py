@@ -25,7 +25,7 @@ from compresslab.models.width_surgery import (
     parameter_counter,
     widths_of,
 )
-from compresslab.steps.contract import Context, StepResult, statistics_of
+from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 
 
 def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
@@ -49,7 +49,11 @@ def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
         raise BadInput(f"prune width: {misfit}") from misfit
     statistics = statistics_of(loaded, context)
     kept, lost = most_active(statistics, original, widths, len(decoder_layers(model)))
-    narrow(model, axes_of, kept)
+    cut_matrix = narrow(model, axes_of, kept)
+    if loaded.weights is not None:
+        loaded.weights.change = cut_matrix
+    for number, _ in enumerate(layers_in_turn(loaded, context)):
+        context.progress((number + 1) / len(statistics.block_influence), f"cutting, layer {number + 1} of {statistics.layers}")
     cut = [axis for axis in AXES if getattr(widths, axis) < getattr(original, axis)]
     sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", original), ("after", widths))}
     return StepResult(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})

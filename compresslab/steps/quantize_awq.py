@@ -19,7 +19,7 @@ from compresslab.models.formats import awq as awq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
 from compresslab.steps.checks import check_format
-from compresslab.steps.contract import Context, StepResult, statistics_of
+from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 
 # Clipping the range of queries and keys by the error of their own outputs does harm in their product (Lin et al., section 4).
 FULL_RANGE = ("q_proj", "k_proj", "query_key_value")
@@ -39,13 +39,13 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
     layers = decoder_layers(model)
     inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
     check_format(inside, AWQ_FORMAT, packing(config), "awq")
-    check_folding(model)
+    check_folding(loaded)
     statistics = statistics_of(loaded, context, grams=True)
     prefix = next(name for name, module in model.named_modules() if module is layers)
     packed: dict[str, dict[str, Tensor]] = {}
     scales: dict[str, Tensor] = {}
     exponents: list[dict[str, float]] = []
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(layers_in_turn(loaded, context, packed)):
         linears = linear_layers(layer)
         for linear in linears.values():
             linear.weight.data = linear.weight.data.float()

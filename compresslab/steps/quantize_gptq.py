@@ -17,7 +17,7 @@ from compresslab.models.formats import gptq as gptq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
 from compresslab.steps.checks import check_format, second_moments
-from compresslab.steps.contract import Context, StepResult, statistics_of
+from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
     statistics = statistics_of(loaded, context, grams=True)
     prefix = next(name for name, module in model.named_modules() if module is layers)
     packed: dict[str, dict[str, Tensor]] = {}
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(layers_in_turn(loaded, context, packed)):
         linears = linear_layers(layer)
         for names in statistics.groups_sharing_sums(number):
             weights = [linears[name].weight for name in names]
@@ -51,10 +51,12 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
 
 def quantized(weights: Sequence[Tensor], statistics: Statistics, config: QuantizeGPTQ, layer: int, name: str) -> Iterator[Rounded]:
     """The rounded weights (outputs, inputs) of layers with the input of the linear layer `name`, as one matrix of independent rows."""
-    gram = statistics.gram(layer, name).to(weights[0].device)
-    order = gram.diagonal().argsort(descending=True, stable=True) if config.activation_order else None
+    device = weights[0].device
+    order = None
+    if config.activation_order:
+        order = statistics.gram(layer, name).diagonal().to(device).argsort(descending=True, stable=True)
     with second_moments(f"quantize gptq, layer {layer}, {name}"):
-        factor = inverse_factor(gram if order is None else gram[order][:, order], config.damping)
+        factor = inverse_factor(statistics.gram(layer, name).to(device), config.damping, order)
     rounded = gptq(
         torch.cat(list(weights)), factor, config.bits, config.group_size, gptq_format.SCALES, symmetric=config.symmetric, order=order
     )

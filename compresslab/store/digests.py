@@ -13,10 +13,11 @@ from typing import Any
 
 from compresslab.files import atomic_write, sync
 from compresslab.inputs import LARGEST_RECORD, Stamp, read_json, sha256_of
+from compresslab.store.reference import PLACE, referred_to
 
 DIGESTS = "digests.json"
 # What a result cost is told beside it and is no part of it.
-BESIDE = (DIGESTS, "cost.json")
+BESIDE = (DIGESTS, "cost.json", PLACE)
 VERSION = 2
 # Weights are compared by size at a glance, and so is the rest of a model's folder; all other files by every byte.
 WEIGHTS = (".safetensors", ".pt")
@@ -92,6 +93,8 @@ class FileDigests:
                     yield f"{name} {change}"
             except OSError as error:
                 yield f"{name} cannot be read ({error.strerror})"
+        if (reference := referred_to(folder)) is not None:
+            yield from reference.changes(every_byte=every_byte)
 
     def unwritten(self, folder: Path) -> list[str]:
         """The files of a result that no run wrote, by their paths in the folder. A loader may read them.
@@ -99,7 +102,9 @@ class FileDigests:
         Files of the system, whose names begin with a dot, are left out.
         """
         there = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith(".")}
-        return sorted(there - set(self.read(folder).files) - set(BESIDE))
+        reference = referred_to(folder)
+        added = [str(reference.folder / name) for name in reference.added()] if reference is not None else []
+        return sorted(there - set(self.read(folder).files) - set(BESIDE)) + added
 
     def _change(self, file: Path, size: int, digest: str) -> str:
         """How a file differs from what was written; without a digest its size alone counts."""

@@ -23,6 +23,8 @@ def results(node: Node) -> dict[str, type[StoredRecord] | None]:
 
 def is_done(node: Node, store: Store) -> bool:
     """Whether the store holds a node's results. One that is damaged or of another version counts as not there."""
+    if node.copied and store.refers(node.key):
+        return False
     return all(store.holds(key, kind) for key, kind in results(node).items())
 
 

@@ -2,7 +2,8 @@
 
 A result is on the disk before it appears, and `digests.json` tells its files from damaged ones and from those of another result.
 
-<root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet; digests.json of all but the cost
+<root>/objects/<key>/     what a node made: record.json, cost.json, and model/ or items.parquet; digests.json of all but the cost.
+                          Of a model that is not copied, reference.json has the digests and place.json the folder
 <root>/staging/<key>-*/   what the holder of a lease is making; a crash leaves rubbish only here
 <root>/leases/            who makes, evaluates or removes what (`store.leases`)
 <root>/checkpoints/<key>/ how far a training step or an evaluation has come; gone when its result is there
@@ -27,6 +28,7 @@ from compresslab.files import atomic_write, make_folder, sync
 from compresslab.records import Cost, Record, StoredRecord, StudyNote, UnreadableRecord, read_record
 from compresslab.store.digests import DamagedDigests, FileDigests
 from compresslab.store.leases import Leases
+from compresslab.store.reference import model_folder, referred_to
 
 # The lease under which notes are changed and results are removed. Keys are hexadecimal, so it is none of them.
 WHOLE_STORE = "store"
@@ -52,8 +54,12 @@ class Store:
         return self.objects / key
 
     def model(self, key: str) -> Path:
-        """The model folder of a model node, which plain transformers loads."""
-        return self.folder(key) / "model"
+        """The model folder of a model node, which plain transformers loads; it may be a folder of the user that the store refers to."""
+        return model_folder(self.folder(key))
+
+    def refers(self, key: str) -> bool:
+        """Whether a result's model is a folder of the user."""
+        return referred_to(self.folder(key)) is not None
 
     def run_log(self, study: str) -> Path:
         """The log of a study's runs: what they told on the terminal, or would have told where bars were shown."""
@@ -178,7 +184,7 @@ class Store:
         make_folder(self.objects)
         self.digests.write(staged, made_from or {})
         sync(self.staging)
-        if self.occupied(key) and not self.holds(key, kind):
+        if self.occupied(key) and (not self.holds(key, kind) or (self.refers(key) and referred_to(staged) is None)):
             self.discard(key)
         try:
             staged.rename(self.folder(key))

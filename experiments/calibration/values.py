@@ -43,7 +43,7 @@ def main() -> None:
     found = {"base": perplexity(model, held_out)}
     print(found, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        statistics = gather(model, TokenSequences(calibration, ""), Path(folder), grams=True, progress=lambda *_: None)
+        statistics = gather(loaded, TokenSequences(calibration, ""), Path(folder), grams=True, progress=lambda *_: None)
         for only, symmetric in (("v_proj", True), ("", True), ("", False)):
             for way in ("nearest", "plain sum", "attended sum"):
                 model.load_state_dict(whole)

@@ -101,6 +101,18 @@ def test_plan_warns_of_too_little_memory(call: Call, recipe: Path, monkeypatch: 
     assert "needs about 2.0 GB of memory and this machine has 1.1 GB" in call("plan", recipe, "--compute", "bfloat16").out
 
 
+def test_plan_names_every_node_that_does_not_fit(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory(NamedTuple):
+        total: int = 2**28
+        available: int = 2**28
+
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    monkeypatch.setattr("compresslab.cli.plan.MOST_WARNINGS", 5)
+    out = call("plan", recipe, "--compute", "bfloat16").out
+    assert out.count("of memory and this machine has 268 MB") == 5
+    assert "3 more nodes need more memory than there is" in out
+
+
 def test_plan_and_run_say_how_a_long_study_gets_shorter(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heal = "depth: [{prune: {method: depth, keep: 24}}, {distill: {tokens: 50_000_000}}]"
     recipe.write_text(RECIPE.replace("depth: [{prune: {method: depth, keep: 24}}]", heal))

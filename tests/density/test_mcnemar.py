@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
 from compresslab.density.draws import groups_of, resampled_means
 from compresslab.density.mcnemar import mcnemar
@@ -32,8 +32,34 @@ def test_a_benchmark_of_many_subjects_is_drawn_by_subject():
     # All items of a subject say the same, so there are only twelve things to be sure of.
     values = (groups % 2).astype(float)[:, None]
     spread = resampled_means(values, 4000, np.random.default_rng(0), groups).std()
-    assert spread == pytest.approx(0.5 / np.sqrt(12), rel=0.05)
-    assert resampled_means(values, 4000, np.random.default_rng(0)).std() == pytest.approx(0.5 / np.sqrt(120), rel=0.05)
+    assert spread == pytest.approx(student_error(0.5, 12), rel=0.05)
+    assert resampled_means(values, 4000, np.random.default_rng(0)).std() == pytest.approx(student_error(0.5, 120), rel=0.05)
+
+
+def student_error(deviation: float, units: int) -> float:
+    """The standard error that a normal distribution needs for the 95% interval of Student's t, from the deviation in the sample."""
+    return deviation / np.sqrt(units - 1) * t.ppf(0.975, units - 1) / norm.ppf(0.975)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_interval_of_a_mean_of_few_units_is_students(grouped: bool):
+    """The plain bootstrap of twelve units covers 90 to 91%."""
+    rng, covered = np.random.default_rng(5), []
+    groups = np.repeat(np.arange(12), 5) if grouped else None
+    for _ in range(600):
+        units = rng.normal(size=12)
+        values = np.repeat(units, 5) if grouped else units
+        low, high = np.quantile(resampled_means(values[:, None], 400, rng, groups), [0.025, 0.975])
+        covered.append(low <= 0 <= high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_no_drawn_mean_leaves_the_range_of_the_values():
+    """Eleven groups are right throughout and one is wrong throughout: widened, many draws would pass 1."""
+    groups = np.repeat(np.arange(12), 3)
+    means = resampled_means((groups > 0).astype(float)[:, None], 2000, np.random.default_rng(2), groups)
+    assert means.max() == 1.0
+    assert means.min() >= 0.0
 
 
 @pytest.mark.parametrize(

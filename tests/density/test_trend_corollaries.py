@@ -8,7 +8,7 @@ import pytest
 
 from compresslab.density.intervals import LogEstimate
 from compresslab.density.trend.corollaries import PassedOn, corollaries, effective_doubling, halving_days, median_days, passed_on
-from compresslab.density.trend.models import DatedModel
+from compresslab.density.trend.models import DatedModel, Reading
 from compresslab.density.trend.trend import trend
 from compresslab.errors import BadInput
 from compresslab.records import Interval
@@ -17,7 +17,7 @@ from compresslab.records import Interval
 def model(name, day, params, mmlu):
     estimate = LogEstimate(0.0, np.zeros(2), np.zeros(2))
     released = datetime.date(2024, 1, 1) + datetime.timedelta(days=day)
-    return DatedModel(name, name, released, params, "t", estimate, estimate.lower, (-math.inf, math.inf), mmlu)
+    return DatedModel(name, name, released, params, "t", Reading(estimate, estimate.lower), {}, (-math.inf, math.inf), mmlu)
 
 
 def test_density_and_chips_double_effective_parameters_in_88_days():

@@ -21,7 +21,7 @@ from compresslab.density.trend.fits import (
     quantile_line,
     quantile_slopes,
 )
-from compresslab.density.trend.models import DatedModel, line_of_models
+from compresslab.density.trend.models import DatedModel, Reading, line_of_models
 from compresslab.density.trend.models import history as history_of
 
 LINES, RELEASES, MODELS = 9, 27, 3
@@ -40,7 +40,8 @@ def history(seed, rate=0.0, line=0.5, release=0.4, model=0.5):
 def plain(days, logs, releases, lines):
     """Models without errors of their own that can be read at any density."""
     zeros, limits = np.zeros(len(days)), np.full(len(days), np.inf)
-    return History(days, logs, zeros, zeros.astype(np.int64), -limits, limits, releases, lines)
+    whole = zeros.astype(np.int64)
+    return History(days, logs, zeros, whole, -limits, limits, np.arange(len(days)), releases, lines, whole)
 
 
 def cut(one, lowest=-np.inf, highest=np.inf):
@@ -153,6 +154,41 @@ def test_the_censored_likelihood_recovers_what_bounds_hide(side):
     assert means["hidden"] == pytest.approx(0.003, abs=0.0003)
     assert means["left out"] < 0.0024
     assert means["as values"] < 0.0024
+
+
+def test_a_benchmark_on_which_old_models_are_bounds_does_not_steepen_the_growth():
+    """One benchmark of three reads low and cannot be read below a limit. The mean of a model with such a bound is a bound near its value.
+
+    Taken for a bound like any other, its place would say nothing of the value.
+    """
+    found, by_mean = [], []
+    for seed in range(12):
+        one = history(seed, rate=0.003, line=0.0, release=0.2)
+        rng, heights = np.random.default_rng(seed), np.array([0.0, -0.3, -1.5])
+        logs = one.logs[:, None] + heights + rng.normal(0, [0.3, 0.3, 0.6], (len(one.days), 3))
+        three = history_of_three(one, logs, lowest=-0.8)
+        found.append(censored_slope(three))
+        sides = np.where((three.sides == BELOW).reshape(-1, 3).any(axis=1), BELOW, PLAIN)
+        by_mean.append(censored_slope(changed(one, logs=three.logs.reshape(-1, 3).mean(axis=1), sides=sides)))
+        assert censored_fit(three)[1] == pytest.approx(heights + censored_fit(three)[1].mean() - heights.mean(), abs=0.3)
+    assert np.mean(found) == pytest.approx(0.003, abs=0.0002)
+    assert np.mean(by_mean) > 0.0035
+
+
+def history_of_three(one, logs, lowest):
+    """The history with three readings a model, bounds below `lowest` on the last benchmark."""
+    repeated = {name: np.repeat(values, 3) for name, values in vars(one).items()}
+    limits = np.tile([-np.inf, -np.inf, lowest], len(one.days))
+    three = History(**(repeated | {"logs": logs.ravel(), "benchmarks": np.tile(np.arange(3), len(one.days))}))
+    return cut(three, lowest=limits)
+
+
+def test_readings_of_one_model_count_as_one_observation():
+    """Three equal readings of each model say no more than one of them."""
+    one = history(15)
+    three = history_of_three(one, np.repeat(one.logs[:, None], 3, axis=1), lowest=-np.inf)
+    alone, thrice = growth(one, censored_slopes), growth(three, censored_slopes)
+    assert (thrice.value, thrice.low, thrice.high) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-5)
 
 
 def test_the_own_error_of_a_density_is_part_of_the_spread():
@@ -269,4 +305,5 @@ def test_a_reading_whose_lower_end_is_unbounded_has_the_error_of_its_upper_end()
 
 
 def dated(name, estimate):
-    return DatedModel(name, name, datetime.date(2022, 5, 2), 1e8, "table", estimate, estimate.lower, (-np.inf, np.inf), 0.26)
+    whole = Reading(estimate, estimate.lower)
+    return DatedModel(name, name, datetime.date(2022, 5, 2), 1e8, "table", whole, {"MMLU": whole}, (-np.inf, np.inf), 0.26)

@@ -9,7 +9,7 @@ from compresslab.store.store import Store
 RECIPE = """
 study: tiny
 question: Does anything here get denser?
-base: {{model: {model}, dtype: float32}}
+base: {{model: {model}, dtype: float32, store_copy: true}}
 compute: {compute}
 text:
   calibration: {{source: {text}, samples: 4, length: 32}}

@@ -12,7 +12,7 @@ from compresslab.errors import BadInput
 from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
 from compresslab.methods.rtn import QuantizeRTN
 from compresslab.models.save import save
-from compresslab.models.size import shape_of, size_of, stored_tensors
+from compresslab.models.size import nonzero_of, shape_of, size_of, stored_tensors
 from compresslab.records import Size
 from compresslab.steps.contract import Context, run
 from models.tiny import THIRD_PARTY_WARNINGS, VOCABULARY, make, make_model
@@ -29,7 +29,7 @@ PLAIN = {"attention_bias": False, "mlp_bias": False}
 def weigh(folder: Path, name: str, dtype: torch.dtype = torch.bfloat16, **settings: object) -> Size:
     loaded = make(name, dtype, **settings)
     save(loaded, folder)
-    return size_of(folder, loaded.model)
+    return size_of(folder, nonzero_of(loaded.model))
 
 
 def read_bytes(folder: Path) -> int:
@@ -90,7 +90,7 @@ def test_zeros_are_parameters_but_not_non_zero_ones(tmp_path: Path):
     there = int(weight[:10].count_nonzero())
     weight.data[:10] = 0
     save(loaded, tmp_path)
-    size = size_of(tmp_path, loaded.model)
+    size = size_of(tmp_path, nonzero_of(loaded.model))
     assert size.nonzero == whole - there
     assert size.parameters == BLOCKS + 2 * EMBEDDING
 

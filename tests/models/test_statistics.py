@@ -20,7 +20,7 @@ TEXT = text(5, 32)
 
 def gathered(name: str, folder: Path, dtype: torch.dtype = torch.float32, grams: bool = True) -> tuple[nn.Module, Statistics]:
     loaded = make(name, dtype)
-    return loaded.model, gather(loaded.model, TEXT, folder, grams=grams, progress=lambda *_: None)
+    return loaded.model, gather(loaded, TEXT, folder, grams=grams, progress=lambda *_: None)
 
 
 def watched(model: nn.Module, layer: int) -> dict[str, torch.Tensor]:
@@ -79,7 +79,7 @@ def test_the_values_sums_are_over_what_the_queries_make_of_the_tokens(name: str,
 def test_the_model_attends_by_the_same_kernel_afterwards_and_gives_the_same_logits(tmp_path: Path):
     loaded = make("llama")
     before, kernel = loaded.model(TEXT.ids).logits, loaded.model.config._attn_implementation
-    gather(loaded.model, TEXT, tmp_path, grams=False, progress=lambda *_: None)
+    gather(loaded, TEXT, tmp_path, grams=False, progress=lambda *_: None)
     assert loaded.model.config._attn_implementation == kernel != "eager"
     assert torch.equal(loaded.model(TEXT.ids).logits, before)
 
@@ -127,8 +127,8 @@ def test_a_step_by_itself_gathers_for_itself_and_leaves_nothing(tmp_path: Path, 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     loaded = make("llama")
-    own = gather_temporarily(loaded.model, TEXT, grams=True, progress=lambda *_: None)
-    shared = gather(loaded.model, TEXT, tmp_path / "shared", grams=True, progress=lambda *_: None)
+    own = gather_temporarily(loaded, TEXT, grams=True, progress=lambda *_: None)
+    shared = gather(loaded, TEXT, tmp_path / "shared", grams=True, progress=lambda *_: None)
     assert torch.equal(own.gram(0, "mlp.up_proj"), statistics_of(loaded, Context(gathered=tmp_path / "shared")).gram(0, "mlp.up_proj"))
     assert shared.text == TEXT.sha256
     del own
@@ -141,7 +141,7 @@ def test_a_step_whose_gathering_fails_leaves_nothing(tmp_path: Path, monkeypatch
     loaded = make("llama")
     loaded.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(RunFailed, match=r"layer 1, mlp\.down_proj"):
-        gather_temporarily(loaded.model, TEXT, grams=False, progress=lambda *_: None)
+        gather_temporarily(loaded, TEXT, grams=False, progress=lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,4 +149,4 @@ def test_inputs_that_are_not_finite_are_told_by_layer(tmp_path: Path):
     loaded = make("llama")
     loaded.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(RunFailed, match=r"layer 1, mlp\.down_proj: its inputs on the calibration text are not finite"):
-        gather(loaded.model, TEXT, tmp_path, grams=False, progress=lambda *_: None)
+        gather(loaded, TEXT, tmp_path, grams=False, progress=lambda *_: None)

@@ -29,6 +29,8 @@ NODES = Path(compresslab.__file__).parent / "runner" / "nodes.py"
 NAMED = {
     "_base": node_keys.BASE_CODE,
     "_step": node_keys.STEP_CODE,
+    "_referred": (*node_keys.ADOPT_CODE, *node_keys.BASE_CODE),
+    "_adopt": node_keys.ADOPT_CODE,
     "_start": node_keys.ADOPT_CODE,
     "gather_for_steps": (*node_keys.GATHER_CODE, *GATHER_MODULES.values()),
     "evaluate": node_keys.SCORE_CODE,

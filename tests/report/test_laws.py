@@ -9,6 +9,7 @@ import pytest
 from compresslab.density.published_laws.predictions import NO_TOKENS, published_laws
 from compresslab.records import Interval, LawPrediction, PublishedLaws, StudyRecord, VariantRecord
 from compresslab.report.html import render
+from compresslab.report.merge import merged
 from compresslab.report.tables import law_refits, laws
 from report.studies import base, child, step, study
 
@@ -150,6 +151,26 @@ def test_the_page_and_the_tables_have_predictions_reasons_and_refits() -> None:
     frame = laws(whole).set_index(["variant", "law"])
     assert frame.loc[("gptq4", "multiplier"), "predicted"] == 0.923
     assert law_refits(whole).set_index(["law", "coefficient"]).loc[("precision", "γ_post"), "value"] == pytest.approx(0.8)
+
+
+def test_a_page_of_several_studies_has_the_laws_of_each_under_the_names_of_its_variants() -> None:
+    left, right = study_of_widths(), study_of_widths()
+    assert left.laws is not None
+    left, right = (one.model_copy(update={"study": name}) for one, name in ((left, "left"), (right, "right")))
+    unread = left.model_copy(update={"study": "unread", "laws": None})
+    joint = merged([left, unread, right])
+    assert joint.laws is not None
+    names = {variant.name for variant in joint.variants}
+    named = [name for row in joint.laws.predictions for name in (row.variant, row.against)]
+    named += [name for fit in joint.laws.refits for name in (fit.parent, *fit.variants, *fit.left_out)]
+    assert set(named) <= names
+    assert len(joint.laws.predictions) == 2 * len(left.laws.predictions)
+    assert len(joint.laws.refits) == 2 * len(left.laws.refits)
+    page = render(joint)
+    section = page[page.index("What published laws predicted") :]
+    assert "left/gptq4" in section
+    assert "<bdi>right/base</bdi>" in section
+    assert merged([unread, unread.model_copy(update={"study": "neither"})]).laws is None
 
 
 def test_a_study_that_nobody_looked_at_has_no_section() -> None:

@@ -58,7 +58,7 @@ def test_the_layers_that_do_nothing_are_dropped_and_nothing_is_lost(tmp_path: Pa
 
 
 def test_the_least_influential_layers_go_whichever_they_are(tmp_path: Path):
-    influence = gather(make("llama").model, text(), tmp_path / "shared", grams=False, progress=silent).block_influence
+    influence = gather(make("llama"), text(), tmp_path / "shared", grams=False, progress=silent).block_influence
     done = run("prune", PruneDepth(method="depth", keep=3), make("llama"), Context(text()), tmp_path / "model")
     assert done.record.details["block_influence"] == [round(value, 6) for value in influence]
     lowest, second = sorted(influence)[:2]

@@ -186,7 +186,7 @@ def test_the_most_active_stay_with_their_weights():
 
 def test_gathered_statistics_and_ones_own_cut_the_same(tmp_path: Path):
     config = width(keep=64, groups=1, hidden=32)
-    gather(make("gemma3").model, text(), tmp_path, grams=False, progress=silent)
+    gather(make("gemma3"), text(), tmp_path, grams=False, progress=silent)
     gathered, own = make("gemma3"), make("gemma3")
     assert apply(gathered, config, Context(text(), gathered=tmp_path)).details == apply(own, config, Context(text())).details
     assert torch.equal(probe_logits(gathered.model), probe_logits(own.model))

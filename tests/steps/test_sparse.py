@@ -90,13 +90,13 @@ def test_layer_by_layer_gives_what_the_whole_model_gives(name: str):
     model, ids = make(name).model, text(4, 32).ids
     blocks = Blockwise(model, ids)
     for number in range(len(blocks.layers)):
-        blocks.hidden = blocks.outputs_of(number)
+        list(blocks.outputs_of(number))
     last: list[torch.Tensor] = []
     handle = blocks.layers[-1].register_forward_hook(lambda _, __, output: last.append(output[0] if isinstance(output, tuple) else output))
     with torch.no_grad():
         model(input_ids=ids, use_cache=False)
     handle.remove()
-    torch.testing.assert_close(torch.cat(blocks.hidden), torch.cat(last))
+    torch.testing.assert_close(torch.cat(list(blocks.hidden)), torch.cat(last))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

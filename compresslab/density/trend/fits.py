@@ -7,9 +7,12 @@ Three fits:
 - `quantile_line`: the line below which 90% of the models lie (Koenker and Bassett 1978), censored (Powell 1986): where the line leaves the
   densities at which a model can be read, the model is compared with the end of them. Bounds taken as values would pull the line to them: in
   simulated histories of MMLU with a growth of 0.007 the slope would be 0.0053 (`experiments/trend`).
-- `censored_fit`: maximum likelihood of a normal distribution of ln density around a line. A plain model contributes its density, with its
-  own error added to the spread; a model that is known only to lie below (above) a bound contributes the probability of that. It
-  describes the middle of the models, and the frontier too if the spread does not change.
+- `censored_fit`: maximum likelihood of a normal distribution of ln density around a line. A plain reading contributes its density, with its
+  own error added to the spread; one that is known only to lie below (above) a bound contributes the probability of that. It
+  describes the middle of the models, and the frontier too if the spread does not change. It takes each benchmark of a model as a reading,
+  with a height and a spread of each benchmark and one growth. Such a pooled likelihood is consistent although the readings of a model are
+  correlated (Robinson 1982); the intervals leave out whole models. A mean over benchmarks would not do: with one bound in it, it is a
+  bound that lies near the value, while the likelihood takes the place of a bound as independent of the value.
 
 Their intervals: models of one release (a family on a day) share data and recipe, and so, to a degree, do the releases of one line of models
 (Qwen, Llama). Each model, each release and each line is left out as a whole (the delete-one-cluster jackknife, CV3 of MacKinnon, Nielsen
@@ -47,13 +50,14 @@ BELOW, PLAIN, ABOVE = -1, 0, 1
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Dated models, one entry each.
+    """Readings of dated models, one entry each: the mean over its benchmarks of each model, or each benchmark of each.
 
     Attributes:
         days: of the release. logs: ln density, or the bound of it. errors: standard deviation of ln density from the model's scores.
         sides: `BELOW` if the true value lies below `logs`, `ABOVE` if above, else `PLAIN`.
         lowest, highest: ends of the ln density at which the model can be read; beyond them it would be a bound.
-        releases, lines: number of the release, and of the line of models.
+        models, releases, lines: number of the model, of its release, and of its line of models.
+        benchmarks: number of the benchmark, counted from 0; 0 for a mean.
     """
 
     days: Array
@@ -62,8 +66,10 @@ class History:
     sides: NDArray[np.int64]
     lowest: Array
     highest: Array
+    models: NDArray[np.int64]
     releases: NDArray[np.int64]
     lines: NDArray[np.int64]
+    benchmarks: NDArray[np.int64]
 
     @property
     def years(self) -> Array:
@@ -121,24 +127,34 @@ def _quantile_lines(history: History, weights: Array, quantile: float) -> tuple[
     return slopes[best], heights[best]
 
 
-def censored_fit(history: History) -> tuple[float, float, float]:
-    """Slope per day, height in the middle of the history and standard deviation of the normal distribution around the line."""
-    height, slope, log_spread = _most_likely(history, np.ones(len(history.days)), _start(history))
-    return float(slope) / YEAR, float(height), math.exp(log_spread)
+def censored_fit(history: History) -> tuple[float, Array, Array]:
+    """Slope per day, and for each benchmark the height in the middle of the history and the spread around the line."""
+    slope, heights, log_spreads = _parts(_most_likely(history, np.ones(len(history.days)), _start(history)))
+    return float(slope) / YEAR, heights, np.exp(log_spreads)
 
 
 def censored_slopes(history: History, weights: Array) -> Array:
     """Slope per day of the censored likelihood for each row of weights."""
     start = _most_likely(history, np.ones(len(history.days)), _start(history))
-    return np.array([_most_likely(history, row, start)[1] for row in weights]) / YEAR
+    return np.array([_most_likely(history, row, start)[0] for row in weights]) / YEAR
+
+
+def _parts(parameters: Array) -> tuple[float, Array, Array]:
+    """Slope per year, and the height and ln of the spread of each benchmark."""
+    heights, log_spreads = parameters[1:].reshape(2, -1)
+    return float(parameters[0]), heights, log_spreads
 
 
 def _start(history: History) -> Array:
-    """Height, slope per year and ln of the spread of least squares through the plain densities."""
-    years, plain = history.years, history.sides == PLAIN
-    slope, height = np.polyfit(years[plain], history.logs[plain], 1) if plain.sum() > 1 and np.ptp(years[plain]) else (0.0, 0.0)
-    spread = float(np.std(history.logs[plain] - slope * years[plain] - height)) if plain.any() else 1.0
-    return np.array([height, slope, math.log(max(spread, 0.05))])
+    """Slope per year of least squares through the plain readings, and heights and ln of the spreads around it."""
+    years, logs, plain = history.years, history.logs, history.sides == PLAIN
+    slope = float(np.polyfit(years[plain], logs[plain], 1)[0]) if plain.sum() > 1 and np.ptp(years[plain]) else 0.0
+    # Of a benchmark with bounds alone, the bounds are where the search begins.
+    numbers = range(int(history.benchmarks.max()) + 1)
+    of_each = [own & plain if (own & plain).any() else own for own in (history.benchmarks == number for number in numbers)]
+    residuals = logs - slope * years
+    spreads = [max(float(residuals[own].std()), 0.05) for own in of_each]
+    return np.array([slope, *(residuals[own].mean() for own in of_each), *np.log(spreads)])
 
 
 def _most_likely(history: History, weights: Array, start: Array) -> Array:
@@ -148,19 +164,20 @@ def _most_likely(history: History, weights: Array, start: Array) -> Array:
 
 def _deviance(parameters: Array, history: History, years: Array, weights: Array) -> tuple[float, Array]:
     """Minus the weighted log likelihood, and its gradient."""
-    height, slope, log_spread = parameters
-    variance = math.exp(2 * min(log_spread, 50.0))
+    slope, heights, log_spreads = _parts(parameters)
+    variance = np.exp(2 * np.minimum(log_spreads, 50.0))[history.benchmarks]
     scale = np.sqrt(variance + history.errors**2)
-    z = (history.logs - height - slope * years) / scale
+    z = (history.logs - heights[history.benchmarks] - slope * years) / scale
     plain = history.sides == PLAIN
     # A bound "<" has the probability of a value below it, a bound ">" that of a value above.
     side = np.where(history.sides == ABOVE, -1.0, 1.0)
     tail = log_ndtr(side * z)
     likelihood = np.where(plain, -0.5 * z**2 - np.log(scale), tail)
     hazard = side * np.exp(-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - tail)
-    by_mean = np.where(plain, z, -hazard) / scale
-    by_scale = np.where(plain, z**2 - 1, -hazard * z) / scale * (variance / scale)
-    return -float(weights @ likelihood), -np.array([weights @ by_mean, weights @ (by_mean * years), weights @ by_scale])
+    by_mean = weights * np.where(plain, z, -hazard) / scale
+    by_scale = weights * np.where(plain, z**2 - 1, -hazard * z) / scale * (variance / scale)
+    by_benchmark = [np.bincount(history.benchmarks, values, len(heights)) for values in (by_mean, by_scale)]
+    return -float(weights @ likelihood), -np.concatenate([[by_mean @ years], *by_benchmark])
 
 
 def growth(history: History, slopes: Slopes, shared_error: float = 0.0) -> Interval | None:
@@ -174,7 +191,8 @@ def growth(history: History, slopes: Slopes, shared_error: float = 0.0) -> Inter
     if len(np.unique(history.lines)) < MIN_LINES or not (history.sides == PLAIN).any():
         return None
     everyone, reach = np.ones((1, len(history.days))), 0.0
-    clusterings = (np.arange(len(history.days)), history.releases, history.lines)
+    clusterings = (history.models, history.releases, history.lines)
+    _, one_each = np.unique(history.models, return_index=True)
     left_out = [clusters != np.unique(clusters)[:, None] for clusters in clusterings]
     if any(np.ptp(history.days[kept]) == 0 for rows in left_out for kept in rows):
         return None
@@ -184,7 +202,7 @@ def growth(history: History, slopes: Slopes, shared_error: float = 0.0) -> Inter
         error = math.sqrt((len(rows) - 1) / len(rows) * float(np.sum(changes**2)))
         variance = error**2 + shared_error**2
         # Satterthwaite 1946: the shared error counts as known.
-        degrees = _degrees_of_freedom(history.years, clusters) * (variance / error**2) ** 2 if error else np.inf
+        degrees = _degrees_of_freedom(history.years[one_each], clusters[one_each]) * (variance / error**2) ** 2 if error else np.inf
         reach = max(reach, float(stdtrit(degrees, 0.975)) * math.sqrt(variance))
     return Interval(value=value, low=value - reach, high=value + reach)
 

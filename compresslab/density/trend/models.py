@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresslab.catalog.published_scores import BENCHMARKS, Score, all_scores, weights
+from compresslab.catalog.published_settings import TASKS
 from compresslab.catalog.published_shapes import dimensions
 from compresslab.density.capability import Ruler, combine, measure_task
 from compresslab.density.draws import Draws, TaskDraws, draw_published_score, random_stream
@@ -34,11 +35,23 @@ FIT_DRAWS = 40
 
 
 @dataclass(frozen=True, eq=False)
-class DatedModel:
-    """A model with the draws of its ln density.
+class Reading:
+    """ln density of one model, with its draws.
 
     Attributes:
         fit_draws: ln density by each drawn fit of the reference, without the model's own errors and the differences between benchmarks.
+    """
+
+    estimate: LogEstimate
+    fit_draws: Array
+
+
+@dataclass(frozen=True, eq=False)
+class DatedModel:
+    """A model with its ln density over all benchmarks and by each of them.
+
+    Attributes:
+        whole: over all benchmarks. by_benchmark: by each that has an estimate.
         limits: ends of the ln density at which the model can be read; beyond them it is a bound.
     """
 
@@ -47,10 +60,15 @@ class DatedModel:
     released: datetime.date
     params: float
     table: str
-    estimate: LogEstimate
-    fit_draws: Array
+    whole: Reading
+    by_benchmark: dict[str, Reading]
     limits: tuple[float, float]
     mmlu: float
+
+    @property
+    def estimate(self) -> LogEstimate:
+        """ln density over all benchmarks."""
+        return self.whole.estimate
 
 
 @dataclass(frozen=True)
@@ -140,54 +158,94 @@ class _Reader:
         if estimate is None:
             return None
         first, last = self.reference.readable
+        shifts = self._fit_shifts(answers, parts)
         return DatedModel(
             model=model,
             family=family,
             released=released,
             params=params,
             table=table,
-            estimate=estimate.over(params),
-            fit_draws=estimate.point - math.log(params) + self._fit_shifts(answers, parts),
+            whole=_reading(estimate, params, self._joined(parts, shifts)),
+            by_benchmark={
+                TASKS[task].benchmark: _reading(part, params, shifts.get(task)) for task, part in parts.items() if part is not None
+            },
             limits=(math.log(first / params), math.log(last / params)),
             mmlu=answers.get("MMLU", float("nan")),
         )
 
-    def _fit_shifts(self, answers: Mapping[str, float], parts: Mapping[str, LogEstimate | None]) -> Array:
-        """By how much each of the first drawn fits moves ln N_hat, NaN for one that cannot reach a score.
+    def _fit_shifts(self, answers: Mapping[str, float], parts: Mapping[str, LogEstimate | None]) -> dict[str, Array]:
+        """By how much each of the first drawn fits moves ln N_hat by each benchmark that gives no bound."""
+        rows = self.rows[:FIT_DRAWS]
+        ruler = Ruler(self.reference, default_budget(), rows, (), without_scatter=True)
+        shifts = {}
+        for task in (task for task, part in parts.items() if part is not None and not part.bound):
+            exact = Draws(answers[task], np.full(len(rows), answers[task]), None, "")
+            if (drawn := measure_task(ruler, task, TaskDraws({}, exact)).by_score) is not None:
+                shifts[task] = drawn.lower - drawn.point
+        return shifts
+
+    def _joined(self, parts: Mapping[str, LogEstimate | None], shifts: Mapping[str, Array]) -> Array:
+        """By how much each drawn fit moves ln N_hat over all benchmarks, NaN for one that cannot reach a score.
 
         Each fit's readings are combined anew. Their differences are no error of the fit; the estimate's own error contains them.
         """
-        rows = self.rows[:FIT_DRAWS]
-        ruler = Ruler(self.reference, default_budget(), rows, (), without_scatter=True)
-        plain = {task: part for task, part in parts.items() if part is not None and not part.bound}
+        plain = {task: part for task in shifts if (part := parts[task]) is not None}
         known = {task: part for task, part in plain.items() if np.isfinite(standard_deviation(part))} or plain
         if not known:
-            return np.full(len(rows), np.nan)
-        exact = {task: Draws(answers[task], np.full(len(rows), answers[task]), None, "") for task in known}
-        drawn = [one.lower for task in known if (one := measure_task(ruler, task, TaskDraws({}, exact[task])).by_score) is not None]
+            return np.full(FIT_DRAWS, np.nan)
         points = np.array([part.point for part in known.values()])
+        drawn = points + np.transpose([shifts[task] for task in known])
         errors = np.array([standard_deviation(part) for part in known.values()])
         variances = errors**2 if np.isfinite(errors).all() else np.ones_like(errors)
-        means = [weigh(by_fit, variances)[0] @ by_fit if np.isfinite(by_fit).all() else np.nan for by_fit in (points, *np.transpose(drawn))]
+        means = [weigh(by_fit, variances)[0] @ by_fit if np.isfinite(by_fit).all() else np.nan for by_fit in (points, *drawn)]
         return np.array(means[1:]) - means[0]
 
 
+def _reading(estimate: LogEstimate, params: float, shifts: Array | None) -> Reading:
+    """`shifts` is `None` for a bound, which stays where it is."""
+    over = estimate.over(params)
+    return Reading(over, over.point + (np.zeros(FIT_DRAWS) if shifts is None else shifts))
+
+
 def history(models: Sequence[DatedModel]) -> History:
-    """The models as arrays. A release is a family on a day, a line of models its families of all versions."""
-    errors = [_error(model.estimate) for model in models]
-    finite = [error for error in errors if np.isfinite(error)]
-    typical = float(np.median(finite)) if finite else 0.0
+    """The density of each model over all its benchmarks."""
+    return _history([(model, "", model.whole) for model in models])
+
+
+def history_by_benchmark(models: Sequence[DatedModel]) -> History:
+    """The density of each model by each of its benchmarks."""
+    return _history([(model, benchmark, one) for model in models for benchmark, one in model.by_benchmark.items()])
+
+
+def _history(readings: Sequence[tuple[DatedModel, str, Reading]]) -> History:
+    """A release is a family on a day, a line of models its families of all versions."""
+    models, names, found = zip(*readings, strict=True)
+    benchmarks, sides = _numbers(names), np.array([SIDES[one.estimate.bound] for one in found])
+    logs, errors = np.array([one.estimate.point for one in found]), np.array([_error(one.estimate) for one in found])
+    # A bound has draws on one side only, which give no spread; its score is as uncertain as the others'.
+    for number in np.unique(benchmarks):
+        own, known = benchmarks == number, np.isfinite(errors)
+        errors[own & ~known] = np.median(errors[own & known]) if (own & known).any() else 0.0
+    lowest, highest = np.transpose([model.limits for model in models])
     return History(
         days=np.array([float(model.released.toordinal()) for model in models]),
-        logs=np.array([model.estimate.point for model in models]),
-        # A bound has draws on one side only, which give no spread; its score is as uncertain as the others'.
-        errors=np.array([error if np.isfinite(error) else typical for error in errors]),
-        sides=np.array([SIDES[model.estimate.bound] for model in models]),
-        lowest=np.array([model.limits[0] for model in models]),
-        highest=np.array([model.limits[1] for model in models]),
+        logs=logs,
+        errors=errors,
+        sides=sides,
+        # A mean with a bound in it is a bound within the limits of its benchmarks.
+        lowest=np.where(sides == BELOW, logs, lowest),
+        highest=np.where(sides == ABOVE, logs, highest),
+        models=_numbers([model.model for model in models]),
         releases=_numbers([f"{model.family}/{model.released}" for model in models]),
         lines=_numbers([line_of_models(model.family) for model in models]),
+        benchmarks=benchmarks,
     )
+
+
+def fit_draws(models: Sequence[DatedModel], *, by_benchmark: bool) -> Array:
+    """(readings, fits) ln density by each drawn fit, in the order of `history_by_benchmark` or of `history`."""
+    kept = [one for model in models for one in (model.by_benchmark.values() if by_benchmark else [model.whole])]
+    return np.stack([one.fit_draws for one in kept])
 
 
 def _error(estimate: LogEstimate) -> float:

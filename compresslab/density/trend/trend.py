@@ -36,7 +36,7 @@ from compresslab.density.trend.fits import (
     quantile_line,
     quantile_slopes,
 )
-from compresslab.density.trend.models import DatedModel, dated_models, history
+from compresslab.density.trend.models import DatedModel, dated_models, fit_draws, history, history_by_benchmark
 from compresslab.errors import BadInput
 from compresslab.records import Interval, Record
 
@@ -44,6 +44,15 @@ PAPER_GROWTH = 0.007
 PAPER_R2 = 0.93
 CHATGPT_RELEASE = datetime.date(2022, 11, 30)
 DAYS_PER_MONTH = YEAR / 12
+
+Fitted = Callable[[History], tuple[float, float | Array, *tuple[Array, ...]]]
+"""The slope per day of a history, the height of the line in its middle (of each benchmark), and what else is fitted."""
+
+FITS: tuple[tuple[str, bool, Slopes, Fitted], ...] = (
+    ("quantile regression", False, quantile_slopes, quantile_line),
+    ("censored likelihood", True, censored_slopes, censored_fit),
+)
+"""Kind; whether it takes each benchmark of a model as a reading, or their mean; slopes of weighted models; the fitted line."""
 
 
 class TrendPoint(Record):
@@ -230,18 +239,13 @@ def _fits(models: Sequence[DatedModel]) -> list[TrendFit]:
     """Both fits to all models of a period; those without an interval are left out."""
     if not models:
         return []
-    known = history(models)
     found = []
-    lines: tuple[tuple[str, Slopes, Callable[[History], tuple[float, ...]]], ...] = (
-        ("quantile regression", quantile_slopes, quantile_line),
-        ("censored likelihood", censored_slopes, censored_fit),
-    )
-    for kind, slopes, fitted in lines:
-        interval = growth(known, slopes, _shared_error(models, fitted))
+    for kind, by_benchmark, slopes, fitted in FITS:
+        known = (history_by_benchmark if by_benchmark else history)(models)
+        interval = growth(known, slopes, _shared_error(known, fit_draws(models, by_benchmark=by_benchmark), fitted))
         if interval is None:
             continue
-        height = fitted(known)[1]
-        middle = float(known.days.mean())
+        height, middle = float(np.mean(fitted(known)[1])), float(known.days.mean())
         ends = (int(known.days.min()), int(known.days.max()))
         line = [(datetime.date.fromordinal(day).isoformat(), math.exp(height + interval.value * (day - middle))) for day in ends]
         found.append(
@@ -251,17 +255,19 @@ def _fits(models: Sequence[DatedModel]) -> list[TrendFit]:
                 doubling_months=doubling_months(interval),
                 line=line,
                 models=len(models),
-                bounds=int((known.sides != PLAIN).sum()),
+                bounds=sum(bool(model.estimate.bound) for model in models),
                 releases=len(np.unique(known.releases)),
             )
         )
     return found
 
 
-def _shared_error(models: Sequence[DatedModel], fitted: Callable[[History], tuple[float, ...]]) -> float:
-    """Standard deviation of the slope over the reference's resampled fits, which all models share. A bound stays where it is."""
-    known = history(models)
-    draws = np.stack([model.fit_draws for model in models])
+def _shared_error(known: History, draws: Array, fitted: Fitted) -> float:
+    """Standard deviation of the slope over the reference's resampled fits, which all models share. A bound stays where it is.
+
+    Args:
+        draws: (readings, fits) ln density by each fit.
+    """
     # A fit that cannot reach a model says nothing about it.
     fixed = (known.sides != PLAIN)[:, None] | ~np.isfinite(draws)
     draws = np.where(fixed, known.logs[:, None], draws)

@@ -106,7 +106,7 @@ class InputSums:
         # The diagonal of the second moments rounds differently. Results must not depend on whether other steps need the second moments.
         self._sum(f"sum_of_squares/{name}", column_sums(inputs, torch.square).cpu().double())
         if self.grams:
-            self._sum(f"gram/{name}", gram(inputs))
+            self._sums[f"gram/{name}"] = gram(inputs, self._sums.get(f"gram/{name}"))
 
     def _add_magnitude(self, name: str, inputs: Tensor) -> None:
         self._sum(f"magnitude/{name}", column_sums(inputs, torch.abs))

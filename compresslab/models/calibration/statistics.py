@@ -14,7 +14,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from compresslab.algorithms.angular_distance import angular_distances
 from compresslab.algorithms.block_influence import block_influence
@@ -24,6 +23,7 @@ from compresslab.models.calibration.attention import recorded_attention
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
 from compresslab.models.calibration.scratch import in_scratch_folder
+from compresslab.models.load import Loaded
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.text import TokenSequences
 
@@ -80,10 +80,11 @@ class Statistics:
         return tensor
 
 
-def gather(model: PreTrainedModel, text: TokenSequences, folder: Path, *, grams: bool, progress: Progress) -> Statistics:
+def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, progress: Progress) -> Statistics:
     """Run the text through the model one decoder layer at a time and write the statistics into `folder`.
 
     Args:
+        loaded: a model in memory, or one of which a layer at a time is read.
         grams: also gather the second moments of every linear layer's inputs (GPTQ, SparseGPT, AWQ), 4 bytes x inputs^2 each.
 
     Raises:
@@ -92,21 +93,25 @@ def gather(model: PreTrainedModel, text: TokenSequences, folder: Path, *, grams:
     """
     folder.mkdir(parents=True, exist_ok=True)
     leaders, sources, influence = [], [], []
-    with recorded_attention(model):
-        blocks = Blockwise(model, text.ids)
-        last = [_last_tokens(blocks.hidden)]
+    with recorded_attention(loaded.model):
+        blocks = Blockwise(loaded.model, text.ids, loaded.weights)
+        last = [torch.cat([_last_tokens(hidden) for hidden in blocks.hidden])]
         for number, layer in enumerate(blocks.layers):
             sums = InputSums(layer, grams=grams)
-            with sums:
-                after = blocks.outputs_of(number)
-            tensors = sums.tensors(text.ids.numel())
+            change, last_tokens = 0.0, []
+            with loaded.holding(layer), sums:
+                for before, after in blocks.outputs_of(number):
+                    change += block_influence(before, after).item() * len(before)
+                    last_tokens.append(_last_tokens(after))
+                tensors = sums.tensors(text.ids.numel())
             check_finite_layer(tensors, number)
             save_file(tensors, folder / _file(number))
             leaders.append(sums.leaders)
             sources.append(sums.sources)
-            influence.append(_influence(blocks.hidden, after))
-            blocks.hidden = after
-            last.append(_last_tokens(after))
+            del tensors, sums  # the next layer's are as large
+            # The mean over all tokens, since batches may differ in size.
+            influence.append(change / len(text.ids))
+            last.append(torch.cat(last_tokens))
             share, tokens = (number + 1) / len(blocks.layers), text.ids.numel()
             progress(share, f"layer {number + 1} of {len(blocks.layers)}", Amount(share * tokens, tokens, "tokens"))
     summary = {
@@ -122,9 +127,9 @@ def gather(model: PreTrainedModel, text: TokenSequences, folder: Path, *, grams:
     return Statistics(folder)
 
 
-def gather_temporarily(model: PreTrainedModel, text: TokenSequences, *, grams: bool, progress: Progress) -> Statistics:
+def gather_temporarily(loaded: Loaded, text: TokenSequences, *, grams: bool, progress: Progress) -> Statistics:
     """`gather` in a temporary folder that is removed with the statistics, for a step that runs outside a study."""
-    return in_scratch_folder(lambda folder: gather(model, text, folder, grams=grams, progress=progress))
+    return in_scratch_folder(lambda folder: gather(loaded, text, folder, grams=grams, progress=progress))
 
 
 def check_finite_layer(tensors: dict[str, Tensor], number: int) -> None:
@@ -145,11 +150,5 @@ def _file(layer: int) -> str:
     return f"layer-{layer:03}.safetensors"
 
 
-def _last_tokens(hidden: list[Tensor]) -> Tensor:
-    return torch.cat([batch[:, -1].float().cpu() for batch in hidden])
-
-
-def _influence(before: list[Tensor], after: list[Tensor]) -> float:
-    """Mean over all tokens, since batches may differ in size."""
-    total = sum(block_influence(old, new).item() * len(old) for old, new in zip(before, after, strict=True))
-    return total / sum(map(len, before))
+def _last_tokens(hidden: Tensor) -> Tensor:
+    return hidden[:, -1].float().cpu()
