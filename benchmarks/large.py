@@ -4,15 +4,17 @@
 
 Makes a model of each size (the dimensions of SmolLM2-135M, Llama-3.2-1B and Llama-3.2-3B, in bfloat16, with SmolLM2's tokenizer) and runs a
 study on it by `compresslab run`: wanda, width, rtn and gptq, each evaluated. Prints the time and the peak resident set of every node's
-worker, as its `cost.json` says, and seconds and bytes a layer against parameters a layer.
+worker, as its `cost.json` says. With --a-layer it prints seconds and bytes of a layer instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,14 @@ import torch
 from common import base_folder
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from compresslab.models.anatomy import parameters_of
 from compresslab.models.load import Loaded, load_tokenizer
 from compresslab.models.save import save_settings
+from compresslab.models.streamed.open import open_by_layers
+from compresslab.models.streamed.result import Result
 from compresslab.models.streamed.shards import ShardWriter
+
+LAYERS = 8
 
 # hidden, MLP, layers, query heads, key and value heads, dimensions of a head, vocabulary
 SIZES = {
@@ -99,6 +106,25 @@ def study(size: str, folder: Path, work: Path, given: argparse.Namespace) -> lis
     return rows
 
 
+def a_layer(folder: Path) -> None:
+    """Print what a layer costs that is read, digested, counted, and passed by the probe: the median of the first layers."""
+    torch.set_num_threads(1)
+    loaded = open_by_layers(folder)
+    times, started = [], 0.0
+    for number, layer in enumerate(Result(loaded, None, torch.bfloat16).layers()):  # noqa: B007, the last one is looked at
+        if number:
+            times.append(time.process_time() - started)
+        if number == LAYERS:
+            break
+        started = time.process_time()
+    parameters = parameters_of(layer)
+    seconds, held = statistics.median(times), sum(parameter.nbytes for parameter in layer.parameters())
+    print(
+        f"{folder.name:5} {parameters / 1e6:6.1f}M parameters a layer, {held / 1e6:6.1f} MB held, {seconds:6.3f} s of one processor, "
+        f"{seconds / parameters * 1e9:5.2f} ns a parameter"
+    )
+
+
 def main() -> None:
     """Make the models, run the studies, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,12 +134,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--items", type=int, default=20)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--a-layer", action="store_true", help="print what a layer costs, and run no study")
     parser.add_argument("--only-make", action="store_true")
     given = parser.parse_args()
     work = given.work.resolve()
     for size in given.sizes:
         folder = make(size, work)
-        if given.only_make:
+        if given.a_layer:
+            a_layer(folder)
+        if given.only_make or given.a_layer:
             continue
         for row in study(size, folder, work, given):
             cost = row.get("cost")

@@ -39,16 +39,16 @@ def gptq(
         order: column indices in the order of rounding (largest activations first).
     """
     rows, columns = weight.shape
-    visited = weight if order is None else weight[:, order]
-    feedback = ErrorFeedback(visited, factor)
     scale = torch.empty(columns // group_size, rows, device=weight.device)
     grids = Grid(scale, torch.empty_like(scale))
     if order is not None:
         static_grid = grid_of(weight.float().reshape(-1, group_size), bits, stored, symmetric=symmetric)
         for part, values in zip(grids, static_grid, strict=True):
             part.copy_(values.view(rows, -1).T)
+    feedback = ErrorFeedback(weight if order is None else weight[:, order], factor)
+    del weight
     target_columns = range(columns) if order is None else order.tolist()
-    codes = torch.empty(columns, rows, dtype=torch.uint8, device=weight.device)
+    codes = torch.empty(columns, rows, dtype=torch.uint8, device=factor.device)
     for column, target_column in enumerate(target_columns):
         group = target_column // group_size
         if order is None and target_column % group_size == 0:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 PANEL = 512
+# Rows of a matrix that are copied at a time.
+ROWS = 64
 
 
 def gram(inputs: Tensor, total: Tensor | None = None) -> Tensor:
@@ -68,7 +70,8 @@ def inverse_factor(gram: Tensor, damping: float, order: Tensor | None = None) ->
     Raises:
         ValueError: NaN, or not positive definite even with the damping.
     """
-    if not torch.isfinite(gram).all():
+    # Panel by panel, since the test makes copies.
+    if not all(torch.isfinite(panel).all() for panel in gram.split(PANEL)):
         raise ValueError("the inputs' second moments hold NaN or infinity")
     columns = len(gram)
     order = torch.arange(columns, device=gram.device) if order is None else order
@@ -76,12 +79,13 @@ def inverse_factor(gram: Tensor, damping: float, order: Tensor | None = None) ->
     diagonal = torch.empty_strided((columns,), (columns + 1,), device=gram.device).copy_(gram.diagonal()[order])
     diagonal[diagonal == 0] = 1.0
     diagonal += damping * diagonal.mean()
+    diagonal = diagonal.clone(memory_format=torch.contiguous_format)  # that matrix has a page of memory for each row
     # With rows and columns reversed, G = L L^T gives G = R R^T with R upper triangular, and U = R^-1. This is half the work of
     # inverting G and factoring the inverse.
     backwards = order.flip(0)
     matrix = torch.empty(columns, columns, device=gram.device)
-    for start in range(0, columns, PANEL):
-        matrix[start : start + PANEL] = gram[backwards[start : start + PANEL]].float()[:, backwards]
+    for rows in torch.arange(columns, device=gram.device).split(ROWS):
+        matrix[rows[0] : rows[-1] + 1] = gram[backwards[rows]].float()[:, backwards]
     del gram
     matrix.diagonal().copy_(diagonal.flip(0))
     failed = torch.empty((), dtype=torch.int32, device=matrix.device)
