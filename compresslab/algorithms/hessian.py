@@ -71,7 +71,7 @@ def inverse_factor(gram: Tensor, damping: float, order: Tensor | None = None) ->
         ValueError: NaN, or not positive definite even with the damping.
     """
     # Panel by panel, since the test makes copies.
-    if not all(torch.isfinite(panel).all() for panel in gram.split(PANEL)):
+    if not all(torch.isfinite(panel).all() for panel in torch.split(gram, PANEL)):
         raise ValueError("the inputs' second moments hold NaN or infinity")
     columns = len(gram)
     order = torch.arange(columns, device=gram.device) if order is None else order
@@ -84,7 +84,7 @@ def inverse_factor(gram: Tensor, damping: float, order: Tensor | None = None) ->
     # inverting G and factoring the inverse.
     backwards = order.flip(0)
     matrix = torch.empty(columns, columns, device=gram.device)
-    for rows in torch.arange(columns, device=gram.device).split(ROWS):
+    for rows in torch.split(torch.arange(columns, device=gram.device), ROWS):
         matrix[rows[0] : rows[-1] + 1] = gram[backwards[rows]].float()[:, backwards]
     del gram
     matrix.diagonal().copy_(diagonal.flip(0))

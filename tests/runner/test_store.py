@@ -12,8 +12,8 @@ from typing import cast
 import pytest
 
 from compresslab.plan.graph import Node, Plan
+from compresslab.recipe.schema import Recipe
 from compresslab.records import Cost, MachineSpeed, StudyNote, UnreadableRecord
-from compresslab.records.compute import PROCESSOR
 from compresslab.runner import make as making
 from compresslab.runner import run as running
 from compresslab.runner.messages import Done, NodeJob
@@ -164,7 +164,7 @@ def test_a_cost_that_cannot_be_read_makes_the_result_no_worse(tmp_path: Path) ->
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_makes_again_what_cannot_be_used(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, jobs = Store(tmp_path), []
-    plan = cast(Plan, SimpleNamespace(nodes=(Node("machine", "", "key"),), recipe=None, machine="", compute=PROCESSOR))
+    plan = Plan(cast(Recipe, SimpleNamespace(study="s")), (Node("machine", "", "key"),), ())
 
     def execute(job: NodeJob, *_: object) -> Done:
         jobs.append(job.node.key)
@@ -173,7 +173,7 @@ def test_a_run_makes_again_what_cannot_be_used(damage: str, tmp_path: Path, monk
         return Done(None, 1.0, 2, "cpu")
 
     monkeypatch.setattr(making, "execute", execute)
-    monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, disk=0))
+    monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, memory=None, disk=0))
     assert running.run(plan, store, running.Watcher()).cached == 0
     assert running.run(plan, store, running.Watcher()).cached == 1
     DAMAGES[damage](store.folder("key"))
