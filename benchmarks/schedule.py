@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from runner import test_schedule as simulation
+from runner import test_scheduling as simulation
 
 from compresslab.runner import schedule
 from compresslab.runner.schedule import Host, Start, Work

@@ -53,7 +53,8 @@ def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
     if loaded.weights is not None:
         loaded.weights.change = cut_matrix
     for number, _ in enumerate(layers_in_turn(loaded, context)):
-        context.progress((number + 1) / len(statistics.block_influence), f"cutting, layer {number + 1} of {statistics.layers}")
+        if context.gathered is not None:  # else the calibration before has told its progress up to the end
+            context.progress((number + 1) / len(statistics.block_influence), f"cutting, layer {number + 1} of {statistics.layers}")
     cut = [axis for axis in AXES if getattr(widths, axis) < getattr(original, axis)]
     sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", original), ("after", widths))}
     return StepResult(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})

@@ -183,7 +183,9 @@ def child(number: int) -> int:
     """The process id of a member of the group that this process watches."""
     import psutil
 
-    return sorted(one.pid for one in psutil.Process().children())[number]
+    # Forks of this process, and no other child that an earlier test has left.
+    this = psutil.Process()
+    return sorted(one.pid for one in this.children() if one.cmdline() == this.cmdline())[number]
 
 
 def test_a_shared_checkpoint_that_was_damaged_is_told_and_ignored(tmp_path: Path):

@@ -36,6 +36,7 @@ from compresslab.store.store import Store
 
 pytest.importorskip("ray")
 REAL = pytest.mark.slow
+MARK = "COMPRESSLAB_TEST_CLUSTER"
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     # The hosts import this checkout, as an installation on each of them would be.
+    monkeypatch.setenv(MARK, str(os.getpid()))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
@@ -151,11 +153,11 @@ def test_a_command_that_is_killed_leaves_no_worker_and_the_next_one_goes_on(
 
 
 def _workers() -> list[int]:
-    """The fork servers and workers of hosts: processes of our server, below no pytest."""
+    """The fork servers and workers of this test's hosts, which have what its cluster has in the environment."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "compresslab.runner.server" in line and os.getpid() not in [parent.pid for parent in process.parents()]:
+    for process in psutil.process_iter(["pid", "cmdline", "environ"]):
+        ours = (process.info["environ"] or {}).get(MARK) == str(os.getpid())
+        if ours and "compresslab.runner.server" in " ".join(process.info["cmdline"] or []):
             found.append(process.info["pid"])
     return found
 

@@ -70,7 +70,7 @@ def test_it_is_planned_without_torch(said: Any) -> None:
 
 def test_its_folder_is_estimated_as_packed(said: Any) -> None:
     estimates = said["estimates"]
-    assert estimates["load base"]["disk"] == 4 * (EMBEDDING + LINEAR + NORMS)
+    assert estimates["load base"]["disk"] < 4 * (EMBEDDING + LINEAR + NORMS), "it is referred to and not copied"
     assert estimates["quantize coarse"]["disk"] == 4 * EMBEDDING + LINEAR + NORMS
 
 
