@@ -157,7 +157,7 @@ def _workers() -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "environ"]):
         ours = (process.info["environ"] or {}).get(MARK) == str(os.getpid())
-        if ours and "compresslab.runner.server" in " ".join(process.info["cmdline"] or []):
+        if ours and process.ppid() != os.getpid() and "compresslab.runner.server" in " ".join(process.info["cmdline"] or []):
             found.append(process.info["pid"])
     return found
 
