@@ -41,7 +41,7 @@ def ran(failing: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) 
     for module in (running, attempting):
         monkeypatch.setattr(module, "is_done", lambda node, _: node.key in made)
     monkeypatch.setattr(Store, "problem", lambda *_, **__: "")
-    monkeypatch.setattr(Store, "occupied", lambda *_: True)
+    monkeypatch.setattr(Store, "occupied", lambda _, key: key in made)
     monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, memory=None, disk=0))
     plan = Plan(cast(Recipe, SimpleNamespace(study="s")), NODES, ())
     return run(plan, Store(folder), Watcher())
