@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from compresslab.records.base import Record, StoredRecord
 from compresslab.records.compute import Compute
+
+
+def _countable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts, whose counts a report tells and a plan computes with."""
+    least = {"threads": 1, "memory_gib": 0}
+    wrong = [name for name in least if name in facts and not (type(facts[name]) is int and facts[name] >= least[name])]
+    if wrong:
+        raise ValueError(f"{' and '.join(wrong)} must be whole numbers")
+    return facts
 
 
 class RunNote(Record):
@@ -22,7 +31,7 @@ class RunNote(Record):
     recipe: str = ""
     compute: Compute
     machine: str
-    facts: dict[str, Any]
+    facts: Annotated[dict[str, Any], AfterValidator(_countable)]
     keys: list[str]
     trust_code: bool = False
 

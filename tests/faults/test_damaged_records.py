@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults import mutations
+from faults import ground, mutations
 from faults.ground import STORE, Target
 from faults.mutations import PLACED, Ended, call, put
 
@@ -40,6 +41,9 @@ CASES = [(target, damage) for target in READERS for damage in DAMAGES]
 @pytest.fixture(scope="module")
 def world() -> Iterator[dict[str, Target]]:
     with mutations.world() as made:
+        # Imports what this command needs: another user may not be able to read the interpreter's files.
+        with contextlib.suppress(SystemExit):
+            ground.run(EXPORT)
         yield made.targets
 
 

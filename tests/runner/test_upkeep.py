@@ -169,6 +169,18 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
     assert told["checked"] == sum(len(node.tasks) or 1 for node in ours.nodes)
 
 
+RUN = {"compute": ["float32", "cpu", ""], "machine": "another", "keys": []}
+
+
+@pytest.mark.parametrize(
+    "facts", [{"threads": float("inf")}, {"threads": 0}, {"threads": True}, {"memory_gib": 15.5}, {"memory_gib": "16"}]
+)
+def test_facts_that_are_no_counts_make_a_note_unreadable(short: Path, store: Store, facts: dict[str, object]) -> None:
+    place = store.note("tiny")
+    place.write_text(json.dumps({**json.loads(place.read_text()), "runs": {"a": {**RUN, "facts": facts}}}))
+    assert "tiny" not in store.notes()
+
+
 @pytest.mark.parametrize("runs", [[], {"a": 3}, {"a": {"keys": 3}}, {"a": {"keys": [], "compute": 3, "facts": {}, "machine": ""}}])
 def test_runs_that_a_note_does_not_tell_rightly_are_as_none(short: Path, store: Store, runs: object) -> None:
     place = store.note("tiny")

@@ -95,6 +95,8 @@ def _rounded(setting: Setting, last: StepRecord) -> Setting:
 
 def _training_tokens(steps: list[StepRecord], tokens: Mapping[str, float]) -> float | None:
     """Tokens of the model at the start of a chain, or of the last adopted one; a step's own training counts nothing beside them."""
-    start = next(step for step in reversed(steps) if step.kind in ("base", "adopt"))
+    start = next((step for step in reversed(steps) if step.kind in ("base", "adopt")), None)
+    if start is None:  # the record of a variant that was made elsewhere need not begin with its base
+        return None
     stated = start.config.get("train_tokens") or start.details.get("train_tokens") or tokens.get(str(start.config.get("model")))
     return float(stated) if stated else None
