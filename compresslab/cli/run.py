@@ -90,7 +90,7 @@ def run(
             from compresslab.runner.executors.cluster import connected
 
             printer.start_part("look at the hosts of the cluster")
-            cluster = stack.enter_context(connected(address, store_root(store).resolve(), device))
+            cluster = stack.enter_context(connected(address, store_root(store), device))
             for line in cluster.told():
                 printer.say(line)
         machine = None if cluster is None else cluster.machine

@@ -112,7 +112,7 @@ class _Runner:
     def run(self) -> None:
         """Try the nodes until each is done or has failed. What is gathered is made when a step needs it."""
         wanted = [node for node in self.plan.nodes if node.kind != "gather"]
-        if impossible := [self._impossible(self.nodes[key]) for key in self._awaited if self._impossible(self.nodes[key])]:
+        if impossible := [why for node in self.plan.nodes if node.key in self._awaited and (why := self._impossible(node))]:
             raise BadInput("; ".join(impossible))
         try:
             # A result that is made again may be another one than before. What was made from that is then to be made again, too.
@@ -233,17 +233,19 @@ class _Runner:
             case Held(why):
                 self._hold(node, why)
             case Again(why):
-                self._make_again(node, why, f"it could not be kept {{}} times ({why}); look at who else uses {self.store.root}")
+                failed = f"it could not be kept {MADE_AGAIN + 1} times ({why}); look at who else uses {self.store.root}"
+                self._make_again(node, why, failed)
             case Removed(key, problem) if is_done(self.nodes[key], self.store):
                 # Made again meanwhile, or not seen on that host alone.
                 work = self._works[node.key]
                 self._works[node.key] = work._replace(not_on=work.not_on | {start.host})
-                self._make_again(node, f"{start.host} could not read what it needs ({problem})", f"{problem}, {{}} times, on {start.host}")
+                why = f"{start.host} could not read what it needs ({problem})"
+                self._make_again(node, why, f"{why}, {MADE_AGAIN + 1} times")
             case Removed(key, _) if key not in self._done:
                 pass  # another node that reads it has told
             case Removed(key, problem):
                 self._done.discard(key)
-                failed = f"its result was damaged each of {{}} times ({problem}); look at the disk of {self.store.root}"
+                failed = f"its result was damaged each of {MADE_AGAIN + 1} times ({problem}); look at the disk of {self.store.root}"
                 self._make_again(self.nodes[key], f"its result in the store is damaged ({problem})", failed)
             case Unmade(failed, seconds):
                 if not self._worth_another_try(node, failed, start):
@@ -271,10 +273,8 @@ class _Runner:
         self._again[node.key] += 1
         if self._again[node.key] <= MADE_AGAIN:
             self.watcher.again(node, why)
-        elif node.key in self._listeners:
-            self._give_up(node, failed.format(self._again[node.key]), 0.0)
         else:
-            self._fail(node, Failure(node=node.label, cause=failed.format(self._again[node.key])))
+            self._give_up(node, failed, 0.0)
 
     def _give_up(self, node: Node, cause: str, seconds: float) -> None:
         failure = Failure(node=node.label, cause=cause)

@@ -173,7 +173,7 @@ def test_an_address_that_nobody_answers_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(BadInput, match="Ray's client is not supported"), connected("ray://h:10001", tmp_path):
         pass
-    with pytest.raises(BadInput, match="give the head of the cluster as host:port"), connected("head", tmp_path):
+    with pytest.raises(BadInput, match="give the head of the cluster as host:port"), connected("local", tmp_path):
         pass
 
 

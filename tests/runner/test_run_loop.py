@@ -14,7 +14,7 @@ from compresslab.errors import RunFailed
 from compresslab.plan.graph import Node, Plan
 from compresslab.recipe.schema import Recipe
 from compresslab.runner import run as running
-from compresslab.runner.attempt import Held, Made, Unmade
+from compresslab.runner.attempt import Again, Held, Made, Unmade
 from compresslab.runner.executors.executor import Event, Moved, Over, Starting
 from compresslab.runner.messages import Failed, Progressed
 from compresslab.runner.run import MADE_AGAIN, run
@@ -133,6 +133,17 @@ def test_a_run_without_any_host_ends(plan: Plan, tmp_path: Path, monkeypatch: py
 
     with pytest.raises(RunFailed, match="no host is left"):
         ran(plan, LosesAll(), tmp_path, monkeypatch)
+
+
+def test_a_result_that_can_never_be_kept_is_given_up_with_the_cause(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NeverKept(Script):
+        def act(self, key: str, host: str) -> Iterator[Event]:
+            yield Starting(key)
+            yield Over(key, Again("a file of {it} has changed"))
+
+    script = NeverKept()
+    assert "could not be kept 3 times (a file of {it} has changed)" in ran(plan, script, tmp_path, monkeypatch)["b"]
+    assert len(script.started) == MADE_AGAIN + 1
 
 
 def test_a_result_that_does_not_arrive_in_the_store_is_named(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def connected(address: str | None, store: Path, device: str | None = None) -> It
         raise BadInput(_unanswered(where, error)) from error
     try:
         _silence()
-        yield _examined(*_looked_at(store, device), device)
+        yield _examined(*_looked_at(store.absolute(), device), device)
     finally:
         ray.shutdown()
 
@@ -141,7 +141,7 @@ def _check_answer(where: str) -> None:
         BadInput: nobody does.
     """
     host, _, port = where.rpartition(":")
-    if where in ("auto", "local"):
+    if where == "auto":
         return
     if not host or not port.isdecimal():
         raise BadInput(f"--address {where}: give the head of the cluster as host:port, as `ray start --head` prints it")

@@ -84,18 +84,17 @@ class RayExecutor:
     def start(self, node: Node, start: Start) -> None:
         """Ask Ray for the task of a node."""
         host = self._hosts[start.host]
-        threads = max(1, host.threads // host.slots)
+        # Times are those of the whole machine, whatever else runs at other times.
+        threads = host.threads if node.timed else self.threads or max(1, host.threads // host.slots)
         resources = {
-            "num_cpus": host.threads if node.timed else min(threads, host.threads),
+            "num_cpus": min(threads, host.threads),
             "num_gpus": len(start.devices),
             "memory": int(min(start.work.memory, host.memory)) if host.memory < float("inf") else None,
         }
         given = {name: amount for name, amount in resources.items() if amount}
         task = self._task.options(**on(start.host, **given), name=node.label)
-        # Times are those of the whole machine, whatever else runs at other times.
-        used = host.threads if node.timed else self.threads or threads
         token = secrets.token_hex(8)
-        reference = task.remote(self._plan, node.key, self.store.root.absolute(), used, Path.cwd(), token)
+        reference = task.remote(self._plan, node.key, self.store.root.absolute(), threads, Path.cwd(), token)
         self._asked[reference] = _Asked(start, token, time.monotonic())
 
     def event(self, seconds: float) -> Event | None:
@@ -144,7 +143,7 @@ class RayExecutor:
             except self._ray.exceptions.RayTaskError as error:
                 troubles.append(f"host {self._names[node]} cannot plan the study: {error.cause}")
             except self._ray.exceptions.RayError:
-                self._looked = 0.0  # it may be gone, which the next look at the hosts tells
+                continue  # it may be gone, which the next look at the hosts tells
         if troubles:
             raise BadInput("the cluster cannot be used:\n" + "\n".join(f"  {trouble}" for trouble in troubles))
 
@@ -202,6 +201,7 @@ class RayExecutor:
         if key not in self._seen and isinstance(outcome, Made | Unmade):
             self._events.append(Starting(key))
         self._seen.pop(key, None)
+        self._pending.discard(key)
         self._events.append(Over(key, outcome))
 
     def _look(self) -> None:
