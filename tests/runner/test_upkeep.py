@@ -175,7 +175,8 @@ RUN = {"compute": ["float32", "cpu", ""], "machine": "another", "keys": []}
 @pytest.mark.parametrize(
     "facts", [{"threads": float("inf")}, {"threads": 0}, {"threads": True}, {"memory_gib": 15.5}, {"memory_gib": "16"}]
 )
-def test_facts_that_are_no_counts_make_a_note_unreadable(short: Path, store: Store, facts: dict[str, object]) -> None:
+@pytest.mark.usefixtures("short")
+def test_facts_that_are_no_counts_make_a_note_unreadable(store: Store, facts: dict[str, object]) -> None:
     place = store.note("tiny")
     place.write_text(json.dumps({**json.loads(place.read_text()), "runs": {"a": {**RUN, "facts": facts}}}))
     assert "tiny" not in store.notes()
