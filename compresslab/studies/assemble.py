@@ -54,7 +54,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             size=variant.steps[-1].size,
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
-            runs=training_runs(plan.variant(variant.name), plan, variant.steps),
+            runs=training_runs(plan.variant(variant.name), plan, variant.steps, store),
             timing=variant.timing,
             replicates=_replicates(plan.variant(variant.name), plan, known),
             replicate=bool(variant.replicate_of),
@@ -73,7 +73,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
-    notes = [*_missing_replicates(plan, known), *origins(plan, variants)]
+    notes = [*_missing_replicates(plan, known), *origins(plan, variants, store)]
     record = study_record(plan, with_lost_items, result, notes, _added_losses(variants, items, plan, store))
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
 
