@@ -58,7 +58,7 @@ class LawRefit(Record):
     Attributes:
         form: the part of the law that these variants decide, as a line. points: their number. scatter: standard deviation of the points
             around the line beyond their measured errors, in the logarithm of the left side.
-        variants: the variants that were fitted. left_out: those whose added loss has no logarithm, since its 95% interval reaches down to 0.
+        variants: the variants that were fitted. left_out: those whose added loss has no logarithm, since its 95% interval reaches to 0.
     """
 
     law: str

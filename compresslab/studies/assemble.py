@@ -10,7 +10,7 @@ from compresslab.catalog.published_scores import PREFIX
 from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
 from compresslab.density.overlap import leave_out_overlaps
-from compresslab.density.published_laws.predictions import published_laws
+from compresslab.density.published_laws.predictions import AddedLoss, published_laws
 from compresslab.density.references.curve import curves
 from compresslab.density.references.reference import Reference
 from compresslab.evaluation.sandbox.programs import UNCONFINED
@@ -20,7 +20,6 @@ from compresslab.recipe.schema import Recipe
 from compresslab.records import (
     Cost,
     Failure,
-    Interval,
     ItemScores,
     LostItem,
     MachineSpeed,
@@ -105,7 +104,7 @@ def study_record(
     variants: list[VariantRecord],
     result: RunResult,
     notes: Sequence[str] = (),
-    added_losses: Mapping[str, Interval] | None = None,
+    added_losses: Mapping[str, AddedLoss] | None = None,
 ) -> StudyRecord:
     """The record of a study that ends now, with its recipe, provenance, curves, and what published laws predict for it.
 
@@ -145,7 +144,7 @@ def _train_tokens(recipe: Recipe) -> dict[str, float]:
 
 def _added_losses(
     variants: Sequence[VariantRecord], items: Mapping[str, dict[str, ItemScores]], plan: Plan, store: Store
-) -> dict[str, Interval]:
+) -> dict[str, AddedLoss]:
     """What rounding adds to the loss of the right answers, by variant."""
     found = {}
     for variant in variants:

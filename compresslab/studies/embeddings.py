@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,9 @@ ROWS = 4096
 """Rows that are compared. In most tokenizers the first ones are of frequent tokens, which any training moves."""
 
 ROUNDING = 2.0**-7, 2.0**-24
-"""The relative and the absolute difference that storing in 16 bits explains: twice the rounding of bfloat16, and the step of float16 at 0."""
+"""The relative and the absolute difference that 16 bits explain: twice the rounding of bfloat16, and the step of float16 at 0."""
 
-FLOATS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+FLOATS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 class _Place(NamedTuple):
@@ -64,4 +64,4 @@ def _read(place: _Place, rows: int, width: int) -> Array:
         raise ValueError(f"{place.file} is shorter than it was")
     # A bfloat16 is the upper half of a float32.
     plain = (values.astype(np.uint32) << 16).view(np.float32) if place.dtype == "BF16" else values
-    return plain.astype(np.float64)
+    return np.asarray(plain, dtype=np.float64)

@@ -69,8 +69,9 @@ def _origin(config: Adopt, chain: Sequence[str], steps: Sequence[StepRecord], st
     same = None if rounded else same_embeddings(store.model(chain[-1]), store.model(chain[-2]), adopted.shape)
     if same is False:
         return False, (
-            f"it is quantized ({quantization}) with its parent's dimensions, but its embedding is not its parent's, as that of a model that was "
-            "trained further; `trained: false` in the recipe if it is a copy all the same, by a method that changes the embedding (a rotation)"
+            f"it is quantized ({quantization}) with its parent's dimensions, but its embedding is not its parent's, as that of a model "
+            "that was trained further; `trained: false` in the recipe if it is a copy all the same, by a method that changes the embedding "
+            "(a rotation)"
         )
     embedding = ", and so is its embedding" if same else "; their embeddings could not be compared"
     return True, (

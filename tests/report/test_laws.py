@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from compresslab.density.published_laws.predictions import NO_TOKENS, published_laws
+from compresslab.density.published_laws.predictions import NO_TOKENS, AddedLoss, published_laws
 from compresslab.records import Interval, LawPrediction, PublishedLaws, StudyRecord, TaskComparison, VariantRecord
 from compresslab.report.html import render
 from compresslab.report.merge import merged
@@ -37,7 +37,7 @@ def by_law(found: PublishedLaws, variant: str) -> dict[str, LawPrediction]:
 def test_a_rounded_model_has_a_prediction_of_its_size_and_of_its_loss() -> None:
     parent = root()
     four = rounded(parent, "gptq4", 4, 1.05)
-    rows = by_law(published_laws([parent, four], TOKENS, {"gptq4": Interval(value=0.3, low=0.2, high=0.4)}), "gptq4")
+    rows = by_law(published_laws([parent, four], TOKENS, {"gptq4": AddedLoss(Interval(value=0.3, low=0.2, high=0.4), ("gsm8k",))}), "gptq4")
     size = rows["precision"]
     assert size.predicted is not None
     # N without the embedding is 134.5M - 28.3M; the size is one trained on as many tokens, since this D0 is one number.
@@ -51,6 +51,7 @@ def test_a_rounded_model_has_a_prediction_of_its_size_and_of_its_loss() -> None:
     assert loss.predicted is not None
     assert loss.predicted.value == pytest.approx(0.368, abs=0.001)
     assert loss.residual == pytest.approx(0.3 - loss.predicted.value)
+    assert loss.compared == "held-out text of the law against the right answers of the study's tasks, without gsm8k"
     own = rows["precision in nats"]
     assert own.predicted is not None
     assert own.predicted.value == pytest.approx(0.204, abs=0.001)
@@ -164,7 +165,9 @@ def test_variants_of_other_settings_are_no_points_of_one_line() -> None:
     mixed = [*widths(parent, group_size=32)[:2], *widths(parent, group_size=128)[2:]]
     assert published_laws([parent, *mixed], TOKENS).refits == []
     whole = published_laws([parent, *widths(parent, group_size=32), *widths(parent, group_size=128)], TOKENS).refits
-    assert [fit.variants for fit in whole if fit.law == "precision"] == [[f"gptq{bits}{size}" for bits in (2, 3, 4, 8)] for size in (32, 128)]
+    assert [fit.variants for fit in whole if fit.law == "precision"] == [
+        [f"gptq{bits}{size}" for bits in (2, 3, 4, 8)] for size in (32, 128)
+    ]
 
 
 def test_three_widths_are_too_few_and_an_added_loss_that_may_be_zero_is_left_out() -> None:

@@ -1,8 +1,9 @@
 """Laws fitted again to a study's own variants, where a method has enough settings of one parent.
 
-A law is a line in logarithms. Its points have the variance of the measured difference to the parent, and laws of this form are approximations:
-points stray from the line by more than that. So each point has the weight 1 / (its variance + tau^2), with tau^2 by Paule and Mandel 1982
-(here for a line: the weighted squares of the residuals sum to the degrees of freedom). Intervals are Student's with these degrees.
+A law is a line in logarithms. Its points have the variance of the measured difference to the parent, and laws of this form are
+approximations: points stray from the line by more than that. So each point has the weight 1 / (its variance + tau^2), with tau^2 by Paule
+and Mandel 1982 (here for a line: the weighted squares of the residuals sum to the degrees of freedom). Intervals are Student's with these
+degrees.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def line(x: Sequence[float], y: Sequence[float], variances: Sequence[float]) -> 
 def _weighted(design: Array, heights: Array, variances: Array) -> tuple[Array, Array, Array]:
     """Weights, the covariance of the coefficients, and the coefficients."""
     weights = 1 / variances
-    inverse = np.linalg.inv(design.T @ (weights[:, None] * design))
+    inverse: Array = np.linalg.inv(design.T @ (weights[:, None] * design)).astype(np.float64)
     return weights, inverse, inverse @ (design.T @ (weights * heights))
 
 

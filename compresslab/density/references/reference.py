@@ -146,7 +146,9 @@ class Reference:
         below, above = self.reach
         read = f"{self.name} is read up to a factor of {below:.1f} below and {above:.1f} above its sizes; beyond, there is only a bound. "
         if self.reach_tested is None:
-            return f"{read}That is how far the OLMo ladder's left-out models still read as what they are; it was not tested for {self.name}."
+            return (
+                f"{read}That is how far the OLMo ladder's left-out models still read as what they are; it was not tested for {self.name}."
+            )
         ends = list(zip(("below", "above"), self.reach, self.reach_tested, strict=True))
         tested = [f"{factor:.1f} {side}" for side, factor, directly in ends if directly]
         interpolated = [f"{factor:.1f} {side}" for side, factor, directly in ends if factor > 1 and not directly]
@@ -154,8 +156,8 @@ class Reference:
             read += f"Its own models, left out of the fit, test {' and '.join(tested)}. "
         if interpolated:
             read += (
-                f"{' and '.join(interpolated)} was not tested but interpolated: the nearest models left out are read wrongly, and their error "
-                "is taken to grow in proportion to ln of the distance. "
+                f"{' and '.join(interpolated)} was not tested but interpolated: the nearest models left out are read wrongly, and their "
+                "error is taken to grow in proportion to ln of the distance. "
             )
         return read.rstrip()
 
