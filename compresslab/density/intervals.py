@@ -181,8 +181,8 @@ def p_value(estimate: LogEstimate, *, heavy_tails: bool = False) -> float:
     """Two-sided p of the quantity being 1, from its draws: twice the smaller tail; 1 if most draws are undefined.
 
     If no draw reaches 1, the tail is that of a normal distribution with the spread of the draws. A count has the minimum 2 / (draws + 1),
-    which the correction for many variants would never let pass. An estimate over several benchmarks has the p of its Student's t. With
-    `heavy_tails` (Student's t of few replicates) the count stands.
+    which the correction for many variants would never let pass. Of few items or groups it is too small (`draws._widening`). An estimate
+    over several benchmarks has the p of its Student's t. With `heavy_tails` (Student's t of few replicates) the count stands.
     """
     if estimate.student is not None:
         error, degrees = estimate.student

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from compresslab.density.capability import Ruler, minor_bounds
 from compresslab.density.draws import Measured
 from compresslab.density.intervals import LogEstimate, spread, standard_deviation
 from compresslab.density.sample import DrawnStudy
-from compresslab.density.synthesis import expected_error
+from compresslab.density.synthesis import Error, expected_error
 from compresslab.records import Estimator
 
 POWER = 0.8
@@ -20,9 +19,6 @@ POWER = 0.8
 
 MOST = 1e12
 """Items that are multiplied by more than this are as good as infinitely many."""
-
-Error = Callable[[float], tuple[float, float]]
-"""From a factor of the number of items to the variance of ln r and its degrees of freedom."""
 
 
 def items_needed(
@@ -93,4 +89,4 @@ def _over_benchmarks(
     isolated, of = study.of_items(ruler)
     by_items = isolated.ratios(of, child.name, parent.name, list(parts), estimator)
     of_items = np.array([0.0 if (one := by_items[task]) is None else spread(one) ** 2 for task in parts])
-    return lambda factor: expected_error(list(parts.values()), of_items, factor)
+    return expected_error(list(parts.values()), of_items)

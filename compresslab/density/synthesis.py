@@ -18,7 +18,7 @@ more than their errors, because a benchmark is not a model's capability: y_i = m
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 from compresslab.density import student
 from compresslab.density.intervals import LEVEL, Bound, LogEstimate, geometric_mean, standard_deviation
 from compresslab.density.references.laws import Array
+
+Error = Callable[[float], tuple[float, float]]
+"""From a factor of the number of items to the variance of an estimate and its degrees of freedom."""
 
 MIN_HETEROGENEITY = 0.2
 """Least standard deviation of ln r between benchmarks in the weights and in the prediction."""
@@ -86,8 +89,8 @@ def synthesize(parts: Sequence[LogEstimate], *, equal_weights: bool = False) -> 
     return Synthesis(mean, prediction, math.sqrt(heterogeneity))
 
 
-def expected_error(parts: Sequence[LogEstimate], of_items: Array, factor: float) -> tuple[float, float]:
-    """Variance of the mean over benchmarks and its degrees of freedom, as expected with `factor` times as many items of each benchmark.
+def expected_error(parts: Sequence[LogEstimate], of_items: Array) -> Error:
+    """Variance of the mean over benchmarks and its degrees of freedom, as expected with a factor as many items of each benchmark.
 
     The items' part of each benchmark's variance falls as 1 / factor. The reference's part, what the benchmarks share, and tau^2 stay:
     tau^2 is a property of the benchmarks, and it is in the sum once. The sum is sum(w_i^2 (v_i + tau^2)) + shared, the expectation of the
@@ -99,15 +102,19 @@ def expected_error(parts: Sequence[LogEstimate], of_items: Array, factor: float)
     """
     points, variances, covariance, _ = _moments(parts)
     _, tau2 = weigh(points, own_variances(variances, covariance))
-    left = np.maximum(variances - of_items, MIN_VARIANCE) + of_items / factor
-    # The covariance of two benchmarks is that of the reference; only their own variances change.
-    covariance = np.where(np.eye(len(parts), dtype=bool), covariance * left / variances, covariance)
-    own = own_variances(left, covariance)
-    weights = 1 / (own + max(tau2, MIN_HETEROGENEITY**2))
-    weights /= weights.sum()
-    between, degrees = float(weights**2 @ (own + tau2)), len(parts) - 1
-    variance = between + _shared(weights, covariance)
-    return variance, degrees * (variance / between) ** 2
+
+    def error(factor: float) -> tuple[float, float]:
+        left = np.maximum(variances - of_items, MIN_VARIANCE) + of_items / factor
+        # The covariance of two benchmarks is that of the reference; only their own variances change.
+        changed = np.where(np.eye(len(parts), dtype=bool), covariance * left / variances, covariance)
+        own = own_variances(left, changed)
+        weights = 1 / (own + max(tau2, MIN_HETEROGENEITY**2))
+        weights /= weights.sum()
+        between, degrees = float(weights**2 @ (own + tau2)), len(parts) - 1
+        variance = between + _shared(weights, changed)
+        return variance, degrees * (variance / between) ** 2
+
+    return error
 
 
 def _moments(parts: Sequence[LogEstimate]) -> tuple[Array, Array, Array, Array]:

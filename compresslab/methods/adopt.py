@@ -12,8 +12,8 @@ class Adopt(StepConfig):
     """Take an existing model as the outcome of a chain; `how` says in words how it was made from its parent.
 
     `table` and `train_tokens` are as for the base. `trained` says whether training set its weights apart from its parent's. Without it, a
-    model with the parent's architecture and dimensions whose config.json says that it is quantized counts as a copy of the parent's
-    weights, and any other as trained.
+    model with the parent's architecture, dimensions and embedding whose config.json says that it is quantized counts as a copy of the
+    parent's weights, and any other as trained.
     """
 
     model: NonEmptyText

@@ -40,21 +40,25 @@ class LawPrediction(Record):
 
 
 class LawCoefficient(Record):
-    """A coefficient fitted to a study. `error`: its standard error. `published`: the paper's value, where it was found."""
+    """A coefficient fitted to a study, with the 95% interval of Student's t on the points' degrees of freedom.
+
+    An end is infinite where the variants do not tell it. `published`: the paper's value, where it was found.
+    """
 
     name: str
     value: float
-    error: float
+    low: float
+    high: float
     published: float | None = None
 
 
 class LawRefit(Record):
-    """A law fitted again to the variants that one method made of one parent.
+    """A law fitted again to the variants that one method made of one parent, with other widths or shares and the same other settings.
 
     Attributes:
         form: the part of the law that these variants decide, as a line. points: their number. scatter: standard deviation of the points
-            around the line, in the logarithm of the left side.
-        variants: the variants that were fitted. left_out: those whose step changed nothing or made the loss lower, which has no logarithm.
+            around the line beyond their measured errors, in the logarithm of the left side.
+        variants: the variants that were fitted. left_out: those whose added loss has no logarithm, since its 95% interval reaches to 0.
     """
 
     law: str

@@ -106,16 +106,12 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
     return variant.model_copy(update={**update, "comparisons": comparisons})
 
 
-def _rulers(study: StudyRecord) -> str:
-    """The reference with its D0 by which a study was read, or several."""
-    return " and ".join(dict.fromkeys(words.ruler(variant.density) for variant in study.variants if variant.density))
-
-
 def _other_rulers(studies: Sequence[StudyRecord]) -> list[str]:
     """Caveats where the studies were read by different rulers, or count N differently for the same step."""
     caveats = []
-    if len({ruler for study in studies if (ruler := _rulers(study))}) > 1:
-        listed = "; ".join(f"{study.study}: {_rulers(study) or 'none'}" for study in studies)
+    read_by = [" and ".join(facts.rulers(study)) for study in studies]
+    if len({rulers for rulers in read_by if rulers}) > 1:
+        listed = "; ".join(f"{study.study}: {rulers or 'none'}" for study, rulers in zip(studies, read_by, strict=True))
         caveats.append(f"⚠ The studies use different rulers ({listed}): densities do not compare across them, ratios r do roughly.")
     counted: dict[str, dict[str, list[str]]] = {}
     for study in studies:
@@ -139,7 +135,7 @@ def _other_rulers(studies: Sequence[StudyRecord]) -> list[str]:
 
 def _curves(studies: Sequence[StudyRecord]) -> list[Curve]:
     """The curves of the studies' reference, for each task the one with the largest range of sizes; none if they have several references."""
-    if len({words.ruler(variant.density) for study in studies for variant in study.variants if variant.density}) != 1:
+    if len({ruler for study in studies for ruler in facts.rulers(study)}) != 1:
         return []
     result: dict[tuple[str, str], Curve] = {}
     for curve in (curve for study in studies for curve in study.curves):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from compresslab.records import Interval, StudyRecord
+from compresslab.records import Cost, Interval, Record, StudyRecord, TaskScore
 from compresslab.report import words
 from compresslab.report.facts import comparison_with, existing_ratios, mean_accuracy, mean_bpb, modelled_ratios, shared_tasks, was_built
 
@@ -46,7 +46,8 @@ def variants(study: StudyRecord) -> pd.DataFrame:
                 "failures": len(variant.failures),
             }
         )
-    return pd.DataFrame(rows)
+    columns = "variant parent root named replicate_of chain counted parameters active nonzero stored_bytes effective_bits bpb accuracy"
+    return _table([*columns.split(), *_ends("density"), *_ends("ratio"), "count", "verdict", "failures"], rows)
 
 
 def densities(study: StudyRecord) -> pd.DataFrame:
@@ -71,7 +72,8 @@ def densities(study: StudyRecord) -> pd.DataFrame:
                     "tokens_per_parameter": density.tokens_per_parameter,
                 }
             )
-    return pd.DataFrame(rows, columns=None if rows else ["variant", "basis", "hardware", "density", "modelled_seconds"])
+    after = ["modelled_seconds", "reference", "tokens", "tokens_per_parameter"]
+    return _table(["variant", "basis", "hardware", *_ends("density"), *after], rows)
 
 
 def ratios(study: StudyRecord) -> pd.DataFrame:
@@ -98,7 +100,8 @@ def ratios(study: StudyRecord) -> pd.DataFrame:
                         "spread_of_reference": comparison.spread_of_reference,
                     }
                 )
-    return pd.DataFrame(rows, columns=None if rows else ["variant", "against", "relation", "basis", "hardware", "ratio", "verdict"])
+    before = ["variant", "against", "relation", "basis", "hardware"]
+    return _table([*before, *_ends("ratio"), "verdict", "replicates", "spread_of_replicates", "spread_of_reference"], rows)
 
 
 def robustness(study: StudyRecord) -> pd.DataFrame:
@@ -119,9 +122,7 @@ def robustness(study: StudyRecord) -> pd.DataFrame:
         for comparison in variant.comparisons
         for choice in comparison.robustness
     ]
-    return pd.DataFrame(
-        rows, columns=None if rows else ["variant", "against", "relation", "choice", "setting", "ratio", "verdict", "flips"]
-    )
+    return _table(["variant", "against", "relation", "choice", "setting", *_ends("ratio"), "verdict", "flips", "reason"], rows)
 
 
 def overlaps(study: StudyRecord) -> pd.DataFrame:
@@ -133,7 +134,7 @@ def overlaps(study: StudyRecord) -> pd.DataFrame:
         for long, short in [(set(task.words_13), set(task.words_8))]
         for item in sorted(long | short)
     ]
-    return pd.DataFrame(rows, columns=None if rows else ["role", "source", "task", "item", "words_13", "words_8"])
+    return _table(["role", "source", "task", "item", "words_13", "words_8"], rows)
 
 
 def laws(study: StudyRecord) -> pd.DataFrame:
@@ -157,7 +158,8 @@ def laws(study: StudyRecord) -> pd.DataFrame:
         }
         for row in (study.laws.predictions if study.laws else [])
     ]
-    return pd.DataFrame(rows, columns=None if rows else ["law", "variant", "against", "quantity", "predicted", "measured", "residual"])
+    before, after = ["law", "cited", "variant", "against", "quantity"], ["residual", "compared", "outside", "reason"]
+    return _table([*before, *_ends("predicted"), *_ends("measured"), *after], rows)
 
 
 def law_refits(study: StudyRecord) -> pd.DataFrame:
@@ -170,7 +172,8 @@ def law_refits(study: StudyRecord) -> pd.DataFrame:
             "form": fit.form,
             "coefficient": one.name,
             "value": one.value,
-            "standard_error": one.error,
+            "low": one.low,
+            "high": one.high,
             "published": one.published,
             "points": fit.points,
             "scatter": fit.scatter,
@@ -180,7 +183,8 @@ def law_refits(study: StudyRecord) -> pd.DataFrame:
         for fit in (study.laws.refits if study.laws else [])
         for one in fit.coefficients
     ]
-    return pd.DataFrame(rows, columns=None if rows else ["law", "parent", "method", "coefficient", "value", "standard_error", "published"])
+    columns = "law parent method form coefficient value low high published points scatter variants left_out"
+    return _table(columns.split(), rows)
 
 
 def task_differences(study: StudyRecord) -> pd.DataFrame:
@@ -203,14 +207,15 @@ def task_differences(study: StudyRecord) -> pd.DataFrame:
                                 **({"lost": task.lost, "gained": task.gained, "mcnemar_p": task.mcnemar} if metric == "accuracy" else {}),
                             }
                         )
-    return pd.DataFrame(rows, columns=None if rows else ["variant", "against", "relation", "task", "items", "metric", "difference"])
+    before = ["variant", "against", "relation", "task", "items", "metric"]
+    return _table([*before, *_ends("difference"), "lost", "gained", "mcnemar_p"], rows)
 
 
 def costs(study: StudyRecord) -> pd.DataFrame:
     """One row per node of the study that ran: its seconds, peak memory in bytes, and tokens per second if it read text."""
     pairs = [(variant.name, node, cost) for variant in study.variants for node, cost in variant.costs.items()]
     rows = [{"variant": name, "node": node, **cost.model_dump(exclude={"version"})} for name, node, cost in pairs]
-    return pd.DataFrame(rows, columns=None if rows else ["variant", "node", "seconds", "peak_memory_bytes"])
+    return _table(["variant", "node", *_fields(Cost)], rows)
 
 
 def times(study: StudyRecord) -> pd.DataFrame:
@@ -228,13 +233,14 @@ def times(study: StudyRecord) -> pd.DataFrame:
             interval = variant.density.modelled_interval.get(hardware) if variant.density else None
             ends = {"seconds_low": interval.low, "seconds_high": interval.high} if interval else {}
             rows.append({**row, "engine": engine, **ends})
-    return pd.DataFrame(rows, columns=None if rows else ["variant", "kind", "hardware", "seconds", "ratio"])
+    columns = "variant kind hardware seconds ratio ratio_low ratio_high weights engine seconds_low seconds_high"
+    return _table(columns.split(), rows)
 
 
 def scores(study: StudyRecord) -> pd.DataFrame:
     """One row per variant and task: the scores as recorded."""
     rows = [{"variant": variant.name, **score.model_dump(exclude={"version"})} for variant in study.variants for score in variant.scores]
-    return pd.DataFrame(rows, columns=None if rows else ["variant", "task", "items", "bits_per_byte", "accuracy"])
+    return _table(["variant", *_fields(TaskScore)], rows)
 
 
 TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
@@ -253,8 +259,25 @@ TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
 """Every table by name."""
 
 
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows in these columns, which a study without any row has as well. A value that a row lacks is missing."""
+    unknown = {name for row in rows for name in row} - set(columns)
+    assert not unknown, f"rows have columns that the table does not name: {sorted(unknown)}"
+    return pd.DataFrame(list(rows), columns=list(columns))
+
+
+def _fields(record: type[Record]) -> list[str]:
+    """The columns of a whole record."""
+    return [name for name in record.model_fields if name != "version"]
+
+
+def _ends(name: str) -> tuple[str, ...]:
+    """The columns of an interval."""
+    return name, f"{name}_low", f"{name}_high", f"{name}_extrapolated", f"{name}_bound"
+
+
 def _flat(name: str, interval: Interval | None) -> dict[str, Any]:
-    keys = (name, f"{name}_low", f"{name}_high", f"{name}_extrapolated", f"{name}_bound")
+    keys = _ends(name)
     if interval is None:
         return dict.fromkeys(keys)
     return dict(zip(keys, (interval.value, interval.low, interval.high, interval.extrapolated, interval.bound), strict=True))

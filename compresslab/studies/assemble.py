@@ -10,7 +10,7 @@ from compresslab.catalog.published_scores import PREFIX
 from compresslab.catalog.references import reference_names
 from compresslab.density import Measured, assess
 from compresslab.density.overlap import leave_out_overlaps
-from compresslab.density.published_laws.predictions import published_laws
+from compresslab.density.published_laws.predictions import AddedLoss, published_laws
 from compresslab.density.references.curve import curves
 from compresslab.density.references.reference import Reference
 from compresslab.evaluation.sandbox.programs import UNCONFINED
@@ -20,7 +20,6 @@ from compresslab.recipe.schema import Recipe
 from compresslab.records import (
     Cost,
     Failure,
-    Interval,
     ItemScores,
     LostItem,
     MachineSpeed,
@@ -54,7 +53,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             size=variant.steps[-1].size,
             shape=variant.steps[-1].shape,
             items=_items(plan.variant(variant.name), plan, store),
-            runs=training_runs(plan.variant(variant.name), plan, variant.steps),
+            runs=training_runs(plan.variant(variant.name), plan, variant.steps, store),
             timing=variant.timing,
             replicates=_replicates(plan.variant(variant.name), plan, known),
             replicate=bool(variant.replicate_of),
@@ -73,7 +72,7 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
     with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
-    notes = [*_missing_replicates(plan, known), *origins(plan, variants)]
+    notes = [*_missing_replicates(plan, known), *origins(plan, variants, store)]
     record = study_record(plan, with_lost_items, result, notes, _added_losses(variants, items, plan, store))
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
 
@@ -105,7 +104,7 @@ def study_record(
     variants: list[VariantRecord],
     result: RunResult,
     notes: Sequence[str] = (),
-    added_losses: Mapping[str, Interval] | None = None,
+    added_losses: Mapping[str, AddedLoss] | None = None,
 ) -> StudyRecord:
     """The record of a study that ends now, with its recipe, provenance, curves, and what published laws predict for it.
 
@@ -145,7 +144,7 @@ def _train_tokens(recipe: Recipe) -> dict[str, float]:
 
 def _added_losses(
     variants: Sequence[VariantRecord], items: Mapping[str, dict[str, ItemScores]], plan: Plan, store: Store
-) -> dict[str, Interval]:
+) -> dict[str, AddedLoss]:
     """What rounding adds to the loss of the right answers, by variant."""
     found = {}
     for variant in variants:

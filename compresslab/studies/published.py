@@ -40,7 +40,7 @@ def assemble(plan: Plan) -> StudyRecord:
                 name=published.name,
                 parent=entry.parent,
                 root=BASE,
-                steps=[*parent_steps, _step(entry, published.size, published.shape)],
+                steps=[*parent_steps, _step(entry, published_entries.get(entry.parent), published.size, published.shape)],
                 scores=[_score(entry, benchmark, score) for benchmark, score in published.published.items()],
                 density=density,
                 comparisons=comparisons,
@@ -85,13 +85,13 @@ def _copy(entry: PublishedEntry, parent: PublishedEntry) -> tuple[bool, str]:
     return not packed.trained, f"the tables say that it is {origin} after {compression_method}"
 
 
-def _step(entry: PublishedEntry, size: Size, shape: Shape) -> StepRecord:
-    _, compression_method = tables.compression(entry.model)
+def _step(entry: PublishedEntry, parent: PublishedEntry | None, size: Size, shape: Shape) -> StepRecord:
+    origin, compression_method = tables.compression(entry.model)
     packed, tokens = tables.PACKED.get(compression_method), tables.train_tokens(entry.model)
     details: dict[str, object] = {"source": tables.tables()[entry.table][1]}
     if tokens:
         details["train_tokens"] = tokens
-    if packed and entry.parent:
+    if packed and parent is not None and origin == parent.model:  # else the step from this parent is more than rounding
         details |= {"compression": compression_method, "weight_bits": packed.code_bits, "trained_after": packed.trained}
     return StepRecord(
         kind="adopt" if entry.parent else "base",

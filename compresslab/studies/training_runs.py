@@ -8,9 +8,11 @@ from compresslab.methods.adopt import Adopt
 from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.records import Shape, StepRecord, VariantRecord
+from compresslab.store.store import Store
+from compresslab.studies.embeddings import same_embeddings
 
 
-def training_runs(variant: PlanVariant, plan: Plan, steps: Sequence[StepRecord]) -> list[str]:
+def training_runs(variant: PlanVariant, plan: Plan, steps: Sequence[StepRecord], store: Store) -> list[str]:
     """The training runs behind a variant, by key: that of the base or of an adopted model, and each step that trained it on.
 
     An adopted model that is a quantized copy of its parent adds none.
@@ -24,13 +26,13 @@ def training_runs(variant: PlanVariant, plan: Plan, steps: Sequence[StepRecord])
         if step is None:
             runs = [key]
         elif isinstance(config := step[1], Adopt):
-            runs = runs if _origin(config, steps[number], steps[number - 1])[0] else [key]
+            runs = runs if _origin(config, variant.chain[: number + 1], steps[: number + 1], store)[0] else [key]
         elif method_of(*step).trains:
             runs.append(key)
     return runs
 
 
-def origins(plan: Plan, variants: Sequence[VariantRecord]) -> Iterator[str]:
+def origins(plan: Plan, variants: Sequence[VariantRecord], store: Store) -> Iterator[str]:
     """For each adopted model with a parent, a sentence on whether it counts as a copy of the parent's weights, and why."""
     for variant in variants:
         chain = plan.variant(variant.name).chain
@@ -38,7 +40,7 @@ def origins(plan: Plan, variants: Sequence[VariantRecord]) -> Iterator[str]:
             continue
         step = plan.node(chain[-1]).step
         if step is not None and isinstance(config := step[1], Adopt):
-            yield origin_in_words(variant.name, variant.parent, *_origin(config, variant.steps[-1], variant.steps[-2]))
+            yield origin_in_words(variant.name, variant.parent, *_origin(config, chain, variant.steps, store))
 
 
 def origin_in_words(name: str, parent: str, copy: bool, why: str) -> str:
@@ -49,8 +51,9 @@ def origin_in_words(name: str, parent: str, copy: bool, why: str) -> str:
     )
 
 
-def _origin(config: Adopt, adopted: StepRecord, parent: StepRecord) -> tuple[bool, str]:
-    """Whether an adopted model is a copy of its parent's weights, and on what ground."""
+def _origin(config: Adopt, chain: Sequence[str], steps: Sequence[StepRecord], store: Store) -> tuple[bool, str]:
+    """Whether the adopted model at the end of a chain is a copy of its parent's weights, and on what ground."""
+    adopted, parent = steps[-1], steps[-2]
     if config.trained is not None:
         return not config.trained, f"the recipe says `trained: {str(config.trained).lower()}`"
     quantization = adopted.details.get("quantization")
@@ -61,9 +64,20 @@ def _origin(config: Adopt, adopted: StepRecord, parent: StepRecord) -> tuple[boo
         )
     if _dimensions(adopted.shape) != _dimensions(parent.shape):
         return False, f"it is quantized ({quantization}), but its dimensions are not its parent's"
+    # A model that was unpacked from a quantized GGUF file has a rounded embedding.
+    rounded = any("quantized_before" in step.details for step in steps[:-1])
+    same = None if rounded else same_embeddings(store.model(chain[-1]), store.model(chain[-2]), adopted.shape)
+    if same is False:
+        return False, (
+            f"it is quantized ({quantization}) with its parent's dimensions, but its embedding is not its parent's, as that of a model "
+            "that was trained further; `trained: false` in the recipe if it is a copy all the same, by a method that changes the embedding "
+            "(a rotation)"
+        )
+    embedding = ", and so is its embedding" if same else "; their embeddings could not be compared"
     return True, (
-        f"its config.json says that it is quantized ({quantization}), and its architecture and dimensions are its parent's; "
-        "`trained: true` in the recipe if it was trained, too (quantization-aware training, or another model of the same architecture)"
+        f"its config.json says that it is quantized ({quantization}), and its architecture and dimensions are its parent's{embedding}; "
+        "`trained: true` in the recipe if it was trained, too (quantization-aware training, or "
+        f"another model of the same architecture{' with the same embedding' if same else ''})"
     )
 
 

@@ -77,7 +77,9 @@ def main() -> None:
                 by_law.setdefault(f"{row.law}, {row.quantity}{', predicted lossless' if lossless else ''}", []).append(row)
                 print(f"{name:36} {row.variant:20} {row.law:13} {shown(row.predicted):24} {shown(row.measured):24} {row.residual:+.2f}")
         for fit in found.refits:
-            values = ", ".join(f"{one.name} {one.value:.3g} ± {one.error:.2g} (published {one.published})" for one in fit.coefficients)
+            values = ", ".join(
+                f"{one.name} {one.value:.3g} [{one.low:.3g}, {one.high:.3g}] (published {one.published})" for one in fit.coefficients
+            )
             print(f"{name:36} {fit.method:20} {fit.law:13} fitted again: {values}, scatter {fit.scatter:.2g}, left out {fit.left_out}")
     for law, rows in by_law.items():
         print(f"{law}: {summary(rows)}")

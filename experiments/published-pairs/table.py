@@ -62,7 +62,7 @@ def main() -> None:
         straight, alike = (
             next((other.ratio for other in one.robustness if other.choice == choice), None) for choice in ("curve", "weights")
         )
-        days = words.signed(one.density_days.value) if one.density_days else ""
+        days = f"{one.density_days.bound} {words.signed(one.density_days.value)}".strip() if one.density_days else ""
         cells = [
             shown(one.ratio),
             judged(one),

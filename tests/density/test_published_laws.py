@@ -88,10 +88,30 @@ def test_what_lies_outside_a_fit_is_named_with_its_range() -> None:
 
 def test_a_line_has_the_slope_and_the_errors_of_least_squares() -> None:
     # By hand: x - 1.5 = -1.5, -0.5, 0.5, 1.5 (sum of squares 5), slope 11 / 5, residuals -0.1, 0.2, -0.1 with the last 0.
-    fitted = line([0.0, 1.0, 2.0, 3.0], [1.0, 3.5, 5.4, 7.7])
+    fitted = line([0.0, 1.0, 2.0, 3.0], [1.0, 3.5, 5.4, 7.7], [0.0] * 4)
     assert fitted.slope == pytest.approx(2.2)
     assert fitted.intercept == pytest.approx(1.1)
     scatter = math.sqrt(0.06 / 2)
     assert fitted.scatter == pytest.approx(scatter)
     assert fitted.slope_error == pytest.approx(scatter / math.sqrt(5))
     assert fitted.intercept_error == pytest.approx(scatter * math.sqrt(1 / 4 + 1.5**2 / 5))
+
+
+def test_points_on_a_line_have_weights_and_errors_by_their_own_variances() -> None:
+    # By hand: weights 1, 1/4 and 1 at x = -1, 0, 1, so the slope has the variance 1 / 2 and the intercept 1 / 2.25. Nothing strays.
+    fitted = line([-1.0, 0.0, 1.0], [1.0, 3.0, 5.0], [1.0, 4.0, 1.0])
+    assert fitted.slope == pytest.approx(2)
+    assert (fitted.slope_error**2, fitted.intercept_error**2) == pytest.approx((1 / 2, 1 / 2.25))
+    assert fitted.scatter == 0
+
+
+def test_a_point_that_is_hardly_known_hardly_counts() -> None:
+    x, y = [0.0, 1.0, 2.0, 3.0, 4.0], [0.1, 0.9, 2.1, 2.9, 40.0]
+    assert line(x, y, [0.01] * 4 + [1e4]).slope == pytest.approx(line(x[:4], y[:4], [0.01] * 4).slope, abs=0.01)
+
+
+def test_points_stray_by_as_much_as_their_errors_do_not_explain() -> None:
+    # By hand: x = -1, 1 twice, residuals 0.5 and -0.5 about each mean, so 4 * 0.25 / (v + tau^2) = 2 at v + tau^2 = 0.5.
+    fitted = line([-1.0, -1.0, 1.0, 1.0], [0.5, -0.5, 2.5, 1.5], [0.1] * 4)
+    assert fitted.scatter**2 == pytest.approx(0.4)
+    assert fitted.slope_error**2 == pytest.approx(0.5 / 4)

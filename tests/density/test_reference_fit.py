@@ -1,5 +1,6 @@
 """The fits of the references that ship: each reproduces its file, explains its models, and predicts what it never saw."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from compresslab.density.references.laws import ln_n_of_loss, loss_law, score_li
 from compresslab.density.references.left_out import left_out, reach_of
 from tools.references import fit
 from tools.references.family import build_family, fitted
+from tools.references.family_reach import error as family_error
 from tools.references.family_reach import left_out_errors, sizes
 from tools.references.family_scores import FAMILIES, MIN_MODELS, read_family
 from tools.references.ladder import build_ladder, read_ladder
@@ -35,6 +37,7 @@ def test_the_shipped_file_is_what_the_code_gives(name, build):
     assert list(shipped.tasks) == list(built["tasks"])
     assert shipped.form == built["form"]
     assert shipped.reach == pytest.approx(built["reach"])
+    assert list(shipped.reach_tested) == built["reach_tested"]
     for task, entry in built["tasks"].items():
         ours = shipped.tasks[task]
         np.testing.assert_allclose(ours.loss[:4], [entry["loss"], *entry["loss_resamples"]], rtol=2e-3, atol=2e-3)
@@ -179,7 +182,15 @@ def test_a_familys_largest_model_left_out_is_read_as_studies_read_it_and_ends_it
     distance, errors = next(left_out_errors(family, read, groups[::-1], partial(fitted, family)))
     assert distance == pytest.approx(71.46 / 31.99, rel=0.01)
     assert np.exp(errors) == pytest.approx([0.57], abs=0.02)
-    assert Reference.load("qwen2.5").reach[1] == reach_of([(distance, errors)])
+    assert Reference.load("qwen2.5").reach[1] == reach_of([(distance, errors)]).factor
+
+
+def test_a_left_out_model_that_the_curves_cannot_read_misses_by_infinity():
+    """Curves for models far larger give bounds for the measured and for the predicted scores of the smallest: no error of 0, and no NaN."""
+    family = FAMILIES["qwen2.5"]
+    read = read_family(family)
+    reference = replace(Reference.load("qwen2.5"), parameters_range=(1e15, 1e16))
+    assert family_error(family, read, 0, reference) == np.inf
 
 
 def test_models_of_one_size_are_left_out_together():

@@ -83,6 +83,22 @@ def test_a_reference_is_read_as_far_as_its_reach_and_no_further(name, reach):
         assert np.exp(found.point) == pytest.approx({"<": below, ">": above, "": n}[bound])
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("olmo-ladder", "Its own models, left out of the fit, test 4.0 below and 2.5 above."),
+        ("qwen2.5", "test 3.1 below. 1.4 above was not tested but interpolated: the nearest models left out are read wrongly"),
+    ],
+)
+def test_the_page_says_of_each_end_of_the_reach_whether_it_was_tested_or_interpolated(name, words):
+    assert words in Reference.load(name).reach_in_words
+
+
+def test_a_reference_that_is_not_read_beyond_its_sizes_claims_no_test():
+    none = dataclasses.replace(REFERENCE, reach=(1.0, 1.0), reach_tested=(False, False))
+    assert none.reach_in_words.endswith("beyond, there is only a bound.")
+
+
 def shipped():
     """The content of the file of the OLMo ladder."""
     return json.loads((resources.files("compresslab") / "data" / "references" / "olmo-ladder.json").read_text())
@@ -90,11 +106,11 @@ def shipped():
 
 def test_a_file_of_before_that_has_no_reach_is_read_as_far_as_the_ladder_is_and_says_that_it_is_untested(tmp_path):
     content = shipped()
-    del content["reach"]
+    del content["reach"], content["reach_tested"]
     (tmp_path / "before.json").write_text(json.dumps(content))
     before = Reference.load(str(tmp_path / "before.json"))
     assert before.reach == REFERENCE.reach
-    assert not before.reach_tested
+    assert before.reach_tested is None
     assert "it was not tested for olmo-ladder" in before.reach_in_words
     bpb, _ = REFERENCE.predict("piqa", 1e9, 2e11)
     assert before.effective_params(task="piqa", bpb=bpb) == REFERENCE.effective_params(task="piqa", bpb=bpb)

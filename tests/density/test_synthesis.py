@@ -126,10 +126,17 @@ def test_more_items_shrink_the_items_part_of_the_error_and_neither_tau_nor_the_r
     tau2 = synthesize(observed).heterogeneity ** 2
     for factor in (1.0, 4.0, 1e9):
         left = 0.1**2 - 0.08**2 + 0.08**2 / factor
-        variance, degrees = expected_error(observed, np.full(4, 0.08**2), factor)
+        variance, degrees = expected_error(observed, np.full(4, 0.08**2))(factor)
         assert variance == pytest.approx((left + tau2) / 4, rel=0.05)
         assert degrees == pytest.approx(3, rel=0.1)
-    assert expected_error(observed, np.full(4, 0.08**2), 1.0)[0] == pytest.approx(synthesize(observed).mean.student[0] ** 2, rel=0.05)
+    assert expected_error(observed, np.full(4, 0.08**2))(1.0)[0] == pytest.approx(synthesize(observed).mean.student[0] ** 2, rel=0.05)
+
+
+def test_tau_is_estimated_once_however_many_numbers_of_items_are_tried(monkeypatch):
+    calls = []
+    monkeypatch.setattr("compresslab.density.synthesis.paule_mandel", lambda *args: calls.append(1) or paule_mandel(*args))
+    factor_that_decides(0.4, expected_error(parts([0.5, -0.4, 0.1, 0.9], [0.1] * 4), np.full(4, 0.08**2)), 0.05)
+    assert len(calls) == 1
 
 
 def test_with_the_factor_of_items_that_is_named_eight_in_ten_simulated_pairs_are_decided():
@@ -139,7 +146,7 @@ def test_with_the_factor_of_items_that_is_named_eight_in_ten_simulated_pairs_are
     quantiles = stats.norm.ppf((np.arange(8) + 0.5) / 8)
     deviations = quantiles / quantiles.std(ddof=1) * math.hypot(tau, error)
     observed = parts(truth + deviations, [error] * 8)
-    factor = factor_that_decides(truth, lambda more: expected_error(observed, np.full(8, error**2), more), 0.05)
+    factor = factor_that_decides(truth, expected_error(observed, np.full(8, error**2)), 0.05)
     decided = 0
     for _ in range(300):
         points = truth + rng.normal(0, math.hypot(tau, error / math.sqrt(factor)), 8)

@@ -39,4 +39,5 @@ def test_a_quantized_folder_of_the_parents_dimensions_has_no_scatter_of_a_traini
     assert [by_name[name].comparisons[0].runs_apart for name in ("packed", "trained")] == [0, 2]
     page = render(study)
     assert "packed counts as a copy of the weights of base, so r has no scatter between training runs: its config.json says" in page
+    assert "dimensions are its parent&#39;s, and so is its embedding" in page
     assert "trained counts as trained separately from base, so r has the scatter between training runs: the recipe says" in page

@@ -361,3 +361,12 @@ def test_weights_that_were_trained_after_rounding_have_no_prediction_of_rounding
     assert rows["qlora", "precision"].predicted is None
     assert "trained after rounding" in rows["qlora", "precision"].reason
     assert rows["spinquant", "precision"].predicted is not None
+
+
+def test_a_quantized_model_beside_another_parent_than_its_own_is_no_step_of_rounding(written) -> None:
+    base, table = "published:Qwen2-1.5B-Instruct", ", table: Qwen2-instruct-quant, tasks: [MMLU]"
+    for child, rounds in (("Qwen2-1.5B-Instruct-GPTQ-Int4", True), ("Qwen2-0.5B-Instruct-GPTQ-Int4", False)):
+        record = published.assemble(prepare(written(base, f"[{{adopt: {{model: published:{child}}}}}]", table)))
+        assert ("weight_bits" in record.variants[1].steps[-1].details) == rounds
+        assert record.laws is not None
+        assert any(row.law == "precision" for row in record.laws.predictions) == rounds

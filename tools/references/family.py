@@ -37,6 +37,7 @@ from compresslab.density.references.laws import (
     score_link,
     share_logit,
 )
+from compresslab.density.references.left_out import in_file
 from tools.references.family_reach import family_reach
 from tools.references.family_scores import Family, FamilyScores, read_family
 
@@ -170,7 +171,7 @@ def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
     def fit(scores: FamilyScores, count: int) -> dict[str, Any]:
         return fitted(family, scores, count)
 
-    return fit(read, resamples) | {"reach": list(family_reach(family, read, fit))}
+    return fit(read, resamples) | in_file(family_reach(family, read, fit))
 
 
 def fitted(family: Family, read: FamilyScores, resamples: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from compresslab.density.capability import combine
 from compresslab.density.draws import Measured
 from compresslab.density.references.budget import default_budget
 from compresslab.density.references.laws import D_UNIT, N_UNIT, Array
-from compresslab.density.references.left_out import MIN_KEPT, reach_of
+from compresslab.density.references.left_out import MIN_KEPT, Reach, reach_of
 from compresslab.density.references.reference import Reference
 from compresslab.density.sample import prepare
 from compresslab.recipe.schema import DensityConfig
@@ -36,7 +37,7 @@ Fit = Callable[[FamilyScores, int], dict[str, Any]]
 """From scores and a number of resamples to the content of a reference's file."""
 
 
-def family_reach(family: Family, read: FamilyScores, fit: Fit) -> tuple[float, float]:
+def family_reach(family: Family, read: FamilyScores, fit: Fit) -> tuple[Reach, Reach]:
     """The factors below and above the sizes of a family up to which its left-out models read as what they are (`left_out.reach_of`)."""
     groups = sizes(read.n)
     below, above = reach_of(left_out_errors(family, read, groups, fit)), reach_of(left_out_errors(family, read, groups[::-1], fit))
@@ -71,7 +72,10 @@ def left_out_errors(family: Family, read: FamilyScores, groups: list[list[int]],
 
 
 def error(family: Family, read: FamilyScores, model: int, reference: Reference) -> float:
-    """ln of the density that a model's scores read, over that of the scores predicted for its size and tokens."""
+    """ln of the density that a model's scores read, over that of the scores predicted for its size and tokens.
+
+    Infinite where one of the two cannot be read, or is a bound.
+    """
     rows = [(task, float(score)) for task, score in zip(read.tasks, read.scores[:, model], strict=True) if not np.isnan(score)]
     n, d = float(read.n[model]) * N_UNIT, float(read.d[model]) * D_UNIT
     predicted = {task: reference.predict(task, n, d)[1] or 0.0 for task, _ in rows}
@@ -83,5 +87,7 @@ def error(family: Family, read: FamilyScores, model: int, reference: Reference) 
         ruler = study.ruler(reference, default_budget())
         read_off = {task: study.capability(ruler, "model", task).by_score_with_scatter for task in scores}
         estimate = combine(read_off, published=True)
-        found.append(np.inf if estimate is None or estimate.bound else estimate.point)
-    return float(found[0] - found[1])
+        if estimate is None or estimate.bound:
+            return math.inf
+        found.append(estimate.point)
+    return found[0] - found[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from compresslab.density.published_laws import compression, distillation, multiplier, precision, pruning, retraining, undertrained
 from compresslab.density.published_laws.law import Law
@@ -15,10 +16,18 @@ LAWS = (precision.LAW, undertrained.LAW, multiplier.LAW, pruning.LAW, compressio
 NO_TOKENS = "the training tokens of the base are not known; base.train_tokens states them"
 MIXTURE = "the law is one of dense models, and this is a mixture of experts"
 SIZES = "N̂ of the variant over N̂ of its parent, read off the study's reference by {estimator}"
+ANSWERS = "held-out text of the law against the right answers of the study's tasks"
+
+
+class AddedLoss(NamedTuple):
+    """What a step adds to the loss of the right answers, in nats a token, and the tasks for which that is not known."""
+
+    loss: Interval
+    left_out: tuple[str, ...] = ()
 
 
 def published_laws(
-    variants: Sequence[VariantRecord], tokens: Mapping[str, float], added_loss: Mapping[str, Interval] | None = None
+    variants: Sequence[VariantRecord], tokens: Mapping[str, float], added_loss: Mapping[str, AddedLoss] | None = None
 ) -> PublishedLaws:
     """All laws for all variants that have a parent and a density; a replicate has no predictions of its own.
 
@@ -40,7 +49,7 @@ def published_laws(
 class _Predictions:
     """The predictions for one variant."""
 
-    def __init__(self, variant: VariantRecord, parent: VariantRecord, setting: Setting, added: Interval | None) -> None:
+    def __init__(self, variant: VariantRecord, parent: VariantRecord, setting: Setting, added: AddedLoss | None) -> None:
         self.variant, self.parent, self.setting, self.added = variant, parent, setting, added
         found = (comparison for comparison in variant.comparisons if comparison.relation == "parent")
         self.comparison: Comparison | None = next(found, None)
@@ -128,13 +137,14 @@ class _Predictions:
         """A row that compares losses. `spread`: the factor that the law's source leaves open, in both directions."""
         params, tokens, bits = self._inputs()
         outside = self._outside(law, params=params, tokens=tokens, bits=bits)
+        left_out = self.added.left_out if self.added else ()
         return self._row(
             law,
             "nats a token",
             predicted=Interval(value=value, low=value / spread, high=value * spread, extrapolated=bool(outside)),
-            measured=self.added,
-            residual=self.added.value - value if self.added else None,
-            compared="held-out text of the law against the right answers of the study's tasks",
+            measured=self.added.loss if self.added else None,
+            residual=self.added.loss.value - value if self.added else None,
+            compared=f"{ANSWERS}, without {', '.join(left_out)}" if left_out else ANSWERS,
             outside=outside,
             reason="" if self.added else "the study has no losses a token to hold it against",
         )

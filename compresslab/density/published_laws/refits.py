@@ -1,4 +1,10 @@
-"""Laws fitted again to a study's own variants, by least squares in logarithms, where a method has enough settings of one parent."""
+"""Laws fitted again to a study's own variants, where a method has enough settings of one parent.
+
+A law is a line in logarithms. Its points have the variance of the measured difference to the parent, and laws of this form are
+approximations: points stray from the line by more than that. So each point has the weight 1 / (its variance + tau^2), with tau^2 by Paule
+and Mandel 1982 (here for a line: the weighted squares of the residuals sum to the degrees of freedom). Intervals are Student's with these
+degrees.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +12,32 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from compresslab.density import student
 from compresslab.density.published_laws import compression, precision, pruning, undertrained
 from compresslab.density.published_laws.law import Law
 from compresslab.density.published_laws.settings import Change, Setting
+from compresslab.density.references.laws import Array
 from compresslab.records import LawCoefficient, LawRefit, VariantRecord
 
 LEAST_SETTINGS = 4
 """Different bit widths or shares: two coefficients and two degrees of freedom, so that the standard errors mean something."""
 
+AMOUNTS = ("bits", "sparsity", "keep", "parameters", "groups", "hidden")
+"""Settings of a step that say how much it removes or how far it rounds. Variants of one line may differ in their values alone."""
+
+NORMAL = 1.96
+"""Half the width of a 95% interval, in standard errors."""
+
+LEAST_VARIANCE = 1e-12
+MOST_STEPS = 200
+
 Pair = tuple[VariantRecord, VariantRecord, Setting]
 
 
 class Line(NamedTuple):
-    """y = intercept + slope x by least squares, with the standard errors, and the standard deviation of the residuals."""
+    """y = intercept + slope x with the standard errors. `scatter`: standard deviation of the points around it beyond their own errors."""
 
     slope: float
     intercept: float
@@ -27,27 +46,38 @@ class Line(NamedTuple):
     scatter: float
 
 
+class _Difference(NamedTuple):
+    """Mean bits per byte of the parent, what the step added to it, and the standard error of that."""
+
+    before: float
+    added: float
+    error: float
+
+    @property
+    def after(self) -> float:
+        return self.before + self.added
+
+
 class _Form(NamedTuple):
     """One law as a line in the settings of one method on one parent.
 
     Attributes:
-        changes: the changes that it speaks of. x: the abscissa of a setting. y: the ordinate of bits per byte before and after, `None`
-            where it has no logarithm. slope: name of the slope's coefficient, and its value by the slope and its error.
+        changes: the changes that it speaks of. x: the abscissa of a setting. y: the ordinate of a difference. by_difference: its standard
+            error over that of the difference. logarithm: y is the logarithm of the difference, which one that may be 0 does not have.
+        slope: name of the slope's coefficient. of_slope: its value by the slope, which rises or falls throughout but for a pole at 0.
     """
 
     law: Law
     changes: tuple[Change, ...]
     form: str
     x: Callable[[Setting], float]
-    y: Callable[[float, float], float | None]
+    y: Callable[[_Difference], float]
+    by_difference: Callable[[_Difference], float]
+    logarithm: bool
     slope: str
-    of_slope: Callable[[float, float], tuple[float, float]]
+    of_slope: Callable[[float], float]
     published: float | None
     factor: str
-
-
-def _added(before: float, after: float) -> float | None:
-    return math.log(after - before) if after > before else None
 
 
 def _bits(setting: Setting) -> float:
@@ -64,9 +94,11 @@ FORMS = (
         ("rounded",),
         "ln ΔL = ln K - P / γ_post",
         _bits,
-        _added,
+        lambda step: math.log(step.added),
+        lambda step: 1 / step.added,
+        True,
         "γ_post",
-        lambda slope, error: (-1 / slope, error / slope**2),
+        lambda slope: -1 / slope if slope else -math.inf,
         precision.GAMMA_POST,
         "ln K",
     ),
@@ -75,9 +107,11 @@ FORMS = (
         ("rounded",),
         "ln ΔL = ln K - γ ln P",
         lambda setting: math.log(_bits(setting)),
-        _added,
+        lambda step: math.log(step.added),
+        lambda step: 1 / step.added,
+        True,
         "γ",
-        lambda slope, error: (-slope, error),
+        lambda slope: -slope,
         undertrained.GAMMA,
         "ln K",
     ),
@@ -86,9 +120,11 @@ FORMS = (
         ("zeros", "cut"),
         "ln(L0 / L) = ln P0 + α ln(1 - r), L the loss",
         lambda setting: math.log(1 - _removed(setting)),
-        lambda before, after: math.log(before / after),
+        lambda step: math.log(step.before / step.after),
+        lambda step: 1 / step.after,
+        False,
         "α",
-        lambda slope, error: (slope, error),
+        lambda slope: slope,
         pruning.EXPONENTS["language modelling"],
         "ln P0",
     ),
@@ -97,56 +133,79 @@ FORMS = (
         ("cut",),
         "ln L = c + β ln(1 + r), c of one parent without recovery",
         lambda setting: math.log(1 + _removed(setting)),
-        lambda _, after: math.log(after),
+        lambda step: math.log(step.after),
+        lambda step: 1 / step.after,
+        False,
         "β",
-        lambda slope, error: (slope, error),
+        lambda slope: slope,
         None,
         "c",
     ),
 )
 
 
-def line(x: Sequence[float], y: Sequence[float]) -> Line:
-    """The line of least squares through three or more points, of which two have different `x`."""
-    count, middle, height = len(x), sum(x) / len(x), sum(y) / len(y)
-    spread = sum((one - middle) ** 2 for one in x)
-    slope = sum((one - middle) * (value - height) for one, value in zip(x, y, strict=True)) / spread
-    intercept = height - slope * middle
-    scatter = math.sqrt(sum((value - intercept - slope * one) ** 2 for one, value in zip(x, y, strict=True)) / (count - 2))
-    return Line(slope, intercept, scatter / math.sqrt(spread), scatter * math.sqrt(1 / count + middle**2 / spread), scatter)
+def line(x: Sequence[float], y: Sequence[float], variances: Sequence[float]) -> Line:
+    """The weighted line through three or more points with known variances, of which two have different `x`."""
+    design = np.stack([np.ones(len(x)), np.asarray(x, dtype=np.float64)], axis=1)
+    heights, known = np.asarray(y, dtype=np.float64), np.maximum(np.asarray(variances, dtype=np.float64), LEAST_VARIANCE)
+    tau2 = 0.0
+    for _ in range(MOST_STEPS):
+        weights, inverse, found = _weighted(design, heights, known + tau2)
+        squares = weights * (heights - design @ found) ** 2
+        # The sum of squares is convex in tau^2 with the derivative -(weights @ squares), so Newton's steps from 0 never go too far.
+        step = (float(squares.sum()) - (len(x) - 2)) / float(weights @ squares) if squares.any() else 0.0
+        if step <= 1e-9 * (tau2 + float(known.min())):
+            break
+        tau2 += step
+    errors = np.sqrt(inverse.diagonal())
+    return Line(float(found[1]), float(found[0]), float(errors[1]), float(errors[0]), math.sqrt(tau2))
+
+
+def _weighted(design: Array, heights: Array, variances: Array) -> tuple[Array, Array, Array]:
+    """Weights, the covariance of the coefficients, and the coefficients."""
+    weights = 1 / variances
+    inverse: Array = np.linalg.inv(design.T @ (weights[:, None] * design)).astype(np.float64)
+    return weights, inverse, inverse @ (design.T @ (weights * heights))
 
 
 def refits(pairs: Sequence[Pair]) -> list[LawRefit]:
-    """Every law for every parent and method with enough different settings."""
+    """Every law for every parent, method and other settings with enough different widths or shares."""
     return [found for form in FORMS for members in _groups(pairs, form) if (found := _refit(form, members)) is not None]
 
 
 def _groups(pairs: Sequence[Pair], form: _Form) -> Iterator[list[Pair]]:
-    groups: dict[tuple[str, str], list[Pair]] = {}
+    groups: dict[tuple[str, ...], list[Pair]] = {}
     for variant, parent, setting in pairs:
         if setting.change in form.changes and not setting.after_rounding:
-            groups.setdefault((parent.name, setting.method), []).append((variant, parent, setting))
+            config = variant.steps[-1].config
+            # Of an amount the name counts, if it is set: 24 layers kept and 90% of the parameters kept are two scales.
+            others = sorted(f"{name}={'' if name in AMOUNTS else value}" for name, value in config.items() if value is not None)
+            groups.setdefault((parent.name, setting.method, *others), []).append((variant, parent, setting))
     yield from groups.values()
 
 
 def _refit(form: _Form, members: Sequence[Pair]) -> LawRefit | None:
-    points: list[tuple[float, float, str]] = []
+    points: list[tuple[float, float, float, str]] = []
     left_out: list[str] = []
     for variant, parent, setting in members:
-        losses = _losses(variant, parent)
-        if losses is None:
+        step = _difference(variant, parent)
+        if step is None:
             continue
-        value = form.y(*losses)
-        if value is None:
+        if form.logarithm and step.added <= NORMAL * step.error:
             left_out.append(variant.name)
         else:
-            points.append((form.x(setting), value, variant.name))
-    if len({x for x, _, _ in points}) < LEAST_SETTINGS:
+            points.append((form.x(setting), form.y(step), (step.error * form.by_difference(step)) ** 2, variant.name))
+    if len({x for x, _, _, _ in points}) < LEAST_SETTINGS:
         return None
-    fitted = line([x for x, _, _ in points], [y for _, y, _ in points])
+    fitted = line([x for x, _, _, _ in points], [y for _, y, _, _ in points], [variance for _, _, variance, _ in points])
     if fitted.slope == 0:
         return None
-    value, error = form.of_slope(fitted.slope, fitted.slope_error)
+    degrees = len(points) - 2
+    low, high = _ends(fitted.slope, fitted.slope_error, degrees)
+    value, ends = form.of_slope(fitted.slope), sorted((form.of_slope(low), form.of_slope(high)))
+    if not ends[0] <= value <= ends[1]:  # the interval of the slope holds 0, the pole, so the coefficient is known on one side only
+        ends = [ends[1], math.inf] if value > 0 else [-math.inf, ends[0]]
+    intercept_low, intercept_high = _ends(fitted.intercept, fitted.intercept_error, degrees)
     return LawRefit(
         law=form.law.name,
         cited=form.law.reference,
@@ -154,19 +213,36 @@ def _refit(form: _Form, members: Sequence[Pair]) -> LawRefit | None:
         method=members[0][2].method,
         form=form.form,
         coefficients=[
-            LawCoefficient(name=form.slope, value=value, error=error, published=form.published),
-            LawCoefficient(name=form.factor, value=fitted.intercept, error=fitted.intercept_error),
+            LawCoefficient(name=form.slope, value=value, low=ends[0], high=ends[1], published=form.published),
+            LawCoefficient(name=form.factor, value=fitted.intercept, low=intercept_low, high=intercept_high),
         ],
         points=len(points),
         scatter=fitted.scatter,
-        variants=[name for _, _, name in points],
+        variants=[name for _, _, _, name in points],
         left_out=left_out,
     )
 
 
-def _losses(variant: VariantRecord, parent: VariantRecord) -> tuple[float, float] | None:
-    """Mean bits per byte of parent and variant over the tasks that both have; `None` without any."""
-    before = {score.task: score.bits_per_byte for score in parent.scores}
-    pairs = [(before[score.task], score.bits_per_byte) for score in variant.scores if score.task in before]
-    known = [(first, second) for first, second in pairs if first is not None and second is not None]
-    return (sum(first for first, _ in known) / len(known), sum(second for _, second in known) / len(known)) if known else None
+def _ends(value: float, error: float, degrees: int) -> tuple[float, float]:
+    """The 95% interval of Student's t."""
+    half = error * float(student.quantiles(np.array(0.975), degrees))
+    return value - half, value + half
+
+
+def _difference(variant: VariantRecord, parent: VariantRecord) -> _Difference | None:
+    """The difference of mean bits per byte over the tasks with an interval of it, taken as independent; `None` without any."""
+    comparison = next((one for one in variant.comparisons if one.relation == "parent"), None)
+    losses = {score.task: score.bits_per_byte for score in parent.scores}
+    known = [
+        (before, task.bits_per_byte)
+        for task in (comparison.tasks if comparison else [])
+        if task.bits_per_byte is not None and (before := losses.get(task.task)) is not None
+    ]
+    if not known:
+        return None
+    errors = [(interval.high - interval.low) / (2 * NORMAL) for _, interval in known]
+    return _Difference(
+        before=sum(before for before, _ in known) / len(known),
+        added=sum(interval.value for _, interval in known) / len(known),
+        error=math.hypot(*errors) / len(known),
+    )

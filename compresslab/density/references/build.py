@@ -22,7 +22,7 @@ import pandas as pd
 
 from compresslab.density.references.fitting import fit_link, fit_losses, link_starts
 from compresslab.density.references.laws import D_UNIT, LOSS_COLUMNS, N_UNIT, SCORE_COLUMNS, Array, loss_law, r_squared, score_link
-from compresslab.density.references.left_out import FittedLaws, data_of, fit_laws, form_weight, reach, size_misses
+from compresslab.density.references.left_out import FittedLaws, data_of, fit_laws, form_weight, in_file, reach, size_misses
 from compresslab.errors import BadInput
 
 RESAMPLES = 200
@@ -128,7 +128,7 @@ def build(spec: ReferenceSpec, table: pd.DataFrame, held_out: pd.DataFrame | Non
         "parameters_range": [float(table["n"].min() * N_UNIT), float(table["n"].max() * N_UNIT)],
         "tokens_range": [float(table["d"].min() * D_UNIT), float(table["d"].max() * D_UNIT)],
         "runs": len(runs),
-        "reach": list(reach(with_loss, by_task, irreducible=laws.irreducible)),
+        **in_file(reach(with_loss, by_task, irreducible=laws.irreducible)),
         "seed": SEED,
         "form": forms,
         "tasks": tasks,

@@ -68,6 +68,7 @@ class ReferenceForm(BaseModel):
     tokens_range: tuple[Positive, Positive]
     runs: Annotated[int, Strict(), Field(ge=1)]
     reach: tuple[Factor, Factor] | None = None
+    reach_tested: tuple[bool, bool] | None = None
     tasks: dict[Text, TaskForm] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -75,6 +76,8 @@ class ReferenceForm(BaseModel):
         for low, high in (self.parameters_range, self.tokens_range):
             if low > high:
                 raise ValueError(f"the range from {low:g} to {high:g} is none")
+        if (self.reach is None) != (self.reach_tested is None):
+            raise ValueError("of reach and reach_tested it has one alone")
         if len({len(task.loss_resamples) for task in self.tasks.values()}) != 1:
             raise ValueError("its tasks do not have equally many resamples")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -100,7 +101,14 @@ def density_errors(laws: FittedLaws, left: Sequence[Data], per_parameter: float)
     return np.asarray(np.mean(errors, axis=0))
 
 
-def reach(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> tuple[float, float]:
+class Reach(NamedTuple):
+    """How far beyond one end of its sizes a reference is read. `tested`: at that distance itself, else interpolated to it."""
+
+    factor: float
+    tested: bool
+
+
+def reach(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreducible: bool) -> tuple[Reach, Reach]:
     """How far below and above its sizes a reference is read: as far as left-out runs still read as what they are (`reach_of`).
 
     The smallest sizes are left out, one more each time, then the largest, as long as `MIN_KEPT` remain.
@@ -117,19 +125,26 @@ def reach(tasks: Sequence[str], by_task: Mapping[str, pd.DataFrame], *, irreduci
     return reach_of(tested(sizes)), reach_of(tested(sizes[::-1]))
 
 
-def reach_of(tested: Iterable[tuple[float, Array]]) -> float:
+def in_file(ends: tuple[Reach, Reach]) -> dict[str, list[Any]]:
+    """The reach of a reference below and above its sizes as its file has it."""
+    return {"reach": [end.factor for end in ends], "reach_tested": [end.tested for end in ends]}
+
+
+def reach_of(tested: Iterable[tuple[float, Array]]) -> Reach:
     """The largest distance in size, as a factor, at which all left-out runs are read within `TYPICAL` (median) and `WORST`.
 
     If even the nearest left-out size is not, its error is taken to grow in proportion to ln of the distance, and the reach is the part of
-    the distance at which it would be. A reach of 1 would make a bound of every second reading of the family's own last model.
+    the distance at which it would be. A reach of 1 would make a bound of every second reading of the family's own last model. An error
+    that is not a number is taken as infinite.
 
     Args:
         tested: distances, the nearest first, each with the ln errors of the runs left out. It is not read further than needed.
     """
     reached = 1.0
     for factor, errors in tested:
-        missed = max(float(np.median(np.abs(errors))) / np.log(TYPICAL), float(np.abs(errors).max()) / np.log(WORST))
+        distances = np.where(np.isnan(errors), np.inf, np.abs(errors))
+        missed = max(float(np.median(distances)) / np.log(TYPICAL), float(distances.max()) / np.log(WORST))
         if missed > 1:
-            return round(reached if reached > 1 else factor ** (1 / missed), 2)
+            return Reach(round(reached, 2), True) if reached > 1 else Reach(round(float(factor ** (1 / missed)), 2), False)
         reached = factor
-    return round(reached, 2)
+    return Reach(round(reached, 2), reached > 1)

@@ -86,7 +86,8 @@ class Reference:
         form: the chosen form of the law, the rule of the choice, and the errors of each form.
         parameters_range, tokens_range: smallest and largest N and D in the fit, in parameters and tokens.
         reach: factors below and above its fitted sizes up to which it is read (flagged `extrapolated`); beyond it gives a bound.
-        reach_tested: they are the ones that its own left-out sizes test (`left_out.reach_of`), else those of the OLMo ladder.
+        reach_tested: of each, whether its own left-out sizes were read that far, or the factor was interpolated from the nearest of them
+            (`left_out.reach_of`). `None` for a file that has no reach: that of the OLMo ladder.
         runs: number of models in the fit.
         tasks: by compresslab's task name.
     """
@@ -101,7 +102,7 @@ class Reference:
     tokens_range: tuple[float, float]
     runs: int
     reach: tuple[float, float]
-    reach_tested: bool
+    reach_tested: tuple[bool, bool] | None
     tasks: dict[str, TaskFit]
 
     @classmethod
@@ -137,17 +138,28 @@ class Reference:
         """A reference from the content of its file. Raises ValueError if it is none."""
         content = checked(raw)
         tasks = {task: _task(task, entry, content["kind"]) for task, entry in content["tasks"].items()}
-        reach = content["reach"]
-        return cls(**{**content, "tasks": tasks, "reach": reach or UNTESTED_REACH, "reach_tested": reach is not None})
+        return cls(**{**content, "tasks": tasks, "reach": content["reach"] or UNTESTED_REACH})
 
     @property
     def reach_in_words(self) -> str:
-        """How far it is read, in a sentence, and whether that was tested."""
+        """How far it is read, in sentences, and whether each end was tested, interpolated or taken from the OLMo ladder."""
         below, above = self.reach
         read = f"{self.name} is read up to a factor of {below:.1f} below and {above:.1f} above its sizes; beyond, there is only a bound. "
-        if self.reach_tested:
-            return f"{read}Its own models, left out of the fit, test that."
-        return f"{read}That is how far the OLMo ladder's left-out models still read as what they are; it was not tested for {self.name}."
+        if self.reach_tested is None:
+            return (
+                f"{read}That is how far the OLMo ladder's left-out models still read as what they are; it was not tested for {self.name}."
+            )
+        ends = list(zip(("below", "above"), self.reach, self.reach_tested, strict=True))
+        tested = [f"{factor:.1f} {side}" for side, factor, directly in ends if directly]
+        interpolated = [f"{factor:.1f} {side}" for side, factor, directly in ends if factor > 1 and not directly]
+        if tested:
+            read += f"Its own models, left out of the fit, test {' and '.join(tested)}. "
+        if interpolated:
+            read += (
+                f"{' and '.join(interpolated)} was not tested but interpolated: the nearest models left out are read wrongly, and their "
+                "error is taken to grow in proportion to ln of the distance. "
+            )
+        return read.rstrip()
 
     @property
     def resamples(self) -> int:

@@ -38,7 +38,8 @@ def format_factor(ratio: Interval | None) -> str:
 def waterfall(steps: Sequence[WaterfallStep], title: str, start: str, domain: tuple[float, float], count: Count = "params") -> Spec:
     """Bars from density to density on a log axis, one per step, below the density of `start`, each with its factor.
 
-    All densities of one chart are by the same `count` of N, so the factors multiply to the density at the end.
+    All densities of one chart are by the same `count` of N. A factor is r of its step, over the tasks that its two models share, so the
+    factors multiply to the density at the end only where all models of the chain have the same tasks.
     """
     low, high = domain
     begin = steps[0].before
