@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden states in a file, and embeddings in parts of a few rows."""
-    monkeypatch.setattr(hidden_states, "IN_MEMORY", 0)
+    monkeypatch.setattr(hidden_states, "HIDDEN_BYTES", 0)
     monkeypatch.setattr(weights, "PART_BYTES", 4096)
 
 
@@ -140,7 +140,7 @@ def test_results_of_several_files_are_those_of_transformers(tmp_path: Path, monk
 
 def test_hidden_states_in_a_file_are_read_as_they_were_written(monkeypatch: pytest.MonkeyPatch):
     batches = [torch.randn(2, 3, 4).to(dtype) for dtype in (torch.bfloat16, torch.float32, torch.float16)]
-    monkeypatch.setattr(hidden_states, "IN_MEMORY", batches[0].nbytes)
+    monkeypatch.setattr(hidden_states, "HIDDEN_BYTES", batches[0].nbytes)
     states = HiddenStates(iter(batches))
     assert all(torch.equal(state, batch) for state, batch in zip(states, batches, strict=True))
     states.replace(1, 2 * batches[1])
