@@ -10,10 +10,15 @@ from compresslab.methods.dimensions import Dimensions
 LEAN_WORKER_BYTES = 0.5e9
 # Parts of embeddings and of the output head, their digests and the logits of the probe.
 PARTS_BYTES = 0.1e9
-# Models of more parameters are checked in a fresh process by parts of so many parameters, or of one layer (`streamed.check`).
-WHOLE_PARAMETERS, PART_PARAMETERS = 4e8, 1e8
-# Tokens of a batch of calibration text, and bytes of hidden states in memory.
-BATCH_TOKENS, HIDDEN_BYTES = 2048, 128 * 2**20
+# Models of more parameters are checked in a fresh process by parts of so many parameters, or of one layer (`models.streamed.check`). In
+# float32 these are 1.6 and 0.4 GB.
+WHOLE_PARAMETERS, PART_PARAMETERS = 4 * 10**8, 10**8
+# Tokens of a batch of calibration text (`models.text`): enough to use all cores, few enough that activations take far less memory than the
+# weights.
+BATCH_TOKENS = 2048
+# Bytes of hidden states in memory (`models.calibration.hidden_states`). More of them are in a file in the system's folder for temporary
+# files (`TMPDIR`).
+HIDDEN_BYTES = 128 * 2**20
 
 
 class Layers(NamedTuple):

@@ -17,14 +17,13 @@ from transformers import PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput
 from compresslab.inputs import parse_json, read_regular, reason
+from compresslab.methods.layerwise import BATCH_TOKENS
 from compresslab.recipe.source import DOCSTRING_PACKAGES, LARGEST_TEXT, HubText, parse_hub_text
 
 if TYPE_CHECKING:  # the schema loads the methods of other packages, which may import this module
     from compresslab.recipe.schema import Calibration, Training
 
 SHORTEST_DOCSTRING = 400
-# Tokens of one forward pass: enough to use all cores, few enough that activations take far less memory than the weights.
-TOKENS_A_BATCH = 2048
 
 
 class TokenSequences(NamedTuple):
@@ -185,7 +184,7 @@ def _hub(text: HubText, seed: int) -> Iterator[str]:
 
 
 def batches(ids: Tensor) -> Iterator[Tensor]:
-    """Calibration ids (sequences, length) in batches of about `TOKENS_A_BATCH` tokens."""
-    rows = max(1, TOKENS_A_BATCH // ids.shape[1])
+    """Calibration ids (sequences, length) in batches of about `BATCH_TOKENS` tokens."""
+    rows = max(1, BATCH_TOKENS // ids.shape[1])
     for start in range(0, ids.shape[0], rows):
         yield ids[start : start + rows]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
+from compresslab.errors import BadInput
 from compresslab.methods.layerwise import LEAN_WORKER_BYTES, Layers
 from compresslab.methods.method import Cost, Footprint
 from compresslab.methods.registry import method_of
 from compresslab.plan.gathering import removal_passes, stored_logits_size
 from compresslab.plan.graph import Node, Plan
-from compresslab.recipe.schema import Recipe
+from compresslab.recipe.model_folder import files_of
+from compresslab.recipe.schema import Base, Recipe
 from compresslab.recipe.source import parse_source
+from compresslab.recipe.stored_weights import plainly_stored
 
 # Operations and bytes per second of a machine that was not probed: two processor cores without units for 16 bits.
 ASSUMED_RATE, ASSUMED_BANDWIDTH = 1e11, 1e10
@@ -146,10 +151,19 @@ def _peak_by_layers(node: Node, recipe: Recipe, layers: Layers) -> float | None:
     if not layers.possible:
         return None
     if node.step is None:
-        copied = recipe.base.store_copy or recipe.base.trust_remote_code or parse_source(recipe.base.model).kind != "folder"
-        return None if copied else layers.loading
+        return layers.loading if _refers(recipe.base) else None
     entry = method_of(*node.step)
     return layers.step(grams=entry.statistics == "grams", cuts=entry.cuts) if entry.layerwise else None
+
+
+def _refers(base: Base) -> bool:
+    """Whether the store refers to the base's folder, by what its files say without the model."""
+    source = parse_source(base.model)
+    if source.kind != "folder" or base.store_copy or base.trust_remote_code:
+        return False
+    with contextlib.suppress(BadInput):
+        return plainly_stored(Path(source.name), files_of(Path(source.name)), base.dtype)
+    return False
 
 
 def devices_for(node: Node, plan: Plan) -> int:

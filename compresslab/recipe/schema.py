@@ -37,6 +37,7 @@ class Base(Strict):
     `dtype` is that of its checkpoint and of its variants' checkpoints; `compute` is that of the matrix products.
 
     The store refers to a folder of plain safetensors in this dtype, and to such folders that are adopted; `store_copy` keeps copies.
+    A copy is another result than the folder (its files are saved anew), so a study that changes `store_copy` is made again.
 
     `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` and published laws need.
     """

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from steps.methods import METHOD_CONFIGS, REFUSED
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.methods.rtn import QuantizeRTN
@@ -16,7 +17,7 @@ from compresslab.methods.sparse import PruneSparse
 from compresslab.models.calibration import hidden_states
 from compresslab.models.calibration.hidden_states import HiddenStates
 from compresslab.models.calibration.statistics import gather
-from compresslab.models.load import load, load_folder
+from compresslab.models.load import Loaded, load, load_folder
 from compresslab.models.offline import wheel_file
 from compresslab.models.progress import silent
 from compresslab.models.save import save, tensors_digest
@@ -24,9 +25,11 @@ from compresslab.models.streamed import result, shards, weights
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.streamed.shards import ShardWriter
 from compresslab.models.streamed.tensor_files import DTYPES, TensorFile
+from compresslab.models.streamed.trial import as_saved
 from compresslab.models.text import TokenSequences
+from compresslab.recipe.model_folder import files_of
 from compresslab.steps.contract import Context, run
-from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, saved, text
+from models.tiny import ARCHITECTURES, COMMON, THIRD_PARTY_WARNINGS, make_tokenizer, saved, text
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 # transformers merges the experts of a layer when it loads them.
@@ -42,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden states in a file, and embeddings in parts of a few rows."""
-    monkeypatch.setattr(hidden_states, "IN_MEMORY", 0)
+    monkeypatch.setattr(hidden_states, "HIDDEN_BYTES", 0)
     monkeypatch.setattr(weights, "PART_BYTES", 4096)
 
 
@@ -140,7 +143,7 @@ def test_results_of_several_files_are_those_of_transformers(tmp_path: Path, monk
 
 def test_hidden_states_in_a_file_are_read_as_they_were_written(monkeypatch: pytest.MonkeyPatch):
     batches = [torch.randn(2, 3, 4).to(dtype) for dtype in (torch.bfloat16, torch.float32, torch.float16)]
-    monkeypatch.setattr(hidden_states, "IN_MEMORY", batches[0].nbytes)
+    monkeypatch.setattr(hidden_states, "HIDDEN_BYTES", batches[0].nbytes)
     states = HiddenStates(iter(batches))
     assert all(torch.equal(state, batch) for state, batch in zip(states, batches, strict=True))
     states.replace(1, 2 * batches[1])
@@ -155,6 +158,51 @@ def test_rows_are_read_without_the_rest(tmp_path: Path):
     assert torch.equal(file.tensor("matrix"), matrix)
     assert torch.equal(file.range("matrix", 2, 5), matrix[2:5])
     assert torch.equal(file.rows("matrix", [8, 0]), matrix[[8, 0]])
+
+
+def with_tensors(folder: Path, **added: torch.Tensor) -> Path:
+    """A folder with more tensors."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {name.replace("__", "."): tensor for name, tensor in added.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def with_a_second_head(folder: Path) -> Path:
+    """A folder that ties its embeddings and stores both of them, with equal values, as Qwen3-0.6B does."""
+    embedding = load_file(saved(folder, "qwen3") / "model.safetensors")["model.embed_tokens.weight"]
+    return with_tensors(folder, lm_head__weight=embedding.clone())
+
+
+def test_a_tied_model_that_stores_its_head_too_is_loaded_whole(tmp_path: Path):
+    folder = with_a_second_head(tmp_path / "model")
+    kind, config = METHOD_CONFIGS["rtn"]
+    streamed = run(kind, config, open_by_layers(folder), Context(text(4), compute=torch.float32), tmp_path / "streamed")
+    whole = run(kind, config, load_folder(folder), Context(text(4), compute=torch.float32), tmp_path / "whole")
+    assert streamed.record.size == whole.record.size
+    assert contents(tmp_path / "streamed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_folder_that_was_saved_is_referred_to(name: str, tmp_path: Path):
+    assert as_saved(saved(tmp_path, name), files_of(tmp_path), "bfloat16")
+
+
+def test_a_folder_with_more_tensors_than_its_copy_is_not_referred_to(tmp_path: Path):
+    assert not as_saved(with_a_second_head(tmp_path / "head"), files_of(tmp_path / "head"), "bfloat16")
+    added = {"inv_freq": torch.ones(8), "mtp": torch.ones(4, 4, dtype=torch.bfloat16)}
+    for name, own in (("model__layers__0__self_attn__rotary_emb__inv_freq", "inv_freq"), ("mtp__fc__weight", "mtp")):
+        folder = with_tensors(saved(tmp_path / own), **{name: added[own]})
+        assert not as_saved(folder, files_of(folder), "bfloat16")
+
+
+def test_a_model_with_an_embedding_of_something_else_than_ids_is_loaded_whole(tmp_path: Path):
+    # Its positions are counted from the attention mask.
+    config = AutoConfig.for_model("biogpt", **COMMON, intermediate_size=128)
+    save(Loaded(AutoModelForCausalLM.from_config(config, dtype=torch.float32), make_tokenizer()), tmp_path / "model")
+    opened = open_by_layers(tmp_path / "model")
+    gather(opened, text(4), tmp_path / "opened", grams=False, progress=silent)
+    gather(load_folder(tmp_path / "model"), text(4), tmp_path / "whole", grams=False, progress=silent)
+    assert contents(tmp_path / "opened") == contents(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def plan_of(text: str, *, head: str = HEAD, compute: Compute = PROCESSOR) -> Pla
     return build(recipe, MACHINE._replace(compute=compute), places)
 
 
-def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
+def write_safetensors(path: Path, shapes: dict[str, list[int]], dtype: str = "BF16") -> None:
     """The header of a safetensors file without tensors, which suffices for a plan."""
-    header = json.dumps({"__metadata__": {"format": "pt"}} | {name: {"dtype": "BF16", "shape": shape} for name, shape in shapes.items()})
+    header = json.dumps({"__metadata__": {"format": "pt"}} | {name: {"dtype": dtype, "shape": shape} for name, shape in shapes.items()})
     path.write_bytes(struct.pack("<Q", len(header)) + header.encode())

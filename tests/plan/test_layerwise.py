@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from plan_helpers import CONFIG, FolderMaker, plan_of, write_safetensors
 
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.layerwise import Layers
+from compresslab.plan.estimate import WORKER_BYTES, estimate
 
 
 def dimensions(hidden: int, width: int, layers: int, heads: int, groups: int, head: int, vocabulary: int) -> Dimensions:
@@ -47,3 +51,32 @@ def test_a_mixture_of_experts_is_not_held_by_layers() -> None:
     experts = LARGE.model._replace(mlp_parameters=8 * LARGE.model.mlp_parameters)
     assert not LARGE._replace(model=experts).possible
     assert LARGE.possible
+
+
+def test_a_base_that_is_not_stored_as_its_copy_would_be_is_planned_whole(folder: FolderMaker) -> None:
+    shapes = {"model.embed_tokens.weight": [100, 64]}
+    with_head = shapes | {"lm_head.weight": [100, 64]}
+    plain = folder("plain", shapes=shapes, dtype="bfloat16")
+    untied = folder("untied", shapes=with_head, dtype="bfloat16", tie_word_embeddings=False)
+    tied = folder("tied", shapes=with_head, dtype="bfloat16", tie_word_embeddings=True)
+    # Whether it is tied depends on the architecture: Gemma is, Llama is not.
+    perhaps = folder("perhaps", shapes=with_head, dtype="bfloat16")
+    unsaid = {name: value for name, value in CONFIG.items() if name != "tie_word_embeddings"}
+    perhaps.joinpath("config.json").write_text(json.dumps(unsaid | {"dtype": "bfloat16"}))
+    wide = folder("wide", dtype="float32")
+    write_safetensors(wide / "model.safetensors", shapes, "F32")
+    unstated = folder("unstated", shapes=shapes)
+    packed = folder("packed", shapes=shapes, dtype="bfloat16", quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 32})
+
+    def planned(path: object, dtype: str = "bfloat16") -> float:
+        plan = plan_of("variants: {}", head=f"study: s\nbase: {{model: {path}, dtype: {dtype}}}\nevaluate: {{tasks: [csqa], items: 10}}\n")
+        memory = estimate(next(iter(plan.of_kind("model"))), plan).memory
+        assert memory is not None
+        return memory
+
+    assert planned(plain) < WORKER_BYTES
+    assert planned(untied) < WORKER_BYTES
+    assert planned(wide, "float32") < WORKER_BYTES
+    for other in (wide, tied, perhaps, unstated, packed):
+        assert planned(other) > WORKER_BYTES
+    assert planned(plain, "float32") > WORKER_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,18 +10,22 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
-from models.tiny import THIRD_PARTY_WARNINGS, make, text
+from models.tiny import THIRD_PARTY_WARNINGS, VOCABULARY, make, text
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from compresslab.errors import BadInput
 from compresslab.methods.distill import Distill
 from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.methods.settings import Optimizer, StepConfig
+from compresslab.models import chunks
 from compresslab.models.calibration.stored_logits import store_logits
 from compresslab.models.progress import silent
 from compresslab.runner.messages import Progressed, Scored
@@ -28,8 +33,10 @@ from compresslab.runner.ranks import group, member
 from compresslab.runner.ranks.group import Hear, RankFailed, together
 from compresslab.runner.ranks.member import Send
 from compresslab.steps.contract import Context, run
-from compresslab.steps.training import checkpoints, trainer
-from compresslab.steps.training.parallel import Ranks, refuse_random
+from compresslab.steps.training import checkpoints, shared_checkpoints, trainer
+from compresslab.steps.training.checkpoints import TrainingState
+from compresslab.steps.training.parallel import Ranks, refuse_random, this_rank
+from compresslab.steps.training.shared_checkpoints import SharedCheckpoints
 from compresslab.steps.training.sparsity import mark_sparse
 
 pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
@@ -53,8 +60,10 @@ def deaf(_: Progressed | Scored) -> None:
 
 
 def train(case: str, folder: Path, state: Path | None, settings: dict[str, Any], _: int, send: Send) -> None:
-    """What each process does."""
+    """What each process does. `settings` are those of the models, and `compute`."""
     kind, config = CASES[case]
+    settings = dict(settings)
+    compute = settings.pop("compute", torch.float32)
     shared = folder.parent / "shared" if case == "stored" else None
     student = make(**settings)
     if case == "sparse":
@@ -62,9 +71,7 @@ def train(case: str, folder: Path, state: Path | None, settings: dict[str, Any],
         for name, weight in student.model.named_parameters():
             if "proj" in name:
                 weight.data[weight.abs() < 0.1] = 0.0
-    context = Context(
-        text(64, 32), make(seed=1, dtype=settings["dtype"]), lambda *told: send(Progressed(*told)), shared, state, torch.float32
-    )
+    context = Context(text(64, 32), make(seed=1, dtype=settings["dtype"]), lambda *told: send(Progressed(*told)), shared, state, compute)
     saved = run(kind, config, student, context, folder)
     (folder / "record.json").write_text(saved.record.model_dump_json())
 
@@ -107,23 +114,46 @@ def test_two_processes_train_as_one_does(tmp_path: Path, case: str):
         key: value for key, value in one.items() if key not in ("details", "size")
     }, "neither the settings nor anything else tells the number of processes"
     assert furthest(tmp_path / "one", tmp_path / "two") < 1e-3
-    zeros = [
-        sum(int((weight == 0).sum()) for weight in load_file(tmp_path / name / "model.safetensors").values()) for name in ("one", "two")
-    ]
-    assert zeros[0] == zeros[1]
-    assert (zeros[0] > 10_000) == (case == "sparse")
+    assert zeros_in(tmp_path / "one") == zeros_in(tmp_path / "two")
+    assert (zeros_in(tmp_path / "one") > 10_000) == (case == "sparse")
     assert sorted(file.name for file in (tmp_path / "one").iterdir()) == sorted(file.name for file in (tmp_path / "two").iterdir())
+
+
+def test_two_processes_train_in_bfloat16_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Several chunks of logits, whose gradients of the head are added up.
+    monkeypatch.setattr(chunks, "LOGITS_A_CHUNK", 16 * VOCABULARY)
+    wide = trained(1, "full", tmp_path / "wide")
+    one, two = (trained(size, "full", tmp_path / str(size), compute=torch.bfloat16) for size in (1, 2))
+    rounding = max(abs(ours - theirs) for ours, theirs in zip(losses_of(one), losses_of(wide), strict=True))
+    assert rounding > 1e-4
+    assert losses_of(two) == pytest.approx(losses_of(one), abs=rounding)
+    assert losses_of(two) != pytest.approx(losses_of(wide), abs=1e-4), "they computed in float32"
 
 
 @pytest.mark.parametrize("case", ["hidden", "lora"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_activations_that_are_computed_again_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, size: int):
-    kept = trained(size, case, tmp_path / "kept")
+    calls, forward = list[None](), LlamaMLP.forward
+
+    def counted(self: LlamaMLP, hidden: torch.Tensor) -> torch.Tensor:
+        calls.append(None)
+        return forward(self, hidden)
+
+    def count(folder: Path, *given: Any) -> None:
+        train(case, folder, None, {"dtype": torch.float32}, *given)
+        (folder / "calls").write_text(str(len(calls)))
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
     kind, config = CASES[case]
-    monkeypatch.setitem(CASES, case, (kind, config.model_copy(update={"activation_checkpointing": True})))
-    again = trained(size, case, tmp_path / "again")
-    assert again == kept
+    for name, again in (("kept", False), ("again", True)):
+        monkeypatch.setitem(CASES, case, (kind, config.model_copy(update={"activation_checkpointing": again})))
+        together(size, partial(count, tmp_path / name), deaf, device="cpu", threads=size, log=tmp_path / "log")
+    kept, again = (json.loads((tmp_path / name / "record.json").read_text()) for name in ("kept", "again"))
+    assert again == kept | {"config": again["config"]}
     assert furthest(tmp_path / "kept", tmp_path / "again") == 0
+    passes = [int((tmp_path / name / "calls").read_text()) for name in ("kept", "again")]
+    # Each micro-batch passes each of the four layers of the student once more. The first process has half of the micro-batches, or more.
+    assert passes[1] - passes[0] >= len(kept["details"]["loss"]) * 5 // size * 4
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "qwen3-moe", "gpt-neox", "gemma2"])
@@ -177,6 +207,75 @@ def test_a_killed_run_goes_on_from_the_last_common_checkpoint(tmp_path: Path, mo
     resumed = trained(3, "full", tmp_path / "resumed", tmp_path / "state", last)
     assert any(line.startswith("going on from step ") for line in last.told)
     assert losses_of(resumed) == pytest.approx(losses_of(whole), abs=1e-5)
+
+
+def test_a_signal_after_the_last_step_throws_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for module in (group, member):
+        monkeypatch.setattr(module, "PATIENCE", 10)
+
+    def interrupted(rank: int, send: Send) -> None:
+        def told(report: Progressed | Scored) -> None:
+            send(report)
+            if rank == 1 and isinstance(report, Progressed) and report.share >= 1 and report.text.startswith("loss"):
+                signal.raise_signal(signal.SIGINT)
+
+        train("full", tmp_path / "made", tmp_path / "state", {"dtype": torch.float32}, rank, told)
+
+    whole = trained(2, "full", tmp_path / "whole")
+    together(2, interrupted, deaf, device="cpu", threads=2, log=tmp_path / "log")
+    assert json.loads((tmp_path / "made" / "record.json").read_text()) == whole
+    # The process that watches the others may end them before the model is saved.
+    state = json.loads(next((tmp_path / "state").glob("shared-*/state.json")).read_text())
+    assert state["step"] == len(whole["details"]["loss"])
+
+
+STATE = TrainingState(3, [2.0, 1.5, 1.25], [], {"master.0": torch.arange(6.0), "adam.0.step": torch.tensor(3.0)})
+
+
+def save_and_die(folder: Path, _: int, __: Send) -> None:
+    """Save a checkpoint, and be killed while the same step is saved once more."""
+    kept = SharedCheckpoints(folder, {"config": ""}, this_rank())
+    kept.save(STATE)
+    shared_checkpoints.save = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    kept.save(STATE)
+
+
+def save_twice(folder: Path, _: int, __: Send) -> None:
+    """Save the same step twice."""
+    for _ in range(2):
+        SharedCheckpoints(folder, {"config": ""}, this_rank()).save(STATE)
+
+
+def read_back(folder: Path) -> tuple[TrainingState | None, list[str]]:
+    """The checkpoint of a folder, and what is reported."""
+    told: list[str] = []
+    return SharedCheckpoints(folder, {"config": ""}, Ranks()).load(told.append), told
+
+
+def test_a_checkpoint_stays_until_that_of_the_same_step_is_whole(tmp_path: Path):
+    with pytest.raises(RankFailed, match="was killed by SIGKILL"):
+        together(2, partial(save_and_die, tmp_path / "state"), deaf, device="cpu", threads=2, log=tmp_path / "log")
+    found, told = read_back(tmp_path / "state")
+    assert not told
+    assert found is not None
+    assert found[:3] == STATE[:3]
+    assert torch.equal(found.tensors["master.0"], STATE.tensors["master.0"])
+
+
+def test_a_checkpoint_replaces_that_of_the_same_step(tmp_path: Path):
+    together(2, partial(save_twice, tmp_path), deaf, device="cpu", threads=2, log=tmp_path / "log")
+    assert len(list(tmp_path.glob("shared-*"))) == 1
+    assert read_back(tmp_path)[0] is not None
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace("1.5", "1.6"), lambda text: text[:-1], lambda _: "[]"])
+def test_a_changed_state_of_a_shared_checkpoint_is_told_and_ignored(tmp_path: Path, change: Callable[[str], str]):
+    together(2, partial(save_twice, tmp_path), deaf, device="cpu", threads=2, log=tmp_path / "log")
+    file = next(tmp_path.glob("shared-*/state.json"))
+    file.write_text(change(file.read_text()))
+    found, told = read_back(tmp_path)
+    assert found is None
+    assert told == ["the checkpoint is damaged (other bytes than were written); starting anew"]
 
 
 def child(number: int) -> int:
@@ -299,3 +398,18 @@ def test_a_model_with_dropout_is_refused_by_the_name_of_the_setting():
     with pytest.raises(BadInput, match=r"llama: its config has attention_dropout 0\.1, .* take devices: 1"):
         refuse_random(make(attention_dropout=0.1).model)
     refuse_random(make("gpt-neox").model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "named"),
+    [
+        ("opt", {"dropout": 0.0, "layerdrop": 0.1}, r"layerdrop 0\.1"),
+        ("mixtral", {"router_jitter_noise": 0.01}, r"router_jitter_noise 0\.01"),
+        ("dbrx", {"ffn_config": {"moe_jitter_eps": 0.02}}, r"ffn_config\.moe_jitter_eps 0\.02"),
+        ("gpt2", {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}, ""),  # its head for summaries has dropout, too
+    ],
+)
+def test_a_model_that_draws_random_numbers_is_refused_by_the_name_of_the_setting(kind: str, settings: dict[str, Any], named: str):
+    model = SimpleNamespace(config=AutoConfig.for_model(kind, **settings))
+    with pytest.raises(BadInput, match=named) if named else contextlib.nullcontext():
+        refuse_random(cast("PreTrainedModel", model))

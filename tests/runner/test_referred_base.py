@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from faults.study import make_model
+from safetensors.torch import load_file, save_file
 
 from compresslab.plan.prepare import prepare
 from compresslab.records import StepRecord
@@ -60,6 +62,26 @@ def test_a_study_on_a_referred_base_gives_what_one_on_a_copy_gives(tmp_path: Pat
 
     assert not run(copied, store, Watcher()).failures
     assert (store.folder(base.key) / "model" / "model.safetensors").is_file()
+
+
+def test_a_base_that_stores_its_tied_head_too_is_copied_with_one_of_them(tmp_path: Path, recipe_text: str) -> None:
+    folder, store = tmp_path / "model", Store(tmp_path / "store")
+    make_model(folder)
+    weights = folder / "model.safetensors"
+    plain = load_file(weights)
+    save_file(plain | {"lm_head.weight": plain["model.embed_tokens.weight"].clone()}, weights, {"format": "pt"})
+    start, end = recipe_text.index("variants:"), recipe_text.index("evaluate:")
+    text = f"{recipe_text[:start]}variants: {{}}\n{recipe_text[end:]}".replace(", store_copy: true", "")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(re.sub("model: [^,]*,", f"model: {folder},", text, count=1))
+    plan = prepare(recipe)
+    assert not run(plan, store, Watcher()).failures
+    base = next(plan.of_kind("model"))
+    assert not store.refers(base.key)
+    size = store.read(base.key, StepRecord).size
+    assert size.parameters == sum(tensor.numel() for tensor in plain.values())
+    assert size.effective_bits == 16
+    assert load_file(store.model(base.key) / "model.safetensors").keys() == plain.keys()
 
 
 def test_a_referred_folder_that_has_changed_is_told(referred: tuple[Store, Path]) -> None:

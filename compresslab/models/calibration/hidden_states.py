@@ -10,8 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-# Bytes of hidden states in memory. More of them are in a file in the system's folder for temporary files (`TMPDIR`).
-IN_MEMORY = 128 * 2**20
+from compresslab.methods.layerwise import HIDDEN_BYTES
 
 
 class HiddenStates(Sequence[Tensor]):
@@ -28,7 +27,7 @@ class HiddenStates(Sequence[Tensor]):
         held = end = 0
         for number, batch in enumerate(batches):
             held += batch.nbytes
-            if held <= IN_MEMORY:
+            if held <= HIDDEN_BYTES:
                 self._tensors.append(batch)
                 continue
             self._tensors.append(batch.new_empty(0))

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from compresslab.errors import RunFailed
+from compresslab.methods.layerwise import PART_PARAMETERS, WHOLE_PARAMETERS
 from compresslab.models.anatomy import decoder_layers, parameters_of
 from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
@@ -26,12 +27,9 @@ from compresslab.models.save import is_rounding, reload_difference
 from compresslab.models.size import plain_skeleton
 from compresslab.models.streamed.digests import TensorDigest, combined, tensor_digests
 from compresslab.models.streamed.tensor_files import TensorFile
+from compresslab.recipe.stored_weights import loaded_files
 from compresslab.records.compute import Compute
 
-# Larger models are loaded by parts. This many take 1.6 GB in float32.
-WHOLE_PARAMETERS = 4 * 10**8
-# Parameters of a part, in bytes of float32.
-PART_BYTES = 400 * 2**20
 CONFIG = "config.json"
 TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
@@ -92,13 +90,13 @@ class _Parts:
         self.layers = decoder_layers(self.skeleton)
         self.inside = next(name for name, module in self.skeleton.named_modules() if module is self.layers) + "."
         self.vocabulary: int = self.config["vocab_size"]
-        files = [TensorFile(file) for file in sorted(folder.glob("*.safetensors"))]
+        files = [TensorFile(file) for file in loaded_files(folder)]
         self.files = {name: file for file in files for name in file.names}
         self.digests: dict[str, str] = {}
 
     def run(self) -> Reloaded:
         hidden = self._looked_up()
-        each = max(1, int(PART_BYTES / 4 / max(map(parameters_of, self.layers))))
+        each = max(1, PART_PARAMETERS // max(map(parameters_of, self.layers)))
         for start in range(0, len(self.layers), each):
             hidden = self._advanced(hidden, range(start, min(start + each, len(self.layers))))
         return Reloaded(self._logits(hidden), combined(self.digests))
@@ -114,10 +112,13 @@ class _Parts:
     def _advanced(self, hidden: Tensor, numbers: range) -> Tensor:
         """The hidden states after the layers with these numbers."""
         part = self._part(numbers, lambda file, name: file.range(name, 0, 1), 1, plain=False)
+        buffers = {name for name, _ in part.named_buffers()}
         for name, digest in tensor_digests(part).items():
             if name.startswith(self.inside):
                 number, _, own = name.removeprefix(self.inside).partition(".")
                 self.digests[f"{self.inside}{numbers[int(number)]}.{own}"] = digest
+            elif name in buffers:  # some are of one kind of layers alone (Gemma 3's rotary frequencies)
+                self.digests[name] = digest
         self._computing(part)
         found: list[Tensor] = []
         layers = decoder_layers(part)
@@ -130,7 +131,7 @@ class _Parts:
     def _logits(self, hidden: Tensor) -> Tensor:
         """The logits from the hidden states after the last layer, some rows of the vocabulary after the other."""
         width = self.skeleton.get_input_embeddings().weight.shape[1]
-        rows = max(1, PART_BYTES // (8 * width))
+        rows = max(1, PART_PARAMETERS // (2 * width))
         logits, digests = [], dict[str, TensorDigest]()
         for start in range(0, self.vocabulary, rows):
             end = min(start + rows, self.vocabulary)
@@ -161,10 +162,11 @@ class _Parts:
             of_vocabulary: the part of a matrix over the vocabulary, which has `rows`. plain: whether nothing of the part is packed.
         """
         gc.collect()
-        config = {**self.config, "num_hidden_layers": len(numbers), "vocab_size": rows, **dict.fromkeys(TOKENS)}
+        config = {**self.config, "num_hidden_layers": len(numbers), "vocab_size": rows}
         for name, value in self.config.items():
             if isinstance(value, list) and len(value) == len(self.layers):
                 config[name] = [value[number] for number in numbers]
+        config |= dict.fromkeys(TOKENS)  # last, since there may be as many of them as layers
         if plain:
             config.pop("quantization_config", None)
         with tempfile.TemporaryDirectory(prefix="compresslab-part-") as scratch, quiet():

@@ -16,41 +16,41 @@ from compresslab.models.anatomy import decoder_layers
 from compresslab.models.device import find_device
 from compresslab.models.formats.reader import quantization_of
 from compresslab.models.load import Loaded, cast, check_complete, explained, load_folder, load_tokenizer, quiet
-from compresslab.models.streamed.weights import Place, StoredWeights
+from compresslab.models.streamed.weights import Place, StoredWeights, looks_up_rows
 from compresslab.recipe.model_folder import check_claims
 
 
-def open_by_layers(
-    folder: Path, dtype: torch.dtype | None = None, device: str | None = None, *, stored: torch.dtype | None = None
-) -> Loaded:
+def open_by_layers(folder: Path, dtype: torch.dtype | None = None, device: str | None = None) -> Loaded:
     """A folder of plain weights as a model of which one layer is in memory at a time, or all of it where that would not be exact.
 
     transformers makes the model, its buffers and its names: it loads the folder with all weights left on the disk. A model is loaded whole
 
     - if its weights are packed, or transformers merges several tensors of the files into one (fused experts);
-    - if it has no list of decoder layers, or matrices besides those, the embeddings and the output head (an image encoder).
+    - if its config ties the embeddings and its files have both (transformers compares them when it loads them);
+    - if it has no list of decoder layers, or matrices besides those, the embeddings and the output head (an image encoder), or an embedding
+      that does more than to look up the rows of its input.
 
     Args:
-        dtype: the compute dtype, as in `load_folder`. stored: the dtype in which weights are loaded before; without it, that of the files.
+        dtype: the compute dtype, as in `load_folder`.
 
     Raises:
         BadInput: the folder is damaged, or lacks a part of the model.
     """
     check_claims(folder)
-    opened = _opened(folder, stored, find_device(device)) if quantization_of(folder) is None else None
+    opened = _opened(folder, find_device(device)) if quantization_of(folder) is None else None
     if opened is None:
         return load_folder(folder, dtype, device)
     return opened._replace(model=cast(opened.model, dtype)) if dtype else opened
 
 
-def _opened(folder: Path, stored: torch.dtype | None, device: torch.device) -> Loaded | None:
+def _opened(folder: Path, device: torch.device) -> Loaded | None:
     from accelerate.hooks import remove_hook_from_submodules
 
     with explained(folder), quiet():
         try:
             model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=stored or "auto",
+                dtype="auto",
                 local_files_only=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
@@ -96,17 +96,20 @@ def _places(model: PreTrainedModel) -> dict[str, Place]:
 
 def _streamable(model: PreTrainedModel, places: Mapping[str, Place]) -> bool:
     """Whether every matrix of a model is in a decoder layer, an embedding or the output head, and stored as it is."""
-    head = model.get_output_embeddings()
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if not isinstance(head, nn.Linear):
+        return False
+    ties = any(getattr(config, "tie_word_embeddings", False) for config in (model.config, model.config.get_text_config()))
+    if ties and head.weight is not embedding.weight:
         return False
     with contextlib.suppress(UnsupportedModel):
         inside = {id(module) for module in decoder_layers(model).modules()}
         return not any(buffer.is_meta for buffer in model.buffers()) and all(
-            name in places and _in_a_part(model, name, inside, head) for name, _ in model.named_parameters()
+            name in places and _in_a_part(model, name, inside, (head, embedding)) for name, _ in model.named_parameters()
         )
     return False
 
 
-def _in_a_part(model: PreTrainedModel, name: str, inside: set[int], head: nn.Module) -> bool:
+def _in_a_part(model: PreTrainedModel, name: str, inside: set[int], ends: tuple[nn.Module, nn.Module]) -> bool:
     parameter, owner = model.get_parameter(name), model.get_submodule(name.rpartition(".")[0])
-    return parameter.dim() < 2 or id(owner) in inside or owner is head or isinstance(owner, nn.Embedding)
+    return parameter.dim() < 2 or id(owner) in inside or owner in ends or looks_up_rows(owner)

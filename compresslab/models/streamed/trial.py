@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
-from compresslab.inputs import LARGEST_INDEX, read_json, safetensors_header
+from compresslab.inputs import safetensors_header
+from compresslab.models.anatomy import parameters_of
 from compresslab.models.computing import computing
-from compresslab.models.formats.reader import quantization_of
 from compresslab.models.load import Loaded, explained, probe_logits, quiet, refuse_infinite
 from compresslab.models.save import tensors_digest
-from compresslab.models.size import nonzero_of
+from compresslab.models.size import nonzero_of, plain_skeleton
 from compresslab.models.streamed.digests import combined
 from compresslab.models.streamed.result import Result
-from compresslab.models.streamed.shards import INDEX
-from compresslab.models.streamed.tensor_files import DTYPES
+from compresslab.recipe.stored_weights import loaded_files, plainly_stored
 from compresslab.records.compute import Dtype
-
-SINGLE = "model.safetensors"
-WIDER = {"F16", "BF16", "F32", "F64"}
 
 
 class Trial(NamedTuple):
@@ -54,29 +50,26 @@ def tried(loaded: Loaded, compute: torch.dtype, what: str) -> Trial:
 
 
 def as_saved(folder: Path, files: Mapping[str, Path], dtype: Dtype) -> bool:
-    """Whether a folder is what a copy of its model would be: plain safetensors in this dtype, with a tokenizer, and no other weights.
+    """Whether a folder is what a copy of its model would be: plainly stored (`plainly_stored`), and with no tensor that the model lacks.
 
     Args:
         files: those that a loader may read, by name.
     """
-    try:
-        return _as_saved(folder, files, dtype)
-    except (OSError, ValueError):  # loading it explains what is damaged
-        return False
+    return plainly_stored(folder, files, dtype) and _stored_elements(folder) == _saved_elements(folder)
 
 
-def _as_saved(folder: Path, files: Mapping[str, Path], dtype: Dtype) -> bool:
-    stored = {path.name for path in folder.glob("*.safetensors")}
-    if SINGLE in stored:
-        loaded = {SINGLE}
-    elif INDEX in files:
-        loaded = set(read_json(files[INDEX], LARGEST_INDEX)["weight_map"].values())
-    else:
-        return False
-    if stored != loaded or "tokenizer.json" not in files or quantization_of(folder) is not None:
-        return False
+def _stored_elements(folder: Path) -> int:
+    return sum(math.prod(entry["shape"]) for file in loaded_files(folder) for entry in safetensors_header(file).values())
+
+
+def _saved_elements(folder: Path) -> int:
+    """The elements of all tensors that `save` writes of a folder's model, a tied one once.
+
+    A model that loads has all of its tensors, so a folder with as many elements has no other one. Names do not tell this, since
+    transformers renames and merges tensors.
+    """
     with explained(folder), quiet():
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    named = getattr(torch, dtype)
-    dtypes = {entry["dtype"] for name in stored for entry in safetensors_header(folder / name).values()}
-    return config.dtype == named and dtypes & WIDER == {DTYPES[named]} and getattr(config, "auto_map", None) is None
+        skeleton = plain_skeleton(folder)
+    kept = skeleton.state_dict().keys()
+    buffers = [buffer for name, buffer in skeleton.named_buffers() if name in kept]
+    return parameters_of(skeleton) + sum(map(torch.numel, buffers))

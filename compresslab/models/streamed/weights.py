@@ -85,7 +85,7 @@ class StoredWeights:
         handles = []
         head = self.model.get_output_embeddings()
         for path, module in self.model.named_modules():
-            if isinstance(module, nn.Embedding):
+            if module is self.model.get_input_embeddings() or looks_up_rows(module):
                 take, give_back = self._lookup(f"{path}.weight")
                 handles += [module.register_forward_pre_hook(take), module.register_forward_hook(give_back)]
         name = self.name_of(head)
@@ -138,6 +138,11 @@ class StoredWeights:
     def _set(self, name: str, tensor: Tensor) -> None:
         owner, _, attribute = name.rpartition(".")
         self.model.get_submodule(owner).register_parameter(attribute, nn.Parameter(tensor.to(self.device), requires_grad=False))
+
+
+def looks_up_rows(module: nn.Module) -> bool:
+    """Whether a module is an embedding whose input is the numbers of its rows. A subclass may compute them from something else."""
+    return isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward
 
 
 def _by_parts(hidden: Tensor, parts: Iterator[Tensor], bias: Tensor | None) -> Tensor:

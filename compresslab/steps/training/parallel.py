@@ -6,8 +6,8 @@ Source: Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Da
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,6 +19,11 @@ from transformers import PreTrainedModel
 from compresslab.errors import BadInput
 
 T = TypeVar("T")
+# Parts of the names of settings by which a model draws random numbers in training: dropout of activations and of layers, and noise on what
+# the router of a mixture of experts reads.
+RANDOM = ("drop", "jitter")
+# Heads that a causal language model does not have.
+OTHER_TASKS = ("classifier", "summary")
 
 
 class Ranks(NamedTuple):
@@ -81,7 +86,8 @@ class Sharded(nn.Module):
     All processes must make the same passes. A pass goes through `__call__`, in which the weights outside of the decoder layers (embeddings,
     head) are gathered; they stay so until the backward pass has gone through, or until the end of `look`.
 
-    Trained parameters are held in float32 and gathered in the compute dtype; their gradients are summed over the processes in float32.
+    Trained parameters are held in float32 and gathered in the compute dtype. The gradients of a micro-batch have the compute dtype, even
+    where they are sums (of the head, over chunks of logits); they are summed over micro-batches and processes in float32.
     """
 
     def __init__(self, modules: Sequence[nn.Module], compute: torch.dtype) -> None:
@@ -140,18 +146,27 @@ def own_shard(whole: Tensor, devices: DeviceMesh) -> DTensor:
 
 
 def refuse_random(model: PreTrainedModel) -> None:
-    """Refuse a model with dropout: which activations are dropped would depend on the number of processes.
+    """Refuse a model that draws random numbers while it trains: what it draws would depend on the number of processes.
 
     Raises:
         BadInput: the message names the setting.
     """
-    settings = model.config.get_text_config().to_dict()
-    for name, value in settings.items():
-        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float) and value > 0 and not name.startswith("classifier"):
+    for name, value in _settings(model.config.get_text_config().to_dict()):
+        own = name.rpartition(".")[2]
+        if isinstance(value, float) and value > 0 and any(word in own for word in RANDOM) and not own.startswith(OTHER_TASKS):
             raise BadInput(
-                f"{model.config.model_type}: its config has {name} {value}, and what is dropped would depend on the number of devices; "
-                "take devices: 1"
+                f"{model.config.model_type}: its config has {name} {value}, and what it draws at random in training would depend on the "
+                "number of devices; take devices: 1"
             )
+
+
+def _settings(config: Mapping[Any, Any], inside: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a config and of its parts (DBRX's `ffn_config.moe_jitter_eps`), by name."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{inside}{name}.")
+        else:
+            yield f"{inside}{name}", value
 
 
 def blocks(modules: Sequence[nn.Module]) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -28,10 +29,15 @@ FOLDER, STATE = "shared-{}", "state.json"
 
 
 class _Found(NamedTuple):
-    """A checkpoint of several processes: its folder, and what its `STATE` says."""
+    """A checkpoint of several processes that was finished: its folder, and what its `STATE` says, which is empty if that is damaged."""
 
     folder: Path
     state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The number of finished optimizer steps; -1 if it is not known."""
+        return int(self.state["step"]) if self.state else -1
 
 
 class SharedCheckpoints:
@@ -60,11 +66,7 @@ class SharedCheckpoints:
             self._single.save(state)
             self._remove_folders()
             return
-        target = self.folder / FOLDER.format(state.step)
-        if self.ranks.rank == 0:
-            make_folder(self.folder)
-            shutil.rmtree(target, ignore_errors=True)  # one that was not finished
-        distributed.barrier()
+        target = self._new_folder(self.folder, state.step)
         try:
             save(dict(state.tensors), checkpoint_id=target)
         except CheckpointException as error:
@@ -77,10 +79,22 @@ class SharedCheckpoints:
             files = {name: digest for part in digests for name, digest in part.items()}
             files |= {".metadata": sha256_of(target / ".metadata")}
             content = {"run": self._single.run, "files": files, "step": state.step, "losses": state.losses, "checks": state.checks}
-            atomic_write(target / STATE, lambda part: part.write_text(json.dumps(content)))
+            atomic_write(target / STATE, json.dumps(content | {"digest": _digest(content)}))
             self._remove_folders(target)
             (self.folder / FILE).unlink(missing_ok=True)
         self._single.saved()
+
+    def _new_folder(self, folder: Path, step: int) -> Path:
+        """An empty folder for a checkpoint, beside the last one that was finished, which may be of the same step."""
+        names = [""]
+        if self.ranks.rank == 0:
+            make_folder(folder)
+            last = self._newest()
+            self._remove_folders(last and last.folder)
+            name = FOLDER.format(step)
+            names = [name if last is None or last.folder.name != name else f"{name}-again"]
+        distributed.broadcast_object_list(names)
+        return folder / names[0]
 
     def load(self, report: Callable[[str], None]) -> TrainingState | None:
         """The saved state of this run, this process's shards of it if there are several. `None` if there is none that can be used; `report`
@@ -90,7 +104,7 @@ class SharedCheckpoints:
             return None
         found = self._newest()
         single = self._single.load(report) if found is None or (self.folder / FILE).exists() else None
-        if single is not None and (found is None or single.step >= found.state["step"]):
+        if single is not None and (found is None or single.step >= found.step):
             return self._in_shards(single)
         return self._read(found, report) if found is not None else None
 
@@ -105,18 +119,22 @@ class SharedCheckpoints:
         """The last checkpoint of several processes that was finished."""
         found = []
         for folder in self._folders():
-            try:
-                found.append(_Found(folder, json.loads((folder / STATE).read_text())))
-            except (OSError, ValueError):  # it was not finished
+            if not (folder / STATE).is_file():  # it was not finished
                 continue
-        return max(found, key=lambda one: int(one.state["step"]), default=None)
+            try:
+                content = json.loads((folder / STATE).read_text())
+                digest = content.pop("digest")
+                found.append(_Found(folder, content if digest == _digest(content) else {}))
+            except (OSError, ValueError, AttributeError, KeyError, TypeError):
+                found.append(_Found(folder, {}))
+        return max(found, key=lambda one: one.step, default=None)
 
     def _read(self, found: _Found, report: Callable[[str], None]) -> TrainingState | None:
         state = found.state
-        if state["run"] != self._single.run:
+        if state and state["run"] != self._single.run:
             report("the checkpoint is of another run; starting anew")
             return None
-        if self.ranks.any(not self._whole(found)):
+        if self.ranks.any(not (state and self._whole(found))):
             report("the checkpoint is damaged (other bytes than were written); starting anew")
             return None
         tensors = self._places(found.folder)
@@ -153,6 +171,11 @@ class SharedCheckpoints:
         for folder in self._folders():
             if folder != kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 of what `STATE` says."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _divided(name: str, dimensions: int) -> bool:

@@ -113,7 +113,7 @@ def train(model: PreTrainedModel, text: TokenSequences, settings: TrainSettings,
         model: changed in place; the trained parameters are float32 afterwards.
 
     Raises:
-        BadInput: there is less text than one batch, or several processes are to train a model with dropout.
+        BadInput: there is less text than one batch, or several processes are to train a model that draws random numbers (dropout).
         RunFailed: the loss is NaN or infinite. NotFirst: this is not the first process of its group, which alone has the trained model.
     """
     training = _Training(model, text, settings, loss_fn)
@@ -168,13 +168,22 @@ class _Training:
         if state is not None:
             self._resume(state)
         self.model.train()
+        if self.ranks.size == 1:
+            self._steps()
+            return
         # An interruption meets several processes at different places; they stop together where `_stop_if_asked` is called.
-        together: contextlib.AbstractContextManager[list[tuple[int, FrameType | None]]]
-        together = _uninterrupted() if self.ranks.size > 1 else contextlib.nullcontext([])
+        with _uninterrupted() as self._came:
+            self._steps()
+            if self.ranks.any(bool(self._came)):
+                # All is trained. The process that watches these may end them before the model is saved.
+                self.checkpoints.save(self._state())
+            self._came.clear()
+
+    def _steps(self) -> None:
+        """Take the steps that are left. An interruption leaves a checkpoint."""
         try:
-            with together as self._came:
-                while not self._reached() and self.step < self.steps:
-                    self._one_step()
+            while not self._reached() and self.step < self.steps:
+                self._one_step()
         except KeyboardInterrupt:
             if self.step:
                 self.checkpoints.save(self._state())
