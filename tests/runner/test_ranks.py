@@ -23,13 +23,14 @@ from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.methods.settings import Optimizer, StepConfig
 from compresslab.models.calibration.stored_logits import store_logits
 from compresslab.models.progress import silent
+from compresslab.models.ranks import Ranks
 from compresslab.runner.messages import Progressed, Scored
 from compresslab.runner.ranks import group, member
 from compresslab.runner.ranks.group import Hear, RankFailed, together
 from compresslab.runner.ranks.member import Send
 from compresslab.steps.contract import Context, run
 from compresslab.steps.training import checkpoints, trainer
-from compresslab.steps.training.parallel import Ranks, refuse_random
+from compresslab.steps.training.parallel import refuse_random
 from compresslab.steps.training.sparsity import mark_sparse
 
 pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
