@@ -18,7 +18,7 @@ from compresslab.models.calibration.removals import order_removals, read_removal
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference
-from compresslab.models.shortening import drop_layers
+from compresslab.models.surgery.shortening import drop_layers
 from compresslab.steps import prune_depth
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_depth import apply

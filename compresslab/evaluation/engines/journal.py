@@ -114,12 +114,20 @@ def complete(
         compute: gives the answers, JSON values, to the pieces with these numbers, which ascend, one after the other.
         progress: called with the share done in [0, 1].
     """
+    told = 0.0
+
+    def tell() -> None:
+        nonlocal told
+        told = len(journal.answers) / count
+        progress(told)
+
     while missing := [number for number in range(count) if number not in journal.answers]:
         own = journal.ranks.part(missing)
         left = zip(own, compute(own), strict=True)
-        while not journal.exchange(finished=_add_some(left, journal, lambda: progress(len(journal.answers) / count))):
+        while not journal.exchange(finished=_add_some(left, journal, tell)):
             pass
-    progress(1.0)
+    if told < 1:  # what is left came from the journal, or from another process
+        progress(1.0)
     return [journal.answers[number] for number in range(count)]
 
 

@@ -27,7 +27,7 @@ from compresslab.models.calibration.blockwise import Blockwise, forward_replaced
 from compresslab.models.chunks import chunks
 from compresslab.models.progress import Progress
 from compresslab.models.ranks import ALONE, Ranks
-from compresslab.models.shortening import refusal_to_drop
+from compresslab.models.surgery.shortening import refusal_to_drop
 from compresslab.models.text import TokenSequences, batches
 
 FILE = "removals.json"
