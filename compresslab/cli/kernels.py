@@ -194,13 +194,13 @@ def tree_attention() -> str:
     from torch.nn.functional import scaled_dot_product_attention
 
     from compresslab.evaluation.attention.tree import attend, layout, use_layout
-    from compresslab.evaluation.engines.trie import build, forwards
+    from compresslab.evaluation.engines.trie import build, forward_at, forward_count
     from compresslab.models.device import find_device
 
     device = find_device()
     sequences = [[*range(40), 100 + question, 200 + option] for question in range(6) for option in range(4)]
     trie = build(sequences, [[0]] * len(sequences))
-    *_, last = forwards(trie, 20)
+    last = forward_at(trie, 20, forward_count(trie, 20) - 1)
     new, keys = last.visible.shape
     mask = torch.from_numpy(last.visible).to(device)
     random = torch.Generator().manual_seed(0)

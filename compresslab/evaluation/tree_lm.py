@@ -27,6 +27,7 @@ from compresslab.evaluation.engines.journal import Journal
 from compresslab.evaluation.engines.limits import LmEvalRequest
 from compresslab.evaluation.engines.work import GenerationWork, LogLikelihood, LogLikelihoodRequest, LogLikelihoodWork, Prompt
 from compresslab.models.device import computed
+from compresslab.models.ranks import ALONE, Ranks
 
 BATCH = 8  # sequences in one forward pass of lm-eval's `hf`
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         encodings: Path | None = None,
         truncate: bool = True,
         backend: Backend = "tree",
+        ranks: Ranks = ALONE,
     ) -> None:
         """Wrap `model`.
 
@@ -63,12 +65,13 @@ class TreeLM(HFLM):  # type: ignore[misc]
             encodings: folder for token ids, so that no task is tokenized twice.
             truncate: cut prompts that do not fit the context from the left, like lm-eval, instead of refusing them.
             backend: the recipe's backend; "hf" computes everything with lm-eval's `hf`.
+            ranks: the processes that answer together. The first one is asked; the others `follow`, until it lets them go (`dismiss`).
         """
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
         self.budget = tokens_per_forward(model, budget)
         self.progress: Callable[[float], None] = progress or (lambda _share: None)
         self.journals, self.truncate, self.recipe_backend = journals, truncate, backend
-        self.encodings = Encodings(encodings, tokenizer)
+        self.encodings, self.ranks = Encodings(encodings, tokenizer), ranks
         self.compute = computed(model.dtype, model.device)
         self.engine, self.why = "tree", ""
         self.truncated: set[tuple[str, str]] = set()
@@ -90,14 +93,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
         """Answers in the order of `requests`. The numbers do not depend on the order."""
         self._record_truncated(limits.too_long(requests, self.max_length))
         uncut = [LogLikelihoodRequest(context, continuation) for _, context, continuation in requests]
-        work = LogLikelihoodWork([request.cut(self.max_length) for request in uncut])
-        choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
-        self._record_engine(choice)
-        if choice.engine is None:
-            work = LogLikelihoodWork(uncut)  # lm-eval truncates requests itself
-            answers = plain.log_likelihoods(self, work, self.budget, self.progress, self._journal(work))
-        else:
-            answers = choice.engine(self.model, work, self.budget, self.progress, self._journal(work))
+        self.ranks.shared(LogLikelihoodWork(uncut))
+        answers = self._log_likelihoods(uncut)
         for (pair, _, _), answer in zip(requests, answers, strict=True):
             if pair is not None:  # rolling windows have no pair
                 self.cache_hook.add_partial("loglikelihood", pair, answer)
@@ -106,13 +103,11 @@ class TreeLM(HFLM):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
         """The model's continuation of each context up to a stop sequence, as lm-eval requires."""
         work = GenerationWork(self._prompts(requests))
-        choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
-        self._record_engine(choice)
-        if choice.engine is None:
+        self.ranks.shared(GenerationWork([prompt._replace(stop_reached=_never) for prompt in work.prompts]))
+        if (generated := self._generated(work)) is None:
             texts: list[str] = super().generate_until(requests, disable_tqdm=True)
             return texts
         texts = []
-        generated = choice.engine(self.model, work, self.budget, self.progress, self._journal(work))
         for request, prompt, ids in zip(requests, work.prompts, generated, strict=True):
             text = postprocess_generated_text(self.tok_decode(ids), prompt.stop_sequences, None)
             self.lengths[scores.pair(request.args)] = len(ids)
@@ -120,13 +115,45 @@ class TreeLM(HFLM):  # type: ignore[misc]
             texts.append(text)
         return texts
 
+    def follow(self) -> None:
+        """Compute parts of what the first process is asked, until it lets this one go."""
+        work: LogLikelihoodWork | GenerationWork | None
+        while (work := self.ranks.shared(None)) is not None:
+            if isinstance(work, LogLikelihoodWork):
+                self._log_likelihoods(work.requests)
+            else:
+                prompts = [prompt._replace(stop_reached=self._stop_check(prompt.stop_sequences)) for prompt in work.prompts]
+                self._generated(GenerationWork(prompts))
+
+    def dismiss(self) -> None:
+        """Let the other processes go."""
+        self.ranks.shared(None)
+
+    def _log_likelihoods(self, uncut: Sequence[LogLikelihoodRequest]) -> list[LogLikelihood]:
+        work = LogLikelihoodWork([request.cut(self.max_length) for request in uncut])
+        choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
+        self._record_engine(choice)
+        if choice.engine is None:
+            work = LogLikelihoodWork(uncut)  # lm-eval truncates requests itself
+            return plain.log_likelihoods(self, work, self.budget, self.progress, self._journal(work))
+        return choice.engine(self.model, work, self.budget, self.progress, self._journal(work))
+
+    def _generated(self, work: GenerationWork) -> list[list[int]] | None:
+        """The new tokens of each prompt; `None` if no engine computes them, so that lm-eval's `hf` must."""
+        choice = choose_engine(self.model, work, self.budget, self.recipe_backend)
+        self._record_engine(choice)
+        if choice.engine is None:
+            return None
+        generated: list[list[int]] = choice.engine(self.model, work, self.budget, self.progress, self._journal(work))
+        return generated
+
     def _record_engine(self, choice: Choice[Any, Any]) -> None:
         self.engine, self.why = choice.name, choice.why
         log.info("%s answers: %s", choice.name, choice.why)
 
     def _journal(self, work: LogLikelihoodWork | GenerationWork) -> Journal:
         """The journal of the engine's answers to this work."""
-        return Journal(self.journals, chain([self.engine.encode(), str(self.budget).encode()], work.content()))
+        return Journal(self.journals, chain([self.engine.encode(), str(self.budget).encode()], work.content()), self.ranks)
 
     def _record_truncated(self, pairs: set[tuple[str, str]]) -> None:
         """Record the requests that do not fit the context, or refuse them if the recipe does not allow truncation."""
@@ -226,6 +253,11 @@ class TreeLM(HFLM):  # type: ignore[misc]
             return any(stop in text for stop in stop_sequences)
 
         return stop_reached
+
+
+def _never(_: list[int]) -> bool:
+    """Takes the place of a prompt's `stop_reached` on its way to another process, which makes its own."""
+    return False
 
 
 def _move_spaces(context: str, continuation: str) -> tuple[str, str]:

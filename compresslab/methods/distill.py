@@ -20,6 +20,7 @@ class Distill(StepConfig):
 
     `cross_entropy` is the share of the next-token loss in the mix; `hidden` the weight of matching the teacher's hidden states through
     learned projectors. `top_k` trains on the teacher's `top_k` largest logits, computed once for all students that read the same text.
+    `teacher_devices` compute these logits together, each with the whole teacher and a part of the text; the logits are those of one.
     `on_policy` is the share of batches whose text the student writes itself, continuing the first `prompt` tokens of each sequence.
 
     `devices` train together, each with a part of the weights of student and teacher; `auto` takes as few as hold them. On a processor they
@@ -41,6 +42,7 @@ class Distill(StepConfig):
     optimizer: Optimizer = Optimizer()
     seed: Seed = 0
     devices: Devices = 1
+    teacher_devices: PositiveInt = Field(default=1, exclude=True)
     activation_checkpointing: ActivationCheckpointing = False
 
     @model_validator(mode="after")
@@ -49,6 +51,8 @@ class Distill(StepConfig):
         if self.top_k is not None and (self.hidden or self.on_policy):
             needs = "hidden" if self.hidden else "on_policy"
             raise ValueError(f"{needs} needs the teacher itself, and top_k replaces it by stored logits; drop one of the two")
+        if self.teacher_devices > 1 and self.top_k is None:
+            raise ValueError("teacher_devices: without top_k there are no stored logits to compute; leave it out, or set top_k")
         refuse_undivided(self.devices, undivided(self))
         return self
 

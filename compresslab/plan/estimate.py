@@ -12,7 +12,7 @@ from compresslab.errors import BadInput
 from compresslab.methods.layerwise import LEAN_WORKER_BYTES, Layers
 from compresslab.methods.method import Cost, Footprint
 from compresslab.methods.registry import method_of
-from compresslab.plan.gathering import removal_passes, stored_logits_size
+from compresslab.plan.gathering import gathering_devices, removal_passes, stored_logits_size
 from compresslab.plan.graph import Node, Plan
 from compresslab.recipe.model_folder import files_of
 from compresslab.recipe.schema import Base, Recipe
@@ -117,7 +117,9 @@ def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:
         tokens = items * TOKENS_AN_ITEM * len(node.tasks)
         # The files' pages are in memory beside weights that are cast.
         memory = EVALUATING_BYTES + weights + (stored if weights != stored else 0)
-        return Estimate(memory, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
+        if plan.compute.backend == "cpu":  # they divide its memory and its threads
+            return Estimate(node.devices * memory, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward)
+        return Estimate(memory, 1e5 * len(node.tasks), WORKER_SECONDS + tokens * forward / node.devices)
     if node.kind == "measure":
         workload = recipe.density.workload
         step = weights / speed.bandwidth + node.dimensions.layers * LAYER_SECONDS
@@ -125,7 +127,12 @@ def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:
         models = len(node.needs)
         return Estimate(WORKER_BYTES + models * weights, 1e4, models * (WORKER_SECONDS + REQUESTS / 2 * request))
     if node.kind == "gather":
-        return _gathering(node, recipe, model)
+        gathering = _gathering(node, recipe, model)
+        assert gathering.memory is not None
+        assert gathering.seconds is not None
+        if plan.compute.backend == "cpu":  # they divide its threads
+            return gathering._replace(memory=node.devices * gathering.memory)
+        return gathering._replace(seconds=WORKER_SECONDS + (gathering.seconds - WORKER_SECONDS) / node.devices)
     disk = _stored(node, stored)
     seconds, memory = _step(node, model)
     if (peak := _peak_by_layers(node, recipe, _layers(recipe, model))) is not None:
@@ -167,7 +174,11 @@ def _refers(base: Base) -> bool:
 
 
 def devices_for(node: Node, plan: Plan) -> int:
-    """How many devices make a node together: what its step says. `auto` is as few as hold it, all of the machine's if they do not."""
+    """How many devices make a node together, as the recipe says. `auto` is as few as hold it, all of the machine's if they do not."""
+    if node.kind == "evaluate":
+        return plan.recipe.evaluate.devices
+    if node.kind == "gather":
+        return gathering_devices(node.readers, plan.recipe.text.calibration)
     if node.step is None or (wanted := getattr(node.step[1], "devices", 1)) == 1:
         return 1
     if wanted != "auto":

@@ -11,6 +11,7 @@ from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.distill import Distill
 from compresslab.methods.settings import StepConfig
 from compresslab.plan.graph import Gathered
+from compresslab.recipe.schema import Calibration
 from compresslab.recipe.steps import Step
 
 GATHER_MODULES: dict[Gathered, str] = {
@@ -76,6 +77,12 @@ def stored_logits_size(readers: Iterable[StepConfig], available: int, vocabulary
     tokens = min(available, max(config.tokens for config in configs))
     index_bytes = 1 if vocabulary <= 2**8 else 2 if vocabulary <= 2**16 else 4
     return StoredLogits(tokens, tokens * ((configs[0].top_k or 1) * (index_bytes + 2) + 2))
+
+
+def gathering_devices(readers: Iterable[StepConfig], calibration: Calibration) -> int:
+    """How many devices gather what some steps read: as their text says; for a teacher's logits, as the step says that wants most."""
+    distilling = [config.teacher_devices for config in readers if isinstance(config, Distill)]
+    return max(distilling) if distilling else calibration.devices
 
 
 def removal_passes(readers: Iterable[StepConfig], model: Dimensions) -> float:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from compresslab.methods.layerwise import BATCH_TOKENS
 from compresslab.methods.settings import NonEmptyText, Seed, Strict
 from compresslab.recipe.steps import Step
 from compresslab.records.compute import ComputeChoice, Dtype
@@ -51,12 +52,24 @@ class Base(Strict):
 
 
 class Calibration(Strict):
-    """Text that calibration-based methods read: `samples` sequences of `length` tokens."""
+    """Text that calibration-based methods read: `samples` sequences of `length` tokens.
+
+    `devices` read it together, each with the whole model and a part of the text; on a processor they are processes. Sums differ in rounding
+    alone, so the number is in no content key.
+    """
 
     source: NonEmptyText = "installed-docs"
     samples: PositiveInt = 32
     length: PositiveInt = Field(default=256, ge=8)
     seed: Seed = 0
+    devices: PositiveInt = Field(default=1, exclude=True)
+
+    @model_validator(mode="after")
+    def _batch_for_each_device(self) -> Calibration:
+        batches = -(-self.samples // max(1, BATCH_TOKENS // self.length))
+        if self.devices > batches:
+            raise ValueError(f"devices: the text has {batches} batches of {BATCH_TOKENS} tokens, so {batches} devices at most can read it")
+        return self
 
 
 class Training(Strict):
@@ -114,6 +127,9 @@ class Evaluate(Strict):
     `backend` computes the answers: `tree` computes shared prefixes once, `hf` is lm-eval's own, `vllm` needs vLLM and serves each
     variant's folder on all GPUs, with the kernels of its format.
 
+    `devices` answer a variant's items together, each with the whole model and a part of the items; on a processor they are processes.
+    The answers are those of one device. Where there are as many variants as devices, `--jobs` is faster.
+
     `source: published` runs nothing: it reads the scores of `published:` models from `table`, for all its benchmarks or those in `tasks`.
     Parent and child from different tables are an error unless `across_tables` is true.
     """
@@ -127,6 +143,8 @@ class Evaluate(Strict):
     run_code: bool = False
     truncate: bool = False
     backend: Literal["tree", "hf", "vllm"] = "tree"
+    # Answers do not depend on it, so it is in no dump of the settings, neither for keys nor for records.
+    devices: PositiveInt = Field(default=1, exclude=True)
 
     @field_validator("tasks")
     @classmethod
@@ -142,6 +160,9 @@ class Evaluate(Strict):
             raise ValueError("tasks is missing or empty; name at least one task, such as [arc_easy]")
         if self.source == "run" and (self.table or self.across_tables):
             raise ValueError("table and across_tables are for source: published; a run evaluates the models itself")
+        if self.devices > 1 and (self.source == "published" or self.backend == "vllm"):
+            why = "vllm takes all accelerators itself" if self.source == "run" else "published scores are read, not computed"
+            raise ValueError(f"devices: {why}; leave it out")
         return self
 
 

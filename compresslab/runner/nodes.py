@@ -15,6 +15,7 @@ from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.scores import write_items
 from compresslab.evaluation.timing.machine import measure_machine
 from compresslab.evaluation.timing.measured import measure
+from compresslab.evaluation.tree_lm import TreeLM
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.depth import PruneDepth
 from compresslab.methods.distill import Distill
@@ -28,6 +29,7 @@ from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, check_finite, load, load_folder
 from compresslab.models.progress import Amount
+from compresslab.models.ranks import this_rank
 from compresslab.models.save import save, tensors_digest
 from compresslab.models.size import nonzero_of, shape_of, size_of
 from compresslab.models.streamed.check import Check, check_reload
@@ -165,7 +167,7 @@ def _start(job: NodeJob) -> Loaded:
 
 def gather_for_steps(job: NodeJob, send: Send) -> None:
     """What several steps read of one model."""
-    node, text, progress = job.node, job.recipe.text, Reporter(send)
+    node, text, progress, ranks = job.node, job.recipe.text, Reporter(send), this_rank()
     progress(0.0, "loading")
     opened = open_by_layers if node.gathers in ("activations", "grams") else load_folder
     loaded = opened(job.models[node.needs[0]], torch_dtype(job.compute), job.compute.device)
@@ -174,20 +176,25 @@ def gather_for_steps(job: NodeJob, send: Send) -> None:
         longest = max(config.tokens for config in readers)
         tokens = training_tokens(text.training, loaded.tokenizer, min(longest, text.training.tokens))
         assert readers[0].top_k is not None
-        store_logits(loaded, tokens, readers[0].top_k, job.staged, progress)
+        store_logits(loaded, tokens, readers[0].top_k, job.staged, progress, ranks)
         return
     calibration = calibration_tokens(text.calibration, loaded.tokenizer)
     if node.gathers == "removals":
         pruning = [config for config in node.readers if isinstance(config, PruneDepth)]
-        order_removals(loaded.model, calibration, pruning, job.staged, progress)
+        order_removals(loaded.model, calibration, pruning, job.staged, progress, ranks)
         return
-    gather(loaded, calibration, job.staged, grams=node.gathers == "grams", progress=progress)
+    gather(loaded, calibration, job.staged, grams=node.gathers == "grams", progress=progress, ranks=ranks)
 
 
 def evaluate(job: NodeJob, send: Send) -> None:
     """A variant's scores on the tasks that lack them; each task is staged as soon as it is answered."""
-    config = job.recipe.evaluate
-    lm, weights = load_lm(job.models[job.node.needs[0]], config, job.compute, journals=job.checkpoints, encodings=job.encodings)
+    config, ranks = job.recipe.evaluate, this_rank()
+    model, journals, encodings = job.models[job.node.needs[0]], job.checkpoints, job.encodings
+    lm, weights = load_lm(model, config, job.compute, journals=journals, encodings=encodings, ranks=ranks)
+    if ranks.rank:
+        assert isinstance(lm, TreeLM)
+        lm.follow()
+        return
     clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:
@@ -201,11 +208,14 @@ def evaluate(job: NodeJob, send: Send) -> None:
 
     names = [name for name in config.tasks if name in job.scores]
     evaluate_model(lm, names, config, weights=weights, trust_code=job.trust_code, done=done, progress=Reporter(send))
+    if isinstance(lm, TreeLM):
+        lm.dismiss()
 
 
 def _cost_since(clock: Clock, job: NodeJob) -> Cost:
     seconds = time.perf_counter() - clock.seconds
-    return Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=job.threads, device=job.compute.device)
+    device, devices = job.compute.device, job.node.devices
+    return Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=job.threads, device=device, devices=devices)
 
 
 def time_model(job: NodeJob, send: Send) -> None:

@@ -20,12 +20,13 @@ from compresslab.methods.distill import Distill
 from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.stored_logits import StoredLogits, store_temporarily
 from compresslab.models.load import Loaded, cast
+from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.training.held_out import next_targets
 from compresslab.steps.training.hidden_matching import HiddenMatching
 from compresslab.steps.training.on_policy import check_prompt, continue_sequences, is_on_policy
-from compresslab.steps.training.parallel import spread, this_rank
+from compresslab.steps.training.parallel import spread
 from compresslab.steps.training.trainer import ChunkLoss, LossFn, MicroBatch, Objective, TrainSettings, train
 
 # (student's logits, teacher's logits, temperature) -> summed divergence in nats

@@ -16,7 +16,7 @@ from compresslab.models.calibration.removals import order_temporarily, read_remo
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.computing import computing_temporarily
 from compresslab.models.load import Loaded
-from compresslab.models.shortening import drop_layers, refusal_to_drop
+from compresslab.models.surgery.shortening import drop_layers, refusal_to_drop
 from compresslab.steps.checks import check_finite_scores
 from compresslab.steps.contract import Context, StepResult, statistics_of
 

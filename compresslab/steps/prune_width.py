@@ -15,7 +15,7 @@ from compresslab.methods.width import PruneWidth, widths_left
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
-from compresslab.models.width_surgery import (
+from compresslab.models.surgery.width import (
     AXES,
     Axis,
     KeptIndices,

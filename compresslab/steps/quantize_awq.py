@@ -14,10 +14,10 @@ from compresslab.errors import UnsupportedModel
 from compresslab.methods.awq import AWQ_FORMAT, BITS, QuantizeAWQ, packing
 from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
-from compresslab.models.folding import check_folding, divide_inputs
 from compresslab.models.formats import awq as awq_format
 from compresslab.models.load import Loaded
 from compresslab.models.save import Packed
+from compresslab.models.surgery.folding import check_folding, divide_inputs
 from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 

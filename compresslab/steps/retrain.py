@@ -9,11 +9,12 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.models.load import Loaded, cast
+from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.distill import same_vocabulary
 from compresslab.steps.training.held_out import Goal, mean_loss, next_targets, split
-from compresslab.steps.training.parallel import spread, this_rank
+from compresslab.steps.training.parallel import spread
 from compresslab.steps.training.sparsity import pruned_zeros
 from compresslab.steps.training.trainer import MicroBatch, Objective, TrainResult, TrainSettings, train
 

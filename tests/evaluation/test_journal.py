@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from compresslab.evaluation.engines.journal import Journal, resume
+from compresslab.evaluation.engines.journal import Journal, complete
 from compresslab.evaluation.tree_lm import TreeLM
 
 from .test_generation import PROMPTS, instances
@@ -71,77 +71,69 @@ def test_generation_after_a_stop_answers_only_what_is_left(
 
 def test_a_line_that_was_cut_off_is_done_again(tmp_path: Path):
     journal = Journal(tmp_path, [b"work"])
-    journal.add([1.5, "é"])
-    journal.add([2.5])
+    journal.add(0, [1.5, "é"])
+    journal.add(1, [2.5])
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:-3])
     again = Journal(tmp_path, [b"work"])
-    assert again.answers == [[1.5, "é"]]
-    again.add([3])
-    assert Journal(tmp_path, [b"work"]).answers == [[1.5, "é"], [3]]
-    assert Journal(tmp_path, [b"other", b"work"]).answers == []
-    assert Journal(None, [b"work"]).answers == []
+    assert again.answers == {0: [1.5, "é"]}
+    again.add(1, [3])
+    assert Journal(tmp_path, [b"work"]).answers == {0: [1.5, "é"], 1: [3]}
+    assert Journal(tmp_path, [b"other", b"work"]).answers == {}
+    assert Journal(None, [b"work"]).answers == {}
 
 
 def test_two_processes_that_write_one_journal_do_not_mix_answers(tmp_path: Path):
     first, second = Journal(tmp_path, [b"work"]), Journal(tmp_path, [b"work"])
     for number in range(3):  # pieces that are equally long, so that a mixed answer would not be noticed by its length
-        first.add([number])
-        second.add([number])
-    second.add([3])
-    assert Journal(tmp_path, [b"work"]).answers == [[0], [1], [2], [3]]
+        first.add(number, [number])
+        second.add(number, [number])
+    second.add(3, [3])
+    assert Journal(tmp_path, [b"work"]).answers == {number: [number] for number in range(4)}
 
 
-def test_lines_that_are_damaged_or_of_other_work_or_out_of_order_are_passed_over(tmp_path: Path):
+def test_lines_that_are_damaged_or_of_other_work_are_passed_over(tmp_path: Path):
     journal = Journal(tmp_path, [b"work"])
     for number in range(4):
-        journal.add([number])
+        journal.add(number, [number])
     [file] = tmp_path.iterdir()
     lines = file.read_text().replace("\n\n", "\n").splitlines()[1:]
     swapped = [lines[1], lines[0], *lines[1:]]
     file.write_text("\n".join(swapped) + "\n")
-    assert Journal(tmp_path, [b"work"]).answers == [[0], [1], [2], [3]]
-    file.write_text("\n".join([lines[0], lines[1].replace("[1]", "[7]"), *lines[2:]]) + "\n")
-    assert Journal(tmp_path, [b"work"]).answers == [[0]]
-    Journal(tmp_path, [b"other"]).add([9])
+    assert Journal(tmp_path, [b"work"]).answers == {number: [number] for number in range(4)}
+    damaged = [lines[0], lines[1].replace("[1]", "[7]"), lines[2].replace('"piece": 2', '"piece": 1'), lines[3]]
+    file.write_text("\n".join(damaged) + "\n")
+    assert Journal(tmp_path, [b"work"]).answers == {0: [0], 3: [3]}
+    Journal(tmp_path, [b"other"]).add(0, [9])
     [theirs] = set(tmp_path.iterdir()) - {file}
     file.write_bytes(theirs.read_bytes() + "\n".join(lines).encode())
-    assert Journal(tmp_path, [b"work"]).answers == [[0], [1], [2], [3]]
+    assert Journal(tmp_path, [b"work"]).answers == {number: [number] for number in range(4)}
 
 
 def test_a_folder_that_was_removed_meanwhile_ends_nothing(tmp_path: Path):
     journal = Journal(tmp_path / "journals", [b"work"])
-    journal.add([0])
+    journal.add(0, [0])
     shutil.rmtree(tmp_path / "journals")
-    journal.add([1])
-    assert journal.answers == [[0], [1]]
+    journal.add(1, [1])
+    assert journal.answers == {0: [0], 1: [1]}
 
 
 def test_what_the_journal_has_is_not_computed_again(tmp_path: Path):
-    computed: list[str] = []
-
-    def compute(piece: str) -> str:
-        computed.append(piece)
-        return piece.upper()
-
-    for piece, _ in resume("abcd", compute, Journal(tmp_path, [b"work"])):
-        if piece == "b":
-            break
-    computed.clear()
-    journal = Journal(tmp_path, [b"work"])
-    assert list(resume("abcd", compute, journal)) == [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")]
-    assert computed == ["c", "d"]
-    assert Journal(tmp_path, [b"work"]).answers == journal.answers == ["A", "B", "C", "D"]
-
-
-def test_a_piece_that_later_ones_need_is_computed_again_and_keeps_its_answer(tmp_path: Path):
-    journal = Journal(tmp_path, [b"work"])
-    for answer in ("first", "second", "third"):
-        journal.add(answer)
     computed: list[int] = []
-    found = list(resume(range(4), lambda piece: computed.append(piece) or "new", Journal(tmp_path, [b"work"]), recomputed={1}))
-    assert computed == [1, 3]
-    assert [answer for _, answer in found] == ["first", "second", "third", "new"]
+
+    def compute(numbers: Sequence[int]) -> Iterator[str]:
+        for number in numbers:
+            computed.append(number)
+            yield "abcd"[number]
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(4, compute, Journal(tmp_path, [b"work"]), stopping(0.3))
+    assert computed == [0, 1]
+    shares: list[float] = []
+    assert complete(4, compute, Journal(tmp_path, [b"work"]), shares.append) == ["a", "b", "c", "d"]
+    assert computed == [0, 1, 2, 3]
+    assert shares == [0.75, 1.0]
+    assert Journal(tmp_path, [b"work"]).answers == dict(enumerate("abcd"))
 
 
 def test_lm_evals_own_way_resumes_at_the_slice_that_was_not_finished(

@@ -11,9 +11,13 @@ from torch import nn
 
 from compresslab.evaluation.attention import tree as tree_attention
 from compresslab.evaluation.attention.tree import attend, layout, use_layout
-from compresslab.evaluation.engines.trie import Forward, Trie, build, forwards
+from compresslab.evaluation.engines.trie import Forward, Trie, build, forward_at, forward_count
 
 QUESTIONS = [[*range(40), *range(100 * q, 100 * q + 9), *[q + option] * (1 + option)] for q in range(6) for option in range(4)]
+
+
+def forwards(trie: Trie, budget: int) -> list[Forward]:
+    return [forward_at(trie, budget, number) for number in range(forward_count(trie, budget))]
 
 
 def check(trie: Trie, forward: Forward) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compresslab.evaluation.engines.trie import Trie, build, forwards
+from compresslab.evaluation.engines.trie import Trie, build, forward_at, forward_count
 
 SEQUENCES = [[1, 2, 3, 4, 5], [1, 2, 3, 9], [1, 2, 3, 4, 5], [7], [1, 2, 3, 4], [1, 2, 8, 8, 8, 8]]
 TARGETS = [[6, 6], [1], [7, 7], [3], [5], [1, 1, 1]]
@@ -15,7 +15,7 @@ def seen(trie: Trie, budget: int) -> dict[int, list[int]]:
     """What each node attends to, as tokens in order of depth, following the kept positions from forward to forward."""
     kept: list[int] = []
     context: dict[int, list[int]] = {}
-    for forward in forwards(trie, budget):
+    for forward in (forward_at(trie, budget, number) for number in range(forward_count(trie, budget))):
         assert forward.past == len(kept)
         positions = kept + list(range(forward.start, forward.stop))
         for local, node in enumerate(range(forward.start, forward.stop)):

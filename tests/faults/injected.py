@@ -85,11 +85,11 @@ def works() -> list[Work]:
     def keep_journal(root: Path) -> None:
         journal = Journal(root / "journals", [b"work"])
         for number in range(len(journal.answers), 4):
-            journal.add([number, -number])
+            journal.add(number, [number, -number])
 
     def half_journal(root: Path, length: int | None = None) -> str:
         answers = Journal(root / "journals", [b"work"]).answers
-        return "" if answers == [[number, -number] for number in range(length or len(answers))] else f"the journal reads {answers}"
+        return "" if answers == {number: [number, -number] for number in range(length or len(answers))} else f"the journal reads {answers}"
 
     def train(root: Path) -> None:
         checkpoints = Checkpoints(root / "checkpoints", {"seed": 0})

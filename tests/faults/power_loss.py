@@ -205,12 +205,12 @@ def journal(count: int) -> tuple[Work, Check]:
     def work(root: Path, done: Callable[[object], None]) -> None:
         kept = Journal(root / "journals", [b"work"])
         for number in range(count):
-            kept.add([number, -number])
+            kept.add(number, [number, -number])
             done(number)
 
     def check(image: Path, _: Sequence[object]) -> str:
         answers = Journal(image / "journals", [b"work"]).answers
-        expected = [[number, -number] for number in range(len(answers))]
+        expected = {number: [number, -number] for number in range(len(answers))}
         return "" if answers == expected else f"the journal reads {answers}"
 
     return work, check

@@ -18,7 +18,6 @@ from compresslab.methods.adopt import Adopt
 from compresslab.methods.awq import QuantizeAWQ
 from compresslab.methods.gptq import QuantizeGPTQ
 from compresslab.models.computing import _round_inputs
-from compresslab.models.folding import divide_inputs
 from compresslab.models.formats import awq as awq_format
 from compresslab.models.formats import gptq as gptq_format
 from compresslab.models.formats import gptqmodel_layers
@@ -27,6 +26,7 @@ from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.formats.torchao import TorchAOReader
 from compresslab.models.load import Loaded, load
 from compresslab.models.save import reload_difference
+from compresslab.models.surgery.folding import divide_inputs
 from compresslab.steps.contract import Context, run
 from models.tiny import COMMON, GROUPED, THIRD_PARTY_WARNINGS, make, make_tokenizer, text
 

@@ -28,6 +28,7 @@ from compresslab.methods.settings import Optimizer, StepConfig
 from compresslab.models import chunks
 from compresslab.models.calibration.stored_logits import store_logits
 from compresslab.models.progress import silent
+from compresslab.models.ranks import Ranks, this_rank
 from compresslab.runner.messages import Progressed, Scored
 from compresslab.runner.ranks import group, member
 from compresslab.runner.ranks.group import Hear, RankFailed, together
@@ -35,7 +36,7 @@ from compresslab.runner.ranks.member import Send
 from compresslab.steps.contract import Context, run
 from compresslab.steps.training import checkpoints, shared_checkpoints, trainer
 from compresslab.steps.training.checkpoints import TrainingState
-from compresslab.steps.training.parallel import Ranks, refuse_random, this_rank
+from compresslab.steps.training.parallel import refuse_random
 from compresslab.steps.training.shared_checkpoints import SharedCheckpoints
 from compresslab.steps.training.sparsity import mark_sparse
 

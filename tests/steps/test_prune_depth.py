@@ -17,8 +17,9 @@ from compresslab.models.calibration import removals
 from compresslab.models.calibration.removals import order_removals, read_removals
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
+from compresslab.models.ranks import ALONE
 from compresslab.models.save import reload_difference
-from compresslab.models.shortening import drop_layers
+from compresslab.models.surgery.shortening import drop_layers
 from compresslab.steps import prune_depth
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_depth import apply
@@ -49,7 +50,7 @@ def test_the_layers_that_do_nothing_are_dropped_and_nothing_is_lost(tmp_path: Pa
     if measure == "loss":  # of a random model any layer may be better gone
         gathered = tmp_path / "shared"
         order_removals(loaded.model, text(), [by("loss", keep=3)], gathered, silent)
-        found = removals._Search(loaded.model, text()).losses_without_each(lambda _: None)
+        found = removals._Search(loaded.model, text(), ALONE).losses_without_each(lambda _: None)
         assert found[1] == pytest.approx(read_removals(gathered).whole, abs=1e-5) == found[2]
         return
     done = run("prune", by(measure, keep=2), loaded, Context(text()), tmp_path / "model")

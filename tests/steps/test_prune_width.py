@@ -18,7 +18,7 @@ from compresslab.models.anatomy import attentions, gated_mlps, head_dimension, p
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import reload_difference
-from compresslab.models.width_surgery import AXES, KeptIndices, heads_must_divide, narrow, parameter_axes, parameter_counter, widths_of
+from compresslab.models.surgery.width import AXES, KeptIndices, heads_must_divide, narrow, parameter_axes, parameter_counter, widths_of
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_width import apply
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compresslab.evaluation.engines.journal import Journal, resume
+from compresslab.evaluation.engines.journal import Journal, complete
 from compresslab.evaluation.engines.target_scores import target_scores
 from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodRequest, LogLikelihoodWork
 
@@ -27,15 +27,15 @@ def log_likelihoods(
     requests = work.requests
     order = sorted(range(len(requests)), key=lambda i: (requests[i].length, requests[i].input_ids, list(requests[i].continuation)))
     longest_continuation = max((len(request.continuation) for request in requests), default=0)
-    batches = _batches([requests[i].length for i in order], longest_continuation, budget)
+    batches = list(_batches([requests[i].length for i in order], longest_continuation, budget))
 
-    def compute(batch: range) -> list[LogLikelihood]:
-        return _batch_log_likelihoods(model, [requests[order[place]] for place in batch])
+    def compute(numbers: Sequence[int]) -> Iterator[list[LogLikelihood]]:
+        for number in numbers:
+            yield _batch_log_likelihoods(model, [requests[order[place]] for place in batches[number]])
 
     answers: dict[int, LogLikelihood] = {}
-    for batch, found in resume(batches, compute, journal):
+    for batch, found in zip(batches, complete(len(batches), compute, journal, progress), strict=True):
         answers.update((order[place], (logprob, greedy)) for place, (logprob, greedy) in zip(batch, found, strict=True))
-        progress(len(answers) / len(order))
     return [answers[i] for i in range(len(requests))]
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compresslab.evaluation.engines.cache_name import cache_name
-from compresslab.evaluation.engines.journal import Journal
-from compresslab.evaluation.engines.target_scores import score_trie
+from compresslab.evaluation.engines.journal import Journal, complete
+from compresslab.evaluation.engines.target_scores import piece_scores, request_scores
 from compresslab.evaluation.engines.trie import Trie
 from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodWork
 
@@ -49,11 +49,16 @@ def log_likelihoods(
     model: PreTrainedModel, work: LogLikelihoodWork, budget: int, progress: Callable[[float], None], journal: Journal
 ) -> list[LogLikelihood]:
     """Log-likelihoods of the requests; see `work.Engine`."""
-    trie, known = work.trie, len(journal.answers)
+    trie = work.trie
     all_branches = list(branches(trie, budget))
-    recomputed = _ancestor_branches(trie, all_branches, known)
-    passes = _ForwardPasses(model, trie, [branch for number, branch in enumerate(all_branches) if number >= known or number in recomputed])
-    return score_trie(trie, all_branches, passes.logits, progress, journal, recomputed)
+
+    def compute(numbers: Sequence[int]) -> Iterator[list[list[float]]]:
+        computed, asked = _with_ancestors(trie, all_branches, numbers), set(numbers)
+        pieces = [all_branches[number] for number in computed]
+        found = piece_scores(trie, pieces, _ForwardPasses(model, trie, pieces).logits)
+        return (scores for number, scores in zip(computed, found, strict=True) if number in asked)
+
+    return request_scores(trie, complete(len(all_branches), compute, journal, progress))
 
 
 class _ForwardPasses:
@@ -78,13 +83,13 @@ class _ForwardPasses:
         return logits
 
 
-def _ancestor_branches(trie: Trie, all_branches: Sequence[Branch], known: int) -> set[int]:
-    """The indices of the first `known` branches that later ones continue from."""
+def _with_ancestors(trie: Trie, all_branches: Sequence[Branch], numbers: Sequence[int]) -> list[int]:
+    """The numbers of some branches, and of those that they continue from, in order."""
     number_of = {branch.stop - 1: number for number, branch in enumerate(all_branches)}
-    needed: set[int] = set()
-    for branch in all_branches[known:]:
-        parent = number_of.get(int(trie.parent[branch.start]))
-        while parent is not None and parent < known and parent not in needed:
+    needed = set(numbers)
+    for number in numbers:
+        parent = number_of.get(int(trie.parent[all_branches[number].start]))
+        while parent is not None and parent not in needed:
             needed.add(parent)
             parent = number_of.get(int(trie.parent[all_branches[parent].start]))
-    return needed
+    return sorted(needed)

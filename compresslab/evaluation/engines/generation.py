@@ -12,7 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from compresslab.evaluation.attention import shared as shared_attention
 from compresslab.evaluation.attention.shared import SharedPrefix, preallocated_cache, use_prefix
 from compresslab.evaluation.engines.cache_name import cache_name
-from compresslab.evaluation.engines.journal import Journal, resume
+from compresslab.evaluation.engines.journal import Journal, complete
 from compresslab.evaluation.engines.work import GenerationWork, Prompt
 from compresslab.models.attention import attention_replaced
 
@@ -33,14 +33,15 @@ def generate(
 ) -> list[list[int]]:
     """The new token ids of each prompt, until `stop_reached` returns true or there are `max_new_tokens`; see `work.Engine`."""
     prompts = work.prompts
+    batches = list(prompt_batches(prompts, cache_bytes_per_token(model)))
+
+    def compute(numbers: Sequence[int]) -> Iterator[list[list[int]]]:
+        for number in numbers:
+            yield _Batch(model, [prompts[index] for index in batches[number]], budget).generate()
+
     answers: dict[int, list[int]] = {}
-
-    def compute(batch: list[int]) -> list[list[int]]:
-        return _Batch(model, [prompts[index] for index in batch], budget).generate()
-
-    for batch, found in resume(prompt_batches(prompts, cache_bytes_per_token(model)), compute, journal):
+    for batch, found in zip(batches, complete(len(batches), compute, journal, progress), strict=True):
         answers.update(zip(batch, found, strict=True))
-        progress(len(answers) / len(prompts))
     return [answers[index] for index in range(len(prompts))]
 
 

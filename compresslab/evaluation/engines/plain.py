@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from lm_eval.models.huggingface import HFLM
 
-from compresslab.evaluation.engines.journal import Journal, resume
+from compresslab.evaluation.engines.journal import Journal, complete
 from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodWork
 
 SLICE = 128  # requests between two progress reports
@@ -29,13 +29,14 @@ def log_likelihoods(
     lm.logits_cache = len(splits) == len({tokens for tokens, _ in splits})
     order = sorted(range(len(lists)), key=lambda i: (-len(lists[i][0]) - len(lists[i][1]), *lists[i]))
 
-    def compute(part: list[int]) -> list[LogLikelihood]:
-        requests = [(None, *lists[i]) for i in part]
-        found: list[LogLikelihood] = HFLM._loglikelihood_tokens(lm, requests, disable_tqdm=True)  # not the method of a subclass
-        return found
+    slices = [order[start : start + SLICE] for start in range(0, len(order), SLICE)]
+
+    def compute(numbers: Sequence[int]) -> Iterator[list[LogLikelihood]]:
+        for number in numbers:
+            requests = [(None, *lists[i]) for i in slices[number]]
+            yield HFLM._loglikelihood_tokens(lm, requests, disable_tqdm=True)  # not the method of a subclass
 
     answers: dict[int, LogLikelihood] = {}
-    for part, found in resume((order[start : start + SLICE] for start in range(0, len(order), SLICE)), compute, journal):
+    for part, found in zip(slices, complete(len(slices), compute, journal, progress), strict=True):
         answers.update((i, (logprob, greedy)) for i, (logprob, greedy) in zip(part, found, strict=True))
-        progress(len(answers) / len(order))
     return [answers[i] for i in range(len(lists))]

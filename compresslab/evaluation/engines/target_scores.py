@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compresslab.algorithms.divergence import blocks
-from compresslab.evaluation.engines.journal import Journal, resume
 from compresslab.evaluation.engines.trie import Trie
 from compresslab.evaluation.engines.work import LogLikelihood
 
@@ -46,34 +45,27 @@ def target_scores(logits: Tensor, row: Tensor, target: Tensor) -> tuple[NDArray[
     return (target_logits - norm[index]).cpu().double().numpy(), greedy.cpu().numpy()
 
 
-def score_trie(
-    trie: Trie,
-    pieces: Iterable[Piece],
-    logits_of: Callable[[Piece, Tensor], Tensor],
-    progress: Callable[[float], None],
-    journal: Journal,
-    recomputed: Collection[int],
-) -> list[LogLikelihood]:
-    """Each request's log-likelihood, piece by piece of its trie.
+def piece_scores(trie: Trie, pieces: Iterable[Piece], logits_of: Callable[[Piece, Tensor], Tensor]) -> Iterator[list[list[float]]]:
+    """For each piece of a trie's nodes, the log-probability and the greediness of its targets.
 
     Args:
-        pieces: pieces of the trie's nodes, in order. logits_of: returns the logits (rows, vocabulary) after the nodes `rows` of a piece,
-            counted from its start. recomputed: see `resume`.
+        logits_of: returns the logits (rows, vocabulary) after the nodes `rows` of a piece, counted from its start.
     """
-
-    def compute(piece: Piece) -> list[list[float]]:
+    for piece in pieces:
         targets, rows, row = trie.scored(piece.start, piece.stop)
         logits = logits_of(piece, torch.from_numpy(rows))
         found = target_scores(logits, torch.from_numpy(row), torch.from_numpy(trie.score_target[targets]))
-        return [part.tolist() for part in found]
+        yield [part.tolist() for part in found]
 
-    logprobs: list[float] = []
-    greedy: list[bool] = []
+
+def request_scores(trie: Trie, found: Iterable[list[list[float]]]) -> list[LogLikelihood]:
+    """Each request's log-likelihood, from the scores of all pieces in order."""
     # Targets are sorted by node, so those of consecutive pieces are consecutive.
-    for piece, answer in resume(pieces, compute, journal, recomputed):
-        logprobs += answer[0]
-        greedy += answer[1]
-        progress(piece.stop / len(trie.tokens))
+    logprobs: list[float] = []
+    greedy: list[float] = []
+    for piece in found:
+        logprobs += piece[0]
+        greedy += piece[1]
     return trie.answers(np.array(logprobs, dtype=np.float64), np.array(greedy, dtype=np.bool_))
 
 

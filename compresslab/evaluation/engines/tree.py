@@ -6,7 +6,7 @@ positions are depths in the trie. The memory needed is that of one pass and one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -19,9 +19,9 @@ from compresslab.evaluation.attention import tree as tree_attention
 from compresslab.evaluation.attention.tree import layout, use_layout
 from compresslab.evaluation.engines.cache_name import cache_name
 from compresslab.evaluation.engines.exactness import outgrown_window
-from compresslab.evaluation.engines.journal import Journal
-from compresslab.evaluation.engines.target_scores import score_trie
-from compresslab.evaluation.engines.trie import Forward, Trie, ancestor_forwards, forwards
+from compresslab.evaluation.engines.journal import Journal, complete
+from compresslab.evaluation.engines.target_scores import piece_scores, request_scores
+from compresslab.evaluation.engines.trie import Forward, Trie, forward_at, forward_count, with_ancestors
 from compresslab.evaluation.engines.work import LogLikelihood, LogLikelihoodWork
 from compresslab.models.attention import attention_replaced
 
@@ -34,10 +34,15 @@ def log_likelihoods(
     trie = work.trie
     window = outgrown_window(model.config, work.longest)
     chunked = window is None and _takes_chunked_attention(model)
-    recomputed = ancestor_forwards(trie, budget, len(journal.answers))
-    passes = _ForwardPasses(model, trie, window, chunked)
+
+    def compute(numbers: Sequence[int]) -> Iterator[list[list[float]]]:
+        computed, asked = with_ancestors(trie, budget, numbers), set(numbers)
+        pieces = (forward_at(trie, budget, number) for number in computed)
+        found = piece_scores(trie, pieces, _ForwardPasses(model, trie, window, chunked).logits)
+        return (scores for number, scores in zip(computed, found, strict=True) if number in asked)
+
     with attention_replaced(model, tree_attention.NAME, tree_attention.attend) if chunked else nullcontext():
-        return score_trie(trie, forwards(trie, budget), passes.logits, progress, journal, recomputed)
+        return request_scores(trie, complete(forward_count(trie, budget), compute, journal, progress))
 
 
 def _takes_chunked_attention(model: PreTrainedModel) -> bool:
@@ -60,7 +65,7 @@ class _ForwardPasses:
 
     def logits(self, forward: Forward, rows: Tensor) -> Tensor:
         """Logits (rows, vocabulary) after the nodes `rows`, counted from the forward's first node."""
-        self._keep(slice(forward.past))  # earlier passes may be skipped if the journal has their answers
+        self._keep(slice(forward.past))  # passes between this one and the last may be skipped
         if self.chunked:
             # Attention in chunks ignores the mask, but without one transformers would build its own.
             ignored_mask = torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.model.device)

@@ -6,7 +6,7 @@ node. Only one path of keys and values must therefore be kept from one forward t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -107,38 +107,42 @@ def build(sequences: Iterable[Sequence[int]], targets: Sequence[Sequence[int]]) 
     return Trie(_concatenated(tokens), _concatenated(depth), _concatenated(parent), *scores, requests=len(keys))
 
 
-def forwards(trie: Trie, budget: int) -> Iterator[Forward]:
-    """The trie in forwards of `budget` nodes; the last one may be shorter."""
-    for start in range(0, len(trie.tokens), budget):
-        stop = min(start + budget, len(trie.tokens))
-        past = int(trie.depth[start])
-        visible = np.zeros((stop - start, past + stop - start), dtype=bool)
-        parent = trie.parent[start:stop]
-        # Consecutive nodes that are each the child of the node before are one block of the mask.
-        breaks = np.flatnonzero(parent[1:] != np.arange(start, stop - 1)) + 1
-        for first, end in pairwise([0, *breaks.tolist(), stop - start]):
-            visible[first:end] = _row(trie, visible, start, start + first)
-            visible[first:end, past + first : past + end] |= np.tri(end - first, dtype=bool)
-        keep = np.flatnonzero(_row(trie, visible, start, stop)) if stop < len(trie.tokens) else np.zeros(0, dtype=np.int64)
-        yield Forward(start, stop, past, visible, keep)
+def forward_count(trie: Trie, budget: int) -> int:
+    """In how many forwards of `budget` nodes a trie is computed; the last one may be shorter."""
+    return -(-len(trie.tokens) // budget)
 
 
-def ancestor_forwards(trie: Trie, budget: int, number: int) -> set[int]:
-    """The indices of the forwards before forward `number` that compute the keys and values of its path, directly or indirectly.
+def forward_at(trie: Trie, budget: int, number: int) -> Forward:
+    """One of the forwards of a trie, by its number."""
+    start = number * budget
+    stop = min(start + budget, len(trie.tokens))
+    past = int(trie.depth[start])
+    visible = np.zeros((stop - start, past + stop - start), dtype=bool)
+    parent = trie.parent[start:stop]
+    # Consecutive nodes that are each the child of the node before are one block of the mask.
+    breaks = np.flatnonzero(parent[1:] != np.arange(start, stop - 1)) + 1
+    for first, end in pairwise([0, *breaks.tolist(), stop - start]):
+        visible[first:end] = _row(trie, visible, start, start + first)
+        visible[first:end, past + first : past + end] |= np.tri(end - first, dtype=bool)
+    keep = np.flatnonzero(_row(trie, visible, start, stop)) if stop < len(trie.tokens) else np.zeros(0, dtype=np.int64)
+    return Forward(start, stop, past, visible, keep)
+
+
+def with_ancestors(trie: Trie, budget: int, numbers: Iterable[int]) -> list[int]:
+    """The numbers of some forwards, and of those that compute the keys and values of their paths, in order.
 
     Computing only these gives the same keys and values as computing all.
     """
-    needed: set[int] = set()
-    waiting = [number] if number * budget < len(trie.tokens) else []
+    needed = set(numbers)
+    waiting = list(needed)
     while waiting:
-        first = waiting.pop() * budget
-        node = int(trie.parent[first])
+        node = int(trie.parent[waiting.pop() * budget])
         while node >= 0:
             if node // budget not in needed:
                 needed.add(node // budget)
                 waiting.append(node // budget)
             node = int(trie.parent[node])
-    return needed
+    return sorted(needed)
 
 
 def _row(trie: Trie, visible: NDArray[np.bool_], start: int, node: int) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compresslab.algorithms.hessian import gram
 from compresslab.models.anatomy import linear_layers
 from compresslab.models.calibration.attention import recorded_rows
+from compresslab.models.ranks import Ranks
 
 VALUES = "v_proj"
 # Elements that a processor sums at a time: 1 MB in float32.
@@ -51,6 +52,12 @@ class InputSums:
             handle.remove()
         self._last = None
         self._values.clear()
+
+    def add_others(self, ranks: Ranks) -> None:
+        """Add the sums of the other processes to those of the first one, which then knows all leaders. All processes must call this."""
+        for leaders, sources in reversed(ranks.gathered((self.leaders, self.sources))):
+            self.leaders, self.sources = {**self.leaders, **leaders}, {**self.sources, **sources}
+        self._sums = ranks.add_to_first(self._sums)
 
     def tensors(self, tokens: int) -> dict[str, Tensor]:
         """`sum_of_squares/`, `magnitude/` and, with `grams`, `gram/` with each leader's name, on the processor.

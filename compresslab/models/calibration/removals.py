@@ -26,7 +26,8 @@ from compresslab.models.anatomy import decoder_layers, output_head, parameters_o
 from compresslab.models.calibration.blockwise import Blockwise, forward_replaced
 from compresslab.models.chunks import chunks
 from compresslab.models.progress import Progress
-from compresslab.models.shortening import refusal_to_drop
+from compresslab.models.ranks import ALONE, Ranks
+from compresslab.models.surgery.shortening import refusal_to_drop
 from compresslab.models.text import TokenSequences, batches
 
 FILE = "removals.json"
@@ -67,8 +68,18 @@ def order_temporarily(model: PreTrainedModel, text: TokenSequences, reader: Prun
         return read_removals(Path(scratch))
 
 
-def order_removals(model: PreTrainedModel, text: TokenSequences, readers: Sequence[PruneDepth], folder: Path, progress: Progress) -> None:
+def order_removals(
+    model: PreTrainedModel,
+    text: TokenSequences,
+    readers: Sequence[PruneDepth],
+    folder: Path,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+) -> None:
     """Order as many removals as the reader that drops most needs, and write them into `folder`. The model stays unchanged.
+
+    Args:
+        ranks: the processes that each read a part of the text. The order is that of one. The first one writes it.
 
     Raises:
         UnsupportedModel: the list of layers or the output head is not known.
@@ -76,7 +87,7 @@ def order_removals(model: PreTrainedModel, text: TokenSequences, readers: Sequen
     """
     sizes = [parameters_of(layer) for layer in decoder_layers(model)]
     total = parameters_of(model)
-    search = _Search(model, text)
+    search = _Search(model, text, ranks)
     original_loss = search.loss()
     order: list[int] = []
     losses: list[float] = []
@@ -96,6 +107,8 @@ def order_removals(model: PreTrainedModel, text: TokenSequences, readers: Sequen
         else:
             stopped = refusals[0]
     progress(1.0, "loss without each layer")
+    if ranks.rank:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps(Removals(text.ids.numel(), text.sha256, original_loss, order, losses, stopped)._asdict()))
 
@@ -131,10 +144,10 @@ class _Search:
         remaining: numbers of the remaining layers, ascending.
     """
 
-    def __init__(self, model: PreTrainedModel, text: TokenSequences) -> None:
-        self.model = model
-        self.blocks = Blockwise(model, text.ids)
-        self.ids = list(batches(text.ids))
+    def __init__(self, model: PreTrainedModel, text: TokenSequences, ranks: Ranks) -> None:
+        self.model, self.ranks = model, ranks
+        self.ids = ranks.part(list(batches(text.ids)))
+        self.blocks = Blockwise(model, torch.cat([*self.ids]))
         self.head = output_head(model)
         self.remaining = list(range(len(self.blocks.layers)))
         self.predictions = text.ids.shape[0] * (text.ids.shape[1] - 1)
@@ -146,9 +159,8 @@ class _Search:
         Raises:
             RunFailed: it is not finite.
         """
-        total = 0.0
-        for batch in range(len(self.ids)):
-            total += self._loss(batch, self._run_layers(batch, self.blocks.hidden[batch], self.remaining))
+        every = range(len(self.ids))
+        total = self._sum([self._loss(batch, self._run_layers(batch, self.blocks.hidden[batch], self.remaining)) for batch in every])
         if not math.isfinite(total):
             raise RunFailed(f"the model's loss on the calibration text is {total}; try dtype float32 or bfloat16")
         return total / self.predictions
@@ -159,15 +171,19 @@ class _Search:
 
         The layers before the removed one are computed once for all later ones.
         """
-        totals = dict.fromkeys(self.remaining, 0.0)
+        losses: dict[int, list[float]] = {number: [] for number in self.remaining}
         for batch, before in enumerate(self.blocks.hidden):
             for place, number in enumerate(self.remaining):
                 after = self._run_layers(batch, before, self.remaining[place + 1 :])
-                totals[number] += self._loss(batch, after)
+                losses[number].append(self._loss(batch, after))
                 before = self._run_layers(batch, before, [number])
             progress((batch + 1) / len(self.ids))
-        means = {number: total / self.predictions for number, total in totals.items()}
+        means = {number: self._sum(found) / self.predictions for number, found in losses.items()}
         return {number: mean if math.isfinite(mean) else math.inf for number, mean in means.items()}
+
+    def _sum(self, losses: Sequence[float]) -> float:
+        """The sum of the batches' losses in the order of the text, which is the same with any number of processes."""
+        return sum(loss for found in self.ranks.gathered(losses) for loss in found)
 
     def _run_layers(self, batch: int, hidden: Tensor, numbers: Sequence[int]) -> Tensor:
         """Hidden states (sequences, length, hidden) after the layers `numbers`, each with its arguments in the original model.

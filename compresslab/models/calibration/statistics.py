@@ -25,7 +25,8 @@ from compresslab.models.calibration.input_sums import InputSums, grouped_by_valu
 from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Amount, Progress
-from compresslab.models.text import TokenSequences
+from compresslab.models.ranks import ALONE, Ranks
+from compresslab.models.text import TokenSequences, batches
 
 SUMMARY = "statistics.json"
 
@@ -80,12 +81,14 @@ class Statistics:
         return tensor
 
 
-def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, progress: Progress) -> Statistics:
+def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, progress: Progress, ranks: Ranks = ALONE) -> Statistics:
     """Run the text through the model one decoder layer at a time and write the statistics into `folder`.
 
     Args:
         loaded: a model in memory, or one of which a layer at a time is read.
         grams: also gather the second moments of every linear layer's inputs (GPTQ, SparseGPT, AWQ), 4 bytes x inputs^2 each.
+        ranks: the processes that each read a part of the text. The first one adds up the sums and writes them. They differ from those of
+            one process in rounding alone.
 
     Raises:
         UnsupportedModel: the list of layers is not known.
@@ -94,8 +97,8 @@ def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, p
     folder.mkdir(parents=True, exist_ok=True)
     leaders, sources, influence = [], [], []
     with recorded_attention(loaded.model):
-        blocks = Blockwise(loaded.model, text.ids, loaded.weights)
-        last = [torch.cat([_last_tokens(hidden) for hidden in blocks.hidden])]
+        blocks = Blockwise(loaded.model, torch.cat([*ranks.part(list(batches(text.ids)))]), loaded.weights)
+        last = [_of_all(ranks, [_last_tokens(hidden) for hidden in blocks.hidden])]
         for number, layer in enumerate(blocks.layers):
             sums = InputSums(layer, grams=grams)
             change, last_tokens = 0.0, []
@@ -103,15 +106,17 @@ def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, p
                 for before, after in blocks.outputs_of(number):
                     change += block_influence(before, after).item() * len(before)
                     last_tokens.append(_last_tokens(after))
-                tensors = sums.tensors(text.ids.numel())
-            check_finite_layer(tensors, number)
-            save_file(tensors, folder / _file(number))
-            leaders.append(sums.leaders)
-            sources.append(sums.sources)
-            del tensors, sums  # the next layer's are as large
+                sums.add_others(ranks)
+                tensors = sums.tensors(text.ids.numel()) if ranks.rank == 0 else {}
             # The mean over all tokens, since batches may differ in size.
-            influence.append(change / len(text.ids))
-            last.append(torch.cat(last_tokens))
+            influence.append(sum(ranks.gathered(change)) / len(text.ids))
+            last.append(_of_all(ranks, last_tokens))
+            if ranks.rank == 0:
+                check_finite_layer(tensors, number)
+                save_file(tensors, folder / _file(number))
+                leaders.append(sums.leaders)
+                sources.append(sums.sources)
+            del tensors, sums  # the next layer's are as large
             share, tokens = (number + 1) / len(blocks.layers), text.ids.numel()
             progress(share, f"layer {number + 1} of {len(blocks.layers)}", Amount(share * tokens, tokens, "tokens"))
     summary = {
@@ -123,7 +128,9 @@ def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, p
         "leaders": leaders,
         "sources": sources,
     }
-    (folder / SUMMARY).write_text(json.dumps(summary))
+    if ranks.rank == 0:
+        (folder / SUMMARY).write_text(json.dumps(summary))
+    ranks.shared(None)  # when it is written
     return Statistics(folder)
 
 
@@ -148,6 +155,11 @@ def check_finite_layer(tensors: dict[str, Tensor], number: int) -> None:
 
 def _file(layer: int) -> str:
     return f"layer-{layer:03}.safetensors"
+
+
+def _of_all(ranks: Ranks, parts: list[Tensor]) -> Tensor:
+    """The rows of all processes, in the order of the text."""
+    return torch.cat(ranks.gathered(torch.cat(parts)))
 
 
 def _last_tokens(hidden: Tensor) -> Tensor:

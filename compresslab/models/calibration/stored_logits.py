@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -26,6 +27,7 @@ from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.chunks import chunks
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Amount, Progress
+from compresslab.models.ranks import ALONE, Ranks
 from compresslab.models.text import TokenSequences, batches
 
 SUMMARY = "logits.json"
@@ -93,11 +95,14 @@ class StoredLogits:
         return Targets(torch.stack(tokens), torch.stack(log_probabilities))
 
 
-def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path, progress: Progress) -> None:
+def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path, progress: Progress, ranks: Ranks = ALONE) -> None:
     """Write the `top_k` largest log-probabilities of every position, and the log-probability of all other tokens together.
 
     A position takes `top_k` integers of the smallest type for the vocabulary and `top_k` + 1 numbers in float16, whose relative error is
     at most 2^-11. Each different sequence is read once.
+
+    Args:
+        ranks: the processes that each read a part of the text. The files are those of one process. The first one writes them.
 
     Raises:
         BadInput: `top_k` leaves no other tokens. RunFailed: a logit is not finite.
@@ -111,15 +116,20 @@ def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path
     bytes_per_token = top_k * integers.itemsize + (top_k + 1) * torch.float16.itemsize
     sequences_per_file = max(1, FILE_BYTES // (bytes_per_token * text.ids.shape[1]))
     for file, start in enumerate(range(0, len(rows), sequences_per_file)):
-        found = []
-        for batch in batches(torch.stack(rows[start : start + sequences_per_file])):
-            found.append(_largest(teacher, batch, top_k, vocabulary))
-            done = start + sum(len(targets.tokens) for targets in found)
+        own = []
+        for batch in ranks.part(list(batches(torch.stack(rows[start : start + sequences_per_file])))):
+            targets = _largest(teacher, batch, top_k, vocabulary)
+            # As arrays, since torch does not send all types of integers.
+            own.append((targets.tokens.to(integers).numpy(), targets.log_probabilities.to(torch.float16).numpy()))
+            done = min(len(rows), start + ranks.size * sum(len(tokens) for tokens, _ in own))
             read = Amount(done * text.ids.shape[1], len(rows) * text.ids.shape[1], "tokens")
             progress(done / len(rows), f"the teacher's {top_k} largest logits", read)
-        tokens = torch.cat([targets.tokens for targets in found]).to(integers)
-        log_probabilities = torch.cat([targets.log_probabilities for targets in found]).to(torch.float16)
-        save_file({"tokens": tokens, "log_probabilities": log_probabilities}, folder / _file(file))
+        found = [arrays for part in ranks.gathered(own) for arrays in part]
+        if ranks.rank == 0:
+            tokens, log_probabilities = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
+            save_file({"tokens": tokens, "log_probabilities": log_probabilities}, folder / _file(file))
+    if ranks.rank:
+        return
     summary = {
         "top_k": top_k,
         "vocabulary": vocabulary,

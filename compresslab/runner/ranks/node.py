@@ -1,4 +1,4 @@
-"""A model node that several processes make together: the first one writes the result."""
+"""A node that several processes make together: the first one writes the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Send = Callable[[Progressed | Scored], None]
 
 
 def make_together(job: NodeJob, send: Send) -> Done | Failed:
-    """Make a model node by as many processes as it has devices.
+    """Make a node by as many processes as it has devices.
 
     Raises:
         BadInput: there are fewer devices than it needs. KeyboardInterrupt: after all had the time to save how far they were.
@@ -31,10 +31,14 @@ def make_together(job: NodeJob, send: Send) -> Done | Failed:
 
 
 def _make(job: NodeJob, rank: int, send: Send) -> None:
-    """The part of one process. A model that is larger than a device is loaded by the processor; its shards go to the device."""
+    """The part of one process. A model to train may be larger than a device: the processor loads it, and its shards go to the device."""
     from compresslab.runner.nodes import NODES
 
-    compute = job.compute
+    compute, kind = job.compute, job.compute.device.partition(":")[0]
+    if job.node.kind != "model":
+        device = kind if kind == "cpu" else f"{kind}:{rank}"
+        NODES[job.node.kind](job._replace(compute=compute._replace(device=device)), send)
+        return
     NODES[job.node.kind](job._replace(compute=compute._replace(device="cpu")), send)
     if compute.device != "cpu" and rank == 0:
         record = read_record(job.staged / "record.json", StepRecord, "run again")

@@ -12,8 +12,8 @@ from compresslab.algorithms.next_token import IGNORED_TARGET, next_token_loss
 from compresslab.errors import BadInput
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
+from compresslab.models.ranks import Ranks
 from compresslab.models.text import TokenSequences, batches
-from compresslab.steps.training.parallel import Ranks
 
 # Share of the different sequences that is held out (at least one), and their maximum number. The loss on 64 x 512 tokens has an error of
 # half a percent.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput
+from compresslab.models.ranks import Ranks
 
 T = TypeVar("T")
 # Parts of the names of settings by which a model draws random numbers in training: dropout of activations and of layers, and noise on what
@@ -24,43 +25,6 @@ T = TypeVar("T")
 RANDOM = ("drop", "jitter")
 # Heads that a causal language model does not have.
 OTHER_TASKS = ("classifier", "summary")
-
-
-class Ranks(NamedTuple):
-    """The processes that train one model together: the number of this one, from 0, and how many there are."""
-
-    rank: int = 0
-    size: int = 1
-
-    def turns(self, count: int) -> Iterator[tuple[int, bool]]:
-        """The numbers below `count` of the units that are this process's turn, and whether each counts.
-
-        The processes take the units one after the other. All take equally many, since a process that computes nothing would let the others
-        wait in a collective. Where there are too few units left, a process takes the last one again, and it does not count.
-        """
-        for first in range(0, count, self.size):
-            number = first + self.rank
-            yield min(number, count - 1), number < count
-
-    def sum(self, value: float) -> float:
-        """The sum of a number of each process."""
-        return self._reduced(value, distributed.ReduceOp.SUM) if self.size > 1 else value
-
-    def any(self, here: bool) -> bool:
-        """Whether something is so in any process."""
-        return self._reduced(float(here), distributed.ReduceOp.MAX) > 0 if self.size > 1 else here
-
-    def _reduced(self, value: float, operation: distributed.ReduceOp.RedOpType) -> float:
-        held = torch.tensor([value], dtype=torch.float64)
-        distributed.all_reduce(held, operation)
-        return float(held.item())
-
-
-def this_rank() -> Ranks:
-    """This process among those of its process group; the only one without a group."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return Ranks()
-    return Ranks(distributed.get_rank(), distributed.get_world_size())
 
 
 class NotFirst(BaseException):

@@ -21,8 +21,9 @@ from torch.distributed.tensor import Shard, zeros
 
 from compresslab.files import atomic_write, make_folder
 from compresslab.inputs import sha256_of
+from compresslab.models.ranks import Ranks
 from compresslab.steps.training.checkpoints import FILE, Checkpoints, TrainingState
-from compresslab.steps.training.parallel import Ranks, mesh, own_shard
+from compresslab.steps.training.parallel import mesh, own_shard
 
 # The folder of a checkpoint, with the number of its step, and the file in it that is written when all others are whole.
 FOLDER, STATE = "shared-{}", "state.json"

@@ -22,12 +22,13 @@ from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
 from compresslab.models.progress import Amount, Progress
+from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
 from compresslab.steps.training.activations import recomputing
 from compresslab.steps.training.checkpoints import TrainingState, fingerprint
 from compresslab.steps.training.held_out import Goal
 from compresslab.steps.training.master_weights import MasterWeights
-from compresslab.steps.training.parallel import NotFirst, Whole, refuse_random, this_rank
+from compresslab.steps.training.parallel import NotFirst, Whole, refuse_random
 from compresslab.steps.training.sharded_weights import ShardedWeights
 from compresslab.steps.training.shared_checkpoints import SharedCheckpoints
 
