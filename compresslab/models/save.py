@@ -155,11 +155,12 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
         expected: `probe_logits` of the model in memory.
         tensors: its `tensors_digest`. If the folder's digest is equal, a difference can only come from rounding in matrix products. In
             bfloat16 it depends on the address of a weight and is up to almost 1. The result is then 0, unless the difference is larger
-            than any rounding.
+            than any rounding. Plain weights must have an equal digest: the probe does not read every row of an embedding. Packed ones need
+            not, since a format may unpack otherwise than it packed.
         compute: dtype and backend of the logits; without it, the folder's own dtype.
 
     Raises:
-        RunFailed: transformers does not load the folder.
+        RunFailed: transformers does not load the folder, or finds other plain weights in it.
     """
     try:
         register_format(folder)
@@ -169,6 +170,8 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
     except Exception as error:  # transformers raises many types of errors
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = bool(tensors) and tensors in _digests(model, folder)
+    if tensors and not same and quantization_in(model) is None:
+        raise RunFailed("the saved folder has other weights, as plain transformers loads it, than the model that was saved")
     logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
     return 0.0 if same and is_rounding(logits, expected) else float((logits - expected).abs().max())
 

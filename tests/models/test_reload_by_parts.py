@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from steps.methods import METHOD_CONFIGS
 
+from compresslab.errors import RunFailed
 from compresslab.models.computing import computing
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.save import tensors_digest
@@ -64,17 +65,15 @@ def test_only_the_files_of_the_index_are_checked(tmp_path: Path, monkeypatch: py
 def test_a_changed_weight_is_told(name: str, tmp_path: Path):
     folder, other = saved(tmp_path / "saved"), saved(tmp_path / "changed")
     tensors = load_file(other / "model.safetensors")
-    tensors[name] += 1
+    tensors[name][-1] += 1  # of a vocabulary, a row that the probe may not read
     save_file(tensors, other / "model.safetensors", {"format": "pt"})
-    found = checked(other, of=folder)
-    assert not found.by_parts
-    assert found.difference > 0
+    with pytest.raises(RunFailed, match="the saved folder has other weights"):
+        checked(other, of=folder)
 
 
 def test_a_missing_layer_is_told(tmp_path: Path):
     folder, other = saved(tmp_path / "saved"), saved(tmp_path / "changed")
     tensors = load_file(other / "model.safetensors")
     save_file({name: tensor for name, tensor in tensors.items() if "layers.3." not in name}, other / "model.safetensors", {"format": "pt"})
-    found = checked(other, of=folder)
-    assert not found.by_parts
-    assert found.difference > 0
+    with pytest.raises(RunFailed, match="the saved folder has other weights"):
+        checked(other, of=folder)
