@@ -65,21 +65,23 @@ def _machine() -> list[Finding]:
 
     import psutil
 
+    from compresslab.machine import control_groups
     from compresslab.machine.processor import processor, threads
     from compresslab.machine.this_machine import machine_name, probe_device
 
-    memory = psutil.virtual_memory()
+    memory, limit = psutil.virtual_memory(), control_groups.memory()
     works: bool | None
     try:
         probe = probe_device()
         name, works = machine_name(probe) if probe.accelerator else "none; the processor computes", bool(probe.accelerator) or None
     except CompresslabError as error:  # this command reports a broken accelerator
         probe, name, works = probe_device("cpu"), str(error), False
+    may = f", of which this process may use {size(limit)}" if limit < memory.total else ""
     return [
         Finding("processor", True, f"{processor()}, {threads()} threads"),
         Finding("accelerator", works, name),
         *(_dtype(dtype, probe) for dtype in ("float32", "bfloat16", "float16")),
-        Finding("memory", None, f"{size(memory.available)} free of {size(memory.total)}"),
+        Finding("memory", None, f"{size(memory.available)} free of {size(memory.total)}{may}"),
         Finding("disk", None, f"{size(shutil.disk_usage(Path.cwd()).free)} free here"),
     ]
 

@@ -187,9 +187,9 @@ def _peak(rows: list[dict[str, Any]]) -> float:
 
 def _shortage(planned: Plan, rows: list[dict[str, Any]]) -> list[str]:
     """A warning for each node that needs more memory than this machine, or its accelerator, has; of many, for the first ones."""
-    import psutil
+    from compresslab.machine import control_groups
 
-    there = {"memory": ("this machine", psutil.virtual_memory().total), "device_memory": ("its accelerator", _accelerator_memory(planned))}
+    there = {"memory": ("this machine", control_groups.memory()), "device_memory": ("its accelerator", _accelerator_memory(planned))}
     warnings = [
         f"“{row['node']}” needs about {size(row[kind])} of memory and {what} has {size(total)}; it will be killed if that is so"
         for row in rows

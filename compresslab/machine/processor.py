@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import platform
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from compresslab.machine import control_groups
 
 
 def threads() -> int:
     """Number of processors that this process may use, by its affinity and its control group's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(CGROUP)
+    quota = control_groups.processors()
     return allowed if quota == math.inf else max(1, min(allowed, math.ceil(quota)))
-
-
-def _quota(cgroup: Path) -> float:
-    """Number of processors that the control group's time quota allows (`--cpus` of containers); infinite without a limit."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return int(quota) / int(period) if int(quota) > 0 else math.inf
-    return math.inf
 
 
 def processor() -> str:

@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 
 from compresslab import children
 from compresslab.errors import disk_trouble, out_of_memory
+from compresslab.machine import control_groups
 
-CGROUPS, CGROUP_OF_THIS, KERNEL_COUNTERS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/vmstat")
+KERNEL_COUNTERS = Path("/proc/vmstat")
 AGAIN = "Run again to go on from here"
 MEMORY_WORDS = ("bad_alloc", "allocat", "out of memory", "not enough memory")
 # Signals by which the processor or the library itself ends a process.
@@ -146,23 +147,11 @@ def kernel_kills() -> Kills:
 
 
 def _of_group() -> tuple[int | None, int | None]:
-    """Kills in this process's control group, and how often its limits were reached."""
-    with contextlib.suppress(OSError):
-        for line in CGROUP_OF_THIS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            own = path.lstrip("/")
-            # In a container the path may be the host's, and what is mounted is the container's own group.
-            if controllers == "":
-                for group in (CGROUPS / own, CGROUPS):
-                    if (found := _counter(group / "memory.events", "oom_kill")) is not None:
-                        above = [folder for folder in (group, *group.parents) if folder.is_relative_to(CGROUPS)]
-                        limits = (_counter(folder / "memory.events", "oom") for folder in above)
-                        return found, sum(limit for limit in limits if limit is not None)
-            elif "memory" in controllers.split(","):
-                for group in (CGROUPS / "memory" / own, CGROUPS / "memory"):
-                    if (found := _counter(group / "memory.oom_control", "oom_kill")) is not None:
-                        return found, None
-    return None, None
+    """Kills in this process's control group, and how often its limits and those of the groups above it were reached."""
+    groups = control_groups.control_groups("memory")
+    kills = (_counter(folder / name, "oom_kill") for folder in groups for name in ("memory.events", "memory.oom_control"))
+    limits = [limit for folder in groups if (limit := _counter(folder / "memory.events", "oom")) is not None]
+    return next((count for count in kills if count is not None), None), sum(limits) if limits else None
 
 
 def _counter(file: Path, name: str) -> int | None:

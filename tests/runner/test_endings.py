@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from compresslab.errors import disk_trouble
+from compresslab.machine import control_groups
 from compresslab.records.compute import PROCESSOR
 from compresslab.runner import endings
 from compresslab.runner import processes as executors
@@ -59,15 +60,15 @@ def test_counters_of_control_groups_are_read(
     (tmp_path / "groups" / file).write_text(text)
     (tmp_path / "own").write_text(groups + "\n")
     (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 11\n")
-    monkeypatch.setattr(endings, "CGROUPS", tmp_path / "groups")
-    monkeypatch.setattr(endings, "CGROUP_OF_THIS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "CGROUP_OF_THIS", tmp_path / "own")
     monkeypatch.setattr(endings, "KERNEL_COUNTERS", tmp_path / "vmstat")
     assert kernel_kills() == Kills(*count, 11)
 
 
 def test_a_system_without_counters_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CGROUPS", "CGROUP_OF_THIS", "KERNEL_COUNTERS"):
-        monkeypatch.setattr(endings, name, tmp_path / "nowhere")
+    for module, name in ((control_groups, "CGROUPS"), (control_groups, "CGROUP_OF_THIS"), (endings, "KERNEL_COUNTERS")):
+        monkeypatch.setattr(module, name, tmp_path / "nowhere")
     assert kernel_kills() == Kills(None, None, None)
 
 

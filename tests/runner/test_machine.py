@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from compresslab.errors import BadInput, RunFailed
-from compresslab.machine import processor
+from compresslab.machine import control_groups, processor
 from compresslab.machine import this_machine as machine
 from compresslab.records.compute import Compute, Probe
 
@@ -117,26 +119,65 @@ def test_planning_and_the_look_at_the_machine_import_no_torch():
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 
+V2, V1 = "0::/job/step\n", "3:cpu,cpuacct:/job/step\n4:memory:/job/step\n"
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, str]], None]:
+    """Control groups: what the process's own are called, and the files of all."""
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "CGROUP_OF_THIS", tmp_path / "own")
+
+    def made(own: str, files: dict[str, str]) -> None:
+        (tmp_path / "own").write_text(own)
+        for name, content in files.items():
+            (tmp_path / "groups" / name).parent.mkdir(exist_ok=True, parents=True)
+            (tmp_path / "groups" / name).write_text(content + "\n")
+
+    return made
+
+
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("own", "files", "expected"),
     [
-        ({"cpu.max": "150000 100000"}, 2),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        ({}, 8),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        (V2, {"job/step/cpu.max": "max 100000", "job/cpu.max": "300000 100000"}, 3),
+        (V2, {"cpu.max": "300000 100000"}, 3),  # of a container, where the path is the host's
+        (V2, {"other/cpu.max": "300000 100000"}, 8),
+        (V1, {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        (V1, {"cpu/job/cpu.cfs_quota_us": "200000", "cpu/job/cpu.cfs_period_us": "100000"}, 2),
+        (V1, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("", {}, 8),
     ],
 )
 def test_a_container_with_a_quota_has_no_more_threads_than_it_pays_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+    groups: Callable[[str, dict[str, str]], None], monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], expected: int
 ):
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-    monkeypatch.setattr(processor, "CGROUP", tmp_path)
+    groups(own, files)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert processor.threads() == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        (V2, {"job/step/memory.max": "max", "job/memory.max": "3000"}, 3000),
+        (V2, {"job/step/memory.max": "2000", "job/memory.max": "3000"}, 2000),
+        (V2, {"memory.max": "3000"}, 3000),
+        (V1, {"memory/job/memory.limit_in_bytes": "3000", "memory/memory.limit_in_bytes": "9223372036854771712"}, 3000),
+        (V1, {"memory/memory.limit_in_bytes": "9223372036854771712"}, 10_000),
+        (V2, {"memory.max": "no number"}, 10_000),
+        ("", {}, 10_000),
+    ],
+)
+def test_a_container_has_no_more_memory_than_its_groups_allow(
+    groups: Callable[[str, dict[str, str]], None], monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], expected: int
+):
+    groups(own, files)
+    monkeypatch.setattr(control_groups.psutil, "virtual_memory", lambda: SimpleNamespace(total=10_000))
+    assert control_groups.memory() == expected
 
 
 @pytest.mark.slow

@@ -9,9 +9,8 @@ import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
-import psutil
-
 from compresslab.errors import BadInput
+from compresslab.machine import control_groups
 from compresslab.machine.processor import threads as processors
 from compresslab.models.progress import Amount
 from compresslab.plan.graph import Node, Plan
@@ -75,7 +74,7 @@ class LocalExecutor:
 
     def hosts(self) -> Sequence[Host]:
         """This machine alone."""
-        return [Host(self.name, self.jobs, self.devices, psutil.virtual_memory().total, self.threads * self.jobs)]
+        return [Host(self.name, self.jobs, self.devices, control_groups.memory(), self.threads * self.jobs)]
 
     def start(self, node: Node, start: Start) -> None:
         """Start an attempt in a thread."""
