@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from common import base_folder
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 
 from compresslab.models.anatomy import parameters_of
 from compresslab.models.load import Loaded, load_tokenizer
@@ -72,6 +72,12 @@ def make(size: str, work: Path) -> Path:
         tie_word_embeddings=True,
         dtype=torch.bfloat16,
     )
+    random_model(config, load_tokenizer(base_folder(work / "smollm2")), folder)
+    return folder
+
+
+def random_model(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model with random weights in bfloat16, matrix by matrix."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +87,7 @@ def make(size: str, work: Path) -> Path:
         parts = (random((min(4096, parameter.shape[0] - start), *parameter.shape[1:])) for start in range(0, parameter.shape[0], 4096))
         writer.add(name, parameter.shape, (part.to(torch.bfloat16) for part in parts))
     writer.finish(model.num_parameters())
-    save_settings(Loaded(model, load_tokenizer(base_folder(work / "smollm2"))), folder)
-    return folder
+    save_settings(Loaded(model, tokenizer), folder)
 
 
 def study(size: str, folder: Path, work: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -93,8 +98,13 @@ def study(size: str, folder: Path, work: Path, given: argparse.Namespace) -> lis
         RECIPE.format(name=name, folder=folder, samples=given.samples, items=given.items)
         + "".join(f"  {variant}: {{steps: [{VARIANTS[variant]}]}}\n" for variant in given.variants)
     )
+    return run(recipe, work, given.compute)
+
+
+def run(recipe: Path, work: Path, compute: str) -> list[dict[str, Any]]:
+    """The nodes of a recipe's plan, each with what it cost when it was run."""
     command = [sys.executable, "-m", "compresslab"]
-    options = [str(recipe), "--store", str(work / "store"), "--compute", given.compute]
+    options = [str(recipe), "--store", str(work / "store"), "--compute", compute]
     rows: list[dict[str, Any]] = json.loads(subprocess.run([*command, "plan", *options, "--json"], capture_output=True, check=True).stdout)[
         "nodes"
     ]
@@ -144,11 +154,16 @@ def main() -> None:
             a_layer(folder)
         if given.only_make or given.a_layer:
             continue
-        for row in study(size, folder, work, given):
-            cost = row.get("cost")
-            if cost:
-                print(f"{size:5} {row['node']:22} {cost['seconds']:7.1f} s {cost['peak_memory_bytes'] / 1e9:6.2f} GB", end=" ")
-                print(f"planned {row['seconds']:6.1f} s {row['memory'] / 1e9:6.2f} GB", flush=True)
+        print_costs(size, study(size, folder, work, given))
+
+
+def print_costs(model: str, rows: list[dict[str, Any]]) -> None:
+    """Print the time and the peak resident set of each node that was made, beside the plan's."""
+    for row in rows:
+        if cost := row.get("cost"):
+            rate = f" {cost['tokens_per_second']:5.0f} tokens/s" if cost.get("tokens_per_second") else ""
+            print(f"{model:5} {row['node']:32} {cost['seconds']:7.1f} s {cost['peak_memory_bytes'] / 1e9:6.2f} GB{rate}", end=" ")
+            print(f"planned {row['seconds']:6.1f} s {row['memory'] / 1e9:6.2f} GB", flush=True)
 
 
 if __name__ == "__main__":
