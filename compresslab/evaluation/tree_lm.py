@@ -116,7 +116,7 @@ class TreeLM(HFLM):  # type: ignore[misc]
         return texts
 
     def follow(self) -> None:
-        """Compute parts of what the first process is asked, until it lets this one go."""
+        """Compute parts of what the first process is asked, until it lets this one go; it may be called again."""
         work: LogLikelihoodWork | GenerationWork | None
         while (work := self.ranks.shared(None)) is not None:
             if isinstance(work, LogLikelihoodWork):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,24 @@ def _round_inputs(layer: nn.Module, dtype: torch.dtype) -> None:
 
     layer.register_forward_pre_hook(round_inputs)
     layer.register_forward_hook(cast_output)
+
+
+def stored_dtypes(model: PreTrainedModel) -> dict[str, torch.dtype]:
+    """The dtypes of the floating-point parameters by name. transformers keeps some in float32 (a router's) whatever the others are in."""
+    return {name: parameter.dtype for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+
+
+def cast_back(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype], dtype: torch.dtype) -> PreTrainedModel:
+    """Give the parameters of a model that was cast their own dtypes again, in place.
+
+    Args:
+        dtypes: as `stored_dtypes` gave them before. dtype: the model's.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtypes.get(name, dtype))
+    model.config.dtype = dtype
+    return model
 
 
 @contextlib.contextmanager

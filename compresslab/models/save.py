@@ -7,7 +7,7 @@ import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
-from compresslab.models.streamed.digests import combined, tensor_digests
+from compresslab.models.streamed.digests import tensor_digests
 from compresslab.records.compute import Compute
 
 # Larger than the default, so that small models have one file, and below the largest file of a FAT file system.
@@ -124,39 +124,31 @@ def _remove_origin(folder: Path) -> None:
             path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def tensors_digest(model: PreTrainedModel) -> str:
-    """Digest of names, dtypes, shapes and bytes of all tensors of a model, including those that are in no file (rotary frequencies).
-
-    For a layer packed by a kernel library (gptqmodel) it covers the plain weight by which the kernel multiplies, so that the digests of
-    such a model and of the plain model that it was made from are equal. It must be computed before the first forward pass, since
-    bitsandbytes and compressed-tensors change the layout of weights at their first use.
-    """
-    return combined(tensor_digests(model))
-
-
-def _digests(model: PreTrainedModel, folder: Path) -> Iterator[str]:
-    """The digest of a loaded model, and that of the weights in its files if its kernels repack them.
+def _digests(model: PreTrainedModel, folder: Path) -> Iterator[dict[str, str]]:
+    """The digests of a loaded model, and those of the weights in its files if its kernels repack them.
 
     A kernel for GPUs (gptqmodel's Marlin) has a layout of its own and does not return the plain weights.
     """
-    yield tensors_digest(model)
+    yield tensor_digests(model)
     reader = reader_of(quantization_in(model))
     if reader.repacks_on_load:
         with contextlib.suppress(UnsupportedModel):
-            yield tensors_digest(reader.plain_model(folder, model.device))
+            yield tensor_digests(reader.plain_model(folder, model.device))
 
 
-def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", compute: Compute | None = None) -> float:
+def reload_difference(
+    folder: Path, expected: torch.Tensor, tensors: Mapping[str, str] | None = None, compute: Compute | None = None
+) -> float:
     """Largest absolute difference of a probe logit between a saved folder and the model that was saved.
 
     It should run in a fresh process, where no patch or import of a step influences loading.
 
     Args:
         expected: `probe_logits` of the model in memory.
-        tensors: its `tensors_digest`. If the folder's digest is equal, a difference can only come from rounding in matrix products. In
-            bfloat16 it depends on the address of a weight and is up to almost 1. The result is then 0, unless the difference is larger
-            than any rounding. Plain weights must have an equal digest: the probe does not read every row of an embedding. Packed ones need
-            not, since a format may unpack otherwise than it packed.
+        tensors: its `tensor_digests`. If the folder's are equal, a difference can only come from rounding in matrix products. In bfloat16
+            it depends on the address of a weight and is up to almost 1. The result is then 0, unless the difference is larger than any
+            rounding. Plain weights must have equal digests: the probe does not read every row of an embedding. Packed ones need not, since
+            a format may unpack otherwise than it packed.
         compute: dtype and backend of the logits; without it, the folder's own dtype.
 
     Raises:
@@ -169,11 +161,21 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, use_safetensors=True, **place).eval()
     except Exception as error:  # transformers raises many types of errors
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
-    same = bool(tensors) and tensors in _digests(model, folder)
-    if tensors and not same and quantization_in(model) is None:
-        raise RunFailed("the saved folder has other weights, as plain transformers loads it, than the model that was saved")
+    same = tensors is not None and any(tensors == found for found in _digests(model, folder))
+    if tensors is not None and not same and quantization_in(model) is None and (names := _other_weights(tensors, model)):
+        raise RunFailed(
+            f"the saved folder has other weights, as plain transformers loads it, than the model that was saved: {', '.join(names[:3])}"
+            + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        )
     logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
     return 0.0 if same and is_rounding(logits, expected) else float((logits - expected).abs().max())
+
+
+def _other_weights(tensors: Mapping[str, str], model: PreTrainedModel) -> list[str]:
+    """The names of weights that differ from those with the digests `tensors`. Buffers that are in no file may change in a forward pass."""
+    found, stored = tensor_digests(model), model.state_dict().keys()
+    differing = {name for name in tensors.keys() | found.keys() if tensors.get(name) != found.get(name)}
+    return sorted(name for name in differing if name in stored or name not in found)
 
 
 def is_rounding(logits: torch.Tensor, expected: torch.Tensor) -> bool:

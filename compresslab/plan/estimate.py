@@ -96,7 +96,7 @@ def estimate(node: Node, plan: Plan, speed: Speed | None = None) -> Estimate:
     if plan.compute.backend == "cpu" or found.memory is None:
         return found
     held = max(0.0, found.memory - LEAN_WORKER_BYTES)
-    return found._replace(memory=ACCELERATED_WORKER_BYTES + min(held, ON_ITS_WAY_BYTES), device_memory=held)
+    return found._replace(memory=node.devices * (ACCELERATED_WORKER_BYTES + min(held, ON_ITS_WAY_BYTES)), device_memory=held)
 
 
 def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:

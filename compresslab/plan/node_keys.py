@@ -67,7 +67,7 @@ class NodeKeys:
         self.recipe, self.replicates = with_replicates(resolved.recipe)
         self._versions: dict[str, str] = {}
         self._requests: dict[str, GatherRequest] = {}
-        self._readers: dict[GatherRequest, dict[str, StepConfig]] = {}
+        self._readers: dict[GatherRequest, dict[str, list[StepConfig]]] = {}
         self._unpruned: dict[str, str] = {}  # model key after a prune step -> model key before the last prune step
         self.chains: dict[str, tuple[str, ...]] = {BASE: (self._base_key(),)}
         for name in ordered(self.recipe):
@@ -170,7 +170,8 @@ class NodeKeys:
         assert model is not None
         request = GatherRequest(model, gathers, content_key("text", **text), replicate)
         self._requests[key] = request
-        self._readers.setdefault(request, {})[key] = step.config
+        # Equal steps may differ in what decides no result, such as the devices that they ask for.
+        self._readers.setdefault(request, {}).setdefault(key, []).append(step.config)
 
     def _gather_key(self, request: GatherRequest) -> str:
         return content_key(
@@ -185,8 +186,12 @@ class NodeKeys:
         )
 
     def readers_of(self, request: GatherRequest) -> list[StepConfig]:
-        """The settings of the steps that read the result of `request`, in an order that does not depend on names."""
-        return [config for _, config in sorted(self._readers[request].items())]
+        """The settings of the steps that read the result of `request`, in an order that does not depend on names.
+
+        Of equal steps that ask for other numbers of devices, the one that asks for most.
+        """
+        equal = [configs for _, configs in sorted(self._readers[request].items())]
+        return [max(configs, key=lambda config: getattr(config, "teacher_devices", 1)) for configs in equal]
 
     def _step_key(self, step: Step, before: tuple[str, ...], replicate: int) -> str:
         """Key of a step on the last of the models `before`. `replicate` is added to the seed of the text that it reads."""

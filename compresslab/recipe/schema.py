@@ -128,7 +128,7 @@ class Evaluate(Strict):
     variant's folder on all GPUs, with the kernels of its format.
 
     `devices` answer a variant's items together, each with the whole model and a part of the items; on a processor they are processes.
-    The answers are those of one device. Where there are as many variants as devices, `--jobs` is faster.
+    With as many threads each the answers are those of one. Where there are as many variants as devices, `--jobs` is faster.
 
     `source: published` runs nothing: it reads the scores of `published:` models from `table`, for all its benchmarks or those in `tasks`.
     Parent and child from different tables are an error unless `across_tables` is true.

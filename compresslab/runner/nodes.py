@@ -30,9 +30,10 @@ from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, check_finite, load, load_folder
 from compresslab.models.progress import Amount
 from compresslab.models.ranks import this_rank
-from compresslab.models.save import save, tensors_digest
+from compresslab.models.save import save
 from compresslab.models.size import nonzero_of, shape_of, size_of
 from compresslab.models.streamed.check import Check, check_reload
+from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.streamed.trial import Trial, as_saved, tried
 from compresslab.models.text import calibration_tokens, training_tokens
@@ -59,11 +60,11 @@ class Clock(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A model that is saved: its record, its probe's logits, and a digest of its tensors."""
+    """A model that is saved: its record, its probe's logits, and the digests of its tensors by name."""
 
     record: StepRecord
     probe: Tensor
-    tensors: str
+    tensors: dict[str, str]
 
 
 class Reporter:
@@ -96,7 +97,7 @@ def _base(job: NodeJob, progress: Reporter) -> Made:
     loaded = load(base.model, base.dtype, trust_remote_code=base.trust_remote_code, device=job.compute.device)
     # Before any forward pass, as after a step: kernels lay packed weights out anew at their first use.
     save(loaded, folder)
-    tensors = tensors_digest(loaded.model)
+    tensors = tensor_digests(loaded.model)
     size = size_of(folder, nonzero_of(loaded.model if countable(folder) else dequantized(folder, loaded).model))
     record = StepRecord(
         kind="base", method="load", config=config, seed=0, size=size, shape=shape_of(folder, size), details=origin_details(base.model)
@@ -191,31 +192,34 @@ def evaluate(job: NodeJob, send: Send) -> None:
     config, ranks = job.recipe.evaluate, this_rank()
     model, journals, encodings = job.models[job.node.needs[0]], job.checkpoints, job.encodings
     lm, weights = load_lm(model, config, job.compute, journals=journals, encodings=encodings, ranks=ranks)
+    names = [name for name in config.tasks if name in job.scores]
     if ranks.rank:
         assert isinstance(lm, TreeLM)
-        lm.follow()
+        for _ in names:
+            lm.follow()
+            ranks.gathered(peak_memory())
         return
     clock = Clock(time.perf_counter(), now())
 
     def done(score: TaskScore, items: ItemScores) -> None:
+        if isinstance(lm, TreeLM):
+            lm.dismiss()
+        peak = sum(ranks.gathered(peak_memory()))
         folder = job.scores[score.task]
         write_items(folder / "items.parquet", items)
         write_record(folder, score)
         nonlocal clock
-        write_record(folder, _cost_since(clock, job), "cost.json")
+        write_record(folder, _cost_since(clock, peak, job), "cost.json")
         clock = Clock(time.perf_counter(), now())
         send(Scored(score.task))
 
-    names = [name for name in config.tasks if name in job.scores]
     evaluate_model(lm, names, config, weights=weights, trust_code=job.trust_code, done=done, progress=Reporter(send))
-    if isinstance(lm, TreeLM):
-        lm.dismiss()
 
 
-def _cost_since(clock: Clock, job: NodeJob) -> Cost:
+def _cost_since(clock: Clock, peak: int, job: NodeJob) -> Cost:
     seconds = time.perf_counter() - clock.seconds
     device, devices = job.compute.device, job.node.devices
-    return Cost(seconds=seconds, peak_memory_bytes=peak_memory(), started=clock.date, threads=job.threads, device=device, devices=devices)
+    return Cost(seconds=seconds, peak_memory_bytes=peak, started=clock.date, threads=job.threads, device=device, devices=devices)
 
 
 def time_model(job: NodeJob, send: Send) -> None:

@@ -23,9 +23,9 @@ from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.reader import method_name, quantization_in
 from compresslab.models.load import Loaded, check_finite, refuse_infinite
 from compresslab.models.progress import Progress, silent
-from compresslab.models.save import Packed, PackedTensors, save, tensors_digest
+from compresslab.models.save import Packed, PackedTensors, save
 from compresslab.models.size import nonzero_of, shape_of, size_of
-from compresslab.models.streamed.digests import combined
+from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.result import Result
 from compresslab.models.text import TokenSequences
 from compresslab.records import StepRecord
@@ -99,7 +99,7 @@ class StepResult(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A finished step: the model, its record, and its logits and tensors' digest for the check in a fresh process.
+    """A finished step: the model, its record, and its logits and the digests of its tensors for the check in a fresh process.
 
     A model that was not in memory is not usable afterwards; its folder is.
     """
@@ -107,7 +107,7 @@ class Saved(NamedTuple):
     loaded: Loaded
     record: StepRecord
     probe: torch.Tensor
-    tensors: str
+    tensors: dict[str, str]
 
 
 def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder: Path) -> Saved:
@@ -136,7 +136,7 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     # This precedes any forward pass, since bitsandbytes repacks a 4-bit weight for the CPU at its first use, and a folder saved after that
     # is not loaded correctly.
     save(after, folder, result.packed)
-    tensors = tensors_digest(after.model)
+    tensors = tensor_digests(after.model)
     plain = result.packed is not None or countable(folder)
     nonzero = nonzero_of(after.model if plain else dequantized(folder, after).model)
     step_record = record(kind, config, folder, nonzero, context, result, after.device)
@@ -150,7 +150,7 @@ def _saved_by_layers(kind: str, config: StepConfig, loaded: Loaded, context: Con
     assert written is not None
     logits = written.finish(result.packed)
     refuse_infinite(logits, f"{kind} {method_of(kind, config).name}")
-    return Saved(loaded, record(kind, config, folder, written.nonzero, context, result, loaded.device), logits, combined(written.digests))
+    return Saved(loaded, record(kind, config, folder, written.nonzero, context, result, loaded.device), logits, written.digests)
 
 
 def refuse_packed(loaded: Loaded, what: str) -> None:

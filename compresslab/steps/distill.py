@@ -19,7 +19,8 @@ from compresslab.errors import BadInput
 from compresslab.methods.distill import Distill
 from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.stored_logits import StoredLogits, store_temporarily
-from compresslab.models.load import Loaded, cast
+from compresslab.models.computing import cast_back, stored_dtypes
+from compresslab.models.load import Loaded
 from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, StepResult
@@ -40,7 +41,7 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
         BadInput: the teacher has another vocabulary, the stored logits are for another text, or a setting does not suit the text.
     """
     assert context.text is not None
-    dtype, compute = loaded.model.dtype, context.dtype(loaded.model)
+    dtype, dtypes, compute = loaded.model.dtype, stored_dtypes(loaded.model), context.dtype(loaded.model)
     matching = None
     details: dict[str, object] = {}
     if config.top_k is not None:
@@ -67,7 +68,7 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
     )
     result = train(loaded.model, context.text, settings, loss_fn)
     return StepResult(
-        cast(loaded.model, dtype), tokens_seen=result.tokens, details={"steps": result.steps, "loss": result.losses, **details}
+        cast_back(loaded.model, dtypes, dtype), tokens_seen=result.tokens, details={"steps": result.steps, "loss": result.losses, **details}
     )
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.methods.retrain import RetrainFull, RetrainLoRA
+from compresslab.models.computing import cast_back, stored_dtypes
 from compresslab.models.load import Loaded, cast
 from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
@@ -29,7 +30,7 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
         BadInput: there is too little text; the other model has another vocabulary; bitsandbytes cannot store a layer at 4 bits (`qlora`).
     """
     assert context.text is not None
-    dtype, compute = loaded.model.dtype, context.dtype(loaded.model)
+    dtype, dtypes, compute = loaded.model.dtype, stored_dtypes(loaded.model), context.dtype(loaded.model)
     text, goal = context.text, None
     if config.until is not None:
         assert context.other is not None
@@ -53,7 +54,9 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
     else:
         model, result = _train_adapters(loaded.model, config, text, settings)
     return StepResult(
-        cast(model, dtype), tokens_seen=result.tokens, details={"steps": result.steps, "loss": result.losses, **_goal_details(result, goal)}
+        cast_back(model, dtypes, dtype),
+        tokens_seen=result.tokens,
+        details={"steps": result.steps, "loss": result.losses, **_goal_details(result, goal)},
     )
 
 

@@ -51,8 +51,9 @@ def compress(
         raise BadInput("step.adopt: an existing model is taken as it is, so there is nothing to compress; give another kind of step")
     if requested.replicates > 1:
         raise BadInput("step.replicates: one model is made here; call it again with other seeds for more, or run a recipe")
-    if getattr(requested.config, "devices", 1) not in (1, "auto"):
-        raise BadInput("step.devices: this process alone makes the model; leave devices out, or run a recipe")
+    for name in ("devices", "teacher_devices"):
+        if getattr(requested.config, name, 1) not in (1, "auto"):
+            raise BadInput(f"step.{name}: this process alone makes the model; leave {name} out, or run a recipe")
     entry = requested.method
     texts = _texts(entry.text, text)
     _check_choice(dtype, get_args(Dtype), "dtype")

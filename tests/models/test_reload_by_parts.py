@@ -12,9 +12,9 @@ from steps.methods import METHOD_CONFIGS
 from compresslab.errors import RunFailed
 from compresslab.models.computing import computing
 from compresslab.models.load import load_folder, probe_logits
-from compresslab.models.save import tensors_digest
 from compresslab.models.streamed import check, result
 from compresslab.models.streamed.check import Check, check_reload
+from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.records.compute import Compute
 from compresslab.steps.contract import Context, run
@@ -35,7 +35,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def checked(folder: Path, of: Path | None = None) -> Check:
     """The check of a folder against the model of another one; without it, against its own."""
     loaded = load_folder(of or folder)
-    tensors = tensors_digest(loaded.model)
+    tensors = tensor_digests(loaded.model)
     return check_reload(folder, probe_logits(computing(loaded.model, torch.float32)), tensors, FLOAT32)
 
 

@@ -20,8 +20,9 @@ from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import Loaded, load, load_folder
 from compresslab.models.offline import wheel_file
 from compresslab.models.progress import silent
-from compresslab.models.save import save, tensors_digest
+from compresslab.models.save import save
 from compresslab.models.streamed import result, shards, weights
+from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.streamed.shards import ShardWriter
 from compresslab.models.streamed.tensor_files import DTYPES, TensorFile
@@ -86,7 +87,7 @@ def test_only_the_current_layer_is_in_memory(tmp_path: Path):
 def test_a_model_whose_tensors_transformers_merges_is_loaded_whole(tmp_path: Path):
     loaded = open_by_layers(saved(tmp_path, MERGED))
     assert loaded.weights is None
-    assert tensors_digest(loaded.model) == tensors_digest(load_folder(tmp_path).model)
+    assert tensor_digests(loaded.model) == tensor_digests(load_folder(tmp_path).model)
 
 
 def test_a_packed_model_is_loaded_whole(tmp_path: Path):

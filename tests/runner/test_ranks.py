@@ -157,6 +157,13 @@ def test_activations_that_are_computed_again_change_nothing(tmp_path: Path, monk
     assert passes[1] - passes[0] >= len(kept["details"]["loss"]) * 5 // size * 4
 
 
+@pytest.mark.parametrize("error", [RuntimeError("the dataset's server timed out"), RuntimeError("gloo is not a word of this text")])
+def test_errors_of_other_libraries_are_no_lost_processes(error: RuntimeError):
+    with pytest.raises(RuntimeError) as raised:
+        raise error
+    assert not member._lost_touch(raised.value)
+
+
 @pytest.mark.parametrize("name", ["llama-tied", "qwen3-moe", "gpt-neox", "gemma2"])
 def test_three_processes_train_any_architecture_as_one_does(tmp_path: Path, name: str):
     one, three = (trained(size, "forward-kl", tmp_path / str(size), name=name) for size in (1, 3))

@@ -92,6 +92,7 @@ def answers(size: int, engine: str, folder: Path, stop_at: float = 2.0) -> tuple
 @pytest.mark.parametrize("seconds", [journal.ROUND, 0.0])
 def test_processes_answer_as_one_does_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, seconds: float):
     monkeypatch.setattr(journal, "ROUND", seconds)
+    monkeypatch.setattr(journal, "PIECES_A_ROUND", 1)
     one, [passes] = answers(1, engine, tmp_path / "one")
     assert one[0] or one[1]
     for size in (2, 3):
@@ -107,6 +108,7 @@ def test_any_number_of_processes_goes_on_from_the_journal_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int]
 ):
     monkeypatch.setattr(journal, "ROUND", 0.0)
+    monkeypatch.setattr(journal, "PIECES_A_ROUND", 1)
     whole, passes = answers(sizes[1], "batched", tmp_path / "whole")
     with pytest.raises(RankFailed, match="stopped"):
         answers(sizes[0], "batched", tmp_path / "stopped", stop_at=0.4)
@@ -117,7 +119,7 @@ def test_any_number_of_processes_goes_on_from_the_journal_of_another(
 
 def test_a_study_evaluated_by_two_processes_has_the_scores_of_one(recipe: Path, tmp_path: Path):
     stated = yaml.safe_load(recipe.read_text())
-    scores = []
+    scores, peaks = [], []
     for devices in (1, 2):
         recipe.write_text(yaml.safe_dump({**stated, "evaluate": {**stated["evaluate"], "devices": devices}}))
         plan, store = prepare(recipe), Store(tmp_path / f"store-{devices}")
@@ -129,6 +131,8 @@ def test_a_study_evaluated_by_two_processes_has_the_scores_of_one(recipe: Path, 
         scores.append({key: (store.folder(key) / "record.json").read_text() for key in keys})
         costs = [json.loads((store.folder(key) / "cost.json").read_text()) for key in keys]
         assert {cost["devices"] for cost in costs} == {devices}
+        peaks.append(max(cost["peak_memory_bytes"] for cost in costs))
+    assert peaks[1] > 1.5 * peaks[0], "of both processes"
     assert scores[0] == scores[1], "the keys, too"
     assert scores[0]
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from models.tiny import THIRD_PARTY_WARNINGS, make, text
+from models.tiny import COMMON, THIRD_PARTY_WARNINGS, make, make_tokenizer, text
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from compresslab.methods.depth import PruneDepth
 from compresslab.methods.registry import method
 from compresslab.methods.settings import Optimizer
 from compresslab.models.computing import computing, computing_temporarily
-from compresslab.models.load import load_folder, probe_logits
+from compresslab.models.load import load, load_folder, probe_logits
 from compresslab.models.save import reload_difference, save
+from compresslab.recipe.steps import Step
 from compresslab.records.compute import Compute
 from compresslab.steps.contract import Context, Saved, run
 from compresslab.steps.retrain import language_modelling
@@ -70,7 +74,7 @@ def test_the_folder_has_the_storage_dtype_whatever_computes(tmp_path: Path, name
 @pytest.mark.parametrize("name", METHODS)
 def test_a_folder_reloads_in_the_compute_dtype_of_its_step(tmp_path: Path, name: str):
     done = step(name, tmp_path, torch.float32)
-    difference = reload_difference(tmp_path, done.probe, done.tensors if name in OTHER_KERNEL else "", Compute("float32"))
+    difference = reload_difference(tmp_path, done.probe, done.tensors if name in OTHER_KERNEL else None, Compute("float32"))
     assert difference == 0 if name not in OTHER_KERNEL else difference < 1e-3
 
 
@@ -173,3 +177,47 @@ def test_a_buffer_of_the_config_is_the_same_whatever_computes(tmp_path: Path):
     stored, wide = load_folder(tmp_path).model, load_folder(tmp_path, torch.float32).model
     scales = [float(model.model.embed_tokens.embed_scale.to(model.dtype)) for model in (stored, wide)]
     assert scales[0] == scales[1]
+
+
+def saved_random(folder: Path, kind: str, **settings: Any) -> Path:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **settings}), dtype=torch.float32)
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+EXPERTS: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_key_value_heads": 4,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+MLA: dict[str, Any] = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+
+
+RETRAIN = Step.model_validate({"retrain": {"method": "full", "tokens": 256, "optimizer": {"batch_tokens": 128}}})
+
+
+def test_a_router_that_is_kept_in_float32_is_saved_so_after_training(tmp_path: Path):
+    base = load(str(saved_random(tmp_path / "hub", "deepseek_v3", **EXPERTS, **MLA)), "bfloat16")
+    save(base, tmp_path / "base")
+    before = {name: tensor.dtype for name, tensor in load_file(tmp_path / "base" / "model.safetensors").items()}
+    assert set(before.values()) == {torch.float32, torch.bfloat16}
+    context = Context(text(8, 32), compute=torch.float32)
+    done = run(RETRAIN.kind, RETRAIN.config, load_folder(tmp_path / "base"), context, tmp_path / "done")
+    assert {name: tensor.dtype for name, tensor in load_file(tmp_path / "done" / "model.safetensors").items()} == before
+    assert reload_difference(tmp_path / "done", done.probe, done.tensors, Compute("float32")) == 0
+
+
+def test_frequencies_that_a_long_text_has_changed_are_no_other_weights(tmp_path: Path):
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    saved_random(tmp_path / "hub", "llama", hidden_size=32, intermediate_size=48, max_position_embeddings=16, rope_parameters=rope)
+    context = Context(text(8, 32), compute=torch.float32)
+    done = run(RETRAIN.kind, RETRAIN.config, load(str(tmp_path / "hub"), "bfloat16"), context, tmp_path / "done")
+    assert reload_difference(tmp_path / "done", done.probe, done.tensors, Compute("float32")) < 1e-3

@@ -12,8 +12,9 @@ from typing import Any
 
 from compresslab.models.ranks import ALONE, Ranks
 
-# Seconds after which processes exchange their answers: few are lost with a process, and none that is done with its part waits for long.
-ROUND = 20.0
+# Seconds after which processes exchange their answers: few are lost with a process, and none that is done with its part waits for long. A
+# round lasts at least as long as some pieces take, since the processes wait for one another at its end.
+ROUND, PIECES_A_ROUND = 20.0, 4
 
 
 class Journal:
@@ -106,8 +107,8 @@ def complete(
 ) -> list[Any]:
     """The answers to all pieces, in order. Those that the journal has not are computed and added to it.
 
-    Several processes compute consecutive parts of what is missing. Every `ROUND` seconds they exchange what they have, and when one has
-    done its part they divide the rest anew.
+    Several processes compute consecutive parts of what is missing. After each round they exchange what they have, and when one has done
+    its part they divide the rest anew.
 
     Args:
         count: number of pieces.
@@ -132,11 +133,11 @@ def complete(
 
 
 def _add_some(left: Iterator[tuple[int, Any]], journal: Journal, added: Callable[[], None]) -> bool:
-    """Compute answers of this process's part, by several processes for `ROUND` seconds. Whether all are computed."""
+    """Compute answers of this process's part, by several processes for one round. Whether all are computed."""
     began = time.monotonic()
-    for number, answer in left:
+    for done, (number, answer) in enumerate(left, 1):
         journal.add(number, answer)
         added()
-        if journal.ranks.size > 1 and time.monotonic() - began > ROUND:
+        if journal.ranks.size > 1 and done >= PIECES_A_ROUND and time.monotonic() - began > ROUND:
             return False
     return True

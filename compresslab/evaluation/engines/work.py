@@ -115,5 +115,5 @@ class Engine(Protocol[Work, Answer]):
 
         Args:
             budget: number of new tokens in one forward pass. progress: called with the share done in [0, 1].
-            journal: the answers of an earlier run; `journal.resume` reads and writes it.
+            journal: the answers of an earlier run; `journal.complete` reads and writes it.
         """

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from compresslab.models.formats.reader import register_format
 from compresslab.models.load import probe_ids, quiet
 from compresslab.models.save import is_rounding, reload_difference
 from compresslab.models.size import plain_skeleton
-from compresslab.models.streamed.digests import TensorDigest, combined, tensor_digests
+from compresslab.models.streamed.digests import TensorDigest, tensor_digests
 from compresslab.models.streamed.tensor_files import TensorFile
 from compresslab.recipe.stored_weights import loaded_files
 from compresslab.records.compute import Compute
@@ -42,13 +42,13 @@ class Check(NamedTuple):
 
 
 class Reloaded(NamedTuple):
-    """The logits of a folder's probe, in float32, and the digest of its tensors as transformers has them in memory."""
+    """The logits of a folder's probe, in float32, and the digests of its tensors as transformers has them in memory, by name."""
 
     logits: Tensor
-    tensors: str
+    tensors: dict[str, str]
 
 
-def check_reload(folder: Path, expected: Tensor, tensors: str, compute: Compute | None = None) -> Check:
+def check_reload(folder: Path, expected: Tensor, tensors: Mapping[str, str], compute: Compute | None = None) -> Check:
     """Compare a saved folder with the model that was saved, as plain transformers loads it: whole if it is small, else by parts.
 
     A folder that is not equal by parts, or does not load so, is loaded whole: what that gives counts.
@@ -99,7 +99,7 @@ class _Parts:
         each = max(1, PART_PARAMETERS // max(map(parameters_of, self.layers)))
         for start in range(0, len(self.layers), each):
             hidden = self._advanced(hidden, range(start, min(start + each, len(self.layers))))
-        return Reloaded(self._logits(hidden), combined(self.digests))
+        return Reloaded(self._logits(hidden), self.digests)
 
     def _looked_up(self) -> Tensor:
         numbers, places = torch.unique(probe_ids(self.skeleton), return_inverse=True)

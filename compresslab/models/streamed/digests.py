@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -39,13 +39,13 @@ def digest_of(tensor: Tensor, dtype: torch.dtype) -> str:
     return digest.hexdigest()
 
 
-def combined(digests: Mapping[str, str]) -> str:
-    """One digest of all tensors of a model, from those of each by name."""
-    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
-
-
 def tensor_digests(model: PreTrainedModel) -> dict[str, str]:
-    """The digests of all tensors of a model by name."""
+    """Digests of dtype, shape and bytes of all tensors of a model by name, including those that are in no file (rotary frequencies).
+
+    For a layer packed by a kernel library (gptqmodel) it covers the plain weight by which the kernel multiplies, so that the digests of
+    such a model and of the plain model that it was made from are equal. They must be computed before the first forward pass, since
+    bitsandbytes and compressed-tensors change the layout of weights at their first use.
+    """
     tensors = reader_of(quantization_in(model)).tensors(model)
     parts = (inner for outer in tensors.items() for inner in _parts(*outer))
     return {name: digest_of(tensor, model.dtype) for name, tensor in parts if isinstance(tensor, torch.Tensor)}

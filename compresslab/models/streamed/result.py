@@ -22,7 +22,7 @@ class Result:
     """Writes the layers of a result into `folder` as they are finished; without a folder, they are only digested, counted and tried.
 
     Attributes:
-        digests: of every tensor of the result by its name in memory, as `tensors_digest` combines them.
+        digests: of every tensor of the result by its name in memory, as `tensor_digests` has them.
         nonzero: number of parameters that are not zero.
     """
 

@@ -14,9 +14,8 @@ from compresslab.inputs import safetensors_header
 from compresslab.models.anatomy import parameters_of
 from compresslab.models.computing import computing
 from compresslab.models.load import Loaded, explained, probe_logits, quiet, refuse_infinite
-from compresslab.models.save import tensors_digest
 from compresslab.models.size import nonzero_of, plain_skeleton
-from compresslab.models.streamed.digests import combined
+from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.result import Result
 from compresslab.recipe.stored_weights import loaded_files, plainly_stored
 from compresslab.records.compute import Dtype
@@ -27,7 +26,7 @@ class Trial(NamedTuple):
 
     nonzero: int
     probe: Tensor
-    tensors: str
+    tensors: dict[str, str]
 
 
 def tried(loaded: Loaded, compute: torch.dtype, what: str) -> Trial:
@@ -37,14 +36,14 @@ def tried(loaded: Loaded, compute: torch.dtype, what: str) -> Trial:
         RunFailed: a logit is not finite.
     """
     if loaded.weights is None:
-        nonzero, tensors = nonzero_of(loaded.model), tensors_digest(loaded.model)
+        nonzero, tensors = nonzero_of(loaded.model), tensor_digests(loaded.model)
         logits = probe_logits(computing(loaded.model, compute))
     else:
         result = Result(loaded, None, compute)
         for _ in result.layers():
             pass
         logits = result.finish(None)
-        nonzero, tensors = result.nonzero, combined(result.digests)
+        nonzero, tensors = result.nonzero, result.digests
     refuse_infinite(logits, what)
     return Trial(nonzero, logits, tensors)
 

@@ -66,7 +66,8 @@ class LocalExecutor:
                 f"itself; give at most --jobs {len(devices)}, or --device cpu"
             )
         self.threads = threads or max(1, processors() // self.jobs)
-        self.devices = devices if self.jobs > 1 else ()
+        several = self.jobs > 1 or any(node.devices > 1 for node in plan.nodes)
+        self.devices = devices if several else ()
         self.name = socket.gethostname()
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._stop = Stop()

@@ -106,5 +106,9 @@ def _lost_touch(error: BaseException) -> bool:
     """Whether the cause of an error is that another process of the group does not answer."""
     from torch.distributed import DistError
 
-    text = str(error).lower()
-    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and any(words in text for words in LOST_TOUCH))
+    if isinstance(error, DistError):
+        return True
+    # Other libraries speak of timeouts, too. A collective is called by torch itself, or raises from its own code without a frame.
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    of_torch = bool(frames) and "torch" in Path(frames[-1]).parts
+    return isinstance(error, RuntimeError) and of_torch and any(words in str(error).lower() for words in LOST_TOUCH)
