@@ -15,11 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.inputs import safetensors_header
 from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
 from compresslab.models.streamed.digests import tensor_digests
+from compresslab.recipe.stored_weights import loaded_files
 from compresslab.records.compute import Compute
 
 # Larger than the default, so that small models have one file, and below the largest file of a FAT file system.
@@ -162,7 +164,7 @@ def reload_difference(
     except Exception as error:  # transformers raises many types of errors
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = tensors is not None and any(tensors == found for found in _digests(model, folder))
-    if tensors is not None and not same and quantization_in(model) is None and (names := _other_weights(tensors, model)):
+    if tensors is not None and not same and quantization_in(model) is None and (names := _other_weights(tensors, model, folder)):
         raise RunFailed(
             f"the saved folder has other weights, as plain transformers loads it, than the model that was saved: {', '.join(names[:3])}"
             + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -171,11 +173,14 @@ def reload_difference(
     return 0.0 if same and is_rounding(logits, expected) else float((logits - expected).abs().max())
 
 
-def _other_weights(tensors: Mapping[str, str], model: PreTrainedModel) -> list[str]:
-    """The names of weights that differ from those with the digests `tensors`. Buffers that are in no file may change in a forward pass."""
-    found, stored = tensor_digests(model), model.state_dict().keys()
-    differing = {name for name in tensors.keys() | found.keys() if tensors.get(name) != found.get(name)}
-    return sorted(name for name in differing if name in stored or name not in found)
+def _other_weights(tensors: Mapping[str, str], model: PreTrainedModel, folder: Path) -> list[str]:
+    """The names of weights of a loaded folder that differ from those with the digests `tensors`.
+
+    Buffers that are in no file do not count: a forward pass may change them, and those of a kind of layers go with its last layer.
+    """
+    found = tensor_digests(model)
+    stored = model.state_dict().keys() | {name for file in loaded_files(folder) for name in safetensors_header(file)}
+    return sorted(name for name in stored if tensors.get(name) != found.get(name))
 
 
 def is_rounding(logits: torch.Tensor, expected: torch.Tensor) -> bool:
