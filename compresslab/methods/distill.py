@@ -21,7 +21,8 @@ class Distill(StepConfig):
 
     `cross_entropy` is the share of the next-token loss in the mix; `hidden` the weight of matching the teacher's hidden states through
     learned projectors. `top_k` trains on the teacher's `top_k` largest logits and the mass of all others, computed
-    once for all students that read the same text. That mass cannot be tempered, so `temperature` must be 1. `teacher_devices` compute these logits together, each with the whole teacher and a part of the text; the logits are those of one.
+    once for all students that read the same text. That mass cannot be tempered, so `temperature` must be 1. `teacher_devices` compute
+    these logits together, each with the whole teacher and a part of the text; the logits are those of one.
     `on_policy` is the share of batches whose text the student writes itself, continuing the first `prompt` tokens of each sequence.
 
     `devices` train together, each with a part of the weights of student and teacher; `auto` takes as few as hold them. On a processor they

@@ -79,7 +79,7 @@ class ResolvedRecipe:
         return _ComplaintContext(self.complaints, path)
 
     def warnings(self) -> Iterator[str]:
-        """Models and texts that may change, texts that are shorter than what a step reads, settings with a loss, and steps that collapse."""
+        """Models and texts that may change, texts that are shorter than what a step reads, lossy settings, and steps that collapse."""
         models = {"base.model": self.recipe.base.model}
         for name, variant in self.recipe.variants.items():
             models |= {f"variants.{name}, adopt": step.adopt.model for step in variant.steps if step.adopt is not None}
