@@ -136,13 +136,18 @@ def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
 
 
 def with_next_token_loss(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
-    """The mean of the divergence and the next-token loss of the text (n, length), which has the weight `share`."""
+    """The mean of the divergence and the next-token loss of the text (n, length), which has the weight `share`.
+
+    The trainer divides sums by all positions. The last one of a sequence has a divergence and no next token, so the next-token loss is
+    weighted to be a mean over the others, as on held-out text.
+    """
     if share == 0:
         return divergence
-    targets = next_targets(ids)
+    targets, length = next_targets(ids), ids.shape[1]
+    weight = share * length / (length - 1)
 
     def chunk(logits: Tensor, part: slice) -> Tensor:
-        return (1 - share) * divergence(logits, part) + share * next_token_loss(logits, targets[part])
+        return (1 - share) * divergence(logits, part) + weight * next_token_loss(logits, targets[part])
 
     return chunk
 
