@@ -20,8 +20,7 @@ def attention_layers(config: PretrainedConfig) -> tuple[AttentionLayers, ...]:
 
     Layers with a window keep its keys and values only, linear attention and state-space layers a state of constant size, and layers that
     read the keys and values of an earlier layer (Gemma 3n, Gemma 4) nothing. Multi-head latent attention keeps the latent vector and the
-    rotary key, as engines for inference do (DeepSeek-V2, https://arxiv.org/abs/2405.04434, section 2.1); transformers keeps the keys and
-    values computed from them.
+    rotary key (DeepSeek-V2, https://arxiv.org/abs/2405.04434, section 2.1).
 
     Args:
         config: of the text part.

@@ -70,7 +70,24 @@ def test_windows_are_those_of_the_layers(kind: str, settings: dict[str, Any], wi
 
 
 LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 16}
+LATENT = {
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 24,
+    "moe_intermediate_size": 32,
+}
 HYBRIDS: dict[str, dict[str, Any]] = {
+    "deepseek_v3": {
+        **LATENT,
+        "intermediate_size": 128,
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+    },
     "qwen3_next": {**GROUPED, **LINEAR, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "mamba": {"state_size": 8},
     "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 32},
@@ -98,7 +115,7 @@ def test_what_is_counted_is_what_transformers_keeps(kind: str):
     for layer in cache.layers:
         for name in ("keys", "values"):
             value = getattr(layer, name, None)
-            kept += value.numel() // value.shape[-2] if value is not None else 0
+            kept += value.numel() // value.shape[-2] if value is not None else 0  # (1, heads, positions, dimensions)
         for name in ("recurrent_states", "conv_states"):
             value = getattr(layer, name, None)
             for one in [value] if isinstance(value, torch.Tensor) else value.values() if isinstance(value, dict) else value or ():
