@@ -80,7 +80,7 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 def cache_bytes_per_token(model: PreTrainedModel) -> int:
     """Bytes of the keys and values of a token in all layers, at least 1."""
     features = sum(kind.layers * kind.kept for kind in attention_layers(model.config.get_text_config()))
-    return max(1, features * model.dtype.itemsize)
+    return max(1, features * int(model.dtype.itemsize))
 
 
 class _Batch:
