@@ -58,8 +58,8 @@ def inverse_factor(gram: Tensor, damping: float, order: Tensor | None = None) ->
     """Upper triangular U with U^T U = (G + damping * mean(diag G) I)^-1, in float32.
 
     Row j of U / U_jj is Optimal Brain Surgeon's update of the weights right of column j for an error at j, with the columns
-    left of it fixed: Frantar et al. 2022, "GPTQ", arXiv 2210.17323, section 3.3. An input that is always 0 gets curvature 1,
-    so that its weights do not affect others.
+    left of it fixed: Frantar et al. 2022, "GPTQ", arXiv 2210.17323, section 3.3. An input that is always 0 has no curvature. It gets the
+    mean of the others, which leaves the damping as it is; its weights affect no others, and callers set them to zero first.
 
     At most two matrices of this size are in memory at a time, if the caller keeps no reference to `gram`. The factor is stored column by
     column.
@@ -77,7 +77,9 @@ def inverse_factor(gram: Tensor, damping: float, order: Tensor | None = None) ->
     order = torch.arange(columns, device=gram.device) if order is None else order
     # A diagonal of a matrix of its own, because a mean of neighbours in memory rounds differently.
     diagonal = torch.empty_strided((columns,), (columns + 1,), device=gram.device).copy_(gram.diagonal()[order])
-    diagonal[diagonal == 0] = 1.0
+    silent = diagonal == 0
+    if silent.any():
+        diagonal[silent] = 1.0 if silent.all() else diagonal[~silent].mean()
     diagonal += damping * diagonal.mean()
     diagonal = diagonal.clone(memory_format=torch.contiguous_format)  # that matrix has a page of memory for each row
     # With rows and columns reversed, G = L L^T gives G = R R^T with R upper triangular, and U = R^-1. This is half the work of

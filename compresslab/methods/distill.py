@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -19,8 +20,9 @@ class Distill(StepConfig):
     share `skew` of the teacher into the student.
 
     `cross_entropy` is the share of the next-token loss in the mix; `hidden` the weight of matching the teacher's hidden states through
-    learned projectors. `top_k` trains on the teacher's `top_k` largest logits, computed once for all students that read the same text.
-    `teacher_devices` compute these logits together, each with the whole teacher and a part of the text; the logits are those of one.
+    learned projectors. `top_k` trains on the teacher's `top_k` largest logits and the mass of all others, computed
+    once for all students that read the same text. That mass cannot be tempered, so `temperature` must be 1. `teacher_devices` compute
+    these logits together, each with the whole teacher and a part of the text; the logits are those of one.
     `on_policy` is the share of batches whose text the student writes itself, continuing the first `prompt` tokens of each sequence.
 
     `devices` train together, each with a part of the weights of student and teacher; `auto` takes as few as hold them. On a processor they
@@ -51,6 +53,12 @@ class Distill(StepConfig):
         if self.top_k is not None and (self.hidden or self.on_policy):
             needs = "hidden" if self.hidden else "on_policy"
             raise ValueError(f"{needs} needs the teacher itself, and top_k replaces it by stored logits; drop one of the two")
+        if self.top_k is not None and self.temperature != 1:
+            # A sum of tempered probabilities is not the tempered sum: the gradient of the loss would point elsewhere.
+            raise ValueError(
+                "top_k stores the mass of all other tokens as one event, "
+                f"which temperature {self.temperature:g} would temper as one token; take temperature: 1, or drop top_k"
+            )
         if self.teacher_devices > 1 and self.top_k is None:
             raise ValueError("teacher_devices: without top_k there are no stored logits to compute; leave it out, or set top_k")
         refuse_undivided(self.devices, undivided(self))
@@ -62,6 +70,15 @@ def undivided(config: Distill) -> str:
     return "what a student writes is drawn token by token on one device; take devices: 1, or drop on_policy" if config.on_policy else ""
 
 
+def distill_warnings(config: Distill) -> Iterator[str]:
+    """What is lost of a divergence that stored logits hardly contain."""
+    if config.top_k is not None and config.method == "reverse-kl":
+        yield (
+            f"reverse-kl with top_k: {config.top_k} sees as one event all tokens but the teacher's {config.top_k} largest, and with them "
+            "most of what it penalises: tokens that the student likes and the teacher does not; drop top_k, or take another method"
+        )
+
+
 def distill_cost(config: Distill, model: Footprint) -> Cost:
     """Cost of a step. Without stored logits the teacher adds a forward pass, and its weights are in memory."""
     teacher = 0 if config.top_k is not None else 1
@@ -70,6 +87,16 @@ def distill_cost(config: Distill, model: Footprint) -> Cost:
 
 
 FORWARD_KL, REVERSE_KL, JSD, SKEWED_KL = (
-    Method("distill", name, Distill, "compresslab.steps.distill", "training", trains=True, cost=distill_cost, undivided=undivided)
+    Method(
+        "distill",
+        name,
+        Distill,
+        "compresslab.steps.distill",
+        "training",
+        trains=True,
+        cost=distill_cost,
+        undivided=undivided,
+        warnings=distill_warnings,
+    )
     for name in ("forward-kl", "reverse-kl", "jsd", "skewed-kl")
 )

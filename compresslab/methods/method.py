@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 
@@ -60,6 +60,10 @@ def _divided(_: StepConfig) -> str:
     return ""
 
 
+def _no_warnings(_: StepConfig) -> Iterator[str]:
+    return iter(())
+
+
 def _no_objections(_: StepConfig, __: Dimensions) -> list[Objection]:
     return []
 
@@ -82,6 +86,7 @@ class Method(Generic[Config]):
         leaves: the model's dimensions after a step; raises `Misfit` if the settings do not fit the model.
         objections: reasons to refuse a model's dimensions, beyond those of `leaves` and of the format.
         undivided: why several devices cannot make a step together, for a method whose settings have `devices`; empty if they can.
+        warnings: what a user should know of legal settings, a sentence each, which the plan prints.
     """
 
     kind: Kind
@@ -99,6 +104,7 @@ class Method(Generic[Config]):
     leaves: Callable[[Config, Dimensions], Dimensions] = _unchanged
     objections: Callable[[Config, Dimensions], list[Objection]] = _no_objections
     undivided: Callable[[Config], str] = _divided
+    warnings: Callable[[Config], Iterator[str]] = _no_warnings
 
     def __post_init__(self) -> None:
         """Refuse an inconsistent description, which would otherwise fail in a worker only.

@@ -64,7 +64,10 @@ def refuse_unread(config: StepConfig, readers: dict[str, str]) -> None:
 
 
 class Optimizer(Strict):
-    """AdamW with linear warm-up, then a constant phase and a linear decay to zero (`wsd`), or a cosine to zero; shares are of all steps."""
+    """AdamW with linear warm-up, then a constant phase and a linear decay to zero (`wsd`), or a cosine to zero; shares are of all steps.
+
+    `weight_decay` shrinks matrices; norms, biases and embeddings, a tied output head among them, do not decay.
+    """
 
     learning_rate: PositiveFloat = 3e-4
     schedule: Literal["wsd", "cosine"] = "wsd"

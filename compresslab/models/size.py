@@ -11,7 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from compresslab.errors import BadInput
 from compresslab.inputs import reason, safetensors_header
+from compresslab.models.attention_layers import attention_layers
 from compresslab.models.formats.reader import known_format, quantization_in, quantization_of, reader_of
+from compresslab.models.lookups import lookups
 from compresslab.records import Shape, Size
 
 # Names in safetensors of floating-point dtypes of more than 16 bits.
@@ -71,8 +73,7 @@ def size_of(folder: Path, nonzero: int) -> Size:
     """
     skeleton = plain_skeleton(folder)
     parameters = sum(p.numel() for p in skeleton.parameters())
-    lookup = _lookup_only(skeleton)
-    counted = parameters - (lookup.numel() if lookup is not None else 0)
+    counted = parameters - sum(lookups(skeleton).values())
     tensors = stored_tensors(folder)
     counts = sum(counted_bytes(tensors, skeleton, packed=quantization_of(folder) is not None).values())
     return Size(
@@ -102,7 +103,7 @@ def plain_skeleton(folder: Path) -> PreTrainedModel:
 
 
 def shape_of(folder: Path, size: Size) -> Shape:
-    """The dimensions that decide inference time. The weights' bits exclude an input embedding that no product reads."""
+    """The dimensions that decide inference time. The weights' bits exclude tables that no product reads."""
     config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     quantization = quantization_of(folder)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -118,6 +119,7 @@ def shape_of(folder: Path, size: Size) -> Shape:
         weight_only=quantization is None or not known_format(quantization).rounds_inputs(quantization),
         experts=_first(config, "num_local_experts", "num_experts", "n_routed_experts"),
         experts_per_token=_first(config, "num_experts_per_tok"),
+        attention=attention_layers(config),
     )
 
 
@@ -126,23 +128,14 @@ def _multiplied_bits(folder: Path, size: Size) -> float:
     if size.counted == size.parameters:
         return size.effective_bits
     skeleton = plain_skeleton(folder)
-    embedding = _lookup_only(skeleton)
-    name = next(name for name, parameter in skeleton.named_parameters() if parameter is embedding)
     counts = counted_bytes(stored_tensors(folder), skeleton, packed=quantization_of(folder) is not None)
-    return 8 * (sum(counts.values()) - counts[name]) / size.counted
+    # No method packs a table, so one that the files name otherwise is plain.
+    tables = sum(counts.get(name, 2 * elements) for name, elements in lookups(skeleton).items())
+    return 8 * (sum(counts.values()) - tables) / size.counted
 
 
 def _first(config: PretrainedConfig, *names: str) -> int:
     return next((int(value) for name in names if (value := getattr(config, name, None))), 0)
-
-
-def _lookup_only(model: PreTrainedModel) -> torch.nn.Parameter | None:
-    """The input embedding if it is not tied to the output head, so that no product reads it; else `None`."""
-    weight: torch.nn.Parameter = model.get_input_embeddings().weight
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is weight:
-        return None
-    return None if getattr(model.config.get_text_config(), "tie_word_embeddings", False) else weight
 
 
 def _idle_expert_parameters(model: PreTrainedModel) -> int:

@@ -79,7 +79,7 @@ class ResolvedRecipe:
         return _ComplaintContext(self.complaints, path)
 
     def warnings(self) -> Iterator[str]:
-        """Models and texts that may change under a study, texts that are shorter than what a step reads, and steps that collapse."""
+        """Models and texts that may change, texts that are shorter than what a step reads, lossy settings, and steps that collapse."""
         models = {"base.model": self.recipe.base.model}
         for name, variant in self.recipe.variants.items():
             models |= {f"variants.{name}, adopt": step.adopt.model for step in variant.steps if step.adopt is not None}
@@ -104,6 +104,7 @@ class ResolvedRecipe:
             for step in variant.steps:
                 if (tokens := step.config.training_tokens) > available:
                     yield f"variants.{name}, {step.kind}: {tokens} tokens go {tokens / available:.1f} times over text.training.tokens"
+                yield from (f"variants.{name}, {step.kind}: {warning}" for warning in step.method.warnings(step.config))
         yield from collapses(self.recipe, self.dimensions)
 
 

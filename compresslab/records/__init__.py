@@ -20,7 +20,7 @@ from compresslab.records.densities import (
     Verdict,
 )
 from compresslab.records.laws import LawCoefficient, LawPrediction, LawRefit, PublishedLaws
-from compresslab.records.models import Cost, Shape, Size, StepRecord
+from compresslab.records.models import AttentionLayers, Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
 from compresslab.records.overlaps import TaskOverlap, TextOverlap
 from compresslab.records.reading import UnreadableRecord, read_record
@@ -29,6 +29,7 @@ from compresslab.records.study import Failure, Provenance, StudyRecord, VariantR
 
 __all__ = [
     "Alternative",
+    "AttentionLayers",
     "Comparison",
     "Cost",
     "Count",

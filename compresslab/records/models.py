@@ -14,7 +14,8 @@ class Size(Record):
 
     Attributes:
         parameters: all parameters; tied tensors count once.
-        counted: parameters that multiply activations: everything but a pure input-embedding lookup. This is N.
+        counted: parameters that multiply activations: everything but lookups, such as an untied input embedding, a table of positions, or
+            embeddings of tokens for each layer. This is N.
         active: those of `counted` that one token meets (smaller than `counted` only for mixtures of experts).
         nonzero: parameters whose stored value is not zero.
         stored_bytes: bytes of all tensors in the weight files, scales and zero points included.
@@ -29,6 +30,26 @@ class Size(Record):
     effective_bits: float
 
 
+class AttentionLayers(Record):
+    """Decoder layers that keep the same of earlier tokens. All but `layers` are numbers of features of one layer and one sequence.
+
+    Attributes:
+        layers: their number. kept: of each token, keys and values together (or the latent vector that stands for both). read: those of an
+            earlier token that a pass reads, as many unless another layer keeps them.
+        prefill_width, decode_width: what a query multiplies for each token that it attends to, for scores and values together, while the
+            prompt is read and while tokens are written.
+        window: tokens that a query attends to at most; 0 if all. state: of a state of constant size, which each token reads and writes.
+    """
+
+    layers: int
+    kept: int = 0
+    read: int = 0
+    prefill_width: int = 0
+    decode_width: int = 0
+    window: int = 0
+    state: int = 0
+
+
 class Shape(Record):
     """The dimensions that decide inference time, read from a model's config.
 
@@ -38,6 +59,7 @@ class Shape(Record):
         attention_width: attention heads times head dimension.
         weight_bits: mean stored bits of a weight that a matrix product reads.
         weight_only: the weights are stored below 16 bits but multiplied at 16 (GPTQ, NF4), so compute does not shrink.
+        attention: the layers by what they keep of earlier tokens; if empty, all keep keys and values of `key_value_width` of all tokens.
     """
 
     architecture: str
@@ -51,6 +73,7 @@ class Shape(Record):
     weight_only: bool = True
     experts: int = 0
     experts_per_token: int = 0
+    attention: tuple[AttentionLayers, ...] = ()
 
 
 class StepRecord(StoredRecord):

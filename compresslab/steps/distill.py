@@ -117,8 +117,8 @@ def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching:
 def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
     """The divergence to stored logits of a teacher, over its `top_k` tokens and one event for all others.
 
-    At temperature 1 it is a lower bound of the divergence over the whole vocabulary, by the data-processing inequality. At another
-    temperature the distributions over those events are tempered. The divergence is no bound then, but it has the same zero.
+    It is a lower bound of the divergence over the whole vocabulary, by the data-processing inequality. The settings refuse a temperature
+    other than 1, because the event of all others would be tempered as one token.
     """
     divergence = divergence_of(config)
 
@@ -129,7 +129,7 @@ def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
 
         def chunk(logits: Tensor, part: slice) -> Tensor:
             coarse = coarse_logits(of_tokens(logits, stored.vocabulary), tokens[part])
-            return divergence(coarse, log_probabilities[part], config.temperature)
+            return divergence(coarse, log_probabilities[part], 1.0)
 
         return Objective(micro.ids, with_next_token_loss(chunk, config.cross_entropy, micro.ids))
 
@@ -137,13 +137,18 @@ def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
 
 
 def with_next_token_loss(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
-    """The mean of the divergence and the next-token loss of the text (n, length), which has the weight `share`."""
+    """The mean of the divergence and the next-token loss of the text (n, length), which has the weight `share`.
+
+    The trainer divides sums by all positions. The last one of a sequence has a divergence and no next token, so the next-token loss is
+    weighted to be a mean over the others, as on held-out text.
+    """
     if share == 0:
         return divergence
-    targets = next_targets(ids)
+    targets, length = next_targets(ids), ids.shape[1]
+    weight = share * length / (length - 1)
 
     def chunk(logits: Tensor, part: slice) -> Tensor:
-        return (1 - share) * divergence(logits, part) + share * next_token_loss(logits, targets[part])
+        return (1 - share) * divergence(logits, part) + weight * next_token_loss(logits, targets[part])
 
     return chunk
 

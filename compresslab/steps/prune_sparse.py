@@ -27,7 +27,8 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> StepResult:
     """Set weights of the linear layers inside the decoder layers to zero. Needs calibration text, except for `magnitude`.
 
     Each layer is pruned by its inputs in the unpruned model, so that every ratio of a sweep shares one pass. For SmolLM2 this is as good as
-    using inputs that the pruned layers before compute (experiments/calibration).
+    using inputs that the pruned layers before compute (experiments/calibration). As in the authors' code, SparseGPT sets all weights of
+    inputs that are zero on the whole text to zero first.
 
     Raises:
         BadInput: the pattern does not divide a layer's inputs.
@@ -62,8 +63,9 @@ def pruned(
         assert statistics is not None
         with second_moments(f"prune sparsegpt, layer {layer}, {names[0]}"):
             factor = inverse_factor(statistics.gram(layer, names[0]).to(weights[0].device), config.damping)
+        silent = statistics.silent(layer, names[0]).to(factor.device)
         for weight in weights:
-            yield sparsegpt(weight, factor, config.dropped_share, config.pattern_numbers).to(weight.dtype)
+            yield sparsegpt(weight.masked_fill(silent, 0), factor, config.dropped_share, config.pattern_numbers).to(weight.dtype)
         return
     for weight, name in zip(weights, names, strict=True):
         importance = (

@@ -22,7 +22,7 @@ from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 
 # Clipping the range of queries and keys by the error of their own outputs does harm in their product (Lin et al., section 4).
-FULL_RANGE = ("q_proj", "k_proj", "query_key_value")
+FULL_RANGE = ("q_proj", "k_proj", "qkv_proj", "query_key_value")
 
 
 @torch.no_grad()

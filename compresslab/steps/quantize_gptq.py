@@ -50,15 +50,25 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
 
 
 def quantized(weights: Sequence[Tensor], statistics: Statistics, config: QuantizeGPTQ, layer: int, name: str) -> Iterator[Rounded]:
-    """The rounded weights (outputs, inputs) of layers with the input of the linear layer `name`, as one matrix of independent rows."""
+    """The rounded weights (outputs, inputs) of layers with the input of the linear layer `name`, as one matrix of independent rows.
+
+    As in the authors' code, the weights of inputs that are zero on the whole text are set to zero first, so that no grid is wider for them.
+    """
     device = weights[0].device
     order = None
     if config.activation_order:
         order = statistics.gram(layer, name).diagonal().to(device).argsort(descending=True, stable=True)
     with second_moments(f"quantize gptq, layer {layer}, {name}"):
         factor = inverse_factor(statistics.gram(layer, name).to(device), config.damping, order)
+    silent = statistics.silent(layer, name).to(device)
     rounded = gptq(
-        torch.cat(list(weights)), factor, config.bits, config.group_size, gptq_format.SCALES, symmetric=config.symmetric, order=order
+        torch.cat(list(weights)).masked_fill_(silent, 0),
+        factor,
+        config.bits,
+        config.group_size,
+        gptq_format.SCALES,
+        symmetric=config.symmetric,
+        order=order,
     )
     start = 0
     for weight in weights:

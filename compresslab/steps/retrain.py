@@ -14,7 +14,7 @@ from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.distill import same_vocabulary
-from compresslab.steps.training.held_out import Goal, mean_loss, next_targets, split
+from compresslab.steps.training.held_out import Goal, mean_loss, split
 from compresslab.steps.training.parallel import spread
 from compresslab.steps.training.sparsity import pruned_zeros
 from compresslab.steps.training.trainer import MicroBatch, Objective, TrainResult, TrainSettings, train
@@ -61,13 +61,13 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
 
 
 def language_modelling(micro: MicroBatch) -> Objective:
-    """The next-token loss of the text itself."""
-    targets = next_targets(micro.ids)
+    """The next-token loss of the text itself, over the positions that have a next token, as on held-out text."""
+    targets = micro.ids[:, 1:].flatten()
 
     def chunk(logits: Tensor, part: slice) -> Tensor:
         return next_token_loss(logits, targets[part])
 
-    return Objective(micro.ids, chunk)
+    return Objective(micro.ids, chunk, last=-1)
 
 
 def _train_adapters(

@@ -76,3 +76,15 @@ def test_training_until_the_parent_looks_at_the_model_before_the_last_prune_step
     by_name = {node.variant: node for node in plan.of_kind("model")}
     assert by_name["b"].other == plan.variant("a").model
     assert by_name["c"].other == plan.variant("b").model
+
+
+def test_the_plan_says_what_stored_logits_lose_of_the_reverse_kl() -> None:
+    said = {
+        method: [
+            one for one in plan_of(f"variants: {{v: [distill: {{tokens: 9, {method}}}]}}").warnings if "stored" in one or "top_k" in one
+        ]
+        for method in ("method: reverse-kl, top_k: 64", "method: reverse-kl", "method: forward-kl, top_k: 64")
+    }
+    (warning,) = said.pop("method: reverse-kl, top_k: 64")
+    assert warning.startswith("variants.v, distill: reverse-kl with top_k: 64 sees as one event all tokens but the teacher's 64 largest")
+    assert list(said.values()) == [[], []]

@@ -111,6 +111,10 @@ CASES: dict[str, Case] = {
     ),
     "logits-and-hidden": step("distill: {tokens: 9, top_k: 8, hidden: 1}", "hidden needs the teacher itself, and top_k replaces it"),
     "logits-and-on-policy": step("distill: {tokens: 9, top_k: 8, on_policy: 0.5}", "on_policy needs the teacher itself"),
+    "logits-and-temperature": step(
+        "distill: {tokens: 9, top_k: 8, temperature: 2}",
+        "temperature 2 would temper as one token; take temperature: 1, or drop top_k",
+    ),
     "until-unknown": step("retrain: {method: full, tokens: 9, until: bse}", "no variant is named 'bse'; did you mean 'base'?"),
     "until-itself": step("retrain: {method: full, tokens: 9, until: v}", "'v' trains until itself"),
     "missing-tokens": step("distill: {teacher: base}", "the key 'tokens' is missing; add it with a whole number of at least 1"),

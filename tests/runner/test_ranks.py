@@ -43,7 +43,7 @@ from compresslab.steps.training.sparsity import mark_sparse
 pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
 
 # Nine sequences a batch in micro-batches of two: the last one is smaller, and their number divides by no number of processes but 5.
-BATCH = Optimizer(learning_rate=3e-3, batch_tokens=288, micro_batch_tokens=64)
+BATCH = Optimizer(learning_rate=3e-3, weight_decay=0.1, batch_tokens=288, micro_batch_tokens=64)
 COMMON: dict[str, Any] = {"tokens": 2048, "optimizer": BATCH}
 CASES: dict[str, tuple[str, StepConfig]] = {
     "forward-kl": ("distill", Distill(**COMMON)),

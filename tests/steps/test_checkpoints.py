@@ -25,7 +25,7 @@ from compresslab.steps.training import checkpoints
 
 pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS)]
 
-BATCH = Optimizer(learning_rate=3e-3, batch_tokens=256, micro_batch_tokens=128)
+BATCH = Optimizer(learning_rate=3e-3, weight_decay=0.1, batch_tokens=256, micro_batch_tokens=128)
 COMMON: dict[str, Any] = {"tokens": 2048, "optimizer": BATCH}
 CASES: dict[str, tuple[str, StepConfig]] = {
     "forward-kl": ("distill", Distill(**COMMON)),

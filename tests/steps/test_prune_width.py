@@ -93,15 +93,28 @@ def test_what_is_silent_goes_and_nothing_is_lost(tmp_path: Path, name: str, axes
     assert reload_difference(tmp_path, done.probe, done.tensors) == 0
 
 
-@pytest.mark.parametrize("name", DENSE)
-def test_a_model_without_channels_is_the_whole_one_with_zeros_in_their_place(name: str):
-    """The norms, and Gemma's embeddings, are scaled for the removed channels, whatever these contribute."""
-    whole, cut = make_model(name, torch.float32), make_model(name, torch.float32)
-    kept = some(64, 36, 1)
+# Those of the table of architectures, and others with norms of queries and keys, after the blocks, and multipliers.
+CHANNELS_CUT = [*DENSE, "granite", "olmo2", "exaone4", "hunyuan_v1_dense", "ministral", "seed_oss"]
+OTHERS: dict[str, Any] = {"num_key_value_heads": 2, "intermediate_size": 128, "head_dim": 16, "tie_word_embeddings": False}
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-2])
+@pytest.mark.parametrize("kept_channels", [60, 36, 8])
+@pytest.mark.parametrize("name", CHANNELS_CUT)
+def test_a_model_without_channels_is_the_whole_one_with_zeros_in_their_place(
+    monkeypatch: pytest.MonkeyPatch, name: str, kept_channels: int, epsilon: float
+):
+    """The norms with their epsilon, and Gemma's embeddings, are scaled for the removed channels, whatever these contribute."""
+    if name not in ARCHITECTURES:
+        monkeypatch.setitem(ARCHITECTURES, name, (name, OTHERS))
+    whole, cut = (make_model(name, torch.float32, rms_norm_eps=epsilon) for _ in range(2))
+    kept = some(64, kept_channels, 1)
     silence_channels(whole, kept)
     narrow(cut, parameter_axes(cut, ["hidden"]), KeptIndices(hidden=kept))
-    torch.testing.assert_close(probe_logits(cut), probe_logits(whole), rtol=1e-3, atol=1e-3)
-    assert cut.config.hidden_size == 36
+    difference = (probe_logits(cut) - probe_logits(whole)).abs().max()
+    assert difference <= 1e-4
+    assert cut.config.hidden_size == kept_channels
+    assert cut.config.rms_norm_eps == pytest.approx(epsilon * 64 / kept_channels)
     assert head_dimension(cut.config) == head_dimension(whole.config)
 
 

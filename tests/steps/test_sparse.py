@@ -15,10 +15,12 @@ from compresslab.algorithms.sparsegpt import sparsegpt
 from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
+from compresslab.methods.gptq import QuantizeGPTQ
 from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.methods.settings import Optimizer
 from compresslab.methods.sparse import PruneSparse
 from compresslab.models.calibration.blockwise import Blockwise
+from compresslab.models.load import Loaded
 from compresslab.steps.contract import Context, run
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
@@ -126,3 +128,40 @@ def test_the_record_says_how_much_went(tmp_path: Path):
 def test_a_pattern_that_leaves_a_remainder_is_refused_by_layer(tmp_path: Path):
     with pytest.raises(BadInput, match=r"prune wanda: pattern 2:7 does not divide the 64 inputs of layers\.0\.self_attn"):
         run("prune", PruneSparse(method="wanda", pattern="2:7"), make("llama"), Context(text(4, 32)), tmp_path)
+
+
+def with_silent_neurons(size: float = 1.0) -> Loaded:
+    """A model half of whose neurons are always 0, the others small, with weights of `size` that read the silent ones."""
+    loaded = make("llama", torch.float32)
+    for layer in loaded.model.model.layers:
+        layer.mlp.up_proj.weight.data *= 1e-3
+        layer.mlp.up_proj.weight.data[::2] = 0
+        layer.mlp.down_proj.weight.data[:, ::2] *= size
+    return loaded
+
+
+def test_sparsegpt_drops_weights_of_inputs_that_never_fire_before_any_other(tmp_path: Path):
+    whole = with_silent_neurons().model.model.layers
+    config = PruneSparse(method="sparsegpt", sparsity=0.5)
+    pruned = run("prune", config, with_silent_neurons(), Context(text()), tmp_path).loaded.model.model.layers
+    for before, after in zip(whole, pruned, strict=True):
+        assert torch.equal(after.mlp.down_proj.weight[:, 1::2], before.mlp.down_proj.weight[:, 1::2])
+        assert not after.mlp.down_proj.weight[:, ::2].any()
+
+
+def test_gptq_makes_no_grid_wider_for_inputs_that_never_fire(tmp_path: Path):
+    config = QuantizeGPTQ(method="gptq", bits=4, group_size=32)
+    small, large = (
+        run("quantize", config, with_silent_neurons(size), Context(text()), tmp_path / str(size)).loaded.model for size in (0.0, 100.0)
+    )
+    for one, other in zip(small.model.layers, large.model.layers, strict=True):
+        assert torch.equal(one.mlp.down_proj.weight, other.mlp.down_proj.weight)
+
+
+def test_inputs_that_never_fire_leave_the_damping_and_the_other_weights_as_they_are():
+    inputs = torch.randn(500, 32, generator=torch.Generator().manual_seed(0)) * 0.01
+    alone = inverse_factor(gram(inputs), 0.01)
+    among = inverse_factor(gram(torch.cat([inputs, torch.zeros(500, 32)], 1)), 0.01)
+    torch.testing.assert_close(among[:32, :32], alone, rtol=1e-4, atol=1e-4 * float(alone.max()))
+    assert not among[:32, 32:].any()
+    assert torch.isfinite(inverse_factor(torch.zeros(8, 8), 0.01)).all()

@@ -23,8 +23,8 @@ from compresslab.models.progress import Amount
 from compresslab.models.text import TokenSequences
 from compresslab.steps.contract import Context, Saved, run, silent
 from compresslab.steps.retrain import language_modelling
-from compresslab.steps.training.held_out import split
-from compresslab.steps.training.trainer import TrainSettings, downsampled, learning_rate_factor, train
+from compresslab.steps.training.held_out import mean_loss, split
+from compresslab.steps.training.trainer import MicroBatch, Objective, TrainSettings, downsampled, learning_rate_factor, train
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -147,7 +147,7 @@ def whole_gradients() -> dict[str, torch.Tensor]:
     model, ids = cast(make_model("llama"), torch.float32), text(8, 32).ids
     logits = model(ids).logits
     targets = torch.cat([ids[:, 1:], torch.full((8, 1), -100)], 1)
-    (functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum") / ids.numel()).backward()
+    (functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum") / (ids.numel() - len(ids))).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
@@ -175,7 +175,39 @@ def test_the_mean_loss_is_told_per_token(tmp_path: Path):
     loaded.model.lm_head.weight.data.zero_()
     config = RetrainFull(method="full", tokens=256, optimizer=BATCH)
     loss = run("retrain", config, loaded, Context(text(8, 32)), tmp_path).record.details["loss"][0]
-    assert loss == pytest.approx(torch.tensor(304.0).log().item() * 31 / 32, rel=1e-3)
+    assert loss == pytest.approx(torch.tensor(304.0).log().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["retrain", "distill"])
+def test_the_next_token_loss_in_training_is_that_on_held_out_text(tmp_path: Path, kind: str):
+    words = text(8, 32)
+    expected = mean_loss(make_model("llama", torch.float32), words.ids)
+    config = Optimizer(learning_rate=1e-9, batch_tokens=256, micro_batch_tokens=64)
+    if kind == "retrain":
+        done = run(kind, RetrainFull(method="full", tokens=256, optimizer=config), make("llama", torch.float32), Context(words), tmp_path)
+    else:  # a student that is its teacher has no divergence
+        same = make("llama", torch.float32)
+        share = Distill(tokens=256, cross_entropy=0.5, optimizer=config)
+        done = run(kind, share, make("llama", torch.float32), Context(words, same), tmp_path)
+    assert done.record.details["loss"][0] == pytest.approx(expected * (1.0 if kind == "retrain" else 0.5), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "gpt-neox"])
+def test_matrices_decay_and_norms_biases_and_embeddings_do_not(name: str):
+    model = make_model(name, torch.float32)
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    steps, rate, decay = 4, 1e-3, 0.5
+    settings = Optimizer(learning_rate=rate, weight_decay=decay, warmup=0, decay=0, batch_tokens=64, micro_batch_tokens=64)
+
+    def still(micro: MicroBatch) -> Objective:
+        return Objective(micro.ids, lambda logits, _: 0.0 * logits.sum())
+
+    train(model, text(2 * steps, 32), TrainSettings(settings, 0, silent), still)
+    for key, parameter in model.named_parameters():
+        matrix = parameter.dim() > 1 and "embed" not in key
+        factor = (1 - rate * decay) ** steps if matrix else 1.0
+        torch.testing.assert_close(parameter, before[key] * factor, rtol=1e-6, atol=0)
+    assert any(parameter.dim() > 1 and "embed" not in key for key, parameter in model.named_parameters())
 
 
 def test_training_goes_on_below_what_bfloat16_can_tell_apart(tmp_path: Path):

@@ -9,7 +9,8 @@ at the same time, plus a fixed overhead:
 
 - memory: the weights read in each pass at their stored precision, plus keys and values read and written at 16 bits, over the
   bandwidth times `bandwidth_efficiency`. A mixture of experts reads only the experts that the tokens of a pass are expected to
-  select (uniform, independent routing);
+  select (uniform, independent routing). Layers with a window read what is inside it, linear attention a state of constant size, latent
+  attention its latent vector (`records.AttentionLayers`);
 - compute: 2 x active parameters per token plus 4 x attention width per layer for each earlier position attended to,
   over the peak times `compute_efficiency`. Weight-only quantization has the 16-bit peak. Weights that are multiplied at 8 bits
   have the 8-bit peak, but attention between tokens is at 16 bits in every format here;
@@ -23,10 +24,12 @@ mixture; and several GPUs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from compresslab.catalog.hardware import Hardware
 from compresslab.errors import BadInput
 from compresslab.recipe.schema import Workload
-from compresslab.records import Shape, Size
+from compresslab.records import AttentionLayers, Shape, Size
 
 CACHE_BYTES = 2
 """Bytes of one stored key or value feature."""
@@ -114,19 +117,52 @@ def _total_seconds(
         scale: parameters of the model over those of `shape`.
     """
     batch, prompt, decode = workload.batch, workload.prompt, workload.decode
-    cache: float = scale**CACHE_EXPONENT * shape.layers * shape.key_value_width * 2 * CACHE_BYTES
-    attention: float = scale**CACHE_EXPONENT * shape.layers * shape.attention_width * 4
-    prefill_pairs = batch * prompt * (prompt + 1) / 2
-    decode_pairs = batch * (decode * prompt + decode * (decode + 1) / 2)
-    prefill_bytes = weights_prefill + batch * prompt * cache
-    decode_bytes = decode * weights_decode + (decode_pairs + batch * decode) * cache
-    prefill_work = 2 * active * batch * prompt / peak_flops + prefill_pairs * attention / hardware.flops
-    decode_work = 2 * active * batch * decode / peak_flops + decode_pairs * attention / hardware.flops
+    factor: float = scale**CACHE_EXPONENT
+    caches = [_cache(kind, prompt, decode) for kind in _attention(shape)]
+    prefill_bytes = weights_prefill + factor * batch * sum(cache.prefill_bytes for cache in caches)
+    decode_bytes = decode * weights_decode + factor * batch * sum(cache.decode_bytes for cache in caches)
+    prefill_work = 2 * active * batch * prompt / peak_flops + factor * batch * sum(cache.prefill_flops for cache in caches) / hardware.flops
+    decode_work = 2 * active * batch * decode / peak_flops + factor * batch * sum(cache.decode_flops for cache in caches) / hardware.flops
     bandwidth = hardware.bandwidth * hardware.bandwidth_efficiency
     prefill = max(prefill_bytes / bandwidth, prefill_work / hardware.compute_efficiency)
     steps = max(decode_bytes / bandwidth, decode_work / hardware.compute_efficiency)
     layers: float = scale**DEPTH_EXPONENT * shape.layers
     return prefill + steps + (1 + decode) * layers * hardware.layer_overhead
+
+
+class _Cache(NamedTuple):
+    """Bytes moved and operations of the attention of some layers, for one sequence."""
+
+    prefill_bytes: float
+    decode_bytes: float
+    prefill_flops: float
+    decode_flops: float
+
+
+def _attention(shape: Shape) -> tuple[AttentionLayers, ...]:
+    """The layers of a model by what they keep; of a shape without them, all layers keep everything."""
+    if shape.attention:
+        return shape.attention
+    kept, width = 2 * shape.key_value_width, 2 * shape.attention_width
+    return (AttentionLayers(layers=shape.layers, kept=kept, read=kept, prefill_width=width, decode_width=width),)
+
+
+def _cache(kind: AttentionLayers, prompt: int, decode: int) -> _Cache:
+    """Bytes and operations of layers of one kind. The prompt is written once; each further token reads what it attends to."""
+    first = _pairs(prompt, kind.window)
+    later = _pairs(prompt + decode, kind.window) - first
+    # Each token decays, updates and reads the state: two products for each of its features.
+    prefill_flops = 2 * kind.prefill_width * first + 4 * kind.state * prompt
+    decode_flops = 2 * kind.decode_width * later + 4 * kind.state * decode
+    prefill = prompt * kind.kept + kind.state
+    decoded = later * kind.read + decode * (kind.kept + 2 * kind.state)
+    return _Cache(*(kind.layers * value for value in (prefill * CACHE_BYTES, decoded * CACHE_BYTES, prefill_flops, decode_flops)))
+
+
+def _pairs(tokens: int, window: int) -> float:
+    """Pairs of a token and one that it attends to, itself included, among the first `tokens`; 0 is no window."""
+    inside = min(tokens, window) if window else tokens
+    return inside * (inside + 1) / 2 + (tokens - inside) * inside
 
 
 def _parameters_read(shape: Shape, size: Size, tokens: int) -> float:

@@ -15,6 +15,7 @@ from compresslab.evaluation.engines.cache_name import cache_name
 from compresslab.evaluation.engines.journal import Journal, complete
 from compresslab.evaluation.engines.work import GenerationWork, Prompt
 from compresslab.models.attention import attention_replaced
+from compresslab.models.attention_layers import attention_layers
 
 MAX_BATCH = 32  # prompts, if the memory suffices
 MAX_CACHE_BYTES = 2**30  # of the keys and values that the sequences of a batch do not share
@@ -77,11 +78,9 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def cache_bytes_per_token(model: PreTrainedModel) -> int:
-    """Bytes of the keys and values of a token in all layers."""
-    config = model.config.get_text_config()
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return int(2 * config.num_hidden_layers * groups * head * model.dtype.itemsize)
+    """Bytes of the keys and values of a token in all layers, at least 1."""
+    features = sum(kind.layers * kind.kept for kind in attention_layers(model.config.get_text_config()))
+    return max(1, features * int(model.dtype.itemsize))
 
 
 class _Batch:

@@ -63,6 +63,10 @@ class Statistics:
         """Mean absolute value of each input, (inputs,) in float32."""
         return self._read("magnitude", layer, name, self._sources)
 
+    def silent(self, layer: int, name: str) -> Tensor:
+        """Whether each of the same inputs is zero on the whole calibration text, (inputs,)."""
+        return self.sum_of_squares(layer, name) == 0
+
     def gram(self, layer: int, name: str) -> Tensor:
         """Sum of x x^T over the same inputs x, (inputs, inputs) in float32. Only available if gathered with `grams`."""
         return self._read("gram", layer, name)

@@ -17,14 +17,20 @@ from compresslab.models.load import Loaded
 # Relative to what the layer adds to the hidden states, in float32; rounding changes a hundredth of this.
 LARGEST_CHANGE = 1e-2
 
-# The source of a linear layer's input: the first existing one of some norms, or the rows of another linear layer.
+# The source of a linear layer's input: the first existing one of some norms, or the rows of another linear layer. Of fused projections
+# (gate and up, or queries, keys and values) these are the last ones, of that many parts of equal size.
 NORMS = {
     "self_attn.q_proj": ("input_layernorm",),
+    "self_attn.qkv_proj": ("input_layernorm",),
     "attention.query_key_value": ("input_layernorm",),
     "mlp.gate_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
+    "mlp.gate_up_proj": ("pre_feedforward_layernorm", "post_attention_layernorm"),
     "mlp.dense_h_to_4h": ("post_attention_layernorm",),
 }
-ROWS = {"mlp.down_proj": "mlp.up_proj", "self_attn.o_proj": "self_attn.v_proj"}
+ROWS = {
+    "mlp.down_proj": {"mlp.up_proj": 1, "mlp.gate_up_proj": 2},
+    "self_attn.o_proj": {"self_attn.v_proj": 1, "self_attn.qkv_proj": 3},
+}
 
 
 def divide_inputs(layer: nn.Module, names: list[str], scale: Tensor) -> Tensor | None:
@@ -44,13 +50,15 @@ def divide_inputs(layer: nn.Module, names: list[str], scale: Tensor) -> Tensor |
     for norm in NORMS.get(names[0], ()):
         if norm in modules:
             return _divide_norm(modules[norm], scale)
-    source = modules.get(ROWS.get(names[0], ""))
-    if not isinstance(source, nn.Linear) or source.out_features != len(scale):
-        return None
-    source.weight.data = source.weight.data / scale[:, None].to(source.weight)
-    if source.bias is not None:
-        source.bias.data = source.bias.data / scale.to(source.bias)
-    return scale
+    for name, parts in ROWS.get(names[0], {}).items():
+        source = modules.get(name)
+        if isinstance(source, nn.Linear) and source.out_features == parts * len(scale):
+            divisors = torch.cat([torch.ones_like(scale).repeat(parts - 1), scale])
+            source.weight.data = source.weight.data / divisors[:, None].to(source.weight)
+            if source.bias is not None:
+                source.bias.data = source.bias.data / divisors.to(source.bias)
+            return scale
+    return None
 
 
 @torch.no_grad()
@@ -61,7 +69,8 @@ def check_folding(loaded: Loaded) -> None:
     activation function is in between.
 
     Raises:
-        UnsupportedModel: the message names the first layer and its linear layers whose inputs cannot be divided; nothing was changed.
+        UnsupportedModel: the message names the first layer and its linear layers whose inputs cannot be divided, or a layer in which no
+            module is known that could divide any; nothing was changed.
     """
     model = loaded.model
     ids = torch.arange(24)[None] % model.config.get_text_config().vocab_size
@@ -73,13 +82,15 @@ def check_folding(loaded: Loaded) -> None:
         sums = InputSums(copy, grams=False)
         with sums:
             expected = _output(copy, hidden, args, kwargs)
-        for names in grouped_by_value(sums.sources):
+        groups, divided = grouped_by_value(sums.sources), 0
+        for names in groups:
             linears = linear_layers(copy)
             width = linears[names[0]].in_features
             scale = torch.rand(width, generator=torch.Generator().manual_seed(0)).to(hidden.device) + 0.5
             divisors = divide_inputs(copy, names, scale)
             if divisors is None:
                 continue
+            divided += 1
             for name in names:
                 linears[name].weight.data *= divisors
             change = (_output(copy, hidden, args, kwargs) - expected).abs().max() / (expected - hidden).abs().max()
@@ -88,6 +99,12 @@ def check_folding(loaded: Loaded) -> None:
                     f"{model.config.model_type}: awq cannot scale the inputs of {', '.join(names)} in layer {number}: "
                     f"dividing them where they come from changes the layer by {float(change):.0%}; take gptq or rtn"
                 )
+        if not divided:
+            raise UnsupportedModel(
+                f"{model.config.model_type}: awq can scale no inputs in layer {number}, since where those of "
+                f"{', '.join(name for names in groups for name in names)} come from is not known; it would only round to the nearest. "
+                "Take gptq or rtn"
+            )
 
 
 def _output(layer: nn.Module, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -18,6 +18,15 @@ from transformers import PretrainedConfig, PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.methods.amounts import Widths
 from compresslab.models.anatomy import attentions, decoder_layers, gated_mlps, head_dimension
+from compresslab.models.surgery.norms import (
+    EPSILON_ATTRIBUTES,
+    EPSILON_SETTINGS,
+    channel_norms,
+    check_norms,
+    inner_norm_linears,
+    scale_epsilons,
+    scale_norm,
+)
 
 Axis = Literal["neurons", "groups", "hidden"]
 AXES: tuple[Axis, ...] = ("neurons", "groups", "hidden")
@@ -27,9 +36,8 @@ ParameterAxes = dict[str, tuple[Axis | None, ...]]
 DERIVED_ATTRIBUTES = (
     *("in_features", "out_features", "embedding_dim", "hidden_size", "embed_dim", "intermediate_size", "scalar_embed_scale"),
     *("num_heads", "num_attention_heads", "num_key_value_heads"),
+    *EPSILON_ATTRIBUTES,
 )
-# Largest difference of a norm from a root-mean-square norm, relative to its largest output; rounding to bfloat16 makes 0.004.
-NORM_TOLERANCE = 0.02
 
 
 class KeptIndices(NamedTuple):
@@ -59,6 +67,7 @@ def with_widths(config: PretrainedConfig, widths: Widths) -> PretrainedConfig:
         text.num_key_value_heads = widths.groups
     if widths.hidden != before.hidden:
         text.hidden_size = widths.hidden
+        scale_epsilons(text, before.hidden / widths.hidden)
     return copy
 
 
@@ -98,9 +107,8 @@ def parameter_axes(model: PreTrainedModel, axes: Sequence[Axis]) -> ParameterAxe
                     f"is {shape} with twice as many"
                 )
             axes_of[name] = tuple(axis if doubles else known for doubles, known in zip(found, axes_of[name], strict=True))
-    if "hidden" in axes:
-        for name, norm in _norms(model, axes_of).items():
-            _offset(model, name, norm)
+        if axis == "hidden":
+            check_norms(model, doubled, channel_norms(model, axes_of))
     return axes_of
 
 
@@ -131,8 +139,8 @@ def narrow(model: PreTrainedModel, axes_of: ParameterAxes, kept: KeptIndices) ->
     rows of an embedding, to what is left of them.
 
     The result computes the same as the original model with zeros for the removed parts. The outputs of a root-mean-square norm depend on
-    the number of channels, so its weights are scaled to compensate. Gemma multiplies its embeddings by the root of the number of
-    channels, so they are scaled, too, and the last norm is scaled back if the output head is the same matrix.
+    the number of channels, so its weights and its epsilon are scaled to compensate (`norms`). Gemma multiplies its embeddings by the root
+    of the number of channels, so they are scaled, too, and the last norm is scaled back if the output head is the same matrix.
 
     Raises:
         UnsupportedModel: the narrower config makes other shapes or attributes than the cut; nothing was changed.
@@ -147,16 +155,18 @@ def narrow(model: PreTrainedModel, axes_of: ParameterAxes, kept: KeptIndices) ->
     rebuilt = _rebuilt(model, widths)
     _check_shapes(model, rebuilt, axes_of, widths)
     attributes = _changed_attributes(model, rebuilt)
-    scaled = 1.0
-    if kept.hidden is not None:
-        scaled = _compensate(model, axes_of, original.hidden, widths.hidden, attributes)
-    embedding = model.get_input_embeddings().weight
-    embedded = next(name for name, parameter in model.named_parameters() if parameter is embedding)
     layer_of = _layer_numbers(model)
+    factors: dict[str, float] = {}
+    if kept.hidden is not None:
+        norms = channel_norms(model, axes_of)
+        factors = _compensate(model, norms, original.hidden / widths.hidden, attributes, layer_of)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        for linear in inner_norm_linears(model, norms, rebuilt):
+            factors |= {names[id(parameter)]: math.sqrt(original.hidden / widths.hidden) for parameter in linear.parameters()}
 
     def cut(name: str, weights: Tensor) -> Tensor:
-        if name == embedded and scaled != 1.0:
-            weights = (weights.float() * scaled).to(weights.dtype)
+        if name in factors:
+            weights = (weights.float() * factors[name]).to(weights.dtype)
         for dimension, axis in enumerate(axes_of[name]):
             if axis is not None and (indices_of_axis := getattr(kept, axis)) is not None:
                 indices = indices_of_axis if axis == "hidden" else indices_of_axis[layer_of[name]]
@@ -172,7 +182,7 @@ def narrow(model: PreTrainedModel, axes_of: ParameterAxes, kept: KeptIndices) ->
         if name == "scalar_embed_scale":
             module.get_buffer("embed_scale").fill_(value)
     new = rebuilt.config.get_text_config()
-    for name in ("intermediate_size", "num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim"):
+    for name in ("intermediate_size", "num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim", *EPSILON_SETTINGS):
         if hasattr(new, name):
             setattr(text, name, getattr(new, name))
     return cut
@@ -281,50 +291,25 @@ def _changed_attributes(model: PreTrainedModel, rebuilt: PreTrainedModel) -> lis
     return found
 
 
-def _norms(model: PreTrainedModel, axes_of: ParameterAxes) -> Mapping[str, nn.Module]:
-    """The modules other than linear layers with one weight per channel, by the name of that weight."""
-    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name, axes in axes_of.items() if axes == ("hidden",)}
-    return {name: module for name, module in owners.items() if not isinstance(module, nn.Linear)}
-
-
-@torch.no_grad()
-def _offset(model: PreTrainedModel, name: str, norm: nn.Module) -> int:
-    """The number that a norm adds to its weights: 0, or 1 in Gemma.
-
-    Raises:
-        UnsupportedModel: it is no root-mean-square norm with one weight per channel, since it subtracts the mean, for example.
-    """
-    weight = norm.get_parameter(name.rpartition(".")[2])
-    generator = torch.Generator().manual_seed(0)
-    probe = (torch.randn(4, weight.numel(), generator=generator) + 1).to(weight.device, weight.dtype)
-    output = norm(probe).float()
-    plain = probe.float() / probe.float().square().mean(-1, keepdim=True).sqrt()
-    for offset in (0, 1):
-        reference = plain * (weight.float() + offset)
-        if (output - reference).abs().max() <= NORM_TOLERANCE * reference.abs().max():
-            return offset
-    raise UnsupportedModel(
-        f"{model.config.model_type}: width pruning cannot cut hidden channels past {name.rpartition('.')[0]}: "
-        f"{type(norm).__name__} is no root-mean-square norm"
-    )
-
-
 def _compensate(
-    model: PreTrainedModel, axes_of: ParameterAxes, before: int, after: int, attributes: Sequence[tuple[nn.Module, str, int | float]]
-) -> float:
-    """Scale norms for the change from `before` to `after` channels; gives the factor of the embeddings."""
+    model: PreTrainedModel,
+    norms: Mapping[str, nn.Module],
+    ratio: float,
+    attributes: Sequence[tuple[nn.Module, str, int | float]],
+    layer_of: Mapping[str, int],
+) -> dict[str, float]:
+    """Scale the norms for `ratio`, the channels before over those that stay; gives the factor of the embeddings, by their name."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    scaled = 1.0
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    factors, scaled = {}, 1.0
     for module, name, value in attributes:
         if name == "scalar_embed_scale":
             weight = module.get_parameter("weight")
             # The forward pass rounds both scales to the dtype of the weights.
             old, new = (torch.tensor(float(scale)).to(weight.dtype).item() for scale in (getattr(module, name), value))
             scaled = old / new
+            factors[names[id(weight)]] = scaled
     tied = head is not None and head.weight is embedding.weight
-    layer_of = _layer_numbers(model)
-    for name, norm in _norms(model, axes_of).items():
-        weight, offset = norm.get_parameter(name.rpartition(".")[2]), _offset(model, name, norm)
-        factor = math.sqrt(before / after) / (scaled if tied and name not in layer_of else 1.0)
-        weight.copy_((weight.float() + offset) * factor - offset)
-    return scaled
+    for name, norm in norms.items():
+        scale_norm(model, name, norm, math.sqrt(ratio) / (scaled if tied and name not in layer_of else 1.0))
+    return factors

@@ -17,6 +17,7 @@ class MasterWeights:
     Training", arXiv 1710.03740. If the compute dtype is float32, the model's parameters are the master weights and there are no copies.
 
     Attributes:
+        parameters: the trained parameters, which are the copies if there are any.
         weights: the master weights, one float32 tensor for each trained parameter.
     """
 
@@ -26,15 +27,15 @@ class MasterWeights:
         for model in (module for module in modules if isinstance(module, PreTrainedModel)):
             zeros |= {model.get_submodule(name).weight: mask for name, mask in pruned_zeros(model).items()}
         parameters = [parameter for module in modules for parameter in module.parameters() if parameter.is_floating_point()]
-        self.copies = [parameter for parameter in parameters if parameter.requires_grad]
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._frozen = [_Frozen(parameter, compute) for parameter in parameters if not parameter.requires_grad]
         self._has_copies = compute != torch.float32
         self.weights: list[Tensor] = (
-            [copy.data.to(torch.float32, copy=True) for copy in self.copies] if self._has_copies else list(self.copies)
+            [copy.data.to(torch.float32, copy=True) for copy in self.parameters] if self._has_copies else list(self.parameters)
         )
-        self._zeros = [(master, zeros[copy]) for copy, master in zip(self.copies, self.weights, strict=True) if copy in zeros]
-        self._master_of: dict[Tensor, Tensor] = dict(zip(self.copies, self.weights, strict=True))
-        self._hooks = [copy.register_post_accumulate_grad_hook(self._collect) for copy in self.copies] if self._has_copies else []  # type: ignore[no-untyped-call]
+        self._zeros = [(master, zeros[copy]) for copy, master in zip(self.parameters, self.weights, strict=True) if copy in zeros]
+        self._master_of: dict[Tensor, Tensor] = dict(zip(self.parameters, self.weights, strict=True))
+        self._hooks = [copy.register_post_accumulate_grad_hook(self._collect) for copy in self.parameters] if self._has_copies else []  # type: ignore[no-untyped-call]
         for parameter in parameters:
             parameter.data = parameter.data.to(compute)
 
@@ -59,13 +60,13 @@ class MasterWeights:
     def refresh(self) -> None:
         """Round the master weights into the copies, if there are any."""
         if self._has_copies:
-            torch._foreach_copy_([copy.data for copy in self.copies], self.weights)
+            torch._foreach_copy_([copy.data for copy in self.parameters], self.weights)
 
     def release(self) -> None:
         """Restore the model's parameters: the trained ones in float32, the frozen ones with their original values."""
         for hook in self._hooks:
             hook.remove()
-        for copy, master in zip(self.copies, self.weights, strict=True):
+        for copy, master in zip(self.parameters, self.weights, strict=True):
             copy.data, copy.grad = master.detach(), None
         for frozen in self._frozen:
             frozen.release()

@@ -15,7 +15,7 @@ class ShardedWeights:
     """The counterpart of `MasterWeights` for several processes.
 
     Attributes:
-        passes: the modules in shards. weights: the shards of the trained parameters, float32.
+        passes: the modules in shards. parameters: their trained parameters, in shards, float32. weights: the same, which are updated.
     """
 
     def __init__(self, modules: list[nn.Module], compute: torch.dtype) -> None:
@@ -31,7 +31,8 @@ class ShardedWeights:
             if held is not None
         ]
         self.passes = Sharded(modules, compute)
-        self.weights: list[Tensor] = [parameter for parameter in self.passes.parameters() if parameter.requires_grad]
+        self.parameters: list[Tensor] = [parameter for parameter in self.passes.parameters() if parameter.requires_grad]
+        self.weights = self.parameters
         self._zeros = [
             (_shard(model.get_submodule(name).weight), own_shard(mask, self.passes.mesh).to_local()) for model, name, mask in zeros
         ]

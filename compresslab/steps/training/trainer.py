@@ -26,6 +26,7 @@ from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
 from compresslab.steps.training.activations import recomputing
 from compresslab.steps.training.checkpoints import TrainingState, fingerprint
+from compresslab.steps.training.decay import decay_groups
 from compresslab.steps.training.held_out import Goal
 from compresslab.steps.training.master_weights import MasterWeights
 from compresslab.steps.training.parallel import NotFirst, Whole, refuse_random
@@ -154,9 +155,8 @@ class _Training:
         self.master_weights = ShardedWeights(trained, settings.compute) if several else MasterWeights(trained, settings.compute)
         self.passes = self.master_weights.passes if isinstance(self.master_weights, ShardedWeights) else Whole()
         self.head = self.passes.look(lambda: output_head(model))
-        self.adam = torch.optim.AdamW(
-            self.master_weights.weights, lr=optimizer.learning_rate, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay, fused=True
-        )
+        groups = decay_groups(trained, self.master_weights.parameters, self.master_weights.weights, optimizer.weight_decay)
+        self.adam = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=(0.9, 0.95), fused=True)
         self.step = 0
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
@@ -285,11 +285,14 @@ class _Training:
 
     def _resume(self, state: TrainingState) -> None:
         moments: dict[int, dict[str, Tensor]] = {}
+        # AdamW numbers the weights group by group.
+        places = {id(weight): place for place, weight in enumerate(one for group in self.adam.param_groups for one in group["params"])}
         with torch.no_grad():
             for number, weight in enumerate(self.master_weights.weights):
                 weight.copy_(state.tensors[f"master.{number}"])
                 start = f"adam.{number}."
-                moments[number] = {name.removeprefix(start): value for name, value in state.tensors.items() if name.startswith(start)}
+                own = {name.removeprefix(start): value for name, value in state.tensors.items() if name.startswith(start)}
+                moments[places[id(weight)]] = own
         self.adam.load_state_dict({"state": moments, "param_groups": self.adam.state_dict()["param_groups"]})
         self.master_weights.refresh()
         self.step, self.losses, self.checks = state.step, state.losses, state.checks
