@@ -147,6 +147,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
             **placement(find_device(device)),
         )
     check_complete(str(folder), found)
+    state_ties(model)
     return Loaded((cast(model, dtype) if dtype else model).eval(), load_tokenizer(folder))
 
 
@@ -239,6 +240,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     check_complete(source.name, found)
+    state_ties(model)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
 
@@ -300,6 +302,19 @@ def check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadInput(f"{name}: its weights lack {missing[0]}{more}, which its configuration asks for; the model is incomplete{advice}")
+
+
+def state_ties(model: PreTrainedModel) -> None:
+    """Make the configuration of a loaded model say that its output head is not tied to the embeddings, if it is not.
+
+    Where the files have another head than the embeddings, transformers 5 loads both, whatever the configuration says. Other versions and
+    other tools would drop the head, and a model of the configuration alone would have too few parameters.
+    """
+    embedding, head = (getattr(end, "weight", None) for end in (model.get_input_embeddings(), model.get_output_embeddings()))
+    if isinstance(head, nn.Parameter) and isinstance(embedding, nn.Parameter) and head is not embedding:
+        for config in (model.config, model.config.get_text_config()):
+            if getattr(config, "tie_word_embeddings", False):
+                config.tie_word_embeddings = False
 
 
 def _load_problem(source: Source, error: BaseException) -> str:

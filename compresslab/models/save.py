@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.errors import RunFailed, UnsupportedModel, out_of_memory
 from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
-from compresslab.models.formats.reader import quantization_in, reader_of, register_format
+from compresslab.models.formats.reader import method_name, quantization_in, quantization_of, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
 from compresslab.models.streamed.digests import combined, tensor_digests
+from compresslab.recipe.model_folder import weights_of
 from compresslab.records.compute import Compute
 
 # Larger than the default, so that small models have one file, and below the largest file of a FAT file system.
@@ -76,11 +77,15 @@ def _sort_metadata(file: Path) -> None:
 def _copy(loaded: Loaded, folder: Path) -> None:
     """Copy the files of packed weights and the config, and save the tokenizer."""
     assert loaded.files is not None
-    for file in sorted(loaded.files.glob("*.safetensors*")):
-        shutil.copyfile(file, folder / file.name)
+    for file in weights_of(loaded.files):
+        copy = folder / file.relative_to(loaded.files)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
     for name in ("config.json", "generation_config.json"):
         if (loaded.files / name).is_file():
             shutil.copyfile(loaded.files / name, folder / name)
+    if not getattr(loaded.model.config, "tie_word_embeddings", False):
+        _state(folder / "config.json", "tie_word_embeddings", False)
     with quiet():
         loaded.tokenizer.save_pretrained(folder)
     _remove_origin(folder)
@@ -111,8 +116,12 @@ def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) ->
 
 
 def _add_packing(folder: Path, packed: Packed) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": packed.settings}))
+    _state(folder / "config.json", "quantization_config", packed.settings)
+
+
+def _state(config: Path, field: str, value: object) -> None:
+    """Make a configuration state a value."""
+    config.write_text(json.dumps({**json.loads(config.read_text()), field: value}))
 
 
 def _remove_origin(folder: Path) -> None:
@@ -161,6 +170,7 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
 
     Raises:
         RunFailed: transformers does not load the folder, or finds other plain weights in it.
+        UnsupportedModel: it cannot use packed weights of this architecture.
     """
     try:
         register_format(folder)
@@ -168,12 +178,35 @@ def reload_difference(folder: Path, expected: torch.Tensor, tensors: str = "", c
             place = placement(find_device(compute and compute.device))
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, use_safetensors=True, **place).eval()
     except Exception as error:  # transformers raises many types of errors
+        if isinstance(error, AttributeError | ValueError):
+            _refuse_packing(folder, error)
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = bool(tensors) and tensors in _digests(model, folder)
     if tensors and not same and quantization_in(model) is None:
         raise RunFailed("the saved folder has other weights, as plain transformers loads it, than the model that was saved")
-    logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
+    try:
+        logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
+    except (AttributeError, IndexError, RuntimeError) as error:
+        _refuse_packing(folder, error)
+        raise
     return 0.0 if same and is_rounding(logits, expected) else float((logits - expected).abs().max())
+
+
+def _refuse_packing(folder: Path, error: Exception) -> None:
+    """Refuse packed weights with which transformers does not make an architecture or run it.
+
+    Some architectures read the `weight` of linear layers, and packed ones have none.
+
+    Raises:
+        UnsupportedModel: the folder's weights are packed, and memory is not what failed.
+    """
+    packed = quantization_of(folder)
+    if packed is not None and not out_of_memory(error):
+        architecture = json.loads((folder / "config.json").read_text())["model_type"]
+        raise UnsupportedModel(
+            f"{architecture}: transformers does not compute with weights of this architecture that are packed by {method_name(packed)} "
+            f"({type(error).__name__}: {error}); take another method"
+        ) from error
 
 
 def is_rounding(logits: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -7,17 +7,20 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from compresslab.inputs import LARGEST_CONFIG, LARGEST_INDEX, LARGEST_TOKENIZER, read_json, safetensors_header
+from compresslab.errors import BadInput
+from compresslab.inputs import LARGEST_CONFIG, LARGEST_TOKENIZER, read_json, safetensors_header
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
-from compresslab.recipe.model_config import dimension_problem, text_part
+from compresslab.recipe.model_config import dimension_problem, text_part, text_sizes
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused
 from compresslab.recipe.source import Source
+from compresslab.recipe.stored_weights import layer_of, loaded_files
 
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
@@ -35,8 +38,8 @@ def dimensions_of(source: Source) -> Dimensions | None:
     dimensions = _from_config(config) if config else None
     if dimensions is None or folder is None or packed_by(source):
         return dimensions
-    stored = _stored_parameters(folder)
-    return dimensions.with_stored_parameters(stored) if stored else dimensions
+    stored = _stored_parameters(folder, dimensions)
+    return dimensions.with_stored_parameters(*stored) if stored else dimensions
 
 
 def packed_by(source: Source) -> str:
@@ -124,17 +127,15 @@ def _from_config(config: dict[str, Any]) -> Dimensions | None:
     text = text_part(config)
     if dimension_problem(config):
         return None
-    try:
-        hidden, layers, width, vocabulary = (text[k] for k in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
-        heads = text["num_attention_heads"]
-        head = text.get("head_dim") or hidden // heads
-        groups = text.get("num_key_value_heads") or heads
-        experts = next((text[k] for k in ("num_local_experts", "num_experts", "n_routed_experts") if text.get(k)), 1)
-        expert = text.get("moe_intermediate_size") or width
-    except KeyError:
+    sizes = text_sizes(text.get)
+    # A model without attention has no dimensions that steps cut.
+    if sizes is None or not sizes.heads:
         return None
+    hidden, layers, vocabulary, width, heads, groups, head = sizes
+    experts = next((text[k] for k in ("num_local_experts", "num_experts", "n_routed_experts") if text.get(k)), 1)
+    expert = text.get("moe_intermediate_size") or width
     # Some architectures state the width of each layer, and dimensions have one.
-    if not (isinstance(width, int) and isinstance(expert, int) and width > 0 and head > 0):
+    if not (isinstance(expert, int) and width > 0 and head > 0):
         return None
     mlp = 3 * hidden * expert * experts
     tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
@@ -164,23 +165,28 @@ def _published(name: str) -> dict[str, Any] | None:
     return {"model_type": row["architecture"], "tie_word_embeddings": row["tied"] == "1", **numbers}
 
 
-def _stored_parameters(folder: Path) -> int | None:
-    """Number of elements of all tensors in the files that transformers loads, from their headers."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if single.is_file():
-        files = [single]
-    elif (listed := _read(index, LARGEST_INDEX)) and isinstance(listed.get("weight_map"), dict):
-        files = [folder / str(name) for name in sorted(set(listed["weight_map"].values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
+def _stored_parameters(folder: Path, dimensions: Dimensions) -> tuple[int, int | None] | None:
+    """Number of elements of all tensors that transformers loads, and of those of one decoder layer if all have as many.
+
+    Tensors of layers that the configuration does not have are not loaded.
+    """
     try:
-        return sum(map(_elements, files)) or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        elements = {name: count for file in loaded_files(folder) for name, count in _elements(file)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadInput):
         return None
+    layers = dict.fromkeys(range(dimensions.layers), 0)
+    total = 0
+    for name, count in elements.items():
+        number = layer_of(name)
+        if number is None or number < dimensions.layers:
+            total += count
+            layers |= {} if number is None else {number: layers[number] + count}
+    alike = set(layers.values())
+    return (total, (alike.pop() or None) if len(alike) == 1 else None) if total else None
 
 
-def _elements(file: Path) -> int:
-    shapes = [entry["shape"] for entry in safetensors_header(file).values()]
-    if not all(isinstance(size, int) for shape in shapes for size in shape):
-        raise ValueError("a shape is no list of sizes")  # the product of a list and a number is a list, of any length
-    return sum(map(math.prod, shapes))
+def _elements(file: Path) -> Iterator[tuple[str, int]]:
+    for name, entry in safetensors_header(file).items():
+        if not all(isinstance(size, int) for size in entry["shape"]):
+            raise ValueError("a shape is no list of sizes")  # the product of a list and a number is a list, of any length
+        yield name, math.prod(entry["shape"])
