@@ -7,21 +7,23 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_CONFIG, LARGEST_TOKENIZER, read_json, safetensors_header
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
-from compresslab.recipe.model_config import dimension_problem, text_part, text_sizes
+from compresslab.recipe.model_config import dimension_problem, positions_of, text_part, text_sizes
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused
 from compresslab.recipe.source import Source
-from compresslab.recipe.stored_weights import layer_of, loaded_files
+from compresslab.recipe.stored_weights import POSITION_TABLES, layer_of, loaded_files
 
+# The tokens of a tokenizer's configuration that are put into texts.
+NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
@@ -78,6 +80,57 @@ def check_cached(source: Source) -> None:
         raise adapter_refused(source.name)
 
 
+class Positions(NamedTuple):
+    """The number of positions of a model, and whether it looks them up in a table, so that it computes no more of them."""
+
+    number: int
+    table: bool
+
+
+def positions_known(source: Source) -> Positions | None:
+    """The positions of a local model; `None` if they cannot be known."""
+    folder = _folder(source)
+    config = _read(folder / "config.json") if folder else None
+    count = positions_of(config) if config else None
+    if folder is None or count is None:
+        return None
+    try:
+        names = [name for file in loaded_files(folder) for name in safetensors_header(file)]
+    except (OSError, ValueError, BadInput):
+        return None
+    return Positions(count, any(layer_of(name) is None and name.endswith(POSITION_TABLES) for name in names))
+
+
+def check_tokens(source: Source) -> None:
+    """Refuse a local model whose tokenizer makes ids for which it has no embedding.
+
+    A special token that is none of its ends, beginnings and paddings may be beyond the embeddings (Gemma 3's for images): no text has it.
+
+    Raises:
+        BadInput: it does; the message names the first such token.
+    """
+    folder = _folder(source)
+    config = _read(folder / "config.json") if folder else None
+    rows = text_part(config).get("vocab_size") if config and not dimension_problem(config) else None
+    tokenizer = _read(folder / "tokenizer.json", LARGEST_TOKENIZER) if folder and isinstance(rows, int) else None
+    if folder is None or tokenizer is None or not isinstance(rows, int):
+        return
+    settings = _read(folder / "tokenizer_config.json") or {}
+    named = {token.get("content") if isinstance(token, dict) else token for token in map(settings.get, NAMED_TOKENS)}
+    try:
+        ids = _ids(tokenizer)
+        unused = {token["content"] for token in tokenizer.get("added_tokens") or () if token.get("special")} - named
+        beyond = sorted((number, token) for token, number in ids.items() if number >= rows and token not in unused)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return  # loading it explains what is damaged
+    if beyond:
+        number, token = beyond[0]
+        raise BadInput(
+            f"the tokenizer of {folder} has the token {token[:60]!r} with the id {number}, and the model has {rows:,} embeddings "
+            f"(0 to {rows - 1}); resize them with `model.resize_token_embeddings(len(tokenizer))` and save it, or take the token out"
+        )
+
+
 def vocabulary_digest(source: Source) -> str | None:
     """Digest of a local model's tokens and their ids, to compare vocabularies; `None` if it cannot be known.
 
@@ -86,14 +139,19 @@ def vocabulary_digest(source: Source) -> str | None:
     folder = _folder(source)
     tokenizer = _read(folder / "tokenizer.json", LARGEST_TOKENIZER) if folder else None
     try:
-        vocabulary = tokenizer["model"]["vocab"] if tokenizer else None
-        if not vocabulary or not tokenizer:
-            return None
-        ids = dict(vocabulary) if isinstance(vocabulary, dict) else {piece: number for number, (piece, *_) in enumerate(vocabulary)}
-        ids |= {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
-        return hashlib.sha256(json.dumps(sorted(ids.items())).encode()).hexdigest()
+        ids = _ids(tokenizer) if tokenizer else None
+        return hashlib.sha256(json.dumps(sorted(ids.items())).encode()).hexdigest() if ids else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """The id of each token in a `tokenizer.json`; empty if it has no vocabulary."""
+    vocabulary = tokenizer["model"]["vocab"]
+    if not vocabulary:
+        return {}
+    ids = dict(vocabulary) if isinstance(vocabulary, dict) else {piece: number for number, (piece, *_) in enumerate(vocabulary)}
+    return ids | {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
 
 
 def _read(path: Path, limit: int = LARGEST_CONFIG) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ ALIASES = {
     "num_attention_heads": ("n_head", "n_heads", "num_heads", "attention_heads"),
     "num_key_value_heads": ("num_kv_heads",),
     "head_dim": ("kv_channels",),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "n_ctx", "context_length"),
     "intermediate_size": ("ffn_dim", "n_inner", "ffn_hidden_size", "dff"),
 }
 # Each name of a dimension with the field that it stands for.
@@ -101,6 +102,13 @@ def text_sizes(get: Callable[[str], Any]) -> TextSizes | None:
     head = 0 if recurrent else _stated(get, "head_dim") or hidden // heads
     groups = 0 if recurrent else _key_value_heads(get, heads)
     return TextSizes(hidden, layers, vocabulary, _mlp_width(get, hidden), 0 if recurrent else heads, groups, head)
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """The number of positions that a configuration states of its text model; `None` if it states none."""
+    text = text_part(config)
+    stated = _stated(text.get, "max_position_embeddings") if isinstance(text, Mapping) else None
+    return stated if type(stated) is int and stated > 0 else None
 
 
 def _stated(get: Callable[[str], Any], name: str) -> Any:

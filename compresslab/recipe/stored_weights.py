@@ -21,6 +21,8 @@ WIDE = {*NAMES.values(), "F64"}
 LAYER = re.compile(
     r"(?:(?:model|transformer|language_model|text_model|decoder|backbone|gpt_neox|rwkv|biogpt)\.)*(?:layers|h|blocks)\.(\d+)\."
 )
+# A table with a row for each position, by the ends of its names in GPT-2, OPT, XGLM, BioGPT, GPT-BigCode and the first GPT.
+POSITION_TABLES = ("wpe.weight", "embed_positions.weight", "position_embeddings.weight", "positions_embed.weight")
 # Output heads in files, by the ends of their names.
 HEADS = ("lm_head.weight", "embed_out.weight")
 

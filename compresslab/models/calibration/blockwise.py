@@ -75,7 +75,7 @@ class Blockwise:
                 model.base_model(input_ids=ids, use_cache=False)
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             # What a model's own code raises for an output of another form.
-            if out_of_memory(error):
+            if not calls or out_of_memory(error):
                 raise
             return None
         return (inputs[0], calls) if len(inputs) == len(self.layers) and all(hidden is inputs[0] for hidden in inputs) else None
