@@ -19,6 +19,7 @@ from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.formats.reader import method_name, quantization_in, quantization_of, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
+from compresslab.models.older_versions import state_for_older_versions
 from compresslab.models.streamed.digests import combined, tensor_digests
 from compresslab.recipe.model_folder import weights_of
 from compresslab.records.compute import Compute
@@ -58,7 +59,7 @@ def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
         loaded.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         _sort_metadata(file)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def _sort_metadata(file: Path) -> None:
@@ -88,7 +89,7 @@ def _copy(loaded: Loaded, folder: Path) -> None:
         _state(folder / "config.json", "tie_word_embeddings", False)
     with quiet():
         loaded.tokenizer.save_pretrained(folder)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
@@ -99,7 +100,7 @@ def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
         loaded.model.save_pretrained(folder, max_shard_size=SHARD_BYTES, state_dict=weights, save_original_format=False)
         loaded.tokenizer.save_pretrained(folder)
     _add_packing(folder, packed)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
@@ -112,7 +113,7 @@ def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) ->
         loaded.tokenizer.save_pretrained(folder)
     if packed is not None:
         _add_packing(folder, packed)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def _add_packing(folder: Path, packed: Packed) -> None:
@@ -122,6 +123,11 @@ def _add_packing(folder: Path, packed: Packed) -> None:
 def _state(config: Path, field: str, value: object) -> None:
     """Make a configuration state a value."""
     config.write_text(json.dumps({**json.loads(config.read_text()), field: value}))
+
+
+def _tidy(folder: Path) -> None:
+    _remove_origin(folder)
+    state_for_older_versions(folder)
 
 
 def _remove_origin(folder: Path) -> None:
