@@ -31,6 +31,16 @@ def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
     text, new = model.config.get_text_config(), config.get_text_config()
     for name in ("num_hidden_layers", *per_layer_lists(text)):
         setattr(text, name, getattr(new, name))
+    _drop_buffers(model)
+
+
+def _drop_buffers(model: PreTrainedModel) -> None:
+    """Remove the buffers that a model of this config does not have: rotary frequencies of a kind of layer of which none is left (Gemma 3)."""
+    with torch.device("meta"):
+        kept = {name for name, _ in type(model)(deepcopy(model.config)).named_buffers()}
+    for name in [name for name, _ in model.named_buffers() if name not in kept]:
+        owner, _, attribute = name.rpartition(".")
+        delattr(model.get_submodule(owner), attribute)
 
 
 def shortened(config: PretrainedConfig, kept: list[int]) -> PretrainedConfig:
