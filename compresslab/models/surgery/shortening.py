@@ -35,7 +35,7 @@ def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
 
 
 def _drop_buffers(model: PreTrainedModel) -> None:
-    """Remove the buffers that a model of this config does not have: rotary frequencies of a kind of layer of which none is left (Gemma 3)."""
+    """Remove the buffers that a model of this config lacks: the frequencies of a kind of layer of which none is left (Gemma 3)."""
     with torch.device("meta"):
         kept = {name for name, _ in type(model)(deepcopy(model.config)).named_buffers()}
     for name in [name for name, _ in model.named_buffers() if name not in kept]:
