@@ -13,7 +13,7 @@ from models.tiny import LINES, THIRD_PARTY_WARNINGS, make_tokenizer, text
 
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.evaluation.tree_lm import TreeLM
-from compresslab.models.load import load, load_folder, probe_logits
+from compresslab.models.load import Loaded, load, load_folder, probe_logits
 from compresslab.models.save import reload_difference, save, tensors_digest
 from compresslab.models.size import nonzero_of, shape_of, size_of
 from compresslab.plan.model_files import dimensions_of
@@ -101,3 +101,19 @@ def test_each_step_serves_it_or_says_why_not(base: tuple[str, Path, int], step: 
     known = dimensions_of(Source("folder", str(folder)))
     if step == "depth" and known is not None and name not in UNEQUAL_LAYERS:
         assert known.without_layers(saved.record.shape.layers).parameters == saved.record.size.parameters
+
+
+@pytest.mark.parametrize("step", ["rtn", "gptq", "bnb-nf4", "torchao-int8", "wanda", "depth"])
+def test_the_image_encoder_stays_as_it_is(step: str, tmp_path: Path):
+    save(Loaded(swept_model("gemma3"), make_tokenizer()), tmp_path / "base")
+    kind, config = METHOD_CONFIGS[step]
+    run(kind, config, load_folder(tmp_path / "base"), Context(text(4, 32)), tmp_path / "made")
+    # Files of packed weights have the names of memory, and others those of the hub.
+    before, after = (dict(load_folder(tmp_path / name).model.named_parameters()) for name in ("base", "made"))
+    images = [name for name in before if "vision_tower" in name or "multi_modal_projector" in name]
+    assert images
+    assert all(torch.equal(before[name], after[name]) for name in images)
+    rest = [(before[name], after.get(name)) for name in before.keys() - set(images)]
+    # torchao's packed weights are compared with nothing.
+    unpacked = [(old, new) for old, new in rest if new is not None and type(new.data) is torch.Tensor and new.shape == old.shape]
+    assert len(unpacked) < len(rest) or not all(torch.equal(old, new) for old, new in unpacked)
