@@ -48,11 +48,24 @@ class Dimensions(NamedTuple):
         )
         return narrow._replace(parameters=self.parameters + narrow.computed_parameters - self.computed_parameters)
 
-    def with_stored_parameters(self, parameters: int) -> Dimensions:
-        """The same model with the number of parameters in its files. Those that are in no matrix count as norms and biases."""
-        other, rest = divmod(parameters - self.computed_parameters + self.layers * self.other_parameters, self.layers)
-        known = rest == 0 and 0 <= other <= LARGEST_OTHER_SHARE * self.layer_parameters
-        return self._replace(parameters=parameters, other_parameters=other if known else self.other_parameters)
+    def with_stored_parameters(self, parameters: int, in_a_layer: int | None) -> Dimensions:
+        """The same model with the number of parameters in its files.
+
+        A layer's parameters in no matrix count as norms and biases. An MLP without a gate has two matrices instead of three.
+
+        Args:
+            in_a_layer: parameters of one layer in the files; `None` if only all of them are known.
+        """
+        found = self._replace(parameters=parameters)
+        if in_a_layer is None:
+            other, rest = divmod(parameters - self.computed_parameters + self.layers * self.other_parameters, self.layers)
+            known = rest == 0 and 0 <= other <= LARGEST_OTHER_SHARE * self.layer_parameters
+            return found._replace(other_parameters=other) if known else found
+        for mlp in (self.mlp_parameters, self.mlp_parameters // 3 * 2):
+            matrices = self.layer_parameters - self.other_parameters - self.mlp_parameters + mlp
+            if in_a_layer >= matrices:
+                return found._replace(mlp_parameters=mlp, other_parameters=in_a_layer - matrices)
+        return found
 
     @property
     def widths(self) -> Widths:

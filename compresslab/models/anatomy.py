@@ -14,8 +14,17 @@ from compresslab.errors import RunFailed, UnsupportedModel
 
 # Routers and convolutions are a few hundredths of a model; fused experts are nearly all of it.
 LARGEST_SHARE_OUTSIDE = 0.1
+# The part of a backbone with the text model, and what architectures call its list of decoder layers.
+TEXT_MODELS = ("language_model", "text_model", "decoder")
+LISTS = ("layers", "h", "blocks")
 GATED_MLP = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def text_model(model: PreTrainedModel) -> nn.Module:
+    """The part of the backbone that has the decoder layers: of a model that also reads images or sound its language model."""
+    backbone: nn.Module = model.base_model
+    return next((part for name in TEXT_MODELS if isinstance(part := getattr(backbone, name, None), nn.Module)), backbone)
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -24,13 +33,21 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         UnsupportedModel: the backbone has no such list under a known name.
     """
-    backbone = model.base_model
-    layers = getattr(backbone, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or len(layers) != model.config.get_text_config().num_hidden_layers:
-        raise UnsupportedModel(
-            f"{model.config.model_type}: no list of decoder layers at {type(backbone).__name__}.layers; depth and width pruning need one"
-        )
+    text, name = text_model(model), layers_name(model)
+    layers: nn.ModuleList = getattr(text, name)
     return layers
+
+
+def layers_name(model: PreTrainedModel) -> str:
+    """What the text model calls the list of its decoder layers. Raises UnsupportedModel like `decoder_layers`."""
+    text, count = text_model(model), model.config.get_text_config().num_hidden_layers
+    for name in LISTS:
+        layers = getattr(text, name, None)
+        if isinstance(layers, nn.ModuleList) and len(layers) == count:
+            return name
+    raise UnsupportedModel(
+        f"{model.config.model_type}: no list of decoder layers at {type(text).__name__}.{LISTS[0]}; steps that go layer by layer need one"
+    )
 
 
 class GatedMLP(Protocol):
@@ -113,9 +130,22 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
 
 
 def quantizable(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The linear layers by name, without the output head, whose weight may be tied to the embedding."""
-    head = model.get_output_embeddings()
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
+    """The linear layers by name, without the output head, whose weight may be tied to the embedding, and without parts for other input
+    than text.
+    """
+    head, text = model.get_output_embeddings(), {id(module) for module in text_model(model).modules()}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and id(module) in text
+    }
+
+
+def kept_plain(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers that a library must leave alone besides the output head, with the head's; empty if there are none."""
+    head, packed = model.get_output_embeddings(), quantizable(model)
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in packed}
+    return list(linears) if any(module is not head for module in linears.values()) else []
 
 
 def check_linear(model: PreTrainedModel, kind: str, does: str = "quantizes") -> None:
@@ -125,7 +155,7 @@ def check_linear(model: PreTrainedModel, kind: str, does: str = "quantizes") -> 
         UnsupportedModel: the message names the modules that contain the other weights, such as fused experts.
     """
     inside, outside = 0, Counter[str]()
-    for module in model.modules():
+    for module in text_model(model).modules():
         if module is model.get_output_embeddings() or isinstance(module, nn.Embedding):
             continue
         size = sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.dim() > 1)

@@ -33,4 +33,6 @@ def attention_replaced(model: PreTrainedModel, name: str, attend: Callable[..., 
 def _implementations(model: PreTrainedModel) -> dict[str, str]:
     """The attention of each part of a model, as `set_attn_implementation` takes it: parts of multimodal models may differ."""
     parts = {name: part for name in model.config.sub_configs if (part := getattr(model.config, name, None)) is not None}
-    return {"": model.config._attn_implementation, **{name: part._attn_implementation for name, part in parts.items()}}
+    # Of a part that is no model (the settings of MPT's attention) there is none.
+    stated = {name: part._attn_implementation for name, part in parts.items() if part._attn_implementation is not None}
+    return {"": model.config._attn_implementation, **stated}

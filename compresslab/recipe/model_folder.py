@@ -102,7 +102,9 @@ def files_of(folder: Path, own_code: bool = False) -> dict[str, Path]:
     for name in [*kinds, *needed]:
         # What else is of these kinds is in the keys, since a tokenizer of another version may read it, but need not be sound.
         path, is_needed = folder / name, name in needed
-        if _is_file(path, refuse=is_needed) and (is_needed or name.endswith(WEIGHTS) or _could_be_read(path)):
+        if name.endswith((WEIGHTS, INDEX)) and not is_needed:
+            continue  # weights of another model, or of an earlier save
+        if _is_file(path, refuse=is_needed) and (is_needed or _could_be_read(path)):
             found[name] = path
     if own_code and (named.code or _is_there(folder / CODE_OF_GENERATION)):
         found |= {name: path for name, path in _walk(folder) if _is_file(path, refuse=False)}
@@ -110,6 +112,19 @@ def files_of(folder: Path, own_code: bool = False) -> dict[str, Path]:
         if name in found and name.endswith(WEIGHTS):
             _check_weights(folder, found[name])
     return dict(sorted(found.items()))
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The files of weights that transformers loads from a model's folder, after an index that names them. Others may lie beside them.
+
+    Raises:
+        BadInput: the folder cannot be read, or its weights are refused like by `files_of`.
+    """
+    try:
+        present = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"the folder {folder} cannot be read ({error.strerror}); check its permissions") from error
+    return [folder / name for name in _loaded_weights(folder, present, _named(folder, False).weights)]
 
 
 def check_model(source: Source, own_code: bool = False) -> None:

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_CONFIG, read_json, safetensors_header
 from compresslab.methods.format import stated_quantization
-from compresslab.recipe.model_checks import INDEX, WEIGHTS, shards_of
+from compresslab.recipe.model_checks import WEIGHTS
 from compresslab.recipe.model_config import text_part
+from compresslab.recipe.model_folder import weights_of
 from compresslab.records.compute import Dtype
 
 # safetensors' names of floating-point dtypes of 16 bits or more, by those of torch.
 NAMES: dict[Dtype, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 WIDE = {*NAMES.values(), "F64"}
+# A tensor of a decoder layer in the files of causal language models. The names before the list are those of the text model alone.
+LAYER = re.compile(
+    r"(?:(?:model|transformer|language_model|text_model|decoder|backbone|gpt_neox|rwkv|biogpt)\.)*(?:layers|h|blocks)\.(\d+)\."
+)
+# A table with a row for each position, by the ends of its names in GPT-2, OPT, XGLM, BioGPT, GPT-BigCode and the first GPT.
+POSITION_TABLES = ("wpe.weight", "embed_positions.weight", "position_embeddings.weight", "positions_embed.weight")
 # Output heads in files, by the ends of their names.
 HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 def loaded_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers loads: the single one, else those of the index.
+    """The safetensors files that transformers loads, and no other ones that lie beside them.
 
     Raises:
-        BadInput: there is neither, or the index is damaged.
+        BadInput: the folder cannot be read, its index is damaged, or a file that is named is missing.
     """
-    single = folder / f"model{WEIGHTS}"
-    return [single] if single.is_file() else [folder / name for name in shards_of(folder / f"model{INDEX}")]
+    return [path for path in weights_of(folder) if path.name.endswith(WEIGHTS)]
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the decoder layer of the text model to which a tensor in a file belongs; `None` for what is in none."""
+    found = LAYER.match(name)
+    return int(found[1]) if found else None
 
 
 def plainly_stored(folder: Path, files: Mapping[str, Path], dtype: Dtype) -> bool:
-    """Whether a folder has plain safetensors in this dtype, a tokenizer, no code of its own and no other weights.
+    """Whether a folder has plain safetensors in this dtype, a tokenizer, and no code of its own.
 
-    An output head in the files is one of the other weights, unless the config says that it is not tied to the embeddings. It may be a copy
+    A folder with an output head in its files is none, unless the config says that it is not tied to the embeddings. It may be a copy
     of the embeddings that transformers does not save again.
 
     Args:
@@ -48,8 +61,6 @@ def _plainly_stored(folder: Path, files: Mapping[str, Path], dtype: Dtype) -> bo
     if "tokenizer.json" not in files:
         return False
     loaded = loaded_files(folder)
-    if {path.name for path in folder.glob(f"*{WEIGHTS}")} != {path.name for path in loaded}:
-        return False
     config = read_json(folder / "config.json", LARGEST_CONFIG)
     if not isinstance(config, dict) or config.get("auto_map") is not None or stated_quantization(config) is not None:
         return False

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from compresslab.errors import UnsupportedModel
+from compresslab.errors import UnsupportedModel, out_of_memory
 from compresslab.methods.registry import method_of
 from compresslab.methods.settings import StepConfig
 from compresslab.models.anatomy import decoder_layers
@@ -141,7 +141,14 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     nonzero = nonzero_of(after.model if plain else dequantized(folder, after).model)
     step_record = record(kind, config, folder, nonzero, context, result, after.device)
     computing(after.model, compute)
-    return Saved(after, step_record, check_finite(after, f"{kind} {entry.name}"), tensors)
+    try:
+        logits = check_finite(after, f"{kind} {entry.name}")
+    except (RuntimeError, TypeError) as error:  # of a kernel; some architectures use a matrix otherwise than as a linear layer
+        if not entry.packs or out_of_memory(error):
+            raise
+        architecture = after.model.config.model_type
+        raise UnsupportedModel(f"{architecture}: it does not compute with weights packed by {entry.name} ({error})") from error
+    return Saved(after, step_record, logits, tensors)
 
 
 def _saved_by_layers(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder: Path, result: StepResult) -> Saved:

@@ -9,7 +9,7 @@ from bitsandbytes.functional import has_avx512bf16
 from transformers import BitsAndBytesConfig
 
 from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
-from compresslab.models.anatomy import check_linear, quantizable
+from compresslab.models.anatomy import check_linear, kept_plain, quantizable
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import check_sizes
 from compresslab.steps.contract import Context, StepResult
@@ -37,16 +37,17 @@ def apply(loaded: Loaded, config: Quantize4Bit | QuantizeInt8, context: Context)
         user = "on this processor bitsandbytes"
         check_sizes(quantizable(loaded.model), config.method, user, BLOCK, KERNEL_ROWS)
     context.progress(0.0, config.method)
-    return StepResult(quantized_by_loading(loaded, settings(config)))
+    return StepResult(quantized_by_loading(loaded, settings(config, kept_plain(loaded.model))))
 
 
-def settings(config: Quantize4Bit | QuantizeInt8) -> BitsAndBytesConfig:
-    """The recipe's settings as bitsandbytes' config."""
+def settings(config: Quantize4Bit | QuantizeInt8, plain: list[str] | None = None) -> BitsAndBytesConfig:
+    """The recipe's settings as bitsandbytes' config. `plain`: the layers that stay plain, if they are more than the output head."""
     if isinstance(config, QuantizeInt8):
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=config.threshold)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=config.threshold, llm_int8_skip_modules=plain or None)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=config.method.removeprefix("bnb-"),
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=config.double_quantization,
+        llm_int8_skip_modules=plain or None,
     )

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
+from compresslab.errors import UnsupportedModel
 from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.models.computing import cast_back, stored_dtypes
 from compresslab.models.load import Loaded, cast
@@ -95,6 +96,9 @@ def with_adapters(model: PreTrainedModel, config: RetrainLoRA) -> PreTrainedMode
     """Add LoRA adapters to every linear layer of the decoder layers, in place, and freeze all other weights.
 
     Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, as peft implements it.
+
+    Raises:
+        UnsupportedModel: peft does not adapt this architecture.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -102,7 +106,10 @@ def with_adapters(model: PreTrainedModel, config: RetrainLoRA) -> PreTrainedMode
     lora = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, lora)
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:  # peft refuses some architectures, such as Mamba
+        raise UnsupportedModel(f"{model.config.model_type}: peft adds no adapters to this architecture ({error})") from error
 
 
 def _goal_details(result: TrainResult, goal: Goal | None) -> dict[str, object]:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compresslab.density.references.laws import Array
+from compresslab.errors import BadInput
 from compresslab.inputs import open_regular, safetensors_header
+from compresslab.recipe.stored_weights import loaded_files
 from compresslab.records import Shape
 
 ROWS = 4096
@@ -39,7 +41,7 @@ def same_embeddings(one: Path, other: Path, shape: Shape) -> bool | None:
     try:
         first, second = dict(_embeddings(one, shape)), dict(_embeddings(other, shape))
         pairs = [(_read(first[name], rows, shape.hidden), _read(second[name], rows, shape.hidden)) for name in first if name in second]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, BadInput):
         return None  # a folder whose files are gone or damaged has no say here; whatever needs the model reports it
     relative, absolute = ROUNDING
     return all(bool(np.all(np.abs(a - b) <= relative * np.maximum(np.abs(a), np.abs(b)) + absolute)) for a, b in pairs) if pairs else None
@@ -47,7 +49,7 @@ def same_embeddings(one: Path, other: Path, shape: Shape) -> bool | None:
 
 def _embeddings(folder: Path, shape: Shape) -> Iterator[tuple[str, _Place]]:
     """The tensors with a row for each token."""
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in loaded_files(folder):
         header = safetensors_header(file)
         before = file.stat().st_size - max((entry["data_offsets"][1] for entry in header.values()), default=0)
         for name, entry in header.items():

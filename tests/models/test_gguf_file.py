@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFReader, GGUFWriter, RopeScalingType
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -135,3 +138,48 @@ def test_a_file_with_other_logits_is_not_kept(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RunFailed, match="gives logits that are off by"):
         write_gguf(folder(tmp_path / "model"), tmp_path / "out.gguf", "n", "d")
     assert not (tmp_path / "out.gguf").exists()
+
+
+def written(path: Path, monkeypatch: pytest.MonkeyPatch, add: Callable[[GGUFWriter], object]) -> None:
+    """Write a Llama with something more in the file. It is read back as it is written."""
+    before = gguf_file._write_metadata
+
+    def write_metadata(writer: GGUFWriter, *args: Any) -> None:
+        before(writer, *args)
+        add(writer)
+
+    monkeypatch.setattr(gguf_file, "_write_metadata", write_metadata)
+    write_gguf(folder(path / "model"), path / "out.gguf", "a name", "a description")
+
+
+@pytest.mark.parametrize(
+    ("add", "named"),
+    [
+        (lambda writer: writer.add_rope_scaling_type(RopeScalingType.LINEAR), r"the field llama\.rope\.scaling\.type = linear"),
+        (lambda writer: writer.add_rope_scaling_factor(8.0), r"the field llama\.rope\.scaling\.factor = 8\.0"),
+        (lambda writer: writer.add_sliding_window(8), r"the field llama\.attention\.sliding_window = 8"),
+        (lambda writer: writer.add_float32("llama.surprise", 0.5), r"the field llama\.surprise = 0\.5"),
+        (lambda writer: writer.add_tensor("rope_freqs.weight", np.full(8, 2, np.float32)), r"the tensor rope_freqs\.weight"),
+        (lambda writer: writer.add_tensor("blk.0.attn_q.bias", np.zeros(64, np.float32)), r"the tensor blk\.0\.attn_q\.bias"),
+    ],
+)
+def test_what_transformers_would_drop_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, add: Callable[[GGUFWriter], object], named: str
+) -> None:
+    with pytest.raises(BadInput, match=f"has {named}, which transformers does not read"):
+        written(tmp_path, monkeypatch, add)
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda writer: writer.add_rope_scaling_type(RopeScalingType.NONE),
+        lambda writer: writer.add_rope_scaling_factor(1.0),
+        lambda writer: writer.add_rope_scaling_orig_ctx_len(256),
+        lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32)),
+        lambda writer: writer.add_tensor_data_layout("Meta AI original pth"),
+    ],
+)
+def test_what_changes_nothing_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, add: Callable[[GGUFWriter], object]) -> None:
+    written(tmp_path, monkeypatch, add)
+    assert (tmp_path / "out.gguf").is_file()

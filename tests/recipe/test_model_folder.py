@@ -25,7 +25,6 @@ from compresslab.recipe.source import Source
     "name",
     [
         *("qwen.tiktoken", "source.spm", "ice_text.model", "added_tokens.json", "vocab", "additional_chat_templates/tool.jinja"),
-        *("checkpoint-4bit-128g.safetensors", "readme.safetensors"),
     ],
 )
 def test_every_file_that_a_loader_may_read_is_in_the_keys(folder: Path, name: str):
@@ -40,6 +39,7 @@ def test_every_file_that_a_loader_may_read_is_in_the_keys(folder: Path, name: st
     "name",
     [
         *("README.md", "LICENSE", ".git/index", "picture.png", "__pycache__/a.pyc", "checkpoint-20/model.safetensors", "model.onnx"),
+        *("checkpoint-4bit-128g.safetensors", "model-00001-of-00002.safetensors", "consolidated.safetensors"),
         *("recipe.yaml", "Thumbs.db", "config.json~", "run.log", "reports/s/study.json", "store/objects/1/model/config.json"),
     ],
 )

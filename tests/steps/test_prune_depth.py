@@ -18,7 +18,8 @@ from compresslab.models.calibration.removals import order_removals, read_removal
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.ranks import ALONE
-from compresslab.models.save import reload_difference
+from compresslab.models.save import reload_difference, save
+from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.surgery.shortening import drop_layers
 from compresslab.steps import prune_depth
 from compresslab.steps.contract import Context, run, silent
@@ -38,6 +39,15 @@ def silence(model: PreTrainedModel, number: int) -> None:
     for name, parameter in model.base_model.layers[number].named_parameters():
         if any(part in name for part in ("o_proj", "down_proj", "attention.dense", "dense_4h_to_h")):
             parameter.data.zero_()
+
+
+@pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
+def test_a_kind_of_layer_of_which_none_is_left_leaves_nothing_behind(tmp_path: Path, kind: str):
+    loaded = make("gemma3")
+    kept = [number for number, other in enumerate(loaded.model.config.layer_types) if other != kind]
+    drop_layers(loaded.model, kept)
+    save(loaded, tmp_path)
+    assert reload_difference(tmp_path, probe_logits(loaded.model), tensor_digests(loaded.model)) == 0
 
 
 @pytest.mark.parametrize("measure", BY)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from compresslab.errors import UnsupportedModel, out_of_memory
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.hidden_states import HiddenStates
 from compresslab.models.streamed.weights import StoredWeights
@@ -37,27 +38,51 @@ class Blockwise:
             weights: of a model that is not in memory. The caller holds a layer while it runs.
         """
         self.layers = decoder_layers(model)
+        self._in_a_tuple = False
         self.arguments: list[list[Arguments]] = []
         device = model.device if weights is None else weights.device
         with weights.rows_on_demand() if weights is not None else contextlib.nullcontext():
             self.hidden = HiddenStates(self._first_inputs(model, batch.to(device)) for batch in batches(ids))
 
     def _first_inputs(self, model: PreTrainedModel, ids: Tensor) -> Tensor:
-        """Run the model with layers that only record their arguments."""
-        calls: list[Arguments] = []
-        first_inputs: list[Tensor] = []
-
-        def record(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            if not calls:
-                first_inputs.append(hidden)
-            calls.append((args, kwargs))
-            return hidden
-
-        with forward_replaced(self.layers, record), torch.no_grad():
-            model.base_model(input_ids=ids, use_cache=False)
+        """The input of the first layer; the other arguments of all layers are recorded."""
+        recorded = self._recorded(model, ids)
+        if recorded is None and not self._in_a_tuple:
+            self._in_a_tuple = True
+            recorded = self._recorded(model, ids)
+        if recorded is None:
+            raise UnsupportedModel(
+                f"{model.config.model_type}: more than hidden states goes from one of its decoder layers to the next; "
+                "steps that go layer by layer do not serve it"
+            )
+        first, calls = recorded
         known = self.arguments[-1] if self.arguments else None
         self.arguments.append(known if known is not None and _equal(known, calls) else calls)
-        return first_inputs[0]
+        return first
+
+    def _recorded(self, model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, list[Arguments]] | None:
+        """Run the model with layers that only record their arguments; `None` if hidden states did not get from each layer to the next."""
+        calls: list[Arguments] = []
+        inputs: list[Tensor] = []
+
+        def record(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            inputs.append(hidden)
+            calls.append((args, kwargs))
+            return self.returned(hidden)
+
+        try:
+            with forward_replaced(self.layers, record), torch.no_grad():
+                model.base_model(input_ids=ids, use_cache=False)
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+            # What a model's own code raises for an output of another form.
+            if not calls or out_of_memory(error):
+                raise
+            return None
+        return (inputs[0], calls) if len(inputs) == len(self.layers) and all(hidden is inputs[0] for hidden in inputs) else None
+
+    def returned(self, hidden: Tensor) -> Any:
+        """Hidden states as a layer of this architecture returns them: in older ones the first of several outputs."""
+        return (hidden, None, None) if self._in_a_tuple else hidden
 
     @torch.no_grad()
     def outputs_of(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -66,9 +91,15 @@ class Blockwise:
             hidden = self.hidden[batch]
             args, kwargs = calls[number]
             output = self.layers[number](hidden, *args, **kwargs)
-            after = output[0] if isinstance(output, tuple) else output
+            after = first_output(output)
             self.hidden.replace(batch, after)
             yield hidden, after
+
+
+def first_output(output: Any) -> Tensor:
+    """The hidden states in the output of a decoder layer."""
+    hidden: Tensor = output[0] if isinstance(output, tuple | list) else output
+    return hidden
 
 
 def _equal(first: Any, second: Any) -> bool:

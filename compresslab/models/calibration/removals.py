@@ -23,7 +23,7 @@ from compresslab.files import damage_explained
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.depth import PruneDepth, layers_left
 from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
-from compresslab.models.calibration.blockwise import Blockwise, forward_replaced
+from compresslab.models.calibration.blockwise import Blockwise, first_output, forward_replaced
 from compresslab.models.chunks import chunks
 from compresslab.models.progress import Progress
 from compresslab.models.ranks import ALONE, Ranks
@@ -193,15 +193,15 @@ class _Search:
         for number in numbers:
             args, kwargs = self.blocks.arguments[batch][number]
             output = self.blocks.layers[number](hidden, *args, **kwargs)
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = first_output(output)
         return hidden
 
     def _loss(self, batch: int, hidden: Tensor) -> float:
         """Summed loss of a batch from the hidden states after the last layer. The model itself applies the last norm."""
 
-        def last(given: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def last(given: Tensor, *args: Any, **kwargs: Any) -> Any:
             del given, args, kwargs
-            return hidden
+            return self.blocks.returned(hidden)
 
         ids = self.ids[batch].to(hidden.device)
         with forward_replaced(self.blocks.layers, last):

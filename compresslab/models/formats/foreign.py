@@ -12,6 +12,7 @@ from compresslab.files import atomic_write
 from compresslab.inputs import LARGEST_CONFIG, read_json, reason
 from compresslab.methods.gptq import AUTO_GPTQ_SETTINGS
 from compresslab.pins import cache_folder
+from compresslab.recipe.stored_weights import loaded_files
 
 PLAIN_NAME = "model.safetensors"
 
@@ -23,7 +24,7 @@ def loadable(folder: Path) -> Path:
     (`gptq_model-4bit-128g.safetensors`).
     """
     settings, config = folder / AUTO_GPTQ_SETTINGS, folder / "config.json"
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = loaded_files(folder)
     if not (settings.is_file() and config.is_file() and len(weights) == 1):
         return folder
     try:

@@ -13,6 +13,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedMode
 from compresslab.errors import RunFailed
 from compresslab.models.device import placement
 from compresslab.models.load import quiet
+from compresslab.recipe.stored_weights import loaded_files
 
 
 def unpacked_model(
@@ -28,7 +29,7 @@ def unpacked_model(
         RunFailed: a weight is missing.
     """
     tensors: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in loaded_files(folder):
         tensors |= load_file(file)
     for layer in [name.removesuffix(f".{names[0]}") for name in tensors if name.endswith(f".{names[0]}")]:
         tensors[f"{layer}.weight"] = weight_of({name: tensors.pop(f"{layer}.{name}") for name in names if f"{layer}.{name}" in tensors})

@@ -150,8 +150,8 @@ class Result:
     def _logits(self) -> Tensor:
         last: Tensor = self._probe.hidden[0]
 
-        def outputs(*_: Any, **__: Any) -> Tensor:
-            return last
+        def outputs(*_: Any, **__: Any) -> Any:
+            return self._probe.returned(last)
 
         with computing_temporarily(self._model, self._compute), self._weights.rows_on_demand(), forward_replaced(self._layers, outputs):
             ids = probe_ids(self._model).to(self._weights.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,14 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compresslab.inputs import safetensors_header
-from compresslab.models.anatomy import parameters_of
 from compresslab.models.computing import computing
 from compresslab.models.load import Loaded, explained, probe_logits, quiet, refuse_infinite
-from compresslab.models.size import nonzero_of, plain_skeleton
+from compresslab.models.size import nonzero_of, plain_skeleton, saved_elements, stored_tensors
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.result import Result
-from compresslab.recipe.stored_weights import loaded_files, plainly_stored
+from compresslab.recipe.stored_weights import plainly_stored
 from compresslab.records.compute import Dtype
 
 
@@ -54,21 +51,10 @@ def as_saved(folder: Path, files: Mapping[str, Path], dtype: Dtype) -> bool:
     Args:
         files: those that a loader may read, by name.
     """
-    return plainly_stored(folder, files, dtype) and _stored_elements(folder) == _saved_elements(folder)
-
-
-def _stored_elements(folder: Path) -> int:
-    return sum(math.prod(entry["shape"]) for file in loaded_files(folder) for entry in safetensors_header(file).values())
-
-
-def _saved_elements(folder: Path) -> int:
-    """The elements of all tensors that `save` writes of a folder's model, a tied one once.
-
-    A model that loads has all of its tensors, so a folder with as many elements has no other one. Names do not tell this, since
-    transformers renames and merges tensors.
-    """
+    if not plainly_stored(folder, files, dtype):
+        return False
     with explained(folder), quiet():
         skeleton = plain_skeleton(folder)
-    kept = skeleton.state_dict().keys()
-    buffers = [buffer for name, buffer in skeleton.named_buffers() if name in kept]
-    return parameters_of(skeleton) + sum(map(torch.numel, buffers))
+    # A model that loads has all of its tensors, so a folder with as many elements has no other one. Names do not tell this, since
+    # transformers renames and merges tensors.
+    return sum(stored.elements for stored in stored_tensors(folder).values()) == saved_elements(skeleton)

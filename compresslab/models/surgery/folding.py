@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import linear_layers
-from compresslab.models.calibration.blockwise import Blockwise
+from compresslab.models.calibration.blockwise import Blockwise, first_output
 from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
 from compresslab.models.load import Loaded
 
@@ -110,9 +110,7 @@ def check_folding(loaded: Loaded) -> None:
 def _output(layer: nn.Module, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """A decoder layer's output in float32."""
     positional = [_in_float32(value) for value in args]
-    output = layer(hidden, *positional, **{name: _in_float32(value) for name, value in kwargs.items()})
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    return result
+    return first_output(layer(hidden, *positional, **{name: _in_float32(value) for name, value in kwargs.items()}))
 
 
 def _in_float32(value: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
-from compresslab.models.anatomy import decoder_layers
+from compresslab.models.anatomy import decoder_layers, layers_name, text_model
 
 
 def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
@@ -26,11 +26,21 @@ def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 setattr(module, "layer_idx", index)  # noqa: B010, modules take any attribute, type checkers do not
-    model.base_model.layers = remaining
+    setattr(text_model(model), layers_name(model), remaining)
     # Changed in place, since all modules share the config object.
     text, new = model.config.get_text_config(), config.get_text_config()
     for name in ("num_hidden_layers", *per_layer_lists(text)):
         setattr(text, name, getattr(new, name))
+    _drop_buffers(model)
+
+
+def _drop_buffers(model: PreTrainedModel) -> None:
+    """Remove the buffers that a model of this config lacks: the frequencies of a kind of layer of which none is left (Gemma 3)."""
+    with torch.device("meta"):
+        kept = {name for name, _ in type(model)(deepcopy(model.config)).named_buffers()}
+    for name in [name for name, _ in model.named_buffers() if name not in kept]:
+        owner, _, attribute = name.rpartition(".")
+        delattr(model.get_submodule(owner), attribute)
 
 
 def shortened(config: PretrainedConfig, kept: list[int]) -> PretrainedConfig:

@@ -90,8 +90,9 @@ def parameter_axes(model: PreTrainedModel, axes: Sequence[Axis]) -> ParameterAxe
         UnsupportedModel: an axis cannot be cut in this architecture; the message names the parameter or the module that prevents it.
     """
     axes_of: ParameterAxes = {name: (None,) * parameter.dim() for name, parameter in model.named_parameters()}
-    if getattr(model.config.get_text_config(), "intermediate_size", None) is None:
-        raise UnsupportedModel(f"{model.config.model_type}: width pruning needs a config that states intermediate_size")
+    for field in ("intermediate_size", "num_attention_heads"):
+        if getattr(model.config.get_text_config(), field, None) is None:
+            raise UnsupportedModel(f"{model.config.model_type}: width pruning needs a config that states {field}")
     for axis in axes:
         original = widths_of(model.config.get_text_config())
         doubled = _rebuilt(model, original._replace(**{axis: 2 * getattr(original, axis)}))
