@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from report.studies import quickstart
 
 from compresslab.records import (
     Cost,
@@ -92,3 +93,18 @@ def test_a_record_that_is_not_there_is_told(tmp_path: Path) -> None:
         read_record(tmp_path / "record.json", Cost, "run again")
     with pytest.raises(UnreadableRecord, match="cannot be read"):
         read_record(tmp_path, Cost, "run again")
+
+
+def test_a_study_of_the_form_before_is_read_as_one_where_nobody_looked(tmp_path: Path) -> None:
+    """Pages that exist stay readable, and are written in the form of now."""
+    study = quickstart()
+    content = json.loads(study.model_dump_json())
+    for variant in content["variants"]:
+        del variant["fidelity"]
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps({**content, "version": 1}))
+    assert read_record(path, StudyRecord, "") == study
+    assert study.version > 1
+    path.write_text(json.dumps({**content, "version": 0}))
+    with pytest.raises(UnreadableRecord, match="but by an older one"):
+        read_record(path, StudyRecord, "")

@@ -19,6 +19,7 @@ from compresslab.records.densities import (
     TaskDensity,
     Verdict,
 )
+from compresslab.records.fidelity import Fidelity, GeneratedAnswers, Mean
 from compresslab.records.laws import LawCoefficient, LawPrediction, LawRefit, PublishedLaws
 from compresslab.records.models import Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
@@ -36,6 +37,8 @@ __all__ = [
     "Density",
     "Estimator",
     "Failure",
+    "Fidelity",
+    "GeneratedAnswers",
     "Interval",
     "ItemDetail",
     "ItemScores",
@@ -44,6 +47,7 @@ __all__ = [
     "LawRefit",
     "LostItem",
     "MachineSpeed",
+    "Mean",
     "Provenance",
     "PublishedLaws",
     "Record",

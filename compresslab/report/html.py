@@ -154,6 +154,8 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             hardware=facts.hardware(study),
             engines=facts.engines(study),
             differences=_differences(study),
+            changes=facts.changes(study),
+            generated=[(variant, one) for variant in study.variants for one in variant.fidelity or [] if one.generated],
             verdict_count=sum(bool(row.verdict) for row in rows),
             mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
             alternatives=[row for row in rows if row.parent and row.parent.robustness],

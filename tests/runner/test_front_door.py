@@ -34,6 +34,7 @@ def test_a_study_is_run_read_and_looked_at_in_a_few_lines(recipe: Path, tmp_path
     assert compresslab.read_study(page.parent) == compresslab.read_study(page.parent / "study.json") == study
     for make in tables.TABLES.values():
         assert len(make(study).columns) > 2
+    assert tables.fidelity(study)["items"].tolist() == [score.items for score in study.variants[1].scores]
     assert run().cached_nodes == study.nodes
 
 
