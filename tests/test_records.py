@@ -19,6 +19,7 @@ from compresslab.records import (
     StudyNote,
     StudyRecord,
     TaskScore,
+    TextDivergence,
     Timing,
     UnreadableRecord,
     read_record,
@@ -50,7 +51,7 @@ def test_equal_records_are_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_every_record_that_is_a_file_of_its_own_says_its_version() -> None:
-    kinds = {Cost, MachineSpeed, Probe, StepRecord, StudyNote, StudyRecord, TaskScore, Timing}
+    kinds = {Cost, MachineSpeed, Probe, StepRecord, StudyNote, StudyRecord, TaskScore, TextDivergence, Timing}
     assert set(StoredRecord.__subclasses__()) == kinds
     assert all(isinstance(kind.model_fields["version"].default, int) for kind in kinds)
     assert json.loads(COST.model_dump_json())["version"] == 1
@@ -100,7 +101,7 @@ def test_a_study_of_the_form_before_is_read_as_one_where_nobody_looked(tmp_path:
     study = quickstart()
     content = json.loads(study.model_dump_json())
     for variant in content["variants"]:
-        del variant["fidelity"]
+        del variant["fidelity"], variant["divergence"]
     path = tmp_path / "study.json"
     path.write_text(json.dumps({**content, "version": 1}))
     assert read_record(path, StudyRecord, "") == study

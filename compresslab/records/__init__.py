@@ -19,7 +19,7 @@ from compresslab.records.densities import (
     TaskDensity,
     Verdict,
 )
-from compresslab.records.fidelity import Fidelity, GeneratedAnswers, Mean
+from compresslab.records.fidelity import Fidelity, GeneratedAnswers, Mean, TextDivergence
 from compresslab.records.laws import LawCoefficient, LawPrediction, LawRefit, PublishedLaws
 from compresslab.records.models import Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
@@ -62,6 +62,7 @@ __all__ = [
     "TaskDensity",
     "TaskOverlap",
     "TaskScore",
+    "TextDivergence",
     "TextOverlap",
     "Timing",
     "UnreadableRecord",

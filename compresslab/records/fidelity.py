@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from compresslab.records.base import Record
+from typing import Literal
+
+from pydantic import Field
+
+from compresslab.records.base import Record, StoredRecord
 
 
 class Mean(Record):
-    """A mean over items.
+    """A mean over items, or over the sequences of a text.
 
     Attributes:
-        stderr: its standard error; `None` for a single item, which has none. items: over how many.
+        stderr: its standard error; `None` for a single item, which has none. items: number of items or sequences.
     """
 
     value: float
@@ -62,3 +66,24 @@ class Fidelity(Record):
     kl: Mean | None
     gold: Mean | None
     generated: GeneratedAnswers | None = None
+
+
+class TextDivergence(StoredRecord):
+    """How far a variant's next-token distributions on a text are from its parent's.
+
+    Attributes:
+        source: of the text, as the recipe names it. sha256: of the documents that were read. length: tokens of a sequence.
+        kl: KL(parent || variant) over the whole vocabulary, in nats a token. Its standard error is over sequences.
+        agreement: share of the tokens at which both find the same next token most likely.
+        weights, parent_weights: "as stored" or "dequantized", of each model. compute: dtype and backend of the forward passes.
+    """
+
+    version: Literal[1] = 1
+    source: str
+    sha256: str
+    length: int
+    kl: Mean
+    agreement: float
+    weights: str
+    parent_weights: str
+    compute: dict[str, str] = Field(default_factory=dict)

@@ -234,6 +234,27 @@ def fidelity(study: StudyRecord) -> pd.DataFrame:
     return _table([*before.split(), *_fields(GeneratedAnswers)], rows)
 
 
+def divergences(study: StudyRecord) -> pd.DataFrame:
+    """One row per variant that was compared with its parent on a text: KL(parent || variant) in nats a token, and the agreement.
+
+    `agreement` is the share of tokens at which both find the same next token most likely.
+    """
+    rows = [
+        {
+            "variant": variant.name,
+            "against": variant.parent,
+            "kl": found.kl.value,
+            "kl_stderr": found.kl.stderr,
+            "sequences": found.kl.items,
+            **found.model_dump(include={"agreement", "length", "source", "sha256", "weights", "parent_weights"}),
+        }
+        for variant in study.variants
+        if (found := variant.divergence) is not None
+    ]
+    columns = "variant against kl kl_stderr agreement sequences length source sha256 weights parent_weights"
+    return _table(columns.split(), rows)
+
+
 def costs(study: StudyRecord) -> pd.DataFrame:
     """One row per node of the study that ran: its seconds, peak memory in bytes, and tokens per second if it read text."""
     pairs = [(variant.name, node, cost) for variant in study.variants for node, cost in variant.costs.items()]
@@ -276,6 +297,7 @@ TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
     "law_refits": law_refits,
     "task_differences": task_differences,
     "fidelity": fidelity,
+    "divergences": divergences,
     "scores": scores,
     "times": times,
     "costs": costs,

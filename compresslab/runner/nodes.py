@@ -13,6 +13,7 @@ from torch import Tensor
 from compresslab.evaluation.backends import load_lm
 from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.scores import write_items
+from compresslab.evaluation.text_divergence import text_divergence
 from compresslab.evaluation.timing.machine import measure_machine
 from compresslab.evaluation.timing.measured import measure
 from compresslab.evaluation.tree_lm import TreeLM
@@ -225,6 +226,14 @@ def time_model(job: NodeJob, send: Send) -> None:
     write_record(job.staged, measure(child, parent[0] if parent else None, workload, job.machine, job.compute, Reporter(send)))
 
 
+def compare_with_parent(job: NodeJob, send: Send) -> None:
+    """How far a variant is from its parent on the recipe's text."""
+    child, parent = (job.models[key] for key in job.node.needs)
+    text = job.recipe.evaluate.fidelity
+    assert text is not None
+    write_record(job.staged, text_divergence(child, parent, text, job.compute, Reporter(send)))
+
+
 def time_machine(job: NodeJob, _: Send) -> None:
     """What this machine reaches."""
     write_record(job.staged, measure_machine(job.compute))
@@ -241,5 +250,6 @@ NODES: dict[NodeKind, Callable[[NodeJob, Send], None]] = {
     "gather": gather_for_steps,
     "evaluate": evaluate,
     "measure": time_model,
+    "fidelity": compare_with_parent,
     "machine": time_machine,
 }

@@ -26,6 +26,7 @@ from compresslab.records import (
     StepRecord,
     StudyRecord,
     TaskScore,
+    TextDivergence,
     Timing,
     VariantRecord,
 )
@@ -213,6 +214,7 @@ def _variant(variant: PlanVariant, plan: Plan, store: Store, result: RunResult) 
         costs=_costs(variant, plan, store),
         scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
         timing=store.find(variant.measure, Timing) if variant.measure else None,
+        divergence=store.find(variant.fidelity, TextDivergence) if variant.fidelity else None,
         failures=_failures(variant, plan, store, result),
     )
 
@@ -232,7 +234,7 @@ def _failures(variant: PlanVariant, plan: Plan, store: Store, result: RunResult)
 
     What the store lacks although no node failed was removed by another program after the run.
     """
-    node_keys = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
+    node_keys = [variant.model, variant.evaluate, *filter(None, [variant.measure, variant.fidelity])]
     found = [result.failures[key] for key in node_keys if key in result.failures]
     if variant.model in result.failures:
         return found[:1]
@@ -245,7 +247,7 @@ def _failures(variant: PlanVariant, plan: Plan, store: Store, result: RunResult)
 
 
 def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
-    own = (("model", variant.model), ("measure", variant.measure))
+    own = (("model", variant.model), ("measure", variant.measure), ("fidelity", variant.fidelity))
     costs = {kind: cost for kind, key in own if key and (cost := store.cost(key))}
     tasks = [cost for key in plan.node(variant.evaluate).tasks.values() if (cost := store.cost(key))]
     if tasks:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from compresslab.records import Fidelity, GeneratedAnswers, Mean, StudyRecord
+from compresslab.records import Fidelity, GeneratedAnswers, Mean, StudyRecord, TextDivergence
 from compresslab.report.facts import changes
 from compresslab.report.html import render
 from compresslab.report.merge import merged
-from compresslab.report.tables import fidelity
+from compresslab.report.tables import divergences, fidelity
 from report.studies import quickstart
 
 HEADING = "How differently does it answer?"
@@ -63,6 +63,19 @@ def test_what_is_not_known_of_any_task_is_missing() -> None:
 def test_a_page_on_which_nobody_looked_has_no_section() -> None:
     assert HEADING not in render(quickstart())
     assert "#fidelity" not in render(quickstart())
+
+
+def test_the_divergence_on_a_text_has_a_table_of_its_own() -> None:
+    study = quickstart()
+    found = TextDivergence(
+        source="prose.txt", sha256="ab" * 32, length=512, kl=Mean(value=0.0123, stderr=0.002, items=16), agreement=0.912,
+        weights="dequantized", parent_weights="as stored",
+    )  # fmt: skip
+    study = study.model_copy(update={"variants": [one.model_copy(update={"divergence": found}) for one in study.variants[1:2]]})
+    page = render(study)
+    assert HEADING in page
+    assert "<td>0.0123<small>± 0.0020</small></td><td>91.2 %</td><td>8192<small>16 × 512</small></td>" in page
+    assert divergences(study).loc[0, ["kl", "kl_stderr", "agreement"]].tolist() == [0.0123, 0.002, 0.912]
 
 
 def test_the_table_has_a_row_a_task() -> None:
