@@ -99,7 +99,7 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
             logits, parent_logits = of_tokens(heads[0](hidden[part]), tokens), of_tokens(heads[1](parent_hidden[part]), tokens)
             agreed += int((logits.argmax(-1) == parent_logits.argmax(-1)).sum())
             values += [_divergence(logits[rows], parent_logits[rows]) for rows in blocks(logits)]
-        found.append(torch.cat(values).view(ids.shape).mean(1).cpu())
+        found.append(torch.cat(values).view(ids.shape).mean(1))
         progress((number + 1) / len(parts), "comparing next-token distributions")
     kl = torch.cat(found)
     if not torch.isfinite(kl).all():
@@ -108,6 +108,6 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
 
 
 def _divergence(logits: Tensor, parent_logits: Tensor) -> Tensor:
-    """KL(parent || child) in nats of each row of logits (rows, tokens), (rows,) in float64."""
+    """KL(parent || child) in nats of each row of logits (rows, tokens), (rows,) in float64 on the processor: not every device has float64."""
     child, parent = F.log_softmax(logits.float(), dim=-1), F.log_softmax(parent_logits.float(), dim=-1)
-    return F.kl_div(child, parent, reduction="none", log_target=True).sum(-1, dtype=torch.float64)
+    return F.kl_div(child, parent, reduction="none", log_target=True).sum(-1).clamp(min=0.0).cpu().double()  # rounding may make it negative
