@@ -108,6 +108,9 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
 
 
 def _divergence(logits: Tensor, parent_logits: Tensor) -> Tensor:
-    """KL(parent || child) in nats of each row of logits (rows, tokens), (rows,) in float64 on the processor: not every device has float64."""
+    """KL(parent || child) in nats of each row of logits (rows, tokens), (rows,), at least 0 in spite of rounding.
+
+    In float64 on the processor, because not every device has float64.
+    """
     child, parent = F.log_softmax(logits.float(), dim=-1), F.log_softmax(parent_logits.float(), dim=-1)
-    return F.kl_div(child, parent, reduction="none", log_target=True).sum(-1).clamp(min=0.0).cpu().double()  # rounding may make it negative
+    return F.kl_div(child, parent, reduction="none", log_target=True).sum(-1).clamp(min=0.0).cpu().double()
