@@ -166,10 +166,10 @@ def inference(bench: Bench) -> Iterator[Row]:
     from compresslab.density.time.inference_time import seconds
     from compresslab.evaluation.timing.machine import measure_machine
     from compresslab.evaluation.timing.measured import measure
+    from compresslab.models.counting.size import nonzero_of, shape_of, size_of
     from compresslab.models.device import backend_of
     from compresslab.models.formats.dequantize import dequantized
     from compresslab.models.load import load_folder
-    from compresslab.models.size import nonzero_of, shape_of, size_of
     from compresslab.recipe.schema import Workload
     from compresslab.records.compute import Compute
 

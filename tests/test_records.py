@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from report.studies import quickstart
 
 from compresslab.records import (
     Cost,
@@ -18,6 +19,7 @@ from compresslab.records import (
     StudyNote,
     StudyRecord,
     TaskScore,
+    TextDivergence,
     Timing,
     UnreadableRecord,
     read_record,
@@ -49,7 +51,7 @@ def test_equal_records_are_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_every_record_that_is_a_file_of_its_own_says_its_version() -> None:
-    kinds = {Cost, MachineSpeed, Probe, StepRecord, StudyNote, StudyRecord, TaskScore, Timing}
+    kinds = {Cost, MachineSpeed, Probe, StepRecord, StudyNote, StudyRecord, TaskScore, TextDivergence, Timing}
     assert set(StoredRecord.__subclasses__()) == kinds
     assert all(isinstance(kind.model_fields["version"].default, int) for kind in kinds)
     assert json.loads(COST.model_dump_json())["version"] == 1
@@ -92,3 +94,18 @@ def test_a_record_that_is_not_there_is_told(tmp_path: Path) -> None:
         read_record(tmp_path / "record.json", Cost, "run again")
     with pytest.raises(UnreadableRecord, match="cannot be read"):
         read_record(tmp_path, Cost, "run again")
+
+
+def test_a_study_of_the_form_before_is_read_as_one_where_nobody_looked(tmp_path: Path) -> None:
+    """Pages that exist stay readable, and are written in the form of now."""
+    study = quickstart()
+    content = json.loads(study.model_dump_json())
+    for variant in content["variants"]:
+        del variant["fidelity"], variant["divergence"]
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps({**content, "version": 1}))
+    assert read_record(path, StudyRecord, "") == study
+    assert study.version > 1
+    path.write_text(json.dumps({**content, "version": 0}))
+    with pytest.raises(UnreadableRecord, match="but by an older one"):
+        read_record(path, StudyRecord, "")

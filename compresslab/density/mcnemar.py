@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,12 @@ def mcnemar(parent: Array, child: Array) -> AnswerChanges | None:
     if not np.isin(parent, (0.0, 1.0)).all() or not np.isin(child, (0.0, 1.0)).all():
         return None
     lost, gained = int(((parent == 1) & (child == 0)).sum()), int(((parent == 0) & (child == 1)).sum())
+    return AnswerChanges(lost, gained, two_sided(lost, gained))
+
+
+def two_sided(lost: int, gained: int) -> float:
+    """The p of McNemar's exact test for this number of changes in each direction."""
     changed, fewer = lost + gained, min(lost, gained)
     # The directions that are at least as one-sided, out of 2^changed. Integers keep the sum exact.
-    ways = 2 * sum(math.comb(changed, k) for k in range(fewer + 1))
-    return AnswerChanges(lost, gained, min(1.0, ways / 2**changed))
+    ways = 2 * sum(itertools.accumulate(range(1, fewer + 1), lambda count, k: count * (changed - k + 1) // k, initial=1))
+    return min(1.0, ways / (1 << changed))

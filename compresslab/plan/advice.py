@@ -53,6 +53,11 @@ def _parts(plan: Plan, nodes: Iterable[Node]) -> list[tuple[str, str, list[Node]
             f"fewer items (evaluate.items is {evaluate.items}; or --limit) or fewer tasks (evaluate.tasks names {len(evaluate.tasks)})",
             [node for node in nodes if node.kind == "evaluate"],
         ),
+        (
+            "comparing with parents",
+            f"fewer tokens in evaluate.fidelity ({evaluate.fidelity.tokens if evaluate.fidelity else 0:,})",
+            [node for node in nodes if node.kind == "fidelity"],
+        ),
         ("training", f"fewer tokens in the steps of {_tokens(trained)}", trained),
         ("storing logits", f"fewer tokens in the distill steps, or in text.training.tokens ({recipe.text.training.tokens:,})", stored),
         ("calibration", text, gathered),

@@ -154,8 +154,13 @@ class _Builder:
             above = self.variants[parent].model if parent else None
             measure = self.keys.measure_key(model, above)
             self._add(Node("measure", name, measure, (model, above) if above else (model,), dimensions=dimensions))
+        fidelity = None
+        if parent and self.recipe.evaluate.fidelity:
+            above = self.variants[parent].model
+            fidelity = self.keys.fidelity_key(model, above)
+            self._add(Node("fidelity", name, fidelity, (model, above), dimensions=dimensions))
         named = name == BASE or name in self.recipe.variants
-        self.variants[name] = PlanVariant(name, parent, named, chain, scores.key, measure)
+        self.variants[name] = PlanVariant(name, parent, named, chain, scores.key, measure, fidelity)
 
     def _add(self, node: Node) -> None:
         self.nodes.setdefault(node.key, node)
@@ -168,5 +173,5 @@ class _Builder:
 
 def _in_running_order(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
     """Models first, since all other nodes need them; then scores; times last, when the machine does nothing else."""
-    order = {"machine": 0, "gather": 1, "model": 1, "evaluate": 2, "measure": 3}
+    order = {"machine": 0, "gather": 1, "model": 1, "evaluate": 2, "fidelity": 2, "measure": 3}
     return tuple(sorted(nodes.values(), key=lambda node: order[node.kind]))

@@ -28,6 +28,9 @@ SLOW, FAST = (1e11, 0.75), (1e12, 0.3)
 WORKER_BYTES = 1.2e9
 # A worker with lm-eval, its prompts and their logits.
 EVALUATING_BYTES = 0.7e9
+# A worker with a chunk of the logits of two models and their log-probabilities (models.chunks). Measured: 1.05e9 on a processor, where
+# log-probabilities are computed in small blocks.
+COMPARING_BYTES = 1.5e9
 # A worker whose libraries have started an accelerator, and weights that are read from the disk for it. Guesses.
 ACCELERATED_WORKER_BYTES, ON_ITS_WAY_BYTES = 3e9, 1e9
 # Starting a worker, loading a model of a gigabyte and storing the result; loading a model node's folder again in a fresh process.
@@ -126,6 +129,12 @@ def _estimate(node: Node, plan: Plan, speed: Speed | None) -> Estimate:
         request = workload.batch * workload.prompt * forward + DECODED * step
         models = len(node.needs)
         return Estimate(WORKER_BYTES + models * weights, 1e4, models * (WORKER_SECONDS + REQUESTS / 2 * request))
+    if node.kind == "fidelity":
+        compared, other = recipe.evaluate.fidelity, plan.node(node.needs[1]).dimensions
+        assert compared is not None
+        both = parameters + (other or node.dimensions).parameters
+        seconds = WORKER_SECONDS + compared.tokens * 2 * both / speed.passes
+        return Estimate(COMPARING_BYTES + both * BYTES[dtype], 1e4, seconds)
     if node.kind == "gather":
         gathering = _gathering(node, recipe, model)
         assert gathering.memory is not None

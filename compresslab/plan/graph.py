@@ -12,7 +12,7 @@ from compresslab.recipe.load import NO_FILE, RecipeFile
 from compresslab.recipe.schema import Recipe
 from compresslab.records.compute import PROCESSOR, Compute, Probe
 
-NodeKind = Literal["machine", "gather", "model", "evaluate", "measure"]
+NodeKind = Literal["machine", "gather", "model", "evaluate", "measure", "fidelity"]
 Gathered = Literal["activations", "grams", "removals", "logits"]
 GATHER_LABELS = {
     "activations": "calibrate",
@@ -27,7 +27,8 @@ class Node:
     """One unit of work with one result in the store.
 
     Attributes:
-        kind: the result: "model" a variant's folder, "evaluate" its scores, "measure" its times, "machine" this machine's speed, "gather" a
+        kind: the result: "model" a variant's folder, "evaluate" its scores, "measure" its times, "fidelity" how far
+            it is from its parent on a text, "machine" this machine's speed, "gather" a
             model's statistics on the calibration text or its logits on the training text, which several steps read.
         variant: the variant that it belongs to, the first one if several share it. Empty for "machine".
         key: content key, the name of its result in the store.
@@ -72,12 +73,14 @@ class Node:
             return f"{what} {self.variant}"
         if self.gathers is not None:
             return f"{GATHER_LABELS[self.gathers]} {self.variant}"
+        if self.kind == "fidelity":
+            return f"compare {self.variant} with its parent"
         return f"{'evaluate' if self.kind == 'evaluate' else 'time'} {self.variant}"
 
 
 @dataclass(frozen=True)
 class PlanVariant:
-    """A variant: the keys of its model nodes from the base to its own, of its scores and of its times.
+    """A variant: the keys of its model nodes from the base to its own, of its scores, of its times, and of its comparison with its parent.
 
     Attributes:
         replicates: names of the variants that differ from it in the seeds of one step alone, without its own.
@@ -91,6 +94,7 @@ class PlanVariant:
     chain: tuple[str, ...]
     evaluate: str
     measure: str | None
+    fidelity: str | None = None
     replicates: tuple[str, ...] = ()
     replicated: str = ""
     replicate_of: str = ""
@@ -103,7 +107,8 @@ class PlanVariant:
     @property
     def keys(self) -> dict[str, str]:
         """Keys of the variant's nodes, by kind."""
-        return {"model": self.model, "evaluate": self.evaluate} | ({"measure": self.measure} if self.measure else {})
+        others = {"measure": self.measure, "fidelity": self.fidelity}
+        return {"model": self.model, "evaluate": self.evaluate} | {kind: key for kind, key in others.items() if key}
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ GATHER_CODE = tuple(f"compresslab.models.{name}" for name in ("device", "load", 
 SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "scores"))
 # What judges programs of a model. Scores of studies that run none do not depend on it.
 SANDBOX_CODE = tuple(f"compresslab.evaluation.sandbox.{name}" for name in ("bubblewrap", "code_eval", "programs", "seccomp", "supervisor"))
+FIDELITY_CODE = ("compresslab.evaluation.text_divergence",)
 MEASURE_CODE = ("compresslab.evaluation.timing.measured",)
 MACHINE_CODE = ("compresslab.evaluation.timing.machine",)
 
@@ -118,6 +119,18 @@ class NodeKeys:
             code=node_code(*MEASURE_CODE),
             machine=self.machine.facts,
             compute=self._compute,
+        )
+
+    def fidelity_key(self, model: str, parent: str) -> str:
+        """Key of how far a model is from its parent on the recipe's text."""
+        return content_key(
+            "fidelity",
+            child=model,
+            parent=parent,
+            text=self.resolved.texts["fidelity"],
+            compute=self._compute,
+            code=node_code(*FIDELITY_CODE),
+            libraries=self._libraries(),
         )
 
     @property

@@ -13,11 +13,11 @@ from compresslab.methods.dimensions import Dimensions
 from compresslab.plan.model_files import positions_known
 from compresslab.plan.packages import missing_backend, missing_package
 from compresslab.plan.replicates import seeds_beyond
-from compresslab.plan.rules import Chain, after, objections, start
+from compresslab.plan.rules import Chain, after, not_comparable, objections, start
 from compresslab.recipe.model_folder import code_elsewhere
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint
-from compresslab.recipe.schema import Calibration, Recipe, Training
+from compresslab.recipe.schema import Calibration, FidelityText, Recipe, Training
 from compresslab.recipe.source import parse_hub_text, parse_source, text_identity
 from compresslab.recipe.steps import BASE
 from compresslab.suggestions import MOST_PROBLEMS
@@ -50,6 +50,10 @@ class ResolvedRecipe:
                 if text.source not in identities:  # reading packages and files takes milliseconds
                     identities[text.source] = text_identity(text.source)
                 self.texts[role] = _text_key(text, identities[text.source])
+        if (compared := recipe.evaluate.fidelity) is not None:
+            with self._complaints_at("evaluate", "fidelity", "source"):
+                identity = identities.get(compared.source) or text_identity(compared.source)
+                self.texts["fidelity"] = {**_text_key(compared, identity), "tokens": compared.tokens}
         chains = {BASE: Chain(None)}
         with self._complaints_at("base", "model"):
             chains[BASE] = start(recipe.base.model, recipe.base.trust_remote_code)
@@ -76,6 +80,8 @@ class ResolvedRecipe:
             before, chain = chain, Chain(None)
             with self._complaints_at("variants", name, "steps", number, step.kind, "model"):
                 chain = after(before, step)
+                if self.recipe.evaluate.fidelity and (reason := not_comparable(chain, before)):
+                    raise BadInput(reason)
             self.dimensions[name].append(chain.dimensions)
         return chain
 
@@ -105,12 +111,17 @@ class ResolvedRecipe:
                 reason = "at no fixed commit; the hub may serve other code tomorrow. Copy the code into the folder"
                 yield f"base.model: {base.name} runs code of {repository} on the hub, {reason}"
         read = {step.method.text for variant in self.recipe.variants.values() for step in variant.steps}
-        for role, text in self.recipe.text:
-            if role in read and text.source.startswith("hub:"):
-                named = parse_hub_text(text.source)
+        texts = {f"text.{role}": text.source for role, text in self.recipe.text if role in read}
+        if (compared := self.recipe.evaluate.fidelity) is not None:
+            for place in (place for place, source in texts.items() if source == compared.source):
+                yield f"evaluate.fidelity: {compared.source} is {place}, too, so variants are compared on text that steps may have read"
+            texts["evaluate.fidelity"] = compared.source
+        for place, source in texts.items():
+            if source.startswith("hub:"):
+                named = parse_hub_text(source)
                 if named.revision in MOVING_REVISIONS:
                     reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
-                    yield f"text.{role}: {named.dataset} {reason}"
+                    yield f"{place}: {named.dataset} {reason}"
         positions = positions_known(base)
         for role, text in self.recipe.text:
             if role in read and positions is not None and not positions.table and text.length > positions.number:
@@ -140,7 +151,7 @@ class _ComplaintContext:
         return isinstance(error, BadInput)
 
 
-def _text_key(text: Calibration | Training, identity: dict[str, str]) -> dict[str, Any]:
+def _text_key(text: Calibration | Training | FidelityText, identity: dict[str, str]) -> dict[str, Any]:
     """The identity of a text, without the number of tokens, which is a setting of the step.
 
     A file is identified by its content and its suffix, which decides how it is read. It can therefore be moved.

@@ -88,6 +88,16 @@ def after(chain: Chain, step: Step) -> Chain:
     return chain._replace(dimensions=dimensions, packed=packed, pruned=chain.pruned or step.kind == "prune")
 
 
+def not_comparable(chain: Chain, parent: Chain) -> str:
+    """Why a model's next-token distributions cannot be compared with its parent's; empty if they can, or if nobody knows before loading."""
+    if not _other_tokenizer(chain, parent):
+        return ""
+    assert chain.origin is not None
+    assert parent.origin is not None
+    reason = f"{chain.origin.name} has another tokenizer than its parent {parent.origin.name}"
+    return f"{reason}, so their next-token distributions are over other tokens; leave evaluate.fidelity out of this study, or this variant"
+
+
 def _after_packing(kind: str, packed: str) -> str:
     if kind in ("distill", "retrain"):
         return f"training after {packed} is not possible: packed weights take no gradient; put the quantization last"
@@ -97,13 +107,20 @@ def _after_packing(kind: str, packed: str) -> str:
 
 
 def _teacher_objections(chain: Chain, teacher: Chain, name: str) -> list[Objection]:
-    if teacher.origin is None or chain.origin is None or teacher.origin == chain.origin:
-        return []
-    ours, theirs = vocabulary_digest(chain.origin), vocabulary_digest(teacher.origin)
-    if ours is None or theirs is None or ours == theirs:
-        return []  # not known before loading; the step itself compares the vocabularies
+    if not _other_tokenizer(chain, teacher):
+        return []  # or not known before loading; the step itself compares the vocabularies
+    assert chain.origin is not None
+    assert teacher.origin is not None
     reason = f"the teacher '{name}' comes from {teacher.origin.name}, which has another tokenizer than {chain.origin.name}"
     return [Objection("teacher", f"{reason}, so its logits mean other tokens; choose a teacher of the same tokenizer")]
+
+
+def _other_tokenizer(one: Chain, other: Chain) -> bool:
+    """Whether the two are known to have different tokenizers."""
+    if one.origin is None or other.origin is None or one.origin == other.origin:
+        return False
+    ours, theirs = vocabulary_digest(one.origin), vocabulary_digest(other.origin)
+    return ours is not None and theirs is not None and ours != theirs
 
 
 def _dimension_objections(dimensions: Dimensions, step: Step) -> list[Objection]:

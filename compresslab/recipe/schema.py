@@ -113,6 +113,16 @@ class Sweep(Strict):
     steps: list[Any] = Field(min_length=1)
 
 
+class FidelityText(Strict):
+    """A text on which every variant's next-token distributions are compared with its parent's: `tokens` tokens of it, cut into sequences
+    of `length`. Best is a text that no step reads."""
+
+    source: NonEmptyText
+    tokens: PositiveInt = 8192
+    length: PositiveInt = Field(default=512, ge=8)
+    seed: Seed = 0
+
+
 class Evaluate(Strict):
     """Which tasks every variant answers. Names of OLMES tasks (`compresslab doctor` lists them) or of stock lm-eval tasks.
 
@@ -130,6 +140,9 @@ class Evaluate(Strict):
     `devices` answer a variant's items together, each with the whole model and a part of the items; on a processor they are processes.
     With as many threads each the answers are those of one. Where there are as many variants as devices, `--jobs` is faster.
 
+    `fidelity` compares every variant with its parent on a text: KL(parent || variant) over the whole vocabulary in nats a token, and how
+    often both find the same token most likely.
+
     `source: published` runs nothing: it reads the scores of `published:` models from `table`, for all its benchmarks or those in `tasks`.
     Parent and child from different tables are an error unless `across_tables` is true.
     """
@@ -143,6 +156,7 @@ class Evaluate(Strict):
     run_code: bool = False
     truncate: bool = False
     backend: Literal["tree", "hf", "vllm"] = "tree"
+    fidelity: FidelityText | None = None
     # Answers do not depend on it, so it is in no dump of the settings, neither for keys nor for records.
     devices: PositiveInt = Field(default=1, exclude=True)
 
@@ -160,6 +174,8 @@ class Evaluate(Strict):
             raise ValueError("tasks is missing or empty; name at least one task, such as [arc_easy]")
         if self.source == "run" and (self.table or self.across_tables):
             raise ValueError("table and across_tables are for source: published; a run evaluates the models itself")
+        if self.source == "published" and self.fidelity:
+            raise ValueError("fidelity: published scores are read, and no model runs that could be compared; leave it out")
         if self.devices > 1 and (self.source == "published" or self.backend == "vllm"):
             why = "vllm takes all accelerators itself" if self.source == "run" else "published scores are read, not computed"
             raise ValueError(f"devices: {why}; leave it out")

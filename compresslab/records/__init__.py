@@ -19,6 +19,7 @@ from compresslab.records.densities import (
     TaskDensity,
     Verdict,
 )
+from compresslab.records.fidelity import Fidelity, GeneratedAnswers, Mean, TextDivergence
 from compresslab.records.laws import LawCoefficient, LawPrediction, LawRefit, PublishedLaws
 from compresslab.records.models import AttentionLayers, Cost, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
@@ -37,6 +38,8 @@ __all__ = [
     "Density",
     "Estimator",
     "Failure",
+    "Fidelity",
+    "GeneratedAnswers",
     "Interval",
     "ItemDetail",
     "ItemScores",
@@ -45,6 +48,7 @@ __all__ = [
     "LawRefit",
     "LostItem",
     "MachineSpeed",
+    "Mean",
     "Provenance",
     "PublishedLaws",
     "Record",
@@ -59,6 +63,7 @@ __all__ = [
     "TaskDensity",
     "TaskOverlap",
     "TaskScore",
+    "TextDivergence",
     "TextOverlap",
     "Timing",
     "UnreadableRecord",

@@ -18,10 +18,13 @@ class Record(BaseModel):
 
 
 class StoredRecord(Record):
-    """A record that is a file of its own. `records.reading` reads it, and refuses every version but this one.
+    """A record that is a file of its own. `records.reading` reads the versions that the field's type names, and refuses every other.
+
+    The default is the version that is written. The others are older ones, whose files are whole records of this form.
 
     Each kind of file counts versions of its own, so that a new form of scores throws no trained model away. Whoever changes a record's
-    fields, or what one means, raises the version of every kind of file that holds it.
+    fields, or what one means, raises the version of every kind of file that holds it. Where a field was only added, with a default that
+    says that nobody looked, the older version stays among those that are read.
 
     Attributes:
         version: of the file's form.

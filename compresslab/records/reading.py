@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -27,7 +27,7 @@ class UnreadableRecord(BadInput):
 
 
 def read_record(path: Path, kind: type[Some], advice: str) -> Some:
-    """A record from its file.
+    """A record from its file. A file of an older form that is read still gives a record of the form that is written now.
 
     Args:
         advice: what to do about a file that cannot be read, as the end of the message.
@@ -44,19 +44,23 @@ def read_record(path: Path, kind: type[Some], advice: str) -> Some:
         raise UnreadableRecord(path, f"cannot be read ({reason(error)})", advice) from error
     except ValueError as error:
         raise UnreadableRecord(path, "is damaged: it is no whole JSON", advice) from error
-    if problem := _version_problem(stored, kind.model_fields["version"].default):
+    version = kind.model_fields["version"]
+    if problem := _version_problem(stored, version.default, get_args(version.annotation)):
         raise UnreadableRecord(path, problem, advice)
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate_json(content).model_copy(update={"version": version.default})
     except ValidationError as error:
         raise UnreadableRecord(path, f"is damaged: {_first(error)}", advice) from error
 
 
-def _version_problem(stored: Any, ours: int) -> str:
-    """What is wrong with a record's version; empty if it is ours. A record that says none is from before versions were written."""
+def _version_problem(stored: Any, ours: int, readable: tuple[int, ...]) -> str:
+    """What is wrong with a record's version; empty if it is one of the `readable`.
+
+    A record that says none is from before versions were written.
+    """
     if not isinstance(stored, dict) or not isinstance(version := stored.get("version", 0), int):
         return "is damaged: it is no record"
-    if version == ours:
+    if version in readable:
         return ""
     age = "an older" if version < ours else "a newer"
     return f"was not written by this version of compresslab but by {age} one (its form is {version}, and this one reads {ours})"

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from compresslab.records.base import Record, StoredRecord
 from compresslab.records.densities import Comparison, Curve, Density
+from compresslab.records.fidelity import Fidelity, TextDivergence
 from compresslab.records.laws import PublishedLaws
 from compresslab.records.models import Cost, Size, StepRecord
 from compresslab.records.overlaps import TextOverlap
@@ -34,9 +35,11 @@ class VariantRecord(Record):
         parent: the variant before its last step ("" for the base). A chain that passes through unnamed variants has
             parents that are named `<variant>/<step number>`. root: the base's name.
         steps: the whole chain from the base, the base's own record first.
-        keys: content keys of its nodes in the store, by kind ("model", "evaluate", "measure").
+        keys: content keys of its nodes in the store, by kind ("model", "evaluate", "measure", "fidelity").
         costs: what each of its own nodes cost when it ran, by kind.
         lost_items: the items that it answers worst against its parent, over all tasks.
+        fidelity: how far its answers are those of its parent, by task; `None` where nobody looked, and for the base.
+        divergence: how far its next-token distributions are from its parent's on the recipe's text; `None` where nobody looked.
         named: whether the recipe names it; a step inside a chain gives an unnamed variant.
         replicate_of: the variant from which it differs in the seeds of one step alone; "" for any other. It has no comparisons of its
             own: those of that variant are means over its replicates.
@@ -56,6 +59,8 @@ class VariantRecord(Record):
     comparisons: list[Comparison] = Field(default_factory=list)
     failures: list[Failure] = Field(default_factory=list)
     lost_items: list[LostItem] = Field(default_factory=list)
+    fidelity: list[Fidelity] | None = None
+    divergence: TextDivergence | None = None
 
     @property
     def size(self) -> Size | None:
@@ -88,6 +93,8 @@ class Provenance(Record):
 class StudyRecord(StoredRecord):
     """A whole study: the input of the report and what `reports/<study>/study.json` holds.
 
+    Form 2 adds the variants' fidelity and divergence. A file of form 1 is read, as of a study where nobody looked for it.
+
     Attributes:
         workload: the request whose time is modelled and measured.
         curves: the reference on each task that a density rests on.
@@ -96,7 +103,7 @@ class StudyRecord(StoredRecord):
         notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     study: str
     question: str
     base: str

@@ -9,8 +9,43 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from compresslab.records import Comparison, Interval, StudyRecord, TaskScore, VariantRecord
+from compresslab.density.mcnemar import two_sided
+from compresslab.records import Comparison, Fidelity, Interval, StudyRecord, TaskScore, VariantRecord
 from compresslab.report import words
+
+
+class Changes(NamedTuple):
+    """How a variant's answers changed from its parent's, over all its tasks.
+
+    Attributes:
+        items: over all tasks. changed: share of those whose answer itself is stored; `None` if none is.
+        decided: items that are right or wrong. lost, gained: those of them that changed from right to wrong and from wrong to right.
+        p: two-sided, of McNemar's exact test of the two.
+        tasks: the same task by task.
+    """
+
+    variant: VariantRecord
+    items: int
+    changed: float | None
+    decided: int
+    lost: int
+    gained: int
+    p: float
+    tasks: list[Fidelity]
+
+
+def changes(study: StudyRecord) -> list[Changes]:
+    """The changed answers of every variant that was compared with its parent, over items of all tasks together."""
+    found = []
+    for variant in study.variants:
+        if tasks := variant.fidelity:
+            stored = [(task.changed * task.items, task.items) for task in tasks if task.changed is not None]
+            decided = [(task.items, task.lost, task.gained) for task in tasks if task.lost is not None and task.gained is not None]
+            items, lost, gained = (sum(column) for column in zip(*decided, strict=True)) if decided else (0, 0, 0)
+            changed = sum(number for number, _ in stored) / sum(number for _, number in stored) if stored else None
+            total = sum(task.items for task in tasks)
+            found.append(Changes(variant, total, changed, items, lost, gained, two_sided(lost, gained), tasks))
+    return found
 
 
 def comparison_with(variant: VariantRecord, relation: str) -> Comparison | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from compresslab.records import Cost, Interval, Record, StudyRecord, TaskScore
+from compresslab.records import Cost, GeneratedAnswers, Interval, Record, StudyRecord, TaskScore
 from compresslab.report import words
 from compresslab.report.facts import comparison_with, existing_ratios, mean_accuracy, mean_bpb, modelled_ratios, shared_tasks, was_built
 
@@ -211,6 +211,50 @@ def task_differences(study: StudyRecord) -> pd.DataFrame:
     return _table([*before, *_ends("difference"), "lost", "gained", "mcnemar_p"], rows)
 
 
+def fidelity(study: StudyRecord) -> pd.DataFrame:
+    """One row per variant and task: how many answers are not the parent's, and how far apart the two are.
+
+    `kl` is KL(parent || variant) of the distributions over the options, in nats an item, `gold` the log-likelihood of the gold
+    continuation, variant minus parent, in nats a token. Columns from `common` on are those of generated answers.
+    """
+    rows = [
+        {
+            "variant": variant.name,
+            "against": variant.parent,
+            **{name: getattr(one, name) for name in ("task", "items", "left_out", "changed", "lost", "gained")},
+            "mcnemar_p": one.mcnemar,
+            **(dict(zip(("kl", "kl_stderr", "kl_items"), (one.kl.value, one.kl.stderr, one.kl.items), strict=True)) if one.kl else {}),
+            **({"gold": one.gold.value, "gold_stderr": one.gold.stderr} if one.gold else {}),
+            **(one.generated.model_dump() if one.generated else {}),
+        }
+        for variant in study.variants
+        for one in variant.fidelity or []
+    ]
+    before = "variant against task items left_out changed lost gained mcnemar_p kl kl_stderr kl_items gold gold_stderr"
+    return _table([*before.split(), *_fields(GeneratedAnswers)], rows)
+
+
+def divergences(study: StudyRecord) -> pd.DataFrame:
+    """One row per variant that was compared with its parent on a text: KL(parent || variant) in nats a token, and the agreement.
+
+    `agreement` is the share of tokens at which both find the same next token most likely.
+    """
+    rows = [
+        {
+            "variant": variant.name,
+            "against": variant.parent,
+            "kl": found.kl.value,
+            "kl_stderr": found.kl.stderr,
+            "sequences": found.kl.items,
+            **found.model_dump(include={"agreement", "length", "source", "sha256", "weights", "parent_weights"}),
+        }
+        for variant in study.variants
+        if (found := variant.divergence) is not None
+    ]
+    columns = "variant against kl kl_stderr agreement sequences length source sha256 weights parent_weights"
+    return _table(columns.split(), rows)
+
+
 def costs(study: StudyRecord) -> pd.DataFrame:
     """One row per node of the study that ran: its seconds, peak memory in bytes, and tokens per second if it read text."""
     pairs = [(variant.name, node, cost) for variant in study.variants for node, cost in variant.costs.items()]
@@ -252,6 +296,8 @@ TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
     "laws": laws,
     "law_refits": law_refits,
     "task_differences": task_differences,
+    "fidelity": fidelity,
+    "divergences": divergences,
     "scores": scores,
     "times": times,
     "costs": costs,

@@ -13,6 +13,7 @@ from torch import Tensor
 from compresslab.evaluation.backends import load_lm
 from compresslab.evaluation.harness import evaluate_model
 from compresslab.evaluation.scores import write_items
+from compresslab.evaluation.text_divergence import text_divergence
 from compresslab.evaluation.timing.machine import measure_machine
 from compresslab.evaluation.timing.measured import measure
 from compresslab.evaluation.tree_lm import TreeLM
@@ -24,6 +25,7 @@ from compresslab.models.calibration.removals import order_removals
 from compresslab.models.calibration.statistics import gather
 from compresslab.models.calibration.stored_logits import store_logits
 from compresslab.models.computing import computing
+from compresslab.models.counting.size import nonzero_of, shape_of, size_of
 from compresslab.models.device import torch_dtype
 from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.gguf_origin import origin_details
@@ -31,7 +33,6 @@ from compresslab.models.load import Loaded, check_finite, load, load_folder
 from compresslab.models.progress import Amount
 from compresslab.models.ranks import this_rank
 from compresslab.models.save import save
-from compresslab.models.size import nonzero_of, shape_of, size_of
 from compresslab.models.streamed.check import Check, check_reload
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.open import open_by_layers
@@ -229,6 +230,14 @@ def time_model(job: NodeJob, send: Send) -> None:
     write_record(job.staged, measure(child, parent[0] if parent else None, workload, job.machine, job.compute, Reporter(send)))
 
 
+def compare_with_parent(job: NodeJob, send: Send) -> None:
+    """How far a variant is from its parent on the recipe's text."""
+    child, parent = (job.models[key] for key in job.node.needs)
+    text = job.recipe.evaluate.fidelity
+    assert text is not None
+    write_record(job.staged, text_divergence(child, parent, text, job.compute, Reporter(send)))
+
+
 def time_machine(job: NodeJob, _: Send) -> None:
     """What this machine reaches."""
     write_record(job.staged, measure_machine(job.compute))
@@ -245,5 +254,6 @@ NODES: dict[NodeKind, Callable[[NodeJob, Send], None]] = {
     "gather": gather_for_steps,
     "evaluate": evaluate,
     "measure": time_model,
+    "fidelity": compare_with_parent,
     "machine": time_machine,
 }

@@ -18,13 +18,13 @@ from compresslab.methods.settings import StepConfig
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.statistics import Statistics, gather_temporarily
 from compresslab.models.computing import computing, computing_temporarily
+from compresslab.models.counting.size import nonzero_of, shape_of, size_of
 from compresslab.models.device import computed
 from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.reader import method_name, quantization_in
 from compresslab.models.load import Loaded, check_finite, refuse_infinite
 from compresslab.models.progress import Progress, silent
 from compresslab.models.save import Packed, PackedTensors, save
-from compresslab.models.size import nonzero_of, shape_of, size_of
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.result import Result
 from compresslab.models.text import TokenSequences

@@ -23,6 +23,7 @@ from compresslab.models.computing import cast_back, stored_dtypes
 from compresslab.models.load import Loaded
 from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
+from compresslab.models.vocabulary import vocabulary_difference
 from compresslab.steps.contract import Context, StepResult
 from compresslab.steps.training.held_out import next_targets
 from compresslab.steps.training.hidden_matching import HiddenMatching
@@ -159,14 +160,8 @@ def same_vocabulary(student: Loaded, teacher: Loaded, name: str = "the teacher")
     Raises:
         BadInput: the message names the first difference.
     """
-    ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
-    if ours == theirs:
-        return
-    example = next(iter(sorted(set(ours.items()) ^ set(theirs.items()), key=lambda entry: entry[1])))
-    raise BadInput(
-        f"{name} has another vocabulary ({len(theirs)} tokens against {len(ours)}; "
-        f"token {example[1]}, {example[0]!r}, is not in both), so its logits mean other tokens; choose one of the same tokenizer"
-    )
+    if difference := vocabulary_difference(student, teacher):
+        raise BadInput(f"{name} has another vocabulary ({difference}), so its logits mean other tokens; choose one of the same tokenizer")
 
 
 def _stored(student: Loaded, top_k: int, context: Context, text: TokenSequences) -> StoredLogits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compresslab.plan.graph import Node, NodeKind, Plan
-from compresslab.records import MachineSpeed, StepRecord, StoredRecord, TaskScore, Timing
+from compresslab.records import MachineSpeed, StepRecord, StoredRecord, TaskScore, TextDivergence, Timing
 from compresslab.store.store import Store
 
 # What a node's record is; what is gathered has none.
@@ -11,6 +11,7 @@ RECORDS: dict[NodeKind, type[StoredRecord] | None] = {
     "model": StepRecord,
     "evaluate": TaskScore,
     "measure": Timing,
+    "fidelity": TextDivergence,
     "machine": MachineSpeed,
     "gather": None,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from compresslab.catalog.hardware import THIS_MACHINE, Hardware, load_hardware
 from compresslab.catalog.published_scores import PREFIX
@@ -21,11 +22,11 @@ from compresslab.records import (
     Cost,
     Failure,
     ItemScores,
-    LostItem,
     MachineSpeed,
     StepRecord,
     StudyRecord,
     TaskScore,
+    TextDivergence,
     Timing,
     VariantRecord,
 )
@@ -33,10 +34,11 @@ from compresslab.runner.provenance import provenance
 from compresslab.runner.run import RunResult
 from compresslab.store.done import is_done, why_missing
 from compresslab.store.store import Store
-from compresslab.studies.added_loss import added_loss
-from compresslab.studies.lost_items import lost_items
-from compresslab.studies.overlaps import caveats as overlap_caveats
-from compresslab.studies.overlaps import text_overlaps
+from compresslab.studies.answers.added_loss import added_loss
+from compresslab.studies.answers.fidelity import fidelity
+from compresslab.studies.answers.lost_items import lost_items
+from compresslab.studies.answers.overlaps import caveats as overlap_caveats
+from compresslab.studies.answers.overlaps import text_overlaps
 from compresslab.studies.training_runs import origins, training_runs
 
 
@@ -71,9 +73,9 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             variant = variant.model_copy(update={"density": density, "comparisons": comparisons})
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
-    with_lost_items = [variant.model_copy(update={"lost_items": _lost_items(variant, items, plan, store)}) for variant in with_densities]
+    with_answers = [variant.model_copy(update=_from_answers(variant, items, plan, store)) for variant in with_densities]
     notes = [*_missing_replicates(plan, known), *origins(plan, variants, store)]
-    record = study_record(plan, with_lost_items, result, notes, _added_losses(variants, items, plan, store))
+    record = study_record(plan, with_answers, result, notes, _added_losses(variants, items, plan, store))
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
 
 
@@ -212,6 +214,7 @@ def _variant(variant: PlanVariant, plan: Plan, store: Store, result: RunResult) 
         costs=_costs(variant, plan, store),
         scores=[store.read(key, TaskScore) for key in node.tasks.values()] if scored else [],
         timing=store.find(variant.measure, Timing) if variant.measure else None,
+        divergence=store.find(variant.fidelity, TextDivergence) if variant.fidelity else None,
         failures=_failures(variant, plan, store, result),
     )
 
@@ -231,7 +234,7 @@ def _failures(variant: PlanVariant, plan: Plan, store: Store, result: RunResult)
 
     What the store lacks although no node failed was removed by another program after the run.
     """
-    node_keys = [variant.model, variant.evaluate, *([variant.measure] if variant.measure else [])]
+    node_keys = [variant.model, variant.evaluate, *filter(None, [variant.measure, variant.fidelity])]
     found = [result.failures[key] for key in node_keys if key in result.failures]
     if variant.model in result.failures:
         return found[:1]
@@ -244,7 +247,7 @@ def _failures(variant: PlanVariant, plan: Plan, store: Store, result: RunResult)
 
 
 def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
-    own = (("model", variant.model), ("measure", variant.measure))
+    own = (("model", variant.model), ("measure", variant.measure), ("fidelity", variant.fidelity))
     costs = {kind: cost for kind, key in own if key and (cost := store.cost(key))}
     tasks = [cost for key in plan.node(variant.evaluate).tasks.values() if (cost := store.cost(key))]
     if tasks:
@@ -253,12 +256,15 @@ def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
     return costs
 
 
-def _lost_items(variant: VariantRecord, items: dict[str, dict[str, ItemScores]], plan: Plan, store: Store) -> list[LostItem]:
-    if variant.replicate_of or variant.name not in items or variant.parent not in items:
-        return []
+def _from_answers(variant: VariantRecord, items: dict[str, dict[str, ItemScores]], plan: Plan, store: Store) -> dict[str, Any]:
+    """The fields of a variant that compare its answers with its parent's; none if one of the two has no scores."""
+    if variant.name not in items or variant.parent not in items:
+        return {}
     before, after = (plan.node(plan.variant(name).evaluate).tasks for name in (variant.parent, variant.name))
     files = {task: (_table(before[task], store), _table(after[task], store)) for task in after if task in before}
-    return lost_items(items[variant.parent], items[variant.name], files)
+    parent, child = items[variant.parent], items[variant.name]
+    # A replicate has no comparisons of its own: its items are not among those that a page shows.
+    return {"fidelity": fidelity(parent, child, files), "lost_items": [] if variant.replicate_of else lost_items(parent, child, files)}
 
 
 def _table(key: str, store: Store) -> Path:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
 from compresslab.density import Hardware, seconds
-from compresslab.models.attention_layers import attention_layers
+from compresslab.models.counting.attention_layers import attention_layers
 from compresslab.recipe.schema import Workload
 from compresslab.records import AttentionLayers, Shape, Size
 from models.tiny import COMMON, GROUPED

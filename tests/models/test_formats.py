@@ -10,10 +10,10 @@ import torch
 
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.methods.registry import METHODS, formats, method
+from compresslab.models.counting.size import stored_tensors
 from compresslab.models.formats import compressed_tensors, reader
 from compresslab.models.formats.dequantize import countable, kernel_name, scored_as_stored
 from compresslab.models.load import load_folder
-from compresslab.models.size import stored_tensors
 from compresslab.recipe.steps import Step
 from compresslab.steps.contract import Context, run
 from models.tiny import THIRD_PARTY_WARNINGS, make, text

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from compresslab.models.lookups import lookups
+from compresslab.models.counting.lookups import lookups
+from compresslab.models.counting.size import nonzero_of, shape_of, size_of
 from compresslab.models.save import save
-from compresslab.models.size import nonzero_of, shape_of, size_of
 from models.tiny import COMMON, make
 
 

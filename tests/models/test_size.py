@@ -11,8 +11,8 @@ from safetensors import safe_open
 from compresslab.errors import BadInput
 from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
 from compresslab.methods.rtn import QuantizeRTN
+from compresslab.models.counting.size import nonzero_of, shape_of, size_of, stored_tensors
 from compresslab.models.save import save
-from compresslab.models.size import nonzero_of, shape_of, size_of, stored_tensors
 from compresslab.records import Size
 from compresslab.steps.contract import Context, run
 from models.tiny import THIRD_PARTY_WARNINGS, VOCABULARY, make, make_model

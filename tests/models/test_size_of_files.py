@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compresslab.errors import RunFailed
+from compresslab.models.counting.size import nonzero_of, size_of, stored_tensors
 from compresslab.models.load import load
 from compresslab.models.save import save
-from compresslab.models.size import nonzero_of, size_of, stored_tensors
 from compresslab.plan.model_files import dimensions_of
 from compresslab.recipe.model_folder import files_of
 from compresslab.recipe.source import Source

@@ -35,6 +35,7 @@ NAMED = {
     "gather_for_steps": (*node_keys.GATHER_CODE, *GATHER_MODULES.values()),
     "evaluate": node_keys.SCORE_CODE,
     "time_model": node_keys.MEASURE_CODE,
+    "compare_with_parent": node_keys.FIDELITY_CODE,
     "time_machine": node_keys.MACHINE_CODE,
 }
 

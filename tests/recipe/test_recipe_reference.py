@@ -32,6 +32,7 @@ PLACES: list[tuple[str, type[BaseModel]]] = [
     *((f"a step: {kind}", config) for kind in steps.STEP_KINDS for config in configs(kind)),
     ("optimizer of distill and retrain", Optimizer),
     ("evaluate", schema.Evaluate),
+    ("evaluate.fidelity", schema.FidelityText),
     ("density", schema.DensityConfig),
     ("density.workload", schema.Workload),
 ]

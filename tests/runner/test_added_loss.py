@@ -10,7 +10,7 @@ import pytest
 
 from compresslab.evaluation.scores import write_items
 from compresslab.records import ItemDetail, ItemScores
-from compresslab.studies.added_loss import added_loss
+from compresslab.studies.answers.added_loss import added_loss
 
 
 def items(logprobs: list[float], lengths: list[int], names: Sequence[str] = "abc") -> ItemScores:

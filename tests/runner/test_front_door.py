@@ -23,9 +23,10 @@ from compresslab.store.store import Store
 from compresslab.studies.run_study import plan_study
 
 
-def test_a_study_is_run_read_and_looked_at_in_a_few_lines(recipe: Path, tmp_path: Path) -> None:
+def test_a_study_is_run_read_and_looked_at_in_a_few_lines(recipe: Path, tiny_text: Path, tmp_path: Path) -> None:
     def run() -> compresslab.StudyRecord:
-        return compresslab.run_study(recipe, store=tmp_path / "store", settings=["evaluate.items=2"], only=["pruned"])
+        settings = ["evaluate.items=2", f"evaluate.fidelity={{source: {tiny_text}, tokens: 128, length: 32}}"]
+        return compresslab.run_study(recipe, store=tmp_path / "store", settings=settings, only=["pruned"])
 
     study = run()
     assert [variant.name for variant in study.variants] == ["base", "pruned"]
@@ -34,6 +35,8 @@ def test_a_study_is_run_read_and_looked_at_in_a_few_lines(recipe: Path, tmp_path
     assert compresslab.read_study(page.parent) == compresslab.read_study(page.parent / "study.json") == study
     for make in tables.TABLES.values():
         assert len(make(study).columns) > 2
+    assert tables.divergences(study)[["variant", "against", "sequences"]].to_numpy().tolist() == [["pruned", "base", 4]]
+    assert tables.fidelity(study)["items"].tolist() == [score.items for score in study.variants[1].scores]
     assert run().cached_nodes == study.nodes
 
 

@@ -9,7 +9,7 @@ import pytest
 from compresslab.errors import RunFailed
 from compresslab.evaluation.scores import write_items
 from compresslab.records import ItemDetail, ItemScores
-from compresslab.studies.lost_items import MAX_ITEMS, PROMPT_CHARACTERS, lost_items
+from compresslab.studies.answers.lost_items import MAX_ITEMS, PROMPT_CHARACTERS, lost_items
 
 
 def answers(task: str, rows: list[tuple[str, float, float]], mark: str, bits: bool = True) -> ItemScores:

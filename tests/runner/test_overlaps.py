@@ -17,8 +17,8 @@ from compresslab.records import StudyRecord, TextOverlap
 from compresslab.report.contamination import sentences
 from compresslab.report.html import render
 from compresslab.store.store import Store
-from compresslab.studies import overlaps
-from compresslab.studies.overlaps import caveats, documents_read
+from compresslab.studies.answers import overlaps
+from compresslab.studies.answers.overlaps import caveats, documents_read
 from compresslab.studies.run_study import plan_study, report_study
 
 PLANTED = 3

@@ -13,9 +13,9 @@ from models.tiny import LINES, THIRD_PARTY_WARNINGS, make_tokenizer, text
 
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.evaluation.tree_lm import TreeLM
+from compresslab.models.counting.size import nonzero_of, shape_of, size_of
 from compresslab.models.load import Loaded, load, load_folder, probe_logits
 from compresslab.models.save import reload_difference, save
-from compresslab.models.size import nonzero_of, shape_of, size_of
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.plan.model_files import dimensions_of
 from compresslab.recipe.source import Source

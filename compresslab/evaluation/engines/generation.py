@@ -15,7 +15,7 @@ from compresslab.evaluation.engines.cache_name import cache_name
 from compresslab.evaluation.engines.journal import Journal, complete
 from compresslab.evaluation.engines.work import GenerationWork, Prompt
 from compresslab.models.attention import attention_replaced
-from compresslab.models.attention_layers import attention_layers
+from compresslab.models.counting.attention_layers import attention_layers
 
 MAX_BATCH = 32  # prompts, if the memory suffices
 MAX_CACHE_BYTES = 2**30  # of the keys and values that the sequences of a batch do not share

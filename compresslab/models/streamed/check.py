@@ -20,11 +20,11 @@ from compresslab.errors import RunFailed
 from compresslab.methods.layerwise import PART_PARAMETERS, WHOLE_PARAMETERS
 from compresslab.models.anatomy import decoder_layers, parameters_of
 from compresslab.models.computing import computing
+from compresslab.models.counting.size import plain_skeleton
 from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.formats.reader import register_format
 from compresslab.models.load import probe_ids, quiet
 from compresslab.models.save import is_rounding, reload_difference
-from compresslab.models.size import plain_skeleton
 from compresslab.models.streamed.digests import TensorDigest, tensor_digests
 from compresslab.models.streamed.tensor_files import TensorFile
 from compresslab.recipe.stored_weights import loaded_files

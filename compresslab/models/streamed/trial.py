@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from compresslab.models.computing import computing
+from compresslab.models.counting.size import nonzero_of, plain_skeleton, saved_elements, stored_tensors
 from compresslab.models.load import Loaded, explained, probe_logits, quiet, refuse_infinite
-from compresslab.models.size import nonzero_of, plain_skeleton, saved_elements, stored_tensors
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.result import Result
 from compresslab.recipe.stored_weights import plainly_stored

@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
 from compresslab.inputs import reason, safetensors_header
 from compresslab.models.anatomy import parameters_of
-from compresslab.models.attention_layers import attention_layers
+from compresslab.models.counting.attention_layers import attention_layers
+from compresslab.models.counting.lookups import lookups
 from compresslab.models.formats.reader import known_format, quantization_in, quantization_of, reader_of
-from compresslab.models.lookups import lookups
 from compresslab.recipe.model_config import text_sizes
 from compresslab.recipe.stored_weights import loaded_files
 from compresslab.records import Shape, Size
