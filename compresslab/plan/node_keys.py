@@ -29,12 +29,12 @@ BASE_CODE = tuple(
     f"compresslab.models.{name}"
     for name in (
         "computing",
+        "counting.size",
         "device",
         "formats.dequantize",
         "formats.gguf_origin",
         "load",
         "save",
-        "size",
         "streamed.check",
         "streamed.trial",
     )
