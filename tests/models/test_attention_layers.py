@@ -139,3 +139,8 @@ def test_layers_with_a_window_and_linear_ones_take_less_time_on_long_texts():
     assert features(full.model_copy(update={"window": 10})) == pytest.approx(4 * 6 * (100 + 10 + 10 + 2))
     assert features(full.model_copy(update={"kept": 0})) == pytest.approx(4 * 6 * (101 + 102))
     assert features(AttentionLayers(layers=4, state=7)) == pytest.approx(4 * 7 * (1 + 2 * 2))
+
+
+def test_rwkv_keeps_five_vectors_a_layer():
+    config = AutoConfig.for_model("rwkv", hidden_size=64, num_hidden_layers=3, attention_hidden_size=96)
+    assert attention_layers(config) == (AttentionLayers(layers=3, state=2 * 64 + 3 * 96),)

@@ -43,7 +43,9 @@ def _of_layer(layer: PretrainedConfig, kind: str, settings: dict[str, Any], *, s
     state = _state(layer) if kind in WITH_STATE else 0
     if kind in WITHOUT_KEYS:
         return AttentionLayers(layers=1, state=state)
-    heads = layer.num_attention_heads
+    if (heads := getattr(layer, "num_attention_heads", None)) is None:
+        # RWKV: the last inputs of both blocks, and two sums and a maximum of its time mixing.
+        return AttentionLayers(layers=1, state=2 * layer.hidden_size + 3 * layer.attention_hidden_size)
     if (latent := getattr(layer, "kv_lora_rank", None)) is not None:
         rotary = layer.qk_rope_head_dim
         prefill = heads * (layer.qk_nope_head_dim + rotary + layer.v_head_dim)
