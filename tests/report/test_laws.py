@@ -202,7 +202,7 @@ def test_the_page_and_the_tables_have_predictions_reasons_and_refits() -> None:
     assert "Kumar et al. 2024 (arXiv 2411.04330)" in section
     assert "γ_post = 0.800 [0." in section
     assert "held-out text of the law against the right answers of the study&#39;s tasks" in section
-    assert "open factor of the law, no 95% interval" in section
+    assert "an open factor of the law, not a 95% interval" in section
     assert "no multiplier of 8 bits could be found in a source" in section
     assert "Coefficients from Table 2 in appendix K" in section
     frame = laws(whole).set_index(["variant", "law"])
