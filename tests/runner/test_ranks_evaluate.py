@@ -18,6 +18,7 @@ from evaluation.test_tree_lm import PAIRS
 from lm_eval.api.instance import Instance
 from models.tiny import THIRD_PARTY_WARNINGS
 from pydantic import ValidationError
+from runner.test_ranks import deaf
 
 from compresslab.evaluation.engines import batched, choose, generation, journal, plain
 from compresslab.evaluation.tree_lm import TreeLM
@@ -26,7 +27,7 @@ from compresslab.plan.estimate import estimate
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.schema import Evaluate
 from compresslab.runner.executors.local import LocalExecutor
-from compresslab.runner.messages import Progressed, Scored
+from compresslab.runner.messages import Progressed
 from compresslab.runner.ranks.group import RankFailed, together
 from compresslab.runner.ranks.member import Send
 from compresslab.runner.run import run
@@ -43,10 +44,6 @@ ENGINES: dict[str, tuple[str, dict[tuple[Any, str], Any]]] = {
     "plain": ("mamba", {(plain, "SLICE"): 3}),
     "shared": ("llama", {(generation, "MAX_BATCH"): 2}),
 }
-
-
-def deaf(_: Progressed | Scored) -> None:
-    """Hears nothing."""
 
 
 def answer(engine: str, folder: Path, stop_at: float, _: int, send: Send) -> None:

@@ -12,6 +12,7 @@ import torch
 import yaml
 from models.tiny import THIRD_PARTY_WARNINGS, make, text
 from pydantic import ValidationError
+from runner.test_ranks import deaf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,7 +29,6 @@ from compresslab.plan.estimate import estimate
 from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.schema import Calibration
-from compresslab.runner.messages import Progressed, Scored
 from compresslab.runner.ranks.group import together
 from compresslab.runner.ranks.member import Send
 
@@ -36,10 +36,6 @@ pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(warning) for warnin
 
 # 71 sequences of 256 tokens: nine batches of eight, of which the last one has seven.
 TEXT = text(71, 256)
-
-
-def deaf(_: Progressed | Scored) -> None:
-    """Hears nothing."""
 
 
 def gathered(what: str, name: str, folder: Path, _: int, __: Send) -> None:
