@@ -109,3 +109,15 @@ def test_a_study_of_the_form_before_is_read_as_one_where_nobody_looked(tmp_path:
     path.write_text(json.dumps({**content, "version": 0}))
     with pytest.raises(UnreadableRecord, match="but by an older one"):
         read_record(path, StudyRecord, "")
+
+
+def test_refits_of_form_1_are_left_out_and_the_rest_is_read(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "reports" / "smollm2-quickstart" / "study.json"
+    old = json.loads(page.read_text())
+    refit = {"law": "precision", "coefficients": [{"name": "a", "value": 1.0, "error": 0.1, "published": None}]}
+    old |= {"version": 1, "laws": {**old["laws"], "refits": [refit]}}
+    (tmp_path / "study.json").write_text(json.dumps(old))
+    read = read_record(tmp_path / "study.json", StudyRecord, "run again")
+    assert read.laws is not None
+    assert read.laws.refits == []
+    assert read.laws.predictions

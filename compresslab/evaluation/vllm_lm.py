@@ -79,6 +79,13 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
         self.truncated |= pairs
 
 
+def visible_devices() -> int:
+    """The number of accelerators that this process sees, at least 1: vLLM divides a model among all of them."""
+    import torch
+
+    return max(1, torch.accelerator.device_count())
+
+
 def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
     """The variant of a folder on all accelerators of this machine, with the kernels that vLLM chooses for its weights."""
     import torch
@@ -86,6 +93,5 @@ def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
 
     if compute.backend == "cpu" and torch.accelerator.is_available():
         raise BadInput("evaluate.backend vllm computes on this machine's accelerators; with --device cpu take backend tree or hf")
-    devices = max(1, torch.accelerator.device_count())
-    inner = VLLM(pretrained=str(folder), dtype=compute.dtype, tensor_parallel_size=devices, batch_size="auto")
+    inner = VLLM(pretrained=str(folder), dtype=compute.dtype, tensor_parallel_size=visible_devices(), batch_size="auto")
     return VllmLM(inner, truncate=truncate, compute=compute.decides())

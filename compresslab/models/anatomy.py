@@ -190,7 +190,7 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
         logits_of_model = model(input_ids=ids, use_cache=False).logits
         logits_of_head = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.isfinite(logits_of_model).all():
-        raise RunFailed(f"{model.config.model_type}: the model's logits are not finite before any training; it is broken")
+        raise RunFailed(f"{model.config.model_type}: the model's logits are not finite; it is broken")
     if not (logits_of_model.float() - logits_of_head.float()).abs().max() <= 1e-2 * logits_of_model.float().abs().max():
         raise UnsupportedModel(f"{model.config.model_type}: its logits are not its output embedding times the last hidden state")
     return head

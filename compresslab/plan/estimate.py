@@ -201,6 +201,13 @@ def devices_for(node: Node, plan: Plan) -> int:
     return plan.probe.count
 
 
+def devices_taken(node: Node, plan: Plan) -> int:
+    """How many devices a node needs to itself: those that make it together, and all of them for vLLM, which divides a model among them."""
+    if node.kind == "evaluate" and plan.recipe.evaluate.backend == "vllm" and plan.probe is not None:
+        return max(1, plan.probe.count)
+    return node.devices
+
+
 def _stored(node: Node, weights: float) -> float:
     """Bytes of the variant's folder, with packed linear layers if the step packs them."""
     dimensions = node.dimensions

@@ -23,7 +23,7 @@ from compresslab.recipe.source import Source
 from compresslab.recipe.stored_weights import POSITION_TABLES, layer_of, loaded_files
 
 # The tokens of a tokenizer's configuration that are put into texts.
-NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token")
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
@@ -104,7 +104,8 @@ def positions_known(source: Source) -> Positions | None:
 def check_tokens(source: Source) -> None:
     """Refuse a local model whose tokenizer makes ids for which it has no embedding.
 
-    A special token that is none of its ends, beginnings and paddings may be beyond the embeddings (Gemma 3's for images): no text has it.
+    A special token that is no end, beginning or stand-in for unknown text may be beyond the embeddings, since no text has it: Gemma 3's for
+    images, and padding that was added, which nothing here embeds.
 
     Raises:
         BadInput: it does; the message names the first such token.

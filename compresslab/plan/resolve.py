@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from compresslab.catalog.tasks import identify_task
 from compresslab.density.published_laws.collapses import collapses
@@ -70,9 +70,8 @@ class ResolvedRecipe:
             found = objections(chain, step, chains)
             for field, reason in found:
                 self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, *([field] if field else [])), reason))
-            if step.method.text is not None and (too_long := self._too_long(chain, step.method.text)):
-                complaint = Complaint(("text", step.method.text, "length"), too_long)
-                self.complaints += [complaint] if complaint not in self.complaints else []
+            if step.method.text is not None:
+                self._check_length(chain, ("text", step.method.text, "length"), getattr(self.recipe.text, step.method.text).length)
             if beyond := seeds_beyond(step, self.recipe.text):
                 self.complaints.append(Complaint(("variants", name, "steps", number, "replicates"), beyond))
             if missing := missing_package(step):
@@ -80,18 +79,22 @@ class ResolvedRecipe:
             before, chain = chain, Chain(None)
             with self._complaints_at("variants", name, "steps", number, step.kind, "model"):
                 chain = after(before, step)
-                if self.recipe.evaluate.fidelity and (reason := not_comparable(chain, before)):
-                    raise BadInput(reason)
+                if (compared := self.recipe.evaluate.fidelity) is not None:
+                    if reason := not_comparable(chain, before):
+                        raise BadInput(reason)
+                    for one in (before, chain):
+                        self._check_length(one, ("evaluate", "fidelity", "length"), compared.length)
             self.dimensions[name].append(chain.dimensions)
         return chain
 
-    def _too_long(self, chain: Chain, role: Literal["calibration", "training"]) -> str:
-        """Why a model with a table of positions cannot read a text; empty if it can, or if that is not known."""
-        length, positions = getattr(self.recipe.text, role).length, positions_known(chain.origin) if chain.origin else None
+    def _check_length(self, chain: Chain, place: tuple[str, ...], length: int) -> None:
+        """Add a complaint if a model with a table of positions cannot read sequences of a length."""
+        positions = positions_known(chain.origin) if chain.origin else None
         if chain.origin is None or positions is None or not positions.table or length <= positions.number:
-            return ""
+            return
         reason = f"sequences of {length} tokens are longer than the {positions.number} positions of {chain.origin.name}"
-        return f"{reason}; set length to {positions.number} or less"
+        complaint = Complaint(place, f"{reason}; set length to {positions.number} or less")
+        self.complaints += [complaint] if complaint not in self.complaints else []
 
     def _complaints_at(self, *path: str | int) -> _ComplaintContext:
         return _ComplaintContext(self.complaints, path)
@@ -123,10 +126,12 @@ class ResolvedRecipe:
                     reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
                     yield f"{place}: {named.dataset} {reason}"
         positions = positions_known(base)
-        for role, text in self.recipe.text:
-            if role in read and positions is not None and not positions.table and text.length > positions.number:
-                reason = f"{text.length} tokens are more than the {positions.number} positions that {base.name} is made for"
-                yield f"text.{role}.length: {reason}; it reads the later ones worse"
+        lengths = {f"text.{role}.length": text.length for role, text in self.recipe.text if role in read}
+        lengths |= {"evaluate.fidelity.length": compared.length} if compared is not None else {}
+        for place, length in lengths.items():
+            if positions is not None and not positions.table and length > positions.number:
+                reason = f"{length} tokens are more than the {positions.number} positions that {base.name} is made for"
+                yield f"{place}: {reason}; it reads the later ones worse"
         available = self.recipe.text.training.tokens
         for name, variant in self.recipe.variants.items():
             for step in variant.steps:

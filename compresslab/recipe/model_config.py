@@ -125,6 +125,9 @@ def _key_value_heads(get: Callable[[str], Any], heads: int) -> int:
 
 def _mlp_width(get: Callable[[str], Any], hidden: int) -> int:
     stated = _stated(get, "intermediate_size")
+    if stated is None and (parts := get("ffn_config")) is not None:  # DBRX states it in a part of its own
+        width = parts.get("ffn_hidden_size") if isinstance(parts, Mapping) else getattr(parts, "ffn_hidden_size", None)
+        return width if isinstance(width, int) else 0
     if stated is None:
         expansion = next((value for name in ("expansion_ratio", "expand") if (value := get(name)) is not None), MLP_EXPANSION)
         return int(expansion * hidden)

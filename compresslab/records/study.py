@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compresslab.records.base import Record, StoredRecord
 from compresslab.records.densities import Comparison, Curve, Density
@@ -104,6 +104,15 @@ class StudyRecord(StoredRecord):
     """
 
     version: Literal[1, 2] = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_refits_of_form_1(cls, given: Any) -> Any:
+        """Refits of form 1 had another error than the interval of now; they are left out, as where there are too few variants for one."""
+        if isinstance(given, dict) and given.get("version") == 1 and isinstance(laws := given.get("laws"), dict):
+            return {**given, "laws": {**laws, "refits": []}}
+        return given
+
     study: str
     question: str
     base: str

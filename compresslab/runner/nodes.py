@@ -17,6 +17,7 @@ from compresslab.evaluation.text_divergence import text_divergence
 from compresslab.evaluation.timing.machine import measure_machine
 from compresslab.evaluation.timing.measured import measure
 from compresslab.evaluation.tree_lm import TreeLM
+from compresslab.evaluation.vllm_lm import visible_devices
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.depth import PruneDepth
 from compresslab.methods.distill import Distill
@@ -218,8 +219,8 @@ def evaluate(job: NodeJob, send: Send) -> None:
 
 
 def _cost_since(clock: Clock, peak: int, job: NodeJob) -> Cost:
-    seconds = time.perf_counter() - clock.seconds
-    device, devices = job.compute.device, job.node.devices
+    seconds, device = time.perf_counter() - clock.seconds, job.compute.device
+    devices = visible_devices() if job.recipe.evaluate.backend == "vllm" else job.node.devices
     return Cost(seconds=seconds, peak_memory_bytes=peak, started=clock.date, threads=job.threads, device=device, devices=devices)
 
 

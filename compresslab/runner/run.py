@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, assert_never
 
 from compresslab.errors import BadInput, RunFailed
-from compresslab.plan.estimate import estimate
+from compresslab.plan.estimate import devices_taken, estimate
 from compresslab.plan.graph import Node, Plan
 from compresslab.records import Failure
 from compresslab.runner.attempt import Again, Held, Made, Outcome, Removed, Unmade
@@ -319,7 +319,7 @@ class _Runner:
             node = self.nodes[key]
             expected = estimate(node, self.plan)
             seconds = UNKNOWN_SECONDS if expected.seconds is None else expected.seconds
-            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, node.devices, timed=node.timed)
+            self._works[key] = Work(key, node.needs, seconds, expected.memory or 0.0, devices_taken(node, self.plan), timed=node.timed)
         return self._works[key]
 
     def _impossible(self, node: Node) -> str:

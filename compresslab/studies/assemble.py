@@ -252,7 +252,8 @@ def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
     tasks = [cost for key in plan.node(variant.evaluate).tasks.values() if (cost := store.cost(key))]
     if tasks:
         peak = max(cost.peak_memory_bytes for cost in tasks)
-        costs["evaluate"] = tasks[0].model_copy(update={"seconds": sum(cost.seconds for cost in tasks), "peak_memory_bytes": peak})
+        seconds, devices = sum(cost.seconds for cost in tasks), max(cost.devices for cost in tasks)
+        costs["evaluate"] = tasks[0].model_copy(update={"seconds": seconds, "peak_memory_bytes": peak, "devices": devices})
     return costs
 
 

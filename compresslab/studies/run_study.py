@@ -167,12 +167,17 @@ def write_page(record: StudyRecord, reports: Path) -> Path:
 
 
 def _write_if_no_poorer(record: StudyRecord, reports: Path) -> None:
-    """Write the page of an unfinished study, unless the page of an earlier run knows the scores of more variants."""
-    before = 0
+    """Write the page of an unfinished study, unless the page of an earlier run knows more scores, or comparisons with parents."""
+    before = (0, 0)
     with contextlib.suppress(BadInput):
-        before = sum(bool(variant.scores) for variant in read_study(reports / record.study).variants)
-    if sum(bool(variant.scores) for variant in record.variants) >= before:
+        before = _known(read_study(reports / record.study))
+    if all(now >= then for now, then in zip(_known(record), before, strict=True)):
         write_page(record, reports)
+
+
+def _known(record: StudyRecord) -> tuple[int, int]:
+    """Of how many variants the scores are known, and the divergence from their parents."""
+    return sum(bool(variant.scores) for variant in record.variants), sum(variant.divergence is not None for variant in record.variants)
 
 
 def _assembled(plan: Plan, store: Store, result: RunResult) -> StudyRecord:

@@ -89,6 +89,16 @@ HYBRIDS: dict[str, dict[str, Any]] = {
         "topk_group": 1,
     },
     "qwen3_next": {**GROUPED, **LINEAR, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "kimi_linear": {
+        **LATENT,
+        "head_dim": 8,
+        "intermediate_size": 128,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "linear_head_dim": 16,
+        "linear_num_heads": 2,
+        "num_experts": 4,
+        "num_experts_per_token": 2,
+    },
     "mamba": {"state_size": 8},
     "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 32},
     "falcon_h1": {**GROUPED, "head_dim": 16, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8},
@@ -97,7 +107,7 @@ HYBRIDS: dict[str, dict[str, Any]] = {
     "zamba2": {**GROUPED, "mamba_d_state": 8, "n_mamba_heads": 8, "num_mem_blocks": 1, "layers_block_type": ["mamba", "hybrid"] * 2},
     "jamba": {**GROUPED, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "num_experts": 2, "use_mamba_kernels": False},
     "falcon": {"multi_query": True, "new_decoder_architecture": False},
-    "nemotron_h": {**GROUPED, "head_dim": 16, "ssm_state_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2},
+    "nemotron_h": {**GROUPED, "head_dim": 16, "ssm_state_size": 8, "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 2},
     "granitemoehybrid": {**GROUPED, "mamba_d_state": 8, "mamba_n_heads": 8, "layer_types": ["mamba", "attention"] * 2},
 }
 

@@ -13,18 +13,21 @@ from compresslab.plan.model_files import dimensions_of
 from compresslab.recipe.source import Source
 
 TEXT = "text: {calibration: {length: LENGTH}, training: {tokens: 4096, length: LENGTH}}\n"
+TEXTS = str(Path(__file__).resolve().parents[2] / "README.md")
 STEPS = "variants:\n  w: [prune: {method: wanda, sparsity: 0.5}]\n  v: [prune: {method: depth, keep: 2}]\n"
 
 
-def plan(model: Path, length: int = 64, steps: str = STEPS) -> list[str]:
-    """The warnings of a plan on a base."""
+def plan(model: Path, length: int = 64, steps: str = STEPS, compared: int = 0) -> list[str]:
+    """The warnings of a plan on a base. `compared`: the length of the sequences on which variants are compared, if they are."""
     head = HEAD.replace("offline:smollm2-135m-instruct", str(model)) + TEXT.replace("LENGTH", str(length))
+    if compared:
+        head = head.replace("items: 10", f"items: 10, fidelity: {{source: {TEXTS}, length: {compared}}}")
     return list(plan_of(steps, head=head).warnings)
 
 
-def problems(model: Path, length: int = 64, steps: str = STEPS) -> list[str]:
+def problems(model: Path, length: int = 64, steps: str = STEPS, compared: int = 0) -> list[str]:
     with pytest.raises(RecipeError) as caught:
-        plan(model, length, steps)
+        plan(model, length, steps, compared)
     return caught.value.problems
 
 
@@ -37,6 +40,14 @@ def test_a_text_longer_than_a_table_of_positions_is_refused_once(folder: FolderM
         f"text.calibration.length: sequences of 256 tokens are longer than the 128 positions of {model}; set length to 128 or less"
     )
     assert plan(model, 128) == []
+
+
+def test_a_text_of_comparison_longer_than_a_table_is_refused_once(folder: FolderMaker):
+    model = folder("learned", shapes={"transformer.wpe.weight": [128, 64]}, n_positions=128)
+    (problem,) = problems(model, 128, compared=256)
+    assert "evaluate.fidelity.length: sequences of 256 tokens are longer than the 128 positions" in problem
+    (warning,) = plan(folder("rotary", max_position_embeddings=128), 128, compared=256)
+    assert warning.startswith("evaluate.fidelity.length: 256 tokens are more than the 128 positions that")
 
 
 def test_a_text_longer_than_rotary_positions_is_warned_of(folder: FolderMaker):
@@ -74,6 +85,7 @@ def test_a_word_without_an_embedding_is_refused(folder: FolderMaker):
 
 def test_a_special_token_that_no_text_has_may_be_beyond_the_embeddings(folder: FolderMaker):
     assert plan(with_added(folder("image"), "<image_soft_token>", 100, special=True, eos_token="a")) == []
+    assert plan(with_added(folder("padding"), "<pad>", 100, special=True, eos_token="a", pad_token="<pad>")) == []
 
 
 def test_parameters_of_a_plan_are_those_of_the_layers_that_the_config_has(folder: FolderMaker):

@@ -169,7 +169,7 @@ def test_report_and_verify_read_what_ran_wherever_it_ran(
     assert told["checked"] == sum(len(node.tasks) or 1 for node in ours.nodes)
 
 
-RUN = {"compute": ["float32", "cpu", ""], "machine": "another", "keys": []}
+RUN = {"compute": ["float32", "cpu", "cpu"], "machine": "another", "keys": []}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,10 @@ RUN = {"compute": ["float32", "cpu", ""], "machine": "another", "keys": []}
 @pytest.mark.usefixtures("short")
 def test_facts_that_are_no_counts_make_a_note_unreadable(store: Store, facts: dict[str, object]) -> None:
     place = store.note("tiny")
-    place.write_text(json.dumps({**json.loads(place.read_text()), "runs": {"a": {**RUN, "facts": facts}}}))
+    written = json.loads(place.read_text())
+    place.write_text(json.dumps({**written, "runs": {"a": {**RUN, "facts": {"threads": 8, "memory_gib": 16}}}}))
+    assert "tiny" in store.notes()
+    place.write_text(json.dumps({**written, "runs": {"a": {**RUN, "facts": facts}}}))
     assert "tiny" not in store.notes()
 
 

@@ -68,15 +68,16 @@ def _state(layer: PretrainedConfig) -> int:
     def stated(*names: str) -> int:
         return next((int(value) for name in names if isinstance(value := getattr(layer, name, None), int | float) and value > 0), 0)
 
-    # Gated delta networks (Qwen3-Next, Kimi): a matrix a value head, and a convolution over keys, queries and values.
-    keys, values = stated("linear_num_key_heads", "num_attention_heads"), stated("linear_num_value_heads", "num_attention_heads")
-    key, value = stated("linear_key_head_dim"), stated("linear_value_head_dim")
+    # Gated delta networks (Qwen3-Next, Kimi Linear): a matrix a value head, and a convolution over keys, queries and values.
+    keys, values = (stated(f"linear_num_{which}_heads", "linear_num_heads", "num_attention_heads") for which in ("key", "value"))
+    key, value = (stated(f"linear_{which}_head_dim", "linear_head_dim") for which in ("key", "value"))
     if key and value:
         return values * key * value + (2 * keys * key + values * value) * stated("linear_conv_kernel_dim")
     # Mamba: a state a channel, and a convolution over the channels, in Mamba 2 over its inputs and outputs of each group, too.
     size, expand = stated("ssm_state_size", "state_size", "mamba_d_state"), stated("expand", "mamba_expand")
     if size:
-        channels = stated("mamba_d_ssm", "mamba_intermediate_size") or expand * layer.hidden_size
+        heads = stated("mamba_num_heads") * stated("mamba_head_dim")  # Nemotron-H, whose expansion is not read
+        channels = stated("mamba_d_ssm", "mamba_intermediate_size") or heads or expand * layer.hidden_size
         convolved = channels + 2 * stated("n_groups", "mamba_n_groups", "mamba_ngroups") * size
         return channels * size + convolved * stated("conv_kernel", "mamba_d_conv", "conv_kernel_size")
     # Short convolutions (LFM2).

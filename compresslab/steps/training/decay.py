@@ -13,6 +13,8 @@ def decay_groups(
 ) -> list[dict[str, Any]]:
     """AdamW's parameter groups: matrices decay, norms, biases and embeddings do not.
 
+    Every parameter of two dimensions or more is a matrix here, so some state-space parameters decay, too (Mamba's `A_log`).
+
     A norm's weight and a bias have no scale that later layers undo. The row of a token that the text does not contain has no gradient, so
     decay alone would move it; a tied output head is an embedding here. Source: OLMo 2 (https://arxiv.org/abs/2501.00656), which
     takes embeddings out, too.
