@@ -10,6 +10,7 @@ installed, its kernels are compiled at their first use, which takes minutes of a
 doctor: kernels, the probe, and seconds until a worker answers. study: a recipe run on the processor and on the device in two dtypes, and
 the differences of its scores. evaluation: the tree engine and generation against lm-eval's `hf`. steps: seconds, peak memory and
 the reload check of each method; tokens a second of training. time: measured seconds of inference against the model of time.
+ranks: training in shards (FSDP2) on the one device.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 
 import torch
 from gpu_models import Bench, Row, free, prepare
+from gpu_ranks import ranks
 from gpu_speed import evaluation, inference, steps
 
 RECIPE = """
@@ -158,6 +160,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "evaluation": evaluation,
     "steps": steps,
     "time": inference,
+    "ranks": ranks,
 }
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = Path(tempfile.mkdtemp(prefix="compresslab-tests-"))
         config.stash[FINDINGS] = folder / "findings.txt"
         emulation.prepare(config.stash[FINDINGS])
+        _own_cache(folder / "cache")
     else:
         emulation.watch_workers()
         _take_share(int(config.workerinput["workerid"].removeprefix("gw")), config.workerinput["workercount"])
@@ -48,6 +49,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (path := config.stash.get(FINDINGS, None)) is not None:
         shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _own_cache(folder: Path) -> None:
+    """A cache with what takes long from the user's, and with other locks: a test that measures does not wait for a study of the user's."""
+    from compresslab.pins import cache_folder
+
+    folder.mkdir()
+    for name in ("wheels", "files", "machines"):
+        (known := cache_folder() / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(known)
+    os.environ["COMPRESSLAB_CACHE"] = str(folder)
 
 
 def _take_share(number: int, count: int) -> None:
