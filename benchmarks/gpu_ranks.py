@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import time
@@ -19,46 +18,27 @@ TRAINED = ("retrain", "distill")
 
 
 def ranks(bench: Bench) -> Iterator[Row]:
-    """Training by one process, and by two that share the device, in shards (FSDP2): losses, tokens a second, memory of the device.
+    """Training by one process, and by two in shards (FSDP2) where there are two devices: losses, tokens a second, memory of the first.
 
-    The vendor's collectives refuse two processes on one device, so the two speak through gloo, whose sums go through the host. What they
-    take says little about the speed of two devices. `one, sharded` uses the vendor's collectives.
+    The vendor's collectives refuse two processes on one device. There, one process trains in shards of its own.
     """
-    from torch.multiprocessing import start_processes
-
     from compresslab.runner.ranks.group import together
 
+    several = bench.device.type == "cpu" or torch.accelerator.device_count() > 1
     for kind in TRAINED:
         losses: dict[int, list[float]] = {}
-        for size in (1, 2):
+        for size in (1, 2) if several else (1,):
             told = bench.work / f"{kind}-{size}.json"
             with tempfile.TemporaryDirectory() as folder:
                 work = partial(_train, bench, kind, size, told, Path(folder) / "out")
-                if size == 1:
-                    together(size, work, lambda _: None, device=str(bench.device), threads=8, log=bench.work / "ranks.log")
-                else:
-                    arguments = (size, f"{folder}/store", work)
-                    start_processes(_by_gloo, arguments, nprocs=size, start_method="spawn")
+                together(size, work, lambda _: None, device=str(bench.device), threads=8, log=bench.work / "ranks.log")
             row = json.loads(told.read_text())
             losses[size] = row.pop("losses")
             yield {"step": kind, "processes": size, **row, "losses": [losses[size][0], losses[size][-1]]}
-        differences = [abs(one - two) for one, two in zip(losses[1], losses[2], strict=True)]
-        yield {"step": kind, "largest difference of a loss": max(differences), "at the first step": differences[0]}
+        if several:
+            differences = [abs(one - two) for one, two in zip(losses[1], losses[2], strict=True)]
+            yield {"step": kind, "largest difference of a loss": max(differences), "at the first step": differences[0]}
     yield from _one_sharded(bench)
-
-
-def _by_gloo(rank: int, size: int, store: str, work: Any) -> None:
-    """A process of several on the first device."""
-    from torch import distributed
-
-    from compresslab.steps.training.parallel import NotFirst
-
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:gloo"
-    distributed.init_process_group(backend, store=distributed.FileStore(store, size), rank=rank, world_size=size)
-    with contextlib.suppress(NotFirst):
-        work(rank, None)
-    distributed.barrier()
 
 
 def _train(bench: Bench, kind: str, size: int, told: Path, folder: Path, rank: int, _: Any) -> None:

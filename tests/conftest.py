@@ -18,6 +18,9 @@ LONGEST = ("tests/end_to_end/", "tests/steps/test_contract.py", "tests/runner/te
 
 # Before torch is imported: the models are tiny, and two threads that wait for each other beside other tests take far longer than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests' models are made on the processor, so steps, workers and reloads must be there too. `benchmarks/gpu.py` tries an accelerator.
+for hidden in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+    os.environ[hidden] = ""
 # torch.compile keeps machine code under a key that does not know these instructions: code made with more of them gives NaN here.
 if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor-{getpass.getuser()}-{capability}"))
