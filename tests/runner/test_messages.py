@@ -43,7 +43,7 @@ def ran(failing: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Store, "problem", lambda *_, **__: "")
     monkeypatch.setattr(Store, "occupied", lambda _, key: key in made)
     monkeypatch.setattr(running, "estimate", lambda *_: SimpleNamespace(seconds=None, memory=None, disk=0))
-    plan = Plan(cast(Recipe, SimpleNamespace(study="s")), NODES, ())
+    plan = Plan(cast(Recipe, SimpleNamespace(study="s", evaluate=SimpleNamespace(backend="tree"))), NODES, ())
     return run(plan, Store(folder), Watcher())
 
 
