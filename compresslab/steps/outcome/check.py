@@ -19,7 +19,7 @@ from compresslab.recipe.stored_weights import Location
 from compresslab.records import Counted, LeftAlone
 from compresslab.steps.outcome import pruned, quantized, trained
 from compresslab.steps.outcome.held import NEIGHBOURS, Held
-from compresslab.steps.outcome.modules import Excuses, modules_of
+from compresslab.steps.outcome.modules import modules_of
 
 # Share of zeros below which they are no pruning.
 FEW_ZEROS = 1 / 8
@@ -82,7 +82,7 @@ def _held(entry: Method[Any], config: StepConfig, folder: Path, parent: Path | N
         parent=before,
         tokens_seen=said.tokens_seen,
         details=said.details,
-        excuses=Excuses(said.left_alone, modules.inside),
+        left_alone=said.left_alone,
         layer_before=pruned.layers_before(files, before) if before is not None and len(files.layers) < len(before.layers) else {},
     )
 
@@ -119,7 +119,7 @@ def _left_alone(held: Held) -> Iterator[tuple[str, str]]:
         return
     inner = {location: linear.name for location, linear in held.modules.linears.items()}
     for location, name in inner.items():
-        if held.plain(location) is not None and (why := held.excuses.reason(location)):
+        if held.plain(location) is not None and (why := held.excuse(location)):
             yield why, name
         elif held.plain(location) is None and not held.files.of_module(location):
             yield "the files name it otherwise", name

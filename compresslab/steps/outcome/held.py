@@ -16,7 +16,7 @@ from compresslab.models.counting.stored_model import Stored, StoredModel
 from compresslab.recipe.stored_weights import Location
 from compresslab.steps.outcome.deviations import deviates
 from compresslab.steps.outcome.matrices import Matrix, matrix
-from compresslab.steps.outcome.modules import Excuses, Linear, Modules
+from compresslab.steps.outcome.modules import Linear, Modules, reason_for
 
 # Numbers of neighbours for which hardware has kernels; a pattern over them is recorded.
 NEIGHBOURS = (4, 8)
@@ -28,7 +28,7 @@ class Held:
 
     Attributes:
         skeleton, parent_skeleton: the models of the two folders without weights. parent: `None` if nobody gave its folder.
-        tokens_seen, details: of the method's result.
+        tokens_seen, details, left_alone: of the method's result.
         layer_before: the parent's number of each decoder layer, where it is another one.
     """
 
@@ -41,7 +41,7 @@ class Held:
     parent: StoredModel | None
     tokens_seen: int
     details: Mapping[str, Any]
-    excuses: Excuses
+    left_alone: Mapping[str, str]
     layer_before: Mapping[int, int]
 
     @property
@@ -88,3 +88,7 @@ class Held:
     def linear(self, location: Location) -> Linear:
         """A linear layer inside the decoder layers."""
         return self.modules.linears[location]
+
+    def excuse(self, location: Location) -> str:
+        """Why the method says that it leaves a linear layer alone; empty if it does not say so."""
+        return reason_for(self.linear(location).name, self.left_alone)

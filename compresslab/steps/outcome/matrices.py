@@ -48,17 +48,24 @@ def matrix(model: StoredModel, stored: Stored, parent: tuple[StoredModel, Stored
     lowest, used = columns, torch.zeros(columns, dtype=torch.bool)
     for part in model.parts(stored):
         zero = part == 0
-        in_rows = zero.sum(1)
-        zeros, lowest = zeros + int(in_rows.sum()), min(lowest, int(in_rows.min()))
-        used |= ~zero.all(0)
+        count, rows = int(torch.count_nonzero(zero)), len(part)
+        zeros += count
+        # So few zeros leave a row, every column and some neighbours without one.
+        lowest = 0 if count < rows else min(lowest, int(torch.count_nonzero(zero, 1).min()))
+        used |= True if count < rows else ~zero.all(0)
         for of in counted:
-            counted[of] = max(counted[of], of if counted[of] == of else _most(zero, of))
-        if before is not None:
-            old = next(before)
-            equal = equal and same_bits(part, old)
+            full = counted[of] == of or count < zero.numel() // of
+            counted[of] = of if full else max(counted[of], _most(zero, of))
+        if before is None:
+            continue
+        old = next(before)
+        equal = bool(equal) and same_bits(part, old)
+        if equal:
+            zeros_before += count
+        else:
             was_zero = old == 0
-            zeros_before += int(was_zero.sum())
-            refilled += int((was_zero & ~zero).sum())
+            zeros_before += int(torch.count_nonzero(was_zero))
+            refilled += int(torch.count_nonzero(was_zero & ~zero))
     return Matrix(stored, equal, zeros, lowest, int((~used).sum()) * stored.shape[0], zeros_before, refilled, counted)
 
 

@@ -64,16 +64,6 @@ def _inside(model: PreTrainedModel) -> str:
     return next(str(name) for name, module in model.named_modules() if module is layers) + "."
 
 
-class Excuses:
-    """The modules that a method says it leaves alone, each with its reason."""
-
-    def __init__(self, left_alone: Mapping[str, str], inside: str) -> None:
-        self._reasons = {location_of(name, inside): reason for name, reason in left_alone.items()}
-
-    def reason(self, location: Location) -> str:
-        """Why a module is left alone, or one that it is a part of; empty if it is not."""
-        for excused, reason in self._reasons.items():
-            same_layer = excused.layer == location.layer
-            if same_layer and (excused.name in ("", location.name) or location.name.startswith(f"{excused.name}.")):
-                return reason
-        return ""
+def reason_for(name: str, left_alone: Mapping[str, str]) -> str:
+    """Why a method says that it leaves a module alone, or one that it is a part of; empty if it does not say so."""
+    return next((reason for excused, reason in left_alone.items() if name == excused or name.startswith(f"{excused}.")), "")

@@ -124,7 +124,7 @@ def check_zeros(held: Held, asked: Zeros) -> None:
     """The zeros of each linear layer inside the decoder layers: the pattern, and the share within each row or matrix."""
     wrong: dict[str, str] = {}
     for location in held.modules.linears:
-        if held.excuses.reason(location):
+        if held.excuse(location):
             continue
         found = held.matrices.get(location)
         if found is not None and (problem := _wrong_zeros(found, asked)):

@@ -48,7 +48,7 @@ def check_packed(held: Held, packed: dict[Location, PackedLinear], packing: Pack
         Layers whose codes or scales say nothing, since all their weights are zero, with this reason.
     """
     linears = held.modules.linears
-    plain = [linears[at].name for at in linears if held.plain(at) is not None and not held.excuses.reason(at)]
+    plain = [linears[at].name for at in linears if held.plain(at) is not None and not held.excuse(at)]
     asked = f"weights of {packing.bits} bits" + (f" in groups of {packing.group_size}" if packing.group_size else "")
     if plain:
         raise held.deviates(f"{asked} in every linear layer of the decoder layers", "plain weights", plain)

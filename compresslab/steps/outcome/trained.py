@@ -24,7 +24,7 @@ def check_trained(held: Held) -> list[Location]:
         return []
     same = {location: held.matrices[location].equal for location in held.matrices}
     _check_layers_changed(held, f"weights trained on {held.tokens_seen:,} tokens", same)
-    return [location for location, equal in same.items() if equal and not held.excuses.reason(location)]
+    return [location for location, equal in same.items() if equal and not held.excuse(location)]
 
 
 def check_changed(held: Held) -> None:
@@ -38,7 +38,7 @@ def _check_layers_changed(held: Held, asked: str, same: dict[Location, bool | No
     layers: dict[int | None, list[str]] = {}
     changed = set()
     for location, equal in same.items():
-        if not held.excuses.reason(location):
+        if not held.excuse(location):
             layers.setdefault(location.layer, []).append(held.linear(location).name)
             if equal is not True:
                 changed.add(location.layer)
