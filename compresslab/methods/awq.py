@@ -38,5 +38,6 @@ AWQ = Method(
     format=AWQ_FORMAT,
     packing=packing,
     layerwise=True,
+    ends_stay=True,
     cost=solver_cost,
 )

@@ -55,7 +55,7 @@ BITSANDBYTES = Format(
 )
 MODULE, LIBRARIES = "compresslab.steps.quantize_bnb", ("bitsandbytes",)
 NF4, FP4 = (
-    Method("quantize", name, Quantize4Bit, MODULE, libraries=LIBRARIES, format=BITSANDBYTES, packing=packing)
+    Method("quantize", name, Quantize4Bit, MODULE, libraries=LIBRARIES, format=BITSANDBYTES, packing=packing, ends_stay=True)
     for name in ("bnb-nf4", "bnb-fp4")
 )
-INT8 = Method("quantize", "bnb-int8", QuantizeInt8, MODULE, libraries=LIBRARIES, format=BITSANDBYTES, packing=packing)
+INT8 = Method("quantize", "bnb-int8", QuantizeInt8, MODULE, libraries=LIBRARIES, format=BITSANDBYTES, packing=packing, ends_stay=True)

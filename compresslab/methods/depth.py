@@ -66,5 +66,13 @@ def dimensions_after(config: PruneDepth, model: Dimensions) -> Dimensions:
 
 
 DEPTH = Method(
-    "prune", "depth", PruneDepth, "compresslab.steps.prune_depth", "calibration", "activations", cost=in_place_cost, leaves=dimensions_after
+    "prune",
+    "depth",
+    PruneDepth,
+    "compresslab.steps.prune_depth",
+    "calibration",
+    "activations",
+    ends_stay=True,
+    cost=in_place_cost,
+    leaves=dimensions_after,
 )

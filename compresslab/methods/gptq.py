@@ -66,5 +66,6 @@ GPTQ = Method(
     format=GPTQ_FORMAT,
     packing=packing,
     layerwise=True,
+    ends_stay=True,
     cost=solver_cost,
 )

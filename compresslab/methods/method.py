@@ -37,6 +37,19 @@ class Cost(NamedTuple):
     memory: float
 
 
+class Zeros(NamedTuple):
+    """The zeros that a method leaves in each linear layer of the decoder layers.
+
+    Attributes:
+        share: of the weights. within: what has the share: each row of a matrix, or each matrix.
+        pattern: how many weights stay, of how many neighbours in a row; `None` without a pattern.
+    """
+
+    share: float
+    within: Literal["row", "matrix"]
+    pattern: tuple[int, int] | None = None
+
+
 def rebuild_cost(_: StepConfig, model: Footprint) -> Cost:
     """One pass over the weights, with the model, the result and a temporary copy in memory."""
     return Cost(PASS_SECONDS, 3 * model.weights)
@@ -83,6 +96,8 @@ class Method(Generic[Config]):
         format: the format that packs the weights of its result; no later step can change them. packing: the packing by its settings.
         layerwise: it takes one decoder layer after the other (`contract.layers_in_turn`), so that the model need not be in memory.
         cost: seconds and memory of a step.
+        ends_stay: whether embeddings, output head and all else outside the decoder layers that is no linear layer stay bit for bit.
+        zeros: the zeros that a step leaves, by its settings; for a method that drops weights and keeps the shape of matrices.
         leaves: the model's dimensions after a step; raises `Misfit` if the settings do not fit the model.
         objections: reasons to refuse a model's dimensions, beyond those of `leaves` and of the format.
         undivided: why several devices cannot make a step together, for a method whose settings have `devices`; empty if they can.
@@ -101,6 +116,8 @@ class Method(Generic[Config]):
     packing: Callable[[Config], Packing] | None = None
     layerwise: bool = False
     cost: Callable[[Config, Footprint], Cost] = rebuild_cost
+    ends_stay: bool = False
+    zeros: Callable[[Config], Zeros] | None = None
     leaves: Callable[[Config, Dimensions], Dimensions] = _unchanged
     objections: Callable[[Config, Dimensions], list[Objection]] = _no_objections
     undivided: Callable[[Config], str] = _divided

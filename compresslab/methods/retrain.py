@@ -82,7 +82,18 @@ def adapter_cost(config: RetrainLoRA, model: Footprint) -> Cost:
 
 MODULE = "compresslab.steps.retrain"
 FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=full_cost)
-LORA = Method("retrain", "lora", RetrainLoRA, MODULE, "training", trains=True, libraries=("peft",), cost=adapter_cost, undivided=undivided)
+LORA = Method(
+    "retrain",
+    "lora",
+    RetrainLoRA,
+    MODULE,
+    "training",
+    trains=True,
+    libraries=("peft",),
+    ends_stay=True,
+    cost=adapter_cost,
+    undivided=undivided,
+)
 QLORA = Method(
     "retrain",
     "qlora",
@@ -91,6 +102,7 @@ QLORA = Method(
     "training",
     trains=True,
     libraries=("peft", "bitsandbytes"),
+    ends_stay=True,
     cost=adapter_cost,
     undivided=undivided,
 )

@@ -58,4 +58,5 @@ RTN = Method(
     format=COMPRESSED_TENSORS,
     packing=packing,
     layerwise=True,
+    ends_stay=True,
 )

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
-from compresslab.methods.method import Method, in_place_cost, solver_cost
+from compresslab.methods.method import Method, Zeros, in_place_cost, solver_cost
 from compresslab.methods.settings import Share, StepConfig, both_or_neither, refuse_unread
 
 
@@ -65,7 +65,22 @@ def pattern_objections(config: PruneSparse, model: Dimensions) -> list[Objection
     return [Objection("pattern", reason)] if indivisible else []
 
 
+def zeros(config: PruneSparse) -> Zeros:
+    """Wanda compares weights within a row, the others within a matrix (SparseGPT in blocks of columns)."""
+    return Zeros(config.dropped_share, "row" if config.method == "wanda" else "matrix", config.pattern_numbers)
+
+
 MODULE = "compresslab.steps.prune_sparse"
-MAGNITUDE = Method("prune", "magnitude", PruneSparse, MODULE, layerwise=True, cost=in_place_cost, objections=pattern_objections)
+MAGNITUDE = Method(
+    "prune",
+    "magnitude",
+    PruneSparse,
+    MODULE,
+    layerwise=True,
+    ends_stay=True,
+    zeros=zeros,
+    cost=in_place_cost,
+    objections=pattern_objections,
+)
 WANDA = replace(MAGNITUDE, name="wanda", text="calibration", statistics="activations")
 SPARSEGPT = replace(WANDA, name="sparsegpt", statistics="grams", cost=solver_cost)

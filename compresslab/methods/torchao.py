@@ -48,6 +48,7 @@ INT8, INT4 = (
         libraries=("torchao",),
         format=TORCHAO,
         packing=packing,
+        ends_stay=True,
     )
     for name in ("torchao-int8", "torchao-int4")
 )

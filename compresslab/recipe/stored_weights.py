@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_CONFIG, read_json, safetensors_header
@@ -21,6 +22,8 @@ WIDE = {*NAMES.values(), "F64"}
 LAYER = re.compile(
     r"(?:(?:model|transformer|language_model|text_model|decoder|backbone|gpt_neox|rwkv|biogpt)\.)*(?:layers|h|blocks)\.(\d+)\."
 )
+# What may stand before the name of a tensor that is in no decoder layer.
+BEFORE = re.compile(r"(?:(?:model|transformer|language_model|text_model|decoder|backbone|gpt_neox|rwkv|biogpt)\.)*")
 # A table with a row for each position, by the ends of its names in GPT-2, OPT, XGLM, BioGPT, GPT-BigCode and the first GPT.
 POSITION_TABLES = ("wpe.weight", "embed_positions.weight", "position_embeddings.weight", "positions_embed.weight")
 # Output heads in files, by the ends of their names.
@@ -40,6 +43,30 @@ def layer_of(name: str) -> int | None:
     """The number of the decoder layer of the text model to which a tensor in a file belongs; `None` for what is in none."""
     found = LAYER.match(name)
     return int(found[1]) if found else None
+
+
+class Location(NamedTuple):
+    """Where a tensor or a module is in a model, whatever stands before its name in files or in memory.
+
+    Attributes:
+        layer: the number of its decoder layer, `None` outside. name: its name in the layer, or in the model.
+    """
+
+    layer: int | None
+    name: str
+
+
+def location_of(name: str, inside: str = "") -> Location:
+    """The location of a tensor or a module.
+
+    Args:
+        inside: what stands before the number of a layer in memory, such as "model.layers.".
+    """
+    number, _, rest = name.removeprefix(inside).partition(".")
+    if inside and name.startswith(inside) and number.isdigit():
+        return Location(int(number), rest)
+    found = LAYER.match(name)
+    return Location(int(found[1]), name[found.end() :]) if found else Location(None, BEFORE.sub("", name, count=1))
 
 
 def plainly_stored(folder: Path, files: Mapping[str, Path], dtype: Dtype) -> bool:

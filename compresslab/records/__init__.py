@@ -21,7 +21,7 @@ from compresslab.records.densities import (
 )
 from compresslab.records.fidelity import Fidelity, GeneratedAnswers, Mean, TextDivergence
 from compresslab.records.laws import LawCoefficient, LawPrediction, LawRefit, PublishedLaws
-from compresslab.records.models import AttentionLayers, Cost, Shape, Size, StepRecord
+from compresslab.records.models import AttentionLayers, Cost, Counted, LeftAlone, Shape, Size, StepRecord
 from compresslab.records.notes import RunNote, StudyNote
 from compresslab.records.overlaps import TaskOverlap, TextOverlap
 from compresslab.records.reading import UnreadableRecord, read_record
@@ -34,6 +34,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Count",
+    "Counted",
     "Curve",
     "Density",
     "Estimator",
@@ -46,6 +47,7 @@ __all__ = [
     "LawCoefficient",
     "LawPrediction",
     "LawRefit",
+    "LeftAlone",
     "LostItem",
     "MachineSpeed",
     "Mean",

@@ -76,8 +76,39 @@ class Shape(Record):
     attention: tuple[AttentionLayers, ...] = ()
 
 
+class LeftAlone(Record):
+    """Modules that a step rightly left as they were: why, how many, and the first one's name."""
+
+    reason: str
+    modules: int
+    first: str
+
+
+class Counted(Record):
+    """What the files of a step hold, counted from them after they were written and held against the step's settings.
+
+    Attributes:
+        matrices: linear layers inside the decoder layers. packed: those of them whose weights are packed.
+        bits: mean stored bits of a packed weight, scales and zero points included; 16 or 32 of a plain one.
+        sparsity: share of zeros of the plain weights of these layers; `None` if none is plain.
+        pattern: the most weights that are not zero among neighbours in a row, such as "2:4"; "" if the zeros have no such pattern.
+        unchanged: those of the layers whose weights are bit for bit the parent's; `None` where they could not be compared.
+        left_alone: other modules that are as they were, by reason.
+    """
+
+    matrices: int
+    packed: int
+    bits: float
+    sparsity: float | None = None
+    pattern: str = ""
+    unchanged: int | None = None
+    left_alone: tuple[LeftAlone, ...] = ()
+
+
 class StepRecord(StoredRecord):
     """What one step of a chain did.
+
+    Form 2 adds what was counted from its files. A record of form 1 is read, as of a step where nobody looked.
 
     Attributes:
         kind: "base", "prune", "distill", "quantize", "retrain" or "adopt".
@@ -91,9 +122,10 @@ class StepRecord(StoredRecord):
             product rounds. `None` for adopted published scores.
         compute: dtype and backend of the forward and backward passes that decided the result; empty where the weights alone did.
         details: what the method wants to tell: layers dropped, importances, loss curve.
+        counted: what the files hold; `None` for a base and an adopted model, and where nobody looked.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     kind: str
     method: str
     config: dict[str, Any]
@@ -106,6 +138,7 @@ class StepRecord(StoredRecord):
     reload_difference: float | None = None
     compute: dict[str, str] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
+    counted: Counted | None = None
 
 
 class Cost(StoredRecord):

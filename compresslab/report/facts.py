@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compresslab.density.mcnemar import two_sided
-from compresslab.records import Comparison, Fidelity, Interval, StudyRecord, TaskScore, VariantRecord
+from compresslab.records import Comparison, Counted, Fidelity, Interval, StepRecord, StudyRecord, TaskScore, VariantRecord
 from compresslab.report import words
 
 
@@ -68,6 +68,13 @@ def existing_ratios(comparison: Comparison) -> list[tuple[str, str, Interval, st
     ]
     timed = [("time", key, value, comparison.verdict_time.get(key, "inconclusive")) for key, value in comparison.ratio_time.items()]
     return [(basis, hardware, interval, verdict) for basis, hardware, interval, verdict in [*single, *timed] if interval is not None]
+
+
+def held(study: StudyRecord) -> list[tuple[VariantRecord, StepRecord, Counted]]:
+    """The last step of every variant that was built, with what was counted from its files."""
+    by_name = {variant.name: variant for variant in study.variants}
+    built = [(variant, variant.steps[-1]) for variant in study.variants if was_built(variant, by_name)]
+    return [(variant, step, step.counted) for variant, step in built if step.counted is not None]
 
 
 def was_built(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> bool:

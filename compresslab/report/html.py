@@ -155,6 +155,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             engines=facts.engines(study),
             differences=_differences(study),
             changes=facts.changes(study),
+            held=facts.held(study),
             diverged=[variant for variant in study.variants if variant.divergence],
             generated=[(variant, one) for variant in study.variants for one in variant.fidelity or [] if one.generated],
             verdict_count=sum(bool(row.verdict) for row in rows),

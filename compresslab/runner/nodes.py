@@ -154,7 +154,9 @@ def _step(job: NodeJob, progress: Reporter) -> Made:
     loaded = _start(job)
     text = text_for(entry, config, job.recipe.text, loaded.tokenizer)
     other = load_folder(job.models[node.other], compute, device) if node.other else None
-    saved = run(kind, config, loaded, Context(text, other, progress, job.gathered, job.checkpoints, compute), job.staged / "model")
+    parent = None if entry.kind == "adopt" else job.models[node.needs[0]]
+    context = Context(text, other, progress, job.gathered, job.checkpoints, compute, parent=parent)
+    saved = run(kind, config, loaded, context, job.staged / "model")
     return Made(saved.record, saved.probe, saved.tensors)
 
 

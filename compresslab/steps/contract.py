@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel, out_of_memory
+from compresslab.methods.method import Method
 from compresslab.methods.registry import method_of
 from compresslab.methods.settings import StepConfig
 from compresslab.models.anatomy import decoder_layers
@@ -28,7 +29,8 @@ from compresslab.models.save import Packed, PackedTensors, save
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.result import Result
 from compresslab.models.text import TokenSequences
-from compresslab.records import StepRecord
+from compresslab.records import Counted, StepRecord
+from compresslab.steps.outcome.check import Said, counted
 
 
 class Context(NamedTuple):
@@ -42,6 +44,7 @@ class Context(NamedTuple):
         checkpoints: folder for the checkpoints of a training step, from which it resumes; without it, none are written.
         compute: dtype of forward and backward passes; without it, the dtype of the model's weights.
         result: where the layers of a model go that is not in memory; `run` sets it.
+        parent: folder of the model before the step, with which the result is compared; without it, only the result itself is checked.
     """
 
     text: TokenSequences | None = None
@@ -51,6 +54,7 @@ class Context(NamedTuple):
     checkpoints: Path | None = None
     compute: torch.dtype | None = None
     result: Result | None = None
+    parent: Path | None = None
 
     def dtype(self, model: PreTrainedModel) -> torch.dtype:
         """The dtype of the passes of `model`."""
@@ -89,6 +93,7 @@ class StepResult(NamedTuple):
     """The result of a method: the model, the number of tokens it read, and details for the record.
 
     A method whose own code packs weights sets `packed`. The model's weights are plain then, and the files contain these tensors instead.
+    One that leaves linear layers alone says so in `left_alone`: why, by the name of a layer or of a module around it.
     """
 
     model: PreTrainedModel
@@ -96,6 +101,7 @@ class StepResult(NamedTuple):
     calibration_tokens: int = 0
     details: Mapping[str, Any] = MappingProxyType({})
     packed: Packed | None = None
+    left_alone: Mapping[str, str] = MappingProxyType({})
 
 
 class Saved(NamedTuple):
@@ -118,7 +124,7 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
 
     Raises:
         BadInput, UnsupportedModel: the method cannot do this to this model; nothing was written.
-        RunFailed: the result has logits that are not finite.
+        RunFailed: the result has logits that are not finite, or its files are not what the settings ask.
     """
     entry = method_of(kind, config)
     if entry.kind != "adopt":
@@ -178,7 +184,8 @@ def record(
     """The record of a saved step, with size and shape from the files."""
     size = size_of(folder, nonzero)
     assert context.compute is not None
-    compute = {"compute": computed(context.compute, device)} if method_of(kind, config).computes else {}
+    entry = method_of(kind, config)
+    compute = {"compute": computed(context.compute, device)} if entry.computes else {}
     return StepRecord(
         kind=kind,
         method=config.method_name,
@@ -190,5 +197,13 @@ def record(
         calibration_tokens=result.calibration_tokens,
         data={"text": context.text.sha256} if context.text else {},
         details=dict(result.details),
+        counted=_counted(entry, config, folder, context, result),
         **compute,
     )
+
+
+def _counted(entry: Method[Any], config: StepConfig, folder: Path, context: Context, result: StepResult) -> Counted | None:
+    """What the files hold, held against the settings; nothing is asked of an adopted model."""
+    if entry.kind == "adopt":
+        return None
+    return counted(entry, config, folder, context.parent, Said(result.tokens_seen, result.details, result.left_alone))

@@ -9,22 +9,12 @@ from torch import Tensor
 from compresslab.algorithms.channel_importance import channel_sum_of_squares
 from compresslab.algorithms.head_importance import group_sum_of_squares
 from compresslab.algorithms.neuron_importance import most_important, share_lost
-from compresslab.errors import BadInput
-from compresslab.methods.amounts import Misfit, Widths
-from compresslab.methods.width import PruneWidth, widths_left
+from compresslab.methods.amounts import Widths
+from compresslab.methods.width import PruneWidth
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
-from compresslab.models.surgery.width import (
-    AXES,
-    Axis,
-    KeptIndices,
-    heads_must_divide,
-    narrow,
-    parameter_axes,
-    parameter_counter,
-    widths_of,
-)
+from compresslab.models.surgery.width import AXES, KeptIndices, asked_widths, cut_axes, narrow, parameter_axes, widths_of
 from compresslab.steps.contract import Context, StepResult, layers_in_turn, statistics_of
 
 
@@ -40,13 +30,7 @@ def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
     """
     model = loaded.model
     axes_of = parameter_axes(model, cut_axes(config))
-    text = model.config.get_text_config()
-    original = widths_of(text)
-    heads = text.num_attention_heads // original.groups if heads_must_divide(model.config) else 0
-    try:
-        widths = widths_left(config, original, heads, parameter_counter(model, axes_of))
-    except Misfit as misfit:
-        raise BadInput(f"prune width: {misfit}") from misfit
+    original, widths = widths_of(model.config.get_text_config()), asked_widths(model, config, axes_of)
     statistics = statistics_of(loaded, context)
     kept, lost = most_active(statistics, original, widths, len(decoder_layers(model)))
     cut_matrix = narrow(model, axes_of, kept)
@@ -58,14 +42,6 @@ def apply(loaded: Loaded, config: PruneWidth, context: Context) -> StepResult:
     cut = [axis for axis in AXES if getattr(widths, axis) < getattr(original, axis)]
     sizes = {f"{axis}_{when}": getattr(size, axis) for axis in cut for when, size in (("before", original), ("after", widths))}
     return StepResult(model, calibration_tokens=statistics.tokens, details={**sizes, "activation_energy_lost": lost})
-
-
-def cut_axes(config: PruneWidth) -> list[Axis]:
-    """The axes that a step cuts."""
-    if config.parameters is not None:
-        return [axis for axis in AXES if axis in config.axes]
-    given = {"neurons": config.keep, "groups": config.groups, "hidden": config.hidden}
-    return [axis for axis in AXES if given[axis] is not None]
 
 
 def most_active(statistics: Statistics, original: Widths, widths: Widths, layers: int) -> tuple[KeptIndices, dict[str, Any]]:

@@ -31,7 +31,7 @@ from compresslab.methods.width import PruneWidth
 from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.formats.reader import quantization_of
 from compresslab.models.load import load
-from compresslab.models.save import reload_difference
+from compresslab.models.save import reload_difference, save
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.records import StepRecord
 from compresslab.steps.contract import Context, Saved, run
@@ -52,6 +52,9 @@ class Done(NamedTuple):
 def step(method: str, name: str, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Saved:
     kind, config = METHOD_CONFIGS[method]
     loaded, needed = make(name, dtype), context(method, name, dtype)
+    parent = folder.parent / "parent"
+    save(loaded, parent)
+    needed = needed._replace(parent=parent)
     torch.seed()  # whatever was drawn before, a step draws from its own seed
     return run(kind, config, loaded, needed, folder)
 
@@ -128,9 +131,9 @@ def test_a_method_that_cannot_serve_an_architecture_refuses_by_name_and_changes_
     ],
 )
 def test_the_other_dtypes_keep_the_contract(tmp_path: Path, method: str, dtype: torch.dtype):
-    result = step(method, "llama", tmp_path, dtype)
-    assert reload_difference(tmp_path, result.probe, result.tensors if method in OTHER_KERNEL else None) == 0
-    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    result = step(method, "llama", tmp_path / "made", dtype)
+    assert reload_difference(tmp_path / "made", result.probe, result.tensors if method in OTHER_KERNEL else None) == 0
+    assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
 
 
 @pytest.mark.slow

@@ -296,6 +296,18 @@ def test_only_what_the_student_wrote_counts():
     assert objective.chunk_loss(ours, slice(0, 48)).item() == pytest.approx(forward_kl(ours, theirs).item(), rel=1e-3), "no next-token loss"
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(320, 304), (304, 320)])
+def test_logits_of_a_padded_vocabulary_take_no_part(ours: int, theirs: int):
+    student, other, words = make(vocab_size=ours), make(vocab_size=theirs, seed=1), text(4, 32)
+    objective = distill.teacher_objective(student, other, config(), None)(MicroBatch(words.ids, words.numbers, 0))
+    with torch.no_grad():
+        logits, target = (side.model(words.ids).logits.flatten(0, 1) for side in (student, other))
+        raised = torch.cat([logits[:, :304], logits[:, 304:] + 50], 1)
+        expected = forward_kl(logits[:, :304], target[:, :304]).item()
+        for given in (logits, raised):
+            assert objective.chunk_loss(given, slice(0, 128)).item() == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_prompt_that_leaves_nothing_to_write_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="prompt 32 is not below the 32 tokens of a sequence"):
         distilled(tmp_path / "model", on_policy=0.5, prompt=32)

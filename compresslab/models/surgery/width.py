@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from compresslab.errors import UnsupportedModel
-from compresslab.methods.amounts import Widths
+from compresslab.errors import BadInput, UnsupportedModel
+from compresslab.methods.amounts import Misfit, Widths
+from compresslab.methods.width import PruneWidth, widths_left
 from compresslab.models.anatomy import attentions, decoder_layers, gated_mlps, head_dimension
 from compresslab.models.surgery.norms import (
     EPSILON_ATTRIBUTES,
@@ -83,8 +84,11 @@ def heads_must_divide(config: PretrainedConfig) -> bool:
     return False
 
 
-def parameter_axes(model: PreTrainedModel, axes: Sequence[Axis]) -> ParameterAxes:
+def parameter_axes(model: PreTrainedModel, axes: Sequence[Axis], *, try_norms: bool = True) -> ParameterAxes:
     """The axis of each dimension of each parameter, for the given axes.
+
+    Args:
+        try_norms: whether norms are tried, of a model whose vectors are in memory.
 
     Raises:
         UnsupportedModel: an axis cannot be cut in this architecture; the message names the parameter or the module that prevents it.
@@ -108,9 +112,32 @@ def parameter_axes(model: PreTrainedModel, axes: Sequence[Axis]) -> ParameterAxe
                     f"is {shape} with twice as many"
                 )
             axes_of[name] = tuple(axis if doubles else known for doubles, known in zip(found, axes_of[name], strict=True))
-        if axis == "hidden":
+        if axis == "hidden" and try_norms:
             check_norms(model, doubled, channel_norms(model, axes_of))
     return axes_of
+
+
+def cut_axes(config: PruneWidth) -> list[Axis]:
+    """The axes that a step cuts."""
+    if config.parameters is not None:
+        return [axis for axis in AXES if axis in config.axes]
+    given = {"neurons": config.keep, "groups": config.groups, "hidden": config.hidden}
+    return [axis for axis in AXES if given[axis] is not None]
+
+
+def asked_widths(model: PreTrainedModel, config: PruneWidth, axes_of: ParameterAxes) -> Widths:
+    """The widths that a step's settings ask of a model, which may be without weights.
+
+    Raises:
+        BadInput: the settings leave nothing or all of an axis, or a model that transformers does not load.
+    """
+    text = model.config.get_text_config()
+    original = widths_of(text)
+    heads = text.num_attention_heads // original.groups if heads_must_divide(model.config) else 0
+    try:
+        return widths_left(config, original, heads, parameter_counter(model, axes_of))
+    except Misfit as misfit:
+        raise BadInput(f"prune width: {misfit}") from misfit
 
 
 def parameter_counter(model: PreTrainedModel, axes_of: ParameterAxes) -> Callable[[Widths], int]:

@@ -1,0 +1,1 @@
+"""Whether a step did what its settings ask, counted from the files that it wrote."""

@@ -1,0 +1,75 @@
+"""What the files hold of the weights of a linear layer, in one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from compresslab.models.counting.stored_model import Stored, StoredModel, same_bits
+
+
+class Matrix(NamedTuple):
+    """Plain weights of a linear layer.
+
+    Attributes:
+        equal: whether they are the parent's bit for bit; `None` without a parent.
+        zeros: weights that are zero. lowest: the fewest of them in a row. idle: weights in columns of zeros alone.
+        zeros_before: weights of the parent that are zero. refilled: those of them that are not zero any more.
+        most: by a number of neighbours in a row, the most of so many that are not zero.
+    """
+
+    stored: Stored
+    equal: bool | None
+    zeros: int
+    lowest: int
+    idle: int
+    zeros_before: int
+    refilled: int
+    most: dict[int, int]
+
+
+def matrix(model: StoredModel, stored: Stored, parent: tuple[StoredModel, Stored] | None, neighbours: Iterable[int]) -> Matrix:
+    """Count a matrix (rows, columns), whose values can be read.
+
+    Args:
+        parent: the model before the step and the same matrix in it, of any size and dtype.
+        neighbours: numbers of neighbours, for `most`; those that do not divide the columns are left out.
+    """
+    columns = stored.shape[1]
+    counted = {of: 0 for of in neighbours if columns % of == 0}
+    before = None
+    if parent is not None and parent[1].shape == stored.shape and parent[0].readable(parent[1]):
+        before = parent[0].parts(parent[1]._replace(bytes=stored.bytes))  # in parts of as many rows
+    equal = None if parent is None else before is not None and parent[1].dtype == stored.dtype
+    zeros = zeros_before = refilled = 0
+    lowest, used = columns, torch.zeros(columns, dtype=torch.bool)
+    for part in model.parts(stored):
+        zero = part == 0
+        count, rows = int(torch.count_nonzero(zero)), len(part)
+        zeros += count
+        # So few zeros leave a row, every column and some neighbours without one.
+        lowest = 0 if count < rows else min(lowest, int(torch.count_nonzero(zero, 1).min()))
+        used |= True if count < rows else ~zero.all(0)
+        for of in counted:
+            full = counted[of] == of or count < zero.numel() // of
+            counted[of] = of if full else max(counted[of], _most(zero, of))
+        if before is None:
+            continue
+        old = next(before)
+        equal = bool(equal) and same_bits(part, old)
+        if equal:
+            zeros_before += count
+        else:
+            was_zero = old == 0
+            zeros_before += int(torch.count_nonzero(was_zero))
+            refilled += int(torch.count_nonzero(was_zero & ~zero))
+    return Matrix(stored, equal, zeros, lowest, int((~used).sum()) * stored.shape[0], zeros_before, refilled, counted)
+
+
+def _most(zero: Tensor, of: int) -> int:
+    """The most weights that are not zero among each `of` neighbours in a row."""
+    groups = zero.reshape(-1, of)
+    return of - int(groups.sum(1, dtype=torch.uint8).min())

@@ -1,0 +1,124 @@
+"""Whether a quantized model's files have the bits, the groups and the modules that the recipe asks for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from compresslab.methods.format import Packing
+from compresslab.models.counting.stored_model import Stored
+from compresslab.recipe.stored_weights import Location
+from compresslab.steps.outcome.held import Held
+from compresslab.steps.outcome.modules import Linear
+
+# Bits of a word, by which a row of codes may be padded, and the share by which a layout may be larger than its codes.
+WORD_BITS, LAYOUT = 32, 0.02
+ZERO_MATRIX = "all its weights are zero"
+
+
+class PackedLinear(NamedTuple):
+    """A packed linear layer: its tensors but the bias, its codes (the largest of them), and its scales, if any are floats."""
+
+    tensors: dict[str, Stored]
+    codes: Stored
+    scales: Stored | None
+
+
+def packed_linear(tensors: dict[str, Stored]) -> PackedLinear | None:
+    """The parts of a packed layer by their names after its own; `None` if there are none."""
+    own = {name: stored for name, stored in tensors.items() if name != "bias"}
+    if not own:
+        return None
+    codes = max(own.values(), key=lambda stored: (not stored.wide, stored.bytes))
+    # A table of levels (bitsandbytes) is no scale.
+    floats = [stored for name, stored in own.items() if stored.wide and stored is not codes and "quant_map" not in name]
+    return PackedLinear(own, codes, max(floats, key=lambda stored: stored.elements, default=None))
+
+
+def packed_linears(held: Held) -> dict[Location, PackedLinear]:
+    """The packed linear layers inside the decoder layers."""
+    candidates = {location: held.files.of_module(location) for location in held.modules.linears if held.plain(location) is None}
+    found = {location: packed_linear(tensors) for location, tensors in candidates.items()}
+    return {location: packed for location, packed in found.items() if packed is not None}
+
+
+def check_packed(held: Held, packed: dict[Location, PackedLinear], packing: Packing) -> dict[Location, str]:
+    """Every linear layer inside the decoder layers is packed as asked, and the output head is not.
+
+    Returns:
+        Layers whose codes or scales say nothing, since all their weights are zero, with this reason.
+    """
+    linears = held.modules.linears
+    plain = [linears[at].name for at in linears if held.plain(at) is not None and not held.excuse(at)]
+    asked = f"weights of {packing.bits} bits" + (f" in groups of {packing.group_size}" if packing.group_size else "")
+    if plain:
+        raise held.deviates(f"{asked} in every linear layer of the decoder layers", "plain weights", plain)
+    if held.entry.ends_stay:
+        _check_plain_ends(held)
+    wrong: dict[str, str] = {}
+    empty: dict[Location, str] = {}
+    for location, found in packed.items():
+        linear = linears[location]
+        problem = _wrong_sizes(found, linear, packing)
+        if not problem and (problem := _says_nothing(held, found)) and _zero_before(held, location):
+            problem, empty[location] = "", ZERO_MATRIX
+        if problem:
+            wrong[linear.name] = problem
+    if wrong:
+        raise held.deviates(asked, next(iter(wrong.values())), list(wrong))
+    return empty
+
+
+def stored_bits(packed: PackedLinear, linear: Linear) -> float:
+    """Stored bits of a packed weight, scales and zero points included."""
+    return 8 * sum(stored.bytes for stored in packed.tensors.values()) / linear.weights
+
+
+def _check_plain_ends(held: Held) -> None:
+    packed = [
+        name for location, name in held.modules.ends.items() if any(not stored.wide for stored in held.files.of_module(location).values())
+    ]
+    if packed:
+        raise held.deviates("packed weights inside the decoder layers alone", "packed ones", packed)
+
+
+def _wrong_sizes(found: PackedLinear, linear: Linear, packing: Packing) -> str:
+    bits = 8 * found.codes.bytes / linear.weights
+    if not packing.bits <= bits * (1 + LAYOUT) or not bits <= packing.bits * (1 + LAYOUT) + WORD_BITS / linear.inputs:
+        return f"{bits:.3g} bits a weight"
+    if packing.group_size is None:
+        return ""
+    groups = linear.weights / packing.group_size
+    others = [stored.elements for stored in found.tensors.values() if stored is not found.codes]
+    if not any(elements in (groups, 2 * groups) for elements in others):  # 2: scale and zero point in one tensor
+        scales = found.scales.elements if found.scales is not None else max(others, default=0)
+        return f"a scale for {linear.weights / scales:.4g} weights" if scales else "no scales"
+    return ""
+
+
+def _says_nothing(held: Held, found: PackedLinear) -> str:
+    """Why the tensors of a layer cannot be those of its weights; empty if they can."""
+    if not held.files.readable(found.codes):
+        return ""
+    if held.files.constant(found.codes) is not None:
+        return "codes that are all the same"
+    scales = found.scales
+    ones = scales is not None and scales.elements > 1 and held.files.readable(scales) and held.files.constant(scales) == 1
+    return "scales that are 1 everywhere" if ones else ""
+
+
+def _zero_before(held: Held, location: Location) -> bool:
+    weight = held.before(Location(location.layer, f"{location.name}.weight"))
+    return weight is not None and held.parent is not None and held.parent.readable(weight) and held.parent.constant(weight) == 0
+
+
+def check_scaled(held: Held) -> None:
+    """That AWQ has scaled an input anywhere. Without that, it is rounding to nearest under another name.
+
+    Scales at norms are seen in the files; those between two packed layers are not, and stand for it in the step's own exponents.
+    """
+    exponents = [value for layer in held.details.get("exponents", ()) for value in layer.values()]
+    if any(exponents) or held.parent is None:
+        return
+    vectors = [location for location, stored in held.files.tensors.items() if location.layer is not None and "norm" in location.name]
+    if vectors and all(held.same(location) for location in vectors):
+        raise held.deviates("inputs to be scaled by their activations", "scales of 1 for all of them")
