@@ -20,6 +20,7 @@ from compresslab.cli import (
     init,
     listing,
     plan,
+    recipes,
     reference,
     report,
     run,
@@ -45,6 +46,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.init,
+    "recipes": recipes.recipes,
     "run": run.run,
     "status": status.status,
     "plan": plan.plan,
