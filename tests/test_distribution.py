@@ -21,7 +21,9 @@ BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta
 
 def build(what: str, source: Path, out: Path) -> Path:
     """Call the build backend as pip does, without a network and without an environment of its own."""
-    done = subprocess.run([sys.executable, "-c", BUILD, what, str(out)], cwd=source, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, what, str(out)], cwd=source, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return out / done.stdout.splitlines()[-1]
 

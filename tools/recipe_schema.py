@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from compresslab.catalog.recipes import SCHEMA_URL, schema_path
@@ -38,8 +39,9 @@ ABOUT = ("description", "default")
 
 def recipe_schema() -> Schema:
     """The schema of a recipe's file."""
-    configs = list(dict.fromkeys(method.config for method in METHODS))
-    _, made = models_json_schema([(model, "validation") for model in (Recipe, Sweep, Step, *configs)], ref_template="#/definitions/{model}")
+    models: list[type[BaseModel]] = [Recipe, Sweep, Step, *dict.fromkeys(method.config for method in METHODS)]
+    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models]
+    _, made = models_json_schema(modes, ref_template="#/definitions/{model}")
     definitions: dict[str, Schema] = {name: _tidy(schema) for name, schema in made["$defs"].items()}
     definitions["Step"] = _step(definitions["Step"])
     definitions["Evaluate"]["properties"]["tasks"] |= {"uniqueItems": True}

