@@ -37,9 +37,8 @@ def compare(
 
     Example: compresslab compare smollm2-quickstart quick/smollm2-quickstart
     """
-    from rich.console import Console
-
     from compresslab.cli.run import summary
+    from compresslab.cli.tables import console
     from compresslab.errors import BadInput
     from compresslab.report.html import write
     from compresslab.report.index import write_index
@@ -63,7 +62,7 @@ def compare(
     page = write(joint, folder, differences(studies))
     if folder.parent == reports:
         write_index(reports)
-    summary(Console(), joint)
+    summary(console(), joint)
     for caveat in joint.caveats:
         typer.echo(printable(caveat))
     typer.echo(printable(f"Report: {page}"))

@@ -24,9 +24,10 @@ from compresslab.cli.options import (
     size,
     store_root,
 )
+from compresslab.cli.tables import console, say, show_table, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from compresslab.plan.estimate import Speed
     from compresslab.plan.graph import Node, Plan
@@ -69,15 +70,12 @@ def plan(
     if planned.recipe.evaluate.source == "published":
         typer.echo(f"{planned.recipe.study}: published scores of {count_of(len(planned.variants), 'model')}; there is nothing to run")
         return
-    from rich.console import Console
-
-    console = Console()
+    screen = console()
     scored = {node.key: sum(result_store.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
-    console.print(_table(planned, rows, scored))
+    _show_table(screen, planned, rows, scored)
     warnings = [*_warnings(planned), *(_shortage(planned, rows) if on is None else [])]
     further = [*_replicates(planned, rows), *advice(planned, seconds_left(rows))]
-    for line in [summary(rows), *further, *(f"warning: {warning}" for warning in warnings)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(screen, summary(rows), *further, *(f"warning: {warning}" for warning in warnings))
 
 
 def _warnings(planned: Plan) -> list[str]:
@@ -125,26 +123,22 @@ def _speed(on: str | None) -> Speed | None:
     return None if on is None else speed_of((hardware := load_hardware(on)).flops, hardware.bandwidth)
 
 
-def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def _show_table(screen: Console, planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> None:
     cached = sum(row["cached"] for row in rows)
     shortened = len(rows) > MAX_LISTED_NODES and cached > 0
     title = f"{planned.recipe.study}: {count_of(len(rows), 'node')}" + (f", {cached} of them cached and not listed" if shortened else "")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("node", "made from", "state"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("memory", "disk", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    cells: list[tuple[str, ...]] = []
+    dim: set[int] = set()
     for node, row in zip(planned.nodes, rows, strict=True):
         if shortened and row["cached"]:
             continue
         scored_tasks = scored.get(node.key, 0)
         state = "cached" if row["cached"] else f"{scored_tasks} of {len(node.tasks)} cached" if scored_tasks else "to run"
         costs = ("", "", "") if row["cached"] else (size(row["memory"]), size(row["disk"]), duration(row["seconds"]))
-        table.add_row(node.label, _inputs(node, planned), state, *costs, style="dim" if row["cached"] else None)
-    return table
+        dim |= {len(cells)} if row["cached"] else set()
+        cells.append((node.label, _inputs(node, planned), state, *costs))
+    headings = ("node", "made from", "state", "memory", "disk", "time")
+    show_table(screen, table(headings, cells, right=headings[3:], dim=dim), title)
 
 
 def _inputs(node: Node, planned: Plan) -> str:

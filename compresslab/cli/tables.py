@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 UNLIMITED = 100_000
 # A column of words is not narrower, whatever the names beside it take.
 LEAST_WORDS = 16
+BETWEEN = 3  # columns of the terminal between two of a table, and before the first
 
 
 def console() -> Console:
@@ -67,6 +68,9 @@ def show_table(on: Console, shown: Table, title: str = "") -> None:
 
     if title:
         on.print(Text(printable(title), style="italic"), soft_wrap=True)
+    least = sum((column.min_width or 0) + BETWEEN for column in shown.columns)
+    if least > on.width:  # rich would leave nothing of some columns; the terminal breaks lines that are too long
+        shown.width = least
     on.print(shown, crop=False)
 
 

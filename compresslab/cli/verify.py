@@ -33,6 +33,8 @@ def verify(
 
     result_store = Store(store_root(store))
     plan = prepare(recipe, changes(None, None, None, compute), device, noted=result_store.notes())
+    if plan.recipe.evaluate.source == "published":
+        raise BadInput(f"{recipe} is a study of published scores: nothing was run, so no results are kept that could be verified")
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")

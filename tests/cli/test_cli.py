@@ -141,7 +141,10 @@ def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.M
 
 
 def test_an_empty_place(call: Call, recipe: Path) -> None:
-    assert call("ls").out == "no study has run in .compresslab yet; `compresslab run recipes/quickstart.yaml` runs the first\n"
+    assert call("ls").out == (
+        "no study has run in .compresslab yet, and none of published scores is in reports; "
+        "`compresslab init --from quickstart` writes a first recipe\n"
+    )
     assert json.loads(call("ls", "--json").out) == []
     result = call("show", "small")
     assert result.code == 2
@@ -268,7 +271,10 @@ def test_show(call: Call, reports: Path) -> None:
     assert re.search(r"base +134\.5 M +269 MB", result.out)
     assert json.loads(call("show", "a-study", "--json").out)["study"] == "a-study"
     assert json.loads(call("show", "a-study", "base", "--json").out)["name"] == "base"
-    assert json.loads(call("show", "a-study", "base").out)["name"] == "base"
+    assert call("show", "a-study", "base").out == (
+        "base of a-study: the base, m\n134.5 M parameters; 269 MB stored, 16.0 bits a parameter\n"
+        "everything that is recorded: compresslab show a-study base --json\n"
+    )
     assert reports.exists()
 
 
