@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import ReportsPath
 from compresslab.printable import printable
 
@@ -20,7 +21,12 @@ MAX_NAME_LENGTH = 120  # of the report's folder
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="Reported studies: names, folders or study.json files of reports.", metavar="RUN...", show_default=False),
+        typer.Argument(
+            help="Reported studies: names, folders or study.json files of reports.",
+            metavar="RUN...",
+            show_default=False,
+            autocompletion=completion.studies,
+        ),
     ] = None,
     across: Annotated[
         list[Path] | None, typer.Option("--across", help="Compare the studies of these recipes. May be given several times.")

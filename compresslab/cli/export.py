@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import ReportsPath, StorePath, size, store_root
 
 
 def export(
-    study: Annotated[str, typer.Argument(help="A study's name.")],
-    variant: Annotated[str, typer.Argument(help="One of its variants.")],
+    study: Annotated[str, typer.Argument(help="A study's name.", autocompletion=completion.studies)],
+    variant: Annotated[str, typer.Argument(help="One of its variants.", autocompletion=completion.variants)],
     folder: Annotated[Path, typer.Argument(help="The folder, or .gguf file, to write; it must not exist.", metavar="FOLDER|FILE.gguf")],
     store: StorePath = None,
     reports: ReportsPath = Path("reports"),

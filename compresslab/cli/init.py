@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import count_of
 from compresslab.printable import printable, unprintable
 
@@ -39,6 +40,7 @@ Compress = Annotated[
         f"\\[default: {DEFAULT_COMPRESS}]",
         metavar="HOW",
         show_default=False,
+        autocompletion=completion.ways_to_compress,
     ),
 ]
 Heal = Annotated[
@@ -46,7 +48,13 @@ Heal = Annotated[
 ]
 From = Annotated[
     str | None,
-    typer.Option("--from", help="One of the package's recipes (`compresslab recipes`), as it is.", metavar="NAME", show_default=False),
+    typer.Option(
+        "--from",
+        help="One of the package's recipes (`compresslab recipes`), as it is.",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=completion.recipes,
+    ),
 ]
 Items = Annotated[int | None, typer.Option("--items", help=f"Items of each task.  \\[default: {DEFAULT_ITEMS}]", min=1, show_default=False)]
 

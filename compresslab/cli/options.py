@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.records.compute import ComputeChoice
 
 if TYPE_CHECKING:
@@ -26,10 +27,17 @@ Settings = Annotated[
         "--set",
         help="Another value for one setting, by its path: --set evaluate.items=50. May be given several times.",
         metavar="PATH=VALUE",
+        autocompletion=completion.settings,
     ),
 ]
 Only = Annotated[
-    list[str] | None, typer.Option("--only", help="Only this variant and what it needs. May be given several times.", metavar="VARIANT")
+    list[str] | None,
+    typer.Option(
+        "--only",
+        help="Only this variant and what it needs. May be given several times.",
+        metavar="VARIANT",
+        autocompletion=completion.variants,
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Items of each task, for a quick look: --set evaluate.items=N.", min=1)]
 Computing = Annotated[

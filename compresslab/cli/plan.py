@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import (
     AsJson,
     Computing,
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 MAX_LISTED_NODES = 100
 # Nodes that do not fit and are warned of one by one.
 MOST_WARNINGS = 8
-On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine", autocompletion=completion.hardware),
+]
 
 
 def plan(

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import AsJson
 
 if TYPE_CHECKING:
     from compresslab.recipe.schema import Recipe
 
 Name = Annotated[
-    str | None, typer.Argument(help="One of them, to print it; without it all are listed.", metavar="NAME", show_default=False)
+    str | None,
+    typer.Argument(help="One of them, to print it; without it all are listed.", metavar="NAME", autocompletion=completion.recipes),
 ]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the path of the JSON schema by which editors check a recipe.")]
 

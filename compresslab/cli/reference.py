@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.node_progress import first_line
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, store_root
 from compresslab.cli.tables import console, say, show_table, table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="References: what density is relative to. List, show, plot, fit, build.", no_args_is_help=True)
 
-NAME = Annotated[str, typer.Argument(help="A reference's name, or its .json file.")]
+NAME = Annotated[str, typer.Argument(help="A reference's name, or its .json file.", autocompletion=completion.references)]
 OUT = Annotated[Path | None, typer.Option("--out", help="Where to write it.  [default: NAME.json here]", show_default=False)]
 
 
@@ -57,7 +58,9 @@ def ls(as_json: AsJson = False) -> None:
 @app.command("show")
 def show(
     name: NAME,
-    task: Annotated[str | None, typer.Option("--task", help="Read a value off this task's curve.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Read a value off this task's curve.", autocompletion=completion.reference_tasks)
+    ] = None,
     bpb: Annotated[float | None, typer.Option("--bpb", help="The loss to read, in the reference's unit.")] = None,
     score: Annotated[float | None, typer.Option("--score", help="The score to read, in [0, 1].")] = None,
     tokens: TOKENS = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import ReportsPath
 from compresslab.printable import printable
 from compresslab.suggestions import suggest
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def show(
-    study: Annotated[str, typer.Argument(help="A study's name.")],
-    variant: Annotated[str | None, typer.Argument(help="One of its variants; without it, the verdict table.")] = None,
+    study: Annotated[str, typer.Argument(help="A study's name.", autocompletion=completion.studies)],
+    variant: Annotated[
+        str | None, typer.Argument(help="One of its variants; without it, the verdict table.", autocompletion=completion.variants)
+    ] = None,
     reports: ReportsPath = Path("reports"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:

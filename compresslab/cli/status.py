@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import AsJson, StorePath, count_of, duration, store_root
 from compresslab.cli.tables import console, table
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 EVERY = 2.0  # seconds between two looks of --watch
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again until nothing runs, or Ctrl-C.")]
-Study = Annotated[str | None, typer.Argument(help="A study's name; all by default.", metavar="STUDY", show_default=False)]
+Study = Annotated[
+    str | None,
+    typer.Argument(help="A study's name; all by default.", metavar="STUDY", show_default=False, autocompletion=completion.studies),
+]
 
 
 def status(study: Study = None, store: StorePath = None, watch: Watch = False, as_json: AsJson = False) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import AsJson
 from compresslab.cli.tables import console, say, show_table, table
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def trend(
-    reference: Annotated[str, typer.Option("--reference", help="A reference that reads the benchmarks.")] = "qwen2.5",
+    reference: Annotated[
+        str, typer.Option("--reference", help="A reference that reads the benchmarks.", autocompletion=completion.references)
+    ] = "qwen2.5",
     mmlu: Annotated[bool, typer.Option("--mmlu", help="MMLU alone: more models, also from before ChatGPT.")] = False,
     corollaries: Annotated[
         bool, typer.Option("--corollaries", help="What follows: density and chip prices, when models were passed on, price halving.")

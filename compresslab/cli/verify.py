@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, count_of, store_root
 from compresslab.printable import printable
 
 
 def verify(
     recipe: RecipePath,
-    variant: Annotated[str | None, typer.Argument(help="Reload this variant and answer its shortest task again.")] = None,
+    variant: Annotated[
+        str | None, typer.Argument(help="Reload this variant and answer its shortest task again.", autocompletion=completion.variants)
+    ] = None,
     store: StorePath = None,
     repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged, so that the next run makes it again.")] = False,
     compute: Computing = None,
