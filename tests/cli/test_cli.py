@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +17,10 @@ from calling import QUICKSTART, RECIPE, Call
 from compresslab import __version__
 from compresslab.cli import main as command_line
 from compresslab.cli.options import count_of, duration, size, store_root
+from compresslab.errors import CompresslabWarning
 from compresslab.models import offline
 from compresslab.pins import wheels
+from compresslab.plan import prepare
 from compresslab.recipe.load import load
 from compresslab.records import StudyNote
 from compresslab.store.store import Store
@@ -135,6 +140,26 @@ def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.M
     monkeypatch.setattr("compresslab.plan.prepare.prepare", interrupted)
     result = call("run", recipe)
     assert (result.code, result.err) == (130, "interrupted; what was finished is kept, run again to go on\n")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_libraries_warn_of_is_for_debugging(debug: bool, call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = prepare.prepare
+
+    def warned(*arguments: object, **options: object) -> object:
+        warnings.simplefilter("always")
+        warnings.warn("of Python", FutureWarning, stacklevel=1)
+        warnings.warn("of ours", CompresslabWarning, stacklevel=1)
+        logging.getLogger("some.library").warning("of a log")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare, "prepare", warned)
+    logging.getLogger("some.library").addHandler(handler := logging.StreamHandler(sys.stderr))
+    err = call("validate", recipe, *["--debug"] * debug).err
+    logging.getLogger("some.library").removeHandler(handler)
+    assert "warning: of ours\n" in err
+    assert ("of Python" in err, "of a log" in err) == (debug, debug)
+    assert logging.root.manager.disable == 0
 
 
 # ls, show, report
