@@ -15,16 +15,16 @@ from typing import Any
 
 import typer
 
+from compresslab.cli.default_store import default_store
 from compresslab.errors import BadInput
 
 
 def studies(ctx: typer.Context, incomplete: str) -> list[str]:
     """Studies that the store knows, and those that have a report."""
-    from compresslab.cli.options import store_root
     from compresslab.store.store import Store
 
     reported = [path.parent.name for path in _reports(ctx).glob("*/study.json")]
-    return _beginning([*Store(store_root(ctx.params.get("store"))).notes(), *reported], incomplete)
+    return _beginning([*Store(ctx.params.get("store") or default_store()).notes(), *reported], incomplete)
 
 
 def variants(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from compresslab.cli import completion
+from compresslab.cli.default_store import default_store
 from compresslab.records.compute import ComputeChoice
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def changes(settings: list[str] | None, only: list[str] | None, limit: int | Non
 
 
 def store_root(option: Path | None) -> Path:
-    """The store's folder: the option, else $COMPRESSLAB_STORE, else `.compresslab` in the current folder."""
-    return option or Path(os.environ.get("COMPRESSLAB_STORE") or ".compresslab")
+    """The store's folder: the option, else the default."""
+    return option or default_store()
 
 
 def count_of(count: int, noun: str) -> str:
