@@ -95,6 +95,8 @@ def test_what_is_installed_works_in_an_empty_folder(installed: Path, tmp_path: P
 
     assert call(sys.executable, "-c", "import compresslab; print(compresslab.__file__)") == f"{installed / 'compresslab' / '__init__.py'}\n"
     assert "init" in compresslab("--help")
+    for command in ("run", "plan", "validate", "report", "verify"):
+        assert "recipes/" not in compresslab(command, "-h"), "that folder is in the repository alone"
     assert "gemma-2" in compresslab("recipes")
     assert Path(compresslab("recipes", "--schema").strip()).is_relative_to(installed)
     compresslab("init", "--from", "gemma-2")

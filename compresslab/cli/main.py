@@ -39,8 +39,8 @@ from compresslab.printable import printable
 app = typer.Typer(
     name="compresslab",
     help="Does compressing a language model raise its capability density, or only shrink the model?",
-    epilog="A good start: compresslab run recipes/quickstart.yaml. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted "
-    "(143 by SIGTERM, 129 by SIGHUP).",
+    epilog="A good start: compresslab init --from quickstart, then compresslab run quickstart.yaml. Exit codes: 0 done, 1 a run failed, "
+    "2 bad input, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

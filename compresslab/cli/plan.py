@@ -58,7 +58,7 @@ def plan(
 ) -> None:
     """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time.
 
-    Example: compresslab plan recipes/quickstart.yaml
+    Example: compresslab plan quickstart.yaml
     """
     from compresslab.plan.advice import advice
     from compresslab.plan.prepare import prepare

@@ -63,7 +63,7 @@ def run(
 
     All recipes are checked before the first one runs.
 
-    Example: compresslab run recipes/quickstart.yaml
+    Example: compresslab run quickstart.yaml
     """
     if dry_run:
         from compresslab.cli.plan import plan as show_plan

@@ -25,7 +25,7 @@ def verify(
 ) -> None:
     """Check that all results of a recipe are as they were written, by size and SHA-256, and that a variant still has the stored scores.
 
-    Example: compresslab verify recipes/quickstart.yaml nf4
+    Example: compresslab verify quickstart.yaml nf4
     """
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare

@@ -33,7 +33,7 @@ MAX_BYTES = 1_000_000
 MAX_EXPANDED = 5 * MAX_NODES
 # Settings of any method that name another variant, and the relation to it.
 OTHER_MODELS = {"teacher": "learns from", "until": "trains until"}
-_FORM = "recipes/quickstart.yaml shows the form"
+_FORM = "`compresslab recipes quickstart` shows the form"
 
 
 class RecipeFile(NamedTuple):
