@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import ReportsPath
 from compresslab.printable import printable
 
@@ -20,7 +21,12 @@ MAX_NAME_LENGTH = 120  # of the report's folder
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="Reported studies: names, folders or study.json files of reports.", metavar="RUN...", show_default=False),
+        typer.Argument(
+            help="Reported studies: names, folders or study.json files of reports.",
+            metavar="RUN...",
+            show_default=False,
+            autocompletion=completion.studies,
+        ),
     ] = None,
     across: Annotated[
         list[Path] | None, typer.Option("--across", help="Compare the studies of these recipes. May be given several times.")
@@ -37,9 +43,8 @@ def compare(
 
     Example: compresslab compare smollm2-quickstart quick/smollm2-quickstart
     """
-    from rich.console import Console
-
     from compresslab.cli.run import summary
+    from compresslab.cli.tables import console
     from compresslab.errors import BadInput
     from compresslab.report.html import write
     from compresslab.report.index import write_index
@@ -63,7 +68,7 @@ def compare(
     page = write(joint, folder, differences(studies))
     if folder.parent == reports:
         write_index(reports)
-    summary(Console(), joint)
+    summary(console(), joint)
     for caveat in joint.caveats:
         typer.echo(printable(caveat))
     typer.echo(printable(f"Report: {page}"))

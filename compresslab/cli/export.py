@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import ReportsPath, StorePath, size, store_root
 
 
 def export(
-    study: Annotated[str, typer.Argument(help="A study's name.")],
-    variant: Annotated[str, typer.Argument(help="One of its variants.")],
+    study: Annotated[str, typer.Argument(help="A study's name.", autocompletion=completion.studies)],
+    variant: Annotated[str, typer.Argument(help="One of its variants.", autocompletion=completion.variants)],
     folder: Annotated[Path, typer.Argument(help="The folder, or .gguf file, to write; it must not exist.", metavar="FOLDER|FILE.gguf")],
     store: StorePath = None,
     reports: ReportsPath = Path("reports"),
@@ -24,7 +25,7 @@ def export(
 
     Example: compresslab export smollm2-quickstart nf4 my-model
     """
-    from compresslab.cli.show import variant_of
+    from compresslab.cli.show import is_published, variant_of
     from compresslab.errors import BadInput, RunFailed
     from compresslab.records import StepRecord
     from compresslab.report.card import card
@@ -34,6 +35,8 @@ def export(
 
     record, variant_record = variant_of(study, variant, reports)
     result_store = Store(store_root(store))
+    if is_published(record):
+        raise BadInput(f"{study} is a study of published scores: no model was run, so there is none to export")
     key = variant_record.keys.get("model", "")
     if not key or not result_store.occupied(key):
         raise BadInput(f"{variant} of {study} is not in {result_store.root}; `compresslab run` makes it, --store names another store")

@@ -1,4 +1,4 @@
-"""`compresslab init`: writes a first recipe from a few answers."""
+"""`compresslab init`: writes a first recipe from a few answers, or one of those that ship."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import count_of
 from compresslab.printable import printable, unprintable
 
@@ -39,16 +40,28 @@ Compress = Annotated[
         f"\\[default: {DEFAULT_COMPRESS}]",
         metavar="HOW",
         show_default=False,
+        autocompletion=completion.ways_to_compress,
     ),
 ]
 Heal = Annotated[
     bool | None, typer.Option("--heal/--no-heal", help="Train what is pruned afterwards.  \\[default: heal]", show_default=False)
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="One of the package's recipes (`compresslab recipes`), as it is.",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=completion.recipes,
+    ),
 ]
 Items = Annotated[int | None, typer.Option("--items", help=f"Items of each task.  \\[default: {DEFAULT_ITEMS}]", min=1, show_default=False)]
 
 
 def init(
     path: RecipeToWrite = None,
+    shipped: From = None,
     model: Model = None,
     study: Study = None,
     compress: Compress = None,
@@ -58,7 +71,8 @@ def init(
 ) -> None:
     """Write a first recipe with a comment for every setting. Asks for missing options; without a terminal it takes the defaults.
 
-    Amounts and group sizes are chosen to suit the model, where its dimensions are known without loading it.
+    Amounts and group sizes are chosen to suit the model, where its dimensions are known without loading it. `--from NAME` writes one of the
+    recipes that come with the package instead.
 
     Example: compresslab init my-study.yaml --yes
     """
@@ -68,6 +82,11 @@ def init(
     from compresslab.plan.rules import start
     from compresslab.plan.starter import CHOICES, PRUNED, Answers, starter
 
+    if shipped is not None:
+        if [option for option in (model, study, compress, heal, items) if option is not None]:
+            raise BadInput("--from writes a recipe as it is; give it without --model, --study, --compress, --heal and --items")
+        _write_shipped(shipped, path)
+        return
     interactive = not yes and sys.stdin is not None and sys.stdin.isatty()
     if path is not None:
         _check_path(path)
@@ -184,23 +203,48 @@ def _items(answer: str) -> int:
     return count
 
 
-def _write(path: Path, text: str) -> None:
-    """Write the recipe and print the next commands. A recipe that cannot be planned is removed.
-
-    Raises:
-        BadInput: the file was written by another process meanwhile, or the recipe does not suit this model or this installation.
-    """
+def _write_shipped(name: str, target: Path | None) -> None:
+    """Write a recipe of the package and print the next commands. The commands in its comments get the file's name."""
     import shlex
 
-    from compresslab.errors import BadInput
-    from compresslab.plan.prepare import prepare
+    from compresslab.catalog.recipes import SCHEMA_LINE, recipe_path
 
+    source = recipe_path(name)
+    path = target or Path(source.name)
+    _check_path(path)
+    inside = source.as_posix().partition("/data/")[2]
+    text = source.read_text(encoding="utf-8").replace(inside, shlex.quote(str(path)))
+    _create(path, f"{SCHEMA_LINE}\n{text}")
+    typer.echo(printable(f"{path}: the package's recipe {source.stem}; change it as you like"))
+    _next(path)
+
+
+def _create(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         _check_path(path)
         raise
+
+
+def _next(path: Path) -> None:
+    import shlex
+
+    name = shlex.quote(str(path))
+    typer.echo(f"next: compresslab plan {name}    what would run, at what cost?\n      compresslab run {name}     run it")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the recipe and print the next commands. A recipe that cannot be planned is removed.
+
+    Raises:
+        BadInput: the file was written by another process meanwhile, or the recipe does not suit this model or this installation.
+    """
+    from compresslab.errors import BadInput
+    from compresslab.plan.prepare import prepare
+
+    _create(path, text)
     try:
         plan = prepare(path)
     except BaseException as error:
@@ -213,5 +257,4 @@ def _write(path: Path, text: str) -> None:
     typer.echo(printable(f"{path}: {count_of(len(named), 'variant')} of {plan.recipe.base.model}, {tasks}; change it as you like"))
     for warning in plan.warnings:
         typer.echo(printable(f"warning: {warning}"))
-    file_name = shlex.quote(str(path))
-    typer.echo(f"next: compresslab plan {file_name}    what would run, at what cost?\n      compresslab run {file_name}     run it")
+    _next(path)

@@ -1,70 +1,111 @@
-"""`compresslab ls`: lists the studies of a store and their variants."""
+"""`compresslab ls`: lists the studies of a store and of the reports, and their variants."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from compresslab.cli.options import AsJson, StorePath, count_of, size, store_root
-from compresslab.printable import printable
+from compresslab.cli.options import AsJson, ReportsPath, StorePath, count_of, size, store_root
+
+if TYPE_CHECKING:
+    from compresslab.records import StudyNote
+    from compresslab.store.store import Store
+
+PUBLISHED = "published scores; no model"
 
 
-def ls(store: StorePath = None, as_json: AsJson = False) -> None:
-    """List the studies that ran here, with their variants, sizes and folders.
+def ls(store: StorePath = None, reports: ReportsPath = Path("reports"), as_json: AsJson = False) -> None:
+    """List the studies that ran here, with their variants, sizes and folders, and those of published scores that have a report.
 
     Example: compresslab ls
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from compresslab.records import StepRecord
     from compresslab.store.store import Store
 
     result_store = Store(store_root(store))
-    rows: list[dict[str, Any]] = []
-    for study, note in result_store.notes().items():
-        for name, keys in note.variants.items():
-            key = keys.get("model", "")
-            cached = bool(key) and result_store.occupied(key)
-            record = result_store.find(key, StepRecord) if cached else None
-            rows.append(
-                {
-                    "study": study,
-                    "variant": name,
-                    "parameters": record.size.counted if record else None,
-                    "stored_bytes": record.size.stored_bytes if record else None,
-                    "model": str(result_store.model(key)) if record else None,
-                    "problem": result_store.problem(key, StepRecord) if cached else "",
-                    "finished": note.finished,
-                }
-            )
+    notes = result_store.notes()
+    rows = [row for study, note in notes.items() for row in _of_the_store(study, note, result_store)]
+    rows += _of_the_reports(reports, set(notes))
     for broken in result_store.broken_notes():
         typer.echo(f"warning: {broken}", err=True)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo(f"no study has run in {result_store.root} yet; `compresslab run recipes/quickstart.yaml` runs the first")
+        first = "`compresslab init --from quickstart` writes a first recipe"
+        typer.echo(f"no study has run in {result_store.root} yet, and none of published scores is in {reports}; {first}")
         return
-    console = Console()
+    from compresslab.cli.tables import console, show_table, table
+
+    screen = console()
     for study in dict.fromkeys(row["study"] for row in rows):
-        variant_rows = [row for row in rows if row["study"] == study]
-        finished = variant_rows[0]["finished"] or "not finished"
-        title = printable(f"{study}: {count_of(len(variant_rows), 'variant')}, last run {finished}")
-        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for heading in ("variant", "N", "stored", "model folder"):
-            table.add_column(heading, justify="right" if heading in ("N", "stored") else "left", overflow="fold")
-        for row in variant_rows:
-            parameters = f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
-            stored = size(row["stored_bytes"]) if row["stored_bytes"] else "-"
-            where = row["model"] or _why_not(row["problem"])
-            table.add_row(Text(printable(row["variant"])), parameters, stored, Text(printable(where)))
-        console.print(table)
+        own = [row for row in rows if row["study"] == study]
+        cells = [(row["variant"], _parameters(row), _stored(row), _where(row)) for row in own]
+        made = table(("variant", "N", "stored", "model folder"), cells, right=("N", "stored"), whole=("variant", "model folder"))
+        show_table(screen, made, f"{study}: {count_of(len(own), 'variant')}, last run {own[0]['finished'] or 'not finished'}")
 
 
-def _why_not(problem: str) -> str:
-    return f"cannot be used, {problem}; the next run makes it again" if problem else "not made"
+def _of_the_store(study: str, note: StudyNote, store: Store) -> Iterator[dict[str, Any]]:
+    from compresslab.records import StepRecord
+
+    for name, keys in note.variants.items():
+        key = keys.get("model", "")
+        cached = bool(key) and store.occupied(key)
+        record = store.find(key, StepRecord) if cached else None
+        yield {
+            "study": study,
+            "variant": name,
+            "parameters": record.size.counted if record else None,
+            "stored_bytes": record.size.stored_bytes if record else None,
+            "model": str(store.model(key)) if record else None,
+            "problem": store.problem(key, StepRecord) if cached else "",
+            "finished": note.finished,
+            "published": False,
+        }
+
+
+def _of_the_reports(reports: Path, known: set[str]) -> Iterator[dict[str, Any]]:
+    """The variants of studies of published scores, of which no store knows."""
+    from compresslab.cli.show import is_published
+    from compresslab.errors import BadInput
+    from compresslab.records import StudyRecord, read_record
+
+    for path in sorted(reports.glob("*/study.json")):
+        if path.parent.name in known:
+            continue
+        try:
+            record = read_record(path, StudyRecord, "`compresslab report RECIPE` writes it again")
+        except BadInput as error:
+            typer.echo(f"warning: {error}", err=True)
+            continue
+        for variant in record.variants if is_published(record) else ():
+            yield {
+                "study": record.study,
+                "variant": variant.name,
+                "parameters": variant.size.counted if variant.size else None,
+                "stored_bytes": variant.size.stored_bytes if variant.size else None,
+                "model": None,
+                "problem": "",
+                "finished": record.provenance.finished,
+                "published": True,
+            }
+
+
+def _parameters(row: dict[str, Any]) -> str:
+    return f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
+
+
+def _stored(row: dict[str, Any]) -> str:
+    return size(row["stored_bytes"]) if row["stored_bytes"] else "-"
+
+
+def _where(row: dict[str, Any]) -> str:
+    """The model's folder, or why there is none."""
+    if row["published"]:
+        return PUBLISHED
+    if row["problem"]:
+        return f"cannot be used, {row['problem']}; the next run makes it again"
+    return row["model"] or "not made"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, TextIO
 
 import typer
@@ -20,6 +22,7 @@ from compresslab.cli import (
     init,
     listing,
     plan,
+    recipes,
     reference,
     report,
     run,
@@ -36,15 +39,17 @@ from compresslab.printable import printable
 app = typer.Typer(
     name="compresslab",
     help="Does compressing a language model raise its capability density, or only shrink the model?",
-    epilog="A good start: compresslab run recipes/quickstart.yaml. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted "
-    "(143 by SIGTERM, 129 by SIGHUP).",
+    epilog="A good start: compresslab init --from quickstart, then compresslab run quickstart.yaml. Exit codes: 0 done, 1 a run failed, "
+    "2 bad input, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 INTERRUPTED = 130
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.init,
+    "recipes": recipes.recipes,
     "run": run.run,
     "status": status.status,
     "plan": plan.plan,
@@ -68,7 +73,7 @@ app.add_typer(reference.app, name="reference")
 @app.callback(invoke_without_command=True)
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and what libraries warn of.")] = False,
 ) -> None:
     """Options before the subcommand. `--debug` is read by `main`, which catches the errors."""
     del debug
@@ -81,8 +86,8 @@ def main() -> None:
     """Run the command line. Expected errors end in one message and their exit code, without a traceback."""
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    with warnings.catch_warnings(), Interrupts() as interrupts:
-        warnings.showwarning = _show_warning
+    with warnings.catch_warnings(), contextlib.nullcontext() if debug else _quiet_logging(), Interrupts() as interrupts:
+        warnings.showwarning = _show_warning if debug else _show_own_warning
         try:
             try:
                 app(args=arguments, prog_name="compresslab")
@@ -127,13 +132,29 @@ def _interrupted() -> None:
             os.dup2(nowhere, stream)
 
 
+@contextlib.contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Keep the warnings that libraries log off the terminal: they are about their own insides. Workers write theirs into the run's logs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _show_own_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Warnings of this package for people, and no others."""
+    if issubclass(category, CompresslabWarning):
+        typer.echo(printable(f"warning: {message}"), err=True)
+
+
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
 ) -> None:
-    """Warnings of this package for people; others as Python shows them."""
-    if issubclass(category, CompresslabWarning):
-        typer.echo(printable(f"warning: {message}"), err=True)
-    else:
+    """Warnings of this package for people; others as Python shows them, for `--debug`."""
+    _show_own_warning(message, category)
+    if not issubclass(category, CompresslabWarning):
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
 

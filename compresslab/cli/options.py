@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from compresslab.cli import completion
+from compresslab.cli.default_store import default_store
 from compresslab.records.compute import ComputeChoice
 
 if TYPE_CHECKING:
@@ -26,10 +27,17 @@ Settings = Annotated[
         "--set",
         help="Another value for one setting, by its path: --set evaluate.items=50. May be given several times.",
         metavar="PATH=VALUE",
+        autocompletion=completion.settings,
     ),
 ]
 Only = Annotated[
-    list[str] | None, typer.Option("--only", help="Only this variant and what it needs. May be given several times.", metavar="VARIANT")
+    list[str] | None,
+    typer.Option(
+        "--only",
+        help="Only this variant and what it needs. May be given several times.",
+        metavar="VARIANT",
+        autocompletion=completion.variants,
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Items of each task, for a quick look: --set evaluate.items=N.", min=1)]
 Computing = Annotated[
@@ -74,8 +82,8 @@ def changes(settings: list[str] | None, only: list[str] | None, limit: int | Non
 
 
 def store_root(option: Path | None) -> Path:
-    """The store's folder: the option, else $COMPRESSLAB_STORE, else `.compresslab` in the current folder."""
-    return option or Path(os.environ.get("COMPRESSLAB_STORE") or ".compresslab")
+    """The store's folder: the option, else the default."""
+    return option or default_store()
 
 
 def count_of(count: int, noun: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import (
     AsJson,
     Computing,
@@ -24,9 +25,10 @@ from compresslab.cli.options import (
     size,
     store_root,
 )
+from compresslab.cli.tables import console, say, show_table, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from compresslab.plan.estimate import Speed
     from compresslab.plan.graph import Node, Plan
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 MAX_LISTED_NODES = 100
 # Nodes that do not fit and are warned of one by one.
 MOST_WARNINGS = 8
-On = Annotated[str | None, typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine")]
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="estimate times for this hardware (h100-sxm, say), not for this machine", autocompletion=completion.hardware),
+]
 
 
 def plan(
@@ -53,7 +58,7 @@ def plan(
 ) -> None:
     """Show the nodes of a recipe: what is cached, what will run, and a rough estimate of memory, disk and time.
 
-    Example: compresslab plan recipes/quickstart.yaml
+    Example: compresslab plan quickstart.yaml
     """
     from compresslab.plan.advice import advice
     from compresslab.plan.prepare import prepare
@@ -69,15 +74,12 @@ def plan(
     if planned.recipe.evaluate.source == "published":
         typer.echo(f"{planned.recipe.study}: published scores of {count_of(len(planned.variants), 'model')}; there is nothing to run")
         return
-    from rich.console import Console
-
-    console = Console()
+    screen = console()
     scored = {node.key: sum(result_store.holds(*result) for result in results(node).items()) for node in planned.of_kind("evaluate")}
-    console.print(_table(planned, rows, scored))
+    _show_table(screen, planned, rows, scored)
     warnings = [*_warnings(planned), *(_shortage(planned, rows) if on is None else [])]
     further = [*_replicates(planned, rows), *advice(planned, seconds_left(rows))]
-    for line in [summary(rows), *further, *(f"warning: {warning}" for warning in warnings)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(screen, summary(rows), *further, *(f"warning: {warning}" for warning in warnings))
 
 
 def _warnings(planned: Plan) -> list[str]:
@@ -125,26 +127,22 @@ def _speed(on: str | None) -> Speed | None:
     return None if on is None else speed_of((hardware := load_hardware(on)).flops, hardware.bandwidth)
 
 
-def _table(planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def _show_table(screen: Console, planned: Plan, rows: list[dict[str, Any]], scored: dict[str, int]) -> None:
     cached = sum(row["cached"] for row in rows)
     shortened = len(rows) > MAX_LISTED_NODES and cached > 0
     title = f"{planned.recipe.study}: {count_of(len(rows), 'node')}" + (f", {cached} of them cached and not listed" if shortened else "")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("node", "made from", "state"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("memory", "disk", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    cells: list[tuple[str, ...]] = []
+    dim: set[int] = set()
     for node, row in zip(planned.nodes, rows, strict=True):
         if shortened and row["cached"]:
             continue
         scored_tasks = scored.get(node.key, 0)
         state = "cached" if row["cached"] else f"{scored_tasks} of {len(node.tasks)} cached" if scored_tasks else "to run"
         costs = ("", "", "") if row["cached"] else (size(row["memory"]), size(row["disk"]), duration(row["seconds"]))
-        table.add_row(node.label, _inputs(node, planned), state, *costs, style="dim" if row["cached"] else None)
-    return table
+        dim |= {len(cells)} if row["cached"] else set()
+        cells.append((node.label, _inputs(node, planned), state, *costs))
+    headings = ("node", "made from", "state", "memory", "disk", "time")
+    show_table(screen, table(headings, cells, right=headings[3:], dim=dim), title)
 
 
 def _inputs(node: Node, planned: Plan) -> str:

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.node_progress import first_line
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, store_root
+from compresslab.cli.tables import console, say, show_table, table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from compresslab.density import Budget, Reference
 
 app = typer.Typer(help="References: what density is relative to. List, show, plot, fit, build.", no_args_is_help=True)
 
-NAME = Annotated[str, typer.Argument(help="A reference's name, or its .json file.")]
+NAME = Annotated[str, typer.Argument(help="A reference's name, or its .json file.", autocompletion=completion.references)]
 OUT = Annotated[Path | None, typer.Option("--out", help="Where to write it.  [default: NAME.json here]", show_default=False)]
 
 
@@ -35,10 +39,6 @@ def ls(as_json: AsJson = False) -> None:
 
     Example: compresslab reference ls
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from compresslab.density import Reference
     from compresslab.report import words
 
@@ -46,21 +46,21 @@ def ls(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([_summary(reference) for reference in found], indent=2))
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("reference", "sizes", "tokens", "models", "by", "tasks"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for reference in found:
         sizes = " to ".join(words.count(end) for end in reference.parameters_range)
         tokens = " to ".join(dict.fromkeys(words.count(end) for end in reference.tokens_range))
         by = "score" if reference.kind == "family" else f"loss ({reference.unit}), score"
-        table.add_row(reference.name, sizes, tokens, str(reference.runs), by, ", ".join(reference.tasks))
-    Console().print(table)
+        rows.append((reference.name, sizes, tokens, str(reference.runs), by, ", ".join(reference.tasks)))
+    show_table(console(), table(("reference", "sizes", "tokens", "models", "by", "tasks"), rows, whole=("reference",)))
 
 
 @app.command("show")
 def show(
     name: NAME,
-    task: Annotated[str | None, typer.Option("--task", help="Read a value off this task's curve.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Read a value off this task's curve.", autocompletion=completion.reference_tasks)
+    ] = None,
     bpb: Annotated[float | None, typer.Option("--bpb", help="The loss to read, in the reference's unit.")] = None,
     score: Annotated[float | None, typer.Option("--score", help="The score to read, in [0, 1].")] = None,
     tokens: TOKENS = None,
@@ -71,16 +71,13 @@ def show(
 
     Example: compresslab reference show olmo-ladder --task arc_easy --bpb 0.9
     """
-    from rich.console import Console
     from rich.text import Text
 
     from compresslab.density import Reference
     from compresslab.errors import BadInput
-    from compresslab.printable import printable
     from compresslab.report import words
 
     reference = Reference.load(name)
-    console = Console()
     if task is not None:
         budget = _budget(tokens, tokens_per_parameter)
         found = reference.effective_params(task=task, bpb=bpb, score=score, budget=budget)
@@ -96,13 +93,13 @@ def show(
     if as_json:
         typer.echo(json.dumps({**_summary(reference), "diagnostics": _diagnostics(reference)}, indent=2))
         return
-    console.print(Text.assemble((reference.name, "bold"), f": {reference.source}"), soft_wrap=True)
+    screen = console()
+    screen.print(Text.assemble((reference.name, "bold"), f": {reference.source}"), soft_wrap=True)
     sizes, budgets = (" to ".join(words.count(end) for end in ends) for ends in (reference.parameters_range, reference.tokens_range))
-    console.print(f"{reference.runs} models, {sizes} parameters, {budgets} tokens; {reference.resamples} resampled fits", highlight=False)
-    form = printable(", ".join(f"{key}: {value}" for key, value in reference.form.items()))
-    for line in (reference.convention, f"form: {form}", printable(reference.reach_in_words)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(_table(reference))
+    form = ", ".join(f"{key}: {value}" for key, value in reference.form.items())
+    fitted = f"{reference.runs} models, {sizes} parameters, {budgets} tokens; {reference.resamples} resampled fits"
+    say(screen, fitted, reference.convention, f"form: {form}", reference.reach_in_words)
+    show_table(screen, _table(reference))
 
 
 @app.command("plot")
@@ -132,7 +129,9 @@ def plot(
 
 @app.command("fit")
 def fit(
-    table: Annotated[Path, typer.Argument(help="CSV: run, params, tokens, task, bpb or score or both; optional size, chance.")],
+    csv: Annotated[
+        Path, typer.Argument(help="CSV: run, params, tokens, task, bpb or score or both; optional size, chance.", metavar="CSV")
+    ],
     name: Annotated[str | None, typer.Option("--name", help="The reference's name.  [default: the table's]", show_default=False)] = None,
     source: Annotated[str, typer.Option("--source", help="Where the table comes from, for the record.")] = "",
     unit: Annotated[str, typer.Option("--unit", help="Unit of the losses: 'bits per byte' or 'bits per word'.")] = "bits per byte",
@@ -144,9 +143,9 @@ def fit(
     """
     from compresslab.density.references.user import fit_table, read_table
 
-    reference_name = name or table.stem
+    reference_name = name or csv.stem
     path = _target(out, reference_name)
-    _write(fit_table(read_table(table), reference_name, source or f"the table {table.name}", unit), path)
+    _write(fit_table(read_table(csv), reference_name, source or f"the table {csv.name}", unit), path)
 
 
 @app.command("build")
@@ -157,7 +156,6 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     """
     first_line(recipe)
     import pandas as pd
-    from rich.console import Console
 
     from compresslab.cli.progress import ProgressPrinter
     from compresslab.density.references.user import fit_table
@@ -167,7 +165,7 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
     from compresslab.studies import reference
     from compresslab.studies.run_study import run_nodes
 
-    with ProgressPrinter(Console()) as printer:
+    with ProgressPrinter(console()) as printer:
         printer.start_part("read what is to run")
         plan = prepare(recipe, changes(None, None, None, compute), device)
         if plan.recipe.evaluate.source != "run":
@@ -178,8 +176,8 @@ def build(recipe: RecipePath, store: StorePath = None, out: OUT = None, compute:
         run_result = run_nodes(plan, result_store, printer)
     if run_result.failures:
         raise RunFailed("\n".join(f"{failure.node}: {failure.cause}" for failure in run_result.failures.values()))
-    table = pd.DataFrame(reference.rows(plan, result_store))
-    _write(fit_table(table, plan.recipe.study, f"evaluated by compresslab, recipe {recipe.name}"), path)
+    made = pd.DataFrame(reference.rows(plan, result_store))
+    _write(fit_table(made, plan.recipe.study, f"evaluated by compresslab, recipe {recipe.name}"), path)
 
 
 def _budget(tokens: float | None, per_parameter: float | None) -> Budget:
@@ -217,16 +215,14 @@ def _check_own(path: Path, name: str) -> None:
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    from rich.console import Console
-
     from compresslab.density import Reference
     from compresslab.density.references.build import reference_json
     from compresslab.files import atomic_write
 
     atomic_write(path, reference_json(content))
-    console = Console()
-    console.print(_table(Reference.load(str(path))))
-    console.print(f"{path}; in a recipe: density: {{reference: {path}}}", highlight=False, markup=False, soft_wrap=True)
+    screen = console()
+    show_table(screen, _table(Reference.load(str(path))))
+    say(screen, f"{path}; in a recipe: density: {{reference: {path}}}")
 
 
 def _summary(reference: Reference) -> dict[str, Any]:
@@ -252,18 +248,13 @@ def _diagnostics(reference: Reference) -> dict[str, Any]:
     return {task: {key: getattr(fit, key) for key in fields} for task, fit in reference.tasks.items()}
 
 
-def _table(reference: Reference) -> Any:
+def _table(reference: Reference) -> Table:
     """A table of each task's fit, and of the prediction errors of held-out runs."""
     import numpy as np
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
 
     from compresslab.report import words
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("task", "R2 loss", "R2 score", "losses seen", "scores seen", "held out: loss", "score"):
-        table.add_column(heading, justify="left" if heading == "task" else "right", overflow="fold")
+    rows = []
     for task, fit in reference.tasks.items():
         ends = [" to ".join(words.number(end) for end in bounds) if bounds else "" for bounds in (fit.loss_range, fit.score_range)]
         errors = [
@@ -273,5 +264,6 @@ def _table(reference: Reference) -> Any:
             for key in ("loss_error", "score_error")
         ]
         r2 = ["" if value is None else f"{value:.3f}" for value in (fit.r2_loss, fit.r2_score)]
-        table.add_row(Text(task), *r2, *ends, *errors)
-    return table
+        rows.append((task, *r2, *ends, *errors))
+    headings = ("task", "R2 loss", "R2 score", "losses seen", "scores seen", "held out: loss", "score")
+    return table(headings, rows, right=headings[1:], whole=("task",))

@@ -22,7 +22,7 @@ def report(
 ) -> None:
     """Write the report of a recipe from what is in the store, and run nothing. What is missing is named on the page.
 
-    Example: compresslab report recipes/quickstart.yaml
+    Example: compresslab report quickstart.yaml
     """
     from compresslab.plan.prepare import prepare
     from compresslab.store.store import Store

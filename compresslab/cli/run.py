@@ -27,6 +27,7 @@ from compresslab.cli.options import (
     duration,
     store_root,
 )
+from compresslab.cli.tables import console, say, show_table, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def run(
 
     All recipes are checked before the first one runs.
 
-    Example: compresslab run recipes/quickstart.yaml
+    Example: compresslab run quickstart.yaml
     """
     if dry_run:
         from compresslab.cli.plan import plan as show_plan
@@ -72,17 +73,15 @@ def run(
         return
     # Before slow work, which includes the first probe of this machine.
     first_line(*recipes)
-    from rich.console import Console
-
     from compresslab.cli.progress import ProgressPrinter
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
 
-    console = Console()
+    screen = console()
     failed = []
     if address is not None and executor != "ray":
         raise BadInput("--address is the address of a Ray cluster; add --executor ray")
-    with ProgressPrinter(console) as printer, contextlib.ExitStack() as stack:
+    with ProgressPrinter(screen) as printer, contextlib.ExitStack() as stack:
         printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
         cluster = None
@@ -113,7 +112,7 @@ def run(
         stack.enter_context(shared_renderer() if quick else contextlib.nullcontext())
         for plan in plans:
             for warning in plan.warnings:
-                console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+                say(screen, f"warning: {warning}")
             try:
                 record = run_study(
                     plan, store=store_root(store), reports=reports, watcher=printer, jobs=at_once, threads=threads, cluster=cluster
@@ -123,8 +122,8 @@ def run(
                     raise
                 failed.append(f"{plan.recipe.study}: {error}")
                 continue
-            summary(console, record)
-            console.print(_done(record, reports), highlight=False, markup=False, soft_wrap=True)
+            summary(screen, record)
+            say(screen, _done(record, reports))
             if printer.failures:
                 causes = [f"  {failure.node}: {failure.cause}" for failure in printer.failures]
                 message = f"{len(causes)} of {record.nodes} nodes failed or could not run; the rest is in the report:"
@@ -139,29 +138,22 @@ def _done(record: StudyRecord, reports: Path) -> str:
     return f"{source} {duration(record.seconds)}. Report: {reports / record.study / 'index.html'}"
 
 
-def summary(console: Console, record: StudyRecord) -> None:
+def summary(screen: Console, record: StudyRecord) -> None:
     """Print the verdict table and the answer in a sentence."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    from compresslab.printable import printable
     from compresslab.report import words
     from compresslab.report.answer import answer
     from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, shared_tasks, was_built
 
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
-    # The question is text from the recipe, not markup.
-    table = Table(title=Text(printable(record.question)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in COLUMNS if console.width >= MIN_WIDTH else NARROW_COLUMNS:
-        table.add_column(heading, justify="left" if heading in ("variant", "verdict") else "right", overflow="fold")
+    headings = COLUMNS if screen.width >= MIN_WIDTH else NARROW_COLUMNS
+    rows = []
     for variant in record.variants:
         size, comparison = variant.size, comparison_with(variant, "parent")
         built = size is not None and was_built(variant, by_name)
         density, r = variant.density.params if variant.density else None, comparison.headline[0] if comparison else None
-        cells: dict[str, str | Text] = {
-            "variant": Text(printable(variant.name)),
+        cells = {
+            "variant": variant.name,
             "N": words.count(size.counted) if built and size else "",
             "stored": words.size(size.stored_bytes) if built and size else "",
             "bpb": words.number(mean_bpb(variant, tasks)),
@@ -176,8 +168,10 @@ def summary(console: Console, record: StudyRecord) -> None:
             if variant.replicate_of
             else "",
         }
-        table.add_row(*(cells[str(column.header)] for column in table.columns), style=None if variant.named else "dim")
-    console.print(table)
+        rows.append([cells[heading] for heading in headings])
+    unnamed = {place for place, variant in enumerate(record.variants) if not variant.named}
+    right = [heading for heading in headings if heading not in ("variant", "verdict")]
+    show_table(screen, table(headings, rows, right=right, whole=("variant",), dim=unnamed), record.question)
     if any(density.extrapolated for variant in record.variants if variant.density and (density := variant.density.params)):
-        console.print("* outside the sizes that the reference was fitted on", style="dim", highlight=False)
-    console.print(printable(answer(record).headline), highlight=False, markup=False, soft_wrap=True)
+        screen.print("* outside the sizes that the reference was fitted on", style="dim", highlight=False)
+    say(screen, answer(record).headline)

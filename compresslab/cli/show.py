@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import ReportsPath
 from compresslab.printable import printable
 from compresslab.suggestions import suggest
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 
 def show(
-    study: Annotated[str, typer.Argument(help="A study's name.")],
-    variant: Annotated[str | None, typer.Argument(help="One of its variants; without it, the verdict table.")] = None,
+    study: Annotated[str, typer.Argument(help="A study's name.", autocompletion=completion.studies)],
+    variant: Annotated[
+        str | None, typer.Argument(help="One of its variants; without it, the verdict table.", autocompletion=completion.variants)
+    ] = None,
     reports: ReportsPath = Path("reports"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
-    """Show a study's verdicts, or everything that is recorded of one variant, from its last report.
+    """Show a study's verdicts, or how one variant was made and what it scored, from its last report. `--json` has all that is recorded.
 
     Example: compresslab show smollm2-quickstart nf4
     """
-    from rich.console import Console
-    from rich.highlighter import JSONHighlighter
-
     from compresslab.cli.run import summary
+    from compresslab.cli.tables import console
 
     if variant is None:
         record = study_of(study, reports)
         if as_json:
             typer.echo(printable(record.model_dump_json(indent=2)))
         else:
-            summary(Console(), record)
+            summary(console(), record)
         return
-    _, variant_record = variant_of(study, variant, reports)
+    record, variant_record = variant_of(study, variant, reports)
     if as_json:
         typer.echo(printable(variant_record.model_dump_json(indent=2)))
-    else:
-        # rich's print_json would undo the escapes.
-        text = printable(json.dumps(json.loads(variant_record.model_dump_json(exclude_defaults=True)), indent=2, ensure_ascii=False))
-        Console().print(JSONHighlighter()(text), soft_wrap=True)
+        return
+    from compresslab.cli.variant_in_words import show_variant
+
+    show_variant(record, variant_record)
 
 
 def study_of(study: str, reports: Path) -> StudyRecord:
@@ -63,6 +63,11 @@ def study_of(study: str, reports: Path) -> StudyRecord:
             f"no report of a study {study!r} in {reports}; there are: {', '.join(studies) or 'none'};{suggest(study, studies)}".rstrip(";")
         )
     return read_record(path, StudyRecord, "`compresslab report RECIPE` writes it again")
+
+
+def is_published(record: StudyRecord) -> bool:
+    """Whether a study's scores were read from tables, so that no model was run and none is in a store."""
+    return any(step.method == "published" for variant in record.variants for step in variant.steps)
 
 
 def variant_of(study: str, variant: str, reports: Path) -> tuple[StudyRecord, VariantRecord]:

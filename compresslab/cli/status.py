@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import AsJson, StorePath, count_of, duration, store_root
+from compresslab.cli.tables import console, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
 EVERY = 2.0  # seconds between two looks of --watch
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again until nothing runs, or Ctrl-C.")]
-Study = Annotated[str | None, typer.Argument(help="A study's name; all by default.", metavar="STUDY", show_default=False)]
+Study = Annotated[
+    str | None,
+    typer.Argument(help="A study's name; all by default.", metavar="STUDY", show_default=False, autocompletion=completion.studies),
+]
 
 
 def status(study: Study = None, store: StorePath = None, watch: Watch = False, as_json: AsJson = False) -> None:
@@ -40,14 +45,13 @@ def status(study: Study = None, store: StorePath = None, watch: Watch = False, a
     if as_json:
         typer.echo(json.dumps(_rows(result_store, study), indent=2))
         return
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console()
+    screen = console()
     if not watch:
-        console.print(_shown(result_store, study))
+        screen.print(_shown(result_store, study), crop=False)
         return
-    with Live(_shown(result_store, study), console=console, auto_refresh=False) as live:
+    with Live(_shown(result_store, study), console=screen, auto_refresh=False) as live:
         while any(not state.ended and not state.silent for state in run_states(result_store, study)):
             time.sleep(EVERY)
             live.update(_shown(result_store, study), refresh=True)
@@ -82,9 +86,7 @@ def _rows(store: Store, study: str | None) -> list[dict[str, Any]]:
 
 
 def _shown(store: Store, study: str | None) -> RenderableType:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     from compresslab.printable import printable
@@ -94,16 +96,15 @@ def _shown(store: Store, study: str | None) -> RenderableType:
     shown: list[RenderableType] = []
     for run in run_states(store, study):
         own = [row for row in rows if row["study"] == run.study and row["command"] == f"process {run.process} on {run.host}"]
-        title = Text(printable(_headline(run, own)))
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for heading in ("node", "state", "where", "since", "how far, or why not"):
-            table.add_column(heading, overflow="fold")
+        shown.append(Text(printable(_headline(run, own)), no_wrap=True, overflow="ignore"))
+        cells = []
         for row in own:
             if row["state"] != "done":
                 since = duration(time.time() - row["since"]) if row["since"] else ""
                 how_far = f"{row['share']:.0%} {row['doing']}" if row["share"] is not None else _why(row)
-                table.add_row(*(Text(printable(str(cell))) for cell in (row["node"], row["state"], row["where"], since, how_far)))
-        shown.append(table if table.row_count else title)
+                cells.append([str(cell) for cell in (row["node"], row["state"], row["where"], since, how_far)])
+        if cells:
+            shown.append(table(("node", "state", "where", "since", "how far, or why not"), cells))
     return Group(*shown) if shown else Text(f"no run is known in {store.root}; `compresslab run RECIPE` starts one")
 
 

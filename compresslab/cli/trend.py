@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import AsJson
+from compresslab.cli.tables import console, say, show_table, table
 
 if TYPE_CHECKING:
     from compresslab.density.trend.corollaries import Corollaries
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def trend(
-    reference: Annotated[str, typer.Option("--reference", help="A reference that reads the benchmarks.")] = "qwen2.5",
+    reference: Annotated[
+        str, typer.Option("--reference", help="A reference that reads the benchmarks.", autocompletion=completion.references)
+    ] = "qwen2.5",
     mmlu: Annotated[bool, typer.Option("--mmlu", help="MMLU alone: more models, also from before ChatGPT.")] = False,
     corollaries: Annotated[
         bool, typer.Option("--corollaries", help="What follows: density and chip prices, when models were passed on, price halving.")
@@ -52,40 +56,30 @@ def trend(
 
 
 def _show(result: Trend, every: bool) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from compresslab.density.trend.trend import PAPER_GROWTH, PAPER_R2
     from compresslab.report import words
 
-    console = Console()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("model", "released", "N", "density", "table"):
-        table.add_column(heading, justify="right" if heading in ("N", "density") else "left", overflow="fold")
+    screen, rows = console(), []
     for point in result.points:
         if every or point.frontier:
             flag = "*" if point.density.extrapolated else ""
             density = f"{words.point(point.density)}{flag} {words.span(point.density, 2)}"
             name = f"{point.model}{' (record)' if every and point.frontier else ''}"
-            table.add_row(name, str(point.released), words.count(point.params), density, point.table)
-    console.print(table)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+            rows.append((name, str(point.released), words.count(point.params), density, point.table))
+    headings = ("model", "released", "N", "density", "table")
+    show_table(screen, table(headings, rows, right=("N", "density"), whole=("model", "table")))
     periods: list[tuple[str, TrendLine | None, list[TrendFit]]] = [("all", result.whole, result.fits)]
     if result.before is not None or result.before_fits:
         periods += [("before ChatGPT", result.before, result.before_fits), ("after ChatGPT", result.after, result.after_fits)]
     for name, line, fits in periods:
         for fit in fits:
-            say(_fit(name, fit))
+            say(screen, _fit(name, fit))
         if line is not None:
-            say(_line(name, line))
-    say(f"On {result.reference}, {', '.join(result.benchmarks)}.")
-    say(f"The Densing Law paper: A = {PAPER_GROWTH} per day, R2 = {PAPER_R2}, doubling every 3.3 months (journal: 3.5).")
+            say(screen, _line(name, line))
+    say(screen, f"On {result.reference}, {', '.join(result.benchmarks)}.")
+    say(screen, f"The Densing Law paper: A = {PAPER_GROWTH} per day, R2 = {PAPER_R2}, doubling every 3.3 months (journal: 3.5).")
     for note in result.notes:
-        say(f"note: {note}")
+        say(screen, f"note: {note}")
 
 
 def _fit(name: str, fit: TrendFit) -> str:
@@ -106,43 +100,41 @@ def _growth(growth: Interval, months: Interval) -> str:
 
 
 def _show_corollaries(found: Corollaries, every: bool) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from compresslab.report import words
 
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    say("Effective parameters per dollar of chip double every ln 2 / (A + ln 2 / 2.1 years) days:")
+    screen = console()
+    say(screen, "Effective parameters per dollar of chip double every ln 2 / (A + ln 2 / 2.1 years) days:")
     for doubling in found.doublings:
-        say(f"  {doubling.rate}, A = {doubling.growth.value:.4f}: {words.number(doubling.days.value, 3)} days {words.span(doubling.days)}")
-    say(f"  source: {found.doublings_source}")
+        say(
+            screen,
+            f"  {doubling.rate}, A = {doubling.growth.value:.4f}: {words.number(doubling.days.value, 3)} days {words.span(doubling.days)}",
+        )
+    say(screen, f"  source: {found.doublings_source}")
     reached = [entry for entry in found.passed if entry.days is not None]
-    say("")
-    say("Passed on: the first later model with fewer parameters and at least the same MMLU.")
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("model", "N", "MMLU", "released", "by", "N", "MMLU", "on", "days"):
-        table.add_column(heading, justify="right" if heading in ("N", "MMLU", "days") else "left", overflow="fold")
+    say(screen, "")
+    say(screen, "Passed on: the first later model with fewer parameters and at least the same MMLU.")
+    rows = []
     for entry in found.passed if every else [entry for entry in found.passed if entry.params >= 5e10]:
         ends = (
             (words.count(entry.by_params), f"{100 * (entry.by_mmlu or 0):.1f}", str(entry.on), str(entry.days)) if entry.by else ("",) * 4
         )
-        table.add_row(entry.model, words.count(entry.params), f"{100 * entry.mmlu:.1f}", str(entry.released), entry.by or "not yet", *ends)
-    console.print(table)
+        mmlu = f"{100 * entry.mmlu:.1f}"
+        rows.append((entry.model, words.count(entry.params), mmlu, str(entry.released), entry.by or "not yet", *ends))
+    headings = ("model", "N", "MMLU", "released", "by", "N", "MMLU", "on", "days")
+    show_table(screen, table(headings, rows, right=("N", "MMLU", "days"), whole=("model", "by")))
     if not every:
-        say("  (models of 50B and more; --all lists every one)")
+        say(screen, "  (models of 50B and more; --all lists every one)")
     median = found.median_days
-    say(f"  {len(reached)} of {len(found.passed)} were; median {words.number(median.value, 3)} days {words.span(median)} (Kaplan-Meier)")
+    say(
+        screen,
+        f"  {len(reached)} of {len(found.passed)} were; median {words.number(median.value, 3)} days {words.span(median)} (Kaplan-Meier)",
+    )
     half = found.median_days_half
-    say(f"  by one with at most half the parameters: median {words.number(half.value, 3)} days {words.span(half)}")
-    say(f"  source: {found.passed_source}")
-    say("")
-    say(f"The price of one level of capability halves every {found.price_halving_days:.0f} days: d ln 2 / ln(p / q).")
-    say(f"  source: {found.price_source}")
+    say(screen, f"  by one with at most half the parameters: median {words.number(half.value, 3)} days {words.span(half)}")
+    say(screen, f"  source: {found.passed_source}")
+    say(screen, "")
+    say(screen, f"The price of one level of capability halves every {found.price_halving_days:.0f} days: d ln 2 / ln(p / q).")
+    say(screen, f"  source: {found.price_source}")
 
 
 def _picture(result: Trend) -> str:

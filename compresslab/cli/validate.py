@@ -11,7 +11,7 @@ from compresslab.printable import printable
 def validate(recipe: RecipePath, settings: Settings = None, only: Only = None, limit: Limit = None) -> None:
     """Check a recipe: form, names, order of the steps. Tells everything that is wrong at once. Runs nothing.
 
-    Example: compresslab validate recipes/quickstart.yaml --set evaluate.items=50
+    Example: compresslab validate quickstart.yaml --set evaluate.items=50
     """
     from compresslab.plan.prepare import prepare
     from compresslab.studies.programs import missing_sandbox

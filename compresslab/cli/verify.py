@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from compresslab.cli import completion
 from compresslab.cli.options import AsJson, Computing, Device, RecipePath, StorePath, changes, count_of, store_root
 from compresslab.printable import printable
 
 
 def verify(
     recipe: RecipePath,
-    variant: Annotated[str | None, typer.Argument(help="Reload this variant and answer its shortest task again.")] = None,
+    variant: Annotated[
+        str | None, typer.Argument(help="Reload this variant and answer its shortest task again.", autocompletion=completion.variants)
+    ] = None,
     store: StorePath = None,
     repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged, so that the next run makes it again.")] = False,
     compute: Computing = None,
@@ -22,7 +25,7 @@ def verify(
 ) -> None:
     """Check that all results of a recipe are as they were written, by size and SHA-256, and that a variant still has the stored scores.
 
-    Example: compresslab verify recipes/quickstart.yaml nf4
+    Example: compresslab verify quickstart.yaml nf4
     """
     from compresslab.errors import BadInput, RunFailed
     from compresslab.plan.prepare import prepare
@@ -33,6 +36,8 @@ def verify(
 
     result_store = Store(store_root(store))
     plan = prepare(recipe, changes(None, None, None, compute), device, noted=result_store.notes())
+    if plan.recipe.evaluate.source == "published":
+        raise BadInput(f"{recipe} is a study of published scores: nothing was run, so no results are kept that could be verified")
     names = [entry.name for entry in plan.variants]
     if variant is not None and variant not in names:
         raise BadInput(f"{plan.recipe.study} has no variant {variant!r}; it has: {', '.join(names)}")

@@ -34,9 +34,8 @@ def plan(recipe: Recipe, places: Places | None, found: list[Complaint]) -> Plan:
     Raises:
         RecipeError: all complaints at once.
     """
-    complaints = [*found, *_complaints(recipe)]
-    if complaints:
-        raise refusal(complaints, places)
+    if everything := [*found, *complaints(recipe)]:
+        raise refusal(everything, places)
     variants = [PlanVariant(name, entry.parent, True, (), "", None) for name, entry in entries(recipe).items()]
     return Plan(recipe, (), tuple(variants), tuple(_warnings(recipe)))
 
@@ -60,7 +59,8 @@ def _table(recipe: Recipe, of: Base | Adopt) -> str:
     return of.table or recipe.evaluate.table or ""
 
 
-def _complaints(recipe: Recipe) -> Iterator[Complaint]:
+def complaints(recipe: Recipe) -> Iterator[Complaint]:
+    """Everything that is wrong with a recipe of published scores that its schema does not see."""
     places: list[tuple[tuple[str | int, ...], Base | Adopt]] = [(("base",), recipe.base)]
     for name, variant in recipe.variants.items():
         for number, step in enumerate(variant.steps):

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from compresslab.catalog.recipes import SCHEMA_LINE
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.registry import method
 from compresslab.plan.rules import Chain, after, objections
@@ -101,6 +102,7 @@ def starter(answers: Answers, base: Chain, path: str) -> str:
     variants = _variants(answers, base)
     return "\n".join(
         [
+            SCHEMA_LINE,
             "# Written by `compresslab init`. Everything may be changed; docs/recipe.md has all settings.",
             "#",
             f"#   compresslab validate {path}     is the recipe sound?",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from compresslab.errors import RecipeError
-from compresslab.recipe.locate import Located, join, parse, relocate
+from compresslab.recipe.locate import Located, Problem, brought_by, join, parse, relocate
 from compresslab.recipe.order import needs
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import BASE
@@ -18,7 +18,8 @@ class Changes:
     """Changes of one recipe.
 
     Attributes:
-        settings: `path=value`, the path as in error messages (`evaluate.items`, `variants.nf4[0].quantize.bits`), the value as in YAML.
+        settings: `path=value`, the path as in error messages (`evaluate.items`, `variants.nf4[0].quantize.bits`, also with `.0` for
+            `[0]`), the value as in YAML.
         only: the variants to keep, together with those that they need. All if empty.
     """
 
@@ -31,21 +32,29 @@ class Changes:
 
 
 NO_CHANGES = Changes()
+VARIANT = re.compile(r"variants\..+")
+# An entry of a list in a path: [0] as in messages, or .0 as in other tools.
+INDEX = re.compile(r"\[(\d+)\]\.?|(\d+)(?:\.|(?=\[)|$)")
 
 
-def apply_settings(root: Located, settings: tuple[str, ...]) -> Located:
-    """The recipe's tree with the values of the settings at their paths.
+class _NoSuchPlaceError(Exception):
+    """The path of a setting leads nowhere; the text says why."""
 
-    Raises:
-        RecipeError: a setting that is no `path=value`, or whose path does not exist.
-    """
+
+def apply_settings(root: Located, settings: tuple[str, ...]) -> tuple[Located, list[Problem]]:
+    """The recipe's tree with the values of the settings at their paths, and a problem for each setting that is no `path=value` or whose
+    path does not exist."""
+    found = []
     for setting in settings:
         path, equals, text = setting.partition("=")
         value, problems = parse(text)
-        if not equals or not path or value is None or value.value is None or problems:
-            raise _setting_error(setting, "give a path and a value as in YAML, such as evaluate.items=50")
-        root = _replace_at(root, path.strip(), value, setting)
-    return root
+        try:
+            if not equals or not path or value is None or value.value is None or problems:
+                raise _NoSuchPlaceError("give a path and a value as in YAML, such as evaluate.items=50")
+            root = _replace_at(root, path.strip(), value, setting)
+        except _NoSuchPlaceError as error:
+            found.append(Problem(0, 0, "", str(error), setting))
+    return root, found
 
 
 def select_variants(recipe: Recipe, only: tuple[str, ...]) -> Recipe:
@@ -71,26 +80,28 @@ def select_variants(recipe: Recipe, only: tuple[str, ...]) -> Recipe:
 
 
 def _replace_at(node: Located, rest: str, value: Located, setting: str) -> Located:
-    """The tree below `node` with `value` at the path `rest`. The value has the line of the node that it replaces, for messages."""
+    """The tree below `node` with `value` at the path `rest`. Problems of the value name the setting."""
     if not rest:
-        return replace(relocate(value, node.path), line=node.line, column=node.column)
+        return brought_by(relocate(value, node.path), setting, node.line, node.column)
     if isinstance(node.value, list):
-        index = re.match(r"\[(\d+)\]\.?", rest)
-        if index is None or int(index[1]) >= len(node.value):
-            raise _setting_error(setting, f"{node.path} is a list of {len(node.value)}; name an entry, such as {node.path}[0]")
-        number = int(index[1])
-        return replace(
-            node,
-            value=[_replace_at(child, rest[index.end() :], value, setting) if i == number else child for i, child in enumerate(node.value)],
-        )
+        if (steps := re.match(r"steps(?=[.\[])\.?", rest)) and VARIANT.fullmatch(node.path):
+            rest = rest[steps.end() :]  # a variant that is a list is short for one with `steps`
+        index = INDEX.match(rest)
+        number = int(index[1] or index[2]) if index else len(node.value)
+        if index is None or number >= len(node.value):
+            raise _NoSuchPlaceError(f"{node.path} is a list of {len(node.value)}; name an entry, such as {node.path}[0]")
+        replaced = [_replace_at(child, rest[index.end() :], value, setting) if i == number else child for i, child in enumerate(node.value)]
+        return replace(node, value=replaced)
     if not isinstance(node.value, dict):
-        raise _setting_error(setting, f"{node.path or 'the recipe'} is a single value, so nothing stands below it")
+        raise _NoSuchPlaceError(f"{node.path or 'the recipe'} is a single value, so nothing stands below it")
     key = _next_key(node, rest)
     if not key:
-        raise _setting_error(setting, f"{node.path or 'the recipe'} is a mapping; name one of {', '.join(node.value)}")
-    child = node.value.get(key) or Located({}, node.line, node.column, join(node.path, key))
-    replaced = _replace_at(child, rest[len(key) :].removeprefix("."), value, setting)
-    return replace(node, value={**node.value, key: replaced}, keys={key: (node.line, node.column), **node.keys})
+        raise _NoSuchPlaceError(f"{node.path or 'the recipe'} is a mapping; name one of {', '.join(node.value)}")
+    child = node.value.get(key) or Located({}, node.line, node.column, join(node.path, key), setting=setting)
+    rest = rest[len(key) :].removeprefix(".")
+    return replace(
+        node, value={**node.value, key: _replace_at(child, rest, value, setting)}, keys={key: (node.line, node.column), **node.keys}
+    )
 
 
 def _next_key(node: Located, rest: str) -> str:
@@ -100,7 +111,3 @@ def _next_key(node: Located, rest: str) -> str:
         return max(matching_keys, key=len)
     new = re.match(r"[^.\[]+", rest)
     return new[0] if new else ""
-
-
-def _setting_error(setting: str, reason: str) -> RecipeError:
-    return RecipeError([f"--set {setting}: {reason}"])

@@ -24,7 +24,8 @@ from compresslab.recipe.explain import check
 from compresslab.recipe.locate import MAX_NODES, Located, Problem, parse, shown
 from compresslab.recipe.order import sort
 from compresslab.recipe.places import Places
-from compresslab.recipe.schema import Recipe
+from compresslab.recipe.schema import Recipe, Variant
+from compresslab.recipe.steps import BASE
 from compresslab.recipe.sweeps import expand, pattern
 from compresslab.suggestions import MOST_PROBLEMS, suggest
 
@@ -32,7 +33,7 @@ MAX_BYTES = 1_000_000
 MAX_EXPANDED = 5 * MAX_NODES
 # Settings of any method that name another variant, and the relation to it.
 OTHER_MODELS = {"teacher": "learns from", "until": "trains until"}
-_FORM = "recipes/quickstart.yaml shows the form"
+_FORM = "`compresslab recipes quickstart` shows the form"
 
 
 class RecipeFile(NamedTuple):
@@ -58,6 +59,23 @@ class LoadedRecipe(NamedTuple):
     file: RecipeFile
 
 
+class ReadRecipe(NamedTuple):
+    """A recipe's file with its problems.
+
+    Attributes:
+        name: the file's, for messages.
+        loaded: the recipe; `None` if there are problems.
+        places: `None` if the file is no mapping, or cannot be read as YAML.
+        sound_variants: the variants whose form is right and that need no others than such.
+    """
+
+    name: str
+    loaded: LoadedRecipe | None
+    problems: list[Problem]
+    places: Places | None = None
+    sound_variants: tuple[str, ...] = ()
+
+
 def load(path: Path) -> Recipe:
     """Reads a recipe file.
 
@@ -69,6 +87,15 @@ def load(path: Path) -> Recipe:
 
 def load_located(path: Path, changes: Changes = NO_CHANGES) -> LoadedRecipe:
     """Reads a recipe file and keeps its places, for later messages. Raises like `load`."""
+    return _all_or_refused(read(path, changes))
+
+
+def read(path: Path, changes: Changes = NO_CHANGES) -> ReadRecipe:
+    """Reads a recipe file with all its problems, so that a plan can add what is wrong with the rest of it.
+
+    Raises:
+        RecipeError: the file cannot be read, or a variant of `changes.only` does not exist.
+    """
     name = str(path)
     try:
         if path.is_dir():
@@ -89,8 +116,7 @@ def load_located(path: Path, changes: Changes = NO_CHANGES) -> LoadedRecipe:
         line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
         raise RecipeError([f"{name}:{line}:{column}: not UTF-8 text; save the file as UTF-8"]) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    found = loads_located(text, name, changes)
-    return found._replace(file=RecipeFile(path, text, hashlib.sha256(content).hexdigest()))
+    return _read_text(text, RecipeFile(path, text, hashlib.sha256(content).hexdigest()), changes)
 
 
 def _nearby(folder: Path, path: Path) -> str:
@@ -109,22 +135,44 @@ def loads(text: str, name: str) -> Recipe:
 
 def loads_located(text: str, name: str, changes: Changes = NO_CHANGES) -> LoadedRecipe:
     """Reads a recipe from text and keeps its places. Raises like `load`."""
+    return _all_or_refused(_read_text(text, RecipeFile(Path(name), text), changes))
+
+
+def _all_or_refused(found: ReadRecipe) -> LoadedRecipe:
+    if found.loaded is None:
+        raise RecipeError([problem.shown(found.name) for problem in found.problems])
+    return found.loaded
+
+
+def _read_text(text: str, file: RecipeFile, changes: Changes) -> ReadRecipe:
+    name = str(file.path)
     root, problems = parse(text)
     if root is None or root.value is None:
-        raise _recipe_error(name, problems or [Problem(1, 1, "", f"the recipe is empty; {_FORM}")])
+        return ReadRecipe(name, None, problems or [Problem(1, 1, "", f"the recipe is empty; {_FORM}")])
     if not isinstance(root.value, dict):
-        raise _recipe_error(name, [*problems, root.problem(f"a recipe is a mapping with keys such as 'study:'; {_FORM}")])
-    tree = _collect(apply_settings(root, changes.settings))
+        return ReadRecipe(name, None, [*problems, root.problem(f"a recipe is a mapping with keys such as 'study:'; {_FORM}")])
+    changed, refused = apply_settings(root, changes.settings)
+    tree = _collect(changed)
     recipe, found = check(Recipe, tree.root, ignored_keys=["sweeps"])
-    problems += [*tree.problems, *found, *_graph_problems(tree)]
-    if recipe is None or problems:
-        raise _recipe_error(name, problems)
-    return LoadedRecipe(select_variants(recipe, changes.only), Places(name, tree.root), RecipeFile(Path(name), text))
+    # Equal problems of a sweep's points appear once, all in the file's order.
+    problems = sorted({*problems, *refused, *tree.problems, *found, *_graph_problems(tree)})
+    places = Places(name, tree.root)
+    if recipe is not None and not problems:
+        return ReadRecipe(name, LoadedRecipe(select_variants(recipe, changes.only), places, file), [], places)
+    selected = [name for name in _sound_variants(tree) if not changes.only or name in changes.only]
+    return ReadRecipe(name, None, problems, places, tuple(selected))
 
 
-def _recipe_error(name: str, problems: list[Problem]) -> RecipeError:
-    """One line per problem in the file's order; equal problems of a sweep's points appear once."""
-    return RecipeError([problem.shown(name) for problem in sorted(set(problems))])
+def _sound_variants(tree: _ExpandedTree) -> list[str]:
+    """The variants whose own form is right and that need no others than such."""
+    sound = {name: body for name, body in tree.variants.items() if check(Variant, body)[0] is not None}
+    needed = {name: {str(other.value) for _, other in _references(body)} - {BASE} for name, body in sound.items()}
+    while True:
+        circular = {name for circle in sort({name: list(others) for name, others in needed.items()})[1] for name in circle}
+        kept = {name: others for name, others in needed.items() if others <= needed.keys() and name not in circular}
+        if kept == needed:
+            return list(kept)
+        needed = kept
 
 
 @dataclass

@@ -38,16 +38,18 @@ Scalar = None | bool | int | float | str
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong, with its place (counted from 1) in the file and in the recipe."""
+    """One thing that is wrong, with its place (counted from 1) in the file and in the recipe, or the `--set` that brought it in."""
 
     line: int
     column: int
     path: str
     message: str
+    setting: str = ""
 
     def shown(self, name: str) -> str:
         """The problem as the one line that the user reads."""
-        line = f"{name}:{self.line}:{self.column}: {self.path + ': ' if self.path else ''}{self.message}"
+        place = f"--set {self.setting}" if self.setting else f"{name}:{self.line}:{self.column}"
+        line = f"{place}: {self.path + ': ' if self.path else ''}{self.message}"
         return printable(line).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -61,6 +63,7 @@ class Located:
         style: "plain" or "quoted" for scalars, "flow" ({…}, […]) or "block" for lists and mappings.
         keys: line and column of each key of a mapping.
         size: number of values in the tree, itself included (see `_size`); bounds what aliases and sweeps can multiply.
+        setting: the `path=value` of the command line that the value comes from; empty for a value of the file.
     """
 
     value: Scalar | list[Located] | dict[str, Located]
@@ -71,6 +74,7 @@ class Located:
     style: str = "plain"
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
     size: int = 1
+    setting: str = ""
 
     @property
     def mapping(self) -> dict[str, Located]:
@@ -97,12 +101,14 @@ class Located:
 
     def problem(self, message: str) -> Problem:
         """A complaint about this value."""
-        return Problem(self.line, self.column, self.path, message)
+        return Problem(self.line, self.column, self.path, message, self.setting)
 
     def key_problem(self, key: str, message: str) -> Problem:
         """A complaint about a key of this mapping."""
         line, column = self.keys.get(key, (self.line, self.column))
-        return Problem(line, column, self.mapping[key].path if key in self.mapping else join(self.path, key), message)
+        if key not in self.mapping:
+            return Problem(line, column, join(self.path, key), message, self.setting)
+        return Problem(line, column, self.mapping[key].path, message, self.mapping[key].setting)
 
 
 def join(path: str, key: str | int) -> str:
@@ -132,6 +138,16 @@ def relocate(node: Located, path: str) -> Located:
     if isinstance(node.value, list):
         return replace(node, path=path, value=[relocate(child, join(path, i)) for i, child in enumerate(node.value)])
     return replace(node, path=path)
+
+
+def brought_by(node: Located, setting: str, line: int, column: int) -> Located:
+    """The same tree as brought in by a setting of the command line, in the place of what stood in a line of the file."""
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: brought_by(child, setting, line, column) for key, child in value.items()}
+    elif isinstance(value, list):
+        value = [brought_by(child, setting, line, column) for child in value]
+    return replace(node, value=value, line=line, column=column, keys=dict.fromkeys(node.keys, (line, column)), setting=setting)
 
 
 class _UnreadableError(Exception):

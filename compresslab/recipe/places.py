@@ -37,7 +37,8 @@ class Places(NamedTuple):
             else:
                 break
             rest.pop(0)
-        return Problem(node.line, node.column, reduce(join, rest, node.path), f"{self._point(complaint.path)}{complaint.message}")
+        message = f"{self._point(complaint.path)}{complaint.message}"
+        return Problem(node.line, node.column, reduce(join, rest, node.path), message, node.setting)
 
     def _point(self, path: Path) -> str:
         """The name of a sweep's variant, because all points of its grid have one place; else ""."""

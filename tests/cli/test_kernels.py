@@ -114,7 +114,7 @@ def test_doctor_tells_how_kernels_work(call: Call, monkeypatch: pytest.MonkeyPat
     ]
     monkeypatch.setattr("compresslab.cli.kernels.kernels", lambda: found)
     monkeypatch.setattr("compresslab.cli.doctor._hub", lambda: "out of reach")
-    lines = [" ".join(line.split()) for line in call("doctor").out.splitlines() if "kernel: " in line]
+    lines = [" ".join(line.split()) for line in call("doctor", "--kernels").out.splitlines() if "kernel: " in line]
     assert lines == ["ok kernel: good works", "NO kernel: bad [red]ValueError", "- kernel: other absent"]
     expected = [{"what": finding.name, "well": finding.works, "said": finding.message} for finding in found]
-    assert [row for row in json.loads(call("doctor", "--json").out) if "kernel" in row["what"]] == expected
+    assert [row for row in json.loads(call("doctor", "--kernels", "--json").out) if "kernel" in row["what"]] == expected

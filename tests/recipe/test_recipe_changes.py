@@ -61,11 +61,48 @@ def test_a_path_that_leads_nowhere_is_refused(setting: str, why: str) -> None:
     assert str(caught.value.problems[0]).startswith(f"--set {setting}: ")
 
 
-def test_values_are_checked_as_if_they_stood_in_the_file() -> None:
-    with pytest.raises(RecipeError, match=r"r\.yaml:8:\d+: evaluate\.items: .*"):
-        read("evaluate.items=-1")
-    with pytest.raises(RecipeError, match=r"evaluate\.itmes.*did you mean 'items'"):
-        read("evaluate.itmes=5")
+@pytest.mark.parametrize("path", ["[0]", ".0", ".steps[0]", ".steps.0"])
+def test_an_entry_of_a_list_is_reached_in_each_way_to_write_it(path: str) -> None:
+    assert read(f"variants.depth-0.8{path}.prune.keep=20").variants["depth-0.8"].steps[0].config.keep == 20  # type: ignore[union-attr]
+    if "steps" in path:
+        assert read(f"variants.healed{path}.distill.tokens=9").variants["healed"].steps[0].config.tokens == 9  # type: ignore[union-attr]
+    assert read("evaluate.tasks.0=csqa").evaluate.tasks == ["csqa"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("evaluate.items=-1", "evaluate.items: -1 does not fit here"),
+        ("evaluate.itmes=5", "evaluate.itmes: unknown key 'itmes'; did you mean 'items'?"),
+        ("evaluat.items=5", "evaluat: unknown key 'evaluat'; did you mean 'evaluate'?"),
+        ("variants.nf4[0].quantize={method: rtn, bits: 5}", "variants.nf4[0].quantize.bits: 5 does not fit here"),
+        ("variants.nf4=[{quantize: {method: rtn, bit: 4}}]", "variants.nf4[0].quantize.bit: unknown key 'bit'; did you mean 'bits'?"),
+        ("variants.healed.from=depth", "variants.healed.from: no variant is named 'depth'"),
+    ],
+)
+def test_a_mistake_in_a_setting_is_blamed_on_the_setting(setting: str, complaint: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(setting)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"--set {setting}: {complaint}")
+
+
+def test_a_value_that_a_setting_puts_into_a_sweep_is_blamed_on_it() -> None:
+    sweep = 'sweeps:\n  d-{k}: {grid: {k: [3]}, steps: [prune: {method: depth, keep: "{k}"}]}\n'
+    with pytest.raises(RecipeError) as caught:
+        loads_located(TEXT + sweep, "r.yaml", Changes(("sweeps.d-{k}.grid.k=[0]",)))
+    assert caught.value.problems[0].startswith("--set sweeps.d-{k}.grid.k=[0]: sweeps.d-{k}.steps[0].prune.keep: 0 does not fit here")
+
+
+def test_mistakes_of_settings_and_of_the_file_are_told_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        loads_located(TEXT.replace("keep: 24", "kep: 24"), "r.yaml", Changes(("evaluate.items", "nowhere.to=3", "study.name=x")))
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
+        "--set evaluate.items",
+        "--set study.name=x",
+        "--set nowhere.to=3",
+        "r.yaml:4:38",
+    ]
 
 
 def test_only_keeps_a_variant_and_what_it_needs() -> None:

@@ -61,7 +61,8 @@ def checkout(quickstart: str, store: Path, tmp_path: Path, monkeypatch: pytest.M
     Path("recipes").mkdir()
     for folder in ("published", "full-size"):
         (Path("recipes") / folder).symlink_to(ROOT / "recipes" / folder)
-    Path("recipes/quickstart.yaml").write_text(quickstart)
+    for path in ("recipes/quickstart.yaml", "quickstart.yaml"):  # of the pages, and of the commands' own examples
+        Path(path).write_text(quickstart)
     Path("models.csv").write_text(TABLE)
 
 
