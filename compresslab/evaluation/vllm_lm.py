@@ -12,6 +12,7 @@ from lm_eval.api.model import TemplateLM
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import scores
 from compresslab.evaluation.engines import limits
+from compresslab.models.device import visible_devices
 from compresslab.records.compute import Compute
 
 
@@ -79,13 +80,6 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
         self.truncated |= pairs
 
 
-def visible_devices() -> int:
-    """The number of accelerators that this process sees, at least 1: vLLM divides a model among all of them."""
-    import torch
-
-    return max(1, torch.accelerator.device_count())
-
-
 def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
     """The variant of a folder on all accelerators of this machine, with the kernels that vLLM chooses for its weights."""
     import torch
@@ -93,5 +87,6 @@ def load(folder: Path, compute: Compute, *, truncate: bool) -> VllmLM:
 
     if compute.backend == "cpu" and torch.accelerator.is_available():
         raise BadInput("evaluate.backend vllm computes on this machine's accelerators; with --device cpu take backend tree or hf")
+    # vLLM divides a model among all of them.
     inner = VLLM(pretrained=str(folder), dtype=compute.dtype, tensor_parallel_size=visible_devices(), batch_size="auto")
     return VllmLM(inner, truncate=truncate, compute=compute.decides())

@@ -34,6 +34,11 @@ def devices() -> list[str]:
     return [*([kind.type] if kind.type == "mps" else [f"{kind.type}:{number}" for number in range(count)]), "cpu"]
 
 
+def visible_devices() -> int:
+    """The number of accelerators that this process sees, at least 1."""
+    return max(1, torch.accelerator.device_count())
+
+
 def backend_of(device: torch.device) -> Backend:
     """The backend whose kernels run on a device.
 

@@ -17,7 +17,6 @@ from compresslab.evaluation.text_divergence import text_divergence
 from compresslab.evaluation.timing.machine import measure_machine
 from compresslab.evaluation.timing.measured import measure
 from compresslab.evaluation.tree_lm import TreeLM
-from compresslab.evaluation.vllm_lm import visible_devices
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.depth import PruneDepth
 from compresslab.methods.distill import Distill
@@ -27,7 +26,7 @@ from compresslab.models.calibration.statistics import gather
 from compresslab.models.calibration.stored_logits import store_logits
 from compresslab.models.computing import computing
 from compresslab.models.counting.size import nonzero_of, shape_of, size_of
-from compresslab.models.device import torch_dtype
+from compresslab.models.device import torch_dtype, visible_devices
 from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, check_finite, load, load_folder
