@@ -26,7 +26,8 @@ PLACES = ("cost.json", "digests.json")
 def main() -> None:
     """Print a table."""
     recipe, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else (RECIPE, ARGUMENTS)
-    os.environ["RAY_worker_niceness"] = "0"  # Ray lets its workers wait for every other program; a run's own workers do not
+    # Ray lets its workers wait for every other program; a run's own workers do not.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (its name)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
         first = None
