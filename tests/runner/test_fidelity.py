@@ -12,7 +12,6 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from compresslab.errors import RunFailed
 from compresslab.evaluation.scores import AnswerConditions, AnsweredItem, summarise, write_items
 from compresslab.records import Fidelity, ItemScores
 from compresslab.studies.answers.fidelity import fidelity, repetition
@@ -164,11 +163,25 @@ def test_a_graded_metric_flips_nothing(tmp_path: Path) -> None:
     assert (found.changed, found.lost, found.gained, found.mcnemar) == (1.0, None, None, None)
 
 
-def test_a_file_without_answers_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["no details", "damaged", "gone"])
+def test_a_file_without_answers_leaves_out_what_it_does_not_tell(tmp_path: Path, left: str) -> None:
+    """As `added_loss` does: the scores, which are read before, stand without it."""
+    rows = np.array([[-1.0, -2.0], [-2.0, -1.0], [-1.0, -3.0]])
+    parent, child = chosen("t", rows, [0, 0, 0]), chosen("t", rows[:, ::-1], [0, 0, 0])
+    paths = tmp_path / "parent.parquet", tmp_path / "child.parquet"
+    write_items(paths[0], parent)
+    write_items(paths[1], child.model_copy(update={"details": None}))
+    if left == "damaged":
+        paths[1].write_bytes(b"damaged")
+    elif left == "gone":
+        paths[1].unlink()
+    [found] = fidelity({"t": parent}, {"t": child}, {"t": paths})
+    assert (found.items, found.changed, found.lost, found.gained) == (3, 1.0, 2, 1)
+    assert (found.kl, found.gold, found.generated) == (None, None, None)
+
+
+def test_texts_that_a_file_does_not_hold_are_no_unchanged_answers(tmp_path: Path) -> None:
     items = written("t", ["one"], [1])
-    for content in (None, b"damaged"):
-        write_items(tmp_path / "items.parquet", items.model_copy(update={"details": None}))
-        if content:
-            (tmp_path / "items.parquet").write_bytes(content)
-        with pytest.raises(RunFailed, match=r"items\.parquet does not hold the items' answers"):
-            fidelity({"t": items}, {"t": items}, {"t": (tmp_path / "items.parquet",) * 2})
+    write_items(tmp_path / "items.parquet", items.model_copy(update={"details": None}))
+    [found] = fidelity({"t": items}, {"t": items}, {"t": (tmp_path / "items.parquet",) * 2})
+    assert (found.changed, found.generated) == (None, None)
