@@ -148,7 +148,7 @@ def summary(console: Console, record: StudyRecord) -> None:
     from compresslab.printable import printable
     from compresslab.report import words
     from compresslab.report.answer import answer
-    from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, shared_tasks, was_built
+    from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, noise_sentences, shared_tasks, was_built
 
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
@@ -180,4 +180,6 @@ def summary(console: Console, record: StudyRecord) -> None:
     console.print(table)
     if any(density.extrapolated for variant in record.variants if variant.density and (density := variant.density.params)):
         console.print("* outside the sizes that the reference was fitted on", style="dim", highlight=False)
+    for sentence in noise_sentences(record):
+        console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
     console.print(printable(answer(record).headline), highlight=False, markup=False, soft_wrap=True)

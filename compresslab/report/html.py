@@ -74,6 +74,11 @@ class VariantRow:
         return f"≈ {words.number(max(items_needed, 1), 2)} items a task would decide"
 
     @property
+    def within_noise(self) -> set[str]:
+        """The quantities in which it differs from its parent by no more than two runs of its step."""
+        return facts.within_noise(self.variant)
+
+    @property
     def timing(self) -> Timing | None:
         """The measured time, if any."""
         return self.variant.timing
@@ -161,6 +166,8 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
             alternatives=[row for row in rows if row.parent and row.parent.robustness],
             replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
+            noise=facts.noise_floors(study),
+            against_noise=words.against_noise,
             failures=_failures(study),
             overlaps=contamination.sentences(study),
             laws=published.laws(study),

@@ -7,9 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from compresslab.records import Cost, GeneratedAnswers, Interval, Record, StudyRecord, TaskScore
+from compresslab.records import Cost, GeneratedAnswers, Interval, NoiseFloor, Record, StudyRecord, TaskScore
 from compresslab.report import words
-from compresslab.report.facts import comparison_with, existing_ratios, mean_accuracy, mean_bpb, modelled_ratios, shared_tasks, was_built
+from compresslab.report.facts import (
+    comparison_with,
+    existing_ratios,
+    mean_accuracy,
+    mean_bpb,
+    modelled_ratios,
+    noise_floors,
+    shared_tasks,
+    was_built,
+)
 
 
 def variants(study: StudyRecord) -> pd.DataFrame:
@@ -255,6 +264,30 @@ def divergences(study: StudyRecord) -> pd.DataFrame:
     return _table(columns.split(), rows)
 
 
+def noise(study: StudyRecord) -> pd.DataFrame:
+    """One row per replicated variant, other model, quantity and task ("" for their mean): the difference beside that of two runs.
+
+    `values` are those of the replicates, `others` those of the other model. `twice` is the standard deviation of the difference of two runs
+    with its interval. Of divergences `others` are those between replicates, and `floor` is the largest of them.
+    """
+    rows = []
+    for variant, found in noise_floors(study):
+        row: dict[str, Any] = {"variant": variant.name, **found.model_dump(include={"against", "quantity", "task", "items"})}
+        if isinstance(found, NoiseFloor):
+            row |= found.model_dump(include={"relation", "effect", "degrees", "floor"}) | _flat("twice", found.twice)
+            values, others = found.values, found.others
+        else:
+            values, others = found.to_parent, found.between
+            row |= {"relation": "parent", "effect": sum(values) / len(values), "floor": max(others)}
+        rows.append({**row, "larger": found.larger, "values": _joined(values), "others": _joined(others)})
+    before = ["variant", "against", "relation", "quantity", "task", "items", "effect", "degrees"]
+    return _table([*before, *_ends("twice"), "floor", "larger", "values", "others"], rows)
+
+
+def _joined(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
 def costs(study: StudyRecord) -> pd.DataFrame:
     """One row per node of the study that ran: its seconds, peak memory in bytes, and tokens per second if it read text."""
     pairs = [(variant.name, node, cost) for variant in study.variants for node, cost in variant.costs.items()]
@@ -298,6 +331,7 @@ TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
     "task_differences": task_differences,
     "fidelity": fidelity,
     "divergences": divergences,
+    "noise": noise,
     "scores": scores,
     "times": times,
     "costs": costs,
