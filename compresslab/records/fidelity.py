@@ -30,6 +30,7 @@ class GeneratedAnswers(Record):
         tokens, parent_tokens: mean number of tokens of an answer; `None` where the engine did not count them.
         repetition, parent_repetition: mean share of repeated 4-grams of words (seq-rep-4) over the answers of four words and more; `None`
             without such an answer.
+        cut, parent_cut: share of answers that ended at their limit of tokens; `None` where nobody noted how they ended.
     """
 
     common: float
@@ -39,6 +40,8 @@ class GeneratedAnswers(Record):
     parent_tokens: float | None
     repetition: float | None
     parent_repetition: float | None
+    cut: float | None = None
+    parent_cut: float | None = None
 
 
 class Fidelity(Record):

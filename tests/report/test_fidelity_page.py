@@ -50,6 +50,14 @@ def test_the_page_tells_volume_and_direction() -> None:
     assert "<td>0.0412<small>± 0.0030</small></td><td>−0.21<small>± 0.020</small></td>" in page
     assert "<td>25.0 %</td><td>31.5<small>of 180</small></td><td>77.7<small>66.6</small></td>" in page
     assert "<td>12.3 %<small>1.0 %</small></td>" in page
+    assert "<td>not stored<small>not stored</small></td>" in page
+
+
+def test_the_page_tells_how_many_answers_the_limit_cut() -> None:
+    assert TEXTS.generated is not None
+    cut = TEXTS.model_copy(update={"generated": TEXTS.generated.model_copy(update={"cut": 0.35, "parent_cut": 0.05})})
+    assert "<td>35.0 %<small>5.0 %</small></td>" in render(with_fidelity(cut))
+    assert fidelity(with_fidelity(cut)).loc[0, ["cut", "parent_cut"]].tolist() == [0.35, 0.05]
 
 
 def test_what_is_not_known_of_any_task_is_missing() -> None:

@@ -9,10 +9,11 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
+from pyarrow.parquet import read_schema
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from compresslab.evaluation.scores import AnswerConditions, AnsweredItem, summarise, write_items
+from compresslab.evaluation.scores import AnswerConditions, AnsweredItem, read_details, summarise, write_items
 from compresslab.records import Fidelity, ItemScores
 from compresslab.studies.answers.fidelity import fidelity, repetition
 
@@ -32,14 +33,17 @@ def chosen(task: str, logprobs: np.ndarray, golds: Sequence[int], names: Sequenc
     return summarise(task, "acc", found, AnswerConditions("tree", "as stored", False, frozenset(), lengths, {}))[1]
 
 
-def written(task: str, texts: Sequence[str], correct: Sequence[float], tokens: Sequence[int] | None = None) -> ItemScores:
+def written(
+    task: str, texts: Sequence[str], correct: Sequence[float], tokens: Sequence[int] | None = None, cut: Sequence[bool] | None = None
+) -> ItemScores:
     """The stored form of generated answers."""
     found = [
         AnsweredItem(str(index), [(f"q{index}", "{}")], [], [], 0, -1, right, generated=text)
         for index, (text, right) in enumerate(zip(texts, correct, strict=True))
     ]
     lengths = {item.requests[0]: number for item, number in zip(found, tokens or [], strict=False)}
-    return summarise(task, "exact_match", found, AnswerConditions("shared", "as stored", False, frozenset(), lengths, {}))[1]
+    ends = {item.requests[0]: end for item, end in zip(found, cut or [], strict=False)}
+    return summarise(task, "exact_match", found, AnswerConditions("shared", "as stored", False, frozenset(), lengths, {}, ends))[1]
 
 
 def compared(folder: Path, parent: ItemScores, child: ItemScores) -> Fidelity:
@@ -145,6 +149,31 @@ def test_generated_answers_are_compared_as_texts(tmp_path: Path) -> None:
     assert (made.parent_tokens, made.tokens) == (pytest.approx(10 / 3), pytest.approx(14 / 3))
     # Of the parent's answers only the last has four words; of the child's "a b a b a b a b" five 4-grams are two different ones.
     assert (made.parent_repetition, made.repetition) == (0.0, pytest.approx(3 / 5))
+
+
+def test_the_share_of_answers_that_were_cut_is_that_of_the_items_asked_alike(tmp_path: Path) -> None:
+    parent = written("t", ["a", "b", "c"], [1, 0, 0], [3, 2, 5], [True, False, False])
+    child = written("t", ["a", "b", "c"], [1, 0, 0], [3, 2, 5], [True, True, False])
+    made = compared(tmp_path, parent, child).generated
+    assert made is not None
+    assert (made.parent_cut, made.cut) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_answers_of_a_store_from_before_are_read_and_how_they_ended_is_not_stored(tmp_path: Path) -> None:
+    """Such a file has no column `cut`. One in which some answer is not known tells no share."""
+    older = written("t", ["a", "b"], [1, 0], [3, 2])
+    write_items(tmp_path / "older", older)
+    assert "cut" not in read_schema(tmp_path / "older").names
+    assert [detail.cut for detail in read_details(tmp_path / "older", [0, 1])] == [None, None]
+    made = compared(tmp_path, older, written("t", ["a", "b"], [1, 0], [3, 2], [True])).generated
+    assert made is not None
+    assert (made.parent_cut, made.cut) == (None, None)
+    newer = written("t", ["a", "b"], [1, 0], [3, 2], [True, False])
+    made = compared(tmp_path, older, newer).generated
+    assert made is not None
+    assert (made.parent_cut, made.cut) == (None, 0.5)
+    write_items(tmp_path / "newer", newer)
+    assert [detail.cut for detail in read_details(tmp_path / "newer", [1, 0])] == [False, True]
 
 
 def test_tokens_that_nobody_counted_are_missing(tmp_path: Path) -> None:

@@ -161,6 +161,8 @@ def _generated(before: Side, after: Side) -> GeneratedAnswers | None:
         parent_tokens=_mean_tokens(before),
         repetition=_mean_repetition(child_texts),
         parent_repetition=_mean_repetition(parent_texts),
+        cut=_share_cut(after),
+        parent_cut=_share_cut(before),
     )
 
 
@@ -169,6 +171,12 @@ def _mean_tokens(one: Side) -> float | None:
     if tokens is None or not np.all(tokens.lengths[one.rows]):
         return None
     return float(tokens.at(one.rows, np.zeros_like(one.rows)).mean())
+
+
+def _share_cut(one: Side) -> float | None:
+    if one.answers.cut is None or np.isnan(one.answers.cut[one.rows]).any():
+        return None
+    return float(one.answers.cut[one.rows].mean())
 
 
 def _mean_repetition(texts: Sequence[str]) -> float | None:
