@@ -10,8 +10,21 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compresslab.density.mcnemar import two_sided
-from compresslab.records import Comparison, DivergenceFloor, Fidelity, Interval, NoiseFloor, StudyRecord, TaskScore, VariantRecord
+from compresslab.records import (
+    Comparison,
+    DivergenceFloor,
+    Fidelity,
+    Interval,
+    NoiseFloor,
+    StudyRecord,
+    TaskScore,
+    TextDivergence,
+    VariantRecord,
+)
 from compresslab.report import words
+
+MOST_LOST = 0.1
+"""A divergence of stored logits that lacks more than this share of the full one is warned of."""
 
 
 class Changes(NamedTuple):
@@ -46,6 +59,12 @@ def changes(study: StudyRecord) -> list[Changes]:
             total = sum(task.items for task in tasks)
             found.append(Changes(variant, total, changed, items, lost, gained, two_sided(lost, gained), tasks))
     return found
+
+
+def told_by_top_k(divergence: TextDivergence) -> list[tuple[int, float, float | None]]:
+    """For each number of stored logits: what they and the mass of all others tell of KL, and its share; no share if KL is 0."""
+    whole = divergence.kl.value
+    return [(k, told, told / whole if whole else None) for k, told in sorted(divergence.top_k.items())]
 
 
 def noise_floors(study: StudyRecord) -> list[tuple[VariantRecord, NoiseFloor | DivergenceFloor]]:

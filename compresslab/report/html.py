@@ -161,6 +161,8 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             differences=_differences(study),
             changes=facts.changes(study),
             diverged=[variant for variant in study.variants if variant.divergence],
+            told_by_top_k=facts.told_by_top_k,
+            most_lost=facts.MOST_LOST,
             generated=[(variant, one) for variant in study.variants for one in variant.fidelity or [] if one.generated],
             verdict_count=sum(bool(row.verdict) for row in rows),
             mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),

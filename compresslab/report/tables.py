@@ -246,7 +246,8 @@ def fidelity(study: StudyRecord) -> pd.DataFrame:
 def divergences(study: StudyRecord) -> pd.DataFrame:
     """One row per variant that was compared with its parent on a text: KL(parent || variant) in nats a token, and the agreement.
 
-    `agreement` is the share of tokens at which both find the same next token most likely.
+    `agreement` is the share of tokens at which both find the same next token most likely. `kl_top_k` is what the parent's `top_k` largest
+    logits and the mass of all others tell of `kl`, for the smallest `top_k` that the study stores.
     """
     rows = [
         {
@@ -254,13 +255,14 @@ def divergences(study: StudyRecord) -> pd.DataFrame:
             "against": variant.parent,
             "kl": found.kl.value,
             "kl_stderr": found.kl.stderr,
+            **(dict(zip(("top_k", "kl_top_k"), min(found.top_k.items()), strict=True)) if found.top_k else {}),
             "sequences": found.kl.items,
             **found.model_dump(include={"agreement", "length", "source", "sha256", "weights", "parent_weights"}),
         }
         for variant in study.variants
         if (found := variant.divergence) is not None
     ]
-    columns = "variant against kl kl_stderr agreement sequences length source sha256 weights parent_weights"
+    columns = "variant against kl kl_stderr top_k kl_top_k agreement sequences length source sha256 weights parent_weights"
     return _table(columns.split(), rows)
 
 

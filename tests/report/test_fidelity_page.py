@@ -86,6 +86,19 @@ def test_the_divergence_on_a_text_has_a_table_of_its_own() -> None:
     assert divergences(study).loc[0, ["kl", "kl_stderr", "agreement"]].tolist() == [0.0123, 0.002, 0.912]
 
 
+def test_what_stored_logits_see_of_a_divergence_stands_beside_it_and_is_warned_of_if_it_is_little() -> None:
+    study = quickstart()
+    found = TextDivergence(
+        source="prose.txt", sha256="ab" * 32, length=512, kl=Mean(value=0.02, stderr=0.002, items=16), agreement=0.912,
+        top_k={64: 0.0122, 1024: 0.0199}, weights="dequantized", parent_weights="as stored",
+    )  # fmt: skip
+    study = study.model_copy(update={"variants": [one.model_copy(update={"divergence": found}) for one in study.variants[1:2]]})
+    page = render(StudyRecord.model_validate_json(study.model_dump_json()))
+    assert 'k 64: 0.0122<small class="lowered">61.0 % ⚠ k is too small for this variant</small>' in page
+    assert "k 1024: 0.0199<small>99.5 %</small>" in page
+    assert divergences(study).loc[0, ["top_k", "kl_top_k"]].tolist() == [64, 0.0122]
+
+
 def test_the_table_has_a_row_a_task() -> None:
     frame = fidelity(with_fidelity(CHOICES, TEXTS)).set_index("task")
     assert frame["against"].tolist() == ["base", "base"]
