@@ -170,6 +170,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
             noise=facts.noise_floors(study),
             against_noise=words.against_noise,
+            few_runs=words.few_runs,
             failures=_failures(study),
             overlaps=contamination.sentences(study),
             laws=published.laws(study),

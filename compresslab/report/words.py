@@ -173,8 +173,23 @@ def noise(floor: NoiseFloor | DivergenceFloor) -> str:
     if floor.twice is None or floor.floor is None:
         return f"{floor.quantity} {signed(floor.effect)}: {against_noise(floor)}"
     twice = f"two runs differ by {number(floor.twice.value, 2)} {span(floor.twice, 2)}"
-    few = "; with two replicates the interval is very wide, take three or more" if floor.degrees == 1 else ""
-    return f"{floor.quantity} {signed(floor.effect)}, {twice}: {against_noise(floor)}, {number(floor.floor, 2)}{few}"
+    return f"{floor.quantity} {signed(floor.effect)}, {twice}: {against_noise(floor)}, {number(floor.floor, 2)}{few_runs(floor)}"
+
+
+def few_runs(floor: NoiseFloor | DivergenceFloor) -> str:
+    """Why the noise floor of a difference is known poorly, with a semicolon before it; empty if three or more runs differ.
+
+    Accuracies of different models may be equal. In the other quantities equal replicates are the same model, as where all found the same
+    layers: the choice is then one among few, which no normal distribution describes.
+    """
+    if isinstance(floor, DivergenceFloor) or floor.twice is None:
+        return ""
+    if floor.degrees == 1:
+        return "; with two replicates the interval is very wide, take three or more"
+    different = len(set(floor.values))
+    if floor.quantity != "accuracy" and different < len(floor.values):
+        return f"; only {different} of {len(floor.values)} replicates are different models, so the floor is a rough one"
+    return ""
 
 
 def step(record: StepRecord) -> str:

@@ -51,8 +51,16 @@ def test_a_difference_stands_beside_that_of_two_runs() -> None:
 def test_two_replicates_are_told_to_be_few() -> None:
     two = LOSS.model_copy(update={"degrees": 1})
     assert "with two replicates the interval is very wide, take three or more" in words.noise(two)
-    assert "two replicates: the interval is very wide" in render(with_noise(two))
-    assert "two replicates: the interval" not in render(with_noise(LOSS))
+    assert "<small>with two replicates the interval is very wide, take three or more</small>" in render(with_noise(two))
+    assert "with two replicates the" not in render(with_noise(LOSS))
+
+
+def test_replicates_that_are_the_same_model_are_told() -> None:
+    """As where two of three calibration samples chose the same layers. Equal accuracies do not say that the models are equal."""
+    same = LOSS.model_copy(update={"values": [1.1, 1.1, 1.096]})
+    assert words.noise(same).endswith("; only 2 of 3 replicates are different models, so the floor is a rough one")
+    assert "<small>only 2 of 3 replicates are different models" in render(with_noise(same))
+    assert "different models" not in words.noise(same.model_copy(update={"quantity": "accuracy"}))
 
 
 def test_the_page_has_the_mean_over_tasks_and_each_task() -> None:

@@ -74,7 +74,7 @@ def test_the_record_and_the_page_have_the_noise_floor_of_the_step(studied: tuple
     assert (len(kl.to_parent), len(kl.between)) == (2, 2)
     assert variant(record, "packed").noise is None, "it has no replicates, and takes no spread over from another variant"
     page = (folder / "reports" / record.study / "index.html").read_text()
-    assert re.search(r'aria-label="Noise floors".*?two replicates: the interval is very wide', page, re.DOTALL)
+    assert re.search(r'aria-label="Noise floors".*?with two replicates the interval is very wide', page, re.DOTALL)
 
 
 def test_a_replicate_without_scores_is_said_and_does_not_take_the_variant_with_it(
