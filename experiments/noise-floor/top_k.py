@@ -15,8 +15,8 @@ from compresslab.models.progress import silent
 from compresslab.recipe.schema import FidelityText
 from compresslab.records.compute import PROCESSOR
 
-TOP_KS = (1, 8, 64, 256, 1024, 4096)
-TEXT = FidelityText(source="installed-docs", tokens=4096, length=512, seed=1)
+TOP_KS = (8, 64, 1024)
+TEXT = FidelityText(source="installed-docs", tokens=1024, length=256, seed=1)
 
 
 def main(parent: Path, *children: Path) -> None:
