@@ -142,7 +142,7 @@ def summary(screen: Console, record: StudyRecord) -> None:
     """Print the verdict table and the answer in a sentence."""
     from compresslab.report import words
     from compresslab.report.answer import answer
-    from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, shared_tasks, was_built
+    from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, noise_sentences, shared_tasks, was_built
 
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
@@ -174,4 +174,6 @@ def summary(screen: Console, record: StudyRecord) -> None:
     show_table(screen, table(headings, rows, right=right, whole=("variant",), dim=unnamed), record.question)
     if any(density.extrapolated for variant in record.variants if variant.density and (density := variant.density.params)):
         screen.print("* outside the sizes that the reference was fitted on", style="dim", highlight=False)
+    for sentence in noise_sentences(record):
+        say(screen, sentence)
     say(screen, answer(record).headline)

@@ -1,4 +1,4 @@
-"""Which tasks pair two variants: both answered the same questions in the same order."""
+"""Which items and tasks pair two variants. A task pairs them if both answered the same questions in the same order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ def same_question(one: ItemScores, index: int, other: ItemScores, other_index: i
     first = one.prompt_hash[index] if one.prompt_hash else ""
     second = other.prompt_hash[other_index] if other.prompt_hash else ""
     return not first or not second or first == second
+
+
+def pairs(one: ItemScores, other: ItemScores) -> list[tuple[int, int]]:
+    """The rows of both that are the same question under the same name, in the order of the other."""
+    rows = {item: row for row, item in enumerate(one.item)}
+    return [
+        (row, other_row)
+        for other_row, item in enumerate(other.item)
+        if (row := rows.get(item)) is not None and same_question(one, row, other, other_row)
+    ]
 
 
 def unpaired_tasks(child: Measured, parent: Measured) -> dict[str, str]:

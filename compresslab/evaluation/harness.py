@@ -83,6 +83,7 @@ def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config:
     """Evaluate one task, or a group as the union of its leaves, in which each item has the same weight."""
     lm.truncated.clear()
     lm.lengths.clear()
+    lm.cut.clear()
     limit = None if config.items == "all" else config.items
     with _metric_failures(leaves) as failures:
         answers = lm_eval.evaluator.evaluate(
@@ -106,7 +107,7 @@ def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config:
             answered.append(item)
     if len(metrics) > 1:
         raise BadInput(f"the tasks of {name} are scored by different metrics ({', '.join(sorted(metrics))}); name them one by one")
-    conditions = scores.AnswerConditions(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths), lm.compute)
+    conditions = scores.AnswerConditions(lm.engine, weights, lm.bos, frozenset(lm.truncated), dict(lm.lengths), lm.compute, dict(lm.cut))
     chance = olmes.TASKS[name].chance if olmes.is_olmes(name) else None
     metric = metrics.pop()
     if trust_code and any(code_tasks.running(task).runs for task in leaves.values()):

@@ -51,7 +51,8 @@ class AnsweredItem:
 
 @dataclass(frozen=True)
 class AnswerConditions:
-    """How answers were computed, as `TaskScore` records it, and the number of tokens of each continuation."""
+    """How answers were computed, as `TaskScore` records it, with the number of tokens of each continuation, and whether a generated one was
+    cut at its limit of tokens, where that is known."""
 
     engine: str
     weights: str
@@ -59,6 +60,7 @@ class AnswerConditions:
     truncated: frozenset[Pair]
     lengths: Mapping[Pair, int]
     compute: Mapping[str, str]
+    cut: Mapping[Pair, bool] = field(default_factory=dict)
 
 
 def pair(args: Sequence[Any]) -> Pair:
@@ -153,12 +155,12 @@ def summarise(
         gold=[item.gold[0] if item.options and item.gold else -1 for item in items],
         logprob=[min(logprob, 0.0) for _, logprob in best] if gold_known else None,  # rounding may make it larger than 0
         prompt_hash=[prompts_hash([item]) for item in items],
-        details=[_detail(item, conditions.lengths) for item in items],
+        details=[_detail(item, conditions) for item in items],
     )
     return score, columns
 
 
-def _detail(item: AnsweredItem, lengths: Mapping[Pair, int]) -> ItemDetail:
+def _detail(item: AnsweredItem, conditions: AnswerConditions) -> ItemDetail:
     contexts = [context for context, _ in item.requests]
     # Options may differ in the question instead of in the answer (winogrande). The prompt is the common prefix of all.
     prompt = os.path.commonprefix(contexts)  # noqa: RUF071 - of strings, not of paths
@@ -169,9 +171,10 @@ def _detail(item: AnsweredItem, lengths: Mapping[Pair, int]) -> ItemDetail:
         options=options,
         generated=item.generated,
         logprobs=list(item.logprobs),
-        tokens=[lengths[pair] for pair in item.requests if pair in lengths],
+        tokens=[conditions.lengths[pair] for pair in item.requests if pair in conditions.lengths],
         bytes=[utf8_bytes(continuation) for _, continuation in item.requests] if item.generated is None else [],
         metrics=dict(item.metrics),
+        cut=None if item.generated is None else conditions.cut.get(item.requests[0]),
     )
 
 
@@ -203,7 +206,9 @@ def write_items(path: Path, items: ItemScores) -> None:
     if items.prompt_hash is not None and items.details is None:
         frame["prompt_hash"] = pd.Series(items.prompt_hash, dtype=object)
     if items.details is not None:
-        details = pd.DataFrame([detail.model_dump(exclude={"metrics"}) for detail in items.details])
+        details = pd.DataFrame([detail.model_dump(exclude={"metrics", "cut"}) for detail in items.details])
+        if any(detail.cut is not None for detail in items.details):
+            details["cut"] = pd.array([detail.cut for detail in items.details], dtype="boolean")
         metrics = pd.DataFrame([detail.metrics for detail in items.details]).add_prefix("metric.")
         frame = pd.concat([frame, details, metrics], axis=1)
     frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
@@ -245,9 +250,10 @@ def read_details(path: Path, rows: Sequence[int]) -> list[ItemDetail]:
     """
     from pyarrow.parquet import read_table
 
-    names = [name for name in ItemDetail.model_fields if name != "metrics"]
     try:
         table = read_table(path)
+        # Files in which nobody noted whether an answer was cut lack that column.
+        names = [name for name in ItemDetail.model_fields if name != "metrics" and (name != "cut" or name in table.column_names)]
         metrics = [name for name in table.column_names if name.startswith("metric.")]
         found = table.select([*names, *metrics]).take(list(rows)).to_pylist()
     except (OSError, KeyError, IndexError, ValueError) as problem:

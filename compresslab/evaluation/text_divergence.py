@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from compresslab.algorithms.divergence import blocks, of_tokens
 from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
+from compresslab.models.calibration.stored_logits import LOWEST
 from compresslab.models.chunks import chunks
 from compresslab.models.device import torch_dtype
 from compresslab.models.formats.dequantize import load_for_scoring
@@ -31,14 +33,21 @@ class Divergences(NamedTuple):
     Attributes:
         kl: (sequences,) mean over a sequence's positions of KL(parent || child), in nats a token, in float64.
         agreement: share of all positions at which both give the same token the highest probability.
+        top_k: by k, the mean over all positions of the divergence that the parent's k largest logits tell, in nats a token.
     """
 
     kl: Tensor
     agreement: float
+    top_k: dict[int, float]
 
 
-def text_divergence(child: Path, parent: Path, text: FidelityText, compute: Compute, progress: Progress) -> TextDivergence:
+def text_divergence(
+    child: Path, parent: Path, text: FidelityText, compute: Compute, progress: Progress, top_ks: Sequence[int] = ()
+) -> TextDivergence:
     """Compare the models of two folders on a text, computed as they are scored.
+
+    Args:
+        top_ks: numbers of a teacher's logits that the study stores; see `divergences`.
 
     Raises:
         BadInput: the two have different vocabularies, or the text is too short.
@@ -54,7 +63,7 @@ def text_divergence(child: Path, parent: Path, text: FidelityText, compute: Comp
             "leave evaluate.fidelity out of this study, or this variant"
         )
     tokens = sequences(text.source, ours.tokenizer, -(-text.tokens // text.length), text.length, text.seed)
-    found = divergences(ours, theirs, tokens, progress)
+    found = divergences(ours, theirs, tokens, progress, top_ks)
     number = len(found.kl)
     stderr = float(found.kl.std(correction=1)) / math.sqrt(number) if number > 1 else None
     return TextDivergence(
@@ -63,6 +72,7 @@ def text_divergence(child: Path, parent: Path, text: FidelityText, compute: Comp
         length=text.length,
         kl=Mean(value=float(found.kl.mean()), stderr=stderr, items=number),
         agreement=found.agreement,
+        top_k=found.top_k,
         weights=weights,
         parent_weights=parent_weights,
         compute=compute.decides(),
@@ -70,13 +80,17 @@ def text_divergence(child: Path, parent: Path, text: FidelityText, compute: Comp
 
 
 @torch.no_grad()
-def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: Progress) -> Divergences:
+def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: Progress, top_ks: Sequence[int] = ()) -> Divergences:
     """KL(parent || child) over the whole vocabulary, and the agreement of the most likely token, at every position of a text.
+
+    Beside it stands what is left of KL where only the parent's k largest log-probabilities are known and the mass of all others counts as
+    one event, as in stored logits. It is never larger: to join events loses information (Cover and Thomas 2006, section 2.7, log sum
+    inequality).
 
     Source: Kullback and Leibler 1951, "On Information and Sufficiency". Logits of padding, beyond the tokenizer's tokens, are left out.
 
     Args:
-        child, parent: models of one vocabulary. text: ids (sequences, length).
+        child, parent: models of one vocabulary. text: ids (sequences, length). top_ks: each k; those not below the vocabulary are left out.
 
     Raises:
         RunFailed: log-probabilities are not finite.
@@ -89,6 +103,7 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
     wider = max((child.model, parent.model), key=lambda model: model.config.get_text_config().vocab_size)
     parts = list(batches(text.ids))
     found, agreed = [], 0
+    left = {k: 0.0 for k in top_ks if k < tokens}
     for number, ids in enumerate(parts):
         hidden, parent_hidden = (
             one.model.base_model(input_ids=ids.to(one.model.device), use_cache=False).last_hidden_state.flatten(0, 1)
@@ -98,19 +113,33 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
         for part in chunks(len(hidden), wider):
             logits, parent_logits = of_tokens(heads[0](hidden[part]), tokens), of_tokens(heads[1](parent_hidden[part]), tokens)
             agreed += int((logits.argmax(-1) == parent_logits.argmax(-1)).sum())
-            values += [_divergence(logits[rows], parent_logits[rows]) for rows in blocks(logits)]
+            for rows in blocks(logits):
+                own, other = (F.log_softmax(one[rows].float(), dim=-1) for one in (logits, parent_logits))
+                values.append(_divergence(own, other))
+                for k in left:
+                    left[k] += float(_divergence(*_largest_and_rest(own, other, k)).sum())
         found.append(torch.cat(values).view(ids.shape).mean(1))
         progress((number + 1) / len(parts), "comparing next-token distributions")
     kl = torch.cat(found)
     if not torch.isfinite(kl).all():
         raise RunFailed("the models' log-probabilities on the text are not finite (NaN or infinite); try compute: float32")
-    return Divergences(kl, agreed / text.ids.numel())
+    return Divergences(kl, agreed / text.ids.numel(), {k: total / text.ids.numel() for k, total in left.items()})
 
 
-def _divergence(logits: Tensor, parent_logits: Tensor) -> Tensor:
-    """KL(parent || child) in nats of each row of logits (rows, tokens), (rows,), at least 0 in spite of rounding.
+def _divergence(child: Tensor, parent: Tensor) -> Tensor:
+    """KL(parent || child) in nats of each row of log-probabilities (rows, events), (rows,), at least 0 in spite of rounding.
 
     In float64 on the processor, because not every device has float64.
     """
-    child, parent = F.log_softmax(logits.float(), dim=-1), F.log_softmax(parent_logits.float(), dim=-1)
     return F.kl_div(child, parent, reduction="none", log_target=True).sum(-1).clamp(min=0.0).cpu().double()
+
+
+def _largest_and_rest(child: Tensor, parent: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (rows, k + 1) of child and parent: of the parent's k most likely tokens, and of all others together."""
+    chosen = parent.topk(k, dim=-1).indices
+
+    def events(log_probabilities: Tensor) -> Tensor:
+        rest = log_probabilities.scatter(1, chosen, -torch.inf).logsumexp(-1, keepdim=True)
+        return torch.cat([log_probabilities.gather(1, chosen), rest.clamp(min=LOWEST)], dim=1)
+
+    return events(child), events(parent)

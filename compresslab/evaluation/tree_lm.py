@@ -16,6 +16,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compresslab.errors import RunFailed
@@ -29,6 +30,9 @@ from compresslab.evaluation.engines.work import GenerationWork, LogLikelihood, L
 from compresslab.models.device import computed
 from compresslab.models.ranks import ALONE, Ranks
 
+_PlainRequest = tuple[tuple[int, ...], int, tuple[str, ...]]
+"""Token ids of a prompt, its limit of new tokens, and its stop sequences."""
+
 BATCH = 8  # sequences in one forward pass of lm-eval's `hf`
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
     Attributes:
         engine: the name in `engines.choose` of the engine of the last answers; "plain" is lm-eval's `hf`. why: the reason for it.
         truncated: the (prompt, continuation) pairs that did not fit the context and were cut from the left.
-        lengths: number of tokens of each pair's continuation, or of the text that an engine generated for it.
+        lengths: number of tokens of each pair's continuation, or of the text that was generated for it.
+        cut: of each pair that was generated for, whether the text ended at its limit of tokens, with neither a stop sequence nor an end.
         bos: whether the tokenizer adds a beginning-of-sequence token.
         compute: dtype and backend of the forward passes, for the records.
     """
@@ -76,6 +81,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
         self.engine, self.why = "tree", ""
         self.truncated: set[tuple[str, str]] = set()
         self.lengths: dict[tuple[str, str], int] = {}
+        self.cut: dict[tuple[str, str], bool] = {}
+        self._plain_outputs: dict[_PlainRequest, set[tuple[int, ...]]] = {}
         self.bos = self.tokenizer.bos_token_id is not None and self.tok_encode("a")[:1] == [self.tokenizer.bos_token_id]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[LogLikelihood]:  # noqa: ARG002
@@ -105,15 +112,41 @@ class TreeLM(HFLM):  # type: ignore[misc]
         work = GenerationWork(self._prompts(requests))
         self.ranks.shared(GenerationWork([prompt._replace(stop_reached=_never) for prompt in work.prompts]))
         if (generated := self._generated(work)) is None:
-            texts: list[str] = super().generate_until(requests, disable_tqdm=True)
-            return texts
+            return self._plain_texts(requests, work.prompts)
         texts = []
         for request, prompt, ids in zip(requests, work.prompts, generated, strict=True):
             text = postprocess_generated_text(self.tok_decode(ids), prompt.stop_sequences, None)
             self.lengths[scores.pair(request.args)] = len(ids)
+            self.cut[scores.pair(request.args)] = _cut(prompt, ids)
             self.cache_hook.add_partial("generate_until", request.args, text)
             texts.append(text)
         return texts
+
+    def _plain_texts(self, requests: list[Instance], prompts: Sequence[Prompt]) -> list[str]:
+        """The texts of lm-eval's `hf`, which tells nothing of their tokens: these are noted where it generates (`_model_generate`)."""
+        self._plain_outputs.clear()
+        texts: list[str] = super().generate_until(requests, disable_tqdm=True)
+        for request, prompt in zip(requests, prompts, strict=True):
+            outputs = self._plain_outputs.get((tuple(prompt.input_ids), prompt.max_new_tokens, tuple(prompt.stop_sequences)), set())
+            # Of equal requests that are answered by random draws, nobody knows whose output is whose.
+            if len(outputs) == 1:
+                [output] = outputs
+                ids = _until_stop(prompt, output)
+                self.lengths[scores.pair(request.args)], self.cut[scores.pair(request.args)] = len(ids), _cut(prompt, ids)
+        self._plain_outputs.clear()
+        return texts
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **settings: Any) -> Tensor:
+        """As in `HFLM`. Notes the new tokens of each prompt, with what stands after the end of the shorter answers of a batch."""
+        output: Tensor = super()._model_generate(context, max_length=max_length, stop=stop, **settings)
+        width = context.shape[1]
+        mask = settings.get("attention_mask")
+        kept = [[True] * width] * len(context) if mask is None else mask.bool().tolist()
+        if len(output) == len(context):
+            for prompt, own, new in zip(context.tolist(), kept, output[:, width:].tolist(), strict=True):
+                ids = tuple(token for token, real in zip(prompt, own, strict=True) if real)
+                self._plain_outputs.setdefault((ids, max_length - width, tuple(stop)), set()).add(tuple(new))
+        return output
 
     def follow(self) -> None:
         """Compute parts of what the first process is asked, until it lets this one go; it may be called again."""
@@ -253,6 +286,21 @@ class TreeLM(HFLM):  # type: ignore[misc]
             return any(stop in text for stop in stop_sequences)
 
         return stop_reached
+
+
+def _cut(prompt: Prompt, ids: list[int]) -> bool:
+    """Whether an answer ended at its limit of tokens alone."""
+    return len(ids) >= prompt.max_new_tokens and not (ids and prompt.stop_reached(ids))
+
+
+def _until_stop(prompt: Prompt, output: Sequence[int]) -> list[int]:
+    """The tokens of an answer up to the first at which it was complete."""
+    ids: list[int] = []
+    for token in output:
+        ids.append(token)
+        if prompt.stop_reached(ids):
+            break
+    return ids
 
 
 def _never(_: list[int]) -> bool:

@@ -31,6 +31,7 @@ class VllmLM(TemplateLM):  # type: ignore[misc]
         self.progress: Callable[[float], None] = lambda _share: None
         self.truncated: set[tuple[str, str]] = set()
         self.lengths: dict[tuple[str, str], int] = {}
+        self.cut: dict[tuple[str, str], bool] = {}  # lm-eval's `vllm` does not tell how an answer ended
         self.tokenizer = inner.tokenizer
         self.bos = self.tokenizer.bos_token_id is not None and self.tok_encode("a")[:1] == [self.tokenizer.bos_token_id]
 

@@ -128,6 +128,7 @@ class NodeKeys:
             child=model,
             parent=parent,
             text=self.resolved.texts["fidelity"],
+            **({"top_ks": self.recipe.stored_top_ks} if self.recipe.stored_top_ks else {}),
             compute=self._compute,
             code=node_code(*FIDELITY_CODE),
             libraries=self._libraries(),

@@ -22,6 +22,7 @@ from compresslab.records.densities import (
 from compresslab.records.fidelity import Fidelity, GeneratedAnswers, Mean, TextDivergence
 from compresslab.records.laws import LawCoefficient, LawPrediction, LawRefit, PublishedLaws
 from compresslab.records.models import AttentionLayers, Cost, Counted, LeftAlone, Shape, Size, StepRecord
+from compresslab.records.noise import DivergenceFloor, Noise, NoiseFloor
 from compresslab.records.notes import RunNote, StudyNote
 from compresslab.records.overlaps import TaskOverlap, TextOverlap
 from compresslab.records.reading import UnreadableRecord, read_record
@@ -37,6 +38,7 @@ __all__ = [
     "Counted",
     "Curve",
     "Density",
+    "DivergenceFloor",
     "Estimator",
     "Failure",
     "Fidelity",
@@ -51,6 +53,8 @@ __all__ = [
     "LostItem",
     "MachineSpeed",
     "Mean",
+    "Noise",
+    "NoiseFloor",
     "Provenance",
     "PublishedLaws",
     "Record",

@@ -30,6 +30,7 @@ class GeneratedAnswers(Record):
         tokens, parent_tokens: mean number of tokens of an answer; `None` where the engine did not count them.
         repetition, parent_repetition: mean share of repeated 4-grams of words (seq-rep-4) over the answers of four words and more; `None`
             without such an answer.
+        cut, parent_cut: share of answers that ended at their limit of tokens; `None` where nobody noted how they ended.
     """
 
     common: float
@@ -39,6 +40,8 @@ class GeneratedAnswers(Record):
     parent_tokens: float | None
     repetition: float | None
     parent_repetition: float | None
+    cut: float | None = None
+    parent_cut: float | None = None
 
 
 class Fidelity(Record):
@@ -75,15 +78,18 @@ class TextDivergence(StoredRecord):
         source: of the text, as the recipe names it. sha256: of the documents that were read. length: tokens of a sequence.
         kl: KL(parent || variant) over the whole vocabulary, in nats a token. Its standard error is over sequences.
         agreement: share of the tokens at which both find the same next token most likely.
+        top_k: by the number of a teacher's largest logits that the study stores, what these and the mass of all other tokens tell of
+            `kl`, in nats a token. It is a lower bound.
         weights, parent_weights: "as stored" or "dequantized", of each model. compute: dtype and backend of the forward passes.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     source: str
     sha256: str
     length: int
     kl: Mean
     agreement: float
+    top_k: dict[int, float] = Field(default_factory=dict)
     weights: str
     parent_weights: str
     compute: dict[str, str] = Field(default_factory=dict)

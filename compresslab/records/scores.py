@@ -54,6 +54,8 @@ class ItemDetail(Record):
         options: the continuations, or what differs between the options. generated: the answer's text, where it was generated.
         logprobs: log P(option | prompt) in nats. tokens, bytes: of each option (tokens of a generated answer, where they are known).
         metrics: the item's value by every metric of the task that is a number for an item.
+        cut: whether a generated answer ended at its limit of tokens, with neither a stop sequence nor an end of text; `None` where nobody
+            noted it.
     """
 
     prompt: str
@@ -64,6 +66,7 @@ class ItemDetail(Record):
     tokens: list[int]
     bytes: list[int]
     metrics: dict[str, float]
+    cut: bool | None = None
 
 
 class ItemScores(Record):

@@ -11,6 +11,7 @@ from compresslab.records.densities import Comparison, Curve, Density
 from compresslab.records.fidelity import Fidelity, TextDivergence
 from compresslab.records.laws import PublishedLaws
 from compresslab.records.models import Cost, Size, StepRecord
+from compresslab.records.noise import Noise
 from compresslab.records.overlaps import TextOverlap
 from compresslab.records.scores import LostItem, TaskScore, Timing
 
@@ -40,6 +41,7 @@ class VariantRecord(Record):
         lost_items: the items that it answers worst against its parent, over all tasks.
         fidelity: how far its answers are those of its parent, by task; `None` where nobody looked, and for the base.
         divergence: how far its next-token distributions are from its parent's on the recipe's text; `None` where nobody looked.
+        noise: what its replicates differ by, beside what sets it apart from others; `None` without replicates, and where nobody looked.
         named: whether the recipe names it; a step inside a chain gives an unnamed variant.
         replicate_of: the variant from which it differs in the seeds of one step alone; "" for any other. It has no comparisons of its
             own: those of that variant are means over its replicates.
@@ -61,6 +63,7 @@ class VariantRecord(Record):
     lost_items: list[LostItem] = Field(default_factory=list)
     fidelity: list[Fidelity] | None = None
     divergence: TextDivergence | None = None
+    noise: Noise | None = None
 
     @property
     def size(self) -> Size | None:
@@ -93,7 +96,8 @@ class Provenance(Record):
 class StudyRecord(StoredRecord):
     """A whole study: the input of the report and what `reports/<study>/study.json` holds.
 
-    Form 2 adds the variants' fidelity and divergence. A file of form 1 is read, as of a study where nobody looked for it.
+    Form 2 adds the variants' fidelity and divergence, form 3 their noise floors and the share of generated answers that were cut. A file of
+    an older form is read, as of a study where nobody looked for it.
 
     Attributes:
         workload: the request whose time is modelled and measured.
@@ -103,7 +107,7 @@ class StudyRecord(StoredRecord):
         notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
 
     @model_validator(mode="before")
     @classmethod

@@ -10,8 +10,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compresslab.density.mcnemar import two_sided
-from compresslab.records import Comparison, Counted, Fidelity, Interval, StepRecord, StudyRecord, TaskScore, VariantRecord
+from compresslab.records import (
+    Comparison,
+    Counted,
+    DivergenceFloor,
+    Fidelity,
+    Interval,
+    NoiseFloor,
+    StepRecord,
+    StudyRecord,
+    TaskScore,
+    TextDivergence,
+    VariantRecord,
+)
 from compresslab.report import words
+
+MOST_LOST = 0.1
+"""A divergence of stored logits that lacks more than this share of the full one is warned of."""
 
 
 class Changes(NamedTuple):
@@ -46,6 +61,37 @@ def changes(study: StudyRecord) -> list[Changes]:
             total = sum(task.items for task in tasks)
             found.append(Changes(variant, total, changed, items, lost, gained, two_sided(lost, gained), tasks))
     return found
+
+
+def told_by_top_k(divergence: TextDivergence) -> list[tuple[int, float, float | None]]:
+    """For each number of stored logits: what they and the mass of all others tell of KL, and its share; no share if KL is 0."""
+    whole = divergence.kl.value
+    return [(k, told, told / whole if whole else None) for k, told in sorted(divergence.top_k.items())]
+
+
+def noise_floors(study: StudyRecord) -> list[tuple[VariantRecord, NoiseFloor | DivergenceFloor]]:
+    """Every noise floor of the study with its variant."""
+    found: list[tuple[VariantRecord, NoiseFloor | DivergenceFloor]] = []
+    for variant in study.variants:
+        if variant.noise is not None:
+            found += [(variant, floor) for floor in variant.noise.differences]
+            found += [(variant, floor) for floor in variant.noise.divergences]
+    return found
+
+
+def noise_sentences(study: StudyRecord) -> list[str]:
+    """For each variant with replicates and each model it is held against, what exceeds the noise floor in the mean over tasks."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for variant, floor in noise_floors(study):
+        if not floor.task:
+            found.setdefault((variant.name, floor.against), []).append(words.noise(floor))
+    return [f"{name} against {against}: {'; '.join(sentences)}" for (name, against), sentences in found.items()]
+
+
+def within_noise(variant: VariantRecord) -> set[str]:
+    """The quantities in which a variant differs from its parent, in the mean over tasks, by no more than its noise floor."""
+    floors = variant.noise.differences if variant.noise else []
+    return {floor.quantity for floor in floors if floor.against == variant.parent and not floor.task and floor.larger is False}
 
 
 def comparison_with(variant: VariantRecord, relation: str) -> Comparison | None:

@@ -74,6 +74,11 @@ class VariantRow:
         return f"≈ {words.number(max(items_needed, 1), 2)} items a task would decide"
 
     @property
+    def within_noise(self) -> set[str]:
+        """The quantities in which it differs from its parent by no more than two runs of its step."""
+        return facts.within_noise(self.variant)
+
+    @property
     def timing(self) -> Timing | None:
         """The measured time, if any."""
         return self.variant.timing
@@ -157,11 +162,16 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             changes=facts.changes(study),
             held=facts.held(study),
             diverged=[variant for variant in study.variants if variant.divergence],
+            told_by_top_k=facts.told_by_top_k,
+            most_lost=facts.MOST_LOST,
             generated=[(variant, one) for variant in study.variants for one in variant.fidelity or [] if one.generated],
             verdict_count=sum(bool(row.verdict) for row in rows),
             mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
             alternatives=[row for row in rows if row.parent and row.parent.robustness],
             replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
+            noise=facts.noise_floors(study),
+            against_noise=words.against_noise,
+            few_runs=words.few_runs,
             failures=_failures(study),
             overlaps=contamination.sentences(study),
             laws=published.laws(study),

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from compresslab.records import Comparison, Curve, PublishedLaws, StudyRecord, TextOverlap, VariantRecord
+from compresslab.records import Comparison, Curve, Noise, PublishedLaws, StudyRecord, TextOverlap, VariantRecord
 from compresslab.report import facts, words
 
 CONTEXT = 2  # unchanged lines around a change
@@ -102,8 +102,13 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
     comparisons: list[Comparison] = [
         comparison.model_copy(update={"against": name(comparison.against)}) for comparison in variant.comparisons
     ]
+    noise = None
+    if variant.noise is not None:
+        differences = [floor.model_copy(update={"against": name(floor.against)}) for floor in variant.noise.differences]
+        divergences = [floor.model_copy(update={"against": name(floor.against)}) for floor in variant.noise.divergences]
+        noise = Noise(differences=differences, divergences=divergences)
     update = {field: name(getattr(variant, field)) for field in ("name", "parent", "root", "replicate_of")}
-    return variant.model_copy(update={**update, "comparisons": comparisons})
+    return variant.model_copy(update={**update, "comparisons": comparisons, "noise": noise})
 
 
 def _other_rulers(studies: Sequence[StudyRecord]) -> list[str]:

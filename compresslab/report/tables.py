@@ -7,9 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from compresslab.records import Cost, GeneratedAnswers, Interval, Record, StudyRecord, TaskScore
+from compresslab.records import Cost, GeneratedAnswers, Interval, NoiseFloor, Record, StudyRecord, TaskScore
 from compresslab.report import words
-from compresslab.report.facts import comparison_with, existing_ratios, mean_accuracy, mean_bpb, modelled_ratios, shared_tasks, was_built
+from compresslab.report.facts import (
+    comparison_with,
+    existing_ratios,
+    mean_accuracy,
+    mean_bpb,
+    modelled_ratios,
+    noise_floors,
+    shared_tasks,
+    was_built,
+)
 
 
 def variants(study: StudyRecord) -> pd.DataFrame:
@@ -237,7 +246,8 @@ def fidelity(study: StudyRecord) -> pd.DataFrame:
 def divergences(study: StudyRecord) -> pd.DataFrame:
     """One row per variant that was compared with its parent on a text: KL(parent || variant) in nats a token, and the agreement.
 
-    `agreement` is the share of tokens at which both find the same next token most likely.
+    `agreement` is the share of tokens at which both find the same next token most likely. `kl_top_k` is what the parent's `top_k` largest
+    logits and the mass of all others tell of `kl`, for the smallest `top_k` that the study stores.
     """
     rows = [
         {
@@ -245,14 +255,39 @@ def divergences(study: StudyRecord) -> pd.DataFrame:
             "against": variant.parent,
             "kl": found.kl.value,
             "kl_stderr": found.kl.stderr,
+            **(dict(zip(("top_k", "kl_top_k"), min(found.top_k.items()), strict=True)) if found.top_k else {}),
             "sequences": found.kl.items,
             **found.model_dump(include={"agreement", "length", "source", "sha256", "weights", "parent_weights"}),
         }
         for variant in study.variants
         if (found := variant.divergence) is not None
     ]
-    columns = "variant against kl kl_stderr agreement sequences length source sha256 weights parent_weights"
+    columns = "variant against kl kl_stderr top_k kl_top_k agreement sequences length source sha256 weights parent_weights"
     return _table(columns.split(), rows)
+
+
+def noise(study: StudyRecord) -> pd.DataFrame:
+    """One row per replicated variant, other model, quantity and task ("" for their mean): the difference beside that of two runs.
+
+    `values` are those of the replicates, `others` those of the other model. `twice` is the standard deviation of the difference of two runs
+    with its interval. Of divergences `others` are those between replicates, and `floor` is the largest of them.
+    """
+    rows = []
+    for variant, found in noise_floors(study):
+        row: dict[str, Any] = {"variant": variant.name, **found.model_dump(include={"against", "quantity", "task", "items"})}
+        if isinstance(found, NoiseFloor):
+            row |= found.model_dump(include={"relation", "effect", "degrees", "floor"}) | _flat("twice", found.twice)
+            values, others = found.values, found.others
+        else:
+            values, others = found.to_parent, found.between
+            row |= {"relation": "parent", "effect": sum(values) / len(values), "floor": max(others)}
+        rows.append({**row, "larger": found.larger, "values": _joined(values), "others": _joined(others)})
+    before = ["variant", "against", "relation", "quantity", "task", "items", "effect", "degrees"]
+    return _table([*before, *_ends("twice"), "floor", "larger", "values", "others"], rows)
+
+
+def _joined(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
 
 
 def costs(study: StudyRecord) -> pd.DataFrame:
@@ -298,6 +333,7 @@ TABLES: dict[str, Callable[[StudyRecord], pd.DataFrame]] = {
     "task_differences": task_differences,
     "fidelity": fidelity,
     "divergences": divergences,
+    "noise": noise,
     "scores": scores,
     "times": times,
     "costs": costs,

@@ -7,7 +7,17 @@ import math
 from markupsafe import Markup
 
 from compresslab.printable import printable
-from compresslab.records import Comparison, Count, Density, Interval, Record, StepRecord, VariantRecord
+from compresslab.records import (
+    Comparison,
+    Count,
+    Density,
+    DivergenceFloor,
+    Interval,
+    NoiseFloor,
+    Record,
+    StepRecord,
+    VariantRecord,
+)
 
 SYMBOLS = {"raised": "▲", "lowered": "▼", "inconclusive": "◇"}
 """A symbol for each verdict, so that a verdict is readable without colour."""
@@ -142,6 +152,44 @@ def on_tasks(tasks: list[str]) -> str:
 def place(comparison: Comparison) -> str:
     """What N counts in a comparison's headline, and the tasks that it rests on if they are few: `by stored bits on MMLU`."""
     return f"{COUNTS[comparison.count]} {on_tasks(comparison.rests_on)}".rstrip()
+
+
+def against_noise(floor: NoiseFloor | DivergenceFloor) -> str:
+    """What a difference is beside its noise floor: `smaller than the noise floor`."""
+    if floor.larger is None:
+        return "no noise floor: the replicates are equal in it"
+    if isinstance(floor, DivergenceFloor):
+        chance = f"by chance in at most 1 of {len(floor.to_parent) + 1} cases"
+        return f"larger than between any two runs ({chance})" if floor.larger else "not larger than between some two runs"
+    return f"{'larger' if floor.larger else 'smaller'} than the noise floor"
+
+
+def noise(floor: NoiseFloor | DivergenceFloor) -> str:
+    """A difference, what two runs of the same step differ by, and which is larger, in a sentence."""
+    if isinstance(floor, DivergenceFloor):
+        to_parent, between = (sum(values) / len(values) for values in (floor.to_parent, floor.between))
+        ends = f"[{number(min(floor.between), 2)}, {number(max(floor.between), 2)}]"
+        return f"{floor.quantity} {number(to_parent)}, between two runs {number(between, 2)} {ends}: {against_noise(floor)}"
+    if floor.twice is None or floor.floor is None:
+        return f"{floor.quantity} {signed(floor.effect)}: {against_noise(floor)}"
+    twice = f"two runs differ by {number(floor.twice.value, 2)} {span(floor.twice, 2)}"
+    return f"{floor.quantity} {signed(floor.effect)}, {twice}: {against_noise(floor)}, {number(floor.floor, 2)}{few_runs(floor)}"
+
+
+def few_runs(floor: NoiseFloor | DivergenceFloor) -> str:
+    """Why the noise floor of a difference is known poorly, with a semicolon before it; empty if three or more runs differ.
+
+    Accuracies of different models may be equal. In the other quantities equal replicates are the same model, as where all found the same
+    layers: the choice is then one among few, which no normal distribution describes.
+    """
+    if isinstance(floor, DivergenceFloor) or floor.twice is None:
+        return ""
+    if floor.degrees == 1:
+        return "; with two replicates the interval is very wide, take three or more"
+    different = len(set(floor.values))
+    if floor.quantity != "accuracy" and different < len(floor.values):
+        return f"; only {different} of {len(floor.values)} replicates are different models, so the floor is a rough one"
+    return ""
 
 
 def step(record: StepRecord) -> str:

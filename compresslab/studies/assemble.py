@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ from compresslab.store.store import Store
 from compresslab.studies.answers.added_loss import added_loss
 from compresslab.studies.answers.fidelity import fidelity
 from compresslab.studies.answers.lost_items import lost_items
+from compresslab.studies.answers.noise import Scored, noise_floors
 from compresslab.studies.answers.overlaps import caveats as overlap_caveats
 from compresslab.studies.answers.overlaps import text_overlaps
+from compresslab.studies.answers.stored import Read, read_answers
 from compresslab.studies.training_runs import origins, training_runs
 
 
@@ -73,9 +76,12 @@ def assemble(plan: Plan, store: Store, result: RunResult) -> StudyRecord:
             variant = variant.model_copy(update={"density": density, "comparisons": comparisons})
         with_densities.append(variant)
     items = {measured.name: measured.items for measured in scored}
-    with_answers = [variant.model_copy(update=_from_answers(variant, items, plan, store)) for variant in with_densities]
+    read = cache(read_answers)  # of a parent for each of its children
+    with_answers = [variant.model_copy(update=_from_answers(variant, items, plan, store, read)) for variant in with_densities]
+    noise = noise_floors(with_answers, Scored(items, {name: _tables(name, plan, store) for name in items}), read)
+    with_answers = [variant.model_copy(update={"noise": noise.get(variant.name)}) for variant in with_answers]
     notes = [*_missing_replicates(plan, known), *origins(plan, variants, store)]
-    record = study_record(plan, with_answers, result, notes, _added_losses(variants, items, plan, store))
+    record = study_record(plan, with_answers, result, notes, _added_losses(variants, items, plan, store, read))
     return record.model_copy(update={"overlaps": overlaps, "caveats": [*record.caveats, *overlap_caveats(overlaps)]})
 
 
@@ -145,14 +151,14 @@ def _train_tokens(recipe: Recipe) -> dict[str, float]:
 
 
 def _added_losses(
-    variants: Sequence[VariantRecord], items: Mapping[str, dict[str, ItemScores]], plan: Plan, store: Store
+    variants: Sequence[VariantRecord], items: Mapping[str, dict[str, ItemScores]], plan: Plan, store: Store, read: Read
 ) -> dict[str, AddedLoss]:
     """What rounding adds to the loss of the right answers, by variant."""
     found = {}
     for variant in variants:
         if variant.steps and variant.steps[-1].kind == "quantize" and variant.name in items and variant.parent in items:
-            files = {task: _table(key, store) for task, key in plan.node(plan.variant(variant.name).evaluate).tasks.items()}
-            if (added := added_loss(items[variant.parent], items[variant.name], files)) is not None:
+            added = added_loss(items[variant.parent], items[variant.name], _tables(variant.name, plan, store), read)
+            if added is not None:
                 found[variant.name] = added
     return found
 
@@ -257,15 +263,21 @@ def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:
     return costs
 
 
-def _from_answers(variant: VariantRecord, items: dict[str, dict[str, ItemScores]], plan: Plan, store: Store) -> dict[str, Any]:
+def _from_answers(variant: VariantRecord, items: dict[str, dict[str, ItemScores]], plan: Plan, store: Store, read: Read) -> dict[str, Any]:
     """The fields of a variant that compare its answers with its parent's; none if one of the two has no scores."""
     if variant.name not in items or variant.parent not in items:
         return {}
-    before, after = (plan.node(plan.variant(name).evaluate).tasks for name in (variant.parent, variant.name))
-    files = {task: (_table(before[task], store), _table(after[task], store)) for task in after if task in before}
+    before, after = (_tables(name, plan, store) for name in (variant.parent, variant.name))
+    files = {task: (before[task], after[task]) for task in after if task in before}
     parent, child = items[variant.parent], items[variant.name]
     # A replicate has no comparisons of its own: its items are not among those that a page shows.
-    return {"fidelity": fidelity(parent, child, files), "lost_items": [] if variant.replicate_of else lost_items(parent, child, files)}
+    lost = [] if variant.replicate_of else lost_items(parent, child, files)
+    return {"fidelity": fidelity(parent, child, files, read), "lost_items": lost}
+
+
+def _tables(name: str, plan: Plan, store: Store) -> dict[str, Path]:
+    """The files of a variant's items, by task."""
+    return {task: _table(key, store) for task, key in plan.node(plan.variant(name).evaluate).tasks.items()}
 
 
 def _table(key: str, store: Store) -> Path:

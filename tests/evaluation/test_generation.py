@@ -12,6 +12,7 @@ from compresslab.errors import RunFailed
 from compresslab.evaluation.engines import generation
 from compresslab.evaluation.engines.generation import common_prefix, prompt_batches
 from compresslab.evaluation.engines.work import Prompt
+from compresslab.evaluation.scores import pair
 from compresslab.evaluation.tree_lm import TreeLM
 
 from .conftest import LINES
@@ -74,6 +75,44 @@ def test_answers_end_at_their_own_stop_strings_and_lengths(llama: PreTrainedMode
     assert answers == plain(llama, tokenizer, requests)
     assert answers[0] == whole[0].split(stop)[0]
     assert whole[1].startswith(answers[1])
+
+
+@pytest.mark.parametrize("backend", ["tree", "hf"])
+def test_how_an_answer_ended_is_noted_by_both_engines(backend: str, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    """By its limit of tokens, by a stop sequence before it, and by one that its last token completes. Batches of prompts of any length."""
+    whole = TreeLM(llama, tokenizer).generate_until(instances(PROMPTS, until=[]))
+    stop = whole[0][3:6]
+    requests = [*instances(PROMPTS[:1], until=[stop]), *instances(PROMPTS[1:3], max_gen_toks=5), *instances(PROMPTS[3:5])]
+    lm = TreeLM(llama, tokenizer, backend=backend)
+    lm.generate_until(requests)
+    assert lm.engine == {"tree": "shared", "hf": "plain"}[backend]
+    pairs = [pair(request.args) for request in requests]
+    stopped, limits = lm.lengths[pairs[0]], [24, 5, 5, 24, 24]
+    assert stopped < 24
+    assert not lm.cut[pairs[0]]
+    for one, limit in zip(pairs, limits, strict=True):
+        assert lm.cut[one] == (lm.lengths[one] == limit)
+    assert [lm.cut[one] for one in pairs[1:3]] == [True, True]
+    [at_the_limit] = instances(PROMPTS[:1], until=[stop], max_gen_toks=stopped)
+    lm.generate_until([at_the_limit])
+    assert (lm.lengths[pair(at_the_limit.args)], lm.cut[pair(at_the_limit.args)]) == (stopped, False)
+
+
+def test_both_engines_count_the_same_tokens(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    found = []
+    for backend in ("tree", "hf"):
+        lm = TreeLM(llama, tokenizer, backend=backend)
+        lm.generate_until(instances(PROMPTS))
+        found.append((lm.lengths, lm.cut))
+    assert found[0] == found[1]
+    assert found[0][0]
+
+
+def test_equal_requests_that_are_drawn_have_no_known_end(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    lm = TreeLM(llama, tokenizer)
+    requests = instances([PROMPTS[3]] * 4, do_sample=True, temperature=5.0)
+    assert len(set(lm.generate_until(requests))) > 1
+    assert (lm.engine, lm.lengths, lm.cut) == ("plain", {}, {})
 
 
 def test_what_is_not_greedy_goes_lm_evals_own_way(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):

@@ -42,6 +42,25 @@ def test_the_divergence_is_that_of_whole_logits(name: str, monkeypatch: pytest.M
     assert by_hand(parent, child, ids)[0] != pytest.approx(kl, rel=1e-2)
 
 
+def test_what_stored_logits_tell_is_the_divergence_of_the_largest_and_the_rest_and_never_more() -> None:
+    parent, child = make("llama", torch.float32), make("llama", torch.float32, seed=1)
+    ids = text(6, 24).ids
+    tokens = max(child.tokenizer.get_vocab().values()) + 1
+    with torch.no_grad():
+        q, p = (one.model(input_ids=ids).logits[..., :tokens].double().softmax(-1) for one in (child, parent))
+    found = divergences(child, parent, TokenSequences(ids, ""), silent, [1, 16, tokens - 1, tokens])
+    assert list(found.top_k) == [1, 16, tokens - 1], "no fewer than all tokens are no part of them"
+    for k in (1, 16):
+        chosen = p.topk(k).indices
+        largest_p, largest_q = p.gather(-1, chosen), q.gather(-1, chosen)
+        rest_p, rest_q = 1 - largest_p.sum(-1), 1 - largest_q.sum(-1)
+        told = (largest_p * (largest_p / largest_q).log()).sum(-1) + rest_p * (rest_p / rest_q).log()
+        assert found.top_k[k] == pytest.approx(float(told.mean()), rel=1e-4)
+    whole = float(found.kl.mean())
+    assert 0 < found.top_k[1] < found.top_k[16] < whole
+    assert found.top_k[tokens - 1] == pytest.approx(whole, rel=1e-5)  # the rest is one token
+
+
 def test_logits_of_padding_have_no_probability() -> None:
     """A head with rows for no token changes nothing, in one of the two models or in both."""
     parent, child = make("llama", torch.float32), make("llama", torch.float32, seed=1)

@@ -40,6 +40,18 @@ def test_every_variant_is_compared_with_its_parent_and_the_base_with_nothing() -
     assert set(RECORDS) >= {node.kind for node in plan.nodes}
 
 
+def test_the_stored_logits_of_the_study_are_part_of_the_comparison() -> None:
+    """What a distillation's `top_k` sees of the divergence is told beside it, so the key depends on it."""
+    more = "  healed: [{distill: {tokens: 1000, top_k: TOP}}]\n"
+    plain, few, many = (
+        compared("{source: installed-docs}", STUDY + text) for text in ("", more.replace("TOP", "8"), more.replace("TOP", "64"))
+    )
+    assert (plain.recipe.stored_top_ks, few.recipe.stored_top_ks, many.recipe.stored_top_ks) == ([], [8], [64])
+    assert len({keys(plan)["depth"] for plan in (plain, few, many)}) == 3
+    without = compared("{source: installed-docs}", STUDY + more.replace(", top_k: TOP", ""))
+    assert keys(without)["depth"] == keys(plain)["depth"]
+
+
 def test_a_study_compares_nothing_unless_it_says_so() -> None:
     plan = plan_of(STUDY)
     assert not list(plan.of_kind("fidelity"))

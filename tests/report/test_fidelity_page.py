@@ -50,6 +50,14 @@ def test_the_page_tells_volume_and_direction() -> None:
     assert "<td>0.0412<small>± 0.0030</small></td><td>−0.21<small>± 0.020</small></td>" in page
     assert "<td>25.0 %</td><td>31.5<small>of 180</small></td><td>77.7<small>66.6</small></td>" in page
     assert "<td>12.3 %<small>1.0 %</small></td>" in page
+    assert "<td>not stored<small>not stored</small></td>" in page
+
+
+def test_the_page_tells_how_many_answers_the_limit_cut() -> None:
+    assert TEXTS.generated is not None
+    cut = TEXTS.model_copy(update={"generated": TEXTS.generated.model_copy(update={"cut": 0.35, "parent_cut": 0.05})})
+    assert "<td>35.0 %<small>5.0 %</small></td>" in render(with_fidelity(cut))
+    assert fidelity(with_fidelity(cut)).loc[0, ["cut", "parent_cut"]].tolist() == [0.35, 0.05]
 
 
 def test_what_is_not_known_of_any_task_is_missing() -> None:
@@ -76,6 +84,19 @@ def test_the_divergence_on_a_text_has_a_table_of_its_own() -> None:
     assert HEADING in page
     assert "<td>0.0123<small>± 0.0020</small></td><td>91.2 %</td><td>8192<small>16 × 512</small></td>" in page
     assert divergences(study).loc[0, ["kl", "kl_stderr", "agreement"]].tolist() == [0.0123, 0.002, 0.912]
+
+
+def test_what_stored_logits_see_of_a_divergence_stands_beside_it_and_is_warned_of_if_it_is_little() -> None:
+    study = quickstart()
+    found = TextDivergence(
+        source="prose.txt", sha256="ab" * 32, length=512, kl=Mean(value=0.02, stderr=0.002, items=16), agreement=0.912,
+        top_k={64: 0.0122, 1024: 0.0199}, weights="dequantized", parent_weights="as stored",
+    )  # fmt: skip
+    study = study.model_copy(update={"variants": [one.model_copy(update={"divergence": found}) for one in study.variants[1:2]]})
+    page = render(StudyRecord.model_validate_json(study.model_dump_json()))
+    assert 'k 64: 0.0122<small class="lowered">61.0 % ⚠ k is too small for this variant</small>' in page
+    assert "k 1024: 0.0199<small>99.5 %</small>" in page
+    assert divergences(study).loc[0, ["top_k", "kl_top_k"]].tolist() == [64, 0.0122]
 
 
 def test_the_table_has_a_row_a_task() -> None:

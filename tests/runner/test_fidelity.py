@@ -9,11 +9,11 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
+from pyarrow.parquet import read_schema
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from compresslab.errors import RunFailed
-from compresslab.evaluation.scores import AnswerConditions, AnsweredItem, summarise, write_items
+from compresslab.evaluation.scores import AnswerConditions, AnsweredItem, read_details, summarise, write_items
 from compresslab.records import Fidelity, ItemScores
 from compresslab.studies.answers.fidelity import fidelity, repetition
 
@@ -33,14 +33,17 @@ def chosen(task: str, logprobs: np.ndarray, golds: Sequence[int], names: Sequenc
     return summarise(task, "acc", found, AnswerConditions("tree", "as stored", False, frozenset(), lengths, {}))[1]
 
 
-def written(task: str, texts: Sequence[str], correct: Sequence[float], tokens: Sequence[int] | None = None) -> ItemScores:
+def written(
+    task: str, texts: Sequence[str], correct: Sequence[float], tokens: Sequence[int] | None = None, cut: Sequence[bool] | None = None
+) -> ItemScores:
     """The stored form of generated answers."""
     found = [
         AnsweredItem(str(index), [(f"q{index}", "{}")], [], [], 0, -1, right, generated=text)
         for index, (text, right) in enumerate(zip(texts, correct, strict=True))
     ]
     lengths = {item.requests[0]: number for item, number in zip(found, tokens or [], strict=False)}
-    return summarise(task, "exact_match", found, AnswerConditions("shared", "as stored", False, frozenset(), lengths, {}))[1]
+    ends = {item.requests[0]: end for item, end in zip(found, cut or [], strict=False)}
+    return summarise(task, "exact_match", found, AnswerConditions("shared", "as stored", False, frozenset(), lengths, {}, ends))[1]
 
 
 def compared(folder: Path, parent: ItemScores, child: ItemScores) -> Fidelity:
@@ -148,6 +151,31 @@ def test_generated_answers_are_compared_as_texts(tmp_path: Path) -> None:
     assert (made.parent_repetition, made.repetition) == (0.0, pytest.approx(3 / 5))
 
 
+def test_the_share_of_answers_that_were_cut_is_that_of_the_items_asked_alike(tmp_path: Path) -> None:
+    parent = written("t", ["a", "b", "c"], [1, 0, 0], [3, 2, 5], [True, False, False])
+    child = written("t", ["a", "b", "c"], [1, 0, 0], [3, 2, 5], [True, True, False])
+    made = compared(tmp_path, parent, child).generated
+    assert made is not None
+    assert (made.parent_cut, made.cut) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_answers_of_a_store_from_before_are_read_and_how_they_ended_is_not_stored(tmp_path: Path) -> None:
+    """Such a file has no column `cut`. One in which some answer is not known tells no share."""
+    older = written("t", ["a", "b"], [1, 0], [3, 2])
+    write_items(tmp_path / "older", older)
+    assert "cut" not in read_schema(tmp_path / "older").names
+    assert [detail.cut for detail in read_details(tmp_path / "older", [0, 1])] == [None, None]
+    made = compared(tmp_path, older, written("t", ["a", "b"], [1, 0], [3, 2], [True])).generated
+    assert made is not None
+    assert (made.parent_cut, made.cut) == (None, None)
+    newer = written("t", ["a", "b"], [1, 0], [3, 2], [True, False])
+    made = compared(tmp_path, older, newer).generated
+    assert made is not None
+    assert (made.parent_cut, made.cut) == (None, 0.5)
+    write_items(tmp_path / "newer", newer)
+    assert [detail.cut for detail in read_details(tmp_path / "newer", [1, 0])] == [False, True]
+
+
 def test_tokens_that_nobody_counted_are_missing(tmp_path: Path) -> None:
     found = compared(tmp_path, written("t", ["one"], [1]), written("t", ["two"], [0], [1]))
     assert found.generated is not None
@@ -164,11 +192,25 @@ def test_a_graded_metric_flips_nothing(tmp_path: Path) -> None:
     assert (found.changed, found.lost, found.gained, found.mcnemar) == (1.0, None, None, None)
 
 
-def test_a_file_without_answers_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["no details", "damaged", "gone"])
+def test_a_file_without_answers_leaves_out_what_it_does_not_tell(tmp_path: Path, left: str) -> None:
+    """As `added_loss` does: the scores, which are read before, stand without it."""
+    rows = np.array([[-1.0, -2.0], [-2.0, -1.0], [-1.0, -3.0]])
+    parent, child = chosen("t", rows, [0, 0, 0]), chosen("t", rows[:, ::-1], [0, 0, 0])
+    paths = tmp_path / "parent.parquet", tmp_path / "child.parquet"
+    write_items(paths[0], parent)
+    write_items(paths[1], child.model_copy(update={"details": None}))
+    if left == "damaged":
+        paths[1].write_bytes(b"damaged")
+    elif left == "gone":
+        paths[1].unlink()
+    [found] = fidelity({"t": parent}, {"t": child}, {"t": paths})
+    assert (found.items, found.changed, found.lost, found.gained) == (3, 1.0, 2, 1)
+    assert (found.kl, found.gold, found.generated) == (None, None, None)
+
+
+def test_texts_that_a_file_does_not_hold_are_no_unchanged_answers(tmp_path: Path) -> None:
     items = written("t", ["one"], [1])
-    for content in (None, b"damaged"):
-        write_items(tmp_path / "items.parquet", items.model_copy(update={"details": None}))
-        if content:
-            (tmp_path / "items.parquet").write_bytes(content)
-        with pytest.raises(RunFailed, match=r"items\.parquet does not hold the items' answers"):
-            fidelity({"t": items}, {"t": items}, {"t": (tmp_path / "items.parquet",) * 2})
+    write_items(tmp_path / "items.parquet", items.model_copy(update={"details": None}))
+    [found] = fidelity({"t": items}, {"t": items}, {"t": (tmp_path / "items.parquet",) * 2})
+    assert (found.changed, found.generated) == (None, None)

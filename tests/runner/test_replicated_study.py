@@ -61,6 +61,22 @@ def test_both_spreads_are_in_the_record_and_on_the_page(studied: tuple[Path, Stu
     assert re.search(r'aria-label="Replicates".*?healed', page, re.DOTALL)
 
 
+def test_the_record_and_the_page_have_the_noise_floor_of_the_step(studied: tuple[Path, StudyRecord]) -> None:
+    folder, record = studied
+    noise = variant(record, "healed").noise
+    assert {one.relation for one in noise.differences} == {"parent", "root"}
+    loss = next(one for one in noise.differences if (one.relation, one.quantity, one.task) == ("parent", "bits per byte", ""))
+    scores = [variant(record, name).scores for name in ("healed", "healed~2", "pruned")]
+    means = [sum(score.bits_per_byte for score in own) / len(own) for own in scores]
+    assert [*loss.values, *loss.others] == pytest.approx(means)
+    assert loss.twice.value == pytest.approx(abs(means[0] - means[1]))
+    kl = next(one for one in noise.divergences if (one.quantity, one.task) == ("KL of options", ""))
+    assert (len(kl.to_parent), len(kl.between)) == (2, 2)
+    assert variant(record, "packed").noise is None, "it has no replicates, and takes no spread over from another variant"
+    page = (folder / "reports" / record.study / "index.html").read_text()
+    assert re.search(r'aria-label="Noise floors".*?with two replicates the interval is very wide', page, re.DOTALL)
+
+
 def test_a_replicate_without_scores_is_said_and_does_not_take_the_variant_with_it(
     studied: tuple[Path, StudyRecord], tmp_path: Path
 ) -> None:

@@ -2,180 +2,181 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from compresslab.density.mcnemar import mcnemar
-from compresslab.density.pairing import same_question
+from compresslab.density.pairing import pairs
 from compresslab.density.references.laws import Array
-from compresslab.errors import RunFailed
 from compresslab.records import Fidelity, GeneratedAnswers, ItemScores, Mean
+from compresslab.studies.answers.stored import Answers, Read, Rows, read_answers
 
 WORDS = 4  # of the n-grams whose repetition is counted
 
 
-class Answer(NamedTuple):
-    """One stored answer.
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The items of one of two models that both were asked alike, in the same order.
 
     Attributes:
-        gold, choice: index of the right and of the chosen option, -1 where there are no options.
-        logprobs: log P(option | prompt) of each option in nats; empty for a generated answer. tokens: of each option, or of the generated
-            answer; empty where nobody counted them. generated: the text, where it was generated.
+        gold, choice: (items,) index of the right and of the chosen option, -1 where there are no options. correct: (items,).
+        answers: of all items of the task. rows: (items,) their rows in it.
     """
 
-    gold: int
-    choice: int
-    correct: float
-    logprobs: list[float]
-    tokens: list[int]
-    generated: str | None
+    gold: Rows
+    choice: Rows
+    correct: Array
+    answers: Answers
+    rows: Rows
+
+    @property
+    def texts(self) -> list[str | None]:
+        """The generated text of each item; `None` where there is none."""
+        generated = self.answers.generated
+        return [None] * len(self.rows) if generated is None else [generated[row] for row in self.rows.tolist()]
 
 
-def fidelity(parent: Mapping[str, ItemScores], child: Mapping[str, ItemScores], files: Mapping[str, tuple[Path, Path]]) -> list[Fidelity]:
+def side(items: ItemScores, answers: Answers, rows: Sequence[int]) -> Side:
+    """Some items of a task, with the answers to all of its items."""
+    own = np.asarray(rows, dtype=np.int64)
+    gold, choice = np.asarray(items.gold, dtype=np.int64)[own], np.asarray(items.choice, dtype=np.int64)[own]
+    return Side(gold, choice, np.asarray(items.correct, dtype=np.float64)[own], answers, own)
+
+
+def fidelity(
+    parent: Mapping[str, ItemScores],
+    child: Mapping[str, ItemScores],
+    files: Mapping[str, tuple[Path, Path]],
+    read: Read = read_answers,
+) -> list[Fidelity]:
     """The fidelity of a variant on each task whose items its parent was asked alike (`density.pairing.same_question`).
 
     The volume of change is reported beside its direction after Dutta et al. 2024, "Accuracy is Not All You Need" (arXiv 2407.09141), which
-    calls changes of right and wrong flips. See `option_divergence`, `gold_difference` and `repetition` for the measures.
+    calls changes of right and wrong flips. See `option_divergence`, `gold_difference` and `repetition` for the measures. A figure is
+    missing where a file does not hold what it needs.
 
     Args:
         parent, child: items by task. files: paths of the parent's and the child's items, by task.
-
-    Raises:
-        RunFailed: a file holds no answers.
+        read: reads a file, or gives what was read of it before.
     """
     found = []
     for task, after in child.items():
-        if task not in parent:
-            continue
-        pairs = _asked_alike(parent[task], after)
-        if pairs:
-            before_answers, after_answers = (read_answers(path) for path in files[task])
-            answers = [(before_answers[place], after_answers[index]) for place, index in pairs]
-            found.append(_compared(task, answers, len(after.item) - len(pairs)))
+        if task in parent and (asked_alike := pairs(parent[task], after)):
+            both = (parent[task], after)
+            before_side, after_side = (
+                side(items, read(path), rows) for items, path, rows in zip(both, files[task], zip(*asked_alike, strict=True), strict=True)
+            )
+            found.append(_compared(task, before_side, after_side, len(after.item) - len(asked_alike)))
     return found
 
 
-def _asked_alike(before: ItemScores, after: ItemScores) -> list[tuple[int, int]]:
-    """The rows of the parent's and the child's items that are the same question."""
-    places = {item: place for place, item in enumerate(before.item)}
-    return [
-        (place, index)
-        for index, item in enumerate(after.item)
-        if (place := places.get(item)) is not None and same_question(before, place, after, index)
-    ]
-
-
-def read_answers(path: Path) -> list[Answer]:
-    """The answers of a file of `evaluation.scores.write_items`, without the prompts, in the file's order.
-
-    Raises:
-        RunFailed: the file holds no answers.
-    """
-    from pyarrow.parquet import read_table
-
-    try:
-        rows = read_table(path, columns=list(Answer._fields)).to_pylist()
-        return [Answer(**{**row, "logprobs": list(row["logprobs"]), "tokens": list(row["tokens"])}) for row in rows]
-    except (OSError, KeyError, TypeError, ValueError) as problem:
-        raise RunFailed(f"{path} does not hold the items' answers: {problem}; delete it and evaluate again") from problem
-
-
-def _compared(task: str, answers: Sequence[tuple[Answer, Answer]], left_out: int) -> Fidelity:
-    correct = np.array([(before.correct, after.correct) for before, after in answers])
-    flips = mcnemar(correct[:, 0], correct[:, 1])
+def _compared(task: str, before: Side, after: Side, left_out: int) -> Fidelity:
+    flips = mcnemar(before.correct, after.correct)
     return Fidelity(
         task=task,
-        items=len(answers),
+        items=len(after.rows),
         left_out=left_out,
-        changed=_changed(answers),
+        changed=share_changed(before, after),
         lost=flips.lost if flips else None,
         gained=flips.gained if flips else None,
         mcnemar=flips.p if flips else None,
-        kl=option_divergence(answers),
-        gold=gold_difference(answers),
-        generated=_generated(answers),
+        kl=option_divergence(before, after),
+        gold=gold_difference(before, after),
+        generated=_generated(before, after),
     )
 
 
-def _changed(answers: Sequence[tuple[Answer, Answer]]) -> float | None:
-    """The share of answers that are not the parent's; `None` if some item has neither options nor a text."""
-    if any(one.choice < 0 and one.generated is None for pair in answers for one in pair):
+def share_changed(before: Side, after: Side) -> float | None:
+    """The share of answers that differ; `None` if some item has neither options nor a text."""
+    sides = [list(zip(one.choice.tolist(), one.texts, strict=True)) for one in (before, after)]
+    if any(choice < 0 and text is None for answers in sides for choice, text in answers):
         return None
-    return float(np.mean([(before.choice, before.generated) != (after.choice, after.generated) for before, after in answers]))
+    return float(np.mean([one != other for one, other in zip(*sides, strict=True)]))
 
 
-def option_divergence(answers: Sequence[tuple[Answer, Answer]]) -> Mean | None:
-    """The mean over items of KL(parent || child) in nats, of the distributions over an item's options.
+def option_divergence(before: Side, after: Side) -> Mean | None:
+    """The mean over items of KL(before || after) in nats, of the distributions over an item's options.
 
     Source: Kullback and Leibler 1951. A distribution is the softmax of the options' whole log-likelihoods, not divided by their lengths.
     Items without two options do not count; `None` if there are no others.
     """
-    found = []
-    for before, after in answers:
-        if len(before.logprobs) == len(after.logprobs) > 1:
-            p, q = _log_softmax(before.logprobs), _log_softmax(after.logprobs)
-            found.append(max(float(np.exp(p) @ (p - q)), 0.0))  # rounding may make it less than 0
-    if not found:
+    if before.answers.logprobs is None or after.answers.logprobs is None:
         return None
-    return Mean(value=float(np.mean(found)), stderr=_stderr(np.array(found)), items=len(found))
+    sides = [(one.answers.logprobs, one.rows) for one in (before, after)]
+    widths = [logprobs.lengths[rows] for logprobs, rows in sides if logprobs is not None]
+    found = np.full(len(before.rows), np.nan)
+    for width in np.unique(widths[0][(widths[0] == widths[1]) & (widths[0] > 1)]).tolist():
+        own = (widths[0] == width) & (widths[1] == width)
+        p, q = (_log_softmax(logprobs.table(rows[own], width)) for logprobs, rows in sides if logprobs is not None)
+        found[own] = np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0)  # rounding may make it less than 0
+    found = found[~np.isnan(found)]
+    return Mean(value=float(np.mean(found)), stderr=_stderr(found), items=len(found)) if len(found) else None
 
 
-def gold_difference(answers: Sequence[tuple[Answer, Answer]]) -> Mean | None:
-    """The log-likelihood of the gold continuations, child minus parent, over the number of their tokens: nats a token.
+def gold_difference(before: Side, after: Side) -> Mean | None:
+    """The log-likelihood of the gold continuations, after minus before, over the number of their tokens: nats a token.
 
     Where several options are right, the first of them counts. The standard error is that of a ratio of two sums over a sample of items
     (Cochran 1977, "Sampling Techniques", section 2.11). `None` without gold continuations, or if their tokens are unknown or not equal,
     as between two tokenizers.
     """
-    found = []
-    for before, after in answers:
-        golds = [_gold(one) for one in (before, after)]
-        if golds[0] is None or golds[1] is None or golds[0][1] != golds[1][1]:
-            return None
-        found.append((golds[1][0] - golds[0][0], golds[1][1]))
-    changes, tokens = np.array(found).T
+    golds = [_gold(one) for one in (before, after)]
+    if golds[0] is None or golds[1] is None or not np.array_equal(golds[0][1], golds[1][1]):
+        return None
+    changes, tokens = golds[1][0] - golds[0][0], golds[1][1]
     if not tokens.sum():
         return None
     mean = float(changes.sum() / tokens.sum())
     error = _stderr(changes - mean * tokens)
-    return Mean(value=mean, stderr=None if error is None else error / float(tokens.mean()), items=len(found))
+    return Mean(value=mean, stderr=None if error is None else error / float(tokens.mean()), items=len(changes))
 
 
-def _gold(answer: Answer) -> tuple[float, int] | None:
-    """Log-likelihood and tokens of the gold continuation, which is the only one where there are no options."""
-    index = 0 if answer.choice < 0 and len(answer.logprobs) == 1 else answer.gold
-    if not 0 <= index < len(answer.logprobs) == len(answer.tokens):
+def _gold(one: Side) -> tuple[Array, Array] | None:
+    """(items,) log-likelihood and tokens of the gold continuation, which is the only one where there are no options."""
+    logprobs, tokens = one.answers.logprobs, one.answers.tokens
+    if logprobs is None or tokens is None:
         return None
-    return answer.logprobs[index], answer.tokens[index]
+    options = logprobs.lengths[one.rows]
+    gold = np.where((one.choice < 0) & (options == 1), 0, one.gold)
+    if not np.all((gold >= 0) & (gold < options) & (options == tokens.lengths[one.rows])):
+        return None
+    return logprobs.at(one.rows, gold), tokens.at(one.rows, gold)
 
 
-def _generated(answers: Sequence[tuple[Answer, Answer]]) -> GeneratedAnswers | None:
+def _generated(before: Side, after: Side) -> GeneratedAnswers | None:
     """The texts of both; `None` if some item has none."""
-    texts = [
-        (before.generated, after.generated) for before, after in answers if before.generated is not None and after.generated is not None
-    ]
-    if len(texts) < len(answers):
+    texts = [(one, other) for one, other in zip(before.texts, after.texts, strict=True) if one is not None and other is not None]
+    if len(texts) < len(after.rows):
         return None
     parent_texts, child_texts = zip(*texts, strict=True)
-    parent_answers, child_answers = zip(*answers, strict=True)
     return GeneratedAnswers(
         common=float(np.mean([len(os.path.commonprefix(pair)) for pair in texts])),  # noqa: RUF071 - of texts, not of paths
         length=float(np.mean([len(text) for text in child_texts])),
         parent_length=float(np.mean([len(text) for text in parent_texts])),
-        tokens=_mean_tokens(child_answers),
-        parent_tokens=_mean_tokens(parent_answers),
+        tokens=_mean_tokens(after),
+        parent_tokens=_mean_tokens(before),
         repetition=_mean_repetition(child_texts),
         parent_repetition=_mean_repetition(parent_texts),
+        cut=_share_cut(after),
+        parent_cut=_share_cut(before),
     )
 
 
-def _mean_tokens(answers: Sequence[Answer]) -> float | None:
-    return float(np.mean([one.tokens[0] for one in answers])) if all(one.tokens for one in answers) else None
+def _mean_tokens(one: Side) -> float | None:
+    tokens = one.answers.tokens
+    if tokens is None or not np.all(tokens.lengths[one.rows]):
+        return None
+    return float(tokens.at(one.rows, np.zeros_like(one.rows)).mean())
+
+
+def _share_cut(one: Side) -> float | None:
+    if one.answers.cut is None or np.isnan(one.answers.cut[one.rows]).any():
+        return None
+    return float(one.answers.cut[one.rows].mean())
 
 
 def _mean_repetition(texts: Sequence[str]) -> float | None:
@@ -194,10 +195,10 @@ def repetition(text: str) -> float | None:
     return 1 - len(set(grams)) / len(grams) if grams else None
 
 
-def _log_softmax(logprobs: Sequence[float]) -> Array:
-    values: Array = np.asarray(logprobs, dtype=np.float64)
-    largest = float(values.max())
-    return values - (largest + math.log(float(np.exp(values - largest).sum())))
+def _log_softmax(logprobs: Array) -> Array:
+    """(items, options) logarithms of the softmax over options."""
+    values = logprobs - logprobs.max(axis=1, keepdims=True)
+    return np.asarray(values - np.log(np.exp(values).sum(axis=1, keepdims=True)))
 
 
 def _stderr(values: Array) -> float | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from compresslab.density.pairing import same_question
+from compresslab.density.pairing import pairs
 from compresslab.evaluation.scores import read_details
 from compresslab.records import ItemDetail, ItemScores, LostItem
 
@@ -29,20 +29,23 @@ def lost_items(parent: Mapping[str, ItemScores], child: Mapping[str, ItemScores]
     for task in child:
         if task not in parent:
             continue
-        before = {item: index for index, item in enumerate(parent[task].item)}
-        for index, item in enumerate(child[task].item):
-            if (parent_index := before.get(item)) is None or not same_question(parent[task], parent_index, child[task], index):
-                continue
+        for parent_index, index in pairs(parent[task], child[task]):
             flipped = parent[task].correct[parent_index] == 1 and child[task].correct[index] == 0
             bits = _bits(child[task], index) - _bits(parent[task], parent_index)
             if flipped or bits > 0:
                 ranked.append((flipped, bits, task, parent_index, index))
     # An item without a gold continuation has no bits and comes last. Ties keep the order of the tasks.
     ranked.sort(key=lambda entry: (not entry[0], -entry[1] if math.isfinite(entry[1]) else math.inf))
+    chosen = ranked[:MAX_ITEMS]
+    details: dict[tuple[str, int], tuple[ItemDetail, ItemDetail]] = {}
+    for task in {task for _, _, task, _, _ in chosen}:
+        rows = [(parent_index, index) for _, _, other, parent_index, index in chosen if other == task]
+        read = [read_details(path, column) for path, column in zip(files[task], zip(*rows, strict=True), strict=True)]
+        details |= {(task, index): both for (_, index), both in zip(rows, zip(*read, strict=True), strict=True)}
     return [
         _side_by_side(task, child[task].item[index], child[task].gold[index], flipped, bits, parent[task].choice[parent_index],
-                      child[task].choice[index], read_details(files[task][0], [parent_index])[0], read_details(files[task][1], [index])[0])
-        for flipped, bits, task, parent_index, index in ranked[:MAX_ITEMS]
+                      child[task].choice[index], *details[task, index])
+        for flipped, bits, task, parent_index, index in chosen
     ]  # fmt: skip
 
 
