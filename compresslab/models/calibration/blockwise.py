@@ -78,8 +78,8 @@ class Blockwise:
             if not calls or out_of_memory(error):
                 raise
             return None
-        # A model that expects several outputs takes the first sequence of a tensor for the hidden states. Of the last layer, or the only one,
-        # the shape of the model's output tells it.
+        # A model that expects several outputs takes the first sequence of a tensor for the hidden states. Of the last layer, or the only
+        # one, the shape of the model's output tells it.
         passed = (
             len(inputs) == len(self.layers) and all(hidden is inputs[0] for hidden in inputs) and last.shape[:-1] == inputs[0].shape[:-1]
         )
