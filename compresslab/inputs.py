@@ -17,6 +17,7 @@ LARGEST_RECORD = 256 * 2**20  # a study's record or a digests file, in bytes
 LARGEST_CONFIG = 8 * 2**20  # config.json and files like it, in bytes; real ones have kilobytes
 LARGEST_TOKENIZER = 128 * 2**20  # tokenizer.json, in bytes; those of 256,000 tokens have 35 MB
 LARGEST_INDEX = 32 * 2**20  # an index of shards, in bytes; those of models with thousands of experts have 10 MB
+LARGEST_TEXT = 4 * 2**30  # a text file, in bytes; it is read whole
 LARGEST_HEADER = 100_000_000  # the header of a safetensors file, in bytes; the format's own limit
 # A file that changed less than this many seconds ago may change again within one tick of its file system's clock.
 SETTLED_SECONDS = 2.0

@@ -14,7 +14,7 @@ import compresslab
 
 PACKAGE = Path(compresslab.__file__).parent
 # A module right under the package is a room of its own. Modules of the ground floor may import one another; rooms of another floor may not.
-GROUND = ("", "children", "errors", "files", "inputs", "printable", "suggestions", "records", "pins", "lock", "versions")
+GROUND = ("", "children", "errors", "files", "inputs", "printable", "suggestions", "records", "pins", "lock", "text_files", "versions")
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "methods": 1,

@@ -1,7 +1,9 @@
 """Sizes of published models, counted from their dimensions (`data/published_shapes.csv`, from each model's published config).
 
 Models with and without tied embeddings are counted by one rule: every parameter that multiplies activations counts once. The counts
-agree with the published totals, which a test checks. The intermediate size of a mixture is that of one expert.
+agree with the published totals, which a test checks. The intermediate size of a mixture is that of one expert. `window` is the number of
+tokens to which a query of the `windowed_layers` attends at most (Gemma 2: every second layer). A window that a config states and does not
+use (Qwen 2.5), or that is longer than the model's positions (Phi 3.5), is none.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from functools import cache
 from importlib import resources
 
 from compresslab.errors import BadInput
-from compresslab.records import Shape, Size
+from compresslab.records import AttentionLayers, Shape, Size
 
 
 @dataclass(frozen=True)
@@ -96,5 +98,18 @@ def size_and_shape(model: str, stored: WeightStorage = BF16) -> tuple[Size, Shap
         weight_only=stored.weight_only,
         experts=experts,
         experts_per_token=used,
+        attention=_attention(row, layers, 2 * key_value, 2 * width),
     )
     return size, shape
+
+
+def _attention(row: dict[str, str], layers: int, kept: int, width: int) -> tuple[AttentionLayers, ...]:
+    """The layers with a window and those without, by the rules of `models.counting.attention_layers`; empty if none has one.
+
+    Args:
+        kept: features of keys and values of one token in one layer. width: what a query multiplies for each token that it attends to.
+    """
+    window, windowed = int(row["window"]), int(row["windowed_layers"])
+    kind = AttentionLayers(layers=layers - windowed, kept=kept, read=kept, prefill_width=width, decode_width=width)
+    with_window = kind.model_copy(update={"layers": windowed, "window": window})
+    return tuple(one for one in (with_window, kind) if one.layers) if windowed else ()

@@ -21,7 +21,7 @@ from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Progress
 from compresslab.models.text import TokenSequences, batches, sequences
-from compresslab.models.vocabulary import vocabulary_difference
+from compresslab.models.vocabulary import check_readable, vocabulary_difference
 from compresslab.recipe.schema import FidelityText
 from compresslab.records import Mean, TextDivergence
 from compresslab.records.compute import Compute
@@ -63,6 +63,8 @@ def text_divergence(
             "leave evaluate.fidelity out of this study, or this variant"
         )
     tokens = sequences(text.source, ours.tokenizer, -(-text.tokens // text.length), text.length, text.seed)
+    for one in (ours, theirs):
+        check_readable(tokens, one, f"the text {text.source!r}")
     found = divergences(ours, theirs, tokens, progress, top_ks)
     number = len(found.kl)
     stderr = float(found.kl.std(correction=1)) / math.sqrt(number) if number > 1 else None

@@ -29,6 +29,7 @@ from compresslab.evaluation.engines.limits import LmEvalRequest
 from compresslab.evaluation.engines.work import GenerationWork, LogLikelihood, LogLikelihoodRequest, LogLikelihoodWork, Prompt
 from compresslab.models.device import computed
 from compresslab.models.ranks import ALONE, Ranks
+from compresslab.models.vocabulary import check_ids
 
 _PlainRequest = tuple[tuple[int, ...], int, tuple[str, ...]]
 """Token ids of a prompt, its limit of new tokens, and its stop sequences."""
@@ -240,6 +241,8 @@ class TreeLM(HFLM):  # type: ignore[misc]
                 tokenized = partial(self._tokenized, special=kwargs, contexts=contexts)
                 ids = self.encodings.encoded(group, f"{kwargs}{'' if contexts is None else ', continuations'}", tokenized)
                 encoded.update(zip(group, ids, strict=True))
+        if largest := max((max(ids, default=0) for ids in encoded.values()), default=0):
+            check_ids(largest, self.model, self.tokenizer, "the text of a task")
         return encoded
 
     def _tokenized(

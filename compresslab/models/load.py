@@ -22,6 +22,7 @@ from compresslab.models.device import find_device, placement
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.gguf_checks import check_claims_of_gguf, check_dropped
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
+from compresslab.models.own_code import run_own_code
 from compresslab.models.streamed.weights import StoredWeights
 from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_index, check_tokenizer, check_weights_name
 from compresslab.recipe.model_config import read_config
@@ -208,18 +209,20 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
         register_format(Path(name))
     else:
         _check_hub(source)
+    if trust_remote_code:
+        run_own_code(source)
     with explained(source), quiet():
         model, found = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **placement(device),
             **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     check_complete(source.name, found)
     state_ties(model)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
@@ -285,14 +288,19 @@ def check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
         raise BadInput(f"{name}: its weights lack {missing[0]}{more}, which its configuration asks for; the model is incomplete{advice}")
 
 
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the output head of a loaded model is its embedding."""
+    embedding, head = (getattr(end, "weight", None) for end in (model.get_input_embeddings(), model.get_output_embeddings()))
+    return embedding is not None and head is embedding
+
+
 def state_ties(model: PreTrainedModel) -> None:
     """Make the configuration of a loaded model say that its output head is not tied to the embeddings, if it is not.
 
     Where the files have another head than the embeddings, transformers 5 loads both, whatever the configuration says. Other versions and
     other tools would drop the head, and a model of the configuration alone would have too few parameters.
     """
-    embedding, head = (getattr(end, "weight", None) for end in (model.get_input_embeddings(), model.get_output_embeddings()))
-    if isinstance(head, nn.Parameter) and isinstance(embedding, nn.Parameter) and head is not embedding:
+    if isinstance(getattr(model.get_output_embeddings(), "weight", None), nn.Parameter) and not is_tied(model):
         for config in (model.config, model.config.get_text_config()):
             if getattr(config, "tie_word_embeddings", False):
                 config.tie_word_embeddings = False

@@ -31,11 +31,25 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     rope = config.get("rope_parameters")
     if not isinstance(rope, dict):
         return {**config, **parts}
-    if (whole := rope.get("full_attention")) is not None and str(config.get("model_type")).startswith("gemma3"):
-        window = rope.get("sliding_attention") or {}
-        return {**_rope(whole), "rope_local_base_freq": window.get("rope_theta"), **config, **parts}
+    if (whole := rope.get("full_attention")) is not None:
+        kind = next((kind for kind in WINDOWED if str(config.get("model_type")).startswith(kind)), "")
+        return {**(WINDOWED[kind](whole, rope.get("sliding_attention") or {}) if kind else {}), **config, **parts}
     own = NAMES.get(str(config.get("model_type")), {})
     return {**{own.get(name, name): value for name, value in _rope(rope).items()}, **config, **parts}
+
+
+def _gemma3(whole: dict[str, Any], window: dict[str, Any]) -> dict[str, Any]:
+    return {**_rope(whole), "rope_local_base_freq": window.get("rope_theta")}
+
+
+def _olmo3(whole: dict[str, Any], window: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 has one base for all layers, and scales those without a window alone. What it cannot say is left out."""
+    same = window.get("rope_theta") == whole.get("rope_theta") and window.get("rope_type", "default") == "default"
+    return _rope(whole) if same else {}
+
+
+# Architectures of version 4 whose layers with a window have a rotary embedding of their own, by how their names begin.
+WINDOWED = {"gemma3": _gemma3, "olmo3": _olmo3}
 
 
 def _rope(rope: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from compresslab.inputs import safetensors_header
 from compresslab.models.computing import computing
 from compresslab.models.device import find_device, placement, torch_dtype
 from compresslab.models.formats.reader import method_name, quantization_in, quantization_of, reader_of, register_format
-from compresslab.models.load import Loaded, probe_logits, quiet
+from compresslab.models.load import Loaded, is_tied, probe_logits, quiet
 from compresslab.models.older_versions import state_for_older_versions
+from compresslab.models.own_code import carry_code
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.recipe.model_folder import weights_of
 from compresslab.recipe.stored_weights import loaded_files
@@ -61,7 +62,7 @@ def save(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
         loaded.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         _sort_metadata(file)
-    _tidy(folder)
+    _tidy(loaded, folder)
 
 
 def _sort_metadata(file: Path) -> None:
@@ -87,11 +88,11 @@ def _copy(loaded: Loaded, folder: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         if (loaded.files / name).is_file():
             shutil.copyfile(loaded.files / name, folder / name)
-    if not getattr(loaded.model.config, "tie_word_embeddings", False):
-        _state(folder / "config.json", "tie_word_embeddings", False)
+    if not is_tied(loaded.model):
+        _state_untied(folder / "config.json")
     with quiet():
         loaded.tokenizer.save_pretrained(folder)
-    _tidy(folder)
+    _tidy(loaded, folder)
 
 
 def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
@@ -102,7 +103,7 @@ def _save_packed(loaded: Loaded, folder: Path, packed: Packed) -> None:
         loaded.model.save_pretrained(folder, max_shard_size=SHARD_BYTES, state_dict=weights, save_original_format=False)
         loaded.tokenizer.save_pretrained(folder)
     _add_packing(folder, packed)
-    _tidy(folder)
+    _tidy(loaded, folder)
 
 
 def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) -> None:
@@ -115,7 +116,7 @@ def save_settings(loaded: Loaded, folder: Path, packed: Packed | None = None) ->
         loaded.tokenizer.save_pretrained(folder)
     if packed is not None:
         _add_packing(folder, packed)
-    _tidy(folder)
+    _tidy(loaded, folder)
 
 
 def _add_packing(folder: Path, packed: Packed) -> None:
@@ -127,8 +128,17 @@ def _state(config: Path, field: str, value: object) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text()), field: value}))
 
 
-def _tidy(folder: Path) -> None:
+def _state_untied(config: Path) -> None:
+    """Make a configuration, and that of the text part in it, say that the output head is not tied to the embeddings."""
+    content = json.loads(config.read_text())
+    if isinstance(text := content.get("text_config"), dict):
+        content["text_config"] = {**text, "tie_word_embeddings": False}
+    config.write_text(json.dumps({**content, "tie_word_embeddings": False}))
+
+
+def _tidy(loaded: Loaded, folder: Path) -> None:
     _remove_origin(folder)
+    carry_code(loaded.model, loaded.tokenizer, folder)
     state_for_older_versions(folder)
 
 

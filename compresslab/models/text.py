@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import random
 from collections.abc import Iterator
 from importlib import util
@@ -16,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput
-from compresslab.inputs import parse_json, read_regular, reason
 from compresslab.methods.layerwise import BATCH_TOKENS
-from compresslab.recipe.source import DOCSTRING_PACKAGES, LARGEST_TEXT, HubText, parse_hub_text
+from compresslab.recipe.source import DOCSTRING_PACKAGES, HubText, parse_hub_text
+from compresslab.text_files import text_documents
 
 if TYPE_CHECKING:  # the schema loads the methods of other packages, which may import this module
     from compresslab.recipe.schema import Calibration, Training
@@ -100,7 +99,7 @@ def documents(source: str, seed: int) -> Iterator[str]:
     elif source.startswith("hub:"):
         yield from _hub(parse_hub_text(source), seed)
     else:
-        yield from _shuffled(_file(Path(source).expanduser()), seed)
+        yield from _shuffled(text_documents(Path(source).expanduser()), seed)
 
 
 def _shuffled(texts: list[str], seed: int) -> list[str]:
@@ -135,33 +134,6 @@ def _docstrings(package: str) -> list[str]:
                 if text and len(text) >= SHORTEST_DOCSTRING:
                     found.append(text)
     return found
-
-
-def _file(path: Path) -> list[str]:
-    try:
-        content = read_regular(path, LARGEST_TEXT).decode("utf-8")
-    except FileNotFoundError:
-        raise BadInput(f"no text file at {path}") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text: {error}") from error
-    except OSError as error:
-        raise BadInput(f"the text {path} cannot be read ({reason(error)})") from error
-    # `Path.read_text` gives these line ends, too, and the digests of texts that were read so far must stay.
-    content = content.replace("\r\n", "\n").replace("\r", "\n")
-    if path.suffix != ".jsonl":
-        return [part for part in content.split("\n\n\n") if part.strip()]
-    # `splitlines` would also split at other separators, such as U+2028, which JSON strings may contain.
-    return [_json_text(f"{path}:{number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-
-
-def _json_text(place: str, line: str) -> str:
-    try:
-        text = parse_json(line)["text"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f'{place}: each line of a .jsonl text is an object with a "text": {error}') from error
-    if not isinstance(text, str):
-        raise BadInput(f'{place}: the "text" of a .jsonl line is a string, not {json.dumps(text)[:60]}')
-    return text
 
 
 def _hub(text: HubText, seed: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from compresslab.inputs import LARGEST_CONFIG, LARGEST_TOKENIZER, read_json, saf
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
-from compresslab.recipe.model_config import dimension_problem, positions_of, text_part, text_sizes
+from compresslab.recipe.model_config import code_problem, dimension_problem, positions_of, text_part, text_sizes
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused
 from compresslab.recipe.source import Source
 from compresslab.recipe.stored_weights import POSITION_TABLES, layer_of, loaded_files
@@ -78,6 +78,18 @@ def check_cached(source: Source) -> None:
     folder = _folder(source) if source.kind == "hub" else None
     if folder and (folder / ADAPTER).exists():
         raise adapter_refused(source.name)
+
+
+def check_code(source: Source, trusted: bool) -> None:
+    """Refuse a local model with its own code that cannot be loaded. Raises BadInput.
+
+    Args:
+        trusted: whether the recipe trusts its code.
+    """
+    folder = _folder(source)
+    config = _read(folder / "config.json") if folder else None
+    if config and (problem := code_problem(source.name, config, trusted)):
+        raise BadInput(problem)
 
 
 class Positions(NamedTuple):

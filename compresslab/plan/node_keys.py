@@ -45,7 +45,7 @@ STEP_CODE = (
     "compresslab.steps.step_text",
 )
 ADOPT_CODE = (*STEP_CODE, "compresslab.models.streamed.trial", "compresslab.steps.adopt")
-GATHER_CODE = tuple(f"compresslab.models.{name}" for name in ("device", "load", "streamed.open", "text"))
+GATHER_CODE = tuple(f"compresslab.models.{name}" for name in ("device", "load", "streamed.open", "text", "vocabulary"))
 SCORE_CODE = tuple(f"compresslab.evaluation.{name}" for name in ("backends", "harness", "scores"))
 # What judges programs of a model. Scores of studies that run none do not depend on it.
 SANDBOX_CODE = tuple(f"compresslab.evaluation.sandbox.{name}" for name in ("bubblewrap", "code_eval", "programs", "seccomp", "supervisor"))

@@ -21,6 +21,7 @@ from compresslab.recipe.schema import Calibration, FidelityText, Recipe, Trainin
 from compresslab.recipe.source import parse_hub_text, parse_source, text_identity
 from compresslab.recipe.steps import BASE
 from compresslab.suggestions import MOST_PROBLEMS
+from compresslab.text_files import check_text_file
 
 MOVING_REVISIONS = (None, "main", "master")
 
@@ -44,15 +45,18 @@ class ResolvedRecipe:
                 self.tasks[task] = identify_task(task, suggesting=len(self.complaints) < MOST_PROBLEMS)
         if missing := missing_backend(recipe.evaluate.backend):
             self.complaints.append(Complaint(("evaluate", "backend"), missing))
+        elif recipe.base.trust_remote_code and recipe.evaluate.backend == "vllm":
+            reason = "vLLM is not given the code that a model brings; take another backend, or leave base.trust_remote_code out"
+            self.complaints.append(Complaint(("evaluate", "backend"), reason))
         identities: dict[str, dict[str, str]] = {}
         for role, text in recipe.text:
             with self._complaints_at("text", role, "source"):
                 if text.source not in identities:  # reading packages and files takes milliseconds
-                    identities[text.source] = text_identity(text.source)
+                    identities[text.source] = _checked_identity(text.source)
                 self.texts[role] = _text_key(text, identities[text.source])
         if (compared := recipe.evaluate.fidelity) is not None:
             with self._complaints_at("evaluate", "fidelity", "source"):
-                identity = identities.get(compared.source) or text_identity(compared.source)
+                identity = identities.get(compared.source) or _checked_identity(compared.source)
                 self.texts["fidelity"] = {**_text_key(compared, identity), "tokens": compared.tokens}
         chains = {BASE: Chain(None)}
         with self._complaints_at("base", "model"):
@@ -156,10 +160,18 @@ class _ComplaintContext:
         return isinstance(error, BadInput)
 
 
+def _checked_identity(source: str) -> dict[str, str]:
+    """The identity of a text source. Raises BadInput if it cannot be read as a text."""
+    identity = text_identity(source)
+    if "sha256" in identity:
+        check_text_file(Path(source).expanduser())
+    return identity
+
+
 def _text_key(text: Calibration | Training | FidelityText, identity: dict[str, str]) -> dict[str, Any]:
     """The identity of a text, without the number of tokens, which is a setting of the step.
 
     A file is identified by its content and its suffix, which decides how it is read. It can therefore be moved.
     """
-    form = {"form": Path(text.source).suffix} if "sha256" in identity else {}
+    form = {"form": Path(text.source).suffix.lower()} if "sha256" in identity else {}
     return {**text.model_dump(exclude={"tokens", "source"}), **identity, **form}

@@ -11,7 +11,7 @@ from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
 from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
-from compresslab.plan.model_files import check_cached, check_tokens, dimensions_of, format_of_source, vocabulary_digest
+from compresslab.plan.model_files import check_cached, check_code, check_tokens, dimensions_of, format_of_source, vocabulary_digest
 from compresslab.recipe.model_folder import check_model
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import Step
@@ -35,11 +35,13 @@ def start(model: str, own_code: bool = False) -> Chain:
     """The chain of an existing model. `own_code`: whether the code that it brings is run.
 
     Raises:
-        BadInput: there is no such model, it must not be loaded, or its weights are packed in a format that cannot be unpacked here.
+        BadInput: there is no such model, it must not be loaded, it brings code that is not trusted, or its weights are packed in a format
+            that cannot be unpacked here.
     """
     source = parse_source(model)
     check_model(source, own_code)
     check_cached(source)
+    check_code(source, own_code)
     check_tokens(source)
     # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
     known = format_of_source(source)

@@ -1,8 +1,11 @@
-"""A model's `config.json`: read within its limits, and refused if it states a dimension that no model has."""
+"""A model's `config.json`: read within its limits, and refused if it states a dimension that no model has, or code that cannot be run."""
 
 from __future__ import annotations
 
+import ast
+import functools
 from collections.abc import Callable, Mapping
+from importlib import util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +48,11 @@ LISTED = ("intermediate_size", "moe_intermediate_size")
 # More parameters than any format stores in a byte: those of one bit are 8. A factor of 8 is left for what architectures do differently.
 PARAMETERS_A_BYTE = 64
 _AGAIN = "download or save the model again"
+# Where transformers lists the `model_type`s of its configurations, in its package.
+NATIVE_LIST = ("models", "auto", "auto_mappings.py")
+NATIVE_NAME = "CONFIG_MAPPING_NAMES"
+# The classes without which code makes no causal language model.
+NEEDED = ("AutoConfig", "AutoModelForCausalLM")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -183,3 +191,51 @@ def claim_problem(config: Mapping[str, Any], tensors: int, stored: int) -> str:
 def _shown(value: object) -> str:
     words = "null" if value is None else repr(value)
     return words if len(words) <= 60 else f"{words[:59]}…"
+
+
+def code_problem(name: str, config: Mapping[str, Any], trusted: bool) -> str:
+    """Why a model with its own code (`auto_map`) cannot be loaded; empty if it can.
+
+    A model of an architecture that transformers has loads without its code. If it were run, all models of that architecture in the process
+    would be made by it.
+
+    Args:
+        name: the model's, for the message. config: its `config.json`. trusted: whether the recipe trusts its code.
+    """
+    named, architecture = config.get("auto_map"), config.get("model_type")
+    if not isinstance(named, dict):
+        return ""
+    native = native_model_types()
+    if not trusted:
+        return (
+            f"{name} brings its own code for the architecture {architecture!r}, which transformers does not have; read that code, then set "
+            "base.trust_remote_code: true if you trust it. A model to adopt cannot bring its own"
+            if native and architecture not in native
+            else ""
+        )
+    if architecture in native:
+        return (
+            f"{name} brings its own code for the architecture {architecture!r}, which transformers has itself; "
+            "leave base.trust_remote_code out, and it loads without that code"
+        )
+    missing = [auto for auto in NEEDED if not isinstance(named.get(auto), str)]
+    return f"{name} brings code, and auto_map in its config.json names no {missing[0]}; it is no causal language model" if missing else ""
+
+
+@functools.cache
+def native_model_types() -> frozenset[str]:
+    """The `model_type`s of transformers' own configurations; empty if this version lists them elsewhere.
+
+    The list is read from its source, since importing transformers takes seconds.
+    """
+    spec = util.find_spec("transformers")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
+    try:
+        tree = ast.parse(folder.joinpath(*NATIVE_LIST).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return frozenset()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == NATIVE_NAME for target in node.targets):
+            pairs = [pair for pair in ast.walk(node.value) if isinstance(pair, ast.Tuple)]
+            return frozenset(str(pair.elts[0].value) for pair in pairs if pair.elts and isinstance(pair.elts[0], ast.Constant))
+    return frozenset()

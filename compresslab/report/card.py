@@ -45,7 +45,14 @@ def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
         parent_bpb=facts.mean_bpb(parent, tasks) if parent else None,
         parent_accuracy=facts.mean_accuracy(parent, tasks) if parent else None,
         fence=_fence(study.recipe),
+        trust=", trust_remote_code=True" if _brings_code(variant) else "",
     )
+
+
+def _brings_code(variant: VariantRecord) -> bool:
+    """Whether a variant's folder may have the base's own code. An adopted model never brings code."""
+    kinds = [step.kind for step in variant.steps]
+    return "adopt" not in kinds and any(step.config.get("trust_remote_code") for step in variant.steps if step.kind == "base")
 
 
 def _front(study: StudyRecord, variant: VariantRecord) -> str:

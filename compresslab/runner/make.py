@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from compresslab.methods.adopt import Adopt
 from compresslab.plan.graph import Node, Plan
 from compresslab.plan.keys import KEY_LENGTH
 from compresslab.plan.replicates import with_text_seeds
@@ -112,7 +113,7 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob, stop: Stop | N
     """Load the staged folder by plain transformers in a fresh process and compare logits; the record keeps the difference."""
     listener.progress(1.0, "reloading in a fresh process")
     probe = staged / "probe.pt"
-    reloaded = execute(ReloadJob(model_folder(staged), probe, job.log, job.share, job.compute), listener, stop=stop)
+    reloaded = execute(ReloadJob(model_folder(staged), probe, job.log, job.share, job.compute, _brings_code(job)), listener, stop=stop)
     if isinstance(reloaded, Failed):
         return reloaded
     assert reloaded.difference is not None
@@ -126,6 +127,11 @@ def _check_reload(staged: Path, listener: Listener, job: NodeJob, stop: Stop | N
     how = {"reloaded": "by parts"} if reloaded.by_parts else {}
     write_record(staged, record.model_copy(update={"reload_difference": reloaded.difference, "details": {**record.details, **how}}))
     return reloaded
+
+
+def _brings_code(job: NodeJob) -> bool:
+    """Whether a model was saved from a base whose own code the recipe trusts. An adopted model's code is never run."""
+    return job.recipe.base.trust_remote_code and (job.node.step is None or not isinstance(job.node.step[1], Adopt))
 
 
 def _cost(outcome: Done, started: str, staged: Path, node: Node, share: Share) -> Cost:

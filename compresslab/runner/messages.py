@@ -60,13 +60,18 @@ class NodeJob(NamedTuple):
 
 
 class ReloadJob(NamedTuple):
-    """The check after a model node, in a process of its own: does the saved folder give the logits it should?"""
+    """The check after a model node, in a process of its own: does the saved folder give the logits it should?
+
+    Attributes:
+        own_code: whether the code in the folder may be run. The recipe trusts it, and the folder was saved from the recipe's base.
+    """
 
     folder: Path
     probe: Path
     log: Path
     share: Share
     compute: Compute
+    own_code: bool = False
 
 
 class Progressed(NamedTuple):

@@ -30,6 +30,7 @@ from compresslab.models.device import torch_dtype, visible_devices
 from compresslab.models.formats.dequantize import countable, dequantized
 from compresslab.models.formats.gguf_origin import origin_details
 from compresslab.models.load import Loaded, check_finite, load, load_folder
+from compresslab.models.own_code import run_own_code
 from compresslab.models.progress import Amount
 from compresslab.models.ranks import this_rank
 from compresslab.models.save import save
@@ -38,9 +39,10 @@ from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.streamed.trial import Trial, as_saved, tried
 from compresslab.models.text import calibration_tokens, training_tokens
+from compresslab.models.vocabulary import check_readable
 from compresslab.plan.graph import NodeKind
 from compresslab.recipe.model_folder import files_of
-from compresslab.recipe.source import parse_source
+from compresslab.recipe.source import Source, parse_source
 from compresslab.records import Cost, ItemScores, Shape, Size, StepRecord, TaskScore
 from compresslab.runner.messages import NodeJob, Progressed, ReloadJob, Scored
 from compresslab.runner.provenance import now, peak_memory
@@ -151,7 +153,7 @@ def _step(job: NodeJob, progress: Reporter) -> Made:
     entry = method_of(kind, config)
     compute = torch_dtype(job.compute.for_training() if entry.trains else job.compute)
     loaded = _start(job)
-    text = text_for(entry, config, job.recipe.text, loaded.tokenizer)
+    text = text_for(entry, config, job.recipe.text, loaded)
     other = load_folder(job.models[node.other], compute, device) if node.other else None
     parent = None if entry.kind == "adopt" else job.models[node.needs[0]]
     context = Context(text, other, progress, job.gathered, job.checkpoints, compute, parent=parent)
@@ -180,9 +182,11 @@ def gather_for_steps(job: NodeJob, send: Send) -> None:
         longest = max(config.tokens for config in readers)
         tokens = training_tokens(text.training, loaded.tokenizer, min(longest, text.training.tokens))
         assert readers[0].top_k is not None
+        check_readable(tokens, loaded, f"the text {text.training.source!r}")
         store_logits(loaded, tokens, readers[0].top_k, job.staged, progress, ranks)
         return
     calibration = calibration_tokens(text.calibration, loaded.tokenizer)
+    check_readable(calibration, loaded, f"the text {text.calibration.source!r}")
     if node.gathers == "removals":
         pruning = [config for config in node.readers if isinstance(config, PruneDepth)]
         order_removals(loaded.model, calibration, pruning, job.staged, progress, ranks)
@@ -247,8 +251,18 @@ def time_machine(job: NodeJob, _: Send) -> None:
 
 def reload(job: ReloadJob) -> Check:
     """What plain transformers makes of a saved folder, against the model that was saved."""
+    if job.own_code:
+        run_own_code(Source("folder", str(job.folder)))
     expected = torch.load(job.probe, weights_only=True)
     return check_reload(job.folder, expected["logits"], expected["tensors"], job.compute)
+
+
+def perform(job: NodeJob, send: Send) -> None:
+    """Make a node. If the recipe trusts the code of its base, this process knows the base's classes."""
+    base = job.recipe.base
+    if base.trust_remote_code:
+        run_own_code(parse_source(base.model))
+    NODES[job.node.kind](job, send)
 
 
 NODES: dict[NodeKind, Callable[[NodeJob, Send], None]] = {

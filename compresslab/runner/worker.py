@@ -48,13 +48,13 @@ def _execute(job: Job, pipe: Connection) -> Done | Failed:
 
         return make_together(job, pipe.send)
     # Here, because the run itself imports this module and must not wait for torch.
-    from compresslab.runner.nodes import NODES, reload
+    from compresslab.runner.nodes import perform, reload
 
     difference, by_parts = None, False
     if isinstance(job, ReloadJob):
         difference, by_parts = reload(job)
     else:
-        NODES[job.node.kind](job, pipe.send)
+        perform(job, pipe.send)
     return Done(difference, 0.0, peak_memory(), job.compute.device, by_parts)
 
 

@@ -69,7 +69,7 @@ def compress(
     chosen = resolve_compute(compute, dtype, probe_device(device))
     chosen = chosen.for_training() if entry.trains else chosen
     loaded = load(model, dtype, device=chosen.device)
-    step_text = text_for(entry, requested.config, texts, loaded.tokenizer)
+    step_text = text_for(entry, requested.config, texts, loaded)
     needs_other_model = requested.other_variant is not None or getattr(requested.config, "until", None) is not None
     other_model = load(other or model, chosen.dtype, device=chosen.device) if needs_other_model else None
     folder.parent.mkdir(parents=True, exist_ok=True)

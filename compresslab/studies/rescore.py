@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from compresslab.errors import BadInput
 from compresslab.plan.graph import Plan
+from compresslab.recipe.source import parse_source
 from compresslab.records import ItemScores, TaskScore
 from compresslab.store.store import Store
 
@@ -46,8 +47,12 @@ def rescore(plan: Plan, store: Store, variant: str) -> Rescored:
     from compresslab.evaluation.backends import load_lm
     from compresslab.evaluation.harness import evaluate_model
     from compresslab.evaluation.scores import read_items
+    from compresslab.models.own_code import run_own_code
 
     task = min(scored, key=lambda name: scored[name].items)
+    base = plan.recipe.base
+    if base.trust_remote_code:
+        run_own_code(parse_source(base.model))
     lm, weights = load_lm(store.model(plan.variant(variant).model), plan.recipe.evaluate, plan.compute, encodings=store.encodings)
     [(_, current)] = evaluate_model(lm, [task], plan.recipe.evaluate, weights=weights)
     return compare_answers(read_items(store.folder(node.tasks[task]) / "items.parquet"), current)

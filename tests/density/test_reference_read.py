@@ -117,6 +117,20 @@ def test_a_file_of_before_that_has_no_reach_is_read_as_far_as_the_ladder_is_and_
     assert before.effective_params(task="piqa", bpb=3.0).value == pytest.approx(LOWEST)
 
 
+def test_a_file_that_does_not_say_whether_its_reach_was_tested_is_read_that_far_and_says_so(tmp_path):
+    content = {**shipped(), "reach": [3.0, 2.0]}
+    del content["reach_tested"]
+    (tmp_path / "before.json").write_text(json.dumps(content))
+    before = Reference.load(str(tmp_path / "before.json"))
+    assert before.reach == (3.0, 2.0)
+    assert before.reach_in_words.endswith("Its file does not say whether its own models, left out of the fit, were read that far.")
+    assert before.effective_params(task="piqa", bpb=3.0).value == pytest.approx(before.parameters_range[0] / 3)
+    del content["reach"]
+    (tmp_path / "odd.json").write_text(json.dumps({**content, "reach_tested": [True, True]}))
+    with pytest.raises(BadInput, match="it has reach_tested and no reach"):
+        Reference.load(str(tmp_path / "odd.json"))
+
+
 @pytest.mark.parametrize("reach", [[0.5, 2.0], [2.0], [2.0, float("nan")], "far"])
 def test_a_file_whose_reach_is_none_is_refused(tmp_path, reach):
     (tmp_path / "reference.json").write_text(json.dumps(shipped() | {"reach": reach}))

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
+from compresslab.catalog.hardware import load_hardware
+from compresslab.catalog.published_shapes import dimensions, size_and_shape
 from compresslab.density import Hardware, seconds
 from compresslab.models.counting.attention_layers import attention_layers
 from compresslab.recipe.schema import Workload
@@ -154,3 +156,32 @@ def test_layers_with_a_window_and_linear_ones_take_less_time_on_long_texts():
 def test_rwkv_keeps_five_vectors_a_layer():
     config = AutoConfig.for_model("rwkv", hidden_size=64, num_hidden_layers=3, attention_hidden_size=96)
     assert attention_layers(config) == (AttentionLayers(layers=3, state=2 * 64 + 3 * 96),)
+
+
+@pytest.mark.parametrize("name", ["Gemma-2-2B", "Gemma-2-9B", "Gemma-2-27B", "Qwen2.5-7B"])
+def test_published_models_keep_what_the_config_of_their_architecture_says(name: str):
+    size, shape = size_and_shape(name)
+    config = AutoConfig.for_model(
+        shape.architecture,
+        num_hidden_layers=shape.layers,
+        hidden_size=shape.hidden,
+        head_dim=int(dimensions()[name]["head_dim"]),
+        num_attention_heads=int(dimensions()[name]["heads"]),
+        num_key_value_heads=int(dimensions()[name]["kv_heads"]),
+    )
+    full = AttentionLayers(
+        layers=shape.layers,
+        kept=2 * shape.key_value_width,
+        read=2 * shape.key_value_width,
+        prefill_width=2 * shape.attention_width,
+        decode_width=2 * shape.attention_width,
+    )
+    assert (shape.attention or (full,)) == attention_layers(config)
+    without = shape.model_copy(update={"attention": ()})
+    for prompt in (512, 16_384):
+        workload = Workload(batch=8, prompt=prompt, decode=128)
+        with_windows, all_full = (seconds(one, size, load_hardware("h100-sxm"), workload) for one in (shape, without))
+        if prompt == 512 or not shape.attention:
+            assert with_windows == pytest.approx(all_full, rel=1e-12)
+        else:
+            assert with_windows < all_full

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter, quants
 
+from compresslab import inputs
 from compresslab.errors import BadInput
+from compresslab.models.formats import gguf_checks
 from compresslab.models.formats.gguf_origin import origin_details, quantized_before
 from compresslab.models.offline import wheel_file
 
@@ -43,6 +45,16 @@ def test_a_file_of_quantized_weights_says_how_few_values_they_take(tmp_path: Pat
     path = file(tmp_path / "packed.gguf", {"a": kind, "b": kind, "norm": GGMLQuantizationType.F32})
     assert quantized_before(path) == f"{said}, 0.00205 of 0.00307 million parameters"
     assert origin_details(str(path)) == {"quantized_before": quantized_before(path)}
+
+
+def test_a_file_is_parsed_once_while_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = file(tmp_path / "a.gguf", {"a": GGMLQuantizationType.Q8_0})
+    assert gguf_checks.parsed(path) is not gguf_checks.parsed(path), "it may change within a tick of the clock"
+    monkeypatch.setattr(inputs, "SETTLED_SECONDS", -1.0)
+    first = gguf_checks.parsed(path)
+    assert gguf_checks.parsed(path) is first
+    file(path, {"a": GGMLQuantizationType.Q4_0})
+    assert quantized_before(path).startswith("Q4_0")
 
 
 def test_a_folder_has_no_such_origin(tmp_path: Path):

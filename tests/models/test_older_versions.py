@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, AutoTokenizer
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from compresslab.models.load import Loaded, load_folder, probe_logits
 from compresslab.models.save import reload_difference, save
 from compresslab.models.streamed.digests import tensor_digests
 
-from .tiny import make, make_model, make_tokenizer
+from .tiny import COMMON, GROUPED, make, make_model, make_tokenizer
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 5e4}
 LLAMA_3 = {
@@ -75,6 +76,32 @@ def test_the_two_bases_of_gemma_3_are_stated_both_ways(tmp_path: Path):
     assert (found["rope_theta"], found["rope_local_base_freq"]) == (1e6, 2e4)
     assert found["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
     assert in_version_5(tmp_path / "saved") == in_version_5(tmp_path / "plain")
+
+
+def olmo3(rope: dict[str, Any]) -> Loaded:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("olmo3", **COMMON, **GROUPED, sliding_window=8, rope_parameters=rope)
+    return Loaded(AutoModelForCausalLM.from_config(config).eval(), make_tokenizer())
+
+
+def test_the_scaling_of_olmo_3_is_stated_both_ways(tmp_path: Path):
+    """transformers 4 scales the layers without a window alone, too, and has one base for all."""
+    window = {"rope_type": "default", "rope_theta": YARN["rope_theta"]}
+    loaded = olmo3({"full_attention": {**YARN}, "sliding_attention": window})
+    loaded.model.save_pretrained(tmp_path / "plain")
+    save(loaded, tmp_path / "saved")
+    found = config_of(tmp_path / "saved")
+    assert found["rope_theta"] == YARN["rope_theta"]
+    assert found["rope_scaling"] == {name: found["rope_parameters"]["full_attention"][name] for name in found["rope_scaling"]}
+    assert found["rope_scaling"]["rope_type"] == "yarn"
+    assert in_version_5(tmp_path / "saved") == in_version_5(tmp_path / "plain")
+    assert reload_difference(tmp_path / "saved", probe_logits(loaded.model), tensor_digests(loaded.model)) == 0
+
+
+def test_what_version_4_cannot_say_of_olmo_3_is_not_said_wrongly(tmp_path: Path):
+    rope = {which: {"rope_type": "default", "rope_theta": theta} for which, theta in (("full_attention", 1e6), ("sliding_attention", 1e4))}
+    save(olmo3(rope), tmp_path / "saved")
+    assert not {"rope_theta", "rope_scaling"} & config_of(tmp_path / "saved").keys()
 
 
 def test_the_tokenizer_has_a_class_and_special_tokens_that_version_4_knows(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from compresslab.errors import RunFailed
-from compresslab.models.load import check_finite, load, load_folder, probe_logits
+from compresslab.models.load import Loaded, check_finite, load, load_folder, probe_logits
 from compresslab.models.save import reload_difference, save
 from compresslab.models.streamed.digests import tensor_digests
-from models.tiny import make, saved
+from models.architectures import swept_model
+from models.tiny import make, make_tokenizer, saved
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -96,3 +98,23 @@ def test_rounding_is_forgiven_only_where_all_tensors_are_equal_and_only_rounding
     assert reload_difference(tmp_path, -probe, tensors) > 1e-3
     with pytest.raises(RunFailed, match=r"the saved folder has other weights.*: lm_head\.weight$"):
         reload_difference(tmp_path, probe, {**tensors, "lm_head.weight": "another"})
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_repacked_files_are_copied_with_the_tie_that_the_model_has_where_a_multimodal_config_leaves_it_out(tmp_path: Path, tied: bool):
+    """The config of the whole is silent, that of its text part speaks."""
+    model = swept_model("gemma3")
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 2)
+        model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+    given = tmp_path / "given"
+    model.save_pretrained(given)
+    config = json.loads((given / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    config["text_config"]["tie_word_embeddings"] = tied
+    (given / "config.json").write_text(json.dumps(config))
+    del model.config.tie_word_embeddings
+    save(Loaded(model, make_tokenizer(), files=given), tmp_path / "copy")
+    copied = json.loads((tmp_path / "copy" / "config.json").read_text())
+    assert copied.get("tie_word_embeddings", True) is tied
+    assert copied["text_config"]["tie_word_embeddings"] is tied

@@ -33,6 +33,19 @@ def test_a_path_without_a_folder_is_not_taken_for_a_hub_id(path: str):
         parse_source(path)
 
 
+def test_a_relative_path_is_told_with_the_folder_in_which_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for read in (parse_source, text_identity):
+        with pytest.raises(BadInput, match=rf"at \./none .*looked for in {tmp_path}, where the command runs"):
+            read("./none")
+
+
+def test_an_adapter_without_a_model_is_named_as_one(tmp_path: Path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"is an adapter \(adapter_config\.json\), not a model; merge it into its model"):
+        parse_source(str(tmp_path))
+
+
 def test_a_missing_gguf_file_is_named(tmp_path: Path):
     with pytest.raises(BadInput, match=r"no GGUF file at .*none\.gguf"):
         parse_source(str(tmp_path / "none.gguf"))

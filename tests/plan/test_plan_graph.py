@@ -117,9 +117,9 @@ def test_models_that_may_change_are_told() -> None:
 
 def test_code_that_may_change_is_told(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "model.safetensors", {"w": [0]})
-    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "auto_map": {"AutoConfig": "owner/name--code.Config"}}))
+    named = {"AutoConfig": "owner/name--code.Config", "AutoModelForCausalLM": "owner/name--code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "model_type": "mine", "auto_map": named}))
     head = HEAD.replace("offline:smollm2-135m-instruct", str(tmp_path))
-    assert plan_of("", head=head).warnings == ()
     (warning,) = plan_of("", head=head.replace("}", ", trust_remote_code: true}", 1)).warnings
     assert "runs code of owner/name on the hub, at no fixed commit" in warning
 

@@ -160,7 +160,7 @@ def test_a_text_file_counts_by_its_content(tmp_path: Path) -> None:
 
     one = keys_with("one.txt", "Some text.")
     assert keys_with("moved.txt", "Some text.") == one
-    assert keys_with("one.jsonl", "Some text.")["healed"] != one["healed"]
+    assert keys_with("one.rst", "Some text.")["healed"] != one["healed"]
     other = keys_with("one.txt", "Other text.")
     assert {name for name in one if one[name] != other[name]} == {"healed", "taught", "adapted", "packed"}
 

@@ -218,7 +218,8 @@ def test_models_and_texts_that_do_not_exist() -> None:
     found = problems("variants: {v: [adopt: {model: ./gone.gguf}, prune: {method: depth, keep: 2}]}", head)
     assert [problem.split(":")[1] for problem in found] == ["2", "3", "5"]
     assert "base.model: no model folder at ./nowhere" in found[0]
-    assert "text.training.source: no text file at no.txt; a text source is installed-docs, a .txt or .jsonl file" in found[1]
+    where = f" (looked for in {Path.cwd()}, where the command runs)"
+    assert f"text.training.source: no text file at no.txt{where}; a text source is installed-docs, a .txt or .jsonl file" in found[1]
     assert "variants.v[0].adopt.model: no GGUF file at ./gone.gguf" in found[2]
 
 

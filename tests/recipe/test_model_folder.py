@@ -115,7 +115,7 @@ def test_a_snapshot_of_the_hubs_cache_may_consist_of_links(tmp_path: Path):
 
 
 def own_code(folder: Path, reference: str = "code.Config") -> None:
-    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": reference}}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "auto_map": {"AutoConfig": reference}}))
 
 
 @pytest.mark.parametrize("name", ["code/nested/layers.py", "table.bin", "checkpoint-2/a.pt", "README.md"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from models.tiny import ARCHITECTURES, VOCABULARY, make, make_model, text
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
 from compresslab.methods.depth import PruneDepth
@@ -20,7 +20,7 @@ from compresslab.models.load import load_folder, probe_logits
 from compresslab.models.ranks import ALONE
 from compresslab.models.save import reload_difference, save
 from compresslab.models.streamed.digests import tensor_digests
-from compresslab.models.surgery.shortening import drop_layers
+from compresslab.models.surgery.shortening import drop_layers, shortened
 from compresslab.steps import prune_depth
 from compresslab.steps.contract import Context, run, silent
 from compresslab.steps.prune_depth import apply
@@ -313,3 +313,12 @@ def test_progress_is_told_from_nothing_to_all(measure: str):
     assert told == sorted(told)
     assert told[-1] == 1
     assert len(told) >= 3
+
+
+def test_a_list_that_is_by_chance_as_long_as_there_are_layers_is_no_list_of_layers():
+    config = AutoConfig.for_model("mamba2", num_hidden_layers=2, hidden_size=64, num_heads=4, head_dim=32, state_size=8, n_groups=1)
+    assert len(config.time_step_limit) == config.num_hidden_layers
+    assert list(shortened(config, [1]).time_step_limit) == list(config.time_step_limit)
+    indices = AutoConfig.for_model("llama4_text", num_hidden_layers=4, moe_layers=[0, 1, 2, 3], no_rope_layers=[1, 1, 0, 1])
+    short = shortened(indices, [0, 2])
+    assert (short.moe_layers, short.no_rope_layers) == ([0, 1, 2, 3], [1, 0])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from models.architectures import swept_model
 from models.tiny import THIRD_PARTY_WARNINGS, make, text
 from torch import nn
 
@@ -21,6 +22,7 @@ from compresslab.methods.settings import Optimizer
 from compresslab.methods.sparse import PruneSparse
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.load import Loaded
+from compresslab.models.surgery.shortening import drop_layers
 from compresslab.steps.contract import Context, run
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
@@ -165,3 +167,14 @@ def test_inputs_that_never_fire_leave_the_damping_and_the_other_weights_as_they_
     torch.testing.assert_close(among[:32, :32], alone, rtol=1e-4, atol=1e-4 * float(alone.max()))
     assert not among[:32, 32:].any()
     assert torch.isfinite(inverse_factor(torch.zeros(8, 8), 0.01)).all()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", ["bloom", "gpt_neo", "llama"])
+def test_the_form_of_a_layers_output_is_known_however_many_layers_there_are(name: str, layers: int):
+    """BLOOM and GPT-Neo take the first of several outputs of a layer, Llama the output itself."""
+    model = swept_model(name)
+    drop_layers(model, list(range(layers)))
+    blocks = Blockwise(model, text(2, 16).ids)
+    hidden = blocks.hidden[0]
+    assert (blocks.returned(hidden) is hidden) == (name == "llama")

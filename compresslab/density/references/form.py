@@ -76,8 +76,8 @@ class ReferenceForm(BaseModel):
         for low, high in (self.parameters_range, self.tokens_range):
             if low > high:
                 raise ValueError(f"the range from {low:g} to {high:g} is none")
-        if (self.reach is None) != (self.reach_tested is None):
-            raise ValueError("of reach and reach_tested it has one alone")
+        if self.reach is None and self.reach_tested is not None:
+            raise ValueError("it has reach_tested and no reach")
         if len({len(task.loss_resamples) for task in self.tasks.values()}) != 1:
             raise ValueError("its tasks do not have equally many resamples")
         return self

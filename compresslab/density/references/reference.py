@@ -87,7 +87,7 @@ class Reference:
         parameters_range, tokens_range: smallest and largest N and D in the fit, in parameters and tokens.
         reach: factors below and above its fitted sizes up to which it is read (flagged `extrapolated`); beyond it gives a bound.
         reach_tested: of each, whether its own left-out sizes were read that far, or the factor was interpolated from the nearest of them
-            (`left_out.reach_of`). `None` for a file that has no reach: that of the OLMo ladder.
+            (`left_out.reach_of`). `None` for a file that does not say so; one that has no reach either has that of the OLMo ladder.
         runs: number of models in the fit.
         tasks: by compresslab's task name.
     """
@@ -142,9 +142,11 @@ class Reference:
 
     @property
     def reach_in_words(self) -> str:
-        """How far it is read, in sentences, and whether each end was tested, interpolated or taken from the OLMo ladder."""
+        """How far it is read, in sentences, and whether each end was tested, interpolated, taken from the OLMo ladder, or unknown."""
         below, above = self.reach
         read = f"{self.name} is read up to a factor of {below:.1f} below and {above:.1f} above its sizes; beyond, there is only a bound. "
+        if self.reach_tested is None and self.reach != UNTESTED_REACH:
+            return f"{read}Its file does not say whether its own models, left out of the fit, were read that far."
         if self.reach_tested is None:
             return (
                 f"{read}That is how far the OLMo ladder's left-out models still read as what they are; it was not tested for {self.name}."

@@ -72,13 +72,18 @@ class Blockwise:
 
         try:
             with forward_replaced(self.layers, record), torch.no_grad():
-                model.base_model(input_ids=ids, use_cache=False)
+                last = model.base_model(input_ids=ids, use_cache=False)[0]
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             # What a model's own code raises for an output of another form.
             if not calls or out_of_memory(error):
                 raise
             return None
-        return (inputs[0], calls) if len(inputs) == len(self.layers) and all(hidden is inputs[0] for hidden in inputs) else None
+        # A model that expects several outputs takes the first sequence of a tensor for the hidden states. Of the last layer, or the only
+        # one, the shape of the model's output tells it.
+        passed = (
+            len(inputs) == len(self.layers) and all(hidden is inputs[0] for hidden in inputs) and last.shape[:-1] == inputs[0].shape[:-1]
+        )
+        return (inputs[0], calls) if passed else None
 
     def returned(self, hidden: Tensor) -> Any:
         """Hidden states as a layer of this architecture returns them: in older ones the first of several outputs."""

@@ -6,6 +6,7 @@ file says: Llama 3.1 without its rope factors, a Llama with biases without them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from compresslab.errors import BadInput
+from compresslab.inputs import Stamp
 from compresslab.recipe.model_config import claim_problem, dimension_problem, text_sizes
 
 # The fields of dimensions of GGUF files, after the name of the architecture.
@@ -82,9 +84,20 @@ ROPE_FACTORS = "rope_freqs.weight"
 EXPERTS = "_exps."
 
 
+def parsed(path: Path) -> GGUFReader:
+    """A GGUF file, parsed once a process while its stamp stays: a vocabulary takes seconds."""
+    stamp = Stamp.of(path.stat())
+    return _parsed(str(path.resolve()), stamp) if stamp.settled else GGUFReader(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed(path: str, stamp: Stamp) -> GGUFReader:  # noqa: ARG001 # the stamp tells files apart
+    return GGUFReader(path)
+
+
 def check_claims_of_gguf(path: Path) -> None:
     """Refuse a GGUF file whose fields state dimensions that no model has, or for which its tensors are far too few."""
-    reader = GGUFReader(path)
+    reader = parsed(path)
     fields = {name.partition(".")[2]: field for name, field in reader.fields.items()}
     stated = {name: fields[field].contents() for name, field in GGUF_DIMENSIONS.items() if field in fields}
     # Some architectures state a number for each layer.
@@ -102,7 +115,7 @@ def check_dropped(path: Path, model: PreTrainedModel) -> None:
     Raises:
         BadInput: the message names the field with its value, or the tensor.
     """
-    reader = GGUFReader(path)
+    reader = parsed(path)
     dropped = next(_fields_dropped(reader, model), None) or next(_tensors_dropped(reader, model), None)
     if dropped:
         raise BadInput(

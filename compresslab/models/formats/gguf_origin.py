@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from gguf import GGUFReader
 from gguf.constants import GGML_QUANT_SIZES
 
+from compresslab.models.formats.gguf_checks import parsed
 from compresslab.models.load import gguf_path
 from compresslab.recipe.source import parse_source
 
@@ -31,7 +31,7 @@ def quantized_before(path: Path) -> str:
     """
     parameters: Counter[str] = Counter()
     bits: dict[str, float] = {}
-    for tensor in GGUFReader(path).tensors:
+    for tensor in parsed(path).tensors:
         name = tensor.tensor_type.name
         block, stored = GGML_QUANT_SIZES[tensor.tensor_type]
         parameters[name] += int(tensor.n_elements)

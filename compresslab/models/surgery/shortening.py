@@ -11,6 +11,31 @@ from transformers import PretrainedConfig, PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import decoder_layers, layers_name, text_model
 
+# The settings of transformers' configurations that have an entry for each layer, where they are lists. Lists of the numbers of layers
+# (`mlp_only_layers`, Llama 4's `moe_layers`) are none: `check_places` refuses what they would make of a layer at another place.
+PER_LAYER = (
+    "layer_types",
+    "layers_block_type",
+    "mlp_layer_types",
+    "indexer_types",
+    "no_rope_layers",
+    "layer_rope_theta",
+    "attention_layers",
+    "attn_layers",
+    "sliding_windows",
+    "activation_sparsity_pattern",
+    "intermediate_size",
+    "layers_num_experts",
+    "num_experts",
+    "moe_topk",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_attention_heads_per_layer",
+    "num_key_value_heads_per_layer",
+    "swiglu_limits",
+    "swiglu_limits_shared",
+)
+
 
 def drop_layers(model: PreTrainedModel, kept: list[int]) -> None:
     """Keep only the layers `kept` and make the config and the cache indices agree with them.
@@ -54,10 +79,12 @@ def shortened(config: PretrainedConfig, kept: list[int]) -> PretrainedConfig:
 
 
 def per_layer_lists(text: PretrainedConfig) -> list[str]:
-    """Names of the settings with one entry per layer, such as `layer_types`, `no_rope_layers` and `mlp_layer_types`."""
+    """Names of the settings with one entry per layer, such as `layer_types`, `no_rope_layers` and `mlp_layer_types`.
+
+    They are known by name: other lists may be as long as there are layers by chance, such as Mamba 2's `time_step_limit` at two layers.
+    """
     count = text.num_hidden_layers
-    lists = (name for name, value in vars(text).items() if isinstance(value, list | tuple) and len(value) == count)
-    return [name for name in lists if "token" not in name and name != "architectures"]
+    return [name for name in PER_LAYER if isinstance(value := vars(text).get(name), list | tuple) and len(value) == count]
 
 
 def check_places(model: PreTrainedModel, kept: list[int]) -> None:

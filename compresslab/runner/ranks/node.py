@@ -32,14 +32,14 @@ def make_together(job: NodeJob, send: Send) -> Done | Failed:
 
 def _make(job: NodeJob, rank: int, send: Send) -> None:
     """The part of one process. A model to train may be larger than a device: the processor loads it, and its shards go to the device."""
-    from compresslab.runner.nodes import NODES
+    from compresslab.runner.nodes import perform
 
     compute, kind = job.compute, job.compute.device.partition(":")[0]
     if job.node.kind != "model":
         device = kind if kind == "cpu" else f"{kind}:{rank}"
-        NODES[job.node.kind](job._replace(compute=compute._replace(device=device)), send)
+        perform(job._replace(compute=compute._replace(device=device)), send)
         return
-    NODES[job.node.kind](job._replace(compute=compute._replace(device="cpu")), send)
+    perform(job._replace(compute=compute._replace(device="cpu")), send)
     if compute.device != "cpu" and rank == 0:
         record = read_record(job.staged / "record.json", StepRecord, "run again")
         made = record.compute | {"backend": compute.backend} if record.compute else record.compute

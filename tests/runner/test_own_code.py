@@ -1,0 +1,150 @@
+"""Models that bring their own code: run where the recipe trusts it and nowhere else, and carried into every folder that is saved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults.study import make_model
+
+from compresslab.errors import BadInput
+from compresslab.models.load import load
+from compresslab.models.save import save
+from compresslab.plan.prepare import prepare
+from compresslab.plan.rules import start
+from compresslab.runner.run import run
+from compresslab.runner.watcher import Watcher
+from compresslab.store.store import Store
+
+CODE = {
+    "configuration_mine.py": """
+from transformers import LlamaConfig
+
+class MineConfig(LlamaConfig):
+    model_type = "mine-of-a-test"
+""",
+    "scales.py": "from .scale import SCALE\n",
+    "scale.py": "SCALE = 2.0\n",
+    "modeling_mine.py": """
+from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaMLP
+from .configuration_mine import MineConfig
+from .scales import SCALE
+
+class MineMLP(LlamaMLP):
+    def forward(self, x):
+        return super().forward(x) * SCALE
+
+class MineForCausalLM(LlamaForCausalLM):
+    config_class = MineConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp = MineMLP(config)
+""",
+    "tokenization_mine.py": """
+from transformers import PreTrainedTokenizerFast
+
+class MineTokenizerFast(PreTrainedTokenizerFast):
+    pass
+""",
+}
+NAMED = {"AutoConfig": "configuration_mine.MineConfig", "AutoModelForCausalLM": "modeling_mine.MineForCausalLM"}
+CHECK = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+assert type(model).__name__ == "MineForCausalLM", type(model)
+assert type(AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)).__name__ == "MineTokenizerFast"
+assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()
+"""
+
+
+def bring_code(folder: Path, model_type: str = "mine-of-a-test") -> None:
+    """Make a Llama's folder that of an architecture of its own."""
+    for name, text in CODE.items():
+        (folder / name).write_text(text)
+    for name, stated in {
+        "config.json": {"model_type": model_type, "architectures": ["MineForCausalLM"], "auto_map": NAMED},
+        "tokenizer_config.json": {
+            "tokenizer_class": "MineTokenizerFast",
+            "auto_map": {"AutoTokenizer": [None, "tokenization_mine.MineTokenizerFast"]},
+        },
+    }.items():
+        (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), **stated}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "model"
+    make_model(made)
+    bring_code(made)
+    return made
+
+
+@pytest.mark.slow
+def test_a_trusted_model_passes_all_kinds_of_steps_and_its_code_goes_along(
+    folder: Path, tiny_folder: Path, tmp_path: Path, recipe_text: str
+) -> None:
+    text = recipe_text.replace(f"{{model: {tiny_folder}", f"{{trust_remote_code: true, model: {folder}")
+    begin, end = text.index("variants:"), text.index("evaluate:")
+    variants = """variants:
+  depth: [{prune: {method: depth, keep: 2}}, {retrain: {method: full, tokens: 512, optimizer: {batch_tokens: 128, micro_batch_tokens: 64}}}]
+  width: [{prune: {method: width, keep: 0.5}}]
+  gptq: [{quantize: {method: gptq, bits: 4, group_size: 32}}]
+"""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{text[:begin]}{variants}{text[end:]}")
+    plan, store = prepare(recipe), Store(tmp_path / "store")
+    assert run(plan, store, Watcher()).failures == {}
+    for node in plan.nodes:
+        if node.kind != "model":
+            continue
+        made = store.model(node.key)
+        assert sorted(path.relative_to(made).as_posix() for path in made.rglob("*.py")) == sorted(CODE), node.label
+        assert json.loads((made / "config.json").read_text())["auto_map"] == NAMED
+    depth = store.model(plan.variant("depth").model)
+    subprocess.run([sys.executable, "-c", CHECK, str(depth)], check=True, timeout=300)
+
+
+def test_code_is_not_run_unless_the_recipe_trusts_it(folder: Path) -> None:
+    mark = folder / "was-run"
+    (folder / "configuration_mine.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    with pytest.raises(BadInput, match=r"brings its own code for the architecture 'mine-of-a-test'.*set base\.trust_remote_code: true"):
+        start(str(folder))
+    with pytest.raises(BadInput, match=r"base\.trust_remote_code: true"):
+        load(str(folder))
+    assert not mark.exists()
+    start(str(folder), own_code=True)
+    with pytest.raises(BadInput, match=r"the code that .* brings does not run here: AttributeError"):
+        load(str(folder), trust_remote_code=True)
+    assert mark.exists()
+
+
+def test_an_architecture_that_transformers_has_loads_without_the_code_that_its_folder_names(folder: Path, tmp_path: Path) -> None:
+    bring_code(folder, model_type="llama")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}))
+    start(str(folder))
+    loaded = load(str(folder))
+    assert type(loaded.model).__name__ == "LlamaForCausalLM"
+    saved = tmp_path / "saved"
+    save(loaded, saved)
+    assert not list(saved.rglob("*.py"))
+    assert all("auto_map" not in (saved / name).read_text() for name in ("config.json", "tokenizer_config.json"))
+    reason = "brings its own code for the architecture 'llama', which transformers has itself; leave base.trust_remote_code out"
+    with pytest.raises(BadInput, match=reason):
+        start(str(folder), own_code=True)
+    with pytest.raises(BadInput, match=reason):
+        load(str(folder), trust_remote_code=True)
+
+
+def test_code_without_a_causal_language_model_is_refused_before_it_runs(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": NAMED["AutoConfig"]}}))
+    with pytest.raises(BadInput, match=r"auto_map in its config\.json names no AutoModelForCausalLM; it is no causal language model"):
+        start(str(folder), own_code=True)
