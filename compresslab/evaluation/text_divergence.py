@@ -15,12 +15,14 @@ from compresslab.errors import BadInput, RunFailed
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.device import torch_dtype
+from compresslab.models.documents.boundaries import ModelInput, batches, refuse_crossing
 from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Progress
-from compresslab.models.text import TokenSequences, batches, sequences
+from compresslab.models.text import TokenSequences, held_out_tokens
 from compresslab.models.vocabulary import vocabulary_difference
 from compresslab.recipe.schema import FidelityText
+from compresslab.recipe.source import for_role
 from compresslab.records import Mean, TextDivergence
 from compresslab.records.compute import Compute
 
@@ -41,7 +43,7 @@ def text_divergence(child: Path, parent: Path, text: FidelityText, compute: Comp
     """Compare the models of two folders on a text, computed as they are scored.
 
     Raises:
-        BadInput: the two have different vocabularies, or the text is too short.
+        BadInput: the two have different vocabularies, the text is too short, or a model does not keep its documents apart.
         RunFailed: log-probabilities are not finite.
     """
     progress(0.0, "loading")
@@ -53,12 +55,12 @@ def text_divergence(child: Path, parent: Path, text: FidelityText, compute: Comp
             f"the parent has another vocabulary ({difference}), so the two models' next-token distributions are over other tokens; "
             "leave evaluate.fidelity out of this study, or this variant"
         )
-    tokens = sequences(text.source, ours.tokenizer, -(-text.tokens // text.length), text.length, text.seed)
+    tokens = held_out_tokens(text, ours.tokenizer)
     found = divergences(ours, theirs, tokens, progress)
     number = len(found.kl)
     stderr = float(found.kl.std(correction=1)) / math.sqrt(number) if number > 1 else None
     return TextDivergence(
-        source=text.source,
+        source=for_role(text.source, "held-out"),
         sha256=tokens.sha256,
         length=text.length,
         kl=Mean(value=float(found.kl.mean()), stderr=stderr, items=number),
@@ -85,26 +87,36 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
     tokens = min(
         max(child.tokenizer.get_vocab().values()) + 1, *(one.model.get_output_embeddings().weight.shape[0] for one in (child, parent))
     )
+    if text.bounded:
+        for one in (child, parent):
+            refuse_crossing(one.model)
     # The chunks are those of the model with more logits.
     wider = max((child.model, parent.model), key=lambda model: model.config.get_text_config().vocab_size)
-    parts = list(batches(text.ids))
-    found, agreed = [], 0
-    for number, ids in enumerate(parts):
+    parts = list(batches(text.input))
+    found, agreed, counted = [], 0, 0
+    for number, batch in enumerate(parts):
         hidden, parent_hidden = (
-            one.model.base_model(input_ids=ids.to(one.model.device), use_cache=False).last_hidden_state.flatten(0, 1)
-            for one in (child, parent)
+            batch.counted(one.model.base_model(**batch.to(one.model.device).arguments).last_hidden_state) for one in (child, parent)
         )
+        counted += len(hidden)
         values = []
         for part in chunks(len(hidden), wider):
             logits, parent_logits = of_tokens(heads[0](hidden[part]), tokens), of_tokens(heads[1](parent_hidden[part]), tokens)
             agreed += int((logits.argmax(-1) == parent_logits.argmax(-1)).sum())
             values += [_divergence(logits[rows], parent_logits[rows]) for rows in blocks(logits)]
-        found.append(torch.cat(values).view(ids.shape).mean(1))
+        found.append(_means(torch.cat(values), batch))
         progress((number + 1) / len(parts), "comparing next-token distributions")
     kl = torch.cat(found)
     if not torch.isfinite(kl).all():
         raise RunFailed("the models' log-probabilities on the text are not finite (NaN or infinite); try compute: float32")
-    return Divergences(kl, agreed / text.ids.numel())
+    return Divergences(kl, agreed / counted)
+
+
+def _means(values: Tensor, batch: ModelInput) -> Tensor:
+    """The mean (n,) over each sequence's positions of `values` (positions,), those of the batch that count."""
+    rows = batch.counted(torch.arange(len(batch.ids))[:, None].expand(batch.ids.shape))
+    sums = torch.zeros(len(batch.ids), dtype=values.dtype).index_add_(0, rows, values)
+    return sums / rows.bincount(minlength=len(batch.ids))
 
 
 def _divergence(logits: Tensor, parent_logits: Tensor) -> Tensor:
