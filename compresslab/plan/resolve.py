@@ -94,7 +94,7 @@ class ResolvedRecipe:
     def _check_documents(self, chain: Chain, step: Step, place: tuple[str, ...], text: Calibration | Training) -> None:
         """Add a complaint if a step or its model cannot keep the documents of its text apart."""
         self._check_bounded(chain, place, text)
-        if text.documents == "bounded" and getattr(step.config, "on_policy", 0):
+        if text.documents == "bounded" and getattr(step.config, "on_policy", False):
             self._add(Complaint(place, "what a student writes (on_policy) has no documents to keep apart; take packed, or drop on_policy"))
 
     def _check_bounded(self, chain: Chain, place: tuple[str, ...], text: Packing) -> None:
@@ -134,15 +134,15 @@ class ResolvedRecipe:
         texts = {f"text.{role}": for_role(text.source, role) for role, text in self.recipe.text if role in read}
         if (compared := self.recipe.evaluate.fidelity) is not None:
             held_out = for_role(compared.source, "held-out")
-            for place in (place for place, source in texts.items() if share_documents(source, held_out)):
+            for place in (place for place, text in texts.items() if share_documents(text, held_out)):
                 yield (
                     f"evaluate.fidelity: {held_out} shares documents with {place}, so variants are compared on text that steps may have "
                     "read; another seed does not change that"
                 )
             texts["evaluate.fidelity"] = held_out
-        for place, source in texts.items():
-            if source.startswith("hub:"):
-                named = parse_hub_text(source)
+        for place, text in texts.items():
+            if text.startswith("hub:"):
+                named = parse_hub_text(text)
                 if named.revision in MOVING_REVISIONS:
                     reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
                     yield f"{place}: {named.dataset} {reason}"

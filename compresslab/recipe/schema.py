@@ -52,16 +52,7 @@ class Base(Strict):
 
 
 class Packing(Strict):
-    """How documents are packed into sequences.
-
-    `documents` is `packed`, one after the other, so that attention reaches from a document into those before it, or `bounded`: attention
-    stays in a document, its positions begin at 0, and the first token of a document is no target of a loss. Models with a state (Mamba,
-    linear attention) cannot keep documents apart.
-
-    `bos` puts a token before each document and at the start of each sequence: `auto` the one that the tokenizer itself puts before a text
-    (Llama, Gemma), `always` its beginning-of-sequence token, or where that is missing or begins a turn of a chat the token that ends a
-    document, `never` none.
-    """
+    """How documents are packed into sequences; see `Text`."""
 
     documents: Literal["packed", "bounded"] = "packed"
     bos: Literal["auto", "always", "never"] = "auto"
@@ -106,6 +97,14 @@ class Text(Strict):
 
     `installed-docs` is the part of it for this place, which shares no document with the others; `installed-docs#<part>` names a part
     (`training`, `calibration`, `held-out`) or `all`. Another seed reads the same documents in another order: it gives no held-out text.
+
+    `documents` is `packed`, one after the other, so that attention reaches from a document into those before it, or `bounded`: attention
+    stays in a document, its positions begin at 0, and the first token of a document is no target of a loss. Models with a state (Mamba,
+    linear attention) cannot keep documents apart.
+
+    `bos` puts a token before each document and at the start of each sequence: `auto` the one that the tokenizer itself puts before a text
+    (Llama, Gemma), `always` its beginning-of-sequence token, or where that is missing or begins a turn of a chat the token that ends a
+    document, `never` none.
     """
 
     calibration: Calibration = Calibration()

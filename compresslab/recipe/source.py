@@ -22,8 +22,7 @@ DOCSTRING_PACKAGES = ("numpy", "scipy", "pandas", "torch", "transformers")
 
 
 INSTALLED = "installed-docs"
-Role = Literal["calibration", "training", "held-out"]
-PARTS: tuple[Role, ...] = ("training", "calibration", "held-out")
+PARTS = ("training", "calibration", "held-out")
 ALL_PARTS = "all"
 
 
@@ -105,8 +104,12 @@ def part_of_installed(source: str) -> str:
     return part
 
 
-def for_role(source: str, role: Role) -> str:
-    """A text source as it is read in a role: `installed-docs` alone is its part of that name, which shares no document with the others."""
+def for_role(source: str, role: str) -> str:
+    """A text source as it is read in a role: `installed-docs` alone is its part of that name, which shares no document with the others.
+
+    Args:
+        role: one of `PARTS`.
+    """
     return f"{source}#{role}" if source == INSTALLED else source
 
 
