@@ -17,12 +17,14 @@ from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.stored_logits import LOWEST
 from compresslab.models.chunks import chunks
 from compresslab.models.device import torch_dtype
+from compresslab.models.documents.boundaries import ModelInput, batches, refuse_crossing
 from compresslab.models.formats.dequantize import load_for_scoring
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Progress
-from compresslab.models.text import TokenSequences, batches, sequences
+from compresslab.models.text import TokenSequences, held_out_tokens
 from compresslab.models.vocabulary import check_readable, vocabulary_difference
 from compresslab.recipe.schema import FidelityText
+from compresslab.recipe.source import for_role
 from compresslab.records import Mean, TextDivergence
 from compresslab.records.compute import Compute
 
@@ -50,7 +52,7 @@ def text_divergence(
         top_ks: numbers of a teacher's logits that the study stores; see `divergences`.
 
     Raises:
-        BadInput: the two have different vocabularies, or the text is too short.
+        BadInput: the two have different vocabularies, the text is too short, or a model does not keep its documents apart.
         RunFailed: log-probabilities are not finite.
     """
     progress(0.0, "loading")
@@ -62,14 +64,14 @@ def text_divergence(
             f"the parent has another vocabulary ({difference}), so the two models' next-token distributions are over other tokens; "
             "leave evaluate.fidelity out of this study, or this variant"
         )
-    tokens = sequences(text.source, ours.tokenizer, -(-text.tokens // text.length), text.length, text.seed)
+    tokens = held_out_tokens(text, ours.tokenizer)
     for one in (ours, theirs):
         check_readable(tokens, one, f"the text {text.source!r}")
     found = divergences(ours, theirs, tokens, progress, top_ks)
     number = len(found.kl)
     stderr = float(found.kl.std(correction=1)) / math.sqrt(number) if number > 1 else None
     return TextDivergence(
-        source=text.source,
+        source=for_role(text.source, "held-out"),
         sha256=tokens.sha256,
         length=text.length,
         kl=Mean(value=float(found.kl.mean()), stderr=stderr, items=number),
@@ -101,16 +103,19 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
     tokens = min(
         max(child.tokenizer.get_vocab().values()) + 1, *(one.model.get_output_embeddings().weight.shape[0] for one in (child, parent))
     )
+    if text.bounded:
+        for one in (child, parent):
+            refuse_crossing(one.model)
     # The chunks are those of the model with more logits.
     wider = max((child.model, parent.model), key=lambda model: model.config.get_text_config().vocab_size)
-    parts = list(batches(text.ids))
-    found, agreed = [], 0
+    parts = list(batches(text.input))
+    found, agreed, counted = [], 0, 0
     left = {k: 0.0 for k in top_ks if k < tokens}
-    for number, ids in enumerate(parts):
+    for number, batch in enumerate(parts):
         hidden, parent_hidden = (
-            one.model.base_model(input_ids=ids.to(one.model.device), use_cache=False).last_hidden_state.flatten(0, 1)
-            for one in (child, parent)
+            batch.counted(one.model.base_model(**batch.to(one.model.device).arguments).last_hidden_state) for one in (child, parent)
         )
+        counted += len(hidden)
         values = []
         for part in chunks(len(hidden), wider):
             logits, parent_logits = of_tokens(heads[0](hidden[part]), tokens), of_tokens(heads[1](parent_hidden[part]), tokens)
@@ -120,12 +125,19 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
                 values.append(_divergence(own, other))
                 for k in left:
                     left[k] += float(_divergence(*_largest_and_rest(own, other, k)).sum())
-        found.append(torch.cat(values).view(ids.shape).mean(1))
+        found.append(_means(torch.cat(values), batch))
         progress((number + 1) / len(parts), "comparing next-token distributions")
     kl = torch.cat(found)
     if not torch.isfinite(kl).all():
         raise RunFailed("the models' log-probabilities on the text are not finite (NaN or infinite); try compute: float32")
-    return Divergences(kl, agreed / text.ids.numel(), {k: total / text.ids.numel() for k, total in left.items()})
+    return Divergences(kl, agreed / counted, {k: total / counted for k, total in left.items()})
+
+
+def _means(values: Tensor, batch: ModelInput) -> Tensor:
+    """The mean (n,) over each sequence's positions of `values` (positions,), those of the batch that count."""
+    rows = batch.counted(torch.arange(len(batch.ids))[:, None].expand(batch.ids.shape))
+    sums = torch.zeros(len(batch.ids), dtype=values.dtype).index_add_(0, rows, values)
+    return sums / rows.bincount(minlength=len(batch.ids))
 
 
 def _divergence(child: Tensor, parent: Tensor) -> Tensor:

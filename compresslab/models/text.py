@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import random
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,14 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compresslab.errors import BadInput
-from compresslab.methods.layerwise import BATCH_TOKENS
-from compresslab.recipe.source import DOCSTRING_PACKAGES, HubText, parse_hub_text
+from compresslab.models.documents.boundaries import ModelInput
+from compresslab.models.documents.installed import installed_documents
+from compresslab.models.documents.packing import Bos, Packer, end_of_document, positions_in_documents, start_of_document
+from compresslab.recipe.source import INSTALLED, HubText, for_role, parse_hub_text, part_of_installed
 from compresslab.text_files import text_documents
 
 if TYPE_CHECKING:  # the schema loads the methods of other packages, which may import this module
-    from compresslab.recipe.schema import Calibration, Training
-
-SHORTEST_DOCSTRING = 400
+    from compresslab.recipe.schema import Calibration, FidelityText, Training
 
 
 class TokenSequences(NamedTuple):
@@ -30,16 +28,33 @@ class TokenSequences(NamedTuple):
 
     Attributes:
         rows: (sequences,) the index of each sequence among the different ones; `None` if all are different.
+        documents: (sequences, length) the number of the document that each token is of; `None` if it is not known.
+        bounded: whether documents are kept apart: no attention from one to the next, and positions that begin anew.
     """
 
     ids: torch.Tensor
     sha256: str
     rows: torch.Tensor | None = None
+    documents: torch.Tensor | None = None
+    bounded: bool = False
 
     @property
     def numbers(self) -> torch.Tensor:
         """The index (sequences,) of each sequence among the different ones, from 0."""
         return torch.arange(len(self.ids)) if self.rows is None else self.rows
+
+    @property
+    def input(self) -> ModelInput:
+        """What a model reads."""
+        if not self.bounded:
+            return ModelInput(self.ids)
+        assert self.documents is not None
+        return ModelInput(self.ids, positions_in_documents(self.documents))
+
+    def at(self, places: Tensor) -> TokenSequences:
+        """The sequences at some places, with their numbers."""
+        documents = None if self.documents is None else self.documents[places]
+        return self._replace(ids=self.ids[places], rows=self.numbers[places], documents=documents)
 
 
 def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) -> TokenSequences:
@@ -48,7 +63,8 @@ def calibration_tokens(config: Calibration, tokenizer: PreTrainedTokenizerBase) 
     Raises:
         BadInput: the source is unknown, unreadable, or too short.
     """
-    return sequences(config.source, tokenizer, config.samples, config.length, config.seed)
+    source = for_role(config.source, "calibration")
+    return _packed(config, source, tokenizer, config.samples)
 
 
 def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens: int) -> TokenSequences:
@@ -60,42 +76,61 @@ def training_tokens(config: Training, tokenizer: PreTrainedTokenizerBase, tokens
         BadInput: the source is unknown, unreadable, or too short.
     """
     count = -(-tokens // config.length)
-    text = sequences(config.source, tokenizer, min(count, -(-config.tokens // config.length)), config.length, config.seed)
+    source, different = for_role(config.source, "training"), min(count, -(-config.tokens // config.length))
+    text = _packed(config, source, tokenizer, different)
     order = torch.Generator().manual_seed(config.seed)
     passes = [torch.arange(len(text.ids))]
     while sum(map(len, passes)) < count:
         passes.append(torch.randperm(len(text.ids), generator=order))
-    rows = torch.cat(passes)[:count]
-    return TokenSequences(text.ids[rows], text.sha256, rows)
+    return text.at(torch.cat(passes)[:count])
 
 
-def sequences(source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int) -> TokenSequences:
-    """Documents in an order shuffled by `seed`, joined by the end-of-sequence token, cut into `count` x `length`.
+def held_out_tokens(config: FidelityText, tokenizer: PreTrainedTokenizerBase) -> TokenSequences:
+    """At least `tokens` tokens in sequences of `length`, of a text on which models are compared.
+
+    Raises:
+        BadInput: the source is unknown, unreadable, or too short.
+    """
+    count = -(-config.tokens // config.length)
+    return _packed(config, for_role(config.source, "held-out"), tokenizer, count)
+
+
+def _packed(config: Calibration | Training | FidelityText, source: str, tokenizer: PreTrainedTokenizerBase, count: int) -> TokenSequences:
+    bounded = config.documents == "bounded"
+    return sequences(source, tokenizer, count, config.length, config.seed, bounded=bounded, bos=config.bos)
+
+
+def sequences(
+    source: str, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int, *, bounded: bool = False, bos: Bos = "auto"
+) -> TokenSequences:
+    """Documents in an order shuffled by `seed`, packed into `count` sequences of `length` tokens.
 
     Documents are read until there are enough tokens. The digest covers the documents read, in their order.
+
+    Args:
+        bounded: whether documents are kept apart. bos: which token stands before a document.
     """
     needed = count * length
-    ids: list[int] = []
     digest = hashlib.sha256()
-    separator = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    packer = Packer(length, start_of_document(tokenizer, bos), end_of_document(tokenizer))
     for document in documents(source, seed):
         digest.update(document.encode() + b"\0")
         # `verbose=False` suppresses the warning about long documents, which are cut into sequences here.
-        ids += tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"] + separator
-        if len(ids) >= needed:
-            return TokenSequences(torch.tensor(ids[:needed]).view(count, length), digest.hexdigest())
+        packer.add(tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"])
+        if packer.tokens >= needed:
+            ids, numbers = packer.sequences(count)
+            return TokenSequences(ids, digest.hexdigest(), documents=numbers, bounded=bounded)
     raise BadInput(
-        f"the text {source!r} has {len(ids)} tokens; {count} sequences of {length} need {needed}. "
+        f"the text {source!r} has {packer.tokens} tokens; {count} sequences of {length} need {needed}. "
         "Use a longer text, or ask for fewer tokens"
     )
 
 
 def documents(source: str, seed: int) -> Iterator[str]:
-    """The documents of a source: `installed-docs`, a `.txt` or `.jsonl` file, or `hub:<dataset>[@<revision>][:<config>][#<split>]`."""
-    if source == "installed-docs":
-        yield from _shuffled(_help_topics(), seed)
-        for package in DOCSTRING_PACKAGES:
-            yield from _shuffled(_docstrings(package), seed)
+    """The documents of a source: `installed-docs[#<part>]`, a `.txt` or `.jsonl` file, or a dataset of the Hub (`parse_hub_text`)."""
+    if source.partition("#")[0] == INSTALLED:
+        for texts in installed_documents(part_of_installed(source)):
+            yield from _shuffled(texts, seed)
     elif source.startswith("hub:"):
         yield from _hub(parse_hub_text(source), seed)
     else:
@@ -106,34 +141,6 @@ def _shuffled(texts: list[str], seed: int) -> list[str]:
     order = list(texts)
     random.Random(seed).shuffle(order)
     return order
-
-
-def _help_topics() -> list[str]:
-    """CPython's help topics: 465 kB of English prose in every installation."""
-    from pydoc_data.topics import topics
-
-    return [topics[name] for name in sorted(topics)]
-
-
-def _docstrings(package: str) -> list[str]:
-    """Long docstrings of an installed package, read from its source files without importing it."""
-    spec = util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return []
-    found: list[str] = []
-    for path in sorted(Path(spec.origin).parent.rglob("*.py")):
-        if "tests" in path.parts:
-            continue
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                text = ast.get_docstring(node)
-                if text and len(text) >= SHORTEST_DOCSTRING:
-                    found.append(text)
-    return found
 
 
 def _hub(text: HubText, seed: int) -> Iterator[str]:
@@ -153,10 +160,3 @@ def _hub(text: HubText, seed: int) -> Iterator[str]:
         raise BadInput(
             f"the dataset {dataset} could not be read from the hub: {first}. Without a hub, use installed-docs or a local file"
         ) from error
-
-
-def batches(ids: Tensor) -> Iterator[Tensor]:
-    """Calibration ids (sequences, length) in batches of about `BATCH_TOKENS` tokens."""
-    rows = max(1, BATCH_TOKENS // ids.shape[1])
-    for start in range(0, ids.shape[0], rows):
-        yield ids[start : start + rows]

@@ -80,6 +80,17 @@ def check_cached(source: Source) -> None:
         raise adapter_refused(source.name)
 
 
+# Architectures that do not keep documents apart, as the trial of a loaded model finds (`models.documents.boundaries`).
+WITH_STATE = frozenset(
+    {
+        *("bamba", "falcon_h1", "falcon_mamba", "jamba", "kimi_linear", "mamba", "mamba2", "nemotron_h", "olmo_hybrid", "qwen3_next"),
+        *("recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2"),
+    }
+)
+WITHOUT_RESTARTS = frozenset({"biogpt", "bloom", "mpt", "opt", "xglm"})
+ATTENTION_LAYERS = frozenset({"attention", "chunked_attention", "full_attention", "sliding_attention"})
+
+
 def check_code(source: Source, trusted: bool) -> None:
     """Refuse a local model with its own code that cannot be loaded. Raises BadInput.
 
@@ -111,6 +122,20 @@ def positions_known(source: Source) -> Positions | None:
     except (OSError, ValueError, BadInput):
         return None
     return Positions(count, any(layer_of(name) is None and name.endswith(POSITION_TABLES) for name in names))
+
+
+def crosses_documents(source: Source) -> str:
+    """Why a local model cannot keep the documents of a sequence apart; empty if it can, or if nobody knows before it is loaded."""
+    folder = _folder(source)
+    config = text_part(_read(folder / "config.json") or {}) if folder else {}
+    kind, kinds = config.get("model_type"), config.get("layer_types")
+    if kind in WITH_STATE:
+        return f"{kind} carries a state from one document into the next"
+    if kind in WITHOUT_RESTARTS:
+        return f"the attention of {kind} reads no restarting positions, so it reaches from one document into the next"
+    if isinstance(kinds, list) and (other := sorted({str(one) for one in kinds} - ATTENTION_LAYERS)):
+        return f"{source.name} has layers of kind {', '.join(other)}, which carry a state from one document into the next"
+    return ""
 
 
 def check_tokens(source: Source) -> None:

@@ -10,16 +10,16 @@ from compresslab.catalog.tasks import identify_task
 from compresslab.density.published_laws.collapses import collapses
 from compresslab.errors import BadInput
 from compresslab.methods.dimensions import Dimensions
-from compresslab.plan.model_files import positions_known
+from compresslab.plan.model_files import crosses_documents, positions_known
 from compresslab.plan.packages import missing_backend, missing_package
 from compresslab.plan.replicates import seeds_beyond
 from compresslab.plan.rules import Chain, after, not_comparable, objections, start
 from compresslab.recipe.model_folder import code_elsewhere
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint
-from compresslab.recipe.schema import Calibration, FidelityText, Recipe, Training
-from compresslab.recipe.source import parse_hub_text, parse_source, text_identity
-from compresslab.recipe.steps import BASE
+from compresslab.recipe.schema import Calibration, FidelityText, Packing, Recipe, Training
+from compresslab.recipe.source import for_role, parse_hub_text, parse_source, share_documents, text_identity
+from compresslab.recipe.steps import BASE, Step
 from compresslab.suggestions import MOST_PROBLEMS
 from compresslab.text_files import check_text_file
 
@@ -50,13 +50,15 @@ class ResolvedRecipe:
             self.complaints.append(Complaint(("evaluate", "backend"), reason))
         identities: dict[str, dict[str, str]] = {}
         for role, text in recipe.text:
+            source = for_role(text.source, role)
             with self._complaints_at("text", role, "source"):
-                if text.source not in identities:  # reading packages and files takes milliseconds
-                    identities[text.source] = _checked_identity(text.source)
-                self.texts[role] = _text_key(text, identities[text.source])
+                if source not in identities:  # reading packages and files takes milliseconds
+                    identities[source] = _checked_identity(source)
+                self.texts[role] = _text_key(text, identities[source])
         if (compared := recipe.evaluate.fidelity) is not None:
             with self._complaints_at("evaluate", "fidelity", "source"):
-                identity = identities.get(compared.source) or _checked_identity(compared.source)
+                source = for_role(compared.source, "held-out")
+                identity = identities.get(source) or _checked_identity(source)
                 self.texts["fidelity"] = {**_text_key(compared, identity), "tokens": compared.tokens}
         chains = {BASE: Chain(None)}
         with self._complaints_at("base", "model"):
@@ -76,6 +78,7 @@ class ResolvedRecipe:
                 self.complaints.append(Complaint(("variants", name, "steps", number, step.kind, *([field] if field else [])), reason))
             if step.method.text is not None:
                 self._check_length(chain, ("text", step.method.text, "length"), getattr(self.recipe.text, step.method.text).length)
+                self._check_documents(chain, step, ("text", step.method.text, "documents"), getattr(self.recipe.text, step.method.text))
             if beyond := seeds_beyond(step, self.recipe.text):
                 self.complaints.append(Complaint(("variants", name, "steps", number, "replicates"), beyond))
             if missing := missing_package(step):
@@ -88,8 +91,23 @@ class ResolvedRecipe:
                         raise BadInput(reason)
                     for one in (before, chain):
                         self._check_length(one, ("evaluate", "fidelity", "length"), compared.length)
+                        self._check_bounded(one, ("evaluate", "fidelity", "documents"), compared)
             self.dimensions[name].append(chain.dimensions)
         return chain
+
+    def _check_documents(self, chain: Chain, step: Step, place: tuple[str, ...], text: Calibration | Training) -> None:
+        """Add a complaint if a step or its model cannot keep the documents of its text apart."""
+        self._check_bounded(chain, place, text)
+        if text.documents == "bounded" and getattr(step.config, "on_policy", False):
+            self._add(Complaint(place, "what a student writes (on_policy) has no documents to keep apart; take packed, or drop on_policy"))
+
+    def _check_bounded(self, chain: Chain, place: tuple[str, ...], text: Packing) -> None:
+        reason = crosses_documents(chain.origin) if chain.origin and text.documents == "bounded" else ""
+        if reason:
+            self._add(Complaint(place, f"{reason}; take packed"))
+
+    def _add(self, complaint: Complaint) -> None:
+        self.complaints += [complaint] if complaint not in self.complaints else []
 
     def _check_length(self, chain: Chain, place: tuple[str, ...], length: int) -> None:
         """Add a complaint if a model with a table of positions cannot read sequences of a length."""
@@ -97,8 +115,7 @@ class ResolvedRecipe:
         if chain.origin is None or positions is None or not positions.table or length <= positions.number:
             return
         reason = f"sequences of {length} tokens are longer than the {positions.number} positions of {chain.origin.name}"
-        complaint = Complaint(place, f"{reason}; set length to {positions.number} or less")
-        self.complaints += [complaint] if complaint not in self.complaints else []
+        self._add(Complaint(place, f"{reason}; set length to {positions.number} or less"))
 
     def _complaints_at(self, *path: str | int) -> _ComplaintContext:
         return _ComplaintContext(self.complaints, path)
@@ -118,14 +135,18 @@ class ResolvedRecipe:
                 reason = "at no fixed commit; the hub may serve other code tomorrow. Copy the code into the folder"
                 yield f"base.model: {base.name} runs code of {repository} on the hub, {reason}"
         read = {step.method.text for variant in self.recipe.variants.values() for step in variant.steps}
-        texts = {f"text.{role}": text.source for role, text in self.recipe.text if role in read}
+        texts = {f"text.{role}": for_role(text.source, role) for role, text in self.recipe.text if role in read}
         if (compared := self.recipe.evaluate.fidelity) is not None:
-            for place in (place for place, source in texts.items() if source == compared.source):
-                yield f"evaluate.fidelity: {compared.source} is {place}, too, so variants are compared on text that steps may have read"
-            texts["evaluate.fidelity"] = compared.source
-        for place, source in texts.items():
-            if source.startswith("hub:"):
-                named = parse_hub_text(source)
+            held_out = for_role(compared.source, "held-out")
+            for place in (place for place, text in texts.items() if share_documents(text, held_out)):
+                yield (
+                    f"evaluate.fidelity: {held_out} shares documents with {place}, so variants are compared on text that steps may have "
+                    "read; another seed does not change that"
+                )
+            texts["evaluate.fidelity"] = held_out
+        for place, text in texts.items():
+            if text.startswith("hub:"):
+                named = parse_hub_text(text)
                 if named.revision in MOVING_REVISIONS:
                     reason = "names no @<commit>; the hub may serve other text tomorrow, and what is cached stays"
                     yield f"{place}: {named.dataset} {reason}"

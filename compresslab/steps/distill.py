@@ -20,12 +20,12 @@ from compresslab.methods.distill import Distill
 from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.stored_logits import StoredLogits, store_temporarily
 from compresslab.models.computing import cast_back, stored_dtypes
+from compresslab.models.documents.boundaries import ModelInput, refuse_crossing
 from compresslab.models.load import Loaded
 from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
 from compresslab.models.vocabulary import vocabulary_difference
 from compresslab.steps.contract import Context, StepResult
-from compresslab.steps.training.held_out import next_targets
 from compresslab.steps.training.hidden_matching import HiddenMatching
 from compresslab.steps.training.on_policy import check_prompt, continue_sequences, is_on_policy
 from compresslab.steps.training.parallel import spread
@@ -53,9 +53,9 @@ def apply(loaded: Loaded, config: Distill, context: Context) -> StepResult:
         assert context.other is not None
         same_vocabulary(loaded, context.other)
         if config.on_policy:
-            check_prompt(config.prompt, context.text.ids.shape[1])
+            check_prompt(config.prompt, context.text.ids.shape[1], bounded=context.text.bounded)
         matching = HiddenMatching(loaded.model, context.other.model) if config.hidden else None
-        loss_fn = teacher_objective(loaded, context.other, config, matching)
+        loss_fn = teacher_objective(loaded, context.other, config, matching, bounded=context.text.bounded)
     companions = (matching,) if matching is not None else ()
     settings = TrainSettings(
         config.optimizer,
@@ -84,9 +84,18 @@ def divergence_of(config: Distill) -> Divergence:
     return known[config.method]
 
 
-def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching: HiddenMatching | None) -> LossFn:
-    """The divergence to a teacher in memory, on the training text or on text that the student continues."""
+def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching: HiddenMatching | None, *, bounded: bool = False) -> LossFn:
+    """The divergence to a teacher in memory, on the training text or on text that the student continues.
+
+    Args:
+        bounded: whether the documents of the text are kept apart.
+
+    Raises:
+        UnsupportedModel: the teacher does not keep documents apart.
+    """
     teacher = other.model
+    if bounded:
+        refuse_crossing(teacher)
     passes = spread(teacher, teacher.dtype, this_rank())
     teacher_head = passes.look(lambda: output_head(teacher))
     # Models with the same tokenizer may pad their embeddings to different sizes.
@@ -96,11 +105,11 @@ def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching:
     @torch.no_grad()
     def objective(micro: MicroBatch) -> Objective:
         on_policy = is_on_policy(micro.step, config.on_policy)
-        ids = continue_sequences(student.model, micro.ids, config.prompt) if on_policy else micro.ids
-        output = passes(lambda: teacher.base_model(input_ids=ids, use_cache=False, output_hidden_states=matching is not None))
+        text = ModelInput(continue_sequences(student.model, micro.text.ids, config.prompt)) if on_policy else micro.text
+        output = passes(lambda: teacher.base_model(**text.arguments, output_hidden_states=matching is not None))
         # Position i - 1 predicts token i. These positions predict the tokens that the student generated.
-        first, last = (config.prompt - 1, -1) if on_policy else (0, None)
-        hidden = output.last_hidden_state[:, first:last].flatten(0, 1)
+        first, last = (config.prompt - 1, -1) if on_policy else (0, last_counted(text))
+        hidden = text.counted(output.last_hidden_state, first, last)
 
         def chunk(logits: Tensor, part: slice) -> Tensor:
             with torch.no_grad():
@@ -108,9 +117,9 @@ def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching:
             return divergence(of_tokens(logits, vocabulary), of_tokens(target, vocabulary), config.temperature)
 
         # Generated tokens are no targets of the next-token loss.
-        mixed = chunk if on_policy else with_next_token_loss(chunk, config.cross_entropy, ids)
+        mixed = chunk if on_policy else with_next_token_loss(chunk, config.cross_entropy, text)
         match = partial(_hidden_loss, matching, config.hidden, output.hidden_states) if matching is not None else None
-        return Objective(ids, mixed, first, last, match)
+        return Objective(text, mixed, first, last, match)
 
     return objective
 
@@ -125,28 +134,39 @@ def stored_logits_objective(stored: StoredLogits, config: Distill) -> LossFn:
 
     def objective(micro: MicroBatch) -> Objective:
         targets = stored.read(micro.numbers)
-        tokens = targets.tokens.flatten(0, 1).to(micro.ids.device)
-        log_probabilities = targets.log_probabilities.flatten(0, 1).to(micro.ids.device)
+        text, device = micro.text, micro.text.ids.device
+        last = last_counted(text)
+        tokens, log_probabilities = (text.counted(values.to(device), last=last) for values in targets)
 
         def chunk(logits: Tensor, part: slice) -> Tensor:
             coarse = coarse_logits(of_tokens(logits, stored.vocabulary), tokens[part])
             return divergence(coarse, log_probabilities[part], 1.0)
 
-        return Objective(micro.ids, with_next_token_loss(chunk, config.cross_entropy, micro.ids))
+        return Objective(text, with_next_token_loss(chunk, config.cross_entropy, text), last=last)
 
     return objective
 
 
-def with_next_token_loss(divergence: ChunkLoss, share: float, ids: Tensor) -> ChunkLoss:
+def last_counted(text: ModelInput) -> int | None:
+    """The end of the slice of positions at which the text's divergence counts: all, or where documents are kept apart all but the last.
+
+    There, each position that counts has a next token. Their number differs from sequence to sequence, so no constant could weigh those with
+    a next token against all.
+    """
+    return None if text.positions is None else -1
+
+
+def with_next_token_loss(divergence: ChunkLoss, share: float, text: ModelInput) -> ChunkLoss:
     """The mean of the divergence and the next-token loss of the text (n, length), which has the weight `share`.
 
-    The trainer divides sums by all positions. The last one of a sequence has a divergence and no next token, so the next-token loss is
-    weighted to be a mean over the others, as on held-out text.
+    The trainer divides sums by all positions that count. The last one of a sequence may have a divergence and no next token; the next-token
+    loss is then weighted to be a mean over the others, as on held-out text.
     """
     if share == 0:
         return divergence
-    targets, length = next_targets(ids), ids.shape[1]
-    weight = share * length / (length - 1)
+    last, length = last_counted(text), text.ids.shape[1]
+    targets = text.counted(text.next_tokens().view_as(text.ids), last=last)
+    weight = share * length / (length - 1) if last is None else share
 
     def chunk(logits: Tensor, part: slice) -> Tensor:
         return (1 - share) * divergence(logits, part) + weight * next_token_loss(logits, targets[part])

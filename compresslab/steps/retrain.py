@@ -10,6 +10,7 @@ from compresslab.algorithms.next_token import next_token_loss
 from compresslab.errors import UnsupportedModel
 from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.models.computing import cast_back, stored_dtypes
+from compresslab.models.documents.boundaries import refuse_crossing
 from compresslab.models.load import Loaded, cast
 from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
@@ -36,10 +37,12 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
     if config.until is not None:
         assert context.other is not None
         same_vocabulary(loaded, context.other, config.until)
-        text, held_out_ids = split(text)
-        context.progress(0.0, f"the loss of {config.until} on {len(held_out_ids)} held-out sequences")
+        text, held_out = split(text)
+        if text.bounded:
+            refuse_crossing(context.other.model)
+        context.progress(0.0, f"the loss of {config.until} on {len(held_out.ids)} held-out sequences")
         other, ranks = context.other.model, this_rank()
-        goal = Goal(spread(other, other.dtype, ranks).look(lambda: mean_loss(other, held_out_ids, ranks)), held_out_ids)
+        goal = Goal(spread(other, other.dtype, ranks).look(lambda: mean_loss(other, held_out, ranks)), held_out)
     settings = TrainSettings(
         config.optimizer,
         config.seed,
@@ -63,12 +66,12 @@ def apply(loaded: Loaded, config: RetrainFull | RetrainLoRA, context: Context) -
 
 def language_modelling(micro: MicroBatch) -> Objective:
     """The next-token loss of the text itself, over the positions that have a next token, as on held-out text."""
-    targets = micro.ids[:, 1:].flatten()
+    targets = micro.text.counted(micro.text.ids.roll(-1, 1), last=-1)
 
     def chunk(logits: Tensor, part: slice) -> Tensor:
         return next_token_loss(logits, targets[part])
 
-    return Objective(micro.ids, chunk, last=-1)
+    return Objective(micro.text, chunk, last=-1)
 
 
 def _train_adapters(
@@ -118,7 +121,7 @@ def _goal_details(result: TrainResult, goal: Goal | None) -> dict[str, object]:
         return {}
     step, loss = result.checks[-1]
     return {
-        "held_out_sequences": len(goal.ids),
+        "held_out_sequences": len(goal.text.ids),
         "target_loss": round(goal.loss, 6),
         "held_out_loss": [[at_step, round(value, 6)] for at_step, value in result.checks],
         "reached_loss": round(loss, 6),

@@ -103,9 +103,9 @@ def test_the_docs_that_every_installation_carries_are_english_prose(tokenizer: P
 
 
 def test_the_docs_go_on_with_the_docstrings_of_installed_packages(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("compresslab.models.text.DOCSTRING_PACKAGES", ("safetensors", "no_such_package"))
+    monkeypatch.setattr("compresslab.models.documents.installed.DOCSTRING_PACKAGES", ("safetensors", "no_such_package"))
     topics = sum(1 for _ in documents("installed-docs", 0))
-    monkeypatch.setattr("compresslab.models.text.DOCSTRING_PACKAGES", ())
+    monkeypatch.setattr("compresslab.models.documents.installed.DOCSTRING_PACKAGES", ())
     assert topics > sum(1 for _ in documents("installed-docs", 0)) > 50
 
 

@@ -100,6 +100,14 @@ def text(sequences: int = 8, length: int = 32) -> TokenSequences:
     return TokenSequences(ids, "a rule")
 
 
+def bounded_text(sequences: int = 8, length: int = 32) -> TokenSequences:
+    """The same in documents of 1 to 12 tokens that are kept apart. Some go on in the next sequence, and sequences have unequal numbers."""
+    plain = text(sequences, length)
+    sizes = torch.randint(1, 13, (sequences * length,), generator=torch.Generator().manual_seed(1))
+    numbers = torch.arange(len(sizes)).repeat_interleave(sizes)[: sequences * length].view(sequences, length)
+    return plain._replace(documents=numbers, bounded=True)
+
+
 # Warnings inside other packages, for `pytestmark`.
 THIRD_PARTY_WARNINGS = (
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",  # torch's own inductor, which bitsandbytes imports

@@ -114,9 +114,12 @@ def test_an_adopted_model_of_another_vocabulary_is_refused(folder: FolderMaker) 
 
 def test_text_that_a_step_reads_is_told() -> None:
     healed = "variants:\n  healed: [{distill: {tokens: 1000}}]\n"
-    said = "evaluate.fidelity: installed-docs is text.training, too, so variants are compared on text that steps may have read"
-    assert said in compared("{source: installed-docs}", healed).warnings
-    assert said not in compared("{source: installed-docs}").warnings
+    said = "evaluate.fidelity: installed-docs#{} shares documents with text.training, so variants are compared on text that steps"
+    for part in ("all", "training"):
+        warnings = compared(f"{{source: 'installed-docs#{part}', seed: 1}}", healed).warnings
+        assert any(warning.startswith(said.format(part)) for warning in warnings)
+        assert not any("text.training" in warning for warning in compared(f"{{source: 'installed-docs#{part}'}}").warnings)
+    assert not any("shares documents" in warning for warning in compared("{source: installed-docs}", healed).warnings)
 
 
 def test_published_scores_have_no_models_to_compare() -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from models.tiny import THIRD_PARTY_WARNINGS, VOCABULARY, make, text
+from models.tiny import THIRD_PARTY_WARNINGS, VOCABULARY, bounded_text, make, text
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, PreTrainedModel
@@ -70,12 +70,14 @@ def train(case: str, folder: Path, state: Path | None, settings: dict[str, Any],
         for name, weight in student.model.named_parameters():
             if "proj" in name:
                 weight.data[weight.abs() < 0.1] = 0.0
-    context = Context(text(64, 32), make(seed=1, dtype=settings["dtype"]), lambda *told: send(Progressed(*told)), shared, state, compute)
+    words = bounded_text(64, 32) if case.startswith("bounded") else text(64, 32)
+    context = Context(words, make(seed=1, dtype=settings["dtype"]), lambda *told: send(Progressed(*told)), shared, state, compute)
     saved = run(kind, config, student, context, folder)
     (folder / "record.json").write_text(saved.record.model_dump_json())
 
 
 CASES["sparse"] = CASES["full"]
+CASES |= {f"bounded-{case}": CASES[case] for case in ("mixed", "full")}
 
 
 def trained(size: int, case: str, folder: Path, state: Path | None = None, hear: Hear = deaf, **settings: Any) -> dict[str, Any]:

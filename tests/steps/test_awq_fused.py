@@ -45,7 +45,7 @@ def with_outlier(kind: str, size: float = 40.0, **settings: Any) -> Loaded:
 @pytest.mark.parametrize("kind", FUSED)
 def test_awq_loses_less_than_rounding_to_the_nearest_where_a_channel_is_large(kind: str, tmp_path: Path):
     words = text(16, 32)
-    blocks = Blockwise(with_outlier(kind).model, words.ids)
+    blocks = Blockwise(with_outlier(kind).model, words.input)
     inputs, outputs = zip(*(next(iter(list(blocks.outputs_of(number)))) for number in range(4)), strict=True)  # of the only batch
 
     def error(name: str, config: QuantizeRTN | QuantizeAWQ) -> float:

@@ -146,7 +146,7 @@ def test_a_text_that_is_gone_over_again_is_stored_once_and_read_in_its_order(tmp
     kept.check(make(), often)
     objective = distill.stored_logits_objective(kept, config(top_k=8))
     for rows in (slice(0, 4), slice(20, 24)):
-        part = objective(MicroBatch(often.ids[rows], often.numbers[rows], 0))
+        part = objective(MicroBatch(often.input.rows(rows), often.numbers[rows], 0))
         truth = teacher_log_probabilities(often.ids[rows])
         full = forward_kl(truth.flatten(0, 1), truth.flatten(0, 1))
         assert part.chunk_loss(truth.flatten(0, 1), slice(0, 128)).item() == pytest.approx(full.item(), abs=0.05)
@@ -288,11 +288,11 @@ def test_only_what_the_student_wrote_counts():
     student, words = make(), text(4, 32)
     teach = distill.teacher_objective(student, teacher(), config(on_policy=1.0, prompt=20, cross_entropy=0.9), None)
     torch.manual_seed(0)
-    objective = teach(MicroBatch(words.ids, words.numbers, 0))
-    counted = objective.counted(torch.arange(32).expand(4, 32)[..., None])
+    objective = teach(MicroBatch(words.input, words.numbers, 0))
+    counted = objective.counted(torch.arange(32).expand(4, 32)[..., None], words.input)
     assert counted.flatten().tolist() == list(range(19, 31)) * 4
     with torch.no_grad():
-        ours, theirs = (side.model(objective.ids).logits[:, 19:31].flatten(0, 1) for side in (student, teacher()))
+        ours, theirs = (side.model(objective.text.ids).logits[:, 19:31].flatten(0, 1) for side in (student, teacher()))
     assert objective.chunk_loss(ours, slice(0, 48)).item() == pytest.approx(forward_kl(ours, theirs).item(), rel=1e-3), "no next-token loss"
 
 

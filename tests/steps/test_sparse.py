@@ -21,6 +21,7 @@ from compresslab.methods.retrain import RetrainFull, RetrainLoRA
 from compresslab.methods.settings import Optimizer
 from compresslab.methods.sparse import PruneSparse
 from compresslab.models.calibration.blockwise import Blockwise
+from compresslab.models.documents.boundaries import ModelInput
 from compresslab.models.load import Loaded
 from compresslab.models.surgery.shortening import drop_layers
 from compresslab.steps.contract import Context, run
@@ -92,7 +93,7 @@ def test_second_moments_that_cannot_be_inverted_are_told():
 @pytest.mark.parametrize("name", ["llama", "qwen2-sliding", "gemma2", "gemma3", "gpt-neox", "mistral", "qwen3-moe"])
 def test_layer_by_layer_gives_what_the_whole_model_gives(name: str):
     model, ids = make(name).model, text(4, 32).ids
-    blocks = Blockwise(model, ids)
+    blocks = Blockwise(model, ModelInput(ids))
     for number in range(len(blocks.layers)):
         list(blocks.outputs_of(number))
     last: list[torch.Tensor] = []

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from compresslab.errors import UnsupportedModel, out_of_memory
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.calibration.hidden_states import HiddenStates
+from compresslab.models.documents.boundaries import ModelInput, batches, crosses, crossing, trial
 from compresslab.models.streamed.weights import StoredWeights
-from compresslab.models.text import batches
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -31,36 +31,62 @@ class Blockwise:
         arguments: for each batch, the other arguments of each layer. Batches with equal arguments share them.
     """
 
-    def __init__(self, model: PreTrainedModel, ids: Tensor, weights: StoredWeights | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, text: ModelInput, weights: StoredWeights | None = None) -> None:
         """Take a model and its text.
 
         Args:
             weights: of a model that is not in memory. The caller holds a layer while it runs.
+
+        Raises:
+            UnsupportedModel: more than hidden states goes from layer to layer, or a layer does not keep documents apart that the text does.
         """
         self.layers = decoder_layers(model)
         self._in_a_tuple = False
         self.arguments: list[list[Arguments]] = []
         device = model.device if weights is None else weights.device
         with weights.rows_on_demand() if weights is not None else contextlib.nullcontext():
-            self.hidden = HiddenStates(self._first_inputs(model, batch.to(device)) for batch in batches(ids))
+            if text.positions is not None:
+                self._refuse_crossing(model, weights, device)
+            self.hidden = HiddenStates(self._first_inputs(model, batch.to(device)) for batch in batches(text))
 
-    def _first_inputs(self, model: PreTrainedModel, ids: Tensor) -> Tensor:
+    def _refuse_crossing(self, model: PreTrainedModel, weights: StoredWeights | None, device: torch.device) -> None:
+        """Refuse a model with a layer that does not keep documents apart. The first layer of each kind is tried."""
+        try:
+            (hidden, calls), (own, own_calls) = (self._inputs(model, one) for one in trial(model, device))
+        except TypeError as error:
+            if "position_ids" not in str(error):
+                raise
+            raise crossing(model) from None
+        kinds = getattr(model.config.get_text_config(), "layer_types", None) or [""] * len(self.layers)
+        first = {(kinds[number], *map(type, layer.modules())): number for number, layer in reversed(list(enumerate(self.layers)))}
+        for number in first.values():
+            layer, (args, kwargs), (own_args, own_kwargs) = self.layers[number], calls[number], own_calls[number]
+            with weights.held(layer) if weights is not None else contextlib.nullcontext(), torch.no_grad():
+                both, alone = first_output(layer(hidden, *args, **kwargs)), first_output(layer(own, *own_args, **own_kwargs))
+            if crosses(hidden, own) or crosses(both - hidden, alone - own):
+                raise crossing(model)
+
+    def _first_inputs(self, model: PreTrainedModel, text: ModelInput) -> Tensor:
         """The input of the first layer; the other arguments of all layers are recorded."""
-        recorded = self._recorded(model, ids)
+        first, calls = self._inputs(model, text)
+        known = self.arguments[-1] if self.arguments else None
+        self.arguments.append(known if known is not None and _equal(known, calls) else calls)
+        return first
+
+    def _inputs(self, model: PreTrainedModel, text: ModelInput) -> tuple[Tensor, list[Arguments]]:
+        """The input of the first layer, and the other arguments of each layer."""
+        recorded = self._recorded(model, text)
         if recorded is None and not self._in_a_tuple:
             self._in_a_tuple = True
-            recorded = self._recorded(model, ids)
+            recorded = self._recorded(model, text)
         if recorded is None:
             raise UnsupportedModel(
                 f"{model.config.model_type}: more than hidden states goes from one of its decoder layers to the next; "
                 "steps that go layer by layer do not serve it"
             )
-        first, calls = recorded
-        known = self.arguments[-1] if self.arguments else None
-        self.arguments.append(known if known is not None and _equal(known, calls) else calls)
-        return first
+        return recorded
 
-    def _recorded(self, model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, list[Arguments]] | None:
+    def _recorded(self, model: PreTrainedModel, text: ModelInput) -> tuple[Tensor, list[Arguments]] | None:
         """Run the model with layers that only record their arguments; `None` if hidden states did not get from each layer to the next."""
         calls: list[Arguments] = []
         inputs: list[Tensor] = []
@@ -72,7 +98,7 @@ class Blockwise:
 
         try:
             with forward_replaced(self.layers, record), torch.no_grad():
-                last = model.base_model(input_ids=ids, use_cache=False)[0]
+                last = model.base_model(**text.arguments)[0]
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             # What a model's own code raises for an output of another form.
             if not calls or out_of_memory(error):

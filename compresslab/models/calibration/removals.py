@@ -25,10 +25,11 @@ from compresslab.methods.depth import PruneDepth, layers_left
 from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
 from compresslab.models.calibration.blockwise import Blockwise, first_output, forward_replaced
 from compresslab.models.chunks import chunks
+from compresslab.models.documents.boundaries import batches, joined
 from compresslab.models.progress import Progress
 from compresslab.models.ranks import ALONE, Ranks
 from compresslab.models.surgery.shortening import refusal_to_drop
-from compresslab.models.text import TokenSequences, batches
+from compresslab.models.text import TokenSequences
 
 FILE = "removals.json"
 
@@ -146,11 +147,11 @@ class _Search:
 
     def __init__(self, model: PreTrainedModel, text: TokenSequences, ranks: Ranks) -> None:
         self.model, self.ranks = model, ranks
-        self.ids = ranks.part(list(batches(text.ids)))
-        self.blocks = Blockwise(model, torch.cat([*self.ids]))
+        self.parts = ranks.part(list(batches(text.input)))
+        self.blocks = Blockwise(model, joined(self.parts))
         self.head = output_head(model)
         self.remaining = list(range(len(self.blocks.layers)))
-        self.predictions = text.ids.shape[0] * (text.ids.shape[1] - 1)
+        self.predictions = len(text.input.counted(text.ids, last=-1))
 
     @torch.no_grad()
     def loss(self) -> float:
@@ -159,7 +160,7 @@ class _Search:
         Raises:
             RunFailed: it is not finite.
         """
-        every = range(len(self.ids))
+        every = range(len(self.parts))
         total = self._sum([self._loss(batch, self._run_layers(batch, self.blocks.hidden[batch], self.remaining)) for batch in every])
         if not math.isfinite(total):
             raise RunFailed(f"the model's loss on the calibration text is {total}; try dtype float32 or bfloat16")
@@ -177,7 +178,7 @@ class _Search:
                 after = self._run_layers(batch, before, self.remaining[place + 1 :])
                 losses[number].append(self._loss(batch, after))
                 before = self._run_layers(batch, before, [number])
-            progress((batch + 1) / len(self.ids))
+            progress((batch + 1) / len(self.parts))
         means = {number: self._sum(found) / self.predictions for number, found in losses.items()}
         return {number: mean if math.isfinite(mean) else math.inf for number, mean in means.items()}
 
@@ -203,10 +204,10 @@ class _Search:
             del given, args, kwargs
             return self.blocks.returned(hidden)
 
-        ids = self.ids[batch].to(hidden.device)
+        text = self.parts[batch].to(hidden.device)
         with forward_replaced(self.blocks.layers, last):
-            states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        targets = ids[:, 1:].flatten()
+            states = text.counted(self.model.base_model(**text.arguments).last_hidden_state, last=-1)
+        targets = text.counted(text.ids.roll(-1, 1), last=-1)
         total = 0.0
         for part in chunks(len(targets), self.model):
             total += next_token_loss(self.head(states[part]), targets[part]).item()

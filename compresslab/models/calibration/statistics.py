@@ -23,10 +23,11 @@ from compresslab.models.calibration.attention import recorded_attention
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
 from compresslab.models.calibration.scratch import in_scratch_folder
+from compresslab.models.documents.boundaries import batches, joined
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.ranks import ALONE, Ranks
-from compresslab.models.text import TokenSequences, batches
+from compresslab.models.text import TokenSequences
 
 SUMMARY = "statistics.json"
 
@@ -101,7 +102,7 @@ def gather(loaded: Loaded, text: TokenSequences, folder: Path, *, grams: bool, p
     folder.mkdir(parents=True, exist_ok=True)
     leaders, sources, influence = [], [], []
     with recorded_attention(loaded.model):
-        blocks = Blockwise(loaded.model, torch.cat([*ranks.part(list(batches(text.ids)))]), loaded.weights)
+        blocks = Blockwise(loaded.model, joined(ranks.part(list(batches(text.input)))), loaded.weights)
         last = [_of_all(ranks, [_last_tokens(hidden) for hidden in blocks.hidden])]
         for number, layer in enumerate(blocks.layers):
             sums = InputSums(layer, grams=grams)

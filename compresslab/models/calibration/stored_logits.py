@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +24,11 @@ from compresslab.files import damage_explained
 from compresslab.models.anatomy import output_head
 from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.chunks import chunks
+from compresslab.models.documents.boundaries import ModelInput, batches, refuse_crossing
 from compresslab.models.load import Loaded
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.ranks import ALONE, Ranks
-from compresslab.models.text import TokenSequences, batches
+from compresslab.models.text import TokenSequences
 
 SUMMARY = "logits.json"
 # Size of one file: it fits into memory while it is gathered, and few files are open.
@@ -76,8 +76,9 @@ class StoredLogits:
         rows = student.model.get_output_embeddings().weight.shape[0]
         if rows < self.vocabulary:
             raise BadInput(f"the stored logits are over {self.vocabulary} tokens, and the student's output head has {rows}")
-        for number, ids in distinct(text):
-            if number >= len(self._sequences) or ids_digest(ids) != self._sequences[number]:
+        numbers, read = distinct(text)
+        for number, digest in zip(numbers, digests(read), strict=True):
+            if number >= len(self._sequences) or digest != self._sequences[number]:
                 raise BadInput(
                     f"the stored logits are for another text: sequence {number + 1} of the training text is not the one that the teacher "
                     f"read (it read {len(self._sequences)}); store them again for this text"
@@ -105,25 +106,29 @@ def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path
         ranks: the processes that each read a part of the text. The files are those of one process. The first one writes them.
 
     Raises:
-        BadInput: `top_k` leaves no other tokens. RunFailed: a logit is not finite.
+        BadInput: `top_k` leaves no other tokens, or the teacher does not keep documents apart that the text does.
+        RunFailed: a logit is not finite.
     """
     vocabulary = min(teacher.model.get_output_embeddings().weight.shape[0], max(teacher.tokenizer.get_vocab().values()) + 1)
     if top_k >= vocabulary:
         raise BadInput(f"top_k {top_k} is not below the vocabulary of {vocabulary} tokens; store fewer, or drop top_k")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [ids for _, ids in distinct(text)]
+    rows = distinct(text)[1]
+    if rows.positions is not None:
+        refuse_crossing(teacher.model)
+    count = len(rows.ids)
     integers = next(kind for kind in (torch.uint8, torch.uint16, torch.int32) if vocabulary <= torch.iinfo(kind).max + 1)
     bytes_per_token = top_k * integers.itemsize + (top_k + 1) * torch.float16.itemsize
     sequences_per_file = max(1, FILE_BYTES // (bytes_per_token * text.ids.shape[1]))
-    for file, start in enumerate(range(0, len(rows), sequences_per_file)):
+    for file, start in enumerate(range(0, count, sequences_per_file)):
         own = []
-        for batch in ranks.part(list(batches(torch.stack(rows[start : start + sequences_per_file])))):
+        for batch in ranks.part(list(batches(rows.rows(slice(start, start + sequences_per_file))))):
             targets = _largest(teacher, batch, top_k, vocabulary)
             # As arrays, since torch does not send all types of integers.
             own.append((targets.tokens.to(integers).numpy(), targets.log_probabilities.to(torch.float16).numpy()))
-            done = min(len(rows), start + ranks.size * sum(len(tokens) for tokens, _ in own))
-            read = Amount(done * text.ids.shape[1], len(rows) * text.ids.shape[1], "tokens")
-            progress(done / len(rows), f"the teacher's {top_k} largest logits", read)
+            done = min(count, start + ranks.size * sum(len(tokens) for tokens, _ in own))
+            read = Amount(done * text.ids.shape[1], count * text.ids.shape[1], "tokens")
+            progress(done / count, f"the teacher's {top_k} largest logits", read)
         found = [arrays for part in ranks.gathered(own) for arrays in part]
         if ranks.rank == 0:
             tokens, log_probabilities = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
@@ -136,7 +141,7 @@ def store_logits(teacher: Loaded, text: TokenSequences, top_k: int, folder: Path
         "bytes_per_token": bytes_per_token,
         "tokenizer": tokenizer_digest(teacher.tokenizer),
         "text": text.sha256,
-        "sequences": [ids_digest(ids) for ids in rows],
+        "sequences": digests(rows),
         "sequences_a_file": sequences_per_file,
     }
     (folder / SUMMARY).write_text(json.dumps(summary))
@@ -153,11 +158,11 @@ def store_temporarily(teacher: Loaded, text: TokenSequences, top_k: int, progres
 
 
 @torch.no_grad()
-def _largest(teacher: Loaded, batch: Tensor, top_k: int, vocabulary: int) -> Targets:
+def _largest(teacher: Loaded, batch: ModelInput, top_k: int, vocabulary: int) -> Targets:
     """For sequences (n, length)."""
     model = teacher.model
     head = output_head(model)
-    hidden = model.base_model(input_ids=batch.to(model.device), use_cache=False).last_hidden_state.flatten(0, 1)
+    hidden = model.base_model(**batch.to(model.device).arguments).last_hidden_state.flatten(0, 1)
     tokens, log_probabilities = [], []
     for part in chunks(len(hidden), model):
         logits = of_tokens(head(hidden[part]), vocabulary)
@@ -170,16 +175,15 @@ def _largest(teacher: Loaded, batch: Tensor, top_k: int, vocabulary: int) -> Tar
     probabilities = torch.cat(log_probabilities).clamp(min=LOWEST)
     if not torch.isfinite(probabilities).all():
         raise RunFailed("the teacher's logits on the training text are not finite (NaN or infinite); try dtype float32 or bfloat16")
-    shape = (*batch.shape, -1)
+    shape = (*batch.ids.shape, -1)
     return Targets(torch.cat(tokens).view(shape), probabilities.view(shape))
 
 
-def distinct(text: TokenSequences) -> Iterator[tuple[int, Tensor]]:
-    """Number and token ids (length,) of each different sequence, in ascending order."""
-    numbers = text.numbers.tolist()
-    first = {number: place for place, number in reversed(list(enumerate(numbers)))}
-    for number in sorted(first):
-        yield number, text.ids[first[number]]
+def distinct(text: TokenSequences) -> tuple[list[int], ModelInput]:
+    """The numbers of the different sequences in ascending order, and the sequences."""
+    first = {number: place for place, number in reversed(list(enumerate(text.numbers.tolist())))}
+    numbers = sorted(first)
+    return numbers, text.input.rows(torch.tensor([first[number] for number in numbers]))
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -187,9 +191,11 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
-def ids_digest(ids: Tensor) -> str:
-    """A short digest of a sequence's token ids."""
-    return hashlib.sha256(ids.to(torch.int64).cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+def digests(text: ModelInput) -> list[str]:
+    """A short digest of each sequence: of its token ids and of where its documents begin, if they are kept apart."""
+    parts = [text.ids] if text.positions is None else [text.ids, text.positions]
+    rows = torch.cat([part.to(torch.int64).cpu() for part in parts], dim=1).contiguous().numpy()
+    return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in rows]
 
 
 def _file(number: int) -> str:

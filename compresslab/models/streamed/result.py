@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compresslab.models.anatomy import decoder_layers, parameters_of
 from compresslab.models.calibration.blockwise import Blockwise, forward_replaced
 from compresslab.models.computing import computing_temporarily
+from compresslab.models.documents.boundaries import ModelInput
 from compresslab.models.load import Loaded, probe_ids
 from compresslab.models.save import SHARD_BYTES, Packed, PackedTensors, save_settings
 from compresslab.models.streamed.digests import TensorDigest, digest_of
@@ -82,7 +83,7 @@ class Result:
         for name in self._outside(after=False):
             self._add(name)
         with computing_temporarily(self._model, self._compute):
-            self._probe = Blockwise(self._model, probe_ids(self._model), self._weights)
+            self._probe = Blockwise(self._model, ModelInput(probe_ids(self._model)), self._weights)
 
     def _outside(self, *, after: bool) -> list[str]:
         """The names of the stored parameters that are in no layer, of those before the layers or of those after them.

@@ -12,6 +12,7 @@ from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import linear_layers
 from compresslab.models.calibration.blockwise import Blockwise, first_output
 from compresslab.models.calibration.input_sums import InputSums, grouped_by_value
+from compresslab.models.documents.boundaries import ModelInput
 from compresslab.models.load import Loaded
 
 # Relative to what the layer adds to the hidden states, in float32; rounding changes a hundredth of this.
@@ -74,7 +75,7 @@ def check_folding(loaded: Loaded) -> None:
     """
     model = loaded.model
     ids = torch.arange(24)[None] % model.config.get_text_config().vocab_size
-    blocks = Blockwise(model, ids, loaded.weights)
+    blocks = Blockwise(model, ModelInput(ids), loaded.weights)
     for number, layer in enumerate(blocks.layers):
         with loaded.holding(layer):
             copy = deepcopy(layer).float()

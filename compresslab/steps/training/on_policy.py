@@ -8,18 +8,23 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from compresslab.errors import BadInput
 
+# A student continues a sequence as one text; where a document of it would end, nobody knows before it is written.
+BOUNDED_REFUSED = "what a student writes has no documents to keep apart; take text.training.documents: packed, or drop on_policy"
+
 
 def is_on_policy(step: int, share: float) -> bool:
     """Whether the batch of `step` is on-policy. Such batches are the share `share` of all, evenly spread."""
     return int((step + 1) * share) > int(step * share)
 
 
-def check_prompt(prompt: int, length: int) -> None:
-    """Refuse a prompt that leaves no tokens to generate.
+def check_prompt(prompt: int, length: int, *, bounded: bool) -> None:
+    """Refuse a prompt that leaves no tokens to generate, and a text whose documents are kept apart.
 
     Raises:
-        BadInput: the message names both lengths.
+        BadInput: the message names both lengths, or the setting.
     """
+    if bounded:
+        raise BadInput(BOUNDED_REFUSED)
     if prompt >= length:
         raise BadInput(
             f"prompt {prompt} is not below the {length} tokens of a sequence, so the student would write nothing; "

@@ -21,6 +21,7 @@ from compresslab.methods.settings import Optimizer
 from compresslab.models.anatomy import output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
+from compresslab.models.documents.boundaries import ModelInput, refuse_crossing
 from compresslab.models.progress import Amount, Progress
 from compresslab.models.ranks import this_rank
 from compresslab.models.text import TokenSequences
@@ -42,9 +43,9 @@ HiddenLoss = Callable[[tuple[Tensor, ...]], Tensor]
 
 
 class MicroBatch(NamedTuple):
-    """A micro-batch: token ids (n, length), the number (n,) of each sequence among the different ones, and the step."""
+    """A micro-batch: sequences (n, length), the number (n,) of each among the different ones, and the step."""
 
-    ids: Tensor
+    text: ModelInput
     numbers: Tensor
     step: int
 
@@ -53,20 +54,20 @@ class Objective(NamedTuple):
     """The loss of a micro-batch.
 
     Attributes:
-        ids: token ids to read, (n, length). chunk_loss: the loss of a chunk of logits.
-        first, last: the slice of each sequence's positions whose logits count.
+        text: what the model reads, (n, length). chunk_loss: the loss of a chunk of logits.
+        first, last: the slice of each sequence's positions whose logits count, but for those that end a document that is kept apart.
         hidden_loss: the loss of hidden states, if there is one.
     """
 
-    ids: Tensor
+    text: ModelInput
     chunk_loss: ChunkLoss
     first: int = 0
     last: int | None = None
     hidden_loss: HiddenLoss | None = None
 
-    def counted(self, hidden: Tensor) -> Tensor:
-        """The hidden states (positions, hidden) whose logits count, of those of all positions (n, length, hidden)."""
-        return hidden[:, self.first : self.last].flatten(0, 1)
+    def counted(self, values: Tensor, text: ModelInput) -> Tensor:
+        """The values (positions, ...) at positions whose logits count, of those at all positions (n, length, ...) of a text."""
+        return text.counted(values, self.first, self.last)
 
 
 LossFn = Callable[[MicroBatch], Objective]
@@ -115,7 +116,8 @@ def train(model: PreTrainedModel, text: TokenSequences, settings: TrainSettings,
         model: changed in place; the trained parameters are float32 afterwards.
 
     Raises:
-        BadInput: there is less text than one batch, or several processes are to train a model that draws random numbers (dropout).
+        BadInput: there is less text than one batch, several processes are to train a model that draws random numbers (dropout), or the
+            model does not keep documents apart that the text does.
         RunFailed: the loss is NaN or infinite. NotFirst: this is not the first process of its group, which alone has the trained model.
     """
     training = _Training(model, text, settings, loss_fn)
@@ -132,7 +134,9 @@ class _Training:
     def __init__(self, model: PreTrainedModel, text: TokenSequences, settings: TrainSettings, loss_fn: LossFn) -> None:
         optimizer, length = settings.optimizer, text.ids.shape[1]
         self.model, self.text, self.settings, self.loss_fn = model, text, settings, loss_fn
-        self.ranks = this_rank()
+        self.ranks, self.input = this_rank(), text.input
+        if self.input.positions is not None:
+            refuse_crossing(model)
         self.per_batch, self.per_micro = max(1, optimizer.batch_tokens // length), max(1, optimizer.micro_batch_tokens // length)
         if self.ranks.size > 1:
             refuse_random(model)
@@ -147,7 +151,7 @@ class _Training:
         identity = {
             "config": settings.config,
             "steps": self.steps,
-            "text": fingerprint([text.ids]),
+            "text": fingerprint([text.ids, *([] if self.input.positions is None else [self.input.positions])]),
             "weights": fingerprint([*model.parameters()]),
         }
         trained, several = [model, *settings.companions], self.ranks.size > 1
@@ -229,11 +233,13 @@ class _Training:
             group["lr"] = optimizer.learning_rate * learning_rate_factor(optimizer, self.step, self.steps)
         total = 0.0
         first = self.step * self.per_batch
+        batch = self.input.rows(slice(first, first + self.per_batch))
         for number, counted in self.ranks.turns(-(-self.per_batch // self.per_micro)):
             self._stop_if_asked()
             start = first + number * self.per_micro
             rows = slice(start, min(start + self.per_micro, first + self.per_batch))
-            total += self._backward(MicroBatch(self.text.ids[rows].to(self.model.device), self.text.numbers[rows], self.step), counted)
+            micro = MicroBatch(self.input.rows(rows).to(self.model.device), self.text.numbers[rows], self.step)
+            total += self._backward(micro, batch, counted)
             if rows.stop < first + self.per_batch:  # a batch with many micro-batches may take minutes
                 self._report(f"step {self.step + 1} of {self.steps}", (rows.stop - first) / self.per_batch)
         total = self.ranks.sum(total)
@@ -255,13 +261,16 @@ class _Training:
         share, tokens = (self.step + part) / self.steps, self.per_batch * self.text.ids.shape[1]
         self.settings.progress(share, what, Amount((self.step + part) * tokens, self.steps * tokens, "tokens"))
 
-    def _backward(self, micro: MicroBatch, counted: bool) -> float:
-        """Forward and backward of one micro-batch; returns its share of the batch's mean loss, which is 0 if it is not `counted`."""
+    def _backward(self, micro: MicroBatch, batch: ModelInput, counted: bool) -> float:
+        """Forward and backward of one micro-batch; returns its share of the batch's mean loss, which is 0 if it is not `counted`.
+
+        Documents that are kept apart end in some sequences more often than in others, so the positions that count are those of the batch.
+        """
         objective = self.loss_fn(micro)
         keep_states = objective.hidden_loss is not None
-        output = self.passes(lambda: self.model.base_model(input_ids=objective.ids, use_cache=False, output_hidden_states=keep_states))
-        hidden = objective.counted(output.last_hidden_state)
-        tokens = hidden.shape[0] // len(micro.ids) * self.per_batch if counted else math.inf
+        output = self.passes(lambda: self.model.base_model(**objective.text.arguments, output_hidden_states=keep_states))
+        hidden = objective.counted(output.last_hidden_state, objective.text)
+        tokens = len(objective.counted(batch.ids, batch)) if counted else math.inf
         # The gradient of the head is accumulated chunk by chunk, then the backbone's backward pass runs once.
         leaf = hidden.detach().requires_grad_()
         total = 0.0
@@ -271,7 +280,7 @@ class _Training:
             total += loss.item()
         outputs, gradients = [hidden], [leaf.grad]
         if objective.hidden_loss is not None:
-            matching = objective.hidden_loss(output.hidden_states) * (len(micro.ids) / self.per_batch if counted else 0.0)
+            matching = objective.hidden_loss(output.hidden_states) * (len(micro.numbers) / self.per_batch if counted else 0.0)
             outputs, gradients = [hidden, matching], [leaf.grad, None]
             total += matching.item()
         torch.autograd.backward(outputs, gradients)

@@ -19,6 +19,7 @@ from compresslab.evaluation.scores import read_details
 from compresslab.methods.registry import method_of
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.plan.keys import cached, code_version
+from compresslab.recipe.source import for_role
 from compresslab.records import ItemScores, StepRecord, TaskOverlap, TaskScore, TextOverlap
 from compresslab.store.store import Store
 
@@ -81,7 +82,7 @@ def _texts_behind(variant: PlanVariant, plan: Plan, store: Store) -> Iterator[Re
         record = store.find(key, StepRecord)
         if record is not None and (sha256 := record.data.get("text")):
             config = plan.recipe.text.calibration if role == "calibration" else plan.recipe.text.training
-            yield ReadText(role, config.source, config.seed + node.replicate, sha256)
+            yield ReadText(role, for_role(config.source, role), config.seed + node.replicate, sha256)
 
 
 def compared(text: ReadText, items: Mapping[str, ItemScores], keys: Mapping[str, str], store: Store) -> TextOverlap:
