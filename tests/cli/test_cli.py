@@ -215,7 +215,7 @@ def test_ls_lists_studies(call: Call, tmp_path: Path) -> None:
         ("", "is damaged: it is no whole JSON"),
         (json.dumps(STEP)[:-9] + " " * 9, "is damaged: it is no whole JSON"),
         (json.dumps({**STEP, "version": 0}), "by an older one"),
-        (json.dumps({**STEP, "version": 2}), "by a newer one"),
+        (json.dumps({**STEP, "version": 9}), "by a newer one"),
         (json.dumps(STEP).replace('"seed": 0', '"sead": 0'), "is damaged: seed is missing"),
     ],
 )

@@ -64,7 +64,7 @@ def test_layout_and_case_decide_no_part():
 def test_each_role_reads_its_part_unless_another_is_named():
     tokenizer = make_tokenizer()
     read = {
-        "calibration": calibration_tokens(Calibration(samples=1), tokenizer),
+        "calibration": calibration_tokens(Calibration(samples=2), tokenizer),
         "training": training_tokens(Training(), tokenizer, 512),
         "held-out": held_out_tokens(FidelityText(source="installed-docs", tokens=512), tokenizer),
     }

@@ -44,7 +44,7 @@ def test_a_table_without_rows_has_the_columns_of_one_with_rows(name: str) -> Non
     empty, full = tables.TABLES[name](studies.study([])), tables.TABLES[name](study_of_widths())
     assert len(empty) == 0
     assert list(empty.columns) == list(full.columns)
-    assert len(full) or name in ("robustness", "overlaps", "fidelity", "divergences")
+    assert len(full) or name in ("robustness", "overlaps", "fidelity", "divergences", "noise")
 
 
 def test_task_differences_and_costs_are_long_tables() -> None:

@@ -49,10 +49,12 @@ def test_a_step_alone_gives_a_folder_that_transformers_loads(tiny_folder: Path, 
         compresslab.compress(str(tiny_folder), step, tmp_path / "out")
 
 
-def test_a_step_that_trains_until_a_models_loss_gets_that_model(tiny_folder: Path, tiny_text: Path, tmp_path: Path) -> None:
+def test_a_step_that_trains_until_a_models_loss_gets_that_model(tiny_folder: Path, tmp_path: Path) -> None:
     optimizer = {"batch_tokens": 64, "micro_batch_tokens": 64}
     step = {"retrain": {"method": "full", "tokens": 128, "until": "parent", "optimizer": optimizer}}
-    text = {"source": str(tiny_text), "tokens": 4096, "length": 32}
+    several = tmp_path / "documents.txt"  # the last of them are held out
+    several.write_text("\n\n\n".join(f"Question {number}." for number in range(400)))
+    text = {"source": str(several), "tokens": 4096, "length": 32}
     record = compresslab.compress(str(tiny_folder), step, tmp_path / "out", text=text, dtype="float32")
     assert record.method == "full"
 

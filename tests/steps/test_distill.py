@@ -299,7 +299,7 @@ def test_only_what_the_student_wrote_counts():
 @pytest.mark.parametrize(("ours", "theirs"), [(320, 304), (304, 320)])
 def test_logits_of_a_padded_vocabulary_take_no_part(ours: int, theirs: int):
     student, other, words = make(vocab_size=ours), make(vocab_size=theirs, seed=1), text(4, 32)
-    objective = distill.teacher_objective(student, other, config(), None)(MicroBatch(words.ids, words.numbers, 0))
+    objective = distill.teacher_objective(student, other, config(), None)(MicroBatch(words.input, words.numbers, 0))
     with torch.no_grad():
         logits, target = (side.model(words.ids).logits.flatten(0, 1) for side in (student, other))
         raised = torch.cat([logits[:, :304], logits[:, 304:] + 50], 1)

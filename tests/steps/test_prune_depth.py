@@ -124,7 +124,7 @@ def test_the_order_of_removal_is_that_of_brute_force(tmp_path: Path, name: str):
 def test_the_order_does_not_depend_on_how_the_text_is_batched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = make_model("gemma2", torch.float32)
     order_removals(model, text(7, 16), [TWO], tmp_path / "together", silent)
-    monkeypatch.setattr("compresslab.models.text.BATCH_TOKENS", 32)
+    monkeypatch.setattr("compresslab.models.documents.boundaries.BATCH_TOKENS", 32)
     monkeypatch.setattr(chunks, "LOGITS_A_CHUNK", 7 * VOCABULARY)
     order_removals(model, text(7, 16), [TWO], tmp_path / "apart", silent)
     together, apart = read_removals(tmp_path / "together"), read_removals(tmp_path / "apart")

@@ -176,6 +176,6 @@ def test_the_form_of_a_layers_output_is_known_however_many_layers_there_are(name
     """BLOOM and GPT-Neo take the first of several outputs of a layer, Llama the output itself."""
     model = swept_model(name)
     drop_layers(model, list(range(layers)))
-    blocks = Blockwise(model, text(2, 16).ids)
+    blocks = Blockwise(model, text(2, 16).input)
     hidden = blocks.hidden[0]
     assert (blocks.returned(hidden) is hidden) == (name == "llama")
