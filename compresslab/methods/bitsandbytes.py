@@ -67,4 +67,14 @@ NF4 = Method(
     linears_alone=True,
 )
 FP4 = replace(NF4, name="bnb-fp4")
-INT8 = replace(NF4, name="bnb-int8", config=QuantizeInt8)
+INT8 = Method(
+    "quantize",
+    "bnb-int8",
+    QuantizeInt8,
+    MODULE,
+    libraries=LIBRARIES,
+    format=BITSANDBYTES,
+    packing=packing,
+    ends_stay=True,
+    linears_alone=True,
+)

@@ -56,7 +56,8 @@ def counted(entry: Method[Any], config: StepConfig, folder: Path, parent: Path |
     if entry.packing is not None:
         for location, why in quantized.check_packed(held, packed, entry.packing(config)).items():
             groups.setdefault(why, []).append(held.linear(location).name)
-        quantized.check_unpacked(held, folder, packed)
+        if entry.ends_stay:  # others may rotate or reorder weights
+            quantized.check_unpacked(held, folder, packed)
         if isinstance(config, QuantizeGPTQ):
             quantized.check_zero_points(held, packed, config)
         if isinstance(config, QuantizeAWQ):
