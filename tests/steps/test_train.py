@@ -87,7 +87,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path: Path, k
 def test_a_model_that_was_broken_before_is_told_apart_from_one_that_training_broke(tmp_path: Path):
     loaded = make("llama")
     loaded.model.model.norm.weight.data[0] = float("nan")
-    with pytest.raises(RunFailed, match="the model.s logits are not finite; it is broken"):
+    with pytest.raises(RunFailed, match="logits are not finite; it is broken"):
         run("retrain", RetrainFull(method="full", tokens=1024, optimizer=BATCH), loaded, Context(text(32, 32)), tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from compresslab.methods.amounts import Misfit, number_to_keep, parameter_target
@@ -30,25 +30,27 @@ PLANNED = 0.05
 def layers_before(files: StoredModel, parent: StoredModel) -> dict[int, int]:
     """The parent's number of each decoder layer of a model that has fewer of them, in the order of both.
 
-    It is that of the next layer with all the same tensors. If there is none, it is that of the next one with the same largest matrix, and a
-    layer that is none of the parent's is left out. Layers may share matrices and not be the same: some models have copies of layers.
+    It is that of the next layer with the same tensors. If there is none, it is that of the one with the most of them, and a layer that has
+    none of any is left out. One matrix does not tell layers apart: some models have copies of layers that were tuned in part.
     """
     found: dict[int, int] = {}
     rest = parent.layers
     for layer in files.layers:
-        tensors = sorted(files.of_layer(layer).items(), key=lambda item: (-item[1].bytes, item[0]))
-        for compared in (tensors, tensors[:1]):
-            place = next((place for place, number in enumerate(rest) if _has(parent, number, files, compared)), None)
-            if place is not None:
-                found[layer], rest = rest[place], rest[place + 1 :]
-                break
+        tensors = files.of_layer(layer)
+        place = next((place for place, number in enumerate(rest) if all(_shared(tensors, files, parent, number))), None)
+        if place is None:
+            shared = [sum(_shared(tensors, files, parent, number)) for number in rest]
+            place = shared.index(max(shared)) if any(shared) else None
+        if place is not None:
+            found[layer], rest = rest[place], rest[place + 1 :]
     return found
 
 
-def _has(parent: StoredModel, number: int, files: StoredModel, tensors: Sequence[tuple[str, Stored]]) -> bool:
-    """Whether a parent's layer has all these tensors of another model's layer, bit for bit."""
+def _shared(tensors: Mapping[str, Stored], files: StoredModel, parent: StoredModel, number: int) -> Iterator[bool]:
+    """Whether a layer of the parent has each of these tensors, bit for bit; the largest first."""
     layer = parent.of_layer(number)
-    return all(name in layer and files.equal(stored, parent, layer[name]) for name, stored in tensors)
+    for name, stored in sorted(tensors.items(), key=lambda item: -item[1].bytes):
+        yield name in layer and files.equal(stored, parent, layer[name])
 
 
 def check_depth(held: Held, config: PruneDepth) -> None:
