@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import PositiveFloat
@@ -54,8 +55,26 @@ BITSANDBYTES = Format(
     flags=("load_in_4bit", "load_in_8bit"),
 )
 MODULE, LIBRARIES = "compresslab.steps.quantize_bnb", ("bitsandbytes",)
-NF4, FP4 = (
-    Method("quantize", name, Quantize4Bit, MODULE, libraries=LIBRARIES, format=BITSANDBYTES, packing=packing, ends_stay=True)
-    for name in ("bnb-nf4", "bnb-fp4")
+NF4 = Method(
+    "quantize",
+    "bnb-nf4",
+    Quantize4Bit,
+    MODULE,
+    libraries=LIBRARIES,
+    format=BITSANDBYTES,
+    packing=packing,
+    ends_stay=True,
+    linears_alone=True,
 )
-INT8 = Method("quantize", "bnb-int8", QuantizeInt8, MODULE, libraries=LIBRARIES, format=BITSANDBYTES, packing=packing, ends_stay=True)
+FP4 = replace(NF4, name="bnb-fp4")
+INT8 = Method(
+    "quantize",
+    "bnb-int8",
+    QuantizeInt8,
+    MODULE,
+    libraries=LIBRARIES,
+    format=BITSANDBYTES,
+    packing=packing,
+    ends_stay=True,
+    linears_alone=True,
+)

@@ -67,5 +67,6 @@ GPTQ = Method(
     packing=packing,
     layerwise=True,
     ends_stay=True,
+    linears_alone=True,
     cost=solver_cost,
 )

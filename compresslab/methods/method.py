@@ -43,11 +43,13 @@ class Zeros(NamedTuple):
     Attributes:
         share: of the weights. within: what has the share: each row of a matrix, or each matrix.
         pattern: how many weights stay, of how many neighbours in a row; `None` without a pattern.
+        masks: weights that are not set to zero keep their values, bit for bit.
     """
 
     share: float
     within: Literal["row", "matrix"]
     pattern: tuple[int, int] | None = None
+    masks: bool = False
 
 
 def rebuild_cost(_: StepConfig, model: Footprint) -> Cost:
@@ -97,6 +99,7 @@ class Method(Generic[Config]):
         layerwise: it takes one decoder layer after the other (`contract.layers_in_turn`), so that the model need not be in memory.
         cost: seconds and memory of a step.
         ends_stay: whether embeddings, output head and all else outside the decoder layers that is no linear layer stay bit for bit.
+        linears_alone: whether all else inside the decoder layers stays bit for bit, too: norms, biases, routers.
         zeros: the zeros that a step leaves, by its settings; for a method that drops weights and keeps the shape of matrices.
         leaves: the model's dimensions after a step; raises `Misfit` if the settings do not fit the model.
         objections: reasons to refuse a model's dimensions, beyond those of `leaves` and of the format.
@@ -117,6 +120,7 @@ class Method(Generic[Config]):
     layerwise: bool = False
     cost: Callable[[Config, Footprint], Cost] = rebuild_cost
     ends_stay: bool = False
+    linears_alone: bool = False
     zeros: Callable[[Config], Zeros] | None = None
     leaves: Callable[[Config, Dimensions], Dimensions] = _unchanged
     objections: Callable[[Config, Dimensions], list[Objection]] = _no_objections

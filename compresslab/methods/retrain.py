@@ -91,6 +91,7 @@ LORA = Method(
     trains=True,
     libraries=("peft",),
     ends_stay=True,
+    linears_alone=True,
     cost=adapter_cost,
     undivided=undivided,
 )
@@ -103,6 +104,7 @@ QLORA = Method(
     trains=True,
     libraries=("peft", "bitsandbytes"),
     ends_stay=True,
+    linears_alone=True,
     cost=adapter_cost,
     undivided=undivided,
 )

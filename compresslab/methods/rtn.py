@@ -59,4 +59,5 @@ RTN = Method(
     packing=packing,
     layerwise=True,
     ends_stay=True,
+    linears_alone=True,
 )

@@ -66,8 +66,9 @@ def pattern_objections(config: PruneSparse, model: Dimensions) -> list[Objection
 
 
 def zeros(config: PruneSparse) -> Zeros:
-    """Wanda compares weights within a row, the others within a matrix (SparseGPT in blocks of columns)."""
-    return Zeros(config.dropped_share, "row" if config.method == "wanda" else "matrix", config.pattern_numbers)
+    """Wanda compares weights within a row, the others within a matrix (SparseGPT in blocks of columns). SparseGPT changes what stays."""
+    within: Literal["row", "matrix"] = "row" if config.method == "wanda" else "matrix"
+    return Zeros(config.dropped_share, within, config.pattern_numbers, masks=config.method != "sparsegpt")
 
 
 MODULE = "compresslab.steps.prune_sparse"
@@ -78,6 +79,7 @@ MAGNITUDE = Method(
     MODULE,
     layerwise=True,
     ends_stay=True,
+    linears_alone=True,
     zeros=zeros,
     cost=in_place_cost,
     objections=pattern_objections,

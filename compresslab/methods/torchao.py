@@ -49,6 +49,7 @@ INT8, INT4 = (
         format=TORCHAO,
         packing=packing,
         ends_stay=True,
+        linears_alone=True,
     )
     for name in ("torchao-int8", "torchao-int4")
 )

@@ -88,7 +88,7 @@ def test_each_step_serves_it_or_says_why_not(base: tuple[str, Path, int], step: 
     kind, config = METHOD_CONFIGS[step]
     other = load_folder(folder) if kind == "distill" else None
     try:
-        saved = run(kind, config, load_folder(folder), Context(text(4, 32), other), tmp_path / "made")
+        saved = run(kind, config, load_folder(folder), Context(text(4, 32), other, parent=folder), tmp_path / "made")
         difference = reload_difference(tmp_path / "made", saved.probe, saved.tensors)
     except (BadInput, UnsupportedModel) as error:
         said = str(error)
@@ -108,7 +108,7 @@ def test_each_step_serves_it_or_says_why_not(base: tuple[str, Path, int], step: 
 def test_the_image_encoder_stays_as_it_is(step: str, tmp_path: Path):
     save(Loaded(swept_model("gemma3"), make_tokenizer()), tmp_path / "base")
     kind, config = METHOD_CONFIGS[step]
-    run(kind, config, load_folder(tmp_path / "base"), Context(text(4, 32)), tmp_path / "made")
+    run(kind, config, load_folder(tmp_path / "base"), Context(text(4, 32), parent=tmp_path / "base"), tmp_path / "made")
     # Files of packed weights have the names of memory, and others those of the hub.
     before, after = (dict(load_folder(tmp_path / name).model.named_parameters()) for name in ("base", "made"))
     images = [name for name in before if "vision_tower" in name or "multi_modal_projector" in name]

@@ -38,5 +38,12 @@ def test_a_matrix_is_counted_as_a_naive_count_has_it(share: float, case: int, tm
     found = matrix(model, model.tensors[place], (parent, parent.tensors[place]), (4, 8))
     zero, was_zero = after == 0, before == 0
     most = {of: int((~zero).view(-1, of).sum(1).max()) for of in (4, 8)}
-    counts = (int(zero.sum()), int(zero.sum(1).min()), int(zero.all(0).sum()) * 24, int(was_zero.sum()), int((was_zero & ~zero).sum()))
+    counts = (
+        int(zero.sum()),
+        int(zero.sum(1).min()),
+        int(zero.all(0).sum()) * 24,
+        int(was_zero.sum()),
+        int((was_zero & ~zero).sum()),
+        int(((after != before) & ~zero).sum()),
+    )
     assert found[1:] == (torch.equal(after, before), *counts, most)

@@ -99,6 +99,18 @@ class StoredModel:
         for start in range(0, stored.shape[0], rows):
             yield file.range(stored.name, start, min(start + rows, stored.shape[0]))
 
+    def tensor(self, stored: Stored) -> Tensor:
+        """A whole readable tensor."""
+        file = self._file(stored)
+        assert file is not None
+        return file.tensor(stored.name)
+
+    def rows(self, stored: Stored, count: int) -> Tensor:
+        """The first rows of a readable tensor."""
+        file = self._file(stored)
+        assert file is not None
+        return file.range(stored.name, 0, count)
+
     def constant(self, stored: Stored) -> float | None:
         """The value of a tensor all of whose elements are equal; `None` if they are not."""
         value: float | None = None

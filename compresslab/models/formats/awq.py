@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.gptq import Rounded
 from compresslab.errors import UnsupportedModel
 from compresslab.methods.awq import BITS
+from compresslab.methods.format import Quantization
 from compresslab.models.formats.bit_packing import packed, unpacked
 from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
 from compresslab.models.formats.own_tensors import unpacked_model
@@ -77,6 +79,11 @@ class AWQReader(KernelLayers):
         if (version := (quantization_of(folder) or {}).get("version", "gemm")) != "gemm":
             raise UnsupportedModel(f"{folder}: AWQ of version {version!r} is not read; take one of version 'gemm'")
         return unpacked_model(folder, TENSOR_NAMES, weight_of, device)
+
+    def rows_of(self, tensors: Mapping[str, Tensor], quantization: Quantization, rows: int) -> Tensor | None:  # noqa: ARG002
+        """The first rows of a layer's weight, rounded like the kernels do."""
+        words = {name: tensors[name][:, : rows // len(ORDER)] for name in ("qweight", "qzeros")}
+        return weight_of({**words, "scales": tensors["scales"][:, :rows]})
 
 
 def reader() -> Reader:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedModel
 
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.format import WORD_BITS, Quantization
 from compresslab.models.device import placement
 from compresslab.models.formats.reader import Reader, quantization_of
 from compresslab.models.load import quiet
@@ -53,6 +55,15 @@ class CompressedTensorsReader(Reader):
                 **placement(device),
             )
         return plain.eval()
+
+    def rows_of(self, tensors: Mapping[str, Tensor], quantization: Quantization, rows: int) -> Tensor | None:
+        """The first rows of a layer's weight with symmetric levels, as `quantize rtn` packs it."""
+        bits: int = next(iter(quantization["config_groups"].values()))["weights"]["num_bits"]
+        inputs, scales = int(tensors["weight_shape"][1]), tensors["weight_scale"][:rows].float()
+        places = bits * torch.arange(WORD_BITS // bits, dtype=torch.int32)
+        levels = (tensors["weight_packed"][:rows, :, None] >> places) & (2**bits - 1)
+        weight: Tensor = (levels.flatten(1)[:, :inputs].float() - 2 ** (bits - 1)) * scales.repeat_interleave(inputs // scales.shape[1], 1)
+        return weight
 
 
 def reader() -> Reader:

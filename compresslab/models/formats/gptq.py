@@ -6,6 +6,7 @@ so that it cannot represent a zero point of 0. The second form ("gptq_v2") store
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.gptq import Rounded
 from compresslab.errors import UnsupportedModel
+from compresslab.methods.format import WORD_BITS, Quantization
 from compresslab.models.formats.bit_packing import packed, unpacked
 from compresslab.models.formats.gptqmodel_layers import TENSOR_NAMES, KernelLayers
 from compresslab.models.formats.own_tensors import unpacked_model
@@ -78,6 +80,13 @@ class GPTQReader(KernelLayers):
         if form not in ZERO_POINT_OFFSET or quantization.get("dynamic"):
             raise UnsupportedModel(f"{folder}: GPTQ in the form {form!r}, or with bits by layer, is not read; take one in the form 'gptq'")
         return unpacked_model(folder, TENSOR_NAMES, partial(weight_of, bits=quantization["bits"], form=form), device)
+
+    def rows_of(self, tensors: Mapping[str, Tensor], quantization: Quantization, rows: int) -> Tensor | None:
+        """The first rows of a layer's weight, rounded like the kernels do."""
+        bits = quantization["bits"]
+        part = {"g_idx": tensors["g_idx"], "qzeros": tensors["qzeros"][:, : rows * bits // WORD_BITS]}
+        part |= {name: tensors[name][:, :rows] for name in ("qweight", "scales")}
+        return weight_of(part, bits, quantization.get("checkpoint_format") or "gptq")
 
 
 def reader() -> Reader:

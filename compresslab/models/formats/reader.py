@@ -44,6 +44,14 @@ class Reader:
         """A parameter of a model in memory, zero where its weight is zero."""
         return parameter
 
+    def rows_of(self, tensors: Mapping[str, Tensor], quantization: Quantization, rows: int) -> Tensor | None:  # noqa: ARG002
+        """The first rows (rows, inputs) of the weight of a packed layer, by its stored tensors; `None` if they are not read here.
+
+        Args:
+            rows: a multiple of 32.
+        """
+        return None
+
     def tensors(self, model: PreTrainedModel) -> dict[str, Any]:
         """Parameters and buffers of a model in memory by name, including those that are in no file."""
         return {**dict(model.named_buffers()), **model.state_dict()}

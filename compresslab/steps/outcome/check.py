@@ -10,9 +10,11 @@ from compresslab.errors import RunFailed
 from compresslab.inputs import reason
 from compresslab.methods.awq import QuantizeAWQ
 from compresslab.methods.depth import PruneDepth
+from compresslab.methods.gptq import QuantizeGPTQ
 from compresslab.methods.method import Method
 from compresslab.methods.settings import StepConfig
 from compresslab.methods.width import PruneWidth
+from compresslab.models.anatomy import parameters_of
 from compresslab.models.counting.size import plain_skeleton
 from compresslab.models.counting.stored_model import StoredModel
 from compresslab.recipe.stored_weights import Location
@@ -45,11 +47,19 @@ def counted(entry: Method[Any], config: StepConfig, folder: Path, parent: Path |
     held = _held(entry, config, folder, parent, said)
     if entry.ends_stay and held.parent is not None:
         _check_ends(held)
+    if entry.kind != "prune" and not entry.cuts:
+        _check_parameters(held)
+    if entry.linears_alone and held.parent is not None:
+        _check_between(held)
     groups: dict[str, list[str]] = {}
     packed = quantized.packed_linears(held)
     if entry.packing is not None:
         for location, why in quantized.check_packed(held, packed, entry.packing(config)).items():
             groups.setdefault(why, []).append(held.linear(location).name)
+        if entry.ends_stay:  # others may rotate or reorder weights
+            quantized.check_unpacked(held, folder, packed)
+        if isinstance(config, QuantizeGPTQ):
+            quantized.check_zero_points(held, packed, config)
         if isinstance(config, QuantizeAWQ):
             quantized.check_scaled(held)
     elif entry.kind == "prune":
@@ -111,6 +121,26 @@ def _check_ends(held: Held) -> None:
     ]
     if changed:
         raise held.deviates("embeddings and output head to stay as they are", "other values than the parent", changed)
+
+
+def _check_parameters(held: Held) -> None:
+    """A step that announces no other dimensions leaves the number of parameters, tied ones counted once."""
+    if held.parent_skeleton is not None:
+        before, after = parameters_of(held.parent_skeleton), parameters_of(held.skeleton)
+        if before != after:
+            raise held.deviates(f"a model of {before:,} parameters as before", f"{after:,}")
+
+
+def _check_between(held: Held) -> None:
+    """What is inside the decoder layers and is no weight of a linear layer is the parent's: norms, biases, routers."""
+    changed = []
+    for location, stored in held.files.tensors.items():
+        owner, _, own = location.name.rpartition(".")
+        linear = Location(location.layer, owner) in held.modules.linears or Location(location.layer, owner) in held.modules.outside
+        if location.layer is not None and not (linear and own == "weight") and held.same(location) is False:
+            changed.append(stored.name)
+    if changed:
+        raise held.deviates("weights of linear layers and nothing else to change", "other values", changed)
 
 
 def _left_alone(held: Held) -> Iterator[tuple[str, str]]:

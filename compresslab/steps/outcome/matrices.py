@@ -18,6 +18,7 @@ class Matrix(NamedTuple):
         equal: whether they are the parent's bit for bit; `None` without a parent.
         zeros: weights that are zero. lowest: the fewest of them in a row. idle: weights in columns of zeros alone.
         zeros_before: weights of the parent that are zero. refilled: those of them that are not zero any more.
+        altered: weights that are not zero and are not the parent's.
         most: by a number of neighbours in a row, the most of so many that are not zero.
     """
 
@@ -28,6 +29,7 @@ class Matrix(NamedTuple):
     idle: int
     zeros_before: int
     refilled: int
+    altered: int
     most: dict[int, int]
 
 
@@ -44,7 +46,7 @@ def matrix(model: StoredModel, stored: Stored, parent: tuple[StoredModel, Stored
     if parent is not None and parent[1].shape == stored.shape and parent[0].readable(parent[1]):
         before = parent[0].parts(parent[1]._replace(bytes=stored.bytes))  # in parts of as many rows
     equal = None if parent is None else before is not None and parent[1].dtype == stored.dtype
-    zeros = zeros_before = refilled = 0
+    zeros = zeros_before = refilled = altered = 0
     lowest, used = columns, torch.zeros(columns, dtype=torch.bool)
     for part in model.parts(stored):
         zero = part == 0
@@ -66,7 +68,8 @@ def matrix(model: StoredModel, stored: Stored, parent: tuple[StoredModel, Stored
             was_zero = old == 0
             zeros_before += int(torch.count_nonzero(was_zero))
             refilled += int(torch.count_nonzero(was_zero & ~zero))
-    return Matrix(stored, equal, zeros, lowest, int((~used).sum()) * stored.shape[0], zeros_before, refilled, counted)
+            altered += int(torch.count_nonzero((part != old) & ~zero))
+    return Matrix(stored, equal, zeros, lowest, int((~used).sum()) * stored.shape[0], zeros_before, refilled, altered, counted)
 
 
 def _most(zero: Tensor, of: int) -> int:

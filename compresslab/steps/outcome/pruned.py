@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from compresslab.methods.amounts import Misfit, number_to_keep, parameter_target
@@ -10,7 +11,7 @@ from compresslab.methods.method import Zeros
 from compresslab.methods.width import PruneWidth
 from compresslab.models.anatomy import parameters_of
 from compresslab.models.counting.size import saved_elements
-from compresslab.models.counting.stored_model import StoredModel
+from compresslab.models.counting.stored_model import Stored, StoredModel
 from compresslab.models.surgery.width import asked_widths, cut_axes, parameter_axes, widths_of
 from compresslab.plan.model_files import dimensions_of
 from compresslab.recipe.source import Source
@@ -27,20 +28,29 @@ PLANNED = 0.05
 
 
 def layers_before(files: StoredModel, parent: StoredModel) -> dict[int, int]:
-    """The parent's number of each decoder layer of a model that has fewer of them: of the next layer with the same largest matrix.
+    """The parent's number of each decoder layer of a model that has fewer of them, in the order of both.
 
-    A layer that is none of the parent's is left out.
+    It is that of the next layer with the same tensors. If there is none, it is that of the one with the most of them, and a layer that has
+    none of any is left out. One matrix does not tell layers apart: some models have copies of layers that were tuned in part.
     """
     found: dict[int, int] = {}
-    rest = iter(parent.layers)
+    rest = parent.layers
     for layer in files.layers:
-        name, stored = max(files.of_layer(layer).items(), key=lambda item: (item[1].bytes, item[0]))
-        for number in rest:
-            theirs = parent.of_layer(number).get(name)
-            if theirs is not None and files.equal(stored, parent, theirs):
-                found[layer] = number
-                break
+        tensors = files.of_layer(layer)
+        place = next((place for place, number in enumerate(rest) if all(_shared(tensors, files, parent, number))), None)
+        if place is None:
+            shared = [sum(_shared(tensors, files, parent, number)) for number in rest]
+            place = shared.index(max(shared)) if any(shared) else None
+        if place is not None:
+            found[layer], rest = rest[place], rest[place + 1 :]
     return found
+
+
+def _shared(tensors: Mapping[str, Stored], files: StoredModel, parent: StoredModel, number: int) -> Iterator[bool]:
+    """Whether a layer of the parent has each of these tensors, bit for bit; the largest first."""
+    layer = parent.of_layer(number)
+    for name, stored in sorted(tensors.items(), key=lambda item: -item[1].bytes):
+        yield name in layer and files.equal(stored, parent, layer[name])
 
 
 def check_depth(held: Held, config: PruneDepth) -> None:
@@ -145,6 +155,8 @@ def _wrong_zeros(found: Matrix, asked: Zeros) -> str:
     More zeros than asked are right if the parent had them, or if an input is always zero, for which SparseGPT drops all weights.
     """
     rows, columns = found.stored.shape
+    if asked.masks and found.altered:
+        return f"other values than the parent's in {found.altered:,} weights that are not zero"
     share = f"a share of {found.zeros / max(1, found.stored.elements):.4g}"
     if asked.pattern is not None:
         keep, of = asked.pattern

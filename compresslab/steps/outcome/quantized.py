@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from compresslab.methods.format import Packing
+from compresslab.methods.gptq import QuantizeGPTQ
 from compresslab.models.counting.stored_model import Stored
+from compresslab.models.formats.reader import quantization_of, reader_of
 from compresslab.recipe.stored_weights import Location
 from compresslab.steps.outcome.held import Held
 from compresslab.steps.outcome.modules import Linear
 
 # Bits of a word, by which a row of codes may be padded, and the share by which a layout may be larger than its codes.
 WORD_BITS, LAYOUT = 32, 0.02
+# Rows of a packed weight that are unpacked, and the share of its weights with the sign of the parent's, if there are enough of them.
+# Rounding keeps signs, scales are positive, and GPTQ's corrections at 2 bits leave 0.85 of them at worst. Another matrix has half of them.
+ROWS, SAME_SIGN, FEW_WEIGHTS = 64, 0.65, 1000
 ZERO_MATRIX = "all its weights are zero"
 
 
@@ -109,6 +117,58 @@ def _says_nothing(held: Held, found: PackedLinear) -> str:
 def _zero_before(held: Held, location: Location) -> bool:
     weight = held.before(Location(location.layer, f"{location.name}.weight"))
     return weight is not None and held.parent is not None and held.parent.readable(weight) and held.parent.constant(weight) == 0
+
+
+def check_unpacked(held: Held, folder: Path, packed: dict[Location, PackedLinear]) -> None:
+    """Some rows of every packed layer are about those of the parent's layer, and GPTQ's zero points are all the same if they should be.
+
+    Formats that are not read here by rows are left out.
+
+    Raises:
+        RunFailed: other weights are packed: those of another layer or of another model, or in another order; or zero points deviate.
+    """
+    quantization = quantization_of(folder)
+    if quantization is None:
+        return
+    wrong: dict[str, str] = {}
+    for location, found in packed.items():
+        linear, theirs = held.linear(location), held.before(Location(location.layer, f"{location.name}.weight"))
+        rows = min(ROWS, linear.outputs)
+        if theirs is None or held.parent is None or theirs.shape != (linear.outputs, linear.inputs) or not held.parent.readable(theirs):
+            continue
+        if rows % 32 or not all(held.files.readable(stored) for stored in found.tensors.values()):
+            continue
+        tensors = {name: held.files.tensor(stored) for name, stored in found.tensors.items()}
+        weight = reader_of(quantization).rows_of(tensors, quantization, rows)
+        if weight is not None and (share := _same_signs(weight, held.parent.rows(theirs, rows))) < SAME_SIGN:
+            wrong[linear.name] = f"weights of which {share:.0%} have the sign of the parent's"
+    if wrong:
+        raise held.deviates("the parent's weights to be rounded", next(iter(wrong.values())), list(wrong))
+
+
+def _same_signs(weight: Tensor, theirs: Tensor) -> float:
+    """The share of weights with the sign of the parent's, among those that are zero in neither; 1 if these are too few to say."""
+    both = (weight != 0) & (theirs != 0)
+    count = int(both.sum())
+    return 1.0 if count < FEW_WEIGHTS else float(((weight > 0) == (theirs > 0))[both].float().mean())
+
+
+def check_zero_points(held: Held, packed: dict[Location, PackedLinear], config: QuantizeGPTQ) -> None:
+    """Zero points of GPTQ are all the same in a symmetric grid, and differ somewhere in an asymmetric one.
+
+    Those of 3 bits, which begin at three places of a word, are compared three words apart.
+    """
+    uniform = {}
+    for location, found in packed.items():
+        stored = found.tensors.get("qzeros")
+        if stored is not None and held.files.readable(stored):
+            words = held.files.tensor(stored)
+            words = words.view(len(words), -1, config.bits)
+            uniform[held.linear(location).name] = bool((words == words[:1, :1]).all())
+    wrong = [name for name, same in uniform.items() if not same] if config.symmetric else list(uniform)
+    if wrong and (config.symmetric or all(uniform.values())):
+        asked, made = ("a symmetric grid", "zero points that differ") if config.symmetric else ("zero points", "one zero point for all")
+        raise held.deviates(asked, made, wrong)
 
 
 def check_scaled(held: Held) -> None:
