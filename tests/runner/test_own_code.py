@@ -143,6 +143,45 @@ def test_an_architecture_that_transformers_has_loads_without_the_code_that_its_f
         load(str(folder), trust_remote_code=True)
 
 
+OWN_TOKENIZER = """
+from transformers import PreTrainedTokenizerFast
+
+class ShoutingTokenizer(PreTrainedTokenizerFast):
+    def _encode_plus(self, text, *args, **kwargs):
+        return super()._encode_plus(text.upper(), *args, **kwargs)
+"""
+
+
+@pytest.mark.parametrize("model_code", [False, True])
+def test_the_code_of_a_tokenizer_alone_is_run_where_it_is_trusted(tmp_path: Path, model_code: bool) -> None:
+    folder = tmp_path / "model"
+    make_model(folder)
+    plain = load(str(folder)).tokenizer
+    if model_code:
+        bring_code(folder, model_type="llama")
+    (folder / "shouting.py").write_text(OWN_TOKENIZER)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    own = {"tokenizer_class": "ShoutingTokenizer", "auto_map": {"AutoTokenizer": [None, "shouting.ShoutingTokenizer"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **own}))
+    with pytest.raises(BadInput, match=r"own code for its tokenizer 'ShoutingTokenizer'.*set base\.trust_remote_code: true"):
+        start(str(folder))
+    start(str(folder), own_code=True)
+    loaded = load(str(folder), trust_remote_code=True)
+    assert type(loaded.model).__name__ == "LlamaForCausalLM"
+    assert loaded.tokenizer("hello")["input_ids"] == plain("HELLO")["input_ids"] != plain("hello")["input_ids"]
+    save(loaded, tmp_path / "saved")
+    assert [path.name for path in (tmp_path / "saved").rglob("*.py")] == ["shouting.py"]
+    again = load(str(tmp_path / "saved"), trust_remote_code=True)
+    assert again.tokenizer("hello")["input_ids"] == loaded.tokenizer("hello")["input_ids"]
+
+
+def test_a_plain_model_keeps_its_tokenizer_beside_one_with_code(folder: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    make_model(plain)
+    load(str(folder), trust_remote_code=True)
+    assert type(load(str(plain)).tokenizer).__module__.startswith("transformers.")
+
+
 def test_code_without_a_causal_language_model_is_refused_before_it_runs(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": NAMED["AutoConfig"]}}))
