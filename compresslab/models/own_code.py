@@ -51,14 +51,12 @@ def run_own_code(source: Source) -> None:
         raise BadInput(f"the code that {source.name} brings does not run here: {type(error).__name__}: {first}") from error
 
 
-class _NoModelConfig(PreTrainedConfig):
-    """What the tokenizers of known architectures are registered with. They are found by their names, and other models keep theirs."""
-
-    model_type = "compresslab-no-model"
+# What the tokenizers of known architectures are registered with. They are found by their own names, and other models keep theirs.
+_NO_MODEL: Any = type("NoModelConfig", (PreTrainedConfig,), {"model_type": "compresslab-no-model"})
 
 
 def _register(name: str, config: dict[str, Any], tokenizer: dict[str, Any], options: dict[str, Any]) -> None:
-    config_class: Any = _NoModelConfig
+    config_class = _NO_MODEL
     named, references = config.get(AUTO_MAP), own_tokenizers(tokenizer)
     if isinstance(named, dict) and config["model_type"] not in native_model_types():
         config_class = get_class_from_dynamic_module(named["AutoConfig"], name, **options)
