@@ -131,7 +131,7 @@ def _list_rows(path: Path, text: str) -> Iterator[str]:
     except ValueError as error:
         raise BadInput(f"{path} begins as a list of JSON and is none ({reason(error)}); {ADVICE}") from error
     for number, row in enumerate(rows, 1):
-        yield row if isinstance(row, str) else _text(f"{path}, row {number}", row)
+        yield _text(f"{path}, row {number}", {"text": row} if isinstance(row, str) else row)
 
 
 def _text(place: str, row: Any) -> str:
@@ -142,4 +142,9 @@ def _text(place: str, row: Any) -> str:
         raise BadInput(f'{place}: the row has {keys} and no "text"; write what the model is to read as "text"')
     if not isinstance(row["text"], str):
         raise BadInput(f'{place}: the "text" of a row is a string, not {json.dumps(row["text"])[:60]}')
-    return str(row["text"])
+    text = str(row["text"])
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half of a pair alone, which is no character
+        raise BadInput(f"{place}: the text has \\u{ord(text[error.start]):04x} without the other half of its surrogate pair") from None
+    return text

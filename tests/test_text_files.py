@@ -50,6 +50,11 @@ REFUSED = {
     "numbers.json": ("[1]", r"row 1: each row of a text is an object with a \"text\", not 1"),
     "null.jsonl": (LINES + '{"text": null}\n', r"null\.jsonl:3: the \"text\" of a row is a string, not null"),
     "cut.jsonl": (LINES + '{"text": "cut of', r"cut\.jsonl:3: the line is no JSON"),
+    "half-a-character.jsonl": (
+        LINES + '{"text": "a \\ud800"}\n',
+        r"half-a-character\.jsonl:3: the text has \\ud800 without the other half",
+    ),
+    "half-a-character.json": ('["a \\udc00 b"]', r"half-a-character\.json, row 1: the text has \\udc00 without the other half"),
     "no-bytes.txt": ("", "is empty$"),
     "blank.txt": (" \n\n\n\n", "is empty$"),
     "blank.jsonl": ('{"text": ""}\n' * 20, "is empty: none of its 20 documents has text"),

@@ -35,7 +35,7 @@ class Divergences(NamedTuple):
     Attributes:
         kl: (sequences,) mean over a sequence's positions of KL(parent || child), in nats a token, in float64.
         agreement: share of all positions at which both give the same token the highest probability.
-        top_k: by k, the mean over all positions of the divergence that the parent's k largest logits tell, in nats a token.
+        top_k: by k, the mean over sequences, as of `kl`, of the divergence that the parent's k largest logits tell, in nats a token.
     """
 
     kl: Tensor
@@ -110,27 +110,30 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
     wider = max((child.model, parent.model), key=lambda model: model.config.get_text_config().vocab_size)
     parts = list(batches(text.input))
     found, agreed, counted = [], 0, 0
-    left = {k: 0.0 for k in top_ks if k < tokens}
+    told: dict[int, list[Tensor]] = {k: [] for k in top_ks if k < tokens}
     for number, batch in enumerate(parts):
         hidden, parent_hidden = (
             batch.counted(one.model.base_model(**batch.to(one.model.device).arguments).last_hidden_state) for one in (child, parent)
         )
         counted += len(hidden)
-        values = []
+        values: list[Tensor] = []
+        by_top_k: dict[int, list[Tensor]] = {k: [] for k in told}
         for part in chunks(len(hidden), wider):
             logits, parent_logits = of_tokens(heads[0](hidden[part]), tokens), of_tokens(heads[1](parent_hidden[part]), tokens)
             agreed += int((logits.argmax(-1) == parent_logits.argmax(-1)).sum())
             for rows in blocks(logits):
                 own, other = (F.log_softmax(one[rows].float(), dim=-1) for one in (logits, parent_logits))
                 values.append(_divergence(own, other))
-                for k in left:
-                    left[k] += float(_divergence(*_largest_and_rest(own, other, k)).sum())
+                for k, parts_told in by_top_k.items():
+                    parts_told.append(_divergence(*_largest_and_rest(own, other, k)))
         found.append(_means(torch.cat(values), batch))
+        for k, parts_told in by_top_k.items():
+            told[k].append(_means(torch.cat(parts_told), batch))
         progress((number + 1) / len(parts), "comparing next-token distributions")
     kl = torch.cat(found)
     if not torch.isfinite(kl).all():
         raise RunFailed("the models' log-probabilities on the text are not finite (NaN or infinite); try compute: float32")
-    return Divergences(kl, agreed / counted, {k: total / counted for k, total in left.items()})
+    return Divergences(kl, agreed / counted, {k: float(torch.cat(means).mean()) for k, means in told.items()})
 
 
 def _means(values: Tensor, batch: ModelInput) -> Tensor:

@@ -135,6 +135,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None, device: str | No
             dtype="auto",
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **placement(find_device(device)),
@@ -148,7 +149,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a variant that compresslab saved. Raises BadInput if it is damaged."""
     check_tokenizer(folder / "tokenizer.json")
     with explained(folder), quiet():
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

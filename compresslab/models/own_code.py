@@ -17,7 +17,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import HF_MODULES_CACHE, TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from compresslab.errors import BadInput, out_of_memory
-from compresslab.recipe.model_config import code_problem
+from compresslab.recipe.model_config import code_problem, native_model_types, own_tokenizers, tokenizers_named
 from compresslab.recipe.source import Source
 
 AUTO_MAP = "auto_map"
@@ -27,7 +27,7 @@ def run_own_code(source: Source) -> None:
     """Run the code that a model brings, and make this process know its classes, so that all later loads find them without trust.
 
     Call it for models that a recipe trusts (`base.trust_remote_code`), and for folders that were saved from them. A model that names no
-    code is left as it is.
+    code is left as it is. Of an architecture that transformers has, only the tokenizer's code is run.
 
     Raises:
         BadInput: the code does not run, gives no causal language model, or belongs to an architecture that transformers has itself.
@@ -37,13 +37,11 @@ def run_own_code(source: Source) -> None:
     options: dict[str, Any] = {"revision": source.revision, "local_files_only": source.kind == "folder"}
     try:
         config, _ = PreTrainedConfig.get_config_dict(source.name, **options)
-        named = config.get(AUTO_MAP)
-        if not isinstance(named, dict):
-            return
-        if problem := code_problem(source.name, config, trusted=True):
+        tokenizer = get_tokenizer_config(source.name, **options)
+        if problem := code_problem(source.name, config, tokenizer, trusted=True):
             raise BadInput(problem)
         with _one_at_a_time():
-            _register(source.name, config["model_type"], named, get_tokenizer_config(source.name, **options), options)
+            _register(source.name, config, tokenizer, options)
     except BadInput:
         raise
     except BaseException as error:  # it is anyone's code, and may raise anything
@@ -53,16 +51,21 @@ def run_own_code(source: Source) -> None:
         raise BadInput(f"the code that {source.name} brings does not run here: {type(error).__name__}: {first}") from error
 
 
-def _register(name: str, model_type: str, named: dict[str, Any], tokenizer: dict[str, Any], options: dict[str, Any]) -> None:
-    config_class: Any = get_class_from_dynamic_module(named["AutoConfig"], name, **options)
-    model_class: Any = get_class_from_dynamic_module(named["AutoModelForCausalLM"], name, **options)
-    AutoConfig.register(model_type, config_class, exist_ok=True)
-    AutoModelForCausalLM.register(config_class, add_generation_mixin_to_remote_model(model_class), exist_ok=True)
-    listed = tokenizer.get(AUTO_MAP, named)
-    classes = listed.get("AutoTokenizer") if isinstance(listed, dict) else listed
-    for reference in classes if isinstance(classes, list | tuple) else [classes]:
-        if isinstance(reference, str):
-            AutoTokenizer.register(config_class, get_class_from_dynamic_module(reference, name, **options), exist_ok=True)
+# What the tokenizers of known architectures are registered with. They are found by their own names, and other models keep theirs.
+_NO_MODEL: Any = type("NoModelConfig", (PreTrainedConfig,), {"model_type": "compresslab-no-model"})
+
+
+def _register(name: str, config: dict[str, Any], tokenizer: dict[str, Any], options: dict[str, Any]) -> None:
+    config_class = _NO_MODEL
+    named, references = config.get(AUTO_MAP), own_tokenizers(tokenizer)
+    if isinstance(named, dict) and config["model_type"] not in native_model_types():
+        config_class = get_class_from_dynamic_module(named["AutoConfig"], name, **options)
+        model_class: Any = get_class_from_dynamic_module(named["AutoModelForCausalLM"], name, **options)
+        AutoConfig.register(config["model_type"], config_class, exist_ok=True)
+        AutoModelForCausalLM.register(config_class, add_generation_mixin_to_remote_model(model_class), exist_ok=True)
+        references = references or tokenizers_named(tokenizer.get(AUTO_MAP, named))
+    for reference in references:
+        AutoTokenizer.register(config_class, get_class_from_dynamic_module(reference, name, **options), exist_ok=True)
 
 
 class _one_at_a_time:  # noqa: N801 # a context

@@ -186,7 +186,9 @@ def reload_difference(
         register_format(folder)
         with quiet():
             place = placement(find_device(compute and compute.device))
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True, use_safetensors=True, **place).eval()
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False, **place
+            ).eval()
     except Exception as error:  # transformers raises many types of errors
         if isinstance(error, AttributeError | ValueError):
             _refuse_packing(folder, error)

@@ -99,7 +99,8 @@ def check_code(source: Source, trusted: bool) -> None:
     """
     folder = _folder(source)
     config = _read(folder / "config.json") if folder else None
-    if config and (problem := code_problem(source.name, config, trusted)):
+    tokenizer = _read(folder / "tokenizer_config.json") if folder else None
+    if config and (problem := code_problem(source.name, config, tokenizer or {}, trusted)):
         raise BadInput(problem)
 
 

@@ -51,6 +51,11 @@ _AGAIN = "download or save the model again"
 # Where transformers lists the `model_type`s of its configurations, in its package.
 NATIVE_LIST = ("models", "auto", "auto_mappings.py")
 NATIVE_NAME = "CONFIG_MAPPING_NAMES"
+# Where it names its tokenizers.
+NATIVE_TOKENIZERS = ("models", "auto", "tokenization_auto.py")
+GENERAL_TOKENIZERS = frozenset(
+    {"PreTrainedTokenizer", "TokenizersBackend", "PythonBackend", "SentencePieceBackend", "MistralCommonBackend"}
+)
 # The classes without which code makes no causal language model.
 NEEDED = ("AutoConfig", "AutoModelForCausalLM")
 
@@ -193,33 +198,51 @@ def _shown(value: object) -> str:
     return words if len(words) <= 60 else f"{words[:59]}…"
 
 
-def code_problem(name: str, config: Mapping[str, Any], trusted: bool) -> str:
-    """Why a model with its own code (`auto_map`) cannot be loaded; empty if it can.
+def code_problem(name: str, config: Mapping[str, Any], tokenizer: Mapping[str, Any], trusted: bool) -> str:
+    """Why a model with code of its own (`auto_map`) cannot be loaded; empty if it can.
 
     A model of an architecture that transformers has loads without its code. If it were run, all models of that architecture in the process
-    would be made by it.
+    would be made by it. Its tokenizer may have code of its own nevertheless.
 
     Args:
-        name: the model's, for the message. config: its `config.json`. trusted: whether the recipe trusts its code.
+        name: the model's, for the message. config: its `config.json`. tokenizer: its `tokenizer_config.json`.
+        trusted: whether the recipe trusts its code.
     """
     named, architecture = config.get("auto_map"), config.get("model_type")
-    if not isinstance(named, dict):
-        return ""
-    native = native_model_types()
+    native, own_tokenizer = native_model_types(), bool(own_tokenizers(tokenizer))
+    foreign = isinstance(named, dict) and bool(native) and architecture not in native
     if not trusted:
+        what = f"for the architecture {architecture!r}" if foreign else f"for its tokenizer {tokenizer.get('tokenizer_class')!r}"
         return (
-            f"{name} brings its own code for the architecture {architecture!r}, which transformers does not have; read that code, then set "
+            f"{name} brings its own code {what}, which transformers does not have; read that code, then set "
             "base.trust_remote_code: true if you trust it. A model to adopt cannot bring its own"
-            if native and architecture not in native
+            if foreign or own_tokenizer
             else ""
         )
+    if not isinstance(named, dict):
+        return ""
     if architecture in native:
         return (
-            f"{name} brings its own code for the architecture {architecture!r}, which transformers has itself; "
+            ""
+            if own_tokenizer
+            else f"{name} brings its own code for the architecture {architecture!r}, which transformers has itself; "
             "leave base.trust_remote_code out, and it loads without that code"
         )
     missing = [auto for auto in NEEDED if not isinstance(named.get(auto), str)]
     return f"{name} brings code, and auto_map in its config.json names no {missing[0]}; it is no causal language model" if missing else ""
+
+
+def own_tokenizers(tokenizer: Mapping[str, Any]) -> list[str]:
+    """The classes of its own code that a `tokenizer_config.json` names, if its `tokenizer_class` is none of transformers' own."""
+    kind, known = tokenizer.get("tokenizer_class"), native_tokenizers()
+    own = isinstance(kind, str) and known and kind.removesuffix("Fast") not in known
+    return tokenizers_named(tokenizer.get("auto_map")) if own else []
+
+
+def tokenizers_named(auto_map: Any) -> list[str]:
+    """The tokenizer classes of an `auto_map`, which in older files is the list of them."""
+    classes = auto_map.get("AutoTokenizer") if isinstance(auto_map, dict) else auto_map
+    return [one for one in (classes if isinstance(classes, list | tuple) else [classes]) if isinstance(one, str)]
 
 
 @functools.cache
@@ -228,14 +251,26 @@ def native_model_types() -> frozenset[str]:
 
     The list is read from its source, since importing transformers takes seconds.
     """
-    spec = util.find_spec("transformers")
-    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
-    try:
-        tree = ast.parse(folder.joinpath(*NATIVE_LIST).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return frozenset()
-    for node in tree.body:
+    for node in _statements(*NATIVE_LIST):
         if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == NATIVE_NAME for target in node.targets):
             pairs = [pair for pair in ast.walk(node.value) if isinstance(pair, ast.Tuple)]
             return frozenset(str(pair.elts[0].value) for pair in pairs if pair.elts and isinstance(pair.elts[0], ast.Constant))
     return frozenset()
+
+
+@functools.cache
+def native_tokenizers() -> frozenset[str]:
+    """The names of transformers' own tokenizers, without `Fast`; empty if this version lists them elsewhere."""
+    nodes = [node for statement in _statements(*NATIVE_TOKENIZERS) for node in ast.walk(statement)]
+    names = {node.value.removesuffix("Fast") for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return GENERAL_TOKENIZERS | names if names else frozenset()
+
+
+def _statements(*inside: str) -> list[ast.stmt]:
+    """The statements of a module of transformers; none if it cannot be read."""
+    spec = util.find_spec("transformers")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
+    try:
+        return ast.parse(folder.joinpath(*inside).read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, ValueError):
+        return []

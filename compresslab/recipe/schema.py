@@ -41,8 +41,8 @@ class Base(Strict):
     The store refers to a folder of plain safetensors in this dtype, and to such folders that are adopted; `store_copy` keeps copies.
     A copy is another result than the folder (its files are saved anew), so a study that changes `store_copy` is made again.
 
-    `trust_remote_code` runs the code that a folder or a Hub model brings (`auto_map`), for architectures that transformers does not have.
-    Read it first: it runs with your rights. It goes along into every variant's folder.
+    `trust_remote_code` runs the code that a folder or a Hub model brings (`auto_map`), for architectures and tokenizers that transformers
+    does not have. Read it first: it runs with your rights. It goes along into every variant's folder.
 
     `train_tokens` is the number of tokens that it was trained on, which `compresslab reference build` and published laws need.
     """

@@ -186,9 +186,10 @@ def few_runs(floor: NoiseFloor | DivergenceFloor) -> str:
         return ""
     if floor.degrees == 1:
         return "; with two replicates the interval is very wide, take three or more"
-    different = len(set(floor.values))
-    if floor.quantity != "accuracy" and different < len(floor.values):
-        return f"; only {different} of {len(floor.values)} replicates are different models, so the floor is a rough one"
+    replicated = [side for side in (floor.values, floor.others) if len(side) > 1]
+    different, runs = sum(len(set(side)) for side in replicated), sum(map(len, replicated))
+    if floor.quantity != "accuracy" and different < runs:
+        return f"; only {different} of {runs} replicates are different models, so the floor is a rough one"
     return ""
 
 

@@ -20,6 +20,11 @@ def quantized_by_loading(loaded: Loaded, settings: QuantizationConfigMixin) -> P
         save(loaded, folder)
         with quiet():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=loaded.model.dtype, quantization_config=settings, local_files_only=True, **placement(loaded.model.device)
+                folder,
+                dtype=loaded.model.dtype,
+                quantization_config=settings,
+                local_files_only=True,
+                trust_remote_code=False,
+                **placement(loaded.model.device),
             )
     return model

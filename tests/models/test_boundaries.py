@@ -21,6 +21,7 @@ from compresslab.models.load import Loaded, load_folder
 from compresslab.models.progress import silent
 from compresslab.models.save import save
 from compresslab.models.streamed.open import open_by_layers
+from compresslab.models.text import TokenSequences
 from compresslab.steps.training.held_out import mean_loss
 from models.architectures import swept_model
 from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, bounded_text, make, make_model, make_tokenizer
@@ -145,6 +146,21 @@ def test_divergences_are_means_over_the_positions_that_count():
         expected = words.input.rows(slice(row, row + 1)).counted(each[row : row + 1]).mean()
         assert found.kl[row].item() == pytest.approx(expected.item(), rel=1e-4)
     assert found.agreement == pytest.approx(words.input.counted(ours.argmax(-1) == theirs.argmax(-1)).float().mean().item())
+
+
+def test_what_top_k_tells_has_the_weights_of_the_whole_divergence():
+    """A sequence of many short documents has fewer positions that count than one of a single document."""
+    child, parent = make("llama", torch.float32), make("llama", torch.float32, seed=1)
+    short, long = (torch.arange(32) % length for length in (2, 32))
+    ids = bounded_text(2, 32).ids
+    documents = torch.stack([torch.arange(32) // 2, torch.full((32,), 16)])
+    words = TokenSequences(ids, "", documents=documents, bounded=True)
+    assert torch.equal(words.input.positions, torch.stack([short, long]))  # type: ignore[arg-type]
+    each = [divergences(child, parent, words.at(torch.tensor([row])), silent, (8,)) for row in range(2)]
+    both = divergences(child, parent, words, silent, (8,))
+    assert both.kl.tolist() == pytest.approx([one.kl.item() for one in each], rel=1e-4)
+    assert both.top_k[8] == pytest.approx(sum(one.top_k[8] for one in each) / 2, rel=1e-4)
+    assert abs(each[0].top_k[8] - each[1].top_k[8]) > 0.01 * both.top_k[8]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,17 @@ def test_a_paragraph_that_an_earlier_document_has_is_left_out(monkeypatch: pytes
     monkeypatch.setattr(installed, "_help_topics", lambda: topics)
     monkeypatch.setattr(installed, "DOCSTRING_PACKAGES", ())
     assert list(installed_documents("all")) == [[topics[0], f"{own[1]}\n\nReturns"]]
+
+
+def test_where_a_package_lies_decides_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "tests" / "documented_package"
+    (package / "tests").mkdir(parents=True)
+    for file, word in (("__init__.py", "kept"), ("tests/__init__.py", "left")):
+        (package / file).write_text(f'"""{word * SHORTEST}"""\n')
+    monkeypatch.syspath_prepend(str(tmp_path / "tests"))
+    monkeypatch.setattr(installed, "_help_topics", list)
+    monkeypatch.setattr(installed, "DOCSTRING_PACKAGES", ("documented_package",))
+    assert [text for texts in installed_documents("all") for text in texts] == ["kept" * SHORTEST]
 
 
 def test_layout_and_case_decide_no_part():

@@ -61,6 +61,8 @@ def test_replicates_that_are_the_same_model_are_told() -> None:
     assert words.noise(same).endswith("; only 2 of 3 replicates are different models, so the floor is a rough one")
     assert "<small>only 2 of 3 replicates are different models" in render(with_noise(same))
     assert "different models" not in words.noise(same.model_copy(update={"quantity": "accuracy"}))
+    siblings = LOSS.model_copy(update={"relation": "sibling", "others": [1.2, 1.2, 1.2], "degrees": 4})
+    assert words.noise(siblings).endswith("; only 4 of 6 replicates are different models, so the floor is a rough one")
 
 
 def test_the_page_has_the_mean_over_tasks_and_each_task() -> None:

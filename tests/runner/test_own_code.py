@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from faults.study import make_model
 
 from compresslab.errors import BadInput
-from compresslab.models.load import load
-from compresslab.models.save import save
+from compresslab.models.counting.size import plain_skeleton, shape_of
+from compresslab.models.load import load, load_folder, load_tokenizer
+from compresslab.models.save import reload_difference, save
+from compresslab.models.streamed.open import open_by_layers
 from compresslab.plan.prepare import prepare
 from compresslab.plan.rules import start
+from compresslab.records import Size
 from compresslab.runner.run import run
 from compresslab.runner.watcher import Watcher
 from compresslab.store.store import Store
@@ -141,6 +146,75 @@ def test_an_architecture_that_transformers_has_loads_without_the_code_that_its_f
         start(str(folder), own_code=True)
     with pytest.raises(BadInput, match=reason):
         load(str(folder), trust_remote_code=True)
+
+
+OWN_TOKENIZER = """
+from transformers import PreTrainedTokenizerFast
+
+class ShoutingTokenizer(PreTrainedTokenizerFast):
+    def _encode_plus(self, text, *args, **kwargs):
+        return super()._encode_plus(text.upper(), *args, **kwargs)
+"""
+
+
+LOADERS = {
+    "load_folder": load_folder,
+    "load_tokenizer": load_tokenizer,
+    "open_by_layers": open_by_layers,
+    "plain_skeleton": plain_skeleton,
+    "shape_of": lambda folder: shape_of(folder, Size(parameters=1, counted=1, active=1, nonzero=1, stored_bytes=2, effective_bits=16)),
+    "reload_difference": lambda folder: reload_difference(folder, torch.zeros(1)),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_nobody_is_asked_at_the_terminal_whether_to_run_code(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, asked = folder / "was-run", list[str]()
+    # Of a name of its own, since processes keep the classes that they know.
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "never-trusted"}))
+    for file in CODE:
+        (folder / file).write_text(f"open({str(mark)!r}, 'w').close()\n")
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
+    with contextlib.suppress(Exception):  # each says in its own words that it does not load
+        LOADERS[name](folder)
+    assert not asked
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("model_code", [False, True])
+def test_the_code_of_a_tokenizer_alone_is_run_where_it_is_trusted(tmp_path: Path, model_code: bool) -> None:
+    folder = tmp_path / "model"
+    make_model(folder)
+    plain = load(str(folder)).tokenizer
+    if model_code:
+        bring_code(folder, model_type="llama")
+    (folder / "shouting.py").write_text(OWN_TOKENIZER)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    own = {"tokenizer_class": "ShoutingTokenizer", "auto_map": {"AutoTokenizer": [None, "shouting.ShoutingTokenizer"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **own}))
+    with pytest.raises(BadInput, match=r"own code for its tokenizer 'ShoutingTokenizer'.*set base\.trust_remote_code: true"):
+        start(str(folder))
+    start(str(folder), own_code=True)
+    loaded = load(str(folder), trust_remote_code=True)
+    assert type(loaded.model).__name__ == "LlamaForCausalLM"
+    assert loaded.tokenizer("hello")["input_ids"] == plain("HELLO")["input_ids"] != plain("hello")["input_ids"]
+    save(loaded, tmp_path / "saved")
+    assert [path.name for path in (tmp_path / "saved").rglob("*.py")] == ["shouting.py"]
+    again = load_folder(tmp_path / "saved")  # as a worker does, which knows the base's classes
+    assert again.tokenizer("hello")["input_ids"] == loaded.tokenizer("hello")["input_ids"]
+
+
+def test_a_plain_model_keeps_its_tokenizer_beside_one_with_code(folder: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    make_model(plain)
+    load(str(folder), trust_remote_code=True)
+    assert type(load(str(plain)).tokenizer).__module__.startswith("transformers.")
 
 
 def test_code_without_a_causal_language_model_is_refused_before_it_runs(folder: Path) -> None:

@@ -115,7 +115,7 @@ def nonzero_of(model: PreTrainedModel) -> int:
 
 def plain_skeleton(folder: Path) -> PreTrainedModel:
     """The model of a folder without weights and without quantized layers, for counting."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
@@ -125,7 +125,7 @@ def plain_skeleton(folder: Path) -> PreTrainedModel:
 
 def shape_of(folder: Path, size: Size) -> Shape:
     """The dimensions that decide inference time. The weights' bits exclude tables that no product reads."""
-    config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
     quantization = quantization_of(folder)
     sizes = text_sizes(lambda name: getattr(config, name, None))
     if sizes is None:

@@ -68,8 +68,9 @@ def _docstrings(package: str) -> list[str]:
     if spec is None or spec.origin is None:
         return []
     found: list[str] = []
-    for path in sorted(Path(spec.origin).parent.rglob("*.py")):
-        if "tests" in path.parts:
+    folder = Path(spec.origin).parent
+    for path in sorted(folder.rglob("*.py")):
+        if "tests" in path.relative_to(folder).parts:  # wherever the package itself lies
             continue
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))

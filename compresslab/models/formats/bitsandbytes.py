@@ -26,7 +26,7 @@ class BitsAndBytesReader(Reader):
         """The model of a folder with plain weights."""
         with quiet():
             packed = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto", local_files_only=True, use_safetensors=True, **placement(device)
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False, **placement(device)
             )
             plain: PreTrainedModel = packed.dequantize().eval()
         return plain

@@ -51,6 +51,7 @@ class CompressedTensorsReader(Reader):
                 dtype="auto",
                 local_files_only=True,
                 use_safetensors=True,
+                trust_remote_code=False,
                 quantization_config=CompressedTensorsConfig(dequantize=True),
                 **placement(device),
             )

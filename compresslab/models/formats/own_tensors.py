@@ -33,7 +33,7 @@ def unpacked_model(
         tensors |= load_file(file)
     for layer in [name.removesuffix(f".{names[0]}") for name in tensors if name.endswith(f".{names[0]}")]:
         tensors[f"{layer}.weight"] = weight_of({name: tensors.pop(f"{layer}.{name}") for name in names if f"{layer}.{name}" in tensors})
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     del config.quantization_config
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with quiet():

@@ -23,7 +23,7 @@ class TorchAOReader(Reader):
         """The model of a folder with plain weights."""
         with quiet():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto", local_files_only=True, use_safetensors=True, **placement(device)
+                folder, dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False, **placement(device)
             )
         for module in model.modules():
             packed = getattr(module, "weight", None)

@@ -176,7 +176,13 @@ class _Parts:
             save_file(tensors, Path(scratch, "model.safetensors"), {"format": "pt"})
             del tensors
             model, found = AutoModelForCausalLM.from_pretrained(
-                scratch, dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True, **placement(self.device)
+                scratch,
+                dtype="auto",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **placement(self.device),
             )
         if wrong := sorted(str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in found[kind]):
             raise RunFailed(f"the saved variant does not load in plain transformers: {wrong[0]} is missing or belongs to no part of it")

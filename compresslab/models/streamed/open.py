@@ -53,6 +53,7 @@ def _opened(folder: Path, device: torch.device) -> Loaded | None:
                 dtype="auto",
                 local_files_only=True,
                 use_safetensors=True,
+                trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 device_map={"": "disk"},
