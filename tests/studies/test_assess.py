@@ -47,7 +47,7 @@ def test_a_changed_recipe_is_not_written_over(models: Path, tmp_path: Path) -> N
 
 
 def test_models_that_are_none_are_named(models: Path) -> None:
-    with pytest.raises(BadInput, match="CHILD: no model folder at ./gone"):
+    with pytest.raises(BadInput, match=r"CHILD: no model folder at \./gone"):
         recipe_of(Pair("./gone", str(models / "big")))
     with pytest.raises(BadInput, match="are one model; name the one that it was made from"):
         recipe_of(Pair(str(models / "big"), str(models / "big")))
