@@ -11,6 +11,8 @@ from compresslab.recipe.schema import Recipe as Recipe
 from compresslab.records import Comparison as Comparison
 from compresslab.records import Density as Density
 from compresslab.records import Interval as Interval
+from compresslab.records import Shape as Shape
+from compresslab.records import Size as Size
 from compresslab.records import StepRecord as StepRecord
 from compresslab.records import StudyRecord as StudyRecord
 from compresslab.records import TaskScore as TaskScore
@@ -34,6 +36,8 @@ __all__ = [
     "Recipe",
     "Reference",
     "RunFailed",
+    "Shape",
+    "Size",
     "StepRecord",
     "StudyRecord",
     "TaskScore",

@@ -9,6 +9,7 @@ use (Qwen 2.5), or that is longer than the model's positions (Phi 3.5), is none.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -53,9 +54,7 @@ def dimensions() -> dict[str, dict[str, str]]:
 
 
 def size_and_shape(model: str, stored: WeightStorage = BF16) -> tuple[Size, Shape]:
-    """Size and shape of a model with its weights stored as `stored`.
-
-    Norms, biases and a router have 16 bits.
+    """Size and shape of a known model with its weights stored as `stored`.
 
     Raises:
         BadInput: the model's dimensions are not known.
@@ -65,6 +64,14 @@ def size_and_shape(model: str, stored: WeightStorage = BF16) -> tuple[Size, Shap
         raise BadInput(
             f"the dimensions of {model} are not known; those of {len(dimensions())} models are: {', '.join(sorted(dimensions()))}"
         )
+    return counted_from(row, stored)
+
+
+def counted_from(row: Mapping[str, str], stored: WeightStorage = BF16) -> tuple[Size, Shape]:
+    """Size and shape of a model from its dimensions, in the columns of `data/published_shapes.csv`.
+
+    Norms, biases and a router have 16 bits.
+    """
     family, tied = row["architecture"], row["tied"] == "1"
     layers, hidden, intermediate, vocabulary = (int(row[key]) for key in ("layers", "hidden", "intermediate", "vocabulary"))
     experts, used, head_dim = (int(row[key]) for key in ("experts", "experts_per_token", "head_dim"))

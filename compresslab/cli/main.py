@@ -14,11 +14,13 @@ import typer
 
 from compresslab import __version__
 from compresslab.cli import (
+    assess,
     compare,
     doctor,
     export,
     fetch,
     gc,
+    import_results,
     init,
     listing,
     plan,
@@ -54,6 +56,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "status": status.status,
     "plan": plan.plan,
     "validate": validate.validate,
+    "assess": assess.assess,
+    "import": import_results.import_results,
     "report": report.report,
     "ls": listing.ls,
     "show": show.show,

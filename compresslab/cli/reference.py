@@ -129,9 +129,19 @@ def plot(
 
 @app.command("fit")
 def fit(
-    csv: Annotated[
-        Path, typer.Argument(help="CSV: run, params, tokens, task, bpb or score or both; optional size, chance.", metavar="CSV")
-    ],
+    table: Annotated[
+        Path | None,
+        typer.Argument(help="CSV: run, params, tokens, task, bpb or score or both; optional size, chance.", show_default=False),
+    ] = None,
+    family: Annotated[
+        Path | None,
+        typer.Option(
+            "--family",
+            help="CSV of published scores of one family instead, without losses (docs/bring-your-own.md).",
+            metavar="TABLE",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The reference's name.  [default: the table's]", show_default=False)] = None,
     source: Annotated[str, typer.Option("--source", help="Where the table comes from, for the record.")] = "",
     unit: Annotated[str, typer.Option("--unit", help="Unit of the losses: 'bits per byte' or 'bits per word'.")] = "bits per byte",
@@ -142,10 +152,20 @@ def fit(
     Example: compresslab reference fit models.csv --name mine
     """
     from compresslab.density.references.user import fit_table, read_table
+    from compresslab.errors import BadInput
 
-    reference_name = name or csv.stem
+    if (given := family or table) is None or (family is not None and table is not None):
+        raise BadInput("give one table: of models with losses (TABLE), or of published scores (--family TABLE)")
+    reference_name = name or given.stem
     path = _target(out, reference_name)
-    _write(fit_table(read_table(csv), reference_name, source or f"the table {csv.name}", unit), path)
+    if family is not None:
+        from compresslab.density.references.family import build_family
+        from compresslab.studies.family_table import read_family_table
+
+        _write(build_family(read_family_table(family, reference_name, source)), path)
+        return
+    assert table is not None, "one of the two is given"
+    _write(fit_table(read_table(table), reference_name, source or f"the table {table.name}", unit), path)
 
 
 @app.command("build")

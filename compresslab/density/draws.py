@@ -59,6 +59,7 @@ class Measured(Record):
 
     Attributes:
         items: per-item results by task. published: scores in [0, 1] by `published_settings` task, for a model that was not run here.
+        published_items: by task, the items behind a published score where they are not those of its benchmark in `published_settings`.
         table: the table of the published scores. anchors: by task, if the scores are read as scores of another table.
         joined: in words, why scores of this table compare with those of another.
         runs: the training runs behind its weights, each by the name of the first variant that has it. Two variants without any in common
@@ -76,6 +77,7 @@ class Measured(Record):
     shape: Shape
     items: dict[str, ItemScores] = Field(default_factory=dict)
     published: dict[str, float] = Field(default_factory=dict)
+    published_items: dict[str, int] = Field(default_factory=dict)
     table: str = ""
     anchors: dict[str, Anchor] = Field(default_factory=dict)
     joined: str = ""
@@ -100,7 +102,7 @@ class Measured(Record):
 
     def count(self, task: str) -> int:
         """Number of items of a task that it answered."""
-        return len(self.items[task].item) if task in self.items else TASKS[task].items
+        return len(self.items[task].item) if task in self.items else self.published_items.get(task) or TASKS[task].items
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +233,7 @@ def draw(variants: Sequence[Measured], resamples: int, seed: int) -> StudyDraws:
     draws: StudyDraws = {}
     for variant in variants:
         for task, score in variant.published.items():
-            drawn = draw_published_score(variant.name, task, score, resamples, seed)
+            drawn = draw_published_score(variant.name, task, score, resamples, seed, items=variant.published_items.get(task))
             draws[variant.name, task] = _moved(drawn, variant.anchors[task], task, seed) if task in variant.anchors else drawn
     for task in dict.fromkeys(task for variant in variants for task in variant.items):
         having_task = [variant for variant in variants if task in variant.items]
@@ -276,15 +278,23 @@ def _no_interval_reason(values: Array, kind: str) -> str:
     return ""
 
 
-def draw_published_score(variant: str, task: str, score: float, resamples: int, seed: int) -> TaskDraws:
-    """Draws of a published score, as a share of its benchmark's items. Raises BadInput for an invalid score."""
-    if task not in TASKS:
+def draw_published_score(variant: str, task: str, score: float, resamples: int, seed: int, *, items: int | None = None) -> TaskDraws:
+    """Draws of a published score, as a share of its items.
+
+    Args:
+        items: their number. Default: that of its benchmark in `published_settings`.
+
+    Raises:
+        BadInput: no score, or a benchmark whose number of items nobody states.
+    """
+    if items is None and task not in TASKS:
         settings = other_settings(task, TASKS)
         hint = f"a benchmark in several settings; write {' or '.join(settings)}" if settings else f"none of {', '.join(TASKS)}"
         raise BadInput(f"{variant}: {task} is {hint}")
     if not (math.isfinite(score) and 0 <= score <= 1):
         raise BadInput(f"{variant}, {task}: {score} is no score; it must lie between 0 and 1")
-    return TaskDraws({}, Draws(score, _jeffreys(score, TASKS[task].items, resamples, random_stream(seed, f"{task}/{variant}")), None, ""))
+    count = items or TASKS[task].items
+    return TaskDraws({}, Draws(score, _jeffreys(score, count, resamples, random_stream(seed, f"{task}/{variant}")), None, ""))
 
 
 def _moved(answers: TaskDraws, anchor: Anchor, task: str, seed: int) -> TaskDraws:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from compresslab.catalog import published_scores as tables
@@ -12,6 +12,8 @@ from compresslab.catalog.references import reference_names, unknown_reference
 from compresslab.errors import BadInput
 from compresslab.methods.adopt import Adopt
 from compresslab.plan.graph import Plan, PlanVariant
+from compresslab.plan.user_tables import lookup
+from compresslab.plan.user_tables.sizes import UNKNOWN_SHAPE
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
 from compresslab.recipe.schema import Base, Recipe
@@ -73,10 +75,14 @@ def complaints(recipe: Recipe) -> Iterator[Complaint]:
                 yield Complaint(at, "one adopted model a variant; give the second a variant of its own, with from")
             else:
                 places.append(((*at, "adopt"), step.config))
+    broken = yield from _broken_tables(recipe, places)
     for where, of in places:
-        for field, problem in _model_problems(recipe, of):
-            yield Complaint((*where, field), problem)
-    used = {table for _, of in places if (table := _table(recipe, of)) in tables.tables()}
+        if _table(recipe, of) not in broken:
+            for field, problem in _model_problems(recipe, of):
+                yield Complaint((*where, field), problem)
+    if not broken:
+        yield from _untimed(recipe, places)
+    used = {table for _, of in places if lookup.known(table := _table(recipe, of))}
     if len(used) > 1 and not recipe.evaluate.across_tables:
         listed = " and ".join(sorted(used))
         yield Complaint(
@@ -113,6 +119,32 @@ def complaints(recipe: Recipe) -> Iterator[Complaint]:
         pass  # the caller reports it
 
 
+def _broken_tables(recipe: Recipe, places: list[tuple[tuple[str | int, ...], Base | Adopt]]) -> Generator[Complaint, None, set[str]]:
+    """What is wrong with the user's own tables, each told once; the tables that cannot be read."""
+    broken: set[str] = set()
+    for where, of in places:
+        table = _table(recipe, of)
+        if lookup.is_file(table) and table not in broken:
+            try:
+                lookup.source(table)
+            except BadInput as error:
+                broken.add(table)
+                for line in str(error).splitlines():
+                    yield Complaint((*where, "table") if of.table else ("evaluate", "table"), line)
+    return broken
+
+
+def _untimed(recipe: Recipe, places: list[tuple[tuple[str | int, ...], Base | Adopt]]) -> Iterator[Complaint]:
+    """Hardware whose times would be modelled of a model without dimensions."""
+    if set(recipe.density.hardware) <= {THIS_MACHINE}:
+        return
+    for where, of in places:
+        model, table = _name(of.model), _table(recipe, of)
+        if lookup.is_file(table) and lookup.scores_of(model, table) and lookup.weights(model, table)[1].architecture == UNKNOWN_SHAPE:
+            reason = f"times are modelled from dimensions, and {table} has params alone of {model}; give its config, or hardware: []"
+            yield Complaint((*where, "model"), reason)
+
+
 def _unjoined(recipe: Recipe, places: list[tuple[tuple[str | int, ...], Base | Adopt]]) -> Iterator[Complaint]:
     """Tables that too few models join with the base's."""
     from compresslab.density.anchors import anchors
@@ -120,9 +152,14 @@ def _unjoined(recipe: Recipe, places: list[tuple[tuple[str | int, ...], Base | A
     onto = _table(recipe, recipe.base)
     for where, of in places:
         table = _table(recipe, of)
-        if onto in tables.tables() and table in tables.tables() and not tables.one_evaluation(table, onto):
+        if table != onto and (lookup.is_file(onto) or lookup.is_file(table)):
+            yield Complaint(
+                (*where, "table") if of.table else where,
+                f"nothing tells how scores of {table} and {onto} differ; put the scores of both models into one table",
+            )
+        elif lookup.known(onto) and lookup.known(table) and not lookup.one_evaluation(table, onto):
             shifts, models = anchors(table, onto)
-            if not set(shifts) & set(tables.scores_of(_name(of.model), table)):
+            if not set(shifts) & set(lookup.scores_of(_name(of.model), table)):
                 yield Complaint(
                     (*where, "table") if of.table else where,
                     f"{table} and the base's {onto} have {models} models in common in one setting, too few to tell how the tables differ; "
@@ -133,16 +170,18 @@ def _unjoined(recipe: Recipe, places: list[tuple[tuple[str | int, ...], Base | A
 def _model_problems(recipe: Recipe, of: Base | Adopt) -> Iterator[tuple[str, str]]:
     """Problems of one model: pairs of the field that must change and the reason."""
     if not of.model.startswith(tables.PREFIX):
-        yield "model", f"{of.model!r} is no published model; write published:<name> (the models are in data/published_scores.csv)"
+        yield (
+            "model",
+            f"{of.model!r} is no published model; write published:<name>, of data/published_scores.csv or of your own table",
+        )
         return
     model, table = _name(of.model), _table(recipe, of)
     try:
-        tables.find_model(model)
-        tables.weights(model)
-        tables_with_model = tables.tables_of(model)
+        lookup.check_model(model, table)
+        tables_with_model = lookup.tables_of(model, table)
         if not table:
             yield "model", f"which table? {model} stands in: {', '.join(tables_with_model)}; write evaluate: {{table: …}}"
-        elif tables.find_table(table) not in tables_with_model:
+        elif lookup.find_table(table) not in tables_with_model:
             yield "model", f"the table {table} has no {model}; it stands in: {', '.join(tables_with_model)}"
         elif problem := _unreadable(recipe, model, table):
             yield "model", problem
@@ -152,13 +191,13 @@ def _model_problems(recipe: Recipe, of: Base | Adopt) -> Iterator[tuple[str, str
 
 def _unreadable(recipe: Recipe, model: str, table: str) -> str:
     """Why no score of a model in a table can be read by the study, or ""."""
-    asked, scored = recipe.evaluate.tasks, list(tables.scores_of(model, table))
+    asked, scored = recipe.evaluate.tasks, list(lookup.scores_of(model, table))
     wanted = [task for task in asked or scored if task in TASKS]
     there = [task for task in wanted if task in scored]
     if not there:
         benchmarks = {TASKS[task].benchmark for task in wanted}
         read = [f"{task} ({TASKS[task].setting})" for task in scored]
-        unread = [text for text in tables.unread(model, table) if not asked or text.partition(" (")[0] in benchmarks]
+        unread = [text for text in lookup.unread(model, table) if not asked or text.partition(" (")[0] in benchmarks]
         settings = f"; not read: {', '.join(unread)}, a setting that no reference has" if unread else ""
         return f"{table} has none of the tasks asked for of {model}; it has: {', '.join(read) or 'none that can be read'}{settings}"
     if unknown_reference(recipe.density.reference):

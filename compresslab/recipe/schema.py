@@ -169,6 +169,7 @@ class Evaluate(Strict):
     often both find the same token most likely.
 
     `source: published` runs nothing: it reads the scores of `published:` models from `table`, for all its benchmarks or those in `tasks`.
+    `table` is one that ships, or a `.csv` file of your own (docs/bring-your-own.md).
     Parent and child from different tables are an error unless `across_tables` is true.
     """
 

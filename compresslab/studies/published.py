@@ -15,6 +15,7 @@ from compresslab.density.anchors import anchors
 from compresslab.density.draws import Anchor
 from compresslab.plan.graph import Plan
 from compresslab.plan.published import PublishedEntry, entries
+from compresslab.plan.user_tables import lookup
 from compresslab.recipe.schema import Recipe
 from compresslab.recipe.steps import BASE
 from compresslab.records import Shape, Size, StepRecord, StudyRecord, TaskScore, VariantRecord
@@ -27,7 +28,7 @@ def assemble(plan: Plan) -> StudyRecord:
     """The study's record: densities and comparisons from the tables alone."""
     started = time.perf_counter()
     recipe, published_entries = plan.recipe, entries(plan.recipe)
-    weights = {name: tables.weights(entry.model) for name, entry in published_entries.items()}
+    weights = {name: lookup.weights(entry.model, entry.table) for name, entry in published_entries.items()}
     measured = [_measured(recipe, name, entry, weights[name], published_entries) for name, entry in published_entries.items()]
     hardware = [load_hardware(name) for name in recipe.density.hardware if name != THIS_MACHINE]
     densities = assess(measured, recipe.density, hardware, reference_names())
@@ -52,11 +53,11 @@ def assemble(plan: Plan) -> StudyRecord:
 def _measured(
     recipe: Recipe, name: str, entry: PublishedEntry, weights: tuple[Size, Shape], entries: dict[str, PublishedEntry]
 ) -> Measured:
-    scores = tables.scores_of(entry.model, entry.table)
+    scores = lookup.scores_of(entry.model, entry.table)
     onto = entries[BASE].table
     shifts: dict[str, Anchor] = {}
     joined = "parts of one evaluation"
-    if not tables.one_evaluation(entry.table, onto):
+    if not lookup.one_evaluation(entry.table, onto):
         shifts, models = anchors(entry.table, onto)
         scores = {task: score for task, score in scores.items() if task in shifts}
         joined = f"joined by the {models} models that both have"
@@ -78,7 +79,7 @@ def _copy(entry: PublishedEntry, parent: PublishedEntry) -> tuple[bool, str]:
     """Whether a model is a quantized copy of its parent's weights, and on what ground."""
     if entry.trained is not None:
         return not entry.trained, f"the recipe says `trained: {str(entry.trained).lower()}`"
-    origin, compression_method = tables.compression(entry.model)
+    origin, compression_method = lookup.compression(entry.model, entry.table)
     packed = tables.PACKED.get(compression_method)
     if packed is None or origin != parent.model:
         return False, "no table says that it is a quantized copy"
@@ -86,9 +87,9 @@ def _copy(entry: PublishedEntry, parent: PublishedEntry) -> tuple[bool, str]:
 
 
 def _step(entry: PublishedEntry, parent: PublishedEntry | None, size: Size, shape: Shape) -> StepRecord:
-    origin, compression_method = tables.compression(entry.model)
-    packed, tokens = tables.PACKED.get(compression_method), tables.train_tokens(entry.model)
-    details: dict[str, object] = {"source": tables.tables()[entry.table][1]}
+    origin, compression_method = lookup.compression(entry.model, entry.table)
+    packed, tokens = tables.PACKED.get(compression_method), lookup.train_tokens(entry.model, entry.table)
+    details: dict[str, object] = {"source": lookup.source(entry.table)[1]}
     if tokens:
         details["train_tokens"] = tokens
     if packed and parent is not None and origin == parent.model:  # else the step from this parent is more than rounding
@@ -113,7 +114,7 @@ def _score(entry: PublishedEntry, benchmark: str, score: float) -> TaskScore:
         bits_per_byte_stderr=None,
         accuracy=score,
         accuracy_stderr=math.sqrt(score * (1 - score) / items),
-        metric=tables.scores_of(entry.model, entry.table)[benchmark].metric or "not stated",
+        metric=lookup.scores_of(entry.model, entry.table)[benchmark].metric or "not stated",
         chance=chance,
         engine="published",
         weights="as published",
@@ -125,7 +126,7 @@ def _score(entry: PublishedEntry, benchmark: str, score: float) -> TaskScore:
 
 def _notes(recipe: Recipe, entries: dict[str, PublishedEntry]) -> Iterator[str]:
     for table in dict.fromkeys(entry.table for entry in entries.values()):
-        evaluator, source = tables.tables()[table]
+        evaluator, source = lookup.source(table)
         yield f"Scores of table {table}, evaluated by {evaluator}: {source}."
     if len({entry.table for entry in entries.values()}) > 1:
         yield (
@@ -141,12 +142,12 @@ def _notes(recipe: Recipe, entries: dict[str, PublishedEntry]) -> Iterator[str]:
         if entry.parent:
             yield origin_in_words(name, entry.parent, *_copy(entry, entries[entry.parent]))
     for entry in entries.values():
-        if unread := tables.unread(entry.model, entry.table):
+        if unread := lookup.unread(entry.model, entry.table):
             yield f"Not read of {entry.model} in {entry.table}, in settings that no reference has: {'; '.join(unread)}."
     notes = {
         score.note
         for entry in entries.values()
-        for score in tables.scores_of(entry.model, entry.table).values()
+        for score in lookup.scores_of(entry.model, entry.table).values()
         if score.note and (not recipe.evaluate.tasks or score.task in recipe.evaluate.tasks)
     }
     yield from sorted(f"From the table: {note}." for note in notes)

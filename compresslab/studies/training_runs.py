@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from compresslab.methods.adopt import Adopt
 from compresslab.methods.registry import method_of
@@ -54,19 +55,31 @@ def origin_in_words(name: str, parent: str, copy: bool, why: str) -> str:
 def _origin(config: Adopt, chain: Sequence[str], steps: Sequence[StepRecord], store: Store) -> tuple[bool, str]:
     """Whether the adopted model at the end of a chain is a copy of its parent's weights, and on what ground."""
     adopted, parent = steps[-1], steps[-2]
-    if config.trained is not None:
-        return not config.trained, f"the recipe says `trained: {str(config.trained).lower()}`"
-    quantization = adopted.details.get("quantization")
+    # A model that was unpacked from a quantized GGUF file has a rounded embedding.
+    rounded = any("quantized_before" in step.details for step in steps[:-1])
+    folders = None if rounded else (store.model(chain[-1]), store.model(chain[-2]))
+    return origin_of(config.trained, adopted.details.get("quantization"), adopted.shape, parent.shape, folders)
+
+
+def origin_of(
+    trained: bool | None, quantization: str | None, adopted: Shape, parent: Shape, folders: tuple[Path, Path] | None
+) -> tuple[bool, str]:
+    """Whether an existing model is a copy of its parent's weights, and on what ground.
+
+    Args:
+        trained: what the user says. quantization: what its config.json says. folders: of the model and its parent, whose embeddings can
+            be compared; `None` if they cannot.
+    """
+    if trained is not None:
+        return not trained, f"the recipe says `trained: {str(trained).lower()}`"
     if not quantization:
         return (
             False,
             "no config.json says that it is quantized; `trained: false` in the recipe if it is a copy all the same, such as a GGUF file",
         )
-    if _dimensions(adopted.shape) != _dimensions(parent.shape):
+    if _dimensions(adopted) != _dimensions(parent):
         return False, f"it is quantized ({quantization}), but its dimensions are not its parent's"
-    # A model that was unpacked from a quantized GGUF file has a rounded embedding.
-    rounded = any("quantized_before" in step.details for step in steps[:-1])
-    same = None if rounded else same_embeddings(store.model(chain[-1]), store.model(chain[-2]), adopted.shape)
+    same = None if folders is None else same_embeddings(*folders, adopted)
     if same is False:
         return False, (
             f"it is quantized ({quantization}) with its parent's dimensions, but its embedding is not its parent's, as that of a model "

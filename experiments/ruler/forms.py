@@ -25,13 +25,14 @@ from compresslab.catalog import published_scores as tables
 from compresslab.catalog import published_settings
 from compresslab.catalog.hardware import load_hardware
 from compresslab.density import Measured, assess
+from compresslab.density.references import family
 from compresslab.density.references.build import reference_json
 from compresslab.density.references.laws import share_logit
 from compresslab.density.time import engine_factors as engines
 from compresslab.density.trend.fits import frontier
 from compresslab.density.trend.trend import trend
 from compresslab.recipe.schema import DensityConfig
-from tools.references import family, family_scores
+from tools.references import family_scores
 from tools.references.ladder import TASKS, read_ladder
 
 HERE = Path(__file__).parent
@@ -116,7 +117,7 @@ def bbh() -> dict[str, Any]:
                 entry[f"{one.name}: left-out BBH scores"] = rms(misses)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "qwen.json"
-                path.write_text(reference_json(family.build_family(family_scores.QWEN, resamples=100)))
+                path.write_text(reference_json(family.build_family(family_scores.read_family(family_scores.QWEN), resamples=100)))
                 line = trend(str(path), resamples=500).whole
                 entry["trend: A per day"] = round(line.growth.value, 4)
                 parent, child = (

@@ -87,7 +87,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path: Path, k
 def test_a_model_that_was_broken_before_is_told_apart_from_one_that_training_broke(tmp_path: Path):
     loaded = make("llama")
     loaded.model.model.norm.weight.data[0] = float("nan")
-    with pytest.raises(RunFailed, match="logits are not finite; it is broken"):
+    with pytest.raises(RunFailed, match="the model's logits are not finite; it is broken"):
         run("retrain", RetrainFull(method="full", tokens=1024, optimizer=BATCH), loaded, Context(text(32, 32)), tmp_path)
 
 
@@ -182,7 +182,7 @@ def test_the_mean_loss_is_told_per_token(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["retrain", "distill"])
 def test_the_next_token_loss_in_training_is_that_on_held_out_text(tmp_path: Path, kind: str):
     words = text(8, 32)
-    expected = mean_loss(make_model("llama", torch.float32), words.ids)
+    expected = mean_loss(make_model("llama", torch.float32), words.input)
     config = Optimizer(learning_rate=1e-9, batch_tokens=256, micro_batch_tokens=64)
     if kind == "retrain":
         done = run(kind, RetrainFull(method="full", tokens=256, optimizer=config), make("llama", torch.float32), Context(words), tmp_path)
@@ -201,7 +201,7 @@ def test_matrices_decay_and_norms_biases_and_embeddings_do_not(name: str):
     settings = Optimizer(learning_rate=rate, weight_decay=decay, warmup=0, decay=0, batch_tokens=64, micro_batch_tokens=64)
 
     def still(micro: MicroBatch) -> Objective:
-        return Objective(micro.ids, lambda logits, _: 0.0 * logits.sum())
+        return Objective(micro.text, lambda logits, _: 0.0 * logits.sum())
 
     train(model, text(2 * steps, 32), TrainSettings(settings, 0, silent), still)
     for key, parameter in model.named_parameters():
@@ -259,7 +259,7 @@ def test_held_out_sequences_are_trained_on_nowhere_in_a_repeated_text():
     once = text(40, 32)
     numbers = torch.cat([torch.arange(40), torch.randperm(40)])
     left, held = split(TokenSequences(once.ids[numbers], once.sha256, numbers))
-    assert torch.equal(held, once.ids[38:])
+    assert torch.equal(held.ids, once.ids[38:])
     assert left.numbers.max() == 37
     assert left.ids.shape == (76, 32)
     with pytest.raises(BadInput, match="a single sequence"):

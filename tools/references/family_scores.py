@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from compresslab.catalog.published_scores import scores_of, tables, weights
 from compresslab.catalog.published_settings import TASKS
-from compresslab.density.references.laws import D_UNIT, N_UNIT, Array
-
-MIN_MODELS = 4
-"""A task with scores of fewer models is left out: a link has two coefficients."""
+from compresslab.density.references.family_scores import MIN_MODELS, FamilyScores
+from compresslab.density.references.laws import D_UNIT, N_UNIT
 
 
 @dataclass(frozen=True)
@@ -26,42 +23,6 @@ class Family:
     what: str
     models: tuple[tuple[str, float], ...]
     evaluations: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class FamilyScores:
-    """Counted parameters (1e9) and tokens (1e11) of a family's models, and their scores (tasks, models), NaN where one is missing."""
-
-    n: Array
-    d: Array
-    tasks: tuple[str, ...]
-    scores: Array
-    sources: tuple[str, ...]
-
-    def keep(self, models: Sequence[int]) -> FamilyScores:
-        """The scores of some of the models."""
-        rows = list(models)
-        return replace(self, n=self.n[rows], d=self.d[rows], scores=self.scores[:, rows])
-
-    def without(self, model: int) -> FamilyScores:
-        """The scores without one model."""
-        return self.keep([other for other in range(len(self.n)) if other != model])
-
-    def only(self, tasks: Collection[str]) -> FamilyScores:
-        """The scores of some of the tasks."""
-        rows = [row for row, task in enumerate(self.tasks) if task in tasks]
-        return replace(self, tasks=tuple(self.tasks[row] for row in rows), scores=self.scores[rows])
-
-    @property
-    def chances(self) -> Array:
-        """(tasks, 1) scores of a guess."""
-        return np.array([[TASKS[task].chance] for task in self.tasks])
-
-    @property
-    def errors(self) -> Array:
-        """Standard error of each score: binomial over the task's items."""
-        items = np.array([[TASKS[task].items] for task in self.tasks], dtype=np.float64)
-        return np.sqrt(self.scores * (1 - self.scores) / items)
 
 
 QWEN = Family(
@@ -85,7 +46,8 @@ FAMILIES = {family.name: family for family in (QWEN, LLAMA)}
 
 def read_family(family: Family) -> FamilyScores:
     """The scores of a family."""
-    n = np.array([weights(model)[0].counted / N_UNIT for model, _ in family.models])
+    models = tuple(weights(model) for model, _ in family.models)
+    n = np.array([size.counted / N_UNIT for size, _ in models])
     d = np.array([tokens / D_UNIT for _, tokens in family.models])
     rows: dict[str, list[float]] = {}
     used: dict[str, None] = {}
@@ -98,4 +60,4 @@ def read_family(family: Family) -> FamilyScores:
                 used |= dict.fromkeys(scores[task][1] for scores in found if task in scores)
     tasks = tuple(task for task in TASKS if task in rows)
     sources = dict.fromkeys(tables()[table][1] for table in used)
-    return FamilyScores(n, d, tasks, np.array([rows[task] for task in tasks]), tuple(sources))
+    return FamilyScores(family.name, family.what, models, n, d, tasks, np.array([rows[task] for task in tasks]), tuple(sources))

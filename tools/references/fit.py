@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from compresslab.density.references.build import reference_json
-from tools.references.family import build_family
-from tools.references.family_scores import LLAMA, QWEN
+from compresslab.density.references.family import build_family
+from tools.references.family_scores import LLAMA, QWEN, read_family
 from tools.references.ladder import build_ladder
 from tools.references.pythia import build_pythia
 
 BUILDERS: dict[str, Callable[..., dict[str, Any]]] = {
     "olmo-ladder": build_ladder,
     "pythia": build_pythia,
-    "qwen2.5": partial(build_family, QWEN),
-    "llama-1-2": partial(build_family, LLAMA),
+    "qwen2.5": lambda: build_family(read_family(QWEN)),
+    "llama-1-2": lambda: build_family(read_family(LLAMA)),
 }
 
 

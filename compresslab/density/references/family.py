@@ -26,6 +26,8 @@ import numpy as np
 
 from compresslab.catalog.published_settings import TASKS
 from compresslab.density.references.build import RESAMPLES, SEED, rounded
+from compresslab.density.references.family_reach import family_reach
+from compresslab.density.references.family_scores import FamilyScores
 from compresslab.density.references.laws import (
     D_UNIT,
     LOSS_COLUMNS,
@@ -38,8 +40,6 @@ from compresslab.density.references.laws import (
     share_logit,
 )
 from compresslab.density.references.left_out import in_file
-from tools.references.family_reach import family_reach
-from tools.references.family_scores import Family, FamilyScores, read_family
 
 ALPHAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 BETA = 0.28
@@ -164,17 +164,12 @@ def interpolation_error(read: FamilyScores) -> float:
     return float(np.sqrt(np.nanmean(np.square(misses))))
 
 
-def build_family(family: Family, resamples: int = RESAMPLES) -> dict[str, Any]:
+def build_family(read: FamilyScores, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Fit a family, find out how far from its sizes it can be read, and return the content of the reference's file."""
-    read = read_family(family)
-
-    def fit(scores: FamilyScores, count: int) -> dict[str, Any]:
-        return fitted(family, scores, count)
-
-    return fit(read, resamples) | in_file(family_reach(family, read, fit))
+    return fitted(read, resamples) | in_file(family_reach(read, fitted))
 
 
-def fitted(family: Family, read: FamilyScores, resamples: int) -> dict[str, Any]:
+def fitted(read: FamilyScores, resamples: int) -> dict[str, Any]:
     """The content of a reference's file but for its reach, fitted to some scores of a family."""
     n, d, scores = read.n, read.d, read.scores
     by_alpha = {alpha: left_out_error(read, [alpha]) for alpha in ALPHAS}
@@ -213,8 +208,8 @@ def fitted(family: Family, read: FamilyScores, resamples: int) -> dict[str, Any]
         }
     has_several_budgets = len(np.unique(d)) > 1
     return {
-        "name": family.name,
-        "source": f"{family.what}; scores as published: {'; '.join(read.sources)}",
+        "name": read.name,
+        "source": f"{read.what}; scores as published: {'; '.join(read.sources)}",
         "kind": "family",
         "unit": "latent",
         "convention": "L = N^-alpha + b D^-0.28, latent; S = d + (top - d) / (1 + exp(gamma (L - l))); N in 1e9 counted parameters",

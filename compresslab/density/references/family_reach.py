@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from compresslab.catalog.published_scores import weights
 from compresslab.density.capability import combine
 from compresslab.density.draws import Measured
 from compresslab.density.references.budget import default_budget
+from compresslab.density.references.family_scores import MIN_MODELS, FamilyScores
 from compresslab.density.references.laws import D_UNIT, N_UNIT, Array
 from compresslab.density.references.left_out import MIN_KEPT, Reach, reach_of
 from compresslab.density.references.reference import Reference
 from compresslab.density.sample import prepare
 from compresslab.recipe.schema import DensityConfig
-from tools.references.family_scores import MIN_MODELS, Family, FamilyScores
 
 SAME_SIZE = 1.1
 """Models whose sizes differ by less than this factor are left out together."""
@@ -37,10 +36,10 @@ Fit = Callable[[FamilyScores, int], dict[str, Any]]
 """From scores and a number of resamples to the content of a reference's file."""
 
 
-def family_reach(family: Family, read: FamilyScores, fit: Fit) -> tuple[Reach, Reach]:
+def family_reach(read: FamilyScores, fit: Fit) -> tuple[Reach, Reach]:
     """The factors below and above the sizes of a family up to which its left-out models read as what they are (`left_out.reach_of`)."""
     groups = sizes(read.n)
-    below, above = reach_of(left_out_errors(family, read, groups, fit)), reach_of(left_out_errors(family, read, groups[::-1], fit))
+    below, above = reach_of(left_out_errors(read, groups, fit)), reach_of(left_out_errors(read, groups[::-1], fit))
     return below, above
 
 
@@ -55,7 +54,7 @@ def sizes(n: Array) -> list[list[int]]:
     return groups
 
 
-def left_out_errors(family: Family, read: FamilyScores, groups: list[list[int]], fit: Fit) -> Iterator[tuple[float, Array]]:
+def left_out_errors(read: FamilyScores, groups: list[list[int]], fit: Fit) -> Iterator[tuple[float, Array]]:
     """For the first group left out, the first two, and so on: their distance in size from the models kept, and the errors of all of them.
 
     A benchmark that fewer than `MIN_MODELS` of the others have is left out, too.
@@ -68,10 +67,10 @@ def left_out_errors(family: Family, read: FamilyScores, groups: list[list[int]],
             return
         reference = replace(Reference.parse(fit(rest, RESAMPLES)), reach=ANY_SIZE)
         ends = [float(read.n[group].mean()) for group in (groups[0], groups[count])]
-        yield max(ends) / min(ends), np.array([error(family, read.only(rest.tasks), model, reference) for model in left])
+        yield max(ends) / min(ends), np.array([error(read.only(rest.tasks), model, reference) for model in left])
 
 
-def error(family: Family, read: FamilyScores, model: int, reference: Reference) -> float:
+def error(read: FamilyScores, model: int, reference: Reference) -> float:
     """ln of the density that a model's scores read, over that of the scores predicted for its size and tokens.
 
     Infinite where one of the two cannot be read, or is a bound.
@@ -79,7 +78,7 @@ def error(family: Family, read: FamilyScores, model: int, reference: Reference) 
     rows = [(task, float(score)) for task, score in zip(read.tasks, read.scores[:, model], strict=True) if not np.isnan(score)]
     n, d = float(read.n[model]) * N_UNIT, float(read.d[model]) * D_UNIT
     predicted = {task: reference.predict(task, n, d)[1] or 0.0 for task, _ in rows}
-    size, shape = weights(family.models[model][0])
+    size, shape = read.weights[model]
     found = []
     for scores in (dict(rows), predicted):
         measured = Measured(name="model", root="model", size=size, shape=shape, published=scores, table="left out")

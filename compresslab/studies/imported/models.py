@@ -1,0 +1,98 @@
+"""The sizes of imported models, and whether a child is a copy of its parent's weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from compresslab.errors import BadInput, RunFailed
+from compresslab.plan.user_tables.sizes import UNKNOWN_SHAPE, size_from_config, stated_size
+from compresslab.recipe.model_config import read_config
+from compresslab.records import Shape, Size
+from compresslab.studies.imported.files import ModelResults
+
+NUMBER = re.compile(r"(?P<parameters>[0-9][0-9_.]*(?:[eE][+]?[0-9]+)?)(?:@(?P<bits>[0-9.]+))?")
+FORMS = "NAME=FOLDER, NAME=config.json, or NAME=1.2e9 (with the stored bits of a weight: NAME=1.2e9@4.25)"
+
+
+class ImportedModel(NamedTuple):
+    """Size and shape of a model, its folder if it is at hand with its weights, and where the size comes from, in words."""
+
+    size: Size
+    shape: Shape
+    folder: Path | None
+    source: str
+
+
+def sizes_of(models: Sequence[ModelResults], stated: Sequence[str]) -> dict[str, ImportedModel]:
+    """The size of every model: as stated by `--size`, or from the folder that lm-eval loaded, if it is on this machine.
+
+    Raises:
+        BadInput: a size that cannot be read, is of no model, or is missing; the message names every missing one.
+    """
+    given: dict[str, str] = {}
+    for text in stated:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise BadInput(f"--size {text}: write {FORMS}")
+        if name in given:
+            raise BadInput(f"--size {name} stands there twice")
+        given[name] = value
+    names = [model.name for model in models]
+    if unknown := [name for name in given if name not in names]:
+        raise BadInput(f"--size {unknown[0]}={given[unknown[0]]}: no model is called {unknown[0]}; there are {', '.join(names)}")
+    for model in models:
+        if model.name not in given and (Path(model.model) / "config.json").is_file():
+            given[model.name] = model.model
+    if missing := [name for name in names if name not in given]:
+        raise BadInput(
+            f"the size of {', '.join(missing)} is not known, and density needs it: add {' '.join(f'--size {name}=…' for name in missing)} "
+            f"({FORMS}). Count the parameters that multiply activations: all but an input embedding that is not tied"
+        )
+    return {name: _model(f"--size {name}={given[name]}", given[name]) for name in names}
+
+
+def _model(where: str, value: str) -> ImportedModel:
+    if (found := NUMBER.fullmatch(value)) and not Path(value).exists():
+        try:
+            parameters, bits = float(found["parameters"]), float(found["bits"] or 16.0)
+            return ImportedModel(*stated_size(parameters, bits), None, f"stated: {value}")
+        except (BadInput, ValueError) as error:
+            raise BadInput(f"{where}: {error}") from error
+    path = Path(value).expanduser()
+    try:
+        if path.is_dir():
+            if not (path / "config.json").is_file():
+                raise BadInput("the folder has no config.json, so it is not a model")
+            if any(path.glob("*.safetensors")):
+                return _from_folder(path)
+            path /= "config.json"
+        if not path.is_file():
+            raise BadInput(f"there is neither such a file or folder, nor is it a number; write {FORMS}")
+        return ImportedModel(*size_from_config(path), None, f"counted from {path.name}")
+    except (BadInput, RunFailed) as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def _from_folder(folder: Path) -> ImportedModel:
+    """Counted from the files, as of a variant of a study. Zeros are not counted, since that reads every weight."""
+    from compresslab.models.anatomy import parameters_of
+    from compresslab.models.counting.size import plain_skeleton, shape_of, size_of  # imports torch
+
+    size = size_of(folder, parameters_of(plain_skeleton(folder)))
+    return ImportedModel(size, shape_of(folder, size), folder, f"counted from the files in {folder.name}")
+
+
+def are_timed(models: Iterable[ImportedModel]) -> bool:
+    """Whether the dimensions of all models are known, from which times are modelled."""
+    return all(model.shape.architecture != UNKNOWN_SHAPE for model in models)
+
+
+def quantization_of(model: ImportedModel) -> str | None:
+    """What a folder's config.json says of its quantization; `None` for plain weights and without a folder."""
+    if model.folder is None:
+        return None
+    stated = read_config(model.folder / "config.json").get("quantization_config")
+    return str(stated.get("quant_method") or "unnamed") if isinstance(stated, Mapping) else None

@@ -1,0 +1,277 @@
+"""What `compresslab import` refuses, each with one message that says what to do; and files of several models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from compresslab.cli.main import app
+from compresslab.errors import BadInput
+from compresslab.studies.imported.files import read_models
+from compresslab.studies.imported.samples import read_task
+from compresslab.studies.imported.study import ImportRequest, import_study
+
+TIME = "2026-11-26T22-05-28.123456"
+SIZES = ("a=4e9", "b=2e9")
+Results = Callable[..., str]
+
+
+def content(model: str, tasks: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Results in the form of lm-eval 0.4."""
+    return {
+        "results": {
+            task: {"alias": task, "acc,none": own["acc"], "acc_stderr,none": own.get("error", 0.01)} for task, own in tasks.items()
+        },
+        "group_subtasks": {},
+        "configs": {task: {"task": task, "output_type": "multiple_choice", "target_delimiter": " "} for task in tasks},
+        "versions": dict.fromkeys(tasks, 1.0),
+        "n-shot": {task: own.get("shots", 0) for task, own in tasks.items()},
+        "n-samples": {task: {"original": 1000, "effective": own.get("items", 1000)} for task, own in tasks.items()},
+        "config": {"model": "hf", "model_args": {"pretrained": model}},
+        "lm_eval_version": "0.4.13",
+        "model_name": model,
+        "chat_template": None,
+        **more,
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """Writes a file of results and gives its path."""
+
+    def write(model: str, tasks: dict[str, dict[str, Any]] | None = None, *, time: str = TIME, folder: str = "", **more: Any) -> str:
+        path = tmp_path / (folder or model.replace("/", "__")) / f"results_{time}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content(model, tasks or {"mmlu": {"acc": 0.6, "shots": 5, "items": 14042, "error": 0.004}}, **more)))
+        return str(path)
+
+    return write
+
+
+def sample(number: int, target: str, logprobs: list[float], acc: float, options: tuple[str, ...] = ("fox", "dog", "sun")) -> dict[str, Any]:
+    return {
+        "doc_id": number,
+        "doc": {},
+        "target": target,
+        "arguments": {f"gen_args_{i}": {"arg_0": f"Question {number}", "arg_1": f" {option}"} for i, option in enumerate(options)},
+        "resps": [[[str(value), "False"]] for value in logprobs],
+        "filtered_resps": [],
+        "filter": "none",
+        "metrics": ["acc"],
+        "doc_hash": str(number),
+        "acc": acc,
+    }
+
+
+def write_samples(results_path: str, rows: list[Any], task: str = "pets", time: str = TIME) -> str:
+    path = Path(results_path).parent / f"samples_{task}_{time}.jsonl"
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def refused(files: list[str], message: str, **request: Any) -> None:
+    with pytest.raises(BadInput, match=message):
+        import_study(ImportRequest(files, **{"parents": ["a"], "sizes": SIZES, **request}))
+
+
+def test_published_benchmarks_in_their_setting_are_read_by_value(results: Results) -> None:
+    tasks = {"mmlu": {"acc": 0.55, "shots": 5, "items": 14042, "error": 0.004}, "gsm8k": {"acc": 0.5, "shots": 5}}
+    record = import_study(ImportRequest([results("x/a"), results("x/b", tasks)], ["a"], SIZES))
+    (comparison,) = record.variants[1].comparisons
+    assert [task.task for task in comparison.tasks] == ["MMLU"]
+    assert comparison.ratio is not None
+    assert comparison.ratio.low < comparison.ratio.value < comparison.ratio.high
+    assert any("Left out, because not every model has them: gsm8k" in note for note in record.notes)
+    assert record.variants[0].density is not None
+    assert record.variants[0].density.reference in ("qwen2.5", "llama-1-2")
+
+
+def test_a_benchmark_in_another_setting_is_read_by_no_reference(results: Results) -> None:
+    tasks = {"mmlu": {"acc": 0.55, "shots": 0}}
+    record = import_study(ImportRequest([results("a", tasks), results("b", tasks)], ["a"], SIZES))
+    assert record.variants[1].comparisons[0].ratio is None
+    assert any("reads none of mmlu" in note for note in record.notes)
+
+
+def test_a_smaller_standard_error_gives_a_narrower_ratio(results: Results) -> None:
+    widths = []
+    for error in (0.004, 0.02):
+        files = [
+            results(name, {"mmlu": {"acc": acc, "shots": 5, "items": 14042, "error": error}}) for name, acc in (("a", 0.6), ("b", 0.55))
+        ]
+        ratio = import_study(ImportRequest(files, ["a"], SIZES)).variants[1].comparisons[0].ratio
+        assert ratio is not None
+        widths.append(ratio.high / ratio.low)
+    assert widths[0] < widths[1]
+
+
+def test_chains_have_their_own_parents(results: Results) -> None:
+    files = [results(name, {"mmlu": {"acc": acc, "shots": 5}}) for name, acc in (("a", 0.6), ("b", 0.55), ("c", 0.5))]
+    record = import_study(ImportRequest(files, ["a", "c=b"], [*SIZES, "c=1e9@4.5"], copies=["c"]))
+    assert [(variant.name, variant.parent) for variant in record.variants] == [("base", ""), ("b", "base"), ("c", "b")]
+    c = record.variants[2]
+    assert [(one.against, one.runs_apart) for one in c.comparisons] == [("b", 0), ("base", 2)]
+    assert c.size is not None
+    assert c.size.effective_bits == 4.5
+
+
+def test_two_files_of_one_model_are_one_model(results: Results) -> None:
+    first = results("a", {"mmlu": {"acc": 0.6, "shots": 5}})
+    second = results("a", {"gsm8k": {"acc": 0.6, "shots": 5}}, time="2026-11-27T00-00-00.1")
+    (model,) = read_models([first, second])
+    assert sorted(model.tasks) == ["gsm8k", "mmlu"]
+
+
+def test_two_models_under_one_name(results: Results) -> None:
+    files = [results("x/a"), results("y/a")]
+    refused(files, rf"two models under the name a: .*; give one of them another name: NAME={files[1]}")
+    assert [model.name for model in read_models([files[0], f"other={files[1]}"])] == ["a", "other"]
+
+
+def test_the_same_task_twice(results: Results) -> None:
+    refused([results("a"), results("a", time="2026-11-27T00-00-00.1")], "both have mmlu of a; leave one of them out")
+
+
+def test_a_size_that_nobody_states_is_asked_for_with_all_others(results: Results) -> None:
+    refused([results("a"), results("b")], r"the size of a, b is not known.* add --size a=… --size b=…", sizes=())
+    refused([results("a"), results("b")], "--size c=1e9: no model is called c", sizes=["c=1e9"])
+    refused([results("a"), results("b")], "--size a=7: 7 is no number of parameters; write them in full", sizes=["a=7", "b=2e9"])
+    refused([results("a"), results("b")], "--size a=nowhere: there is neither such a file or folder", sizes=["a=nowhere", "b=2e9"])
+
+
+def test_which_model_is_the_parent_must_be_said(results: Results) -> None:
+    files = [results("a"), results("b")]
+    refused(files, r"which model is the parent\? Add --parent NAME; there are a, b", parents=())
+    refused(files, "no model is called z", parents=["z"])
+    refused(files, "has a parent itself", parents=["a", "a=b"])
+    refused(files[:1], "all files are of one model, a")
+    refused([*files, results("c")], "b, c come from one another in a circle", parents=["a", "b=c", "c=b"], sizes=[*SIZES, "c=1e9"])
+    refused([files[0], f"base={files[1]}"], "a study calls its first model base")
+
+
+def test_results_of_lm_eval_before_0_4(results: Results, tmp_path: Path) -> None:
+    (old := tmp_path / "old.json").write_text(json.dumps({"results": {"mmlu": {"acc": 0.3, "acc_stderr": 0.01}}, "versions": {"mmlu": 1}}))
+    refused([results("a"), f"b={old}"], r"has no configs, n-shot, which lm-eval 0.4 writes; evaluate again with it")
+    unfiltered = results("b", results={"mmlu": {"acc": 0.3, "acc_stderr": 0.01}})
+    refused([results("a"), unfiltered], "the scores of mmlu name no filter .* as before lm-eval 0.4")
+
+
+def test_a_file_that_is_no_result(results: Results, tmp_path: Path) -> None:
+    (other := tmp_path / "config.json").write_text("{}")
+    refused([results("a"), str(other)], "is no file of results of lm-eval: it has no `results`")
+    (broken := tmp_path / "results_x.json").write_text('{"results": ')
+    refused([results("a"), str(broken)], "cannot be read as results of lm-eval")
+    refused([results("a"), str(tmp_path)], "is a folder; name the files in it")
+    refused([results("a"), str(tmp_path / "gone.json")], "there is no file")
+
+
+def test_a_score_in_percent(results: Results) -> None:
+    refused(
+        [results("a"), results("b", {"mmlu": {"acc": 55.0, "shots": 5}})], "acc,none of mmlu is 55; lm-eval writes shares between 0 and 1"
+    )
+
+
+def test_settings_that_differ(results: Results) -> None:
+    files = [results("a"), results("b", versions={"mmlu": 2.0})]
+    refused(files, "the version of the task of a is '1.0', that of b '2.0'; evaluate both alike")
+
+
+def test_no_task_is_left_after_filtering(results: Results) -> None:
+    files = [results("a", {"mmlu": {"acc": 0.6}}), results("b", {"gsm8k": {"acc": 0.6}})]
+    refused(files, "no task is left that every model answered: a has mmlu; b has gsm8k")
+    refused(files, "--task piqa: no file has it; there are mmlu, gsm8k", tasks=["piqa"])
+
+
+def test_samples_of_one_model_alone(results: Results) -> None:
+    files = [results(name, {"pets": {"acc": 0.5}}) for name in ("a", "b")]
+    samples = write_samples(files[0], [sample(0, "0", [-1.0, -2.0, -3.0], 1.0)])
+    refused([*files, samples], r"samples of a were given, and no task has those of every model \(see b\)")
+
+
+def test_samples_of_no_results(results: Results) -> None:
+    files = [results("a", {"pets": {"acc": 0.5}}), results("b", {"pets": {"acc": 0.5}})]
+    row = sample(0, "0", [-1.0, -2.0, -3.0], 1.0)
+    refused([*files, write_samples(files[0], [row], time="2020-01-01T00-00-00.5")], "belongs to none of the results")
+    refused([*files, write_samples(files[0], [row], task="cats")], "has no task cats")
+    (renamed := Path(files[0]).parent / "mine.jsonl").write_text("{}\n")
+    refused([*files, str(renamed)], "is not named samples_<task>_<time>.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("not json\n", "line 1: no JSON"),
+        ('{"doc_id": 0}\n', "line 1: no target, arguments, resps, filter, metrics, which lm-eval 0.4 writes"),
+        (sample(0, "0", [-3.0, -1.0, -2.0], 1.0), "choose option 1, its target is 0, and its acc is 1.0"),
+        (sample(0, "cat", [-3.0, -1.0, -2.0], 1.0), "acc is 1, and its target 'cat' is none of its options"),
+        ({**sample(0, "0", [-1.0, -2.0, -3.0], 1.0), "resps": []}, "its resps are not as lm-eval 0.4 writes them"),
+        ({**sample(0, "0", [-1.0, -2.0, -3.0], 1.0), "resps": [[["x"]]] * 3}, "is no log-likelihood"),
+        ({**sample(0, "0", [-1.0, -2.0, -3.0], 1.0), "arguments": {"x": 1}}, "its arguments are not as lm-eval 0.4 writes them"),
+        (sample(0, "0", [float("nan"), -2.0, -3.0], 1.0), "not finite"),
+    ],
+)
+def test_samples_that_lm_eval_did_not_write(results: Results, row: Any, message: str) -> None:
+    files = [results(name, {"pets": {"acc": 0.5}}) for name in ("a", "b")]
+    refused([*files, *(write_samples(file, [row]) for file in files)], message)
+
+
+def test_other_questions_do_not_pair(results: Results) -> None:
+    files = [results(name, {"pets": {"acc": 0.5}}) for name in ("a", "b")]
+    rows = [sample(number, "0", [-1.0, -2.0, -3.0], 1.0) for number in range(12)]
+    changed = [*rows[:5], sample(5, "0", [-1.0, -2.0, -3.0], 1.0, ("fox", "dog", "moon")), *rows[6:]]
+    samples = [write_samples(files[0], rows), write_samples(files[1], changed)]
+    refused([*files, *samples], "do not pair: 1 of 12 items ask something else, first item 5")
+
+
+def test_documents_pair_in_any_order_and_under_chat_templates(results: Results) -> None:
+    files = [results(name, {"pets": {"acc": 0.5}}, chat_template=name) for name in ("a", "b")]
+    rows = [sample(number, "0", [-1.0 - number % 2, -1.5, -3.0], float(number % 2 == 0)) for number in range(12)]
+    templated = json.loads(json.dumps(rows[::-1]).replace("Question", "<user> Question"))
+    samples = [write_samples(files[0], rows), write_samples(files[1], templated)]
+    record = import_study(ImportRequest([*files, *samples], ["a"], SIZES))
+    (task,) = record.variants[1].comparisons[0].tasks
+    assert (task.items, task.lost, task.gained) == (12, 0, 0)
+
+
+def test_a_target_is_read_as_index_or_as_text_whichever_gives_the_accuracy(results: Results) -> None:
+    file = results("a", {"pets": {"acc": 0.5}})
+    rows = [sample(0, "1", [-3.0, -2.0, -1.0], 1.0, ("0", "2", "1")), sample(1, "2", [-3.0, -2.0, -1.0], 0.0, ("0", "2", "1"))]
+    (model,) = read_models([file, write_samples(file, rows)])
+    _, items = read_task(model, model.tasks["pets"], "pets")
+    assert items.gold == [2, 1]
+
+
+def test_the_right_one_of_two_questions_follows_from_the_accuracy(results: Results) -> None:
+    file = results("a", {"pets": {"acc": 0.5}})
+    rows = []
+    for number, acc in enumerate((1.0, 0.0)):
+        row = sample(number, "is warm", [-1.0, -2.0], acc, ("is warm", "is warm"))
+        row["arguments"]["gen_args_1"]["arg_0"] = f"Other {number}"
+        rows.append(row)
+    (model,) = read_models([file, write_samples(file, rows)])
+    _, items = read_task(model, model.tasks["pets"], "pets")
+    assert items.gold == [0, 1]
+    assert items.choice == [0, 0]
+
+
+def test_the_command_says_it_in_one_line(results: Results) -> None:
+    shown = CliRunner().invoke(app, ["import", results("a"), results("b"), "--parent", "a"])
+    assert isinstance(shown.exception, BadInput)
+    assert shown.exception.exit_code == 2
+
+
+def test_the_command_writes_the_page(results: Results, tmp_path: Path) -> None:
+    files = [results("a"), results("b", {"mmlu": {"acc": 0.55, "shots": 5, "items": 14042, "error": 0.004}})]
+    sizes = [part for size in SIZES for part in ("--size", size)]
+    shown = CliRunner().invoke(
+        app, ["import", *files, "--parent", "a", *sizes, "--reports", str(tmp_path / "reports")], catch_exceptions=False
+    )
+    assert shown.exit_code == 0
+    assert "Nothing was run. Report:" in shown.output
+    page = tmp_path / "reports" / "a-imported" / "index.html"
+    assert "MMLU" in page.read_text(encoding="utf-8")
