@@ -110,7 +110,7 @@ def counted_from(row: Mapping[str, str], stored: WeightStorage = BF16) -> tuple[
     return size, shape
 
 
-def _attention(row: dict[str, str], layers: int, kept: int, width: int) -> tuple[AttentionLayers, ...]:
+def _attention(row: Mapping[str, str], layers: int, kept: int, width: int) -> tuple[AttentionLayers, ...]:
     """The layers with a window and those without, by the rules of `models.counting.attention_layers`; empty if none has one.
 
     Args:
