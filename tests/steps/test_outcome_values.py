@@ -164,3 +164,23 @@ def test_layers_that_share_their_largest_matrix_are_told_apart(tmp_path: Path) -
     changed(folder, lambda tensors: {name: value + 1 if "layers.1.self_attn.q_proj" in name else value for name, value in tensors.items()})
     with pytest.raises(RunFailed, match=r"other weights than the parent in model\.layers\.1\.self_attn\.q_proj\.weight"):
         checked("depth", folder, tmp_path / "parent")
+
+
+@pytest.mark.parametrize(
+    ("method", "said"), [("wanda", "0 zeros in a row of 64"), ("full", "the parent's, bit for bit,"), ("rtn", "plain weights")]
+)
+def test_a_shard_of_the_parent_that_the_index_names_is_refused(method: str, said: str, parent: Path) -> None:
+    folder = made(method, parent)
+    tensors, before = load_file(folder / FILE), load_file(parent / FILE)
+    stale = {name: value for name, value in before.items() if ".layers.3." in name}
+    kept = {name: value for name, value in tensors.items() if ".layers.3." not in name}
+    (folder / FILE).unlink()
+    shards = {"model-00001-of-00002.safetensors": kept, "model-00002-of-00002.safetensors": stale}
+    for file, content in shards.items():
+        save_file(content, folder / file, {"format": "pt"})
+    # What a later save leaves beside them is not read.
+    save_file(tensors, folder / "model-00003-of-00003.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, content in shards.items() for name in content}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(RunFailed, match=rf"{said} in model\.layers\.3\..* and 6 more"):
+        checked(method, folder, parent)
