@@ -104,13 +104,15 @@ def _is_list(text: str) -> bool:
 
 
 def _looks_like_json(text: str) -> bool:
-    """Whether plain text is rows of JSON: its first line is an object, or all of it an object or a list of objects."""
-    if text.lstrip()[:1] not in ("{", "["):
+    """Whether plain text is rows of JSON: its first line is an object, or all of it an object or a list of objects or strings."""
+    whole = text.strip()
+    if whole[:1] not in ("{", "["):
         return False
-    for part in (text.lstrip().partition("\n")[0], text):
+    for part, kinds in ((whole.partition("\n")[0], dict), (whole, dict | str)):
         with contextlib.suppress(ValueError):
             value = parse_json(part)
-            return isinstance(value[0] if isinstance(value, list) and value else value, dict)
+            if isinstance(value[0] if isinstance(value, list) and value else value, kinds):
+                return True
     return False
 
 

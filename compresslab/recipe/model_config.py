@@ -209,7 +209,7 @@ def code_problem(name: str, config: Mapping[str, Any], tokenizer: Mapping[str, A
         trusted: whether the recipe trusts its code.
     """
     named, architecture = config.get("auto_map"), config.get("model_type")
-    native, own_tokenizer = native_model_types(), bool(own_tokenizers(tokenizer))
+    native, own_tokenizer = native_model_types(), own_tokenizers(tokenizer)
     foreign = isinstance(named, dict) and bool(native) and architecture not in native
     if not trusted:
         what = f"for the architecture {architecture!r}" if foreign else f"for its tokenizer {tokenizer.get('tokenizer_class')!r}"
@@ -219,13 +219,19 @@ def code_problem(name: str, config: Mapping[str, Any], tokenizer: Mapping[str, A
             if foreign or own_tokenizer
             else ""
         )
+    if not foreign and own_tokenizer:
+        kind = tokenizer["tokenizer_class"]
+        same = any(reference.rpartition(".")[2].removesuffix("Fast") == kind.removesuffix("Fast") for reference in own_tokenizer)
+        return (
+            ""
+            if same
+            else f"{name}: tokenizer_config.json states the tokenizer_class {kind!r}, and auto_map names {own_tokenizer[0]!r}; make them one"
+        )
     if not isinstance(named, dict):
         return ""
     if architecture in native:
         return (
-            ""
-            if own_tokenizer
-            else f"{name} brings its own code for the architecture {architecture!r}, which transformers has itself; "
+            f"{name} brings its own code for the architecture {architecture!r}, which transformers has itself; "
             "leave base.trust_remote_code out, and it loads without that code"
         )
     missing = [auto for auto in NEEDED if not isinstance(named.get(auto), str)]

@@ -210,6 +210,19 @@ def test_the_code_of_a_tokenizer_alone_is_run_where_it_is_trusted(tmp_path: Path
     assert again.tokenizer("hello")["input_ids"] == loaded.tokenizer("hello")["input_ids"]
 
 
+def test_a_tokenizer_whose_code_is_that_of_another_class_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    make_model(folder)
+    (folder / "shouting.py").write_text(OWN_TOKENIZER)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    own = {"tokenizer_class": "OtherTokenizer", "auto_map": {"AutoTokenizer": ["shouting.ShoutingTokenizer", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **own}))
+    with pytest.raises(
+        BadInput, match=r"tokenizer_class 'OtherTokenizer', and auto_map names 'shouting\.ShoutingTokenizer'; make them one"
+    ):
+        start(str(folder), own_code=True)
+
+
 def test_a_plain_model_keeps_its_tokenizer_beside_one_with_code(folder: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     make_model(plain)
