@@ -56,7 +56,7 @@ def recipe_of(pair: Pair) -> tuple[str, str]:
     name = _short(pair.child)
     study = pair.study or f"{name}-against-{_short(pair.parent)}"[:100]
     if not NAME.fullmatch(study):
-        raise BadInput(f"--study {study!r} is no {NAME_FORM}")
+        raise BadInput(f"--study {study!r} is no name: write {NAME_FORM}")
     adopt = {"model": child, **({"how": pair.how} if pair.how else {}), **({"trained": False} if pair.copy else {})}
     base = {"model": parent, **_dtype(parent)}
     density = f"density: {{reference: {json.dumps(pair.reference)}}}\n" if pair.reference else ""

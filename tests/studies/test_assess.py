@@ -51,7 +51,7 @@ def test_models_that_are_none_are_named(models: Path) -> None:
         recipe_of(Pair("./gone", str(models / "big")))
     with pytest.raises(BadInput, match="are one model; name the one that it was made from"):
         recipe_of(Pair(str(models / "big"), str(models / "big")))
-    with pytest.raises(BadInput, match="--study 'a b' is no"):
+    with pytest.raises(BadInput, match="--study 'a b' is no name"):
         recipe_of(Pair(str(models / "small"), str(models / "big"), study="a b"))
 
 

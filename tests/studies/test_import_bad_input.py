@@ -152,6 +152,9 @@ def test_which_model_is_the_parent_must_be_said(results: Results) -> None:
     refused(files[:1], "all files are of one model, a")
     refused([*files, results("c")], "b, c come from one another in a circle", parents=["a", "b=c", "c=b"], sizes=[*SIZES, "c=1e9"])
     refused([files[0], f"base={files[1]}"], "a study calls its first model base")
+    refused([files[0], f"BASE={files[1]}"], "a study calls its first model base")
+    refused(files, "--study 'a b' is no name: write a name of at most 100 letters", study="a b")
+    refused(files, "there is no reference 'none'", reference="none")
 
 
 def test_results_of_lm_eval_before_0_4(results: Results, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from compresslab.records import ItemScores, TaskScore
 from compresslab.studies.imported.files import ModelResults, TaskResult
 from compresslab.studies.imported.lineage import Lineage
 from compresslab.studies.imported.pairing import check_paired
-from compresslab.studies.imported.samples import read_task
+from compresslab.studies.imported.samples import WEIGHTS, read_task
 from compresslab.studies.imported.tasks import metric_of
 
 
@@ -122,7 +122,7 @@ def _score(task: str, metric: str, value: float, error: float | None, count: int
         metric=metric.removesuffix(",none"),
         chance=None,
         engine="lm-eval",
-        weights="as evaluated by lm-eval",
+        weights=WEIGHTS,
         bos=False,
         truncated=0,
         prompts="",

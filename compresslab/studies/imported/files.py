@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from compresslab.errors import BadInput
 from compresslab.inputs import read_json, reason
 from compresslab.recipe.schema import NAME_FORM
+from compresslab.records.compute import Dtype
 
 LARGEST_RESULTS = 256 * 2**20  # bytes of a file of results, which has some kilobytes a task
 PARTS = ("results", "configs", "versions", "n-shot")
@@ -48,6 +49,7 @@ class ModelResults:
     Attributes:
         model: lm-eval's name of it, often its folder. arguments: how it was loaded. lm_eval: the version that evaluated it.
         tasks: by name. configs: lm-eval's settings of each leaf. samples: the file of each leaf's samples, if it was given.
+        dtype: of the weights as they were loaded, "" where lm-eval does not say, or a recipe has none such.
         templated: a chat template was put around the prompts.
     """
 
@@ -56,6 +58,7 @@ class ModelResults:
     arguments: str
     paths: tuple[Path, ...]
     lm_eval: str
+    dtype: str
     templated: bool
     tasks: Mapping[str, TaskResult]
     configs: Mapping[str, Mapping[str, Any]]
@@ -90,7 +93,7 @@ def _split(argument: str) -> tuple[str, Path]:
     name, equals, rest = argument.partition("=")
     if equals and not path.exists():
         if not NAME.match(name):
-            raise BadInput(f"{argument}: {name!r} is no {NAME_FORM}")
+            raise BadInput(f"{argument}: {name!r} is no name: write {NAME_FORM}")
         path = Path(rest)
     else:
         name = ""
@@ -123,13 +126,15 @@ def _results(name: str, path: Path) -> ModelResults:
     if not tasks:
         raise BadInput(f"{path} has no task with a score")
     config = content.get("config")
-    arguments = config.get("model_args") if isinstance(config, dict) else ""
+    loaded = config if isinstance(config, dict) else {}
+    dtype = str(loaded.get("model_dtype")).removeprefix("torch.")
     return ModelResults(
         name=name or _short(model),
         model=model or name,
-        arguments=str(arguments),
+        arguments=str(loaded.get("model_args") or ""),
         paths=(path,),
         lm_eval=version,
+        dtype=dtype if dtype in get_args(Dtype) else "",
         templated=bool(content.get("chat_template")),
         tasks=tasks,
         configs=content["configs"],

@@ -61,7 +61,7 @@ def lineage_of(names: Sequence[str], stated: Sequence[str], copies: Sequence[str
     for name in names:
         if name != root:
             parents.setdefault(name, root)
-    if BASE in parents:
+    if any(name.lower() == BASE for name in parents):
         raise BadInput(f"a study calls its first model {BASE}, so a child needs another name; write NAME=FILE before its results")
     order = [root]
     while len(order) < len(names):

@@ -30,7 +30,8 @@ from compresslab.records import ItemScores, TaskScore
 from compresslab.studies.imported.files import ModelResults, TaskResult
 
 NEEDED = ("doc_id", "target", "arguments", "resps", "filter", "metrics")
-CONDITIONS = AnswerConditions("lm-eval", "as evaluated by lm-eval", False, frozenset(), {}, {})
+WEIGHTS = "as lm-eval loaded them; BOS and cut prompts are not stated"
+CONDITIONS = AnswerConditions("lm-eval", WEIGHTS, False, frozenset(), {}, {})
 KINDS = ("multiple_choice", "loglikelihood", "generate_until")
 
 

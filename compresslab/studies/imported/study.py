@@ -26,7 +26,7 @@ from compresslab.files import atomic_write
 from compresslab.inputs import reason
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.recipe.load import RecipeFile
-from compresslab.recipe.schema import DensityConfig, Recipe
+from compresslab.recipe.schema import NAME_FORM, DensityConfig, Recipe
 from compresslab.recipe.steps import BASE
 from compresslab.records import ItemScores, StepRecord, StudyRecord, VariantRecord
 from compresslab.report.overwriting import check_page
@@ -35,7 +35,7 @@ from compresslab.studies.answers.fidelity import fidelity
 from compresslab.studies.answers.lost_items import lost_items
 from compresslab.studies.assemble import study_record
 from compresslab.studies.imported.answers import Answers, by_items, by_values, sampled_tasks, shared_tasks
-from compresslab.studies.imported.files import ModelResults, read_models
+from compresslab.studies.imported.files import NAME, ModelResults, read_models
 from compresslab.studies.imported.lineage import Lineage, lineage_of
 from compresslab.studies.imported.models import ImportedModel, are_timed, quantization_of, sizes_of
 from compresslab.studies.imported.pairing import check_asked_alike
@@ -205,10 +205,13 @@ def _plan(request: ImportRequest, models: Sequence[ModelResults], lineage: Linea
         for model in models
         if model.name != lineage.root
     }
+    study = request.study or f"{lineage.root[:90]}-imported"
+    if not NAME.match(study):
+        raise BadInput(f"--study {study!r} is no name: write {NAME_FORM}")
     content = {
-        "study": request.study or f"{lineage.root}-imported",
+        "study": study,
         "question": QUESTION,
-        "base": {"model": models[0].model},
+        "base": {"model": models[0].model, **({"dtype": models[0].dtype} if models[0].dtype else {})},
         "variants": adopted,
         "evaluate": {"tasks": tasks},
         "density": {"reference": request.reference or reference.name, "hardware": list(request.hardware)},
