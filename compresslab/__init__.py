@@ -2,11 +2,12 @@
 
 The public interface is what this module exports; everything else may change.
 
-Studies: `run_study` runs a recipe and gives its record, on the hosts of a `cluster` if it is given one. `read_study` reads one that was
-reported, `write_report` writes its page, and `tables` has every table of a record as a pandas frame. Steps: `compress` applies one step to
-a model. Density: `Reference` is a ruler, `assess` gives densities and verdicts of `Measured` models (`Size`, `Shape`, items or
-scores), `compare` those of one child and one parent. Evaluation:
-`TreeLM` is lm-eval's model, exact and faster. Errors are `CompresslabError`s: `BadInput`, what the caller can mend, and `RunFailed`.
+Studies: `run_study` runs a recipe and gives its record, a `Study`, on the hosts of a `cluster` if it is given one. `read_study` reads one
+that was reported. A notebook shows a study as its verdicts with a chart, `Study.frame` gives its tables as pandas frames, and `tables`
+makes them of every record. `write_report` writes its page. Steps: `compress` applies one step to a model. Density: `Reference` is a
+ruler, `assess` gives densities and verdicts of `Measured` models (`Size`, `Shape`, items or scores), `compare` those of one child and one
+parent. Evaluation: `TreeLM` is lm-eval's model, exact and faster. Errors are `CompresslabError`s: `BadInput`, what the caller can mend,
+and `RunFailed`.
 
 Types stand in `__init__.pyi`, so that looking at a name here imports nothing before it is used.
 """
@@ -28,6 +29,7 @@ _HOMES = {
     "Shape": "records",
     "Size": "records",
     "StepRecord": "records",
+    "Study": "studies.study",
     "StudyRecord": "records",
     "TaskScore": "records",
     "TreeLM": "evaluation.tree_lm",

@@ -24,6 +24,7 @@ from compresslab.studies.compress import compress as compress
 from compresslab.studies.read_study import read_study as read_study
 from compresslab.studies.run_study import plan_study as plan_study
 from compresslab.studies.run_study import run_study as run_study
+from compresslab.studies.study import Study as Study
 
 __version__: str
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Shape",
     "Size",
     "StepRecord",
+    "Study",
     "StudyRecord",
     "TaskScore",
     "TreeLM",

@@ -49,7 +49,7 @@ def test_every_public_method_of_a_class_is_documented(name: str) -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    looks = "import compresslab, sys; compresslab.BadInput; compresslab.load_recipe"
+    looks = "import compresslab, sys; compresslab.BadInput; compresslab.load_recipe; compresslab.read_study"
     code = f"{looks}; print([name for name in ('torch', 'pandas', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 

@@ -25,6 +25,7 @@ from compresslab.studies.growing_page import GrowingPage
 from compresslab.studies.page_folder import check_page_folder
 from compresslab.studies.programs import check_programs
 from compresslab.studies.read_study import read_study
+from compresslab.studies.study import Study
 
 
 def run_study(
@@ -41,7 +42,7 @@ def run_study(
     threads: int | None = None,
     cluster: Cluster | None = None,
     watcher: Watcher | None = None,
-) -> StudyRecord:
+) -> Study:
     """Run the nodes of a recipe that the store lacks, and return the study's record. The variants' `failures` name what failed.
 
     Args:
@@ -97,7 +98,7 @@ def run_study(
     finally:  # the disk of the store may be full and that of the reports not, or the other way round
         if result_store is not None:
             note(plan, result_store, record.provenance.finished)
-    return record
+    return Study.of(record)
 
 
 def plan_study(
