@@ -26,8 +26,10 @@ FLOORS = {
     **dict.fromkeys(("steps", "evaluation", "report"), 7),
     "runner": 8,
     "studies": 9,
-    "cli": 10,
-    "__main__": 11,
+    **dict.fromkeys(("export", "tracking"), 10),
+    **dict.fromkeys(("export", "tracking"), 10),
+    "cli": 11,
+    "__main__": 12,
 }
 LIGHT_ROOMS = (*GROUND, "methods", "recipe", "catalog", "machine", "density", "plan", "store", "report")
 LONGEST_FILE = 400  # lines

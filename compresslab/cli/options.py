@@ -69,6 +69,10 @@ Address = Annotated[
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Run programs that a model wrote without a sandbox: they can read, write and send your files.")
 ]
+Track = Annotated[
+    Literal["mlflow", "tensorboard", "trackio", "wandb"] | None,
+    typer.Option("--track", help="Also send parameters, curves, scores and densities to an experiment tracker."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -22,6 +22,7 @@ from compresslab.cli.options import (
     Settings,
     StorePath,
     Threads,
+    Track,
     TrustCode,
     changes,
     duration,
@@ -57,6 +58,7 @@ def run(
     executor: ExecutorName = "local",
     address: Address = None,
     trust_code: TrustCode = False,
+    track: Track = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run recipes: make what is missing, evaluate, compute densities, write the report. Running again resumes.
@@ -81,6 +83,10 @@ def run(
     failed = []
     if address is not None and executor != "ray":
         raise BadInput("--address is the address of a Ray cluster; add --executor ray")
+    if track is not None:
+        from compresslab.tracking.choose import check_tracker, send
+
+        check_tracker(track)
     with ProgressPrinter(screen) as printer, contextlib.ExitStack() as stack:
         printer.start_part("read what is to run")
         changed = changes(settings, only, limit, compute)
@@ -124,6 +130,8 @@ def run(
                 continue
             summary(screen, record)
             say(screen, _done(record, reports))
+            if track is not None and (trouble := send(record, track, store_root(store), reports)):
+                say(screen, f"warning: {trouble}")
             if printer.failures:
                 causes = [f"  {failure.node}: {failure.cause}" for failure in printer.failures]
                 message = f"{len(causes)} of {record.nodes} nodes failed or could not run; the rest is in the report:"

@@ -82,11 +82,19 @@ def model_folder(result: Path) -> Path:
 
 
 def copy_model(result: Path, target: Path) -> None:
-    """Copy a result's model into a new folder; of a folder that it refers to, the files that a loader may read."""
-    reference = referred_to(result)
-    if reference is None:
-        shutil.copytree(result / "model", target)
-        return
-    for name in reference.files:
+    """Copy a result's model into a new folder; of a folder that it refers to, the files that a loader may read.
+
+    The copies have the modes of new files, whatever those of the store are.
+    """
+    for name, path in files_of_model(result).items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(reference.folder / name, target / name)
+        shutil.copyfile(path, target / name)
+
+
+def files_of_model(result: Path) -> dict[str, Path]:
+    """The files of a result's model by their names; of a folder that it refers to, those that a loader may read."""
+    reference = referred_to(result)
+    if reference is not None:
+        return {name: reference.folder / name for name in reference.files}
+    folder = result / "model"
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}

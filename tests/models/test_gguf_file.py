@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
 from compresslab.models.formats import gguf as gguf_file
-from compresslab.models.formats.gguf import write_gguf
+from compresslab.models.formats.gguf import GgufType, write_gguf
 from compresslab.models.load import load_folder, load_gguf, probe_logits
 
 
@@ -34,7 +34,7 @@ def folder(path: Path, dtype: torch.dtype = torch.float32, splitter: pre_tokeniz
     tokenizer = words(splitter or pre_tokenizers.ByteLevel(add_prefix_space=False))
     torch.manual_seed(0)
     settings = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=304, initializer_range=0.2, **{**settings, "tie_word_embeddings": True, **changes})
+    config = LlamaConfig(vocab_size=304, **{"initializer_range": 0.2, **settings, "tie_word_embeddings": True, **changes})
     LlamaForCausalLM(config).to(dtype).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
@@ -84,6 +84,34 @@ def test_what_would_not_be_exact_is_refused_and_nothing_is_left(tmp_path: Path, 
     with pytest.raises(UnsupportedModel, match=said):
         write_gguf(source, tmp_path / "out.gguf", "n", "d")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("kind", "bits", "error"), [("q8_0", 8.5, 0.01), ("q4_0", 4.5, 0.2), ("f16", 16, 1e-3)])
+def test_a_rounded_file_holds_the_rounded_weights(tmp_path: Path, tied: bool, kind: GgufType, bits: float, error: float) -> None:
+    source = folder(tmp_path / "model", tie_word_embeddings=tied)
+    assert write_gguf(source, tmp_path / "out.gguf", "n", "d", kind) == kind
+    tensors = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "out.gguf").tensors}
+    assert {tensor.tensor_type.name for name, tensor in tensors.items() if "norm" in name} == {"F32"}
+    inner = tensors["blk.0.ffn_up.weight"]
+    assert inner.tensor_type.name == kind.upper()
+    assert inner.n_bytes * 8 == bits * inner.n_elements
+    output = tensors["token_embd.weight" if tied else "output.weight"]
+    assert output.tensor_type.name == ("Q8_0" if kind == "q4_0" else kind.upper())
+    plain, read = load_folder(source).model.state_dict(), load_gguf(tmp_path / "out.gguf", torch.float32, torch.device("cpu")).model
+    for name, weight in read.state_dict().items():
+        assert torch.allclose(weight, plain[name], atol=error), name
+    assert not torch.equal(read.state_dict()["model.layers.0.mlp.up_proj.weight"], plain["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_rows_that_no_block_divides_and_values_beyond_float16_are_refused(tmp_path: Path) -> None:
+    narrow = folder(tmp_path / "narrow", intermediate_size=80)
+    with pytest.raises(UnsupportedModel, match=r"down_proj\.weight has rows of 80 weights, and Q8_0 rounds 32 together"):
+        write_gguf(narrow, tmp_path / "out.gguf", "n", "d", "q8_0")
+    large = folder(tmp_path / "large", initializer_range=1e5)
+    with pytest.raises(UnsupportedModel, match="has values beyond the range of float16; take --gguf-type bf16"):
+        write_gguf(large, tmp_path / "out.gguf", "n", "d", "f16")
+    assert not (tmp_path / "out.gguf").exists()
 
 
 def without(path: Path, tensor: str) -> None:

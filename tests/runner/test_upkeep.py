@@ -352,6 +352,7 @@ def test_scores_that_changed_are_told() -> None:
 
 def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_path: Path) -> None:
     import yaml
+    from huggingface_hub import ModelCard
     from transformers import AutoModelForCausalLM
 
     where = ("--store", store.root, "--reports", tmp_path / "reports")
@@ -371,6 +372,23 @@ def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_pat
     assert 'from_pretrained("mine"' in card
     assert "read back with equal logits" in call("export", "tiny", "pruned", tmp_path / "out" / "mine.gguf", *where)
     assert "# pruned" in (tmp_path / "out" / "mine.md").read_text()
+    told = call("export", "tiny", "pruned", tmp_path / "out" / "mine-q8_0.gguf", "--score", *where)
+    assert "in q8_0, read back with equal logits" in told
+    assert "density as shipped: " in told
+    shipped = ModelCard.load(tmp_path / "out" / "mine-q8_0.md")
+    results = {(result.dataset_type, result.metric_type): result.metric_value for result in shipped.data.eval_results}
+    [variant] = [variant for variant in compresslab.read_study(tmp_path / "reports" / "tiny").variants if variant.name == "pruned"]
+    for score in variant.scores:
+        # Eight bits change the answers of this model a little, and do change them.
+        found = results[score.task, "bits_per_byte"]
+        assert found == pytest.approx(score.bits_per_byte, rel=0.02)
+        assert found != pytest.approx(score.bits_per_byte, rel=1e-7)
+    assert "## As shipped" in shipped.text
+    note, kept = store.note("tiny"), store.note("tiny").read_bytes()
+    note.unlink()
+    refused = runner.invoke(app, ["export", "tiny", "pruned", str(tmp_path / "out" / "more.gguf"), "--score", *map(str, where)])
+    assert "--score needs the recipe that scored pruned (not noted in this store)" in str(refused.exception)
+    note.write_bytes(kept)
     (tmp_path / "out" / "mine.gguf").unlink()
     (tmp_path / "out" / "mine.md").write_text("my notes")
     refused = runner.invoke(app, ["export", "tiny", "pruned", str(tmp_path / "out" / "mine.gguf"), *map(str, where)])

@@ -1,7 +1,8 @@
-"""Writes a Llama as a GGUF file for llama.cpp and the tools built on it.
+"""Writes a model as a GGUF file for llama.cpp and the tools built on it.
 
-The file contains the values of the folder exactly; nothing is quantized. A model that cannot be written exactly is refused. This includes
-tokenizers whose pre-tokenizer has no known name in llama.cpp, since a wrong name changes the tokens silently.
+The file contains the values of the folder exactly, or rounded to one of the formats that the gguf library quantizes to (Q8_0, Q4_0). A
+model that cannot be written so is refused. This includes tokenizers whose pre-tokenizer has no known name in llama.cpp, since a wrong name
+changes the tokens silently.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, get_tensor_name_map, quants
+from gguf import GGML_QUANT_SIZES, MODEL_ARCH, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, get_tensor_name_map, quants
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -22,41 +23,53 @@ from compresslab.errors import RunFailed, UnsupportedModel
 from compresslab.files import atomic_write
 from compresslab.models.load import cast, load_folder, load_gguf, probe_logits, quiet
 
-FILE_TYPES = {
-    torch.float32: (LlamaFileType.ALL_F32, GGMLQuantizationType.F32),
-    torch.float16: (LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16),
-    torch.bfloat16: (LlamaFileType.MOSTLY_BF16, GGMLQuantizationType.BF16),
+GgufType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+FILE_TYPES: dict[GgufType, tuple[LlamaFileType, GGMLQuantizationType]] = {
+    "f32": (LlamaFileType.ALL_F32, GGMLQuantizationType.F32),
+    "f16": (LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16),
+    "bf16": (LlamaFileType.MOSTLY_BF16, GGMLQuantizationType.BF16),
+    "q8_0": (LlamaFileType.MOSTLY_Q8_0, GGMLQuantizationType.Q8_0),
+    "q4_0": (LlamaFileType.MOSTLY_Q4_0, GGMLQuantizationType.Q4_0),
 }
+OF_DTYPE: dict[torch.dtype, GgufType] = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 # llama.cpp's names of byte-level pre-tokenizers, by their parts in tokenizer.json.
 PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
 
 
-def write_gguf(folder: Path, path: Path, name: str, description: str) -> None:
+def write_gguf(folder: Path, path: Path, name: str, description: str, kind: GgufType | None = None) -> GgufType:
     """Write the model of a folder as one GGUF file, read it back, and compare the logits.
 
     Args:
         name, description: metadata of the file.
+        kind: the format of the matrices; by default the folder's dtype. Vectors are in float32. In a file of Q4_0 the output projection, or
+            the embedding that stands for it, is in Q8_0, because it loses most (llama.cpp keeps it in Q6_K).
+
+    Returns:
+        The format.
 
     Raises:
-        UnsupportedModel: it is no plain Llama with a known byte-level tokenizer; nothing was written.
-        RunFailed: the logits of the file differ from those of the folder.
+        UnsupportedModel: it is no plain model of a supported architecture with a known byte-level tokenizer, or has dimensions or values
+            that the format cannot hold; nothing was written.
+        RunFailed: the logits of the file differ from those of the folder with the same rounding.
     """
     loaded = load_folder(folder)
     config, tokenizer = loaded.model.config, _tokenizer(loaded.tokenizer)
     _check_supported(config)
+    chosen = kind or OF_DTYPE[loaded.model.dtype]
 
     def write(part: Path) -> None:
         writer = GGUFWriter(part, "llama")
-        _write_metadata(writer, config, name, description, loaded.model.dtype)
+        _write_metadata(writer, config, name, description, chosen)
         _write_tokenizer(writer, tokenizer, loaded.tokenizer, config.vocab_size)
-        _write_tensors(writer, loaded.model)
+        _write_tensors(writer, loaded.model, chosen)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        _check(part, loaded.model)
+        _check(part, loaded.model, chosen)
 
     atomic_write(path, write)
+    return chosen
 
 
 def _check_supported(config: PretrainedConfig) -> None:
@@ -99,11 +112,11 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {**content, "pre": PRE_TOKENIZERS[kind]}
 
 
-def _write_metadata(writer: GGUFWriter, config: PretrainedConfig, name: str, description: str, dtype: torch.dtype) -> None:
+def _write_metadata(writer: GGUFWriter, config: PretrainedConfig, name: str, description: str, kind: GgufType) -> None:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_name(name)
     writer.add_description(description)
-    writer.add_file_type(FILE_TYPES[dtype][0])
+    writer.add_file_type(FILE_TYPES[kind][0])
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -149,7 +162,7 @@ def _write_tokenizer(writer: GGUFWriter, content: Mapping[str, Any], tokenizer: 
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _write_tensors(writer: GGUFWriter, model: PreTrainedModel) -> None:
+def _write_tensors(writer: GGUFWriter, model: PreTrainedModel, kind: GgufType) -> None:
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     tied = model.config.tie_word_embeddings
@@ -161,10 +174,35 @@ def _write_tensors(writer: GGUFWriter, model: PreTrainedModel) -> None:
             raise UnsupportedModel(f"this model cannot be written as GGUF: llama.cpp has no place for {name}")
         count = next((count for part, count in heads.items() if part in name), None)
         plain = tensor if count is None else _interleaved(tensor, count)
-        # llama.cpp needs vectors, which are the norms, in float32.
-        kind = GGMLQuantizationType.F32 if plain.ndim == 1 else FILE_TYPES[model.dtype][1]
-        values: NDArray[np.float32] = plain.float().cpu().numpy()
-        writer.add_tensor(target, quants.quantize(values, kind), raw_dtype=kind)
+        own = _kind(name, plain, model, kind)
+        writer.add_tensor(target, _quantized(name, plain, own), raw_dtype=own)
+
+
+def _kind(name: str, tensor: Tensor, model: PreTrainedModel, kind: GgufType) -> GGMLQuantizationType:
+    """The format of one tensor in a file of `kind`."""
+    if tensor.ndim == 1:
+        return GGMLQuantizationType.F32  # llama.cpp needs vectors in it
+    output = "model.embed_tokens.weight" if model.config.tie_word_embeddings else "lm_head.weight"
+    return GGMLQuantizationType.Q8_0 if kind == "q4_0" and name == output else FILE_TYPES[kind][1]
+
+
+def _quantized(name: str, tensor: Tensor, kind: GGMLQuantizationType) -> NDArray[Any]:
+    """A tensor in a format, as the bytes or numbers that a file holds.
+
+    Raises:
+        UnsupportedModel: rows that are no whole number of the format's blocks, or values beyond its range.
+    """
+    values: NDArray[np.float32] = tensor.float().cpu().numpy()
+    block = GGML_QUANT_SIZES[kind][0]
+    if values.shape[-1] % block:
+        raise UnsupportedModel(
+            f"{name} has rows of {values.shape[-1]} weights, and {kind.name} rounds {block} together; take --gguf-type f16 or bf16"
+        )
+    with np.errstate(over="ignore"):  # looked at below
+        quantized: NDArray[Any] = quants.quantize(values, kind)
+    if kind == GGMLQuantizationType.F16 and not np.isfinite(quantized).all():
+        raise UnsupportedModel(f"{name} has values beyond the range of float16; take --gguf-type bf16 or f32")
+    return quantized
 
 
 def _interleaved(weight: Tensor, heads: int) -> Tensor:
@@ -172,15 +210,23 @@ def _interleaved(weight: Tensor, heads: int) -> Tensor:
     return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def _check(path: Path, model: PreTrainedModel) -> None:
-    """Load the file with transformers and compare logits in float32, which is fast on every machine and exact for 16-bit weights.
+def _check(path: Path, model: PreTrainedModel, kind: GgufType) -> None:
+    """Load the file with transformers and compare logits with those of the model after the same rounding.
+
+    Products are in float32, which is fast on every machine and exact for 16-bit weights. The model is changed.
 
     Raises:
         RunFailed: the logits differ.
     """
     with quiet():
-        reloaded = load_gguf(path, model.dtype, model.device).model
-    ours, theirs = (probe_logits(cast(each, torch.float32)) for each in (model, reloaded))
+        reloaded = load_gguf(path, torch.float32, model.device).model
+    expected = cast(model, torch.float32)
+    with torch.no_grad():
+        for name, tensor in expected.named_parameters():
+            own = _kind(name, tensor, expected, kind)
+            rounded = quants.dequantize(_quantized(name, tensor.detach(), own), own)
+            tensor.copy_(torch.from_numpy(np.asarray(rounded, dtype=np.float32)).view(tensor.shape))
+    ours, theirs = probe_logits(expected), probe_logits(reloaded)
     difference = float((theirs - ours).abs().max())
     if not difference <= 1e-5:
         raise RunFailed(f"the GGUF file, read back, gives logits that are off by {difference:.3g}; it was not kept")

@@ -4,22 +4,57 @@ from __future__ import annotations
 
 import json
 import re
+from typing import NamedTuple
 
-import yaml
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, and not marked as exported
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from compresslab.errors import BadInput
-from compresslab.recipe.source import parse_source
+from compresslab.export.metadata import front_matter
+from compresslab.export.origin import Origin
+from compresslab.export.shipped import Shipped
 from compresslab.records import StepRecord, StudyRecord, VariantRecord
 from compresslab.report import facts, words
+from compresslab.versions import version
 
+# Packages that transformers needs to load packed weights, by `quant_method` of config.json.
+LOADERS = {
+    "gptq": ("gptqmodel", "optimum"),
+    "awq": ("gptqmodel",),
+    "bitsandbytes": ("bitsandbytes", "accelerate"),
+    "compressed-tensors": ("compressed-tensors",),
+    "torchao": ("torchao",),
+}
 FILTERS = ("number", "count", "size", "percent", "times", "point", "ratio", "place")
 
 
-def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
-    """The card as Markdown with YAML front matter. `variant` must have a size. The card's example loads the model from `folder`."""
+class Target(NamedTuple):
+    """What a card stands beside.
+
+    Attributes:
+        name: the folder or GGUF file, or its repository on the Hub. The card's example loads the model from there.
+        quant_method: of packed weights in the folder; empty for plain ones.
+        gguf: the format of most weights of a GGUF file ("Q8_0"); empty for a folder.
+        own_card: the file beside it with the card of the model that the variant was made from; empty if there is none.
+    """
+
+    name: str
+    quant_method: str = ""
+    gguf: str = ""
+    own_card: str = ""
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the file holds other values than the model that was scored."""
+        return self.gguf.startswith("Q")
+
+
+def card(study: StudyRecord, variant: VariantRecord, target: Target, origin: Origin | None = None, shipped: Shipped | None = None) -> str:
+    """The card as Markdown with YAML front matter. `variant` must have a size.
+
+    Args:
+        origin: what is known of the model that the variant was made from.
+        shipped: what a GGUF file scored.
+    """
+    known = origin or Origin()
     environment = Environment(
         loader=PackageLoader("compresslab.report"),
         autoescape=False,
@@ -34,11 +69,14 @@ def card(study: StudyRecord, variant: VariantRecord, folder: str) -> str:
     return environment.get_template("card.md.j2").render(
         study=study,
         variant=variant,
-        folder=folder,
+        target=target,
+        origin=known,
+        packages=_packages(study, target),
         parent=parent,
         comparison=facts.comparison_with(variant, "parent"),
         chain=words.chain(variant) or "the base",
-        front=_front(study, variant),
+        front=front_matter(study, variant, known, target.gguf, shipped.scores if shipped else None),
+        shipped=shipped,
         settings=_settings,
         bpb=facts.mean_bpb(variant, tasks),
         accuracy=facts.mean_accuracy(variant, tasks),
@@ -55,23 +93,14 @@ def _brings_code(variant: VariantRecord) -> bool:
     return "adopt" not in kinds and any(step.config.get("trust_remote_code") for step in variant.steps if step.kind == "base")
 
 
-def _front(study: StudyRecord, variant: VariantRecord) -> str:
-    """The front matter that hubs read. It names the base only if the base is a hub id, because hubs make a link of it."""
-    tags = ["compresslab", *dict.fromkeys(step.method for step in variant.steps if step.kind != "base")]
-    head: dict[str, object] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
-    if base := _hub_id(study.base):
-        head["base_model"] = base
-    return yaml.safe_dump(head, sort_keys=True, allow_unicode=True).rstrip()
-
-
-def _hub_id(model: str) -> str:
-    """The id of a model on the hub, without its revision; empty for any other model."""
-    try:
-        source = parse_source(model)
-        validate_repo_id(source.name)
-    except (BadInput, HFValidationError):
-        return ""
-    return source.name if source.kind == "hub" else ""
+def _packages(study: StudyRecord, target: Target) -> dict[str, str]:
+    """The packages that load the model, with the versions with which it was checked."""
+    if target.gguf:
+        names: tuple[str, ...] = ("torch", "transformers", "gguf")
+    else:
+        names = ("torch", "transformers", *LOADERS.get(target.quant_method, (target.quant_method,) if target.quant_method else ()))
+    versions = {name: study.provenance.versions.get(name) or version(name) for name in names}
+    return {name: "" if found == "absent" else found for name, found in versions.items()}
 
 
 def _settings(step: StepRecord) -> str:
