@@ -12,10 +12,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import (
-    disable_progress_bars,
-    validate_repo_id,  # type: ignore[attr-defined]  # public, and not marked as exported
-)
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]  # public, not marked as exported
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.inputs import sha256_of

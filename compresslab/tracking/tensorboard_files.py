@@ -21,7 +21,7 @@ class Runs:
     def log(self, variant: TrackedVariant) -> None:
         folder = self._folder / variant.name
         shutil.rmtree(folder, ignore_errors=True)
-        with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]  # torch does not annotate it
+        with SummaryWriter(str(folder)) as writer:
             for name, curve in variant.curves.items():
                 for step, value in curve:
                     writer.add_scalar(name, value, step)
