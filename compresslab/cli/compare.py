@@ -39,9 +39,9 @@ def compare(
 ) -> None:
     """Put several reported studies, or several runs of one, on one page, with what their recipes set differently.
 
-    To compare two runs of one recipe, report them in different folders: compresslab run RECIPE --set evaluate.items=50 --reports quick
+    A run with other settings than its recipe has a page beside that of the recipe: compresslab run RECIPE --limit 50
 
-    Example: compresslab compare smollm2-quickstart quick/smollm2-quickstart
+    Example: compresslab compare smollm2-quickstart smollm2-quickstart~items-50
     """
     from compresslab.cli.run import summary
     from compresslab.cli.tables import console

@@ -22,11 +22,13 @@ class Failure(Record):
     Attributes:
         node: the node's label. cause: one clear sentence.
         because: content key of the node whose failure is the cause; `None` where the node itself failed or has not run.
+        pending: nothing failed; the node has not run yet.
     """
 
     node: str
     cause: str
     because: str | None = None
+    pending: bool = False
 
 
 class VariantRecord(Record):
@@ -96,8 +98,8 @@ class Provenance(Record):
 class StudyRecord(StoredRecord):
     """A whole study: the input of the report and what `reports/<study>/study.json` holds.
 
-    Form 2 adds the variants' fidelity and divergence, form 3 their noise floors and the share of generated answers that were cut. A file of
-    an older form is read, as of a study where nobody looked for it.
+    Form 2 adds the variants' fidelity and divergence, form 3 their noise floors, the share of generated answers that were cut, and
+    whether a missing part has not run yet. A file of an older form is read, as of a study where nobody looked for it.
 
     Attributes:
         workload: the request whose time is modelled and measured.

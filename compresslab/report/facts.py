@@ -131,6 +131,11 @@ def was_built(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> bool
     return len(variant.steps) > len(parent.steps)
 
 
+def is_pending(variant: VariantRecord) -> bool:
+    """Whether parts of a variant are missing only because they have not run yet."""
+    return bool(variant.failures) and all(failure.pending for failure in variant.failures)
+
+
 def hardware(study: StudyRecord) -> list[str]:
     """The hardware profiles for which times were modelled, this machine first."""
     names = {name: None for variant in study.variants if variant.density for name in variant.density.modelled_seconds}

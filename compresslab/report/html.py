@@ -24,6 +24,8 @@ from compresslab.report import contamination, facts, lineage, words
 from compresslab.report import laws as published
 from compresslab.report.answer import answer
 from compresslab.report.downloads import downloads
+from compresslab.report.extent.altered import altered
+from compresslab.report.extent.basis import basis
 from compresslab.report.figures import figures
 from compresslab.report.merge import Difference
 
@@ -85,7 +87,9 @@ class VariantRow:
 
     @property
     def state(self) -> str:
-        """CSS class of the row: "base", "failed", "faint" (unnamed) or "named"."""
+        """CSS class of the row: "base", "pending" (not yet run), "failed", "faint" (unnamed) or "named"."""
+        if facts.is_pending(self.variant):
+            return "pending"
         if self.variant.failures or not self.was_built:
             return "failed"
         return "base" if not self.variant.parent else "named" if self.variant.named else "faint"
@@ -133,6 +137,7 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     tables = downloads(study)
     rows = _rows(study)
     study_answer = answer(study)
+    missing = _missing(study)
     graph = lineage.layout(study)
     return (
         templates_of_pages()
@@ -172,7 +177,10 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             noise=facts.noise_floors(study),
             against_noise=words.against_noise,
             few_runs=words.few_runs,
-            failures=_failures(study),
+            failures=[(name, failure) for name, failure in missing if not failure.pending],
+            pending=[(name, failure) for name, failure in missing if failure.pending],
+            altered=altered(study).sentence,
+            basis=basis(study),
             overlaps=contamination.sentences(study),
             laws=published.laws(study),
             predicted=published.predicted,
@@ -233,7 +241,7 @@ def _differences(study: StudyRecord) -> list[tuple[VariantRecord, TaskComparison
     return [(variant, task) for variant, comparison in compared if comparison is not None for task in comparison.tasks]
 
 
-def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
+def _missing(study: StudyRecord) -> list[tuple[str, Failure]]:
     return [(variant.name, failure) for variant in study.variants for failure in variant.failures]
 
 

@@ -14,7 +14,8 @@ from compresslab.errors import BadInput
 from compresslab.records import StudyRecord, UnreadableRecord, read_record
 from compresslab.report import words
 from compresslab.report.answer import StudyAnswer, answer
-from compresslab.report.facts import comparison_with
+from compresslab.report.extent.altered import altered
+from compresslab.report.facts import comparison_with, is_pending
 from compresslab.report.html import replace, templates_of_pages, writing
 from compresslab.report.overwriting import GENERATOR_TAG, check_file
 
@@ -29,6 +30,8 @@ class IndexEntry(NamedTuple):
     answer: StudyAnswer | None
     verdicts: dict[str, int]
     problem: str = ""
+    altered: str = ""
+    pending: int = 0
 
 
 def write_index(reports: Path) -> Path:
@@ -76,4 +79,6 @@ def _entry(path: Path, state: tuple[int, int, int] | None) -> IndexEntry:
         for variant in study.variants
         if variant.parent and (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     )
-    return IndexEntry(folder, study, answer(study), {verdict: verdicts[verdict] for verdict in words.SYMBOLS if verdicts[verdict]})
+    pending = sum(is_pending(variant) for variant in study.variants)
+    counted = {verdict: verdicts[verdict] for verdict in words.SYMBOLS if verdicts[verdict]}
+    return IndexEntry(folder, study, answer(study), counted, altered=altered(study).sentence, pending=pending)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from compresslab.records import Comparison, Curve, Noise, PublishedLaws, StudyRecord, TextOverlap, VariantRecord
 from compresslab.report import facts, words
+from compresslab.report.extent.altered import altered
 
 CONTEXT = 2  # unchanged lines around a change
 
@@ -52,7 +53,7 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         curves=_curves(studies),
         overlaps=_overlaps(studies, new_names),
         laws=_laws(studies, new_names),
-        caveats=[*_other_rulers(studies), *dict.fromkeys(caveat for study in studies for caveat in study.caveats)],
+        caveats=[*_altered(studies), *_other_rulers(studies), *dict.fromkeys(caveat for study in studies for caveat in study.caveats)],
         notes=[*_warnings(studies), *dict.fromkeys(note for study in studies for note in study.notes)],
     )
 
@@ -109,6 +110,12 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
         noise = Noise(differences=differences, divergences=divergences)
     update = {field: name(getattr(variant, field)) for field in ("name", "parent", "root", "replicate_of")}
     return variant.model_copy(update={**update, "comparisons": comparisons, "noise": noise})
+
+
+def _altered(studies: Sequence[StudyRecord]) -> list[str]:
+    """A caveat for each study whose run had other settings than its recipe."""
+    changed = [(study.study, altered(study).sentence) for study in studies]
+    return [f"⚠ {name} is not its recipe as it is written: {sentence}." for name, sentence in changed if sentence]
 
 
 def _other_rulers(studies: Sequence[StudyRecord]) -> list[str]:
