@@ -106,6 +106,7 @@ class StudyRecord(StoredRecord):
         curves: the reference on each task that a density rests on.
         overlaps: every text that steps read, compared with the tasks' items; `None` where nobody looked.
         laws: what published laws predict, beside what was measured; `None` where nobody looked.
+        ranked: whether the answer names the highest of all variants; not where several studies on one page rest on different benchmarks.
         notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
@@ -132,5 +133,6 @@ class StudyRecord(StoredRecord):
     curves: list[Curve] = Field(default_factory=list)
     overlaps: list[TextOverlap] | None = None
     laws: PublishedLaws | None = None
+    ranked: bool = True
     notes: list[str] = Field(default_factory=list)
     caveats: list[str] = Field(default_factory=list)

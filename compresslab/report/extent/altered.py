@@ -89,7 +89,7 @@ def altered_recipe(recorded: str, sha256: str) -> Altered:
     Args:
         recorded: a recipe's text below comments with the changes, as a record holds it. sha256: of the recipe's file.
     """
-    changes, text = _split(recorded, sha256)
+    changes, text = changes_of(recorded, sha256)
     if not (changes.settings or changes.only):
         return Altered()
     try:
@@ -113,8 +113,11 @@ def page_name(study: str, recorded: str, sha256: str) -> str:
     return f"{study}~{changed.name}" if changed else study
 
 
-def _split(recorded: str, sha256: str) -> tuple[Changes, str]:
-    """The changes above a recipe's text, and the text. A recipe may itself begin with such a comment; its digest tells them apart."""
+def changes_of(recorded: str, sha256: str) -> tuple[Changes, str]:
+    """The changes above a recipe's text in a record, and the text.
+
+    A recipe may itself begin with such a comment; its digest tells them apart.
+    """
     given: dict[str, list[str]] = {"set": [], "only": []}
     text = recorded
     while hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest() != sha256 and (found := _COMMENT.match(text)):
