@@ -35,6 +35,9 @@ def compare(
         Path | None, typer.Option("--out", help="The folder to write.  \\[default: in the reports, after the studies]", show_default=False)
     ] = None,
     reports: ReportsPath = Path("reports"),
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Name the highest of all variants, also if they rest on different benchmarks.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the joint record as JSON, and write nothing.")] = False,
 ) -> None:
     """Put several reported studies, or several runs of one, on one page, with what their recipes set differently.
@@ -56,7 +59,7 @@ def compare(
     if len(records) < 2:
         raise BadInput(f"{len(records)} of at least two studies to compare; name more, or recipes with --across")
     studies = _numbered(records)
-    joint = merged(studies)
+    joint = merged(studies, rank=rank)
     if as_json:
         typer.echo(printable(joint.model_dump_json(indent=2)))
         return
