@@ -35,13 +35,16 @@ def compare(
         Path | None, typer.Option("--out", help="The folder to write.  \\[default: in the reports, after the studies]", show_default=False)
     ] = None,
     reports: ReportsPath = Path("reports"),
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Name the highest of all variants, also if they rest on different benchmarks.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the joint record as JSON, and write nothing.")] = False,
 ) -> None:
     """Put several reported studies, or several runs of one, on one page, with what their recipes set differently.
 
-    To compare two runs of one recipe, report them in different folders: compresslab run RECIPE --set evaluate.items=50 --reports quick
+    A run with other settings than its recipe has a page beside that of the recipe: compresslab run RECIPE --limit 50
 
-    Example: compresslab compare smollm2-quickstart quick/smollm2-quickstart
+    Example: compresslab compare smollm2-quickstart smollm2-quickstart~items-50
     """
     from compresslab.cli.run import summary
     from compresslab.cli.tables import console
@@ -56,7 +59,7 @@ def compare(
     if len(records) < 2:
         raise BadInput(f"{len(records)} of at least two studies to compare; name more, or recipes with --across")
     studies = _numbered(records)
-    joint = merged(studies)
+    joint = merged(studies, rank=rank)
     if as_json:
         typer.echo(printable(joint.model_dump_json(indent=2)))
         return

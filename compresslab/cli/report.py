@@ -29,9 +29,9 @@ def report(
 
     result_store = Store(store_root(store))
     plan = prepare(recipe, changes(settings, only, limit, compute), device, noted=result_store.notes())
-    from compresslab.studies.page_folder import check_page_folder
+    from compresslab.studies.page_folder import check_page_folder, folder_of_plan
     from compresslab.studies.run_study import report_study, write_page
 
     record = report_study(plan, result_store)
-    check_page_folder(reports / plan.recipe.study, plan, result_store)
+    check_page_folder(folder_of_plan(plan, reports), plan, result_store)
     typer.echo(printable(str(write_page(record, reports))))

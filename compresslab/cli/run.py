@@ -142,15 +142,17 @@ def run(
 
 def _done(record: StudyRecord, reports: Path) -> str:
     """The duration of a study, and the path of its page."""
+    from compresslab.studies.page_folder import folder_of_record
+
     source = f"{record.cached_nodes} of {record.nodes} nodes were cached;" if record.nodes else "published scores,"
-    return f"{source} {duration(record.seconds)}. Report: {reports / record.study / 'index.html'}"
+    return f"{source} {duration(record.seconds)}. Report: {folder_of_record(record, reports) / 'index.html'}"
 
 
 def summary(screen: Console, record: StudyRecord) -> None:
     """Print the verdict table and the answer in a sentence."""
     from compresslab.report import words
     from compresslab.report.answer import answer
-    from compresslab.report.facts import comparison_with, mean_accuracy, mean_bpb, noise_sentences, shared_tasks, was_built
+    from compresslab.report.facts import comparison_with, is_pending, mean_accuracy, mean_bpb, noise_sentences, shared_tasks, was_built
 
     tasks = shared_tasks(record)
     by_name = {variant.name: variant for variant in record.variants}
@@ -168,7 +170,9 @@ def summary(screen: Console, record: StudyRecord) -> None:
             "accuracy": words.percent(mean_accuracy(variant, tasks)),
             "density": f"{words.point(density)}{'*' if density and density.extrapolated else ''}",
             "r to parent": f"{words.point(r)} {words.span(r, 2)}".rstrip() + "*" * r.extrapolated if r else "",
-            "verdict": "failed"
+            "verdict": "pending"
+            if is_pending(variant)
+            else "failed"
             if variant.failures
             else f"{comparison.headline[1]} {words.place(comparison)}"
             if comparison

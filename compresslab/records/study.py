@@ -22,11 +22,13 @@ class Failure(Record):
     Attributes:
         node: the node's label. cause: one clear sentence.
         because: content key of the node whose failure is the cause; `None` where the node itself failed or has not run.
+        pending: nothing failed; the node has not run yet.
     """
 
     node: str
     cause: str
     because: str | None = None
+    pending: bool = False
 
 
 class VariantRecord(Record):
@@ -96,14 +98,15 @@ class Provenance(Record):
 class StudyRecord(StoredRecord):
     """A whole study: the input of the report and what `reports/<study>/study.json` holds.
 
-    Form 2 adds the variants' fidelity and divergence, form 3 their noise floors and the share of generated answers that were cut. A file of
-    an older form is read, as of a study where nobody looked for it.
+    Form 2 adds the variants' fidelity and divergence, form 3 their noise floors, the share of generated answers that were cut, and
+    whether a missing part has not run yet. A file of an older form is read, as of a study where nobody looked for it.
 
     Attributes:
         workload: the request whose time is modelled and measured.
         curves: the reference on each task that a density rests on.
         overlaps: every text that steps read, compared with the tasks' items; `None` where nobody looked.
         laws: what published laws predict, beside what was measured; `None` where nobody looked.
+        ranked: whether the answer names the highest of all variants; not where several studies on one page rest on different benchmarks.
         notes: what a reader must know of the figures, in whole sentences. caveats: the same, for the head of the page.
     """
 
@@ -130,5 +133,6 @@ class StudyRecord(StoredRecord):
     curves: list[Curve] = Field(default_factory=list)
     overlaps: list[TextOverlap] | None = None
     laws: PublishedLaws | None = None
+    ranked: bool = True
     notes: list[str] = Field(default_factory=list)
     caveats: list[str] = Field(default_factory=list)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compresslab.records import Comparison, Interval, StudyRecord, Verdict
 from compresslab.report import words
-from compresslab.report.facts import comparison_with, engines, hardware, measured_slower, time_on
+from compresslab.report.facts import benchmarks, comparison_with, engines, hardware, measured_slower, time_on
 
 SelectRatio = Callable[[Comparison], tuple[Interval | None, Verdict]]
 
@@ -71,7 +71,8 @@ def answer(study: StudyRecord) -> StudyAnswer:
     if slower:
         names = f"{words.join_names(slower)} ran" if len(slower) <= 4 else f"{len(slower)} variants ran"
         details.append(f"⚠ Measured here, {names} slower than the parent although the model of time says faster.")
-    return StudyAnswer(_overall(against_base), _headline(against_base, base), details)
+    headline = _headline(against_base, base) if study.ranked or len(against_base) == 1 else _unranked(against_base, base)
+    return StudyAnswer(_overall(against_base), headline, details)
 
 
 def _headline(against_base: list[_VariantRatio], base: str) -> str:
@@ -104,6 +105,14 @@ def _headline(against_base: list[_VariantRatio], base: str) -> str:
         return f"No variant is shown to be denser than {base}{place}: {tally}; best is {label(best)}."
     tally = f"none of {len(against_base)} variants can be told apart in density from {base}{place}"
     return f"Undecided: {tally}; the highest is {label(best)}."
+
+
+def _unranked(against_base: list[_VariantRatio], base: str) -> str:
+    """The headline of variants whose ratios do not compare with one another."""
+    tasks = {len(benchmarks(entry.comparison)) for entry in against_base}
+    rests_on = words.join_names([_count_noun(number, "task") for number in sorted(tasks)])
+    tally = f"Of {len(against_base)} variants against {base}: {_tally(against_base)}"
+    return f"{tally}. They rest on different benchmarks ({rests_on}) and are not ranked."
 
 
 def _height(entry: _VariantRatio) -> tuple[bool, float]:
@@ -164,7 +173,8 @@ def _other_counts(study: StudyRecord, against_base: list[_VariantRatio]) -> list
             key = f"{_tally(ratios)} {best.name}" if machine else label
             name = machine if key in labels_by_result and not named else label
             labels_by_result.setdefault(key, []).append(name)
-            sentences.setdefault(key, f"{_tally(ratios)}; highest {best.name} ({words.ratio(best.ratio)})")
+            highest = f"; highest {best.name} ({words.ratio(best.ratio)})" if study.ranked else ""
+            sentences.setdefault(key, f"{_tally(ratios)}{highest}")
     if not labels_by_result:
         return ["Counting N by parameters, stored bits or time does not change how many variants are denser."]
     said = [f"Counted {words.join_names(labels)}: {sentences[key]}." for key, labels in labels_by_result.items()]

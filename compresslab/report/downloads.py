@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compresslab.records import StudyRecord
 from compresslab.report.facts import comparison_with
+from compresslab.report.picking.choices import choices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +18,8 @@ class Downloads(NamedTuple):
     """The downloads of a page.
 
     Attributes:
-        tables: name, description and number of rows of each table. script: the tables, lineage and verdicts as JSON for a script element,
-            with `<`, `>` and `&` escaped.
+        tables: name, description and number of rows of each table. script: the tables, lineage, verdicts and what the panel picks from as
+            JSON for a script element, with `<`, `>` and `&` escaped.
     """
 
     tables: list[tuple[str, str, int]]
@@ -42,7 +43,7 @@ def _script(study: StudyRecord, frames: dict[str, pd.DataFrame]) -> str:
         if (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     ]
     tables = {name: {"columns": list(frame.columns), "rows": _rows(frame)} for name, frame in frames.items()}
-    content = {"lineage": lineage, "verdicts": verdicts, "tables": tables}
+    content = {"lineage": lineage, "verdicts": verdicts, "choices": choices(study), "tables": tables}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -104,6 +104,11 @@ def comparison_with(variant: VariantRecord, relation: str) -> Comparison | None:
     return None
 
 
+def benchmarks(comparison: Comparison) -> tuple[str, ...]:
+    """The tasks that a comparison's verdict rests on, in alphabetical order."""
+    return tuple(sorted(comparison.rests_on or [task.task for task in comparison.tasks]))
+
+
 def existing_ratios(comparison: Comparison) -> list[tuple[str, str, Interval, str]]:
     """Every ratio of a comparison that exists, as (basis, hardware, ratio, verdict)."""
     single = [
@@ -129,6 +134,11 @@ def was_built(variant: VariantRecord, by_name: dict[str, VariantRecord]) -> bool
     if parent is None:
         return bool(variant.steps) and not (variant.parent and variant.failures)
     return len(variant.steps) > len(parent.steps)
+
+
+def is_pending(variant: VariantRecord) -> bool:
+    """Whether parts of a variant are missing only because they have not run yet."""
+    return bool(variant.failures) and all(failure.pending for failure in variant.failures)
 
 
 def hardware(study: StudyRecord) -> list[str]:
@@ -227,6 +237,12 @@ def mean_accuracy(variant: VariantRecord, tasks: Sequence[str]) -> float | None:
     """Mean accuracy over `tasks`, or `None` if one is missing."""
     scores = _scores(variant, tasks)
     return sum(score.accuracy for score in scores) / len(scores) if scores else None
+
+
+def accuracy_stderr(variant: VariantRecord, tasks: Sequence[str]) -> float:
+    """Standard error of `mean_accuracy` for independent items."""
+    scores = _scores(variant, tasks)
+    return math.sqrt(sum(score.accuracy_stderr**2 for score in scores)) / len(scores) if scores else 0.0
 
 
 def _scores(variant: VariantRecord, tasks: Sequence[str]) -> list[TaskScore]:

@@ -239,10 +239,13 @@ def _scatter(
     x: Callable[[VariantRecord], float | None],
     x_ends: Callable[[VariantRecord], tuple[float, float] | None] | None = None,
 ) -> list[Markup]:
+    """Bits per byte against size or time; accuracy in a study without bits per byte, such as one of published scores."""
     tasks, by_name, points = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}, []
+    by_loss = any(facts.mean_bpb(variant, tasks) is not None for variant in study.variants)
+    quality, error = (facts.mean_bpb, facts.bpb_stderr) if by_loss else (facts.mean_accuracy, facts.accuracy_stderr)
     for variant in study.variants:
-        across, bpb = x(variant), facts.mean_bpb(variant, tasks)
-        if across is None or across <= 0 or bpb is None or not facts.was_built(variant, by_name):
+        across, value = x(variant), quality(variant, tasks)
+        if across is None or across <= 0 or value is None or not facts.was_built(variant, by_name):
             continue
         comparison = facts.comparison_with(variant, "parent") if variant.parent else None
         points.append(
@@ -250,8 +253,8 @@ def _scatter(
                 variant.name,
                 variant.parent,
                 across,
-                bpb,
-                1.96 * facts.bpb_stderr(variant, tasks),
+                value,
+                1.96 * error(variant, tasks),
                 _verdict_class(variant, comparison),
                 not variant.named,
                 x_ends(variant) if x_ends else None,
@@ -259,8 +262,9 @@ def _scatter(
         )
     if not points:
         return []
-    chart = scatter(points, title, x_title, "bits per byte (better ↑)", form)
-    return [_draw(renderer, chart, f"Bits per byte against {x_title}, {title}")]
+    name = "bits per byte" if by_loss else "accuracy"
+    chart = scatter(points, title, x_title, f"{name} (better ↑)", form, more_is_better=not by_loss)
+    return [_draw(renderer, chart, f"{name.capitalize()} against {x_title}, {title}")]
 
 
 def _verdict_class(variant: VariantRecord, comparison: Comparison | None) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -24,11 +25,19 @@ from compresslab.report import contamination, facts, lineage, words
 from compresslab.report import laws as published
 from compresslab.report.answer import answer
 from compresslab.report.downloads import downloads
+from compresslab.report.extent.altered import altered
+from compresslab.report.extent.basis import basis
 from compresslab.report.figures import figures
+from compresslab.report.markdown.short_report import short_report
 from compresslab.report.merge import Difference
+from compresslab.report.picking.quantities import accuracy_change, memory_at_inference, seconds_to_make
 
 MAX_ITEMS = 1e6
 """The page does not ask for more items per task than this, because no benchmark has them."""
+
+
+SCRIPTS = ("study.js", "pick.js", "sort.js")
+"""What the page's script is made of, each part a program of its own."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class VariantRow:
     Attributes:
         modelled: (hardware, seconds, ratio to the parent's seconds, interval of that ratio) for each profile; no interval where the ratio
             was measured.
+        memory: bytes at inference. change: of the accuracy against the parent's. seconds: what its last step took.
         slower_than_modelled: modelled faster than the parent, measured slower.
         reason: why there is no density, if there is none.
     """
@@ -52,6 +62,9 @@ class VariantRow:
     reason: str
     modelled: list[tuple[str, float, float | None, Interval | None]]
     slower_than_modelled: bool
+    memory: float | None
+    change: Interval | None
+    seconds: float | None
 
     @property
     def verdict(self) -> str:
@@ -62,6 +75,12 @@ class VariantRow:
     def place(self) -> str:
         """What N counts in that verdict, and the tasks that it rests on if they are few."""
         return words.place(self.parent) if self.parent else ""
+
+    @property
+    def benchmarks(self) -> str:
+        """How many tasks that verdict rests on: "1 task", "5 tasks"."""
+        tasks = facts.benchmarks(self.parent) if self.parent else ()
+        return f"{len(tasks)} task{'s' if len(tasks) != 1 else ''}"
 
     @property
     def items_needed(self) -> str:
@@ -85,17 +104,52 @@ class VariantRow:
 
     @property
     def state(self) -> str:
-        """CSS class of the row: "base", "failed", "faint" (unnamed) or "named"."""
+        """CSS class of the row: "base", "pending" (not yet run), "failed", "faint" (unnamed) or "named"."""
+        if facts.is_pending(self.variant):
+            return "pending"
         if self.variant.failures or not self.was_built:
             return "failed"
         return "base" if not self.variant.parent else "named" if self.variant.named else "faint"
 
 
-def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) -> Path:
-    """Write `folder/index.html` and `folder/study.json`, each in one atomic rename; returns the page's path.
+class TableColumn(NamedTuple):
+    """A column of the verdict table: its key, its name, what stands below the name, and whether it is one of texts."""
 
-    The page needs no network and no other file. Its script filters the tables and offers them for download. `study.json` is the record
-    of the page. It is written first, so that it is there whatever becomes of the page.
+    key: str
+    name: str
+    below: str = ""
+    text: bool = False
+
+
+OF_DENSITY = ("r", "root", "days", "density")
+"""The columns in whose place a variant without a density has the reason."""
+
+
+def table_columns(rows: Sequence[VariantRow]) -> list[TableColumn]:
+    """The columns of the verdict table after the variant's name: those in which some row has a value."""
+    parents, roots = ([found for row in rows if (found := getattr(row, name)) is not None] for name in ("parent", "root"))
+    there = {
+        TableColumn("verdict", "Verdict", "", True): True,
+        TableColumn("r", "r to parent", "95% interval"): any(one.headline[0] for one in parents),
+        TableColumn("root", "r to base"): any(one.headline[0] for one in roots),
+        TableColumn("days", "Density-days"): any(one.density_days for one in parents),
+        TableColumn("density", "Density", "by parameters"): any(row.variant.density and row.variant.density.params for row in rows),
+        TableColumn("N", "N"): any(row.was_built for row in rows),
+        TableColumn("stored", "Stored", "bits"): any(row.was_built for row in rows),
+        TableColumn("memory", "Memory", "at inference"): any(row.memory is not None for row in rows),
+        TableColumn("bpb", "bpb", "less is better"): any(row.bpb is not None for row in rows),
+        TableColumn("accuracy", "Accuracy", "mean"): any(row.accuracy is not None for row in rows),
+        TableColumn("time", "Time to parent", "measured | modelled"): any(row.timing or row.modelled for row in rows),
+        TableColumn("made", "To make", "last step"): any(row.seconds is not None for row in rows),
+    }
+    return [column for column, has_values in there.items() if has_values]
+
+
+def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) -> Path:
+    """Write `folder/index.html`, `folder/study.json` and `folder/report.md`, each in one atomic rename; returns the page's path.
+
+    The page needs no network and no other file. Its script picks a variant, sorts and filters the tables and offers them for
+    download. `study.json` is the record of the page. It is written first, so that it is there whatever becomes of the page.
 
     Raises:
         RunFailed: nothing can be written there.
@@ -104,8 +158,9 @@ def write(study: StudyRecord, folder: Path, diffs: Sequence[Difference] = ()) ->
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / "study.json", words.record_json(study))
     page = folder / "index.html"
-    text = render(study, diffs)
+    text, short = render(study, diffs), short_report(study)
     with writing(folder):
+        replace(folder / "report.md", short)
         replace(page, text)
     return page
 
@@ -126,13 +181,26 @@ def templates_of_pages() -> Environment:
     return environment
 
 
+def page_parts(*scripts: str) -> tuple[Markup, str]:
+    """The style of pages, and the script that is made of these files."""
+    templates = resources.files("compresslab.report") / "templates"
+    return Markup((templates / "study.css").read_text("utf-8")), "".join((templates / name).read_text("utf-8") for name in scripts)
+
+
+def script_hash(script: str) -> str:
+    """The name of a script in a content security policy, by its digest: no other script runs."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
-    templates = resources.files("compresslab.report") / "templates"
-    css, script = ((templates / name).read_text("utf-8") for name in ("study.css", "study.js"))
+    css, script = page_parts(*SCRIPTS)
     tables = downloads(study)
     rows = _rows(study)
+    columns = table_columns(rows)
+    keys = [column.key for column in columns]
     study_answer = answer(study)
+    missing = _missing(study)
     graph = lineage.layout(study)
     return (
         templates_of_pages()
@@ -140,15 +208,19 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
         .render(
             study=study,
             diffs=diffs,
-            css=Markup(css),
+            css=css,
             script=Markup(script),
-            script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script_hash=script_hash(script),
             data=Markup(tables.script),
             tables=tables.tables,
             study_cost=facts.study_cost(study),
             lost=any(variant.lost_items for variant in study.variants),
             answer=study_answer,
             rows=rows,
+            columns=columns,
+            keys=keys,
+            merged=[key for key in keys if key in OF_DENSITY],
+            points=words.points,
             missing=words.MISSING,
             symbols=words.SYMBOLS,
             figures=figures(study),
@@ -172,7 +244,10 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
             noise=facts.noise_floors(study),
             against_noise=words.against_noise,
             few_runs=words.few_runs,
-            failures=_failures(study),
+            failures=[(name, failure) for name, failure in missing if not failure.pending],
+            pending=[(name, failure) for name, failure in missing if failure.pending],
+            altered=altered(study).sentence,
+            basis=basis(study),
             overlaps=contamination.sentences(study),
             laws=published.laws(study),
             predicted=published.predicted,
@@ -204,6 +279,9 @@ def _rows(study: StudyRecord) -> list[VariantRow]:
                 reason=_reason(variant),
                 modelled=[(name, seconds[name], time_ratios.get(name), _error(variant, name)) for name in machines if name in seconds],
                 slower_than_modelled=facts.measured_slower(variant, by_name),
+                memory=memory_at_inference(variant, study),
+                change=accuracy_change(variant, "parent", tasks),
+                seconds=seconds_to_make(variant),
             )
         )
     return rows
@@ -233,7 +311,7 @@ def _differences(study: StudyRecord) -> list[tuple[VariantRecord, TaskComparison
     return [(variant, task) for variant, comparison in compared if comparison is not None for task in comparison.tasks]
 
 
-def _failures(study: StudyRecord) -> list[tuple[str, Failure]]:
+def _missing(study: StudyRecord) -> list[tuple[str, Failure]]:
     return [(variant.name, failure) for variant in study.variants for failure in variant.failures]
 
 

@@ -1,10 +1,9 @@
-"""`reports/index.html`: every study of a folder with its answer and its verdicts."""
+"""`reports/index.html`: every study of a folder with its answer and its verdicts, to sort and to search."""
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +13,10 @@ from compresslab.errors import BadInput
 from compresslab.records import StudyRecord, UnreadableRecord, read_record
 from compresslab.report import words
 from compresslab.report.answer import StudyAnswer, answer
-from compresslab.report.facts import comparison_with
-from compresslab.report.html import replace, templates_of_pages, writing
+from compresslab.report.extent.altered import altered
+from compresslab.report.extent.basis import basis
+from compresslab.report.facts import comparison_with, is_pending
+from compresslab.report.html import page_parts, replace, script_hash, templates_of_pages, writing
 from compresslab.report.overwriting import GENERATOR_TAG, check_file
 
 WRITE_AGAIN = "`compresslab report RECIPE` writes it again"
@@ -29,6 +30,9 @@ class IndexEntry(NamedTuple):
     answer: StudyAnswer | None
     verdicts: dict[str, int]
     problem: str = ""
+    altered: str = ""
+    basis: str = ""
+    pending: int = 0
 
 
 def write_index(reports: Path) -> Path:
@@ -46,8 +50,13 @@ def write_index(reports: Path) -> Path:
         return page
     entries = [_entry(path, _state(path)) for path in sorted(reports.glob("*/study.json"))]
     entries.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
-    css = (resources.files("compresslab.report") / "templates" / "study.css").read_text("utf-8")
-    text = templates_of_pages().get_template("index.html.j2").render(entries=entries, css=Markup(css), symbols=words.SYMBOLS)
+    css, script = page_parts("index.js", "sort.js")
+    most = max((sum(entry.verdicts.values()) for entry in entries), default=0)
+    text = (
+        templates_of_pages()
+        .get_template("index.html.j2")
+        .render(entries=entries, css=css, script=Markup(script), script_hash=script_hash(script), symbols=words.SYMBOLS, most=max(most, 1))
+    )
     with writing(reports):
         replace(page, text)
     return page
@@ -76,4 +85,6 @@ def _entry(path: Path, state: tuple[int, int, int] | None) -> IndexEntry:
         for variant in study.variants
         if variant.parent and (comparison := comparison_with(variant, "parent")) is not None and comparison.ratio is not None
     )
-    return IndexEntry(folder, study, answer(study), {verdict: verdicts[verdict] for verdict in words.SYMBOLS if verdicts[verdict]})
+    pending = sum(is_pending(variant) for variant in study.variants)
+    counted = {verdict: verdicts[verdict] for verdict in words.SYMBOLS if verdicts[verdict]}
+    return IndexEntry(folder, study, answer(study), counted, altered=altered(study).sentence, basis=basis(study), pending=pending)

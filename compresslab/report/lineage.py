@@ -87,9 +87,10 @@ def _node(variant: VariantRecord, depth: int, row: int, by_name: dict[str, Varia
     lines = [f"{words.count(size.counted)} · {words.size(size.stored_bytes)}"] if done and size else ["not built"]
     density = words.point(variant.density.params) if variant.density and variant.density.params else ""
     scored = [f"bpb {words.number(bpb)}" if bpb is not None else "", f"density {density}" if density else ""]
-    lines.append(" · ".join(fact for fact in scored if fact) or ("no scores" if done else "see failures"))
+    pending = facts.is_pending(variant)
+    lines.append(" · ".join(fact for fact in scored if fact) or ("pending" if pending else "no scores" if done else "see failures"))
     kind = "failed" if variant.failures or not done else "base" if not variant.parent else "named" if variant.named else "faint"
-    return LineageNode(x, y, words.truncate(variant.name, 22), variant.name, lines, kind)
+    return LineageNode(x, y, words.truncate(variant.name, 22), variant.name, lines, "pending" if pending else kind)
 
 
 def _edge(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from compresslab.records import Comparison, Curve, Noise, PublishedLaws, StudyRecord, TextOverlap, VariantRecord
 from compresslab.report import facts, words
+from compresslab.report.extent.altered import altered
 
 CONTEXT = 2  # unchanged lines around a change
 
@@ -20,10 +21,11 @@ class Difference(NamedTuple):
     lines: tuple[str, ...]
 
 
-def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
+def merged(studies: Sequence[StudyRecord], *, rank: bool = False) -> StudyRecord:
     """One record with the variants of all studies, named `<study>/<variant>`. A base with equal records in two studies appears once.
 
-    Verdicts are those of the studies. `studies` are two or more with different names.
+    Verdicts are those of the studies. `studies` are two or more with different names. With `rank` the answer names the highest of all
+    variants, also if they rest on different benchmarks.
     """
     first = studies[0]
     bases: dict[str, str] = {}
@@ -52,7 +54,13 @@ def merged(studies: Sequence[StudyRecord]) -> StudyRecord:
         curves=_curves(studies),
         overlaps=_overlaps(studies, new_names),
         laws=_laws(studies, new_names),
-        caveats=[*_other_rulers(studies), *dict.fromkeys(caveat for study in studies for caveat in study.caveats)],
+        ranked=rank or len(_benchmarks(studies)) <= 1,
+        caveats=[
+            *_different_benchmarks(studies),
+            *_altered(studies),
+            *_other_rulers(studies),
+            *dict.fromkeys(caveat for study in studies for caveat in study.caveats),
+        ],
         notes=[*_warnings(studies), *dict.fromkeys(note for study in studies for note in study.notes)],
     )
 
@@ -109,6 +117,34 @@ def _renamed(variant: VariantRecord, study: str, new_names: dict[tuple[str, str]
         noise = Noise(differences=differences, divergences=divergences)
     update = {field: name(getattr(variant, field)) for field in ("name", "parent", "root", "replicate_of")}
     return variant.model_copy(update={**update, "comparisons": comparisons, "noise": noise})
+
+
+def _benchmarks(studies: Sequence[StudyRecord]) -> dict[tuple[str, ...], list[str]]:
+    """The studies by the benchmarks on which their named variants' verdicts against the base rest."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for study in studies:
+        compared = [facts.comparison_with(variant, "root") for variant in study.variants if variant.parent and variant.named]
+        for tasks in {facts.benchmarks(one) for one in compared if one is not None and one.headline[0] is not None}:
+            found.setdefault(tasks, []).append(study.study)
+    return found
+
+
+def _different_benchmarks(studies: Sequence[StudyRecord]) -> list[str]:
+    """A caveat if the verdicts of the studies rest on different benchmarks."""
+    found = _benchmarks(studies)
+    if len(found) <= 1:
+        return []
+    listed = "; ".join(
+        f"{len(tasks)} task{'s' if len(tasks) != 1 else ''} ({words.truncate(', '.join(tasks), 60)}): {words.join_names(names)}"
+        for tasks, names in found.items()
+    )
+    return [f"⚠ The verdicts rest on different benchmarks ({listed}): r does not compare across them."]
+
+
+def _altered(studies: Sequence[StudyRecord]) -> list[str]:
+    """A caveat for each study whose run had other settings than its recipe."""
+    changed = [(study.study, altered(study).sentence) for study in studies]
+    return [f"⚠ {name} is not its recipe as it is written: {sentence}." for name, sentence in changed if sentence]
 
 
 def _other_rulers(studies: Sequence[StudyRecord]) -> list[str]:

@@ -10,6 +10,7 @@ from compresslab.inputs import open_regular, reason
 from compresslab.records import StudyRecord, UnreadableRecord, read_record
 
 GENERATOR_TAG = '<meta name="generator" content="compresslab">'
+MARKDOWN_MARK = "<!-- written by compresslab -->"
 SVG_MARK = "<!-- drawn by compresslab -->"
 # The mark of a page stands in its head, that of a picture at its end.
 _MARKED_BYTES = 20_000
@@ -22,6 +23,7 @@ def check_page(folder: Path, study: str) -> StudyRecord | None:
         BadInput: the folder has a page that compresslab did not write, or that of another study.
     """
     check_file(folder / "index.html", GENERATOR_TAG, "name another folder")
+    check_file(folder / "report.md", MARKDOWN_MARK, "name another folder")
     try:
         record = read_record(folder / "study.json", StudyRecord, "")
     except UnreadableRecord as error:

@@ -91,6 +91,11 @@ def duration(seconds: float | None) -> str:
     return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
+def points(change: Interval) -> str:
+    """A difference of shares in percentage points, with its interval: −1.2 points [−2.5, +0.1]."""
+    return f"{signed(100 * change.value)} points [{signed(100 * change.low)}, {signed(100 * change.high)}]"
+
+
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal."""
     return MISSING if value is None else f"{100 * value:.1f} %"
@@ -224,8 +229,14 @@ def chain(variant: VariantRecord) -> str:
 
 
 def truncate(text: str, limit: int) -> str:
-    """The text, cut to `limit` characters with an ellipsis. Only for charts; tables show whole names."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """The text, cut in its middle to `limit` characters with an ellipsis, since names that are alike begin alike and differ at the end.
+
+    Only for charts; tables show whole names.
+    """
+    if len(text) <= limit:
+        return text
+    end = (limit - 1) // 2
+    return f"{text[: limit - 1 - end]}…{text[len(text) - end :]}"
 
 
 def join_names(names: list[str]) -> str:

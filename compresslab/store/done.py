@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compresslab.plan.graph import Node, NodeKind, Plan
-from compresslab.records import MachineSpeed, StepRecord, StoredRecord, TaskScore, TextDivergence, Timing
+from compresslab.records import Failure, MachineSpeed, StepRecord, StoredRecord, TaskScore, TextDivergence, Timing
 from compresslab.store.store import Store
 
 # What a node's record is; what is gathered has none.
@@ -29,12 +29,21 @@ def is_done(node: Node, store: Store) -> bool:
     return all(store.holds(key, kind) for key, kind in results(node).items())
 
 
+NOT_RUN = "has not run yet"
+
+
 def why_missing(node: Node, store: Store) -> str:
     """Why the store does not hold a node's results, in a sentence."""
     for key, kind in results(node).items():
         if store.occupied(key) and (problem := store.problem(key, kind)):
             return f"its result in the store cannot be used ({problem}); a run makes it again"
-    return "has not run yet"
+    return NOT_RUN
+
+
+def missing(node: Node, store: Store) -> Failure:
+    """What a study's record says of a node without results that no run has tried: that it is pending, or that its result is unusable."""
+    cause = why_missing(node, store)
+    return Failure(node=node.label, cause=cause, pending=cause == NOT_RUN)
 
 
 def to_do(plan: Plan, store: Store) -> list[Node]:

@@ -33,7 +33,7 @@ from compresslab.records import (
 )
 from compresslab.runner.provenance import provenance
 from compresslab.runner.run import RunResult
-from compresslab.store.done import is_done, why_missing
+from compresslab.store.done import is_done, missing
 from compresslab.store.store import Store
 from compresslab.studies.answers.added_loss import added_loss
 from compresslab.studies.answers.fidelity import fidelity
@@ -249,7 +249,7 @@ def _failures(variant: PlanVariant, plan: Plan, store: Store, result: RunResult)
     if found or gap is not None:
         return found if gap is None else [gap]
     nodes = [plan.node(key) for key in (*variant.chain, *node_keys)]
-    return [Failure(node=node.label, cause=why_missing(node, store)) for node in nodes if not is_done(node, store)][:1]
+    return [missing(node, store) for node in nodes if not is_done(node, store)][:1]
 
 
 def _costs(variant: PlanVariant, plan: Plan, store: Store) -> dict[str, Cost]:

@@ -13,6 +13,7 @@ from compresslab.inputs import read_regular
 from compresslab.plan.graph import Plan
 from compresslab.recipe.load import RecipeFile, load_located
 from compresslab.records import StudyRecord
+from compresslab.report.extent.altered import page_name
 from compresslab.report.overwriting import check_page
 from compresslab.store.store import Store
 
@@ -21,6 +22,16 @@ LEAST_ROOM = 2**19
 # A note in the folder of a page: the path from there to the recipe that made it. It is no part of the page.
 RECIPE = ".recipe"
 LARGEST_PATH = 2**16  # bytes of a path
+
+
+def folder_of_plan(plan: Plan, reports: Path) -> Path:
+    """The folder of a plan's page: that of the study, or for a run with other settings or fewer variants than the recipe one beside it."""
+    return reports / page_name(plan.recipe.study, plan.changes + plan.file.text, plan.file.sha256)
+
+
+def folder_of_record(record: StudyRecord, reports: Path) -> Path:
+    """The folder of a record's page, as `folder_of_plan` of the plan that it is from."""
+    return reports / page_name(record.study, record.recipe, record.provenance.recipe_sha256)
 
 
 def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:

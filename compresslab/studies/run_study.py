@@ -10,7 +10,7 @@ from compresslab.errors import BadInput
 from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
-from compresslab.records import Failure, StudyRecord
+from compresslab.records import StudyRecord
 from compresslab.records.compute import ComputeChoice
 from compresslab.runner.executors.cluster import Cluster
 from compresslab.runner.executors.executor import Executor
@@ -18,11 +18,11 @@ from compresslab.runner.executors.local import LocalExecutor, jobs_on
 from compresslab.runner.executors.ray import RayExecutor
 from compresslab.runner.run import RunResult, run
 from compresslab.runner.watcher import Watcher
-from compresslab.store.done import to_do, why_missing
+from compresslab.store.done import missing, to_do
 from compresslab.store.store import Store
 from compresslab.store.upkeep import note
 from compresslab.studies.growing_page import GrowingPage
-from compresslab.studies.page_folder import check_page_folder
+from compresslab.studies.page_folder import check_page_folder, folder_of_plan, folder_of_record
 from compresslab.studies.programs import check_programs
 from compresslab.studies.read_study import read_study
 from compresslab.studies.study import Study
@@ -48,8 +48,8 @@ def run_study(
     Args:
         recipe: a YAML file, or its plan.
         store: the folder of results. Existing results are not computed again.
-        reports: the folder in which the study's page is written, in a subfolder of the study's name, also while it runs. By default no page
-            is written.
+        reports: the folder in which the study's page is written, also while it runs: in a subfolder of the study's name, or one beside it
+            for a run with other settings than the recipe's (`studies.page_folder.folder_of_plan`). By default no page is written.
         settings: changes as `path=value`, such as `evaluate.items=50`. only: the variants to run; all by default.
         compute: dtype of all matrix products, instead of the recipe's.
         device: by torch's name ("cpu", "cuda:1"). Default: the accelerator, if there is one.
@@ -73,7 +73,7 @@ def run_study(
         raise BadInput("settings, only, compute, device and trust_code belong to the preparation of a plan; give them to plan_study")
     if reports is not None:
         published = plan.recipe.evaluate.source == "published"
-        check_page_folder(Path(reports) / plan.recipe.study, plan, None if published else Store(Path(store)))
+        check_page_folder(folder_of_plan(plan, Path(reports)), plan, None if published else Store(Path(store)))
     active_watcher = watcher or Watcher()
     result_store = None
     if plan.recipe.evaluate.source == "published":
@@ -148,13 +148,13 @@ def report_study(plan: Plan, store: Store) -> StudyRecord:
     """
     if plan.recipe.evaluate.source == "published":
         return _published(plan, Watcher())
-    missing = {node.key: Failure(node=node.label, cause=why_missing(node, store)) for node in to_do(plan, store)}
-    if plan.variants[0].model in missing:
+    lacking = {node.key: missing(node, store) for node in to_do(plan, store)}
+    if plan.variants[0].model in lacking:
         path, base = plan.file.path, plan.variants[0].model
         if store.occupied(base):
-            raise BadInput(f"{missing[base].node}: {missing[base].cause}")
+            raise BadInput(f"{lacking[base].node}: {lacking[base].cause}")
         raise BadInput(f"nothing of {path} has run yet in {store.root}; `compresslab run {path}` makes it")
-    return _assembled(plan, store, RunResult(missing, len(plan.nodes) - len(missing), 0.0))
+    return _assembled(plan, store, RunResult(lacking, len(plan.nodes) - len(lacking), 0.0))
 
 
 def write_page(record: StudyRecord, reports: Path) -> Path:
@@ -162,7 +162,7 @@ def write_page(record: StudyRecord, reports: Path) -> Path:
     from compresslab.report.html import write
     from compresslab.report.index import write_index
 
-    page = write(record, reports / record.study)
+    page = write(record, folder_of_record(record, reports))
     write_index(reports)
     return page
 
@@ -171,7 +171,7 @@ def _write_if_no_poorer(record: StudyRecord, reports: Path) -> None:
     """Write the page of an unfinished study, unless the page of an earlier run knows more scores, or comparisons with parents."""
     before = (0, 0)
     with contextlib.suppress(BadInput):
-        before = _known(read_study(reports / record.study))
+        before = _known(read_study(folder_of_record(record, reports)))
     if all(now >= then for now, then in zip(_known(record), before, strict=True)):
         write_page(record, reports)
 

@@ -59,7 +59,7 @@ def hostile() -> StudyRecord:
 
 def test_write_puts_page_and_record_and_nothing_else(page_path: Path) -> None:
     assert page_path.name == "index.html"
-    assert sorted(path.name for path in page_path.parent.iterdir()) == ["index.html", "study.json"]
+    assert sorted(path.name for path in page_path.parent.iterdir()) == ["index.html", "report.md", "study.json"]
     assert StudyRecord.model_validate_json((page_path.parent / "study.json").read_text(encoding="utf-8")) == studies.with_failure()
 
 

@@ -61,6 +61,25 @@ def seconds(shape: Shape, size: Size, hardware: Hardware, workload: Workload) ->
     )
 
 
+def cache_bytes(shape: Shape, workload: Workload) -> float | None:
+    """Bytes of keys, values and states that a model holds at the end of a request batch; `None` if its attention is not known."""
+    if not shape.layers or not (shape.attention or shape.key_value_width):
+        return None
+    tokens = workload.prompt + workload.decode
+    held = sum(kind.layers * (min(tokens, kind.window or tokens) * kind.kept + kind.state) for kind in _attention(shape))
+    return float(workload.batch * held * CACHE_BYTES)
+
+
+def bytes_a_token(shape: Shape, size: Size, workload: Workload) -> float | None:
+    """Bytes moved for each generated token: the weights that a pass reads, over its sequences, and keys and values. `None` if the
+    attention is not known."""
+    if cache_bytes(shape, workload) is None:
+        return None
+    weights = _parameters_read(shape, size, workload.batch) * shape.weight_bits / 8
+    caches = sum(_cache(kind, workload.prompt, workload.decode).decode_bytes for kind in _attention(shape))
+    return weights / workload.batch + caches / workload.decode
+
+
 def n_time(shape: Shape, size: Size, hardware: Hardware, workload: Workload, family: tuple[Shape, Size] | None = None) -> float:
     """N_time: parameters of the dense bf16 model that takes as long on this hardware and workload.
 

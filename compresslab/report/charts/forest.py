@@ -10,6 +10,7 @@ from compresslab.records import Interval
 from compresslab.report import words
 from compresslab.report.charts.vega import (
     LABEL,
+    LETTERS,
     ROW,
     SHAPES,
     VARIANT,
@@ -51,7 +52,7 @@ def forest(bars: Sequence[Bar], title: str, axis: str, *, log: bool, domain: tup
     rows = [
         {
             "row": row,
-            "label": words.truncate(bar.label, 60),
+            "label": words.truncate(bar.label, LETTERS),
             "variant": bar.label,
             "value": clamp(bar.interval.value, low, high),
             "low": clamp(bar.interval.low, low, high),

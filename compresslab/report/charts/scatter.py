@@ -29,8 +29,11 @@ class ScatterPoint:
     x_ends: tuple[float, float] | None = None
 
 
-def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: str, form: Callable[[float], str]) -> Spec:
-    """Quality (bits-per-byte, better upwards) against a log axis of size or time, with an arrow from each parent to its child.
+def scatter(
+    points: Sequence[ScatterPoint], title: str, x_title: str, y_title: str, form: Callable[[float], str], *, more_is_better: bool = False
+) -> Spec:
+    """Quality (bits per byte, or an accuracy of which more is better; better upwards) against a log axis of size or time, with an arrow
+    from each parent to its child.
 
     The line is the frontier: no variant is both smaller (or faster) and better than a variant on it. It is drawn through the values;
     where the horizontal intervals of modelled time overlap, a variant beside the line may be on it.
@@ -39,12 +42,13 @@ def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: s
     x_low, x_high = log_domain([x for point in points for x in (point.x, *(point.x_ends or ()))])
     y_low, y_high = padded(min(point.y - point.error for point in points), max(point.y + point.error for point in points))
     span = math.log(x_high / x_low)
-    pixels = {point.name: (math.log(point.x / x_low) / span * width, (point.y - y_low) / (y_high - y_low) * height) for point in points}
+    top, bottom = (y_high, y_low) if more_is_better else (y_low, y_high)
+    pixels = {point.name: (math.log(point.x / x_low) / span * width, (point.y - top) / (bottom - top) * height) for point in points}
     links = [(pixels[point.parent], pixels[point.name]) for point in points if point.parent in pixels]
     labels = place_labels([(point.name, point.faint) for point in points], pixels, links, width, height)
 
     def back(x: float, y: float) -> Pixel:
-        return x_low * math.exp(x / width * span), y_low + y / height * (y_high - y_low)
+        return x_low * math.exp(x / width * span), top + y / height * (bottom - top)
 
     # Arrow ends and labels are placed in pixels and converted to data values, so that all marks have one scale.
     shown = [
@@ -70,7 +74,7 @@ def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: s
             (x, y), (x2, y2) = back(*arrow[0]), back(*arrow[1])
             arrows.append({"x": x, "y": y, "x2": x2, "y2": y2, "angle": arrow[2], "variant": point.name})
     across = {"type": "log", "domain": [x_low, x_high], "nice": False}
-    down = {"domain": [y_high, y_low], "nice": False, "zero": False}  # less is better, and better is at the top
+    down = {"domain": [bottom, top], "nice": False, "zero": False}  # better is at the top
     classes, colours = ["base", *VERDICTS], ["var(--accent)", *(f"var(--{verdict})" for verdict in VERDICTS)]
 
     def place(x: str, y: str) -> Spec:
@@ -97,7 +101,7 @@ def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: s
     shape = {"field": "verdict", "type": "nominal", "scale": {"domain": classes, "range": ["circle", *SHAPES.values()]}, "legend": None}
     colour = {"field": "verdict", "type": "nominal", "scale": {"domain": classes, "range": colours}, "legend": None}
     edge: Spec = {
-        "data": {"values": [{"x": point.x, "y": point.y} for point in frontier(points)]},
+        "data": {"values": [{"x": point.x, "y": point.y} for point in frontier(points, more_is_better=more_is_better)]},
         **layer("line", place("x", "y"), interpolate="step-after", color="var(--accent)", strokeWidth=1.5, opacity=0.7),
     }
     marks: Spec = {
@@ -123,11 +127,12 @@ def scatter(points: Sequence[ScatterPoint], title: str, x_title: str, y_title: s
     return chart(title, width, height, {"layer": [edge, edges, marks]})
 
 
-def frontier(points: Sequence[ScatterPoint]) -> list[ScatterPoint]:
-    """The dots that no other beats on both axes (smaller x, smaller y), by rising x."""
+def frontier(points: Sequence[ScatterPoint], *, more_is_better: bool = False) -> list[ScatterPoint]:
+    """The dots that no other beats on both axes (smaller x, better y), by rising x."""
+    sign = -1 if more_is_better else 1
     best: list[ScatterPoint] = []
-    for point in sorted(points, key=lambda point: (point.x, point.y)):
-        if not best or point.y < best[-1].y:
+    for point in sorted(points, key=lambda point: (point.x, sign * point.y)):
+        if not best or sign * point.y < sign * best[-1].y:
             best.append(point)
     return best
 

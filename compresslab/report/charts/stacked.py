@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compresslab.report import words
-from compresslab.report.charts.vega import LABEL, ROW, Spec, chart, layer
+from compresslab.report.charts.vega import LABEL, LETTERS, ROW, Spec, chart, layer
 
 
 def stacked(rows: Sequence[dict[str, Any]], title: str, axis: str) -> Spec:
@@ -14,7 +14,7 @@ def stacked(rows: Sequence[dict[str, Any]], title: str, axis: str) -> Spec:
     order = list(dict.fromkeys(row["label"] for row in rows))
     parts = list(dict.fromkeys(row["part"] for row in rows))
     values = [{"row": order.index(row["label"]), "part": row["part"], "value": row["value"]} for row in rows]
-    names = [{"row": row, "label": words.truncate(label, 60)} for row, label in enumerate(order)]
+    names = [{"row": row, "label": words.truncate(label, LETTERS)} for row, label in enumerate(order)]
     colours = [f"var(--part-{index % 4})" for index in range(len(parts))]
     scale = {"domain": parts, "range": colours}
     lane = {"field": "row", "type": "ordinal", "axis": None}

@@ -47,6 +47,8 @@ CONFIG: Spec = {
 VERDICT_COLOURS = {"domain": list(VERDICTS), "range": [f"var(--{verdict})" for verdict in VERDICTS]}
 ROW = 22
 LABEL = 132
+LETTERS = 22
+"""Letters for which a row's label has room. Longer names are cut in the middle."""
 VARIANT: Spec = {"description": {"field": "variant", "type": "nominal"}}
 """A channel with the variant's name; `ChartRenderer` turns it into an attribute that the page's filter reads."""
 

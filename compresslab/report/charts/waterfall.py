@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compresslab.records import Count, Interval
 from compresslab.report import words
-from compresslab.report.charts.vega import LABEL, ROW, VARIANT, VERDICT_COLOURS, Spec, chart, layer, log_axis, unscaled
+from compresslab.report.charts.vega import LABEL, LETTERS, ROW, VARIANT, VERDICT_COLOURS, Spec, chart, layer, log_axis, unscaled
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def waterfall(steps: Sequence[WaterfallStep], title: str, start: str, domain: tu
             "row": row,
             "top": row - 0.3,
             "bottom": row + 0.3,
-            "label": words.truncate(step.label, 60),
+            "label": words.truncate(step.label, LETTERS),
             "variant": step.variant,
             "before": step.before,
             "after": step.after,

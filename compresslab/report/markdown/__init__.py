@@ -1,0 +1,1 @@
+"""A study in Markdown, for places that show no page."""

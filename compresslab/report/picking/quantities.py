@@ -1,0 +1,61 @@
+"""Quantities of a variant by which one is picked, for the page's table and its panel alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from compresslab.density.time.inference_time import bytes_a_token, cache_bytes
+from compresslab.recipe.schema import Workload
+from compresslab.records import Interval, Size, StudyRecord, VariantRecord
+from compresslab.report.facts import comparison_with, mean_accuracy, was_built
+
+
+def memory_at_inference(variant: VariantRecord, study: StudyRecord) -> float | None:
+    """Bytes that the weights as stored and the keys and values of the study's request take; `None` where size or request are unknown.
+
+    Activations and what a runtime keeps for itself are not counted. Keys and values are counted at 16 bits, at the request's end.
+    """
+    size, request = _built_size(variant, study), _request(study)
+    if size is None or request is None or (cache := cache_bytes(variant.steps[-1].shape, request)) is None:
+        return None
+    return size.stored_bytes + cache
+
+
+def bytes_of_a_token(variant: VariantRecord, study: StudyRecord) -> float | None:
+    """Bytes that are read and written for each generated token of the study's request; `None` where size or request are unknown."""
+    size, request = _built_size(variant, study), _request(study)
+    return None if size is None or request is None else bytes_a_token(variant.steps[-1].shape, size, request)
+
+
+def accuracy_change(variant: VariantRecord, relation: str, tasks: Sequence[str]) -> Interval | None:
+    """Mean over `tasks` of the accuracy's difference from the parent or the root, with its 95% interval.
+
+    The interval is that of a mean of independent differences: tasks have different items. `None` where a task lacks a difference.
+    """
+    comparison = comparison_with(variant, relation) if variant.parent else None
+    found = {task.task: task.accuracy for task in comparison.tasks} if comparison else {}
+    if not tasks or not all(task in found for task in tasks) or mean_accuracy(variant, tasks) is None:
+        return None
+    intervals = [found[task] for task in tasks]
+    value = sum(interval.value for interval in intervals) / len(intervals)
+    below, above = (
+        math.sqrt(sum(part**2 for part in parts)) / len(intervals)
+        for parts in zip(*((one.value - one.low, one.high - one.value) for one in intervals), strict=True)
+    )
+    return Interval(value=value, low=value - below, high=value + above)
+
+
+def seconds_to_make(variant: VariantRecord) -> float | None:
+    """Seconds that the variant's last step took when it ran."""
+    cost = variant.costs.get("model")
+    return cost.seconds if cost and variant.parent else None
+
+
+def _built_size(variant: VariantRecord, study: StudyRecord) -> Size | None:
+    parent = next((one for one in study.variants if one.name == variant.parent), None)
+    return variant.size if was_built(variant, {parent.name: parent} if parent else {}) else None
+
+
+def _request(study: StudyRecord) -> Workload | None:
+    return Workload(**study.workload) if study.workload else None

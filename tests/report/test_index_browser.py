@@ -1,0 +1,70 @@
+"""The list of studies in a real browser: search, sorting, keyboard, widths, dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compresslab.report.html import replace
+from compresslab.report.index import write_index
+from compresslab.report.words import record_json
+
+from . import studies
+from .test_browser import browser, pytestmark  # noqa: F401 - the fixture and the marks
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Three studies and one that cannot be read."""
+    for name, variants in (("alpha", 7), ("beta", 3), ("gamma", 5)):
+        whole = studies.quickstart(study=name, question=f"What of {name}?")
+        (tmp_path / name).mkdir()
+        replace(tmp_path / name / "study.json", record_json(whole.model_copy(update={"variants": whole.variants[:variants]})))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.json").write_text("{")
+    return write_index(tmp_path)
+
+
+@pytest.fixture(params=[(1280, "light"), (400, "dark"), (1920, "light")])
+def opened(browser: Any, index: Path, request: pytest.FixtureRequest) -> Iterator[Any]:  # noqa: F811
+    width, scheme = request.param
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page.goto(index.as_uri())
+    yield page
+    page.close()
+
+
+def listed(page: Any) -> list[str]:
+    return [row.query_selector("a").inner_text() for row in page.query_selector_all("[data-study]") if row.is_visible()]
+
+
+def test_search_and_width(opened: Any) -> None:
+    assert sorted(listed(opened)) == ["alpha", "beta", "broken", "gamma"]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= opened.viewport_size["width"]
+    opened.keyboard.press("/")
+    opened.keyboard.type("what gamma")
+    assert listed(opened) == ["gamma"]
+    assert opened.inner_text("#shown") == "1 of 4 studies"
+    opened.keyboard.press("Escape")
+    assert len(listed(opened)) == 4
+
+
+def test_axe_finds_no_serious_violation(opened: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(opened).response["violations"]
+    assert [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_a_heading_sorts_and_the_chart_is_of_the_verdicts(browser: Any, index: Path) -> None:  # noqa: F811
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(index.as_uri())
+    page.click("th:has-text('Variants') button")
+    assert listed(page) == ["beta", "gamma", "alpha", "broken"]
+    widths = page.eval_on_selector_all("svg.bar", "(all) => all.map((one) => one.getBBox().width)")
+    assert max(widths) == pytest.approx(120, abs=0.2)
+    assert sorted(widths)[0] < 120
+    page.close()
