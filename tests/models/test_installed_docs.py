@@ -97,3 +97,14 @@ def test_which_texts_share_documents():
 def test_a_part_that_does_not_exist_is_refused():
     with pytest.raises(BadInput, match="installed-docs has no part 'test'; its parts are training, calibration, held-out, and all"):
         text_identity("installed-docs#test")
+
+
+def test_packages_whose_docstrings_are_not_needed_are_not_read(monkeypatch: pytest.MonkeyPatch):
+    read: list[str] = []
+    monkeypatch.setattr(installed, "DOCSTRING_PACKAGES", ("first", "second"))
+    monkeypatch.setattr(installed, "_docstrings", lambda package: read.append(package) or [])
+    found = installed_documents("training")
+    next(found)
+    assert read == []
+    next(found)
+    assert read == ["first"]

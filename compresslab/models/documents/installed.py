@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from importlib import util
+from itertools import chain
 from pathlib import Path
 
 from compresslab.recipe.source import ALL_PARTS, DOCSTRING_PACKAGES
@@ -25,7 +26,8 @@ def installed_documents(part: str) -> Iterator[list[str]]:
     docstrings the parameters of others, and what is held out would be read in training.
     """
     seen: set[str] = set()
-    for texts in (_help_topics(), *map(_docstrings, DOCSTRING_PACKAGES)):
+    # Lazily: the docstrings of all packages take a minute to read, and few texts need them.
+    for texts in chain([_help_topics()], map(_docstrings, DOCSTRING_PACKAGES)):
         yield [text for text, own in _without_repetitions(texts, seen) if part in (ALL_PARTS, own)]
 
 
