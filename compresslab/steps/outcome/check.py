@@ -132,12 +132,16 @@ def _check_parameters(held: Held) -> None:
 
 
 def _check_between(held: Held) -> None:
-    """What is inside the decoder layers and is no weight of a linear layer is the parent's: norms, biases, routers."""
+    """What is inside the decoder layers and is no weight of a linear layer is the parent's: norms, biases, routers.
+
+    Adapters may also be on matrices of other modules, such as GPT-2's.
+    """
     changed = []
     for location, stored in held.files.tensors.items():
         owner, _, own = location.name.rpartition(".")
         linear = Location(location.layer, owner) in held.modules.linears or Location(location.layer, owner) in held.modules.outside
-        if location.layer is not None and not (linear and own == "weight") and held.same(location) is False:
+        may_change = (linear and own == "weight") or (held.entry.trains and len(stored.shape) > 1)
+        if location.layer is not None and not may_change and held.same(location) is False:
             changed.append(stored.name)
     if changed:
         raise held.deviates("weights of linear layers and nothing else to change", "other values", changed)
