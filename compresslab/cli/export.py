@@ -65,7 +65,7 @@ def export(
         raise BadInput(f"{variant} of {study} is not in {result_store.root}; `compresslab run` makes it, --store names another store")
     is_gguf = folder.suffix == ".gguf"
     for path in [folder, *([folder.with_suffix(".md")] if is_gguf else [])]:
-        if (path.exists() or path.is_symlink()) and (push is None or is_gguf):
+        if (path.exists() or path.is_symlink()) and push is None:
             raise BadInput(f"{path} exists already; give a folder or file that does not")
     if push is not None:
         from compresslab.export.push import check_target
@@ -144,15 +144,27 @@ def _write_gguf(
     origin: Origin,
     plan: Plan | None,
 ) -> dict[str, Path]:
-    """Write the file and its card, with its scores if there is a plan; returns both by their names in a repository."""
+    """Write the file and its card, with its scores if there is a plan, or take those that are there.
+
+    Returns:
+        Both by their names in a repository.
+    """
     from compresslab.export.card import Target, card
+    from compresslab.export.folder import check_same_file
     from compresslab.models.formats.gguf import write_gguf
 
-    title = f"{variant.name} of {study.study}, a compression of {study.base}"
-    written = write_gguf(store.model(key), path, f"{study.study} {variant.name}", title, kind)
+    # By its description a file that is there is known again.
+    title = f"{variant.name} of {study.study}, a compression of {study.base}; model {key}"
     card_path = path.with_suffix(".md")
+    files = {path.name: path, "README.md": card_path}
+    if path.exists() or card_path.exists():
+        check_same_file(path, title, card_path)
+        typer.echo(f"{path}: {size(path.stat().st_size)}, as it is there")
+        return files
+    written = write_gguf(store.model(key), path, f"{study.study} {variant.name}", title, kind)
+    target = Target(path.name, gguf=written.upper())
+    card_path.write_text(card(study, variant, target, origin), encoding="utf-8")
     typer.echo(f"{path}: {size(path.stat().st_size)} in {written}, read back with equal logits; its card is {card_path}")
-    shipped = None
     if plan is not None:
         from compresslab.export.shipped import score_file
         from compresslab.report import words
@@ -161,8 +173,8 @@ def _write_gguf(
         density, r = shipped.density.params, shipped.comparison.headline
         ratio = f"; against {variant.name} {words.place(shipped.comparison)}: {r[1]}, r {words.ratio(r[0])}" if r[0] else ""
         typer.echo(f"density as shipped: {words.point(density)} {words.span(density)}{ratio}")
-    card_path.write_text(card(study, variant, Target(path.name, gguf=written.upper()), origin, shipped), encoding="utf-8")
-    return {path.name: path, "README.md": card_path}
+        card_path.write_text(card(study, variant, target, origin, shipped), encoding="utf-8")
+    return files
 
 
 def _upload(files: dict[str, Path], repository: str, title: str, *, public: bool, yes: bool) -> None:

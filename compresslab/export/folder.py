@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from gguf import GGUFReader
+
 from compresslab.errors import BadInput
 from compresslab.export.card import Target, card
 from compresslab.export.origin import CARD, Origin
@@ -50,6 +52,27 @@ def check_same_model(result: Path, folder: Path) -> None:
             raise BadInput(f"{folder} exists already and is no export of this variant ({name} differs); give a folder that does not exist")
     if not (folder / CARD).is_file():
         raise BadInput(f"{folder} has no {CARD}; remove the folder, and export again")
+
+
+def check_same_file(path: Path, description: str, card_path: Path) -> None:
+    """Refuse a GGUF file that is not an export of a model, or has no card. Its card may have been edited.
+
+    Args:
+        description: that of the file, which names the model.
+
+    Raises:
+        BadInput: it has another description, is no GGUF file, or one of the two is missing.
+    """
+    for needed in (path, card_path):
+        if not needed.is_file():
+            other = card_path if needed == path else path
+            raise BadInput(f"{other} exists already and {needed} does not; give another name, or remove {other}")
+    try:
+        field = GGUFReader(path).fields.get("general.description")
+    except (OSError, ValueError, IndexError) as error:
+        raise BadInput(f"{path} exists already and is no whole GGUF file; give another name, or remove it") from error
+    if field is None or field.contents() != description:
+        raise BadInput(f"{path} exists already and is no export of this variant; give a name that does not exist")
 
 
 def _quant_method(folder: Path) -> str:

@@ -37,28 +37,6 @@ def call(*arguments: str | Path) -> str:
     return done.output
 
 
-@pytest.fixture(scope="module")
-def made(recipe_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe with one variant, and the store and the reports of its run. Every test has a copy."""
-    folder = tmp_path_factory.mktemp("made")
-    start, end = recipe_text.index("  healed:"), recipe_text.index("evaluate:")
-    (folder / "recipe.yaml").write_text(recipe_text[:start] + recipe_text[end:])
-    call("run", folder / "recipe.yaml", "--store", folder / "store", "--reports", folder / "reports")
-    return folder
-
-
-@pytest.fixture
-def short(made: Path, tmp_path: Path) -> Path:
-    return shutil.copy(made / "recipe.yaml", tmp_path / "recipe.yaml")
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Store:
-    for name in ("store", "reports"):
-        shutil.copytree(made / name, tmp_path / name)
-    return Store(tmp_path / "store")
-
-
 def test_what_recipes_no_longer_have_is_freed_and_the_rest_stays(short: Path, store: Store, tmp_path: Path) -> None:
     everything = {path.name for path in store.objects.iterdir()}
     assert "nothing to free" in call("gc", "--store", store.root)
@@ -348,56 +326,3 @@ def test_scores_that_changed_are_told() -> None:
     assert compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.001]})).holds
     assert not compare_answers(then, then.model_copy(update={"bits_per_byte": [1.0, 2.1]})).holds
     assert not compare_answers(then, then.model_copy(update={"choice": [0, 2]})).holds
-
-
-def test_a_variant_is_handed_on_with_its_card(short: Path, store: Store, tmp_path: Path) -> None:
-    import yaml
-    from huggingface_hub import ModelCard
-    from transformers import AutoModelForCausalLM
-
-    where = ("--store", store.root, "--reports", tmp_path / "reports")
-    assert "with its card in README.md" in call("export", "tiny", "pruned", tmp_path / "out" / "mine", *where)
-    folder = tmp_path / "out" / "mine"
-    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
-    head, card = (folder / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
-    assert yaml.safe_load(head)["tags"] == ["compresslab", "depth"]
-    for told in (
-        "# pruned",
-        "Does anything here get denser?",
-        "prune depth",
-        "openbookqa",
-        short.read_text().strip(),
-    ):
-        assert told in card
-    assert 'from_pretrained("mine"' in card
-    assert "read back with equal logits" in call("export", "tiny", "pruned", tmp_path / "out" / "mine.gguf", *where)
-    assert "# pruned" in (tmp_path / "out" / "mine.md").read_text()
-    told = call("export", "tiny", "pruned", tmp_path / "out" / "mine-q8_0.gguf", "--score", *where)
-    assert "in q8_0, read back with equal logits" in told
-    assert "density as shipped: " in told
-    shipped = ModelCard.load(tmp_path / "out" / "mine-q8_0.md")
-    results = {(result.dataset_type, result.metric_type): result.metric_value for result in shipped.data.eval_results}
-    [variant] = [variant for variant in compresslab.read_study(tmp_path / "reports" / "tiny").variants if variant.name == "pruned"]
-    for score in variant.scores:
-        # Eight bits change the answers of this model a little, and do change them.
-        found = results[score.task, "bits_per_byte"]
-        assert found == pytest.approx(score.bits_per_byte, rel=0.02)
-        assert found != pytest.approx(score.bits_per_byte, rel=1e-7)
-    assert "## As shipped" in shipped.text
-    note, kept = store.note("tiny"), store.note("tiny").read_bytes()
-    note.unlink()
-    refused = runner.invoke(app, ["export", "tiny", "pruned", str(tmp_path / "out" / "more.gguf"), "--score", *map(str, where)])
-    assert "--score needs the recipe that scored pruned (not noted in this store)" in str(refused.exception)
-    note.write_bytes(kept)
-    (tmp_path / "out" / "mine.gguf").unlink()
-    (tmp_path / "out" / "mine.md").write_text("my notes")
-    refused = runner.invoke(app, ["export", "tiny", "pruned", str(tmp_path / "out" / "mine.gguf"), *map(str, where)])
-    assert "mine.md exists already" in str(refused.exception)
-    assert (tmp_path / "out" / "mine.md").read_text() == "my notes"
-    assert not (tmp_path / "out" / "mine.gguf").exists()
-    refused = runner.invoke(app, ["export", "tiny", "pruned", str(folder), *map(str, where)])
-    assert "exists already" in str(refused.exception)
-    (store.model(prepare(short).variant("pruned").model) / "config.json").write_text("{}")
-    refused = runner.invoke(app, ["export", "tiny", "pruned", str(tmp_path / "other"), *map(str, where)])
-    assert "config.json has" in str(refused.exception)
-    assert not (tmp_path / "other").exists()
