@@ -63,6 +63,7 @@ def test_tensorboard_reads_the_files(variant: TrackedVariant, tmp_path: Path) ->
 
 def test_mlflow_reads_the_runs(variant: TrackedVariant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     assert send(study(), "mlflow", tmp_path / "store", tmp_path / "reports") == ""
     client = mlflow.MlflowClient()
