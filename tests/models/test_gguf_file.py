@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter, RopeScalingType
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -108,7 +109,10 @@ def test_rows_that_no_block_divides_and_values_beyond_float16_are_refused(tmp_pa
     narrow = folder(tmp_path / "narrow", intermediate_size=80)
     with pytest.raises(UnsupportedModel, match=r"down_proj\.weight has rows of 80 weights, and Q8_0 rounds 32 together"):
         write_gguf(narrow, tmp_path / "out.gguf", "n", "d", "q8_0")
-    large = folder(tmp_path / "large", initializer_range=1e5)
+    large = folder(tmp_path / "large")
+    weights = load_file(large / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][0, 0] = 1e5
+    save_file(weights, large / "model.safetensors", {"format": "pt"})
     with pytest.raises(UnsupportedModel, match="has values beyond the range of float16; take --gguf-type bf16"):
         write_gguf(large, tmp_path / "out.gguf", "n", "d", "f16")
     assert not (tmp_path / "out.gguf").exists()

@@ -93,11 +93,21 @@ def test_every_command_of_the_pages_works(page: Path, quickstart: str) -> None:
         if arguments[0] == "doctor" and shlex.join(arguments) in helped:
             continue  # it takes long, and the test above ran it
         run([str(min(Path().glob(word))) if "*" in word else word for word in arguments])
-        if arguments[0] == "init":
+        if arguments[0] == "init" and "--from" not in arguments:
             assert Path(arguments[1]).read_text()
             Path(arguments[1]).write_text(quickstart.replace("study: smollm2-quickstart", f"study: {Path(arguments[1]).stem}"))
     assert Path("my-model/README.md").exists()
     assert Path("quick").is_dir()
+
+
+def test_the_first_study_prints_what_the_page_shows() -> None:
+    """Line by line, but for the kind of spaces and those at the ends."""
+    init, plan, run_ = (arguments for arguments in of_compresslab(FIRST_STUDY) if "gemma-2" in arguments[-1])
+    said = "".join(CliRunner().invoke(app, arguments).output for arguments in (init, plan, run_))
+    printed = {line.replace("\u00a0", " ").rstrip() for line in said.splitlines()}
+    (table,) = blocks(FIRST_STUDY, "text")
+    assert [line for line in table.splitlines() if line not in printed] == []
+    assert "gemma-2: published scores of 3 models; there is nothing to run" in printed
 
 
 @pytest.mark.parametrize("page", [README, FIRST_STUDY], ids=lambda page: page.name)
