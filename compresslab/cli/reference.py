@@ -160,7 +160,7 @@ def fit(
     path = _target(out, reference_name)
     if family is not None:
         from compresslab.density.references.family import build_family
-        from compresslab.studies.family_table import read_family_table
+        from compresslab.studies.imported.family_table import read_family_table
 
         _write(build_family(read_family_table(family, reference_name, source)), path)
         return

@@ -51,11 +51,13 @@ def write_index(reports: Path) -> Path:
     entries = [_entry(path, _state(path)) for path in sorted(reports.glob("*/study.json"))]
     entries.sort(key=lambda entry: entry.study.provenance.finished if entry.study else "", reverse=True)
     css, script = page_parts("index.js", "sort.js")
-    most = max((sum(entry.verdicts.values()) for entry in entries), default=0)
+    largest = max((sum(entry.verdicts.values()) for entry in entries), default=0)
     text = (
         templates_of_pages()
         .get_template("index.html.j2")
-        .render(entries=entries, css=css, script=Markup(script), script_hash=script_hash(script), symbols=words.SYMBOLS, most=max(most, 1))
+        .render(
+            entries=entries, css=css, script=Markup(script), script_hash=script_hash(script), symbols=words.SYMBOLS, maximum=max(largest, 1)
+        )
     )
     with writing(reports):
         replace(page, text)

@@ -14,7 +14,7 @@ from compresslab.density import Reference
 from compresslab.density.references.family import fitted
 from compresslab.density.references.laws import N_UNIT
 from compresslab.errors import BadInput
-from compresslab.studies.family_table import read_family_table
+from compresslab.studies.imported.family_table import read_family_table
 
 SIZES = (0.5e9, 1.5e9, 3e9, 7e9, 14e9, 32e9)
 HEADER = "model,params,train_tokens,benchmark,shots,metric,score"
