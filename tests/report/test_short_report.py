@@ -24,7 +24,7 @@ def test_it_has_the_answer_what_it_rests_on_the_table_and_the_command():
     ]  # fmt: skip
     assert "| failed |" in text
     assert "lowered by parameters" in text
-    assert text.rstrip().endswith("    compresslab run recipes/quickstart.yaml")
+    assert text.endswith("```console\ncompresslab run recipes/quickstart.yaml\n```\n")
     assert len(text) < 4000
 
 
@@ -36,7 +36,7 @@ def test_a_column_without_any_value_is_not_there():
 
 def test_the_command_has_the_changes_of_the_run():
     changed = studies.quickstart(recipe="# --set evaluate.items=60\n# --only a b\nform: another\n")
-    assert short_report(changed).rstrip().endswith("compresslab run recipes/quickstart.yaml --set evaluate.items=60 --only 'a b'")
+    assert "\ncompresslab run recipes/quickstart.yaml --set evaluate.items=60 --only 'a b'\n```" in short_report(changed)
 
 
 def test_names_are_text_and_no_markup():

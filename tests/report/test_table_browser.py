@@ -16,9 +16,17 @@ from .test_browser import browser, pytestmark, rows  # noqa: F401 - the fixture 
 
 
 @pytest.fixture
-def opened(browser: Any, page_path: Path) -> Iterator[Any]:  # noqa: F811
+def bare_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page without its charts, because drawing them is what takes time."""
+    with monkeypatch.context() as patched:
+        patched.setattr(html, "figures", lambda _: Figures())
+        return html.write(studies.with_failure(), tmp_path / "bare")
+
+
+@pytest.fixture
+def opened(browser: Any, bare_path: Path) -> Iterator[Any]:  # noqa: F811
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(page_path.as_uri())
+    page.goto(bare_path.as_uri())
     yield page
     page.close()
 
@@ -52,14 +60,13 @@ def test_a_heading_sorts_its_column_by_mouse_and_keyboard_and_again_undoes_it(op
         (["task-10", "task-9", "a"], ["a", "task-9", "task-10"]),
     ],
 )
-def test_cells_are_ordered_by_what_they_say(browser: Any, tmp_path: Path, texts: list[str], ordered: list[str], monkeypatch: Any) -> None:  # noqa: F811
-    monkeypatch.setattr(html, "figures", lambda _: Figures())
-    path = html.write(studies.quickstart(), tmp_path)
+def test_cells_are_ordered_by_what_they_say(browser: Any, bare_path: Path, texts: list[str], ordered: list[str]) -> None:  # noqa: F811
     cells = "".join(f"<tr><th scope='row'>x</th><td>{text.replace('<', '&lt;')}<small>5</small></td></tr>" for text in texts)
     table = f"<table id='mine'><thead><tr><th>A</th><th>B</th></tr></thead><tbody>{cells}</tbody></table>"
-    path.write_text(path.read_text().replace('<section aria-labelledby="verdicts">', f'{table}<section aria-labelledby="verdicts">', 1))
+    place = '<section aria-labelledby="verdicts">'
+    bare_path.write_text(bare_path.read_text().replace(place, table + place, 1))
     page = browser.new_page()
-    page.goto(path.as_uri())
+    page.goto(bare_path.as_uri())
     page.click("#mine th:nth-child(2) button")
     assert page.eval_on_selector_all("#mine td", "(all) => all.map((one) => one.firstChild.textContent)") == ordered
     page.close()
@@ -77,16 +84,19 @@ def test_columns_are_by_choice_also_beside_a_reason_that_spans_several(opened: A
     assert opened.is_visible('table.verdicts th[data-col="memory"]')
 
 
-def test_a_narrow_screen_sorts_by_a_list(browser: Any, page_path: Path) -> None:  # noqa: F811
+def test_a_narrow_screen_sorts_by_a_list(browser: Any, bare_path: Path) -> None:  # noqa: F811
     page = browser.new_page(viewport={"width": 400, "height": 900})
-    page.goto(page_path.as_uri())
+    page.goto(bare_path.as_uri())
     page.click("summary:text-is('Columns and order')")
     page.select_option("#sort-by", label="Stored, ascending")
     assert rows(page)[0] in ("bnb-nf4", "depth-24-healed-nf4")
     page.close()
 
 
-def test_a_mark_tells_its_figures_when_pointed_at_and_by_arrow_keys(opened: Any) -> None:
+@pytest.mark.slow
+def test_a_mark_tells_its_figures_when_pointed_at_and_by_arrow_keys(browser: Any, page_path: Path) -> None:  # noqa: F811
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.goto(page_path.as_uri())
     mark = opened.query_selector('.figure svg path[data-variant="bnb-nf4"]')
     mark.scroll_into_view_if_needed()
     mark.hover()
@@ -102,8 +112,10 @@ def test_a_mark_tells_its_figures_when_pointed_at_and_by_arrow_keys(opened: Any)
     assert opened.inner_text("#tip strong") != first
     opened.keyboard.press("Escape")
     assert not opened.is_visible("#tip")
+    opened.close()
 
 
+@pytest.mark.slow
 def test_a_study_without_bits_per_byte_has_accuracy_charts_and_no_column_of_dashes(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     scored = [
         one.model_copy(update={"scores": [score.model_copy(update={"bits_per_byte": None}) for score in one.scores]})

@@ -38,7 +38,7 @@ def short_report(study: StudyRecord) -> str:
     caveats = [*study.caveats, *(line for line in found.details if line.startswith("⚠"))]
     if caveats:
         parts.append("\n".join(f"- {_text(caveat)}" for caveat in caveats))
-    parts.append(f"    {printable(_command(study))}")
+    parts.append(f"```console\n{printable(_command(study))}\n```")
     return "\n\n".join(parts) + "\n"
 
 
