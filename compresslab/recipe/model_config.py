@@ -225,7 +225,7 @@ def code_problem(name: str, config: Mapping[str, Any], tokenizer: Mapping[str, A
         return (
             ""
             if same
-            else f"{name}: tokenizer_config.json states the tokenizer_class {kind!r}, and auto_map {own_tokenizer[0]!r}; make them one"
+            else f"{name}: tokenizer_config.json states the tokenizer_class {kind!r}, auto_map names {own_tokenizer[0]!r}; make them one"
         )
     if not isinstance(named, dict):
         return ""

@@ -217,7 +217,7 @@ def test_a_tokenizer_whose_code_is_that_of_another_class_is_refused(tmp_path: Pa
     config = json.loads((folder / "tokenizer_config.json").read_text())
     own = {"tokenizer_class": "OtherTokenizer", "auto_map": {"AutoTokenizer": ["shouting.ShoutingTokenizer", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, **own}))
-    with pytest.raises(BadInput, match=r"tokenizer_class 'OtherTokenizer', and auto_map 'shouting\.ShoutingTokenizer'; make them one"):
+    with pytest.raises(BadInput, match=r"tokenizer_class 'OtherTokenizer', auto_map names 'shouting\.ShoutingTokenizer'; make them one"):
         start(str(folder), own_code=True)
 
 
