@@ -116,7 +116,7 @@ def _attention(row: Mapping[str, str], layers: int, kept: int, width: int) -> tu
     Args:
         kept: features of keys and values of one token in one layer. width: what a query multiplies for each token that it attends to.
     """
-    window, windowed = int(row["window"]), int(row["windowed_layers"])
+    window, windowed = int(row.get("window", 0)), int(row.get("windowed_layers", 0))
     kind = AttentionLayers(layers=layers - windowed, kept=kept, read=kept, prefill_width=width, decode_width=width)
     with_window = kind.model_copy(update={"layers": windowed, "window": window})
     return tuple(one for one in (with_window, kind) if one.layers) if windowed else ()

@@ -158,7 +158,7 @@ def test_variants_without_density_timing_or_scores_leave_the_page_whole() -> Non
     assert "none has a density to compare" in page
     assert "no density was computed" in page
     unscored = [variant.model_copy(update={"scores": [], "steps": []}) for variant in bare]
-    assert "No variant has bits-per-byte" in render(whole.model_copy(update={"variants": unscored}))
+    assert "No variant has bits per byte or accuracy" in render(whole.model_copy(update={"variants": unscored}))
 
 
 def test_a_study_of_the_base_alone_and_an_empty_one_are_pages_too() -> None:
@@ -215,7 +215,7 @@ def test_a_write_that_fails_keeps_the_old_page(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RunFailed, match=rf"could not be written into {re.escape(str(tmp_path))}: no space is left on its disk.*--reports"):
         write(studies.study([], question="Another?"), tmp_path)
     assert page.read_text(encoding="utf-8") == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "study.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "report.md", "study.json"]
 
 
 def test_characters_that_reverse_a_text_are_shown_as_escapes() -> None:

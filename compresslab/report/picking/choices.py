@@ -41,7 +41,7 @@ def choices(study: StudyRecord) -> dict[str, Any]:
     tasks, by_name = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}
     measured = list(dict.fromkeys(_measured_on(variant.timing) for variant in study.variants if variant.timing))
     devices = [*measured, *facts.hardware(study)]
-    found = []
+    found: list[dict[str, Any]] = []
     for variant in study.variants:
         if variant.replicate_of or not (variant.named or not variant.parent) or not facts.was_built(variant, by_name):
             continue
