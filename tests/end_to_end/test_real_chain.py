@@ -24,13 +24,13 @@ question: Does this chain make SmolLM2-135M denser?
 base: {model: offline:smollm2-135m-instruct, dtype: bfloat16}
 compute: COMPUTE
 text:
-  calibration: {source: installed-docs, samples: 8, length: 128}
+  calibration: {source: installed-docs, samples: 16, length: 256}
   training: {source: installed-docs, length: 256}
 variants:
   depth-24: [{prune: {method: depth, keep: 24}}]
   depth-24-healed: {from: depth-24, steps: [{distill: {tokens: 2048}}]}
   depth-24-healed-nf4: {from: depth-24-healed, steps: [{quantize: {method: bnb-nf4}}]}
-evaluate: {tasks: [arc_easy, openbookqa], items: 30}
+evaluate: {tasks: [arc_easy, openbookqa], items: 60}
 density: {hardware: [this-machine, h100-sxm], workload: {batch: 1, prompt: 64, decode: 16}, resamples: 500}
 """
 
@@ -82,7 +82,7 @@ def test_every_variant_reloads_with_equal_logits_and_is_as_small_as_its_record_s
 
 def test_base_scores_agree_with_the_design(study: StudyRecord) -> None:
     score = next(score for score in study.variants[0].scores if score.task == "arc_easy")
-    assert score.bits_per_byte == pytest.approx(0.93, abs=0.15)  # 30 items only
+    assert score.bits_per_byte == pytest.approx(0.93, abs=0.15)  # 60 items only
     assert (score.engine, score.bos) == ("tree", False)
 
 
