@@ -3,7 +3,9 @@
 Depth-24 of SmolLM2-135M is healed by distillation, or retrained, on the same documents packed in four ways, with several seeds. The
 folder keeps the models, their losses (`losses.jsonl`) and their scores (`scores.jsonl`); what is there is not made again.
 
-    python experiments/packing/measure.py FOLDER TOKENS SEEDS
+    python experiments/packing/measure.py FOLDER TOKENS SEEDS [KIND ...]
+
+KIND is `distill` or `retrain`; without one, both are done. Two kinds may run at once in a folder that has `base` and `pruned`.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def step_on(folder: Path | None, step: dict[str, object], text: dict[str, object
     entry = method_of(requested.kind, requested.config)
     dtype = torch_dtype(COMPUTE.for_training() if entry.trains else COMPUTE)
     other = load_folder(teacher, dtype) if teacher else None
-    context = Context(text_for(entry, requested.config, texts, loaded.tokenizer), other, compute=dtype)
+    context = Context(text_for(entry, requested.config, texts, loaded), other, compute=dtype)
     run(requested.kind, requested.config, loaded, context, output)
 
 
@@ -83,12 +85,14 @@ def made(folder: Path, make: Callable[[Path], None]) -> Path:
 def heal(work: Path, kind: str, tokens: int, documents: str, bos: str, seed: int, output: Path) -> None:
     """Distill or retrain the pruned model on documents packed in one way."""
     settings = {"tokens": tokens, "optimizer": OPTIMIZER, "seed": seed}
-    step = {"distill": {"teacher": "base", **settings}} if kind == "distill" else {"retrain": {"method": "full", **settings}}
-    text = {"training": {"tokens": tokens, "seed": seed, "documents": documents, "bos": bos}}
+    step: dict[str, object] = {"distill": {"teacher": "base", **settings}}
+    if kind == "retrain":
+        step = {"retrain": {"method": "full", **settings}}
+    text: dict[str, object] = {"training": {"tokens": tokens, "seed": seed, "documents": documents, "bos": bos}}
     step_on(work / "pruned", step, text, output, work / "base" if kind == "distill" else None)
 
 
-def main(work: Path, tokens: int, seeds: int) -> None:
+def main(work: Path, tokens: int, seeds: int, *kinds: str) -> None:
     """Make every model and take its losses; then let each answer the tasks."""
     work.mkdir(exist_ok=True)
     base = made(work / "base", lambda output: save(load(MODEL, "bfloat16"), output))
@@ -97,7 +101,7 @@ def main(work: Path, tokens: int, seeds: int) -> None:
     folders = [base, pruned]
     note(work / "losses.jsonl", base, losses)
     note(work / "losses.jsonl", pruned, losses)
-    for seed, kind, documents, bos in product(range(seeds), ("distill", "retrain"), ("packed", "bounded"), ("never", "always")):
+    for seed, kind, documents, bos in product(range(seeds), kinds, ("packed", "bounded"), ("never", "always")):
         folder = work / f"{kind}-{tokens}-{documents}-{bos}-{seed}"
         folders.append(made(folder, partial(heal, work, kind, tokens, documents, bos, seed)))
         note(work / "losses.jsonl", folder, losses)
@@ -116,4 +120,4 @@ def note(path: Path, folder: Path, measure: Callable[[Path], object]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:] or ("distill", "retrain"))
