@@ -69,3 +69,12 @@ def test_what_is_offered(line: str, some: set[str], offered: Offered) -> None:
 )
 def test_what_cannot_be_looked_up_offers_nothing_and_says_nothing(line: str, offered: Offered) -> None:
     assert set(offered(line)) <= {"base"}
+
+
+def test_the_script_of_a_shell_is_installed_for_the_user(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # The shell is given, not the one that runs the tests: `make` runs sh, which has no completion.
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert call("--install-completion", "bash").code == 0
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert "_COMPRESSLAB_COMPLETE=complete_bash" in script.read_text()
