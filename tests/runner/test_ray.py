@@ -271,6 +271,19 @@ def test_something_else_that_listens_is_no_cluster(tmp_path: Path, monkeypatch: 
             pass
 
 
+def test_without_an_address_a_cluster_that_has_died_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray keeps the address of the last cluster, and waits minutes for it."""
+    monkeypatch.setattr(clusters, "TO_CHECK", 8)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(BadInput, match=r"no Ray cluster runs here .*; start one with `ray start --head`"), connected(None, tmp_path):
+        pass
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    with pytest.raises(BadInput, match=r"no Ray cluster runs here .*, after `ray stop` where one has died"), connected(None, tmp_path):
+        pass
+
+
 def test_a_host_that_is_lost_during_the_look_is_left_out_by_name() -> None:
     found = clusters._examined([host("a")], ["b"])
     assert [one.facts.name for one in found.hosts] == ["a"]

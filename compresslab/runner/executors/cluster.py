@@ -135,22 +135,22 @@ def _silence() -> None:
 
 
 def _check_answer(where: str) -> None:
-    """Look whether anybody listens at the address of a head: Ray itself tries for minutes.
+    """Look whether the head of a cluster answers at an address: Ray itself tries for minutes.
 
     Raises:
-        BadInput: nobody does.
+        BadInput: it does not.
     """
-    host, _, port = where.rpartition(":")
-    if where == "auto":
-        return
-    if not host or not port.isdecimal():
-        raise BadInput(f"--address {where}: give the head of the cluster as host:port, as `ray start --head` prints it")
-    try:
-        socket.create_connection((host, int(port)), TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
-        raise BadInput(_unanswered(where, error)) from error
-    # Something else may listen there, for which Ray waits minutes as well.
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", where]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    # For "auto" Ray looks up the address, which may be that of a cluster that is gone.
+    if where != "auto":
+        host, _, port = where.rpartition(":")
+        if not host or not port.isdecimal():
+            raise BadInput(f"--address {where}: give the head of the cluster as host:port, as `ray start --head` prints it")
+        try:
+            socket.create_connection((host, int(port)), TO_ANSWER).close()
+        except (OSError, OverflowError) as error:
+            raise BadInput(_unanswered(where, error)) from error
+        command += ["--address", where]  # something else may listen there
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TO_CHECK)
     except subprocess.TimeoutExpired as error:
@@ -163,7 +163,10 @@ def _check_answer(where: str) -> None:
 def _unanswered(where: str, error: Exception) -> str:
     said = " ".join(str(error).split())[:200]
     if where == "auto":
-        return f"no Ray cluster runs here ({said}); start one with `ray start --head`, or name one with --address host:port"
+        return (
+            f"no Ray cluster runs here ({said}); start one with `ray start --head`, after `ray stop` where one has died, or name one with "
+            "--address host:port"
+        )
     return f"--address {where}: no Ray cluster answers there ({said}); `ray status --address {where}` must find it from here"
 
 
