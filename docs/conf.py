@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
 import compresslab
+from compresslab.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,14 +48,15 @@ exclude_patterns = [
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # recipe.md has headings of the third level that stand below the first
 
+default_role = "literal"  # in docstrings, where a name stands between single backquotes
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 # A reference that leads nowhere is an error, but for types of other packages and those that are not public.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|numpy|pandas|pathlib|pd|transformers|typing)\..*|Path|PreTrained\w+"),
-    ("py:.*", r"compresslab(\.\w+){2,}|Backend|Ranks|RecipeError"),
+    ("py:.*", r"(collections|numpy|pandas|pathlib|pd|transformers|typing)\..*|Path|PreTrained\w+|Annotated|Any|Literal"),
+    ("py:.*", r"compresslab(\.\w+){2,}|Anchor|AnswerDifference|Backend|Count|Estimator|Quantity|Ranks|RecipeError|Verdict"),
 ]
 
 GROUP = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.M | re.S)
@@ -106,6 +110,21 @@ def split_fields(_app: Sphinx, _what: str, _name: str, item: object, _options: o
     lines[:] = ["Args:" if line == "Attributes:" else line for line in "\n".join(split).split("\n")]
 
 
+def show_fields(
+    _app: Sphinx, _what: str, _name: str, item: object, _options: object, _signature: str, _returns: str
+) -> tuple[str, str] | None:
+    """Write the fields of a record as its class does; its signature holds factories and validators, which nobody can read."""
+    if not (isinstance(item, type) and issubclass(item, BaseModel)):
+        return None
+    types = {name: kind for part in reversed(item.__mro__) for name, kind in inspect.get_annotations(part).items()}
+    fields = [f"{name}: {types[name]}{_default(field)}" for name, field in item.model_fields.items()]
+    return (f"(*, {', '.join(fields)})", "") if issubclass(item, Record) and inspect.get_annotations(item) else ("", "")
+
+
+def _default(field: FieldInfo) -> str:
+    return "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
+
+
 def find_public(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.Element) -> nodes.reference | None:
     """Lead from a name in its own module, as in a signature, to the public name that is documented."""
     name = node.get("reftarget", "").rpartition(".")[2]
@@ -127,5 +146,6 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", change_source)
     app.connect("autodoc-process-docstring", split_fields, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", show_fields)
     app.connect("missing-reference", find_public)
     app.connect("build-finished", add_entrance)
