@@ -45,6 +45,10 @@ class Page(HTMLParser):
         elif tag in ("link", "script", "img") and (address := given.get("href" if tag == "link" else "src")):
             self.loaded.append(address)
 
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "li":
+            self.entry = False
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
