@@ -20,7 +20,7 @@ UV := .venv-lock/bin/uv
 COMPILE = $(UV) --no-config pip compile pyproject.toml --extra dev --constraint constraints/torch.txt --universal --python-version 3.11 \
 	--upgrade --exclude-newer $(LOCKED_ON) --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --quiet
 
-.PHONY: quickstart test test-avx2 check test-latest lint contract faults install lock fetch browser bubblewrap clean
+.PHONY: quickstart test test-avx2 check test-latest lint docs contract faults install lock fetch browser bubblewrap clean
 
 quickstart: fetch
 	$(BIN)/compresslab run recipes/quickstart.yaml
@@ -50,6 +50,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation site, build/site/index.html, from docs/ and the other pages. It needs no network; a warning is an error.
+docs: install
+	$(BIN)/python -m sphinx -c docs --fail-on-warning --keep-going --quiet . build/site
 
 # Which method serves which architecture, and why not.
 contract: install

@@ -40,7 +40,7 @@ def compress(
         device: by torch's name. Default: the accelerator, if there is one.
 
     Returns:
-        The step's record: sizes counted from the files, tokens seen, details of the method.
+        The step's record, with sizes counted from the files, tokens seen and details of the method.
 
     Raises:
         BadInput: an invalid step, text or dtype, or a method that does not support this model. Nothing was written.

@@ -194,7 +194,7 @@ class Reference:
 
     @property
     def readable(self) -> tuple[float, float]:
-        """Smallest and largest N_hat that is read, in parameters: `reach` beyond the fitted sizes."""
+        """Smallest and largest N_hat that is read, which is `reach` beyond the fitted sizes. In parameters."""
         return self.parameters_range[0] / self.reach[0], self.parameters_range[1] * self.reach[1]
 
     def reading(self, task: str, point: Array, drawn: Array, budget: Budget, rows: NDArray[np.intp]) -> LogEstimate:
