@@ -76,7 +76,8 @@ def import_results(
     from rich.console import Console
 
     from compresslab.cli.run import summary
-    from compresslab.studies.imported.study import ImportRequest, import_study, write_imported
+    from compresslab.studies.imported.page import write_imported
+    from compresslab.studies.imported.study import ImportRequest, import_study
 
     request = ImportRequest(
         files, parents or (), sizes or (), tasks or (), copies or (), study=study, reference=reference, hardware=hardware or ()
