@@ -98,7 +98,9 @@ def test_a_task_whose_code_ends_the_process_is_named(monkeypatch: pytest.MonkeyP
         raise SystemExit(f"{name} wants another version")
 
     monkeypatch.setattr(tasks, "_stock", ends)
-    with pytest.raises(BadInput, match=r"the code of the task sciq ended the program \(SystemExit: sciq wants another version\); mend it"):
+    with pytest.raises(
+        BadInput, match=r"the code of the task lm-eval:sciq ended the program \(SystemExit: sciq wants another version\); mend it"
+    ):
         tasks.load("lm-eval:sciq")
 
 
