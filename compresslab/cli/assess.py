@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -50,11 +51,14 @@ def assess(
     from compresslab.recipe.changes import Changes
     from compresslab.studies.pair import TASKS, Pair, write_recipe
 
-    path = write_recipe(Pair(child, against, how, copy, study, tuple(tasks or TASKS), items or None, reference), reports)
+    path, new = write_recipe(Pair(child, against, how, copy, study, tuple(tasks or TASKS), items or None, reference), reports)
     try:
         prepare(path, Changes(() if compute is None else (f"compute={compute}",)), device)
     except BadInput:
-        path.unlink()  # else a mended command would meet the recipe of the wrong one
+        if new:  # else a mended command would meet the recipe of the wrong one
+            path.unlink()
+            with contextlib.suppress(OSError):  # the folder has something else in it
+                path.parent.rmdir()
         raise
     run([path], store, reports, compute=compute, device=device, dry_run=dry_run)
     typer.echo(f"Recipe: {path}; to go on, change it and run it: compresslab run {path}")

@@ -58,6 +58,9 @@ def compare(
     records += [_of_recipe(path, reports) for path in across or ()]
     if len(records) < 2:
         raise BadInput(f"{len(records)} of at least two studies to compare; name more, or recipes with --across")
+    for place, one in enumerate(records):
+        if one in records[:place]:
+            raise BadInput(f"{one.study} is named twice, as one and the same run; its variants would count twice, so name it once")
     studies = _numbered(records)
     joint = merged(studies, rank=rank)
     if as_json:

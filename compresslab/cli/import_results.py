@@ -73,16 +73,16 @@ def import_results(
 
     Example: compresslab import out/*/results_*.json out/*/samples_*.jsonl --parent Llama-3.1-8B
     """
-    from rich.console import Console
-
     from compresslab.cli.run import summary
-    from compresslab.studies.imported.study import ImportRequest, import_study, write_imported
+    from compresslab.cli.tables import console, say
+    from compresslab.studies.imported.page import write_imported
+    from compresslab.studies.imported.study import ImportRequest, import_study
 
     request = ImportRequest(
         files, parents or (), sizes or (), tasks or (), copies or (), study=study, reference=reference, hardware=hardware or ()
     )
     record = import_study(request)
     page = write_imported(record, reports)
-    console = Console()
-    summary(console, record)
-    console.print(f"Nothing was run. Report: {page}", highlight=False, markup=False, soft_wrap=True)
+    screen = console()
+    summary(screen, record)
+    say(screen, f"Nothing was run. Report: {page}")

@@ -49,9 +49,11 @@ def ls(store: StorePath = None, reports: ReportsPath = Path("reports"), as_json:
 
 
 def _of_the_store(study: str, note: StudyNote, store: Store) -> Iterator[dict[str, Any]]:
+    from compresslab.recipe.steps import BASE
     from compresslab.records import StepRecord
 
-    for name, keys in note.variants.items():
+    # Notes are sorted by name, and the base comes before what was made from it.
+    for name, keys in sorted(note.variants.items(), key=lambda item: item[0] != BASE):
         key = keys.get("model", "")
         cached = bool(key) and store.occupied(key)
         record = store.find(key, StepRecord) if cached else None

@@ -116,16 +116,16 @@ def _evaluate_task(lm: EvaluationLM, name: str, leaves: dict[str, Task], config:
 
 
 @contextmanager
-def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[Exception]]:
+def _metric_failures(leaves: dict[str, Task]) -> Iterator[list[BaseException]]:
     """A context that collects the errors of metrics on single items, so that all such items can be counted."""
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     def collect_errors(process: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
         try:
             return process(*args)
         except CompresslabError:  # the sandbox is broken, for all programs
             raise
-        except Exception as error:  # the code of a task may raise any error
+        except (Exception, SystemExit) as error:  # the code of a task may raise any error, and end the process
             failures.append(error)
             return {}
 

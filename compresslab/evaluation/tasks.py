@@ -103,8 +103,13 @@ def load(name: str, *, seed: int = 0, run_code: bool = False, trust_code: bool =
     """
     if olmes.is_olmes(name):
         return {name: OlmesRequests(olmes.TASKS[name])}
-    with own_code_eval(trust_code, "" if run_code else code_tasks.not_allowed(name)):
-        tasks = _stock(stock.plain(name))
+    try:
+        with own_code_eval(trust_code, "" if run_code else code_tasks.not_allowed(name)):
+            tasks = _stock(stock.plain(name))
+    except SystemExit as ended:  # a task's own code, which would end the program without a message
+        raise BadInput(
+            f"the code of the task {name} ended the program (SystemExit: {str(ended)[:200]}); mend it, or leave the task out"
+        ) from ended
     for leaf, task in tasks.items():
         if task.OUTPUT_TYPE == "loglikelihood_rolling":
             raise BadInput(f"{leaf} measures perplexity alone; name a task that has answers. {stock.offline_tasks()}")

@@ -86,8 +86,8 @@ def explained(model: Source | Path) -> Iterator[None]:
     except CompresslabError:
         raise
     except BaseException as error:
-        # A panic of tokenizers, which are written in Rust, is no `Exception`.
-        if out_of_memory(error) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        # A panic of tokenizers, which are written in Rust, is no `Exception`, and own code may end the process.
+        if out_of_memory(error) or not (isinstance(error, Exception | SystemExit) or type(error).__name__ == "PanicException"):
             raise
         raise BadInput(_load_problem(Source("folder", str(model)) if isinstance(model, Path) else model, error)) from error
 

@@ -45,7 +45,7 @@ def run_own_code(source: Source) -> None:
     except BadInput:
         raise
     except BaseException as error:  # it is anyone's code, and may raise anything
-        if out_of_memory(error) or not isinstance(error, Exception):
+        if out_of_memory(error) or not isinstance(error, Exception | SystemExit):
             raise
         first = " ".join(str(error).split())[:300]
         raise BadInput(f"the code that {source.name} brings does not run here: {type(error).__name__}: {first}") from error

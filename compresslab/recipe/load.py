@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -159,19 +159,30 @@ def _read_text(text: str, file: RecipeFile, changes: Changes) -> ReadRecipe:
     places = Places(name, tree.root)
     if recipe is not None and not problems:
         return ReadRecipe(name, LoadedRecipe(select_variants(recipe, changes.only), places, file), [], places)
-    selected = [name for name in _sound_variants(tree) if not changes.only or name in changes.only]
-    return ReadRecipe(name, None, problems, places, tuple(selected))
+    return ReadRecipe(name, None, problems, places, tuple(_sound_variants(tree, changes.only)))
 
 
-def _sound_variants(tree: _ExpandedTree) -> list[str]:
-    """The variants whose own form is right and that need no others than such."""
+def _sound_variants(tree: _ExpandedTree, only: Sequence[str]) -> list[str]:
+    """The variants whose own form is right and that need no others than such: `only` with what they need, or all if that is empty."""
+    needed = _sound_and_needed(tree)
+    selected, pending = set[str](), [name for name in only or needed if name in needed]
+    while pending:
+        name = pending.pop()
+        if name not in selected:
+            selected.add(name)
+            pending += needed[name]
+    return [name for name in needed if name in selected]
+
+
+def _sound_and_needed(tree: _ExpandedTree) -> dict[str, set[str]]:
+    """The variants whose own form is right and that need no others than such, each with what it needs."""
     sound = {name: body for name, body in tree.variants.items() if check(Variant, body)[0] is not None}
     needed = {name: {str(other.value) for _, other in _references(body)} - {BASE} for name, body in sound.items()}
     while True:
         circular = {name for circle in sort({name: list(others) for name, others in needed.items()})[1] for name in circle}
         kept = {name: others for name, others in needed.items() if others <= needed.keys() and name not in circular}
         if kept == needed:
-            return list(kept)
+            return kept
         needed = kept
 
 

@@ -96,7 +96,8 @@ def _headline(against_base: list[_VariantRatio], base: str) -> str:
             text for text in (f"{len(lowered)} less dense" if lowered else "", f"{len(undecided)} undecided" if undecided else "") if text
         )
         verb = "is" if len(raised) == 1 else "are"
-        return f"{len(raised)} of {len(against_base)} variants {verb} denser than {base}{place}, most of all {label(best)}; {rest}."
+        than = base if len(raised) == 1 else _plural(base)
+        return f"{len(raised)} of {len(against_base)} variants {verb} denser than {than}{place}, most of all {label(best)}; {rest}."
     if len(lowered) == len(against_base):
         return f"No variant is denser than {base}{place}: all {len(against_base)} are less dense; the least costly is {label(best)}."
     if lowered:
@@ -111,8 +112,12 @@ def _unranked(against_base: list[_VariantRatio], base: str) -> str:
     """The headline of variants whose ratios do not compare with one another."""
     tasks = {len(benchmarks(entry.comparison)) for entry in against_base}
     rests_on = words.join_names([_count_noun(number, "task") for number in sorted(tasks)])
-    tally = f"Of {len(against_base)} variants against {base}: {_tally(against_base)}"
+    tally = f"Of {len(against_base)} variants against {_plural(base)}: {_tally(against_base)}"
     return f"{tally}. They rest on different benchmarks ({rests_on}) and are not ranked."
+
+
+def _plural(base: str) -> str:
+    return "their bases" if base == "its base" else base
 
 
 def _height(entry: _VariantRatio) -> tuple[bool, float]:

@@ -23,6 +23,7 @@ from compresslab.report.charts.stacked import stacked
 from compresslab.report.charts.vega import ChartRenderer, Spec, log_domain, page_renderer
 from compresslab.report.charts.waterfall import WaterfallStep, format_factor, waterfall
 from compresslab.report.healing import Healing, healings
+from compresslab.report.picking.quantities import measured_seconds
 
 MAX_CHAINS = 24
 """Maximum number of waterfalls on one page. The tables have all chains."""
@@ -85,7 +86,7 @@ def _figures(study: StudyRecord, renderer: ChartRenderer) -> Figures:
             svg
             for request in measured
             for svg in _scatter(
-                study, renderer, f"measured on {words.truncate(request.machine, 34)}", "one request", words.duration, request.of
+                study, renderer, f"measured on {words.truncate(request.machine, 34)}", "one request", words.duration, request.of(study)
             )
         ],
         modelled=[
@@ -281,9 +282,9 @@ class _Request(NamedTuple):
     prompt: int
     decode: int
 
-    def of(self, variant: VariantRecord) -> float | None:
-        """The variant's seconds if its timing has this machine and request, else `None`."""
-        return variant.timing.seconds if variant.timing and _request(variant.timing) == self else None
+    def of(self, study: StudyRecord) -> Callable[[VariantRecord], float | None]:
+        """Gives a variant's comparable seconds if its timing has this machine and request, else `None`."""
+        return lambda variant: measured_seconds(variant, study) if variant.timing and _request(variant.timing) == self else None
 
 
 def _request(timing: Timing) -> _Request:

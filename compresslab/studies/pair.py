@@ -74,15 +74,20 @@ def recipe_of(pair: Pair) -> tuple[str, str]:
     return study, text
 
 
-def write_recipe(pair: Pair, reports: Path) -> Path:
-    """Write a pair's recipe into the folder of its page; returns its path.
+def write_recipe(pair: Pair, reports: Path) -> tuple[Path, bool]:
+    """Write a pair's recipe into the folder of its page; returns its path, and whether it is new.
 
     Raises:
-        BadInput: as `recipe_of`, or another recipe is there, or the folder cannot be written into.
+        BadInput: as `recipe_of`, or another recipe or the page of another study is there, or the folder cannot be written into.
     """
     study, text = recipe_of(pair)
     path = reports / study / RECIPE
     try:
+        new = not path.exists()
+        if new and (path.parent / "study.json").exists():
+            raise BadInput(
+                f"{path.parent} has the page of another study of this name; name this study with --study, or another folder with --reports"
+            )
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
             raise BadInput(
                 f"{path} is there already and is another recipe; run it with `compresslab run {path}`, or name this study with --study"
@@ -91,7 +96,7 @@ def write_recipe(pair: Pair, reports: Path) -> Path:
         atomic_write(path, text)
     except OSError as error:
         raise BadInput(f"{path} cannot be written ({reason(error)}); name another folder with --reports") from error
-    return path
+    return path, new
 
 
 def _located(model: str, where: str) -> str:

@@ -49,6 +49,12 @@ def test_two_runs_of_one_study_get_numbers_and_the_diff_of_their_recipes(call: C
     assert "+items: 3" in page
 
 
+def test_one_run_named_twice_is_refused_however_it_is_named(call: Call) -> None:
+    result = call("compare", "one", "reports/one", "two")
+    assert (result.code, result.out) == (2, "")
+    assert "error: one is named twice, as one and the same run" in result.err
+
+
 def test_studies_at_different_d0_are_named_with_their_own_on_the_terminal_too(call: Call) -> None:
     study = studies.quickstart(study="long")
     variants = []

@@ -11,7 +11,7 @@ import pytest
 
 from compresslab.errors import BadInput, RunFailed
 from compresslab.evaluation import __main__ as command
-from compresslab.evaluation import code_tasks, harness
+from compresslab.evaluation import code_tasks, harness, tasks
 from compresslab.evaluation.sandbox.code_eval import CodeEval, own_code_eval
 
 OUTSIDE = [
@@ -91,3 +91,24 @@ def test_a_sandbox_that_breaks_is_told_at_the_first_program() -> None:
     with harness._metric_failures({"one": one}), pytest.raises(RunFailed, match="the sandbox failed"):
         list(map(one.process_results, range(500)))
     assert asked == [0]
+
+
+def test_a_task_whose_code_ends_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(name: str) -> None:
+        raise SystemExit(f"{name} wants another version")
+
+    monkeypatch.setattr(tasks, "_stock", ends)
+    with pytest.raises(
+        BadInput, match=r"the code of the task lm-eval:sciq ended the program \(SystemExit: sciq wants another version\); mend it"
+    ):
+        tasks.load("lm-eval:sciq")
+
+
+def test_an_item_at_which_a_tasks_code_ends_the_process_counts_as_failed() -> None:
+    def scored(doc: int) -> dict[str, float]:
+        raise SystemExit(doc)
+
+    one: Any = SimpleNamespace(process_results=scored)
+    with harness._metric_failures({"one": one}) as failures:
+        assert [one.process_results(number) for number in range(2)] == [{}, {}]
+    assert [type(error) for error in failures] == [SystemExit, SystemExit]

@@ -96,3 +96,18 @@ def test_no_mistake_of_form_is_lost_and_nothing_is_made_up(name: str, tmp_path: 
     alone = [problem.removeprefix(f"{tmp_path / 'r.yaml'}:") for problem in caught.value.problems]
     assert set(alone) <= set(told)
     assert [problem for problem in told if problem not in alone and "no task is called a;" not in problem] == []
+
+
+def test_only_brings_what_the_variant_needs_into_the_sound_part(tmp_path: Path) -> None:
+    recipe = """\
+study: s
+base: {model: offline:smollm2-135m-instruct}
+variants:
+  a: [prune: {method: depth, keep: 20}]
+  b: {from: a, steps: [quantize: {method: rtn, group_size: 7}]}
+  c: [quantize: {method: rtn, group_size: 5}]
+evaluate: {tasks: [arc_easy], items: some}
+"""
+    told = problems(recipe, tmp_path, Changes(only=("b",)))
+    assert [text.partition(":")[0] for text in told] == ["5", "7"]  # and not c, which was not asked for
+    assert "group_size: 7 does not divide" in told[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,12 +66,10 @@ def test_seven_benchmarks_of_two_unknown_models_give_a_verdict_and_a_page_withou
         f"record = run_study({str(path)!r}, reports={str(tmp_path / 'R')!r}); (one,) = record.variants[1].comparisons; "
         "print(one.verdict, len(one.rests_on), 'torch' in sys.modules, time.process_time() - started)"
     )
-    started = time.process_time()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     verdict, tasks, torch, seconds = done.stdout.split()
     assert (verdict, tasks, torch) == ("inconclusive", "7", "False")
     assert float(seconds) < 5  # of the processor, since other tests run beside it
-    assert time.process_time() - started < 5
     assert (tmp_path / "R" / "mine" / "index.html").is_file()
 
 
@@ -122,6 +119,10 @@ def test_a_size_may_come_from_a_config_and_bits(tmp_path: Path) -> None:
         (lambda rows: [row.replace("7.5e9", "") for row in rows], "line 2: the size of New-8B is not known"),
         (lambda rows: [row.replace("7.5e9", "7.5") for row in rows], "line 2: New-8B: 7.5 is no number of parameters"),
         (lambda rows: [*rows, rows[1]], "line 16: New-8B has MMLU in this setting already, on line 2"),
+        (
+            lambda rows: [row.replace("New-4B", "New-4B-Int4") for row in rows],
+            "New-4B-Int4: the name says that weights are quantized (Int4)",
+        ),
         (lambda rows: rows[:1], "has no rows"),
         (lambda rows: [*rows[:3], '"open', *rows[4:]], "no CSV"),
     ],
@@ -135,8 +136,11 @@ def test_all_mistakes_are_told_once_at_the_tables_place_in_the_recipe(tmp_path: 
     rows[2], rows[4] = rows[2].replace(",4,", ",,"), rows[4].replace("37.2", "0.372")
     with pytest.raises(RecipeError) as caught:
         prepare(recipe(tmp_path, written(tmp_path, rows)))
-    assert [text.partition("evaluate.table: ")[2][-60:] for text in caught.value.problems] != []
-    assert len(caught.value.problems) == 2
+    told = [text.partition("scores.csv, ")[2] for text in caught.value.problems]
+    assert [text.partition(";")[0] for text in told] == [
+        "line 3: shots is empty",
+        "line 5: score is 0.372, and 66.6 on line 2: shares and percent are mixed",
+    ]
     assert all("recipe.yaml:6:" in text for text in caught.value.problems)
 
 

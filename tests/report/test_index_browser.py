@@ -68,3 +68,19 @@ def test_a_heading_sorts_and_the_chart_is_of_the_verdicts(browser: Any, index: P
     assert max(widths) == pytest.approx(120, abs=0.2)
     assert sorted(widths)[0] < 120
     page.close()
+
+
+def test_dates_sort_by_day_and_not_by_year(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    dates = {"middle": "2026-11-02T01:00:00+00:00", "first": "2026-10-30T23:00:00+00:00", "last": "2026-11-02T09:00:00+00:00"}
+    for name, finished in dates.items():
+        whole = studies.quickstart(study=name)
+        provenance = whole.provenance.model_copy(update={"finished": finished})
+        (tmp_path / name).mkdir()
+        replace(tmp_path / name / "study.json", record_json(whole.model_copy(update={"provenance": provenance})))
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(write_index(tmp_path).as_uri())
+    page.click("th:has-text('Finished') button")
+    assert listed(page) == ["first", "middle", "last"]
+    page.click("th:has-text('Finished') button")
+    assert listed(page) == ["last", "middle", "first"]
+    page.close()

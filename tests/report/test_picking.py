@@ -9,7 +9,7 @@ import pytest
 from compresslab.records import AttentionLayers, Interval, StudyRecord, VariantRecord
 from compresslab.report import facts, words
 from compresslab.report.picking.choices import BYTES, choices
-from compresslab.report.picking.quantities import accuracy_change, bytes_of_a_token, memory_at_inference, seconds_to_make
+from compresslab.report.picking.quantities import accuracy_change, bytes_of_a_token, measured_seconds, memory_at_inference, seconds_to_make
 
 from . import studies
 
@@ -47,6 +47,24 @@ def test_what_is_not_known_has_no_memory():
     study = studies.with_failure()
     assert memory_at_inference(named(study, "gptq"), study) is None
     assert memory_at_inference(named(study, "base"), study.model_copy(update={"workload": {}})) is None
+
+
+def test_measured_times_compare_although_the_machine_was_slower_when_a_variant_was_timed():
+    study = studies.quickstart()
+    base, variant = named(study, "base"), named(study, "bnb-nf4")
+    assert base.timing
+    assert variant.timing
+    assert variant.timing.ratio
+    slow = variant.timing.model_copy(update={"seconds": 10 * variant.timing.seconds, "parent_seconds": 10 * base.timing.seconds})
+    loaded = study.model_copy(
+        update={"variants": [one if one is not variant else one.model_copy(update={"timing": slow}) for one in study.variants]}
+    )
+    assert measured_seconds(named(loaded, "bnb-nf4"), loaded) == pytest.approx(base.timing.seconds * variant.timing.ratio)
+    chosen = {one["name"]: one["times"] for one in choices(loaded)["variants"]}
+    (device,) = [name for name in chosen["base"] if name.startswith("measured")]
+    assert chosen["bnb-nf4"][device][0] == pytest.approx(chosen["base"][device][0] * variant.timing.ratio)
+    elsewhere = named(loaded, "bnb-nf4").model_copy(update={"timing": slow.model_copy(update={"machine": "another"})})
+    assert measured_seconds(elsewhere, loaded) == slow.seconds
 
 
 def test_bytes_of_a_token_are_the_weights_at_their_bits_and_the_cache():

@@ -26,7 +26,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_recipe_names_both_models_by_whole_paths_and_the_parents_dtype(models: Path, tmp_path: Path) -> None:
-    path = write_recipe(Pair(str(models / "small"), str(models / "big"), how="by hand", copy=True), tmp_path)
+    path, _ = write_recipe(Pair(str(models / "small"), str(models / "big"), how="by hand", copy=True), tmp_path)
     recipe = load(path)
     assert path == tmp_path / "small-against-big" / "recipe.yaml"
     assert (recipe.base.model, recipe.base.dtype) == (str(models / "big"), "bfloat16")
@@ -38,8 +38,9 @@ def test_the_recipe_names_both_models_by_whole_paths_and_the_parents_dtype(model
 
 def test_a_changed_recipe_is_not_written_over(models: Path, tmp_path: Path) -> None:
     pair = Pair(str(models / "small"), str(models / "big"))
-    path = write_recipe(pair, tmp_path)
-    assert write_recipe(pair, tmp_path) == path
+    path, new = write_recipe(pair, tmp_path)
+    assert new
+    assert write_recipe(pair, tmp_path) == (path, False)
     path.write_text(path.read_text() + "# mine\n")
     with pytest.raises(BadInput, match=r"is there already and is another recipe; run it with `compresslab run"):
         write_recipe(pair, tmp_path)
@@ -66,7 +67,23 @@ def test_a_task_that_does_not_exist_leaves_no_recipe_behind(models: Path, tmp_pa
     shown = CliRunner().invoke(app, command)
     assert isinstance(shown.exception, BadInput)
     assert "arc_eesy" in str(shown.exception)
-    assert not (tmp_path / "small-against-big" / "recipe.yaml").exists()
+    assert not (tmp_path / "small-against-big").exists()
+
+
+def test_a_page_of_another_study_of_the_same_name_stays(models: Path, tmp_path: Path) -> None:
+    (page := tmp_path / "mine" / "study.json").parent.mkdir()
+    page.write_text("{}")
+    with pytest.raises(BadInput, match="has the page of another study of this name; name this study with --study"):
+        write_recipe(Pair(str(models / "small"), str(models / "big"), study="mine"), tmp_path)
+    assert [path.name for path in page.parent.iterdir()] == ["study.json"]
+
+
+def test_the_recipe_of_an_earlier_run_stays_if_the_command_fails_now(models: Path, tmp_path: Path) -> None:
+    pair = Pair(str(models / "small"), str(models / "big"), tasks=["arc_eesy"])
+    path, _ = write_recipe(pair, tmp_path)
+    command = ["assess", pair.child, "--against", pair.parent, "--task", "arc_eesy", "--reports", str(tmp_path)]
+    assert isinstance(CliRunner().invoke(app, command).exception, BadInput)
+    assert path.is_file()
 
 
 @pytest.fixture
@@ -91,7 +108,7 @@ def test_one_line_plans_the_study_and_says_where_its_recipe_is(models: Path, tmp
 @pytest.mark.slow
 @pytest.mark.usefixtures("questions")
 def test_its_recipe_gives_a_page_beside_it(models: Path, tmp_path: Path) -> None:
-    path = write_recipe(Pair(str(models / "small"), str(models / "big"), tasks=["arc_easy"], items=12), tmp_path)
+    path, _ = write_recipe(Pair(str(models / "small"), str(models / "big"), tasks=["arc_easy"], items=12), tmp_path)
     untimed = ["density.measure=false", "density.hardware=[]"]
     record = run_study(path, settings=untimed, store=tmp_path / "S", reports=tmp_path)
     assert [variant.name for variant in record.variants] == ["base", "small"]

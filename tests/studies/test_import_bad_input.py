@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from compresslab.cli.main import app
 from compresslab.errors import BadInput
 from compresslab.studies.imported.files import read_models
+from compresslab.studies.imported.page import write_imported
 from compresslab.studies.imported.samples import read_task
 from compresslab.studies.imported.study import ImportRequest, import_study
 
@@ -175,13 +177,120 @@ def test_a_file_that_is_no_result(results: Results, tmp_path: Path) -> None:
 
 def test_a_score_in_percent(results: Results) -> None:
     refused(
-        [results("a"), results("b", {"mmlu": {"acc": 55.0, "shots": 5}})], "acc,none of mmlu is 55; lm-eval writes shares between 0 and 1"
+        [results("a"), results("b", {"mmlu": {"acc": 55.0, "shots": 5, "items": 14042}})],
+        "acc,none of mmlu is 55; lm-eval writes shares between 0 and 1",
     )
 
 
 def test_settings_that_differ(results: Results) -> None:
     files = [results("a"), results("b", versions={"mmlu": 2.0})]
     refused(files, "the version of the task of a is '1.0', that of b '2.0'; evaluate both alike")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"system_instruction": "Be good."}, "the system instruction of a is '', that of b 'Be good.'"),
+        ({"chat_template": "{{x}}"}, "the chat template of a is 'none was applied', that of b 'one was applied'"),
+        ({"config": {"fewshot_seed": 7}}, "the fewshot_seed of a is 'None', that of b '7'"),
+        ({"n-samples": {"mmlu": {"effective": 100}}}, "mmlu: a answered 14042 items, b 100; evaluate both with the same --limit"),
+        (
+            {"configs": {"mmlu": {"output_type": "multiple_choice", "target_delimiter": " ", "doc_to_text": "Q"}}},
+            "the doc_to_text of a is 'null', that of b 'Q'",
+        ),
+        (
+            {"configs": {"mmlu": {"output_type": "multiple_choice", "target_delimiter": " ", "generation_kwargs": {"max_gen_toks": 9}}}},
+            "the generation_kwargs of a",
+        ),
+        (
+            {"configs": {"mmlu": {"output_type": "multiple_choice", "target_delimiter": " ", "fewshot_delimiter": "#"}}},
+            "the fewshot_delimiter of a",
+        ),
+    ],
+)
+def test_models_that_were_asked_otherwise_are_refused(results: Results, change: dict[str, Any], message: str) -> None:
+    refused([results("a"), results("b", **change)], f"{re.escape(message)}")
+
+
+def test_examples_in_turns_of_a_chat_or_not(results: Results) -> None:
+    files = [results(name, chat_template="{{x}}", fewshot_as_multiturn=name == "a") for name in ("a", "b")]
+    refused(files, "the fewshot_as_multiturn of a is 'True', that of b 'False'")
+
+
+def test_a_long_setting_is_shown_where_it_differs(results: Results) -> None:
+    files = [results(name, configs={"mmlu": {"output_type": "multiple_choice", "doc_to_text": "x" * 300 + name}}) for name in ("a", "b")]
+    refused(files, "the doc_to_text of a is '…x{20}a', that of b '…x{20}b'")
+
+
+def test_other_metrics_are_refused(results: Results) -> None:
+    files = [results("a"), results("b", results={"mmlu": {"exact_match,flexible-extract": 0.5}})]
+    refused(files, "mmlu: acc,none of a, exact_match,flexible-extract of b are other metrics or filters of answers")
+
+
+def test_other_dtypes_and_backends_are_told_on_the_page(results: Results) -> None:
+    files = [
+        results(name, config={"model_dtype": f"torch.{dtype}", "model": name}) for name, dtype in (("a", "float32"), ("b", "bfloat16"))
+    ]
+    notes = import_study(ImportRequest(files, ["a"], SIZES)).notes
+    assert any("in other dtypes: a (float32), b (bfloat16). A difference" in note for note in notes)
+    assert any("by other backends of lm-eval: a (a), b (b)" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "said"),
+    [
+        ("b", "pretrained=b,load_in_4bit=True", "lm-eval loaded the model with load_in_4bit:true|load_in_4bit=True"),
+        ("b", {"pretrained": "b", "gguf_file": "b.gguf"}, "with gguf_file"),
+        ("b", {"pretrained": "b", "quantization": "awq"}, "with quantization:awq"),
+        ("x/b-GPTQ-Int4", {"pretrained": "x"}, r"the name b says|the name b-GPTQ-Int4 says that weights are quantized \(GPTQ\)"),
+    ],
+)
+def test_a_quantized_model_is_not_sized_as_16_bits(results: Results, model: str, arguments: Any, said: str) -> None:
+    files = [results("a"), f"b={results(model, config={'model_args': arguments})}"]
+    refused(files, rf"--size b=2e9 has 16 bits a weight, and .*({said}).*: --size b=2e9@4\.25 \(@16 if it is not")
+    record = import_study(ImportRequest(files, ["a"], ["a=4e9", "b=2e9@4.25"]))
+    assert record.variants[1].size is not None
+    assert record.variants[1].size.stored_bytes == round(2e9 * 4.25 / 8)
+    import_study(ImportRequest(files, ["a"], ["a=4e9", "b=2e9@16"]))
+
+
+def test_a_size_that_is_not_what_lm_eval_counted(results: Results) -> None:
+    files = [results("a"), results("b", config={"model_num_parameters": 2_100_000_000})]
+    import_study(ImportRequest(files, ["a"], SIZES))
+    refused(files, r"--size b=2e12: these are 2e\+12 parameters, and lm-eval counted 2.1e\+09", sizes=["a=4e9", "b=2e12"])
+    refused(files, "correct the number, or, if its weights are packed", sizes=["a=4e9", "b=2e6"])
+
+
+def test_a_folder_of_gguf_files_is_not_sized_by_its_config(results: Results, tmp_path: Path) -> None:
+    (folder := tmp_path / "model").mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    refused([results("a"), results("b")], r"its weights in \.gguf files, which are not counted", sizes=["a=4e9", f"b={folder}"])
+
+
+def test_a_page_is_replaced_by_an_import_of_the_same_models_and_tasks_alone(results: Results, tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+
+    def imported(*files: str, **request: Any) -> Path:
+        return write_imported(import_study(ImportRequest(files, ["a"], ["a=4e9", *request.pop("sizes", ["b=2e9"])], **request)), reports)
+
+    page = imported(results("a"), results("b"))
+    assert imported(results("a"), results("b"), sizes=["b=1.9e9"]) == page
+    with pytest.raises(BadInput, match=r"was imported of a, b on MMLU, and this one is of a, c on MMLU; name this study with --study"):
+        imported(results("a"), results("c"), sizes=["c=2e9"])
+    other = {"gsm8k": {"acc": 0.5, "shots": 5}}
+    with pytest.raises(BadInput, match="was imported of a, b on MMLU, and this one is of a, b on gsm8k"):
+        imported(results("a", other), results("b", other))
+    record = page.parent / "study.json"
+    kept = record.read_text()
+    (page.parent / "recipe.yaml").write_text("study: mine\n")
+    with pytest.raises(BadInput, match=r"recipe\.yaml is there already and was changed"):
+        imported(results("a"), results("b"))
+    (page.parent / "recipe.yaml").unlink()
+    record.write_text(kept.replace('"evaluated"', '"other"'))
+    with pytest.raises(BadInput, match="has the page of a study of the same name that was not imported"):
+        imported(results("a"), results("b"))
+    assert record.read_text() == kept.replace('"evaluated"', '"other"')
 
 
 def test_no_task_is_left_after_filtering(results: Results) -> None:

@@ -13,7 +13,8 @@ import pytest
 from compresslab.density.references.build import reference_json
 from compresslab.density.references.user import fit_table
 from compresslab.errors import BadInput
-from compresslab.studies.imported.study import ImportRequest, import_study, write_imported
+from compresslab.studies.imported.page import write_imported
+from compresslab.studies.imported.study import ImportRequest, import_study
 from compresslab.studies.read_study import read_study
 from studies.conftest import Evaluated
 

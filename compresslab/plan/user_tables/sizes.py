@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ COUNTED = ("gemma", "gemma2", "llama", "mistral", "phi3", "qwen2", "qwen3")
 
 UNKNOWN_SHAPE = "not stated"
 """The architecture of a model of which only the number of parameters is known. Its inference time cannot be modelled."""
+
+QUANTIZED_NAME = re.compile(
+    r"(?<![a-z0-9])(gptq|awq|gguf|exl[23]|hqq|aqlm|quip|bnb|(nf|fp|mxfp|nvfp|int)[2348]|fp6|[2-8][-_ ]?bits?|w[2348]a(8|16)"
+    r"|i?q[2-8](_[a-z0-9_]+)?|bitnet)(?![a-z0-9])",
+    re.IGNORECASE,
+)
+"""What a model's name says where its weights are stored in fewer than 16 bits."""
 
 LEAST, LARGEST = 1e5, 1e14  # parameters
 STATE = "state the number of its parameters instead"
@@ -54,6 +62,12 @@ def stated_size(parameters: float, bits: float = 16.0) -> tuple[Size, Shape]:
     return size, shape
 
 
+def quantization_in_name(name: str) -> str:
+    """The part of a model's name that says that its weights take fewer than 16 bits; "" for none."""
+    found = QUANTIZED_NAME.search(name)
+    return found[0] if found else ""
+
+
 def size_from_config(path: Path, bits: float | None = None) -> tuple[Size, Shape]:
     """Size and shape of a model from its config.json.
 
@@ -72,7 +86,7 @@ def size_from_config(path: Path, bits: float | None = None) -> tuple[Size, Shape
             f"{path}: the parameters of {family or 'an unnamed architecture'} cannot be counted from its dimensions alone "
             f"(those of {', '.join(COUNTED)} without added biases can); {STATE}"
         )
-    if config.get("quantization_config") and bits is None:
+    if (config.get("quantization_config") or config.get("compression_config")) and bits is None:
         raise BadInput(f"{path} says that the weights are quantized, and not how many bits a weight takes with its scales; state them")
     row = {
         "architecture": family,

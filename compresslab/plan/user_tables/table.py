@@ -19,7 +19,7 @@ from compresslab.catalog.published_scores import Score
 from compresslab.catalog.published_settings import TASKS, task_of
 from compresslab.errors import BadInput
 from compresslab.inputs import Stamp, read_regular, reason
-from compresslab.plan.user_tables.sizes import size_from_config, stated_size
+from compresslab.plan.user_tables.sizes import quantization_in_name, size_from_config, stated_size
 from compresslab.records import Shape, Size
 from compresslab.suggestions import MOST_PROBLEMS, suggest
 
@@ -189,6 +189,8 @@ def _size(path: Path, rows: list[Row]) -> tuple[Size, Shape]:
     bits = _number(stated["bits"]) if stated["bits"] else None
     if stated["bits"] and bits is None:
         raise BadInput(f"bits is {stated['bits'][:40]!r}; it must be a number, such as 4.25")
+    if bits is None and (said := quantization_in_name(rows[0][1]["model"])):
+        raise BadInput(f"the name says that weights are quantized ({said}), and bits is empty; write the bits of a weight, 16 if it is not")
     if stated["config"]:
         config = path.parent / stated["config"]
         return size_from_config(config / "config.json" if config.is_dir() else config, bits)

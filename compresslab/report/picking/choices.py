@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from compresslab.records import Interval, StudyRecord, Timing, VariantRecord
 from compresslab.report import facts, words
-from compresslab.report.picking.quantities import accuracy_change, bytes_of_a_token, memory_at_inference, seconds_to_make
+from compresslab.report.picking.quantities import accuracy_change, bytes_of_a_token, measured_seconds, memory_at_inference, seconds_to_make
 
 BYTES = "bytes a token"
 """The choice for whoever has none of the devices: what a token moves through memory, on any device."""
@@ -55,7 +55,7 @@ def choices(study: StudyRecord) -> dict[str, Any]:
                 "root": variant.root,
                 "memory": _quantity(memory_at_inference(variant, study), words.size),
                 "stored": _quantity(size.stored_bytes if size else None, words.size),
-                "times": {name: value for name in devices if (value := _quantity(_seconds(variant, name), words.duration))}
+                "times": {name: value for name in devices if (value := _quantity(_seconds(variant, name, study), words.duration))}
                 | ({BYTES: value} if (value := _quantity(bytes_of_a_token(variant, study), words.size)) else {}),
                 "accuracy": _quantity(facts.mean_accuracy(variant, tasks), words.percent),
                 "change": _interval(change, words.points(change) if change else ""),
@@ -81,9 +81,9 @@ def _measured_on(timing: Timing) -> str:
     return f"measured on {timing.machine} ({timing.batch} × {timing.prompt} + {timing.decode} tokens)"
 
 
-def _seconds(variant: VariantRecord, device: str) -> float | None:
+def _seconds(variant: VariantRecord, device: str, study: StudyRecord) -> float | None:
     if variant.timing and _measured_on(variant.timing) == device:
-        return variant.timing.seconds
+        return measured_seconds(variant, study)
     return variant.density.modelled_seconds.get(device) if variant.density else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from compresslab.density.time.inference_time import bytes_a_token, cache_bytes
 from compresslab.recipe.schema import Workload
-from compresslab.records import Interval, Size, StudyRecord, VariantRecord
+from compresslab.records import Interval, Size, StudyRecord, Timing, VariantRecord
 from compresslab.report.facts import comparison_with, mean_accuracy, was_built
 
 
@@ -26,6 +26,30 @@ def bytes_of_a_token(variant: VariantRecord, study: StudyRecord) -> float | None
     """Bytes that are read and written for each generated token of the study's request; `None` where size or request are unknown."""
     size, request = _built_size(variant, study), _request(study)
     return None if size is None or request is None else bytes_a_token(variant.steps[-1].shape, size, request)
+
+
+def measured_seconds(variant: VariantRecord, study: StudyRecord) -> float | None:
+    """Seconds of one request, of which those of two variants compare; `None` where the variant was not timed.
+
+    They are the root's seconds times the ratios to the parents down the chain. A variant and its parent are timed in turn, so that the
+    machine's load cancels in their ratio; the seconds of two variants, timed apart, may differ by that load alone. Where the parent was
+    not timed with the same request on the same machine, they are the variant's own.
+    """
+    by_name, ratio, own = {one.name: one for one in study.variants}, 1.0, variant.timing
+    if own is None:
+        return None
+    at, timing = variant, own
+    while timing.ratio is not None:
+        parent = by_name.get(at.parent)
+        if parent is None or parent.timing is None or request_timed(parent.timing) != request_timed(own):
+            return own.seconds
+        ratio, at, timing = ratio * timing.ratio, parent, parent.timing
+    return timing.seconds * ratio
+
+
+def request_timed(timing: Timing) -> tuple[str, int, int, int]:
+    """Machine, batch, tokens read and tokens written of a timing."""
+    return timing.machine, timing.batch, timing.prompt, timing.decode
 
 
 def accuracy_change(variant: VariantRecord, relation: str, tasks: Sequence[str]) -> Interval | None:

@@ -59,7 +59,7 @@ def by_items(models: Sequence[ModelResults], tasks: Sequence[str], names: Mappin
         BadInput: samples that are not lm-eval's, or that do not pair.
     """
     answers = Answers({}, {}, {}, {})
-    by_document = any(model.templated for model in models)
+    by_document = any(model.template for model in models)
     for model in models:
         variant = lineage.variant(model.name)
         answers.scores[variant], answers.items[variant] = [], {}
@@ -67,6 +67,8 @@ def by_items(models: Sequence[ModelResults], tasks: Sequence[str], names: Mappin
             score, items = read_task(model, model.tasks[task], names[task], by_document=by_document)
             answers.scores[variant].append(score)
             answers.items[variant][names[task]] = items
+    for place, task in enumerate(tasks):
+        _check_one_metric(task, {model.name: answers.scores[lineage.variant(model.name)][place].metric for model in models})
     for model in models:
         if (parent := lineage.parents.get(model.name)) is not None:
             for task in tasks:
@@ -82,6 +84,8 @@ def by_values(models: Sequence[ModelResults], tasks: Sequence[str], names: Mappi
         BadInput: a score that is no share, or of which nothing tells how sure it is.
     """
     answers = Answers({}, {}, {}, {})
+    for task in tasks:
+        _check_one_metric(task, {model.name: metric_of(model.tasks[task]) for model in models})
     for model in models:
         variant = lineage.variant(model.name)
         answers.scores[variant], answers.values[variant], answers.counts[variant] = [], {}, {}
@@ -101,6 +105,14 @@ def by_values(models: Sequence[ModelResults], tasks: Sequence[str], names: Mappi
             answers.values[variant][names[task]], answers.counts[variant][names[task]] = value, count
             answers.scores[variant].append(_score(names[task], metric, value, error, count))
     return answers
+
+
+def _check_one_metric(task: str, metrics: Mapping[str, str]) -> None:
+    if len(set(metrics.values())) > 1:
+        raise BadInput(
+            f"{task}: {', '.join(f'{metric} of {name}' for name, metric in metrics.items())} are other metrics or filters of answers; "
+            "evaluate all models with one version of the task, or leave it out with --task"
+        )
 
 
 def _count(result: TaskResult, value: float, error: float | None) -> int:

@@ -15,6 +15,7 @@ from compresslab.errors import BadInput
 from compresslab.inputs import read_json, reason
 from compresslab.recipe.schema import NAME_FORM
 from compresslab.records.compute import Dtype
+from compresslab.studies.imported.asking import settings_of, template_of
 
 LARGEST_RESULTS = 256 * 2**20  # bytes of a file of results, which has some kilobytes a task
 PARTS = ("results", "configs", "versions", "n-shot")
@@ -31,7 +32,7 @@ class TaskResult:
     Attributes:
         leaves: the tasks that were asked: itself, or those of a group. shots: examples before a question; `None` if the leaves differ.
         scores: value and standard error by lm-eval's name of the metric and filter, such as "acc_norm,none". items: that were answered.
-        settings: what else decides what was asked, for comparing two models.
+        settings: what else decides what was asked, for comparing two models (`asking.settings_of`).
     """
 
     name: str
@@ -50,7 +51,8 @@ class ModelResults:
         model: lm-eval's name of it, often its folder. arguments: how it was loaded. lm_eval: the version that evaluated it.
         tasks: by name. configs: lm-eval's settings of each leaf. samples: the file of each leaf's samples, if it was given.
         dtype: of the weights as they were loaded, "" where lm-eval does not say, or a recipe has none such.
-        templated: a chat template was put around the prompts.
+        parameters: of the model as lm-eval counted them, packed ones too few; 0 where it does not say. backend: lm-eval's class of model.
+        template: the digest of the chat template that was put around the prompts, "" for none.
     """
 
     name: str
@@ -59,7 +61,9 @@ class ModelResults:
     paths: tuple[Path, ...]
     lm_eval: str
     dtype: str
-    templated: bool
+    parameters: int
+    backend: str
+    template: str
     tasks: Mapping[str, TaskResult]
     configs: Mapping[str, Mapping[str, Any]]
     samples: Mapping[str, Path] = field(default_factory=dict)
@@ -135,7 +139,9 @@ def _results(name: str, path: Path) -> ModelResults:
         paths=(path,),
         lm_eval=version,
         dtype=dtype if dtype in get_args(Dtype) else "",
-        templated=bool(content.get("chat_template")),
+        parameters=max(counted, 0) if isinstance(counted := loaded.get("model_num_parameters"), int) else 0,
+        backend=str(content.get("model_source") or loaded.get("model") or ""),
+        template=template_of(content),
         tasks=tasks,
         configs=content["configs"],
     )
@@ -170,10 +176,7 @@ def _tasks(path: Path, content: Mapping[str, Any], version: str) -> Iterator[Tas
             shots=next(iter(shots)) if len(shots) == 1 else None,
             scores=scores,
             items=sum(int((counts.get(leaf) or {}).get("effective", 0)) for leaf in leaves),
-            settings={
-                "version of the task": ", ".join(sorted({str(content["versions"].get(leaf)) for leaf in leaves})),
-                "system instruction": str(content.get("system_instruction") or ""),
-            },
+            settings=dict(settings_of(content, leaves)),
         )
 
 
@@ -263,7 +266,7 @@ def _merged(first: ModelResults, second: ModelResults) -> ModelResults:
         first,
         paths=(*first.paths, *second.paths),
         lm_eval=first.lm_eval if first.lm_eval == second.lm_eval else f"{first.lm_eval} and {second.lm_eval}",
-        templated=first.templated or second.templated,
+        template=first.template or second.template,
         tasks={**first.tasks, **second.tasks},
         configs={**first.configs, **second.configs},
         samples={**first.samples, **second.samples},

@@ -8,22 +8,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compresslab.errors import BadInput, RunFailed
-from compresslab.plan.user_tables.sizes import UNKNOWN_SHAPE, size_from_config, stated_size
+from compresslab.plan.user_tables.sizes import UNKNOWN_SHAPE, quantization_in_name, size_from_config, stated_size
 from compresslab.recipe.model_config import read_config
 from compresslab.records import Shape, Size
 from compresslab.studies.imported.files import ModelResults
 
 NUMBER = re.compile(r"(?P<parameters>[0-9][0-9_.]*(?:[eE][+]?[0-9]+)?)(?:@(?P<bits>[0-9.]+))?")
+QUANTIZED_ARGUMENT = re.compile(
+    r"load_in_[48]bit[=:]true|(autogptq|gptqmodel)[=:](?!false|none|null)\w+|gguf_file|quantization_config|bnb_4bit_\w+|quantization[=:](?!none|null)\w+",
+    re.IGNORECASE,
+)
+"""What in lm-eval's `model_args` says that weights are quantized as they are loaded, or in other files than config.json tells."""
+
+LEAST_PLAIN_BITS = 15.5  # stored bits of a weight, of a model without quantization
 FORMS = "NAME=FOLDER, NAME=config.json, or NAME=1.2e9 (with the stored bits of a weight: NAME=1.2e9@4.25)"
 
 
 class ImportedModel(NamedTuple):
-    """Size and shape of a model, its folder if it is at hand with its weights, and where the size comes from, in words."""
+    """Size and shape of a model, its folder if it is at hand with its weights, where the size comes from, in words, and the bits of a
+    weight if they were stated."""
 
     size: Size
     shape: Shape
     folder: Path | None
     source: str
+    stated_bits: float | None = None
 
 
 def sizes_of(models: Sequence[ModelResults], stated: Sequence[str]) -> dict[str, ImportedModel]:
@@ -51,14 +60,51 @@ def sizes_of(models: Sequence[ModelResults], stated: Sequence[str]) -> dict[str,
             f"the size of {', '.join(missing)} is not known, and density needs it: add {' '.join(f'--size {name}=…' for name in missing)} "
             f"({FORMS}). Count the parameters that multiply activations: all but an input embedding that is not tied"
         )
-    return {name: _model(f"--size {name}={given[name]}", given[name]) for name in names}
+    return {model.name: _checked(model, given[model.name]) for model in models}
+
+
+def _checked(model: ModelResults, value: str) -> ImportedModel:
+    """The size of a model, held against what lm-eval's file says of it.
+
+    Raises:
+        BadInput: the size takes 16 bits a weight, and the model was quantized; or its parameters are not those that lm-eval counted.
+    """
+    where = f"--size {model.name}={value}"
+    found = _model(where, value)
+    said = _quantized_in_words(model, counted=found.folder is not None)
+    if found.size.effective_bits >= LEAST_PLAIN_BITS and found.stated_bits is None and said:
+        count = f"{model.parameters or found.size.parameters:.3g}".replace("e+0", "e").replace("e+", "e")
+        raise BadInput(
+            f"{where} has {found.size.effective_bits:.3g} bits a weight, and {said}; state parameters with the stored bits of a weight "
+            f"and its scales: --size {model.name}={count}@4.25 (@16 if it is not quantized)"
+        )
+    counted, stated = model.parameters, found.size.counted
+    if found.folder is None and counted and found.stated_bits is None and not 0.1 * counted <= stated <= 1.02 * counted:
+        raise BadInput(
+            f"{where}: these are {stated:.4g} parameters, and lm-eval counted {counted:.4g} in the model; correct the number, or, if its "
+            f"weights are packed, which lm-eval does not count, add their stored bits: --size {model.name}={stated:.4g}@4.25"
+        )
+    return found
+
+
+def _quantized_in_words(model: ModelResults, *, counted: bool) -> str:
+    """What says that a model was quantized when lm-eval ran it; "" for nothing. Where its files were counted, its name says nothing."""
+    if found := QUANTIZED_ARGUMENT.search(re.sub(r"['\" ]", "", model.arguments)):
+        return f"lm-eval loaded the model with {found[0]}"
+    if model.backend in ("gguf", "ggml", "gptqmodel"):
+        return f"lm-eval ran it by its backend {model.backend}"
+    for name in () if counted else (model.name, model.model.rstrip("/").rpartition("/")[2]):
+        if found_part := quantization_in_name(name):
+            return f"the name {name} says that weights are quantized ({found_part})"
+    return ""
 
 
 def _model(where: str, value: str) -> ImportedModel:
     if (found := NUMBER.fullmatch(value)) and not Path(value).exists():
         try:
             parameters, bits = float(found["parameters"]), float(found["bits"] or 16.0)
-            return ImportedModel(*stated_size(parameters, bits), None, f"stated: {value}")
+            source = f"stated: {value}" if found["bits"] else f"stated: {value}, taken as weights of 16 bits"
+            return ImportedModel(*stated_size(parameters, bits), None, source, bits if found["bits"] else None)
         except (BadInput, ValueError) as error:
             raise BadInput(f"{where}: {error}") from error
     path = Path(value).expanduser()
@@ -68,6 +114,8 @@ def _model(where: str, value: str) -> ImportedModel:
                 raise BadInput("the folder has no config.json, so it is not a model")
             if any(path.glob("*.safetensors")):
                 return _from_folder(path)
+            if any(path.glob("*.gguf")):
+                raise BadInput("the folder has its weights in .gguf files, which are not counted here; write NAME=1.2e9@4.5")
             path /= "config.json"
         if not path.is_file():
             raise BadInput(f"there is neither such a file or folder, nor is it a number; write {FORMS}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from compresslab.errors import BadInput
 from compresslab.records import ItemScores
+from compresslab.studies.imported.asking import difference
 from compresslab.studies.imported.files import ModelResults
 
 
-def check_asked_alike(models: Sequence[ModelResults], tasks: Sequence[str]) -> None:
+def check_asked_alike(models: Sequence[ModelResults], tasks: Sequence[str], *, by_items: bool) -> None:
     """Check what lm-eval's results say of the settings.
 
+    Args:
+        by_items: the samples will be paired, which tells how many items differ.
+
     Raises:
-        BadInput: two models were asked a task with other shots, in another version, or with other instructions.
+        BadInput: two models were asked a task with other shots, in another version, with other prompts or instructions, or another number
+            of items.
     """
     first = models[0]
     for model in models[1:]:
@@ -26,12 +31,31 @@ def check_asked_alike(models: Sequence[ModelResults], tasks: Sequence[str]) -> N
                     if one.shots != other.shots
                     else f"{task}: {first.name} and {model.name} were asked other parts of it; evaluate both with the same lm-eval"
                 )
-            for setting, value in one.settings.items():
-                if value != other.settings[setting]:
+            for setting in sorted(one.settings.keys() | other.settings.keys(), key=[*one.settings, *other.settings].index):
+                values = one.settings.get(setting, ""), other.settings.get(setting, "")
+                if values[0] != values[1]:
+                    here, there = difference(*values)
                     raise BadInput(
-                        f"{task}: the {setting} of {first.name} is {value[:60]!r}, that of {model.name} {other.settings[setting][:60]!r}; "
+                        f"{task}: the {setting} of {first.name} is {here!r}, that of {model.name} {there!r}; "
                         "evaluate both alike, or leave the task out with --task"
                     )
+            if not by_items and one.items != other.items:
+                raise BadInput(
+                    f"{task}: {first.name} answered {one.items or 'an unstated number of'} items, {model.name} "
+                    f"{other.items or 'an unstated number'}; evaluate both with the same --limit, or leave the task out with --task"
+                )
+
+
+def ways_apart(models: Sequence[ModelResults]) -> Iterator[str]:
+    """What differs between the models and may be meant, as warnings: how weights were loaded, what ran them, and their chat templates."""
+    for what, values in (
+        ("in other dtypes", {model.name: model.dtype for model in models if model.dtype}),
+        ("by other backends of lm-eval", {model.name: model.backend for model in models if model.backend}),
+        ("under other chat templates", {model.name: f"sha256 {model.template}" for model in models if model.template}),
+    ):
+        if len(set(values.values())) > 1:
+            each = ", ".join(f"{name} ({value})" for name, value in values.items())
+            yield f"⚠ The models were evaluated {what}: {each}. A difference in score may come from that."
 
 
 def check_paired(task: str, child: str, one: ItemScores, parent: str, other: ItemScores) -> None:

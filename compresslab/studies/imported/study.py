@@ -22,14 +22,11 @@ from compresslab.density import Measured, assess
 from compresslab.density.references.reference import Reference
 from compresslab.errors import BadInput
 from compresslab.evaluation.scores import write_items
-from compresslab.files import atomic_write
-from compresslab.inputs import reason
 from compresslab.plan.graph import Plan, PlanVariant
 from compresslab.recipe.load import RecipeFile
 from compresslab.recipe.schema import NAME_FORM, DensityConfig, Recipe
 from compresslab.recipe.steps import BASE
 from compresslab.records import ItemScores, StepRecord, StudyRecord, VariantRecord
-from compresslab.report.overwriting import check_page
 from compresslab.runner.run import RunResult
 from compresslab.studies.answers.fidelity import fidelity
 from compresslab.studies.answers.lost_items import lost_items
@@ -38,9 +35,9 @@ from compresslab.studies.imported.answers import Answers, by_items, by_values, s
 from compresslab.studies.imported.files import NAME, ModelResults, read_models
 from compresslab.studies.imported.lineage import Lineage, lineage_of
 from compresslab.studies.imported.models import ImportedModel, are_timed, quantization_of, sizes_of
-from compresslab.studies.imported.pairing import check_asked_alike
+from compresslab.studies.imported.page import EVALUATED
+from compresslab.studies.imported.pairing import check_asked_alike, ways_apart
 from compresslab.studies.imported.tasks import best_reference, name_in
-from compresslab.studies.run_study import write_page
 from compresslab.studies.training_runs import origin_in_words, origin_of
 
 QUESTION = "Is each model denser than the one that it was made from, or only smaller?"
@@ -79,7 +76,7 @@ def import_study(request: ImportRequest) -> StudyRecord:
     models = [by_name[name] for name in lineage.order]
     tasks, left_out = shared_tasks(models, request.tasks)
     sampled, without_samples = sampled_tasks(models, tasks)
-    check_asked_alike(models, sampled or tasks)
+    check_asked_alike(models, sampled or tasks, by_items=bool(sampled))
     sizes = sizes_of(models, request.sizes)
     asked = [models[0].tasks[task] for task in sampled or tasks]
     reference = Reference.load(request.reference) if request.reference else best_reference(asked)
@@ -95,6 +92,7 @@ def import_study(request: ImportRequest) -> StudyRecord:
     variants = _variants(models, measured, plan.recipe.density, hardware, answers, sizes)
     notes = [
         *_sources(models),
+        *ways_apart(models),
         *(left_out and [f"Left out, because not every model has them: {', '.join(left_out)}."]),
         *(without_samples and [f"Left out, because not every model's samples were given: {', '.join(without_samples)}."]),
         *_how(bool(sampled), reference, list(names.values()), chosen=request.reference is None),
@@ -191,7 +189,7 @@ def _step(model: ModelResults, size: ImportedModel, *, is_base: bool) -> StepRec
         seed=0,
         size=size.size,
         shape=size.shape,
-        details={"evaluated": ", ".join(path.name for path in model.paths), "lm_eval": model.lm_eval, "arguments": model.arguments},
+        details={EVALUATED: ", ".join(path.name for path in model.paths), "lm_eval": model.lm_eval, "arguments": model.arguments},
     )
 
 
@@ -263,19 +261,3 @@ def _how(sampled: bool, reference: Reference, tasks: list[str], *, chosen: bool)
         )
     elif chosen:
         yield f"The reference is {reference.name}, which reads {len(known)} of {len(tasks)} tasks, as many as any that ships."
-
-
-def write_imported(record: StudyRecord, reports: Path) -> Path:
-    """Write the page of an imported study, and the recipe that it stands for beside it; returns the page's path.
-
-    Raises:
-        BadInput: the folder has the page of another study, or cannot be written into.
-    """
-    folder = reports / record.study
-    check_page(folder, record.study)
-    try:
-        page = write_page(record, reports)
-        atomic_write(folder / "recipe.yaml", record.recipe)
-    except OSError as error:
-        raise BadInput(f"no page can be written into {folder} ({reason(error)}); name another folder with --reports") from error
-    return page
