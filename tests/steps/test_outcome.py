@@ -249,6 +249,18 @@ def test_awq_that_scales_nothing_is_told(parent: Path, tmp_path: Path, monkeypat
     )
 
 
+def test_awq_that_does_not_apply_its_scales_is_told(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_awq, "divide_inputs", lambda *given: torch.ones_like(given[2]))
+    refused("the files have the parent's norms, bit for bit, in model.layers.0.input_layernorm.weight and ", "awq", parent, tmp_path)
+
+
+def test_awq_whose_search_finds_no_better_scale_is_right(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where all inputs are equally large. What its search finds is in the record."""
+    monkeypatch.setattr(quantize_awq.Statistics, "magnitude", lambda self, layer, name: torch.ones(len(self.gram(layer, name))))
+    record = step("awq", parent, tmp_path / "made").record
+    assert {exponent for layer in record.details["exponents"] for exponent in layer.values()} <= {0.0, None}
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
