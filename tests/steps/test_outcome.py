@@ -289,6 +289,22 @@ def test_more_zeros_than_asked_are_told(parent: Path, tmp_path: Path, monkeypatc
         refused("of the decoder layers' linear layers; the files have a share of 0.", name, parent, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "sparsegpt"])
+def test_a_model_that_was_sparse_is_pruned_no_further_than_asked(
+    name: str, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step("sparsegpt", parent, tmp_path / "sparse")
+    again = step(name, tmp_path / "sparse", tmp_path / "again").record.counted
+    assert again.sparsity == pytest.approx(0.5, abs=0.01)
+    original = prune_sparse.pruned
+
+    def more(*given: Any) -> Any:
+        return (weight * (torch.rand(weight.shape) < 0.6) for weight in original(*given))
+
+    monkeypatch.setattr(prune_sparse, "pruned", more)
+    refused("of the decoder layers' linear layers; the files have a share of 0.7", name, tmp_path / "sparse", tmp_path)
+
+
 # What is right
 
 
