@@ -11,6 +11,7 @@ import numpy as np
 from compresslab.density import student
 from compresslab.density.intervals import LEVEL
 from compresslab.records import Interval
+from compresslab.records.noise import ROUNDING
 
 
 class Spread(NamedTuple):
@@ -28,7 +29,7 @@ def noise_floor(values: Sequence[float], others: Sequence[float]) -> Spread:
     s is the standard deviation between replicates, pooled over both sides (with equal variances) where both have replicates. A side of
     one run has none of its own: it is taken as a run of the same step, which is what is tested. Then (mean - mean) / (s sqrt(1/m + 1/n))
     has Student's t with `degrees` degrees of freedom, and degrees s^2 / sigma^2 is chi-square. With one other run the floor is the 95%
-    prediction interval of one more replicate.
+    prediction interval of one more replicate. Replicates that are equal but for `ROUNDING` show no spread, so nothing is said of theirs.
 
     Args:
         values: (m,) of the replicates, at least two. others: (n,) of the other model, at least one.
@@ -38,7 +39,7 @@ def noise_floor(values: Sequence[float], others: Sequence[float]) -> Spread:
     sides = [np.asarray(side, dtype=np.float64) for side in (values, others)]
     effect = float(sides[0].mean() - sides[1].mean())
     degrees = sum(len(side) - 1 for side in sides)
-    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in sides if np.ptp(side) > 0)
+    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in sides if np.ptp(side) > ROUNDING)
     if squares == 0:
         return Spread(effect, degrees, None, None)
     tail, deviation = (1 - LEVEL) / 2, math.sqrt(squares / degrees)

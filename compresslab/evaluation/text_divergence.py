@@ -74,6 +74,8 @@ def text_divergence(
         source=for_role(text.source, "held-out"),
         sha256=tokens.sha256,
         length=text.length,
+        documents=text.documents,
+        bos=text.bos,
         kl=Mean(value=float(found.kl.mean()), stderr=stderr, items=number),
         agreement=found.agreement,
         top_k=found.top_k,

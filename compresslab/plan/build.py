@@ -158,7 +158,7 @@ class _Builder:
         if parent and self.recipe.evaluate.fidelity:
             above = self.variants[parent].model
             fidelity = self.keys.fidelity_key(model, above)
-            self._add(Node("fidelity", name, fidelity, (model, above), dimensions=dimensions))
+            self._add(Node("fidelity", name, fidelity, (model, above), dimensions=dimensions, top_ks=self.keys.top_ks[model]))
         named = name == BASE or name in self.recipe.variants
         self.variants[name] = PlanVariant(name, parent, named, chain, scores.key, measure, fidelity)
 

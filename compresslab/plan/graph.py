@@ -40,6 +40,7 @@ class Node:
         dimensions: dimensions of the model, if they are known before it exists.
         copied: whether the store must keep a copy of an existing model, and not refer to its folder.
         replicate: what is added to the seeds of the recipe's texts for this node: 0, or the number of the replicate that reads them.
+        top_ks: for fidelity nodes, the numbers of a teacher's largest logits that the steps of the model's chain read.
         devices: how many make it together; on a processor, how many processes.
     """
 
@@ -56,6 +57,7 @@ class Node:
     dimensions: Dimensions | None = None
     replicate: int = 0
     copied: bool = False
+    top_ks: tuple[int, ...] = ()
     devices: int = 1
 
     @property

@@ -88,7 +88,13 @@ WITH_STATE = frozenset(
     }
 )
 WITHOUT_RESTARTS = frozenset({"biogpt", "bloom", "mpt", "opt", "xglm"})
-ATTENTION_LAYERS = frozenset({"attention", "chunked_attention", "full_attention", "sliding_attention"})
+# Kinds of layers that keep a state. All other kinds are attention, or an MLP alone.
+STATE_LAYERS = frozenset(
+    {
+        *("conv", "gated_delta_net", "hybrid", "hybrid_sliding", "kda", "linear_attention", "lightning_attention", "mamba", "mamba2"),
+        *("recurrent", "rwkv", "slstm", "mlstm", "ssm"),
+    }
+)
 
 
 def check_code(source: Source, trusted: bool) -> None:
@@ -134,7 +140,7 @@ def crosses_documents(source: Source) -> str:
         return f"{kind} carries a state from one document into the next"
     if kind in WITHOUT_RESTARTS:
         return f"the attention of {kind} reads no restarting positions, so it reaches from one document into the next"
-    if isinstance(kinds, list) and (other := sorted({str(one) for one in kinds} - ATTENTION_LAYERS)):
+    if isinstance(kinds, list) and (other := sorted({str(one) for one in kinds} & STATE_LAYERS)):
         return f"{source.name} has layers of kind {', '.join(other)}, which carry a state from one document into the next"
     return ""
 

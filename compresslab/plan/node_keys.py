@@ -60,6 +60,7 @@ class NodeKeys:
     Attributes:
         recipe: with a variant for each further replicate. replicates: what these are, by name.
         chains: keys of the models of each variant and of the base, from the base to its own, by name.
+        top_ks: the numbers of a teacher's largest logits that the steps up to a model read, by the key of the model.
         gathered: the gather request that serves a step, and the key of its node, by the key of the step. Steps without one are left out.
     """
 
@@ -69,6 +70,7 @@ class NodeKeys:
         self._versions: dict[str, str] = {}
         self._requests: dict[str, GatherRequest] = {}
         self._readers: dict[GatherRequest, dict[str, list[StepConfig]]] = {}
+        self.top_ks: dict[str, tuple[int, ...]] = {}
         self._unpruned: dict[str, str] = {}  # model key after a prune step -> model key before the last prune step
         self.chains: dict[str, tuple[str, ...]] = {BASE: (self._base_key(),)}
         for name in ordered(self.recipe):
@@ -128,7 +130,7 @@ class NodeKeys:
             child=model,
             parent=parent,
             text=self.resolved.texts["fidelity"],
-            **({"top_ks": self.recipe.stored_top_ks} if self.recipe.stored_top_ks else {}),
+            **({"top_ks": self.top_ks[model]} if self.top_ks.get(model) else {}),
             compute=self._compute,
             code=node_code(*FIDELITY_CODE),
             libraries=self._libraries(),
@@ -159,6 +161,9 @@ class NodeKeys:
             unpruned = keys[-1] if step.kind == "prune" else self._unpruned.get(keys[-1])
             if unpruned is not None and step.kind != "adopt":
                 self._unpruned[own] = unpruned
+            read = getattr(step.config, "top_k", None)
+            before = () if step.kind == "adopt" else self.top_ks.get(keys[-1], ())
+            self.top_ks[own] = tuple(sorted({*before, *([read] if read is not None else [])}))
             keys = (*keys, own)
         return keys
 

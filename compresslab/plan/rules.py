@@ -8,6 +8,7 @@ from typing import NamedTuple
 from compresslab.errors import BadInput
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.dimensions import Dimensions
+from compresslab.methods.distill import Distill
 from compresslab.methods.format import Objection
 from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
@@ -22,13 +23,14 @@ class Chain(NamedTuple):
 
     Attributes:
         origin: the source of its weights and its tokenizer. packed: the method or format that packed its weights; empty for plain ones.
-        pruned: its steps include a prune step.
+        pruned: its steps include a prune step. steps: its steps since the origin, by kind and settings.
     """
 
     origin: Source | None
     packed: str = ""
     dimensions: Dimensions | None = None
     pruned: bool = False
+    steps: tuple[str, ...] = ()
 
 
 def start(model: str, own_code: bool = False) -> Chain:
@@ -64,6 +66,9 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
     teacher = getattr(config, "teacher", None)
     if teacher is not None and teacher in others:
         found += _teacher_objections(chain, others[teacher], teacher)
+        if isinstance(config, Distill) and not (config.cross_entropy or config.hidden) and _same_model(chain, others[teacher]):
+            reason = f"the teacher '{teacher}' is the student itself, so there is nothing to learn; put a step that changes it before, "
+            found.append(Objection("teacher", f"{reason}or name another teacher"))
     if getattr(config, "until", None) == PARENT and not chain.pruned:
         reason = f"no prune step comes before, so there is no '{PARENT}' whose loss could be reached; name 'base' or a variant"
         found.append(Objection("until", reason))
@@ -87,7 +92,8 @@ def after(chain: Chain, step: Step) -> Chain:
         except Misfit:
             dimensions = None  # the dimensions after an illegal step are not known
     packed = entry.name if entry.packs else chain.packed
-    return chain._replace(dimensions=dimensions, packed=packed, pruned=chain.pruned or step.kind == "prune")
+    done = f"{step.kind} {step.config.model_dump_json()}"
+    return chain._replace(dimensions=dimensions, packed=packed, pruned=chain.pruned or step.kind == "prune", steps=(*chain.steps, done))
 
 
 def not_comparable(chain: Chain, parent: Chain) -> str:
@@ -115,6 +121,11 @@ def _teacher_objections(chain: Chain, teacher: Chain, name: str) -> list[Objecti
     assert teacher.origin is not None
     reason = f"the teacher '{name}' comes from {teacher.origin.name}, which has another tokenizer than {chain.origin.name}"
     return [Objection("teacher", f"{reason}, so its logits mean other tokens; choose a teacher of the same tokenizer")]
+
+
+def _same_model(one: Chain, other: Chain) -> bool:
+    """Whether the two are one model: the same steps from the same origin."""
+    return one.origin is not None and (one.origin, one.steps) == (other.origin, other.steps)
 
 
 def _other_tokenizer(one: Chain, other: Chain) -> bool:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from compresslab.methods.distill import Distill
 from compresslab.methods.layerwise import BATCH_TOKENS
 from compresslab.methods.settings import NonEmptyText, Seed, Strict
 from compresslab.recipe.steps import Step
@@ -249,9 +248,3 @@ class Recipe(Strict):
     variants: dict[VariantName, Variant] = Field(default_factory=dict)
     evaluate: Evaluate
     density: DensityConfig = DensityConfig()
-
-    @property
-    def stored_top_ks(self) -> list[int]:
-        """The numbers of a teacher's largest logits that distillations store."""
-        configs = [step.config for variant in self.variants.values() for step in variant.steps]
-        return sorted({config.top_k for config in configs if isinstance(config, Distill) and config.top_k is not None})

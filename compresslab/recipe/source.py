@@ -121,11 +121,25 @@ def for_role(source: str, role: str) -> str:
 
 
 def share_documents(one: str, other: str) -> bool:
-    """Whether two sources, as they are read, are one text or parts of one that overlap."""
+    """Whether two sources, as they are read, are one text or parts of one that overlap.
+
+    Files are compared by their content. Of a dataset of the Hub, the same split of any revision is one text, unless both name a
+    configuration and these differ.
+    """
     if one.partition("#")[0] == other.partition("#")[0] == INSTALLED:
         parts = {part_of_installed(one), part_of_installed(other)}
         return len(parts) == 1 or ALL_PARTS in parts
-    return one == other
+    hub = [source.startswith("hub:") for source in (one, other)]
+    if all(hub):
+        ours, theirs = parse_hub_text(one), parse_hub_text(other)
+        same = (ours.dataset.lower(), ours.split) == (theirs.dataset.lower(), theirs.split)
+        return same and (ours.config == theirs.config or None in (ours.config, theirs.config))
+    if one == other or any(hub) or INSTALLED in (one.partition("#")[0], other.partition("#")[0]):
+        return one == other
+    try:
+        return sha256_of(Path(one).expanduser()) == sha256_of(Path(other).expanduser())
+    except (OSError, RuntimeError, ValueError):  # another check tells of a file that cannot be read
+        return False
 
 
 def text_identity(source: str) -> dict[str, str]:

@@ -76,6 +76,7 @@ class TextDivergence(StoredRecord):
 
     Attributes:
         source: of the text, as the recipe names it. sha256: of the documents that were read. length: tokens of a sequence.
+        documents, bos: how they were put into sequences, as the recipe names it; empty in records from before that was kept.
         kl: KL(parent || variant) over the whole vocabulary, in nats a token. Its standard error is over sequences.
         agreement: share of the tokens at which both find the same next token most likely.
         top_k: by the number of a teacher's largest logits that the study stores, what these and the mass of all other tokens tell of
@@ -83,10 +84,12 @@ class TextDivergence(StoredRecord):
         weights, parent_weights: "as stored" or "dequantized", of each model. compute: dtype and backend of the forward passes.
     """
 
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
     source: str
     sha256: str
     length: int
+    documents: str = ""
+    bos: str = ""
     kl: Mean
     agreement: float
     top_k: dict[int, float] = Field(default_factory=dict)

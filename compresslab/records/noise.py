@@ -12,6 +12,9 @@ from compresslab.records.densities import Interval
 Quantity = Literal["accuracy", "bits per byte", "ln density"]
 AnswerDifference = Literal["KL of options", "answers changed"]
 
+# Figures of replicates that differ by less are equal: the order of a sum changes the last digits of a mean.
+ROUNDING = 1e-12
+
 
 class NoiseFloor(Record):
     """A difference of a replicated variant from another model, beside the difference of two runs of the same step.
@@ -25,7 +28,7 @@ class NoiseFloor(Record):
         effect: mean of `values` less mean of `others`.
         degrees: of freedom of the standard deviation s between replicates; of two replicated variants, both together.
         twice: sqrt(2) s, the standard deviation of the difference of two runs of the same step, with its 95% interval (chi-square).
-            `None` if all replicates are equal in this quantity, which then has no floor.
+            `None` if all replicates are equal in this quantity, but for `ROUNDING`, which then has no floor.
         floor: with 95% probability `effect` is no larger than this if the other model is but a further run of the same step:
             t(0.975, degrees) s sqrt(1 / values + 1 / others).
     """
@@ -67,9 +70,9 @@ class DivergenceFloor(Record):
     between: list[float]
 
     @property
-    def larger(self) -> bool:
-        """Whether each replicate is farther from the parent than any two replicates are from one another."""
-        return min(self.to_parent) > max(self.between)
+    def larger(self) -> bool | None:
+        """Whether each replicate is farther from the parent than any two replicates are from one another; `None` if these are all equal."""
+        return None if max(self.between) <= ROUNDING else min(self.to_parent) > max(self.between)
 
     @property
     def chance(self) -> float:

@@ -257,12 +257,12 @@ def divergences(study: StudyRecord) -> pd.DataFrame:
             "kl_stderr": found.kl.stderr,
             **(dict(zip(("top_k", "kl_top_k"), min(found.top_k.items()), strict=True)) if found.top_k else {}),
             "sequences": found.kl.items,
-            **found.model_dump(include={"agreement", "length", "source", "sha256", "weights", "parent_weights"}),
+            **found.model_dump(include={"agreement", "length", "documents", "bos", "source", "sha256", "weights", "parent_weights"}),
         }
         for variant in study.variants
         if (found := variant.divergence) is not None
     ]
-    columns = "variant against kl kl_stderr top_k kl_top_k agreement sequences length source sha256 weights parent_weights"
+    columns = "variant against kl kl_stderr top_k kl_top_k agreement sequences length documents bos source sha256 weights parent_weights"
     return _table(columns.split(), rows)
 
 

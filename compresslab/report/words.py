@@ -192,7 +192,7 @@ def few_runs(floor: NoiseFloor | DivergenceFloor) -> str:
     if floor.degrees == 1:
         return "; with two replicates the interval is very wide, take three or more"
     replicated = [side for side in (floor.values, floor.others) if len(side) > 1]
-    different, runs = sum(len(set(side)) for side in replicated), sum(map(len, replicated))
+    different, runs = sum(len({round(value, 12) for value in side}) for side in replicated), sum(map(len, replicated))
     if floor.quantity != "accuracy" and different < runs:
         return f"; only {different} of {runs} replicates are different models, so the floor is a rough one"
     return ""

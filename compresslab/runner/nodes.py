@@ -241,7 +241,7 @@ def compare_with_parent(job: NodeJob, send: Send) -> None:
     child, parent = (job.models[key] for key in job.node.needs)
     text = job.recipe.evaluate.fidelity
     assert text is not None
-    write_record(job.staged, text_divergence(child, parent, text, job.compute, Reporter(send), job.recipe.stored_top_ks))
+    write_record(job.staged, text_divergence(child, parent, text, job.compute, Reporter(send), job.node.top_ks))
 
 
 def time_machine(job: NodeJob, _: Send) -> None:

@@ -29,6 +29,7 @@ from compresslab.models.save import Packed, PackedTensors, save
 from compresslab.models.streamed.digests import tensor_digests
 from compresslab.models.streamed.result import Result
 from compresslab.models.text import TokenSequences
+from compresslab.models.vocabulary import check_readable
 from compresslab.records import Counted, StepRecord
 from compresslab.steps.outcome.check import Said, counted
 
@@ -129,6 +130,8 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     entry = method_of(kind, config)
     if entry.kind != "adopt":
         refuse_packed(loaded, f"{kind} {entry.name}")
+    if context.text is not None and context.other is not None:
+        check_readable(context.text, context.other, "the text", f"the other model that {kind} {entry.name} reads")
     compute = context.dtype(loaded.model)
     if entry.trains and compute == torch.float16:
         compute = torch.float32  # see `Compute.for_training`

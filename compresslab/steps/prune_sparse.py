@@ -71,7 +71,8 @@ def pruned(
         importance = (
             magnitude(weight) if statistics is None else wanda(weight, statistics.sum_of_squares(layer, name).float().to(weight.device))
         )
-        yield weight * weights_to_keep(importance, config, f"layer {layer}, {name}")
+        # Weights that are zero go first, also where other weights of inputs that never fire are of no importance, either.
+        yield weight * weights_to_keep(importance.masked_fill(weight == 0, -1), config, f"layer {layer}, {name}")
 
 
 def weights_to_keep(importance: Tensor, config: PruneSparse, where: str) -> Tensor:

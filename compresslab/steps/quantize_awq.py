@@ -44,12 +44,12 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
     prefix = next(name for name, module in model.named_modules() if module is layers)
     packed: dict[str, dict[str, Tensor]] = {}
     scales: dict[str, Tensor] = {}
-    exponents: list[dict[str, float]] = []
+    exponents: list[dict[str, float | None]] = []
     for number, layer in enumerate(layers_in_turn(loaded, context, packed)):
         linears = linear_layers(layer)
         for linear in linears.values():
             linear.weight.data = linear.weight.data.float()
-        chosen = {}
+        chosen: dict[str, float | None] = {}
         for names in statistics.groups_sharing_inputs(number):
             scale, exponent = fold_scales(layer, names, statistics, number, config.group_size)
             chosen[names[0]] = exponent
@@ -78,11 +78,11 @@ def check_loader(model: PreTrainedModel) -> None:
         )
 
 
-def fold_scales(layer: nn.Module, names: list[str], statistics: Statistics, number: int, group_size: int) -> tuple[Tensor, float]:
+def fold_scales(layer: nn.Module, names: list[str], statistics: Statistics, number: int, group_size: int) -> tuple[Tensor, float | None]:
     """Multiply the weights of the linear layers `names` by the best scales for rounding, and divide their inputs in the module before.
 
     Returns:
-        The scales (inputs,), all 1 if no module before can divide, and the chosen exponent.
+        The scales (inputs,) and the chosen exponent, 0 if no scale has a smaller error. All 1 and `None` if no module before can divide.
     """
     linears = linear_layers(layer)
     weights = [linears[name].weight for name in names]
@@ -91,7 +91,7 @@ def fold_scales(layer: nn.Module, names: list[str], statistics: Statistics, numb
     best = channel_scales(weights, grams, magnitude, BITS, group_size, awq_format.SCALES)
     applied = divide_inputs(layer, names, best.scale)
     if applied is None:
-        return torch.ones_like(magnitude), 0.0
+        return torch.ones_like(magnitude), None
     for name in names:
         linears[name].weight.data *= applied
     return applied, best.exponent

@@ -10,7 +10,9 @@ from typing import Any, get_args
 from compresslab.errors import BadInput
 from compresslab.machine.this_machine import probe_device, resolve_compute
 from compresslab.recipe.arguments import checked
+from compresslab.recipe.model_folder import files_of
 from compresslab.recipe.schema import Calibration, Text, Training
+from compresslab.recipe.source import parse_source
 from compresslab.recipe.steps import Step
 from compresslab.records import StepRecord
 from compresslab.records.compute import ComputeChoice, Dtype
@@ -63,19 +65,26 @@ def compress(
         raise BadInput(f"output: {folder} exists already; give a folder that does not")
     from compresslab.models.device import torch_dtype
     from compresslab.models.load import load
+    from compresslab.models.save import save
+    from compresslab.models.streamed.trial import as_saved
     from compresslab.steps.contract import Context, run
     from compresslab.steps.step_text import text_for
 
     chosen = resolve_compute(compute, dtype, probe_device(device))
     chosen = chosen.for_training() if entry.trains else chosen
     loaded = load(model, dtype, device=chosen.device)
+    source = parse_source(model)
     step_text = text_for(entry, requested.config, texts, loaded)
     needs_other_model = requested.other_variant is not None or getattr(requested.config, "until", None) is not None
     other_model = load(other or model, chosen.dtype, device=chosen.device) if needs_other_model else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A failed step must not leave a folder that looks complete.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        context = Context(step_text, other_model, compute=torch_dtype(chosen))
+        parent = Path(source.name) if source.kind == "folder" else Path(scratch) / "parent"
+        if source.kind != "folder" or not as_saved(parent, files_of(parent), dtype):
+            parent = Path(scratch) / "parent"
+            save(loaded, parent)
+        context = Context(step_text, other_model, compute=torch_dtype(chosen), parent=parent)
         record = run(requested.kind, requested.config, loaded, context, Path(scratch) / "model").record
         (Path(scratch) / "model").rename(folder)
     return record

@@ -38,6 +38,14 @@ def test_equal_replicates_have_no_floor() -> None:
     assert noise_floor([0.5, 0.5, 0.5], [0.7]) == (pytest.approx(-0.2), 2, None, None)
 
 
+def test_replicates_that_are_equal_but_for_rounding_have_no_floor() -> None:
+    tasks = [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.2, 0.3, 0.1]]
+    means = [sum(one) / 3 for one in tasks]
+    assert len(set(means)) > 1
+    assert noise_floor(means, [0.7])[2:] == (None, None)
+    assert noise_floor([0.7, 0.8], [*means])[2] is not None
+
+
 def test_two_replicates_leave_an_interval_that_is_wide() -> None:
     two, three = noise_floor([1.0, 1.1], [0.0]).twice, noise_floor([1.0, 1.05, 1.1], [0.0]).twice
     assert two is not None

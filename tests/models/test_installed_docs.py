@@ -87,7 +87,15 @@ def test_each_role_reads_its_part_unless_another_is_named():
         assert named.sha256 == text.sha256
 
 
-def test_which_texts_share_documents():
+def test_which_texts_share_documents(tmp_path):
+    for name, said in (("one.txt", "the same"), ("two.txt", "the same"), ("three.txt", "another")):
+        (tmp_path / name).write_text(said)
+    assert share_documents(str(tmp_path / "one.txt"), f"{tmp_path}/./two.txt")
+    assert not share_documents(str(tmp_path / "one.txt"), str(tmp_path / "three.txt"))
+    assert share_documents("hub:Owner/Text", "hub:owner/text@main:en#train")
+    assert not share_documents("hub:owner/text:de", "hub:owner/text:en")
+    assert not share_documents("hub:owner/text", "hub:owner/text#test")
+    assert not share_documents("hub:owner/text", str(tmp_path / "one.txt"))
     assert share_documents("installed-docs#all", for_role("installed-docs", "training"))
     assert not share_documents(for_role("installed-docs", "held-out"), for_role("installed-docs", "training"))
     assert share_documents("a.txt", "a.txt")

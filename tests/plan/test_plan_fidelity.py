@@ -41,15 +41,22 @@ def test_every_variant_is_compared_with_its_parent_and_the_base_with_nothing() -
 
 
 def test_the_stored_logits_of_the_study_are_part_of_the_comparison() -> None:
-    """What a distillation's `top_k` sees of the divergence is told beside it, so the key depends on it."""
-    more = "  healed: [{distill: {tokens: 1000, top_k: TOP}}]\n"
+    """What a distillation's `top_k` sees of the divergence is told beside it, so the key depends on it, in its own chain alone."""
+    more = "  healed: [{prune: {method: depth, keep: 20}}, {distill: {tokens: 1000, top_k: TOP}}]\n"
     plain, few, many = (
         compared("{source: installed-docs}", STUDY + text) for text in ("", more.replace("TOP", "8"), more.replace("TOP", "64"))
     )
-    assert (plain.recipe.stored_top_ks, few.recipe.stored_top_ks, many.recipe.stored_top_ks) == ([], [8], [64])
-    assert len({keys(plan)["depth"] for plan in (plain, few, many)}) == 3
+    told = [{node.variant: node.top_ks for node in plan.of_kind("fidelity")} for plan in (plain, few, many)]
+    assert [one.get("healed") for one in told] == [None, (8,), (64,)]
+    assert [(one["depth"], one["packed"]) for one in told] == [((), ())] * 3
+    assert keys(few)["healed"] != keys(many)["healed"]
+    assert {name: key for name, key in keys(few).items() if name != "healed"} == keys(plain)
+    tail = "  later: {from: healed, steps: [{quantize: {method: rtn, group_size: 64}}]}\n"
+    later = compared("{source: installed-docs}", STUDY + more.replace("TOP", "8") + tail)
+    assert {node.variant: node.top_ks for node in later.of_kind("fidelity")}["later"] == (8,)
     without = compared("{source: installed-docs}", STUDY + more.replace(", top_k: TOP", ""))
     assert keys(without)["depth"] == keys(plain)["depth"]
+    assert keys(without)["healed"] != keys(few)["healed"]
 
 
 def test_a_study_compares_nothing_unless_it_says_so() -> None:

@@ -46,6 +46,9 @@ def test_a_difference_stands_beside_that_of_two_runs() -> None:
     )
     assert words.noise(KL) == told
     assert words.noise(KL.model_copy(update={"to_parent": [0.039, 0.3, 0.3]})).endswith("not larger than between some two runs")
+    equal = KL.model_copy(update={"between": [0.0, 3e-17] * 3})
+    assert equal.larger is None
+    assert words.noise(equal).endswith("no noise floor: the replicates are equal in it")
 
 
 def test_two_replicates_are_told_to_be_few() -> None:

@@ -249,6 +249,18 @@ def test_awq_that_scales_nothing_is_told(parent: Path, tmp_path: Path, monkeypat
     )
 
 
+def test_awq_that_does_not_apply_its_scales_is_told(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_awq, "divide_inputs", lambda *given: torch.ones_like(given[2]))
+    refused("the files have the parent's norms, bit for bit, in model.layers.0.input_layernorm.weight and ", "awq", parent, tmp_path)
+
+
+def test_awq_whose_search_finds_no_better_scale_is_right(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where all inputs are equally large. What its search finds is in the record."""
+    monkeypatch.setattr(quantize_awq.Statistics, "magnitude", lambda self, layer, name: torch.ones(len(self.gram(layer, name))))
+    record = step("awq", parent, tmp_path / "made").record
+    assert {exponent for layer in record.details["exponents"] for exponent in layer.values()} <= {0.0, None}
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -275,6 +287,22 @@ def test_more_zeros_than_asked_are_told(parent: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(prune_sparse, "apply", lambda *given: original(given[0], given[1].model_copy(update={"sparsity": 0.7}), given[2]))
     for name in ("magnitude", "wanda"):
         refused("of the decoder layers' linear layers; the files have a share of 0.", name, parent, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "sparsegpt"])
+def test_a_model_that_was_sparse_is_pruned_no_further_than_asked(
+    name: str, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step("sparsegpt", parent, tmp_path / "sparse")
+    again = step(name, tmp_path / "sparse", tmp_path / "again").record.counted
+    assert again.sparsity == pytest.approx(0.5, abs=0.01)
+    original = prune_sparse.pruned
+
+    def more(*given: Any) -> Any:
+        return (weight * (torch.rand(weight.shape) < 0.6) for weight in original(*given))
+
+    monkeypatch.setattr(prune_sparse, "pruned", more)
+    refused("of the decoder layers' linear layers; the files have a share of 0.7", name, tmp_path / "sparse", tmp_path)
 
 
 # What is right

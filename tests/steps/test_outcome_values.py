@@ -151,6 +151,47 @@ def test_an_output_head_that_is_not_tied_any_more_is_refused(method: str, parent
         checked(method, folder, parent)
 
 
+@pytest.mark.parametrize(
+    ("method", "end"), [("gptq", "lm_head"), ("magnitude", "model.norm"), ("rtn", "model.embed_tokens"), ("depth", "lm_head")]
+)
+def test_ends_that_a_step_destroys_are_refused(method: str, end: str, tmp_path: Path) -> None:
+    save(lively(tie_word_embeddings=False), tmp_path / "parent")
+    folder = made(method, tmp_path / "parent")
+    changed(folder, lambda tensors: {name: value * 0.5 if name.startswith(end) else value for name, value in tensors.items()})
+    with pytest.raises(RunFailed, match=rf"to stay as they are; the files have other values than the parent in {end}\.weight"):
+        checked(method, folder, tmp_path / "parent")
+
+
+@pytest.mark.parametrize("method", ["magnitude", "depth"])
+def test_an_output_head_that_pruning_adds_is_refused(method: str, parent: Path) -> None:
+    folder = made(method, parent)
+    changed(folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"] * 2})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(
+        RunFailed, match=r"asks for (a model of )?[\d,]+ parameters (outside the decoder layers )?as before; the files have"
+    ):
+        checked(method, folder, parent)
+
+
+def test_a_layer_that_is_said_to_be_left_alone_is_the_parents(parent: Path) -> None:
+    folder = made("rtn", parent)
+    name = "model.layers.1.mlp.down_proj"
+
+    def plain(tensors: Tensors) -> Tensors:
+        others = {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
+        return others | {f"{name}.weight": load_file(parent / FILE)[f"{name}.weight"] * factor}
+
+    kind, config = METHOD_CONFIGS["rtn"]
+    said = Said(0, {}, {name: "its inputs have outliers"})
+    for factor in (1, 2):
+        changed(folder, plain)
+        if factor == 1:
+            counted(method_of(kind, config), config, folder, parent, said)
+    with pytest.raises(RunFailed, match=rf"what it leaves alone to stay as it is; the files have other values than the parent in {name}"):
+        counted(method_of(kind, config), config, folder, parent, said)
+
+
 def test_layers_that_share_their_largest_matrix_are_told_apart(tmp_path: Path) -> None:
     loaded = lively()
     layers = loaded.model.model.layers

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import PreTrainedModel
+
 from compresslab.errors import RunFailed
 from compresslab.inputs import reason
 from compresslab.methods.awq import QuantizeAWQ
@@ -47,7 +49,7 @@ def counted(entry: Method[Any], config: StepConfig, folder: Path, parent: Path |
     held = _held(entry, config, folder, parent, said)
     if entry.ends_stay and held.parent is not None:
         _check_ends(held)
-    if entry.kind != "prune" and not entry.cuts:
+    if not entry.cuts and (entry.kind != "prune" or entry.zeros is not None):
         _check_parameters(held)
     if entry.linears_alone and held.parent is not None:
         _check_between(held)
@@ -69,8 +71,8 @@ def counted(entry: Method[Any], config: StepConfig, folder: Path, parent: Path |
             groups.setdefault(trained.NOT_REACHED, []).append(held.linear(location).name)
     elif entry.kind == "quantize":
         trained.check_changed(held)
-    for why, name in _left_alone(held):
-        groups.setdefault(why, []).append(name)
+    for why, names in _checked_left_alone(held).items():
+        groups.setdefault(why, []).extend(names)
     return _record(held, packed, groups)
 
 
@@ -111,16 +113,49 @@ def _check_pruned(held: Held, parent: Path | None) -> None:
 
 
 def _check_ends(held: Held) -> None:
-    """Embeddings, output head and all else outside the decoder layers are the parent's, but linear layers."""
-    changed = [
-        stored.name
-        for location, stored in held.files.tensors.items()
-        if location.layer is None
-        and Location(None, location.name.rpartition(".")[0]) not in held.modules.outside
-        and held.same(location) is False
-    ]
+    """Embeddings, norms, output head and all else outside the decoder layers are the parent's.
+
+    Linear layers there may be packed, and may have been trained by adapters.
+    """
+    changed = []
+    for location, stored in held.files.tensors.items():
+        owner = Location(None, location.name.rpartition(".")[0])
+        linear = location.layer is None and owner in held.modules.outside
+        if location.layer is None and not (linear and (held.entry.trains or held.plain(owner) is None)) and held.same(location) is False:
+            changed.append(stored.name)
     if changed:
         raise held.deviates("embeddings and output head to stay as they are", "other values than the parent", changed)
+    if not held.entry.cuts or held.parent_skeleton is None:
+        return  # all parameters are counted
+    before, after = (_elements_outside(model, held.modules.inside) for model in (held.parent_skeleton, held.skeleton))
+    if before != after:
+        raise held.deviates(f"{before:,} parameters outside the decoder layers as before", f"{after:,}")
+
+
+def _elements_outside(model: PreTrainedModel, inside: str) -> int:
+    """The parameters that are in no decoder layer, tied ones counted once."""
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if not inside or not name.startswith(inside))
+
+
+def _checked_left_alone(held: Held) -> dict[str, list[str]]:
+    """The modules that a step leaves alone, by reason, each of them the parent's.
+
+    Methods of other packages may rotate what they do not pack. That is not told then.
+
+    Raises:
+        RunFailed: a module is not the parent's, and the method changes linear layers alone.
+    """
+    groups: dict[str, list[str]] = {}
+    changed = []
+    for why, name, module in _left_alone(held):
+        tensors = [Location(module.layer, f"{module.name}.{own}") for own, stored in held.files.of_module(module).items() if stored.wide]
+        if any(held.same(tensor) is False for tensor in tensors):
+            changed.append(name)
+        else:
+            groups.setdefault(why, []).append(name)
+    if changed and held.entry.ends_stay:
+        raise held.deviates("what it leaves alone to stay as it is", "other values than the parent", changed)
+    return groups
 
 
 def _check_parameters(held: Held) -> None:
@@ -147,19 +182,20 @@ def _check_between(held: Held) -> None:
         raise held.deviates("weights of linear layers and nothing else to change", "other values", changed)
 
 
-def _left_alone(held: Held) -> Iterator[tuple[str, str]]:
-    """Modules that a step which changes linear layers leaves alone: a reason and a name."""
+def _left_alone(held: Held) -> Iterator[tuple[str, str, Location]]:
+    """Modules that a step which changes linear layers leaves alone: a reason, a name, and where they are."""
     if held.entry.packing is None and held.entry.zeros is None:
         return
     inner = {location: linear.name for location, linear in held.modules.linears.items()}
     for location, name in inner.items():
         if held.plain(location) is not None and (why := held.excuse(location)):
-            yield why, name
+            yield why, name, location
         elif held.plain(location) is None and not held.files.of_module(location):
-            yield "the files name it otherwise", name
+            yield "the files name it otherwise", name, location
     for location, linear in held.modules.outside.items():
         if held.plain(location) is not None:
-            yield "it is outside the decoder layers" if location.layer is None else "it is no plain linear layer", linear.name
+            why = "it is outside the decoder layers" if location.layer is None else "it is no plain linear layer"
+            yield why, linear.name, location
     owners = {}
     for location, stored in held.files.tensors.items():
         owner = Location(location.layer, location.name.rpartition(".")[0])
@@ -167,13 +203,13 @@ def _left_alone(held: Held) -> Iterator[tuple[str, str]]:
         known = any(at in held.modules.linears or at in held.modules.outside for at in beside)
         if location.layer is not None and len(stored.shape) > 1 and not known:
             owners[owner] = stored.name.rpartition(".")[0]
-    for name in owners.values():
-        yield "it is no linear layer", name
+    for owner, name in owners.items():
+        yield "it is no linear layer", name, owner
     for location, name in held.modules.ends.items():
         if held.skeleton.get_submodule(name) is held.skeleton.get_output_embeddings():
             tensors = held.files.of_module(location).values()
             if all(stored.wide for stored in tensors):
-                yield "it is the output head", name
+                yield "it is the output head", name, location
 
 
 def _record(held: Held, packed: dict[Location, quantized.PackedLinear], groups: dict[str, list[str]]) -> Counted:

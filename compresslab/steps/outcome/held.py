@@ -73,14 +73,14 @@ class Held:
     @functools.cached_property
     def matrices(self) -> dict[Location, Matrix]:
         """All plain weights of linear layers inside the decoder layers."""
-        pattern = self.entry.zeros(self.config).pattern if self.entry.zeros is not None else None
-        asked = [pattern[1]] if pattern is not None else []
+        zeros = self.entry.zeros(self.config) if self.entry.zeros is not None else None
+        asked = [zeros.pattern[1]] if zeros is not None and zeros.pattern is not None else []
         neighbours, found = list(NEIGHBOURS), {}
         for location in self.modules.linears:
             stored, theirs = self.plain(location), self.before(Location(location.layer, f"{location.name}.weight"))
             if stored is not None and self.files.readable(stored):
                 parent = (self.parent, theirs) if self.parent is not None and theirs is not None else None
-                found[location] = matrix(self.files, stored, parent, {*neighbours, *asked})
+                found[location] = matrix(self.files, stored, parent, {*neighbours, *asked}, zeros)
                 # What one matrix lacks is no pattern of the model.
                 neighbours = [of for of in neighbours if found[location].most.get(of, of) < of]
         return found

@@ -17,10 +17,8 @@ from compresslab.plan.model_files import dimensions_of
 from compresslab.recipe.source import Source
 from compresslab.recipe.stored_weights import location_of
 from compresslab.steps.outcome.held import Held
-from compresslab.steps.outcome.matrices import Matrix
+from compresslab.steps.outcome.matrices import BLOCK, Matrix
 
-# SparseGPT drops the share in blocks of so many columns, and rounds it down in each.
-BLOCK = 128
 # A weight that a method corrects may become zero by rounding.
 ROUNDED_TO_ZERO = 1e-3
 # Dimensions of a plan do not know all biases and norms of an architecture.
@@ -152,7 +150,8 @@ def _pattern(asked: Zeros) -> str:
 def _wrong_zeros(found: Matrix, asked: Zeros) -> str:
     """What is wrong with the zeros of a matrix; empty if they are as asked.
 
-    More zeros than asked are right if the parent had them, or if an input is always zero, for which SparseGPT drops all weights.
+    More zeros than asked are right where the parent had more, or if an input is always zero, for which SparseGPT drops all weights. Zeros
+    of the parent count for what is asked: a method drops them first.
     """
     rows, columns = found.stored.shape
     if asked.masks and found.altered:
@@ -167,8 +166,10 @@ def _wrong_zeros(found: Matrix, asked: Zeros) -> str:
             return f"{found.lowest} zeros in a row of {columns}"
     elif found.zeros < int(asked.share * found.stored.elements) - columns // BLOCK - 1:
         return share
-    allowed = asked.share * found.stored.elements + found.zeros_before + found.idle + ROUNDED_TO_ZERO * found.stored.elements + rows
-    return share if found.equal is not None and found.zeros > allowed else ""
+    if found.due is None:
+        return ""
+    allowed = found.due + rows + (0 if asked.masks else found.idle + ROUNDED_TO_ZERO * found.stored.elements)
+    return share if found.zeros > allowed else ""
 
 
 def check_something_went(held: Held) -> None:

@@ -11,6 +11,7 @@ from compresslab.methods.format import Packing
 from compresslab.methods.gptq import QuantizeGPTQ
 from compresslab.models.counting.stored_model import Stored
 from compresslab.models.formats.reader import quantization_of, reader_of
+from compresslab.models.surgery.folding import NORMS
 from compresslab.recipe.stored_weights import Location
 from compresslab.steps.outcome.held import Held
 from compresslab.steps.outcome.modules import Linear
@@ -172,13 +173,23 @@ def check_zero_points(held: Held, packed: dict[Location, PackedLinear], config: 
 
 
 def check_scaled(held: Held) -> None:
-    """That AWQ has scaled an input anywhere. Without that, it is rounding to nearest under another name.
+    """That AWQ has scaled what its search found. Without that, it is rounding to nearest under another name.
 
-    Scales at norms are seen in the files; those between two packed layers are not, and stand for it in the step's own exponents.
+    A search may find that no scale has a smaller error, in every layer. An exponent of `None` is of inputs that nothing before can divide.
+    Of the others, scales at norms are seen in the files; those between two packed layers are not.
     """
-    exponents = [value for layer in held.details.get("exponents", ()) for value in layer.values()]
-    if any(exponents) or held.parent is None:
-        return
-    vectors = [location for location, stored in held.files.tensors.items() if location.layer is not None and "norm" in location.name]
-    if vectors and all(held.same(location) for location in vectors):
-        raise held.deviates("inputs to be scaled by their activations", "scales of 1 for all of them")
+    chosen = [
+        (Location(number, name), value) for number, layer in enumerate(held.details.get("exponents", ())) for name, value in layer.items()
+    ]
+    asked = "inputs to be scaled by their activations"
+    if all(exponent is None for _, exponent in chosen):
+        raise held.deviates(asked, "scales of 1 for all of them")
+    norms = [norm for location, exponent in chosen if exponent and (norm := _norm_before(held, location)) is not None]
+    if norms and all(held.same(norm) for norm in norms):
+        raise held.deviates(asked, "the parent's norms, bit for bit,", [held.files.tensors[norm].name for norm in norms])
+
+
+def _norm_before(held: Held, linear: Location) -> Location | None:
+    """The weight of the norm that scales the input of a linear layer; `None` if another linear layer does."""
+    names = (Location(linear.layer, f"{norm}.weight") for norm in NORMS.get(linear.name, ()))
+    return next((name for name in names if name in held.files.tensors), None)
