@@ -30,7 +30,7 @@ class RowLabelRenderer:
         """The SVG of `vl_convert.vegalite_to_svg(chart)`, byte for byte."""
         place = next((at for at, part in enumerate(chart.get("layer", ())) if _is_row_labels(part)), None)
         if place is None:
-            return vl_convert.vegalite_to_svg(chart)
+            return _drawn(chart)
         layer = chart["layer"][place]
         field, data = layer["encoding"]["text"]["field"], layer.get("data") or chart["data"]
         rows = data["values"]
@@ -38,8 +38,8 @@ class RowLabelRenderer:
         widest = max(range(len(rows)), key=lambda row: labels[row][1], default=0)
         blank = {**data, "values": [{**row, field: row[field] if at == widest else ""} for at, row in enumerate(rows)]}
         layers = [{**part, "data": blank} if at == place and "data" in part else part for at, part in enumerate(chart["layer"])]
-        text = vl_convert.vegalite_to_svg({**chart, **({} if "data" in layer else {"data": blank}), "layer": layers})
-        return _filled(text, place, [label for label, _ in labels]) or vl_convert.vegalite_to_svg(chart)
+        text = _drawn({**chart, **({} if "data" in layer else {"data": blank}), "layer": layers})
+        return _filled(text, place, [label for label, _ in labels]) or _drawn(chart)
 
     def _measured(self, texts: list[str], mark: dict[str, Any], font: str) -> list[tuple[str, float]]:
         """Each text as the SVG has it, cut at the limit and escaped, with its width in pixels."""
@@ -51,6 +51,10 @@ class RowLabelRenderer:
             for text, (label, width) in zip(missing, found, strict=True):
                 self._widths[text, *style] = cut.get(text, (label, width))
         return [self._widths[text, *style] for text in texts]
+
+
+def _drawn(chart: dict[str, Any]) -> str:
+    return str(vl_convert.vegalite_to_svg(chart))
 
 
 def _is_row_labels(layer: dict[str, Any]) -> bool:
@@ -79,13 +83,13 @@ def _laid_out(texts: list[str], font: str, size: float, limit: float | None = No
             ],
         }
     )
-    shown, widths = (svg.partition(f" {name}\"")[2].partition("</g>")[0] for name in ("labels", "widths"))
+    shown, widths = (svg.partition(f' {name}"')[2].partition("</g>")[0] for name in ("labels", "widths"))
     return zip((found[1] or "" for found in _TEXT.finditer(shown)), (-float(left) for left in _LEFT.findall(widths)), strict=True)
 
 
 def _filled(svg: str, layer: int, labels: list[str]) -> str:
     """The SVG with these labels as the texts of a layer, "" if the layer has another number of texts."""
-    head, name, rest = svg.partition(f" layer_{layer}_marks\"")
+    head, name, rest = svg.partition(f' layer_{layer}_marks"')
     marks, end, tail = rest.partition("</g>")
     if marks.count("<text ") != len(labels):
         return ""
