@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import contextvars
 import errno
 import functools
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,7 +29,7 @@ from compresslab.report.answer import answer
 from compresslab.report.downloads import downloads
 from compresslab.report.extent.altered import altered
 from compresslab.report.extent.basis import basis
-from compresslab.report.figures import figures
+from compresslab.report.figures import Figures, figures
 from compresslab.report.markdown.short_report import short_report
 from compresslab.report.merge import Difference
 from compresslab.report.picking.quantities import accuracy_change, memory_at_inference, seconds_to_make
@@ -194,6 +196,13 @@ def script_hash(script: str) -> str:
 
 def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     """The page as text. `diffs`: the differences of the recipes if the page shows several studies."""
+    # The charts are drawn by another process, while this one makes the tables.
+    with ThreadPoolExecutor(1) as thread:
+        drawn = thread.submit(contextvars.copy_context().run, figures, study)
+        return _page(study, diffs, drawn)
+
+
+def _page(study: StudyRecord, diffs: Sequence[Difference], drawn: Future[Figures]) -> str:
     css, script = page_parts(*SCRIPTS)
     tables = downloads(study)
     rows = _rows(study)
@@ -202,62 +211,57 @@ def render(study: StudyRecord, diffs: Sequence[Difference] = ()) -> str:
     study_answer = answer(study)
     missing = _missing(study)
     graph = lineage.layout(study)
-    return (
-        templates_of_pages()
-        .get_template("study.html.j2")
-        .render(
-            study=study,
-            diffs=diffs,
-            css=css,
-            script=Markup(script),
-            script_hash=script_hash(script),
-            data=Markup(tables.script),
-            tables=tables.tables,
-            study_cost=facts.study_cost(study),
-            lost=any(variant.lost_items for variant in study.variants),
-            answer=study_answer,
-            rows=rows,
-            columns=columns,
-            keys=keys,
-            merged=[key for key in keys if key in OF_DENSITY],
-            points=words.points,
-            missing=words.MISSING,
-            symbols=words.SYMBOLS,
-            figures=figures(study),
-            graph=graph,
-            node_width=lineage.NODE_WIDTH,
-            node_height=lineage.NODE_HEIGHT,
-            tasks=facts.shared_tasks(study),
-            hardware=facts.hardware(study),
-            engines=facts.engines(study),
-            differences=_differences(study),
-            changes=facts.changes(study),
-            held=facts.held(study),
-            diverged=[variant for variant in study.variants if variant.divergence],
-            told_by_top_k=facts.told_by_top_k,
-            most_lost=facts.MOST_LOST,
-            generated=[(variant, one) for variant in study.variants for one in variant.fidelity or [] if one.generated],
-            verdict_count=sum(bool(row.verdict) for row in rows),
-            mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
-            alternatives=[row for row in rows if row.parent and row.parent.robustness],
-            replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
-            noise=facts.noise_floors(study),
-            against_noise=words.against_noise,
-            few_runs=words.few_runs,
-            failures=[(name, failure) for name, failure in missing if not failure.pending],
-            pending=[(name, failure) for name, failure in missing if failure.pending],
-            altered=altered(study).sentence,
-            basis=basis(study),
-            overlaps=contamination.sentences(study),
-            laws=published.laws(study),
-            predicted=published.predicted,
-            costs=sum(len(variant.costs) for variant in study.variants),
-            extrapolated=any(
-                row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows
-            ),
-            rulers=facts.rulers(study),
-            density=next((variant.density for variant in study.variants if variant.density), None),
-        )
+    template = templates_of_pages().get_template("study.html.j2")
+    return template.render(
+        study=study,
+        diffs=diffs,
+        css=css,
+        script=Markup(script),
+        script_hash=script_hash(script),
+        data=Markup(tables.script),
+        tables=tables.tables,
+        study_cost=facts.study_cost(study),
+        lost=any(variant.lost_items for variant in study.variants),
+        answer=study_answer,
+        rows=rows,
+        columns=columns,
+        keys=keys,
+        merged=[key for key in keys if key in OF_DENSITY],
+        points=words.points,
+        missing=words.MISSING,
+        symbols=words.SYMBOLS,
+        figures=drawn.result(),
+        graph=graph,
+        node_width=lineage.NODE_WIDTH,
+        node_height=lineage.NODE_HEIGHT,
+        tasks=facts.shared_tasks(study),
+        hardware=facts.hardware(study),
+        engines=facts.engines(study),
+        differences=_differences(study),
+        changes=facts.changes(study),
+        held=facts.held(study),
+        diverged=[variant for variant in study.variants if variant.divergence],
+        told_by_top_k=facts.told_by_top_k,
+        most_lost=facts.MOST_LOST,
+        generated=[(variant, one) for variant in study.variants for one in variant.fidelity or [] if one.generated],
+        verdict_count=sum(bool(row.verdict) for row in rows),
+        mixtures=any(one is not None and one.count == "active" for row in rows for one in (row.parent, row.root)),
+        alternatives=[row for row in rows if row.parent and row.parent.robustness],
+        replicated=[(variant, found) for variant in study.variants for found in variant.comparisons if found.replicates],
+        noise=facts.noise_floors(study),
+        against_noise=words.against_noise,
+        few_runs=words.few_runs,
+        failures=[(name, failure) for name, failure in missing if not failure.pending],
+        pending=[(name, failure) for name, failure in missing if failure.pending],
+        altered=altered(study).sentence,
+        basis=basis(study),
+        overlaps=contamination.sentences(study),
+        laws=published.laws(study),
+        predicted=published.predicted,
+        costs=sum(len(variant.costs) for variant in study.variants),
+        extrapolated=any(row.variant.density and row.variant.density.params and row.variant.density.params.extrapolated for row in rows),
+        rulers=facts.rulers(study),
+        density=next((variant.density for variant in study.variants if variant.density), None),
     )
 
 

@@ -136,15 +136,16 @@ def main(descriptor: int) -> None:
     """Draw what comes through the socket with this descriptor until its other end closes."""
     pipe = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts the command, which closes the pipe
-    import vl_convert  # loads native code
+    from compresslab.report.charts.row_labels import RowLabelRenderer  # loads native code
 
+    renderer = RowLabelRenderer()
     while True:
         try:
             chart = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
         try:
-            answer = ("svg", vl_convert.vegalite_to_svg(chart))
+            answer = ("svg", renderer.svg(chart))
         except BaseException as error:  # a panic of native code, too
             answer = ("error", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         pipe.send_bytes(json.dumps(answer).encode())
