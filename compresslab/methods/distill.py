@@ -9,7 +9,14 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, Share, StepConfig, refuse_unread
-from compresslab.methods.training import FORWARDS_A_STEP, ActivationCheckpointing, Devices, refuse_undivided, training_memory
+from compresslab.methods.training import (
+    FORWARDS_A_STEP,
+    ActivationCheckpointing,
+    Devices,
+    refuse_undivided,
+    training_memory,
+    undivided_states,
+)
 
 
 class Distill(StepConfig):
@@ -67,7 +74,9 @@ class Distill(StepConfig):
 
 def undivided(config: Distill) -> str:
     """Why several devices cannot make a step together; empty if they can."""
-    return "what a student writes is drawn token by token on one device; take devices: 1, or drop on_policy" if config.on_policy else ""
+    if config.on_policy:
+        return "what a student writes is drawn token by token on one device; take devices: 1, or drop on_policy"
+    return undivided_states(config.optimizer)
 
 
 def distill_warnings(config: Distill) -> Iterator[str]:
@@ -83,7 +92,7 @@ def distill_cost(config: Distill, model: Footprint) -> Cost:
     """Cost of a step. Without stored logits the teacher adds a forward pass, and its weights are in memory."""
     teacher = 0 if config.top_k is not None else 1
     seconds = config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing + teacher) * model.forward
-    return Cost(seconds, training_memory(model) + teacher * model.weights)
+    return Cost(seconds, training_memory(model, config.optimizer) + teacher * model.weights)
 
 
 FORWARD_KL, REVERSE_KL, JSD, SKEWED_KL = (

@@ -8,7 +8,14 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 
 from compresslab.methods.method import Cost, Footprint, Method
 from compresslab.methods.settings import Optimizer, Seed, StepConfig
-from compresslab.methods.training import FORWARDS_A_STEP, ActivationCheckpointing, Devices, refuse_undivided, training_memory
+from compresslab.methods.training import (
+    FORWARDS_A_STEP,
+    ActivationCheckpointing,
+    Devices,
+    refuse_undivided,
+    training_memory,
+    undivided_states,
+)
 
 # Bytes per parameter of the model: adapters with their moments, and the activations of a pass.
 ADAPTER_BYTES = 5
@@ -35,6 +42,11 @@ class RetrainFull(StepConfig):
     seed: Seed = 0
     devices: Devices = 1
     activation_checkpointing: ActivationCheckpointing = False
+
+    @model_validator(mode="after")
+    def _divisible(self) -> RetrainFull:
+        refuse_undivided(self.devices, undivided_full(self))
+        return self
 
 
 class RetrainLoRA(StepConfig):
@@ -66,12 +78,18 @@ def undivided(config: RetrainLoRA) -> str:
         return "weights that bitsandbytes packs cannot be divided among devices; take devices: 1, or lora"
     if config.dropout:
         return "what dropout drops would depend on the number of devices; take devices: 1, or dropout: 0"
-    return ""
+    return undivided_states(config.optimizer)
+
+
+def undivided_full(config: RetrainFull) -> str:
+    """Why several devices cannot train all weights together; empty if they can."""
+    return undivided_states(config.optimizer)
 
 
 def full_cost(config: RetrainFull, model: Footprint) -> Cost:
     """A forward and a backward pass of every token."""
-    return Cost(config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing) * model.forward, training_memory(model))
+    seconds = config.tokens * (FORWARDS_A_STEP + config.activation_checkpointing) * model.forward
+    return Cost(seconds, training_memory(model, config.optimizer))
 
 
 def adapter_cost(config: RetrainLoRA, model: Footprint) -> Cost:
@@ -81,7 +99,7 @@ def adapter_cost(config: RetrainLoRA, model: Footprint) -> Cost:
 
 
 MODULE = "compresslab.steps.retrain"
-FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=full_cost)
+FULL = Method("retrain", "full", RetrainFull, MODULE, "training", trains=True, cost=full_cost, undivided=undivided_full)
 LORA = Method(
     "retrain",
     "lora",

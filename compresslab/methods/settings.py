@@ -42,6 +42,12 @@ class StepConfig(Strict):
         """Number of tokens of training text that the step reads; 0 if it does not train."""
         return int(getattr(self, "tokens", 0))
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Packages beyond its method's that a setting needs and whose version decides the result."""
+        optimizer = getattr(self, "optimizer", None)
+        return ("bitsandbytes",) if optimizer is not None and optimizer.state_bits == 8 else ()
+
 
 def both_or_neither(given: object) -> str:
     """The message for two settings of which exactly one must be given, from the value of one of them."""
@@ -67,6 +73,8 @@ class Optimizer(Strict):
     """AdamW with linear warm-up, then a constant phase and a linear decay to zero (`wsd`), or a cosine to zero; shares are of all steps.
 
     `weight_decay` shrinks matrices; norms, biases and embeddings, a tied output head among them, do not decay.
+
+    `state_bits: 8` keeps the two moments of AdamW in 8 bits (bitsandbytes): 2 bytes a weight and not 8, at other rounding, on one device.
     """
 
     learning_rate: PositiveFloat = 3e-4
@@ -77,6 +85,7 @@ class Optimizer(Strict):
     batch_tokens: PositiveInt = 2048
     micro_batch_tokens: PositiveInt = 2048
     max_grad_norm: PositiveFloat = 1.0
+    state_bits: Literal[8, 32] = 32
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Optimizer:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from compresslab.methods.method import Footprint
+from compresslab.methods.settings import Optimizer
 
 # The devices that train a model together, each with a part of its weights; `auto` takes as few as hold it. It is no setting of the result:
 # the batches are the same with any number, so results differ in rounding alone, as they do with another number of threads. It is
@@ -18,8 +19,9 @@ ActivationCheckpointing = Annotated[bool, Field(exclude=True)]
 
 # Cost of a forward and a backward pass, in forward passes.
 FORWARDS_A_STEP = 3
-# Master weight, gradient and two moments of AdamW in float32, for each parameter.
-TRAINING_BYTES = 16
+# Master weight and gradient in float32 for each parameter, and two moments of AdamW by their bits. Those of 8 have a scale a block of 256.
+WEIGHT_BYTES = 8
+MOMENT_BYTES = {32: 8.0, 8: 2 * (1 + 4 / 256)}
 FLOAT32_BYTES = 4
 
 
@@ -36,8 +38,15 @@ def refuse_undivided(devices: int | str, why: str) -> None:
         raise ValueError(f"devices: {why}")
 
 
-def training_memory(model: Footprint) -> float:
+def undivided_states(optimizer: Optimizer) -> str:
+    """Why several devices cannot divide the optimizer's states among them; empty if they can."""
+    if optimizer.state_bits == 32:
+        return ""
+    return "blocks of 8-bit states would be others in shards, and with them the result; take devices: 1, or optimizer.state_bits: 32"
+
+
+def training_memory(model: Footprint, optimizer: Optimizer) -> float:
     """Bytes for training all weights of a model, with a second copy of the weights where it does not compute in float32."""
     parameters = model.dimensions.parameters
     copy = model.weights if model.weights < FLOAT32_BYTES * parameters else 0.0
-    return TRAINING_BYTES * parameters + copy
+    return (WEIGHT_BYTES + MOMENT_BYTES[optimizer.state_bits]) * parameters + copy

@@ -11,6 +11,7 @@ from compresslab.plan.estimate import devices_for
 from compresslab.plan.graph import Node, Plan, PlanVariant
 from compresslab.plan.keys import content_key
 from compresslab.plan.node_keys import NodeKeys
+from compresslab.plan.packages import states_that_no_kernel_updates
 from compresslab.plan.resolve import ResolvedRecipe
 from compresslab.recipe.order import ordered
 from compresslab.recipe.places import Complaint, Places, refusal
@@ -38,7 +39,7 @@ def build(
         RecipeError: all complaints at once: illegal step orders and settings, and models, texts and tasks that do not exist.
     """
     resolved = ResolvedRecipe(recipe)
-    if complaints := [*found, *resolved.complaints]:
+    if complaints := [*found, *resolved.complaints, *states_that_no_kernel_updates(recipe, machine.compute.backend)]:
         raise refusal(complaints, places)
     return _Builder(resolved, machine, trust_code).plan()
 

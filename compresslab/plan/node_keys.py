@@ -238,7 +238,7 @@ class NodeKeys:
             # The key of the gather node is not here: it depends on which other steps read the same data, and this result does not.
             gathered=(gathers, self._compute) if gathers else None,
             code=node_code(*modules, *((GATHER_MODULES[gathers], *GATHER_CODE) if gathers else ())),
-            libraries=self._libraries(*entry.libraries),
+            libraries=self._libraries(*entry.libraries, *config.libraries),
         )
 
     def _computed(self, entry: Method[Any]) -> dict[str, Any]:

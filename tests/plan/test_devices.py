@@ -11,6 +11,7 @@ from compresslab.plan.estimate import USABLE, WORKER_BYTES, estimate
 from compresslab.plan.graph import Node, Plan
 from compresslab.recipe.load import loads_located
 from compresslab.records.compute import Compute, Probe
+from compresslab.versions import version
 
 HEALED = "variants: {{healed: [{{retrain: {{method: full, tokens: 4096, {}}}}}]}}"
 CUDA = Compute("bfloat16", "cuda:0", "cuda")
@@ -49,6 +50,10 @@ def test_the_number_of_devices_is_in_the_plan_and_in_no_key():
             "what dropout drops would depend on the number of devices",
         ),
         ("distill: {tokens: 64, on_policy: 0.5, devices: 2}", "devices: what a student writes is drawn token by token on one device"),
+        *(
+            (f"{step}, tokens: 64, devices: 2, optimizer: {{state_bits: 8}}}}", "blocks of 8-bit states would be others in shards")
+            for step in ("distill: {method: forward-kl", "retrain: {method: full", "retrain: {method: lora")
+        ),
         ("retrain: {method: full, tokens: 64, devices: 0}", "devices"),
         ("retrain: {method: full, tokens: 64, devices: many}", "devices"),
         ("prune: {method: depth, keep: 8, devices: 2}", "devices"),
@@ -64,6 +69,25 @@ def test_what_several_devices_cannot_do_is_refused_with_the_reason(step: str, me
 @pytest.mark.parametrize("step", ["retrain: {method: lora, tokens: 64, devices: 2}", "distill: {tokens: 64, top_k: 8, devices: 2}"])
 def test_adapters_and_stored_logits_take_several_devices(step: str):
     assert healed(plan_of(f"variants: {{healed: [{{{step}}}]}}")).devices == 2
+
+
+def test_auto_takes_one_device_for_states_of_8_bits():
+    assert healed(planned_on(HEALED.format("devices: auto, optimizer: {state_bits: 8}"), 1e6)).devices == 1
+
+
+def test_states_of_8_bits_are_refused_where_no_kernel_updates_them():
+    recipe, places, _ = loads_located(HEAD + HEALED.format("optimizer: {state_bits: 8}"), "r.yaml")
+    with pytest.raises(RecipeError, match=r"r\.yaml:4:.*bitsandbytes has no 8-bit optimizer for Apple's GPU"):
+        build(recipe, MACHINE._replace(compute=Compute("float32", "mps", "mps")), places)
+
+
+def test_states_of_8_bits_are_in_the_key_with_the_release_of_bitsandbytes(monkeypatch: pytest.MonkeyPatch):
+    texts = [HEALED.format(f"optimizer: {{state_bits: {bits}}}") for bits in (32, 8)]
+    fine, coarse = (healed(plan_of(text)).key for text in texts)
+    assert fine == healed(plan_of(HEALED.format("seed: 0"))).key != coarse
+    monkeypatch.setattr("compresslab.plan.node_keys.version", lambda name: "9.9" if name == "bitsandbytes" else version(name))
+    assert healed(plan_of(texts[0])).key == fine
+    assert healed(plan_of(texts[1])).key != coarse
 
 
 def test_auto_takes_as_few_devices_as_hold_the_step():

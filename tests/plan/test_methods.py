@@ -87,6 +87,14 @@ def test_training_in_float32_keeps_no_copy_to_compute_with() -> None:
     assert tested_step.method.cost(tested_step.config, Footprint(SMOL, 4.0 * SMOL.parameters, 1e-3)).memory == 16 * SMOL.parameters
 
 
+@pytest.mark.parametrize(("kind", "name"), [("retrain", "full"), ("distill", "forward-kl")])
+def test_states_of_8_bits_save_six_bytes_a_weight_in_the_estimate(kind: str, name: str) -> None:
+    footprint = Footprint(SMOL, 4.0 * SMOL.parameters, 1e-3)
+    steps = [step(kind, name, tokens=64, optimizer={"state_bits": bits}) for bits in (32, 8)]
+    fine, coarse = (one.method.cost(one.config, footprint).memory for one in steps)
+    assert fine - coarse == pytest.approx((6 - 8 / 256) * SMOL.parameters)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "blamed", "reason"),
     [

@@ -34,6 +34,7 @@ CASES: dict[str, tuple[str, StepConfig]] = {
     "on-policy": ("distill", Distill(**COMMON, on_policy=0.6, prompt=8)),
     "stored": ("distill", Distill(**COMMON, top_k=8)),
     "full": ("retrain", RetrainFull(method="full", **COMMON)),
+    "8-bit-states": ("retrain", RetrainFull(method="full", tokens=2048, optimizer=BATCH.model_copy(update={"state_bits": 8}))),
     "until": ("retrain", RetrainFull(method="full", until="base", **COMMON)),
     "lora": ("retrain", RetrainLoRA(method="lora", rank=4, dropout=0.2, **COMMON)),
     "qlora": ("retrain", RetrainLoRA(method="qlora", rank=4, dropout=0.2, **COMMON)),

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from compresslab.steps.training.checkpoints import TrainingState, fingerprint
 from compresslab.steps.training.decay import decay_groups
 from compresslab.steps.training.held_out import Goal
 from compresslab.steps.training.master_weights import MasterWeights
+from compresslab.steps.training.optimizer import adamw, restored, saved
 from compresslab.steps.training.parallel import NotFirst, Whole, refuse_random
 from compresslab.steps.training.sharded_weights import ShardedWeights
 from compresslab.steps.training.shared_checkpoints import SharedCheckpoints
@@ -160,7 +161,7 @@ class _Training:
         self.passes = self.master_weights.passes if isinstance(self.master_weights, ShardedWeights) else Whole()
         self.head = self.passes.look(lambda: output_head(model))
         groups = decay_groups(trained, self.master_weights.parameters, self.master_weights.weights, optimizer.weight_decay)
-        self.adam = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=(0.9, 0.95), fused=True)
+        self.adam = adamw(groups, optimizer)
         self.step = 0
         self.losses: list[float] = []
         self.checks: list[tuple[int, float]] = []
@@ -289,11 +290,11 @@ class _Training:
     def _state(self) -> TrainingState:
         tensors = {f"master.{number}": weight.detach() for number, weight in enumerate(self.master_weights.weights)}
         for number, weight in enumerate(self.master_weights.weights):
-            tensors |= {f"adam.{number}.{name}": value for name, value in self.adam.state[weight].items()}
+            tensors |= {f"adam.{number}.{name}": value for name, value in saved(self.adam, weight).items()}
         return TrainingState(self.step, self.losses, self.checks, tensors | self.random)
 
     def _resume(self, state: TrainingState) -> None:
-        moments: dict[int, dict[str, Tensor]] = {}
+        moments: dict[int, dict[str, Any]] = {}
         # AdamW numbers the weights group by group.
         places = {id(weight): place for place, weight in enumerate(one for group in self.adam.param_groups for one in group["params"])}
         with torch.no_grad():
@@ -301,7 +302,7 @@ class _Training:
                 weight.copy_(state.tensors[f"master.{number}"])
                 start = f"adam.{number}."
                 own = {name.removeprefix(start): value for name, value in state.tensors.items() if name.startswith(start)}
-                moments[places[id(weight)]] = own
+                moments[places[id(weight)]] = restored(self.adam, own)
         self.adam.load_state_dict({"state": moments, "param_groups": self.adam.state_dict()["param_groups"]})
         self.master_weights.refresh()
         self.step, self.losses, self.checks = state.step, state.losses, state.checks
