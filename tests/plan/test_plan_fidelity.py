@@ -120,7 +120,7 @@ def test_an_adopted_model_of_another_vocabulary_is_refused(folder: FolderMaker) 
 
 
 def test_text_that_a_step_reads_is_told() -> None:
-    healed = "variants:\n  healed: [{distill: {tokens: 1000}}]\n"
+    healed = "variants:\n  healed: [{distill: {cross_entropy: 0.5, tokens: 1000}}]\n"
     said = "evaluate.fidelity: installed-docs#{} shares documents with text.training, so variants are compared on text that steps"
     for part in ("all", "training"):
         warnings = compared(f"{{source: 'installed-docs#{part}', seed: 1}}", healed).warnings
