@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compresslab.algorithms.divergence import blocks, of_tokens
 from compresslab.errors import BadInput, RunFailed
-from compresslab.models.anatomy import output_head
+from compresslab.models.anatomy import backbone, output_head
 from compresslab.models.calibration.stored_logits import LOWEST
 from compresslab.models.chunks import chunks
 from compresslab.models.device import torch_dtype
@@ -115,7 +115,7 @@ def divergences(child: Loaded, parent: Loaded, text: TokenSequences, progress: P
     told: dict[int, list[Tensor]] = {k: [] for k in top_ks if k < tokens}
     for number, batch in enumerate(parts):
         hidden, parent_hidden = (
-            batch.counted(one.model.base_model(**batch.to(one.model.device).arguments).last_hidden_state) for one in (child, parent)
+            batch.counted(backbone(one.model)(**batch.to(one.model.device).arguments).last_hidden_state) for one in (child, parent)
         )
         counted += len(hidden)
         values: list[Tensor] = []

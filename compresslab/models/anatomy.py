@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,17 @@ GATED_MLP = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
+def backbone(model: PreTrainedModel) -> Any:
+    """The model without its output head: `base_model`, or `model` where the class names a part that it does not have (Llama 4)."""
+    base = model.base_model
+    inner = getattr(model, "model", None)
+    return inner if base is model and isinstance(inner, nn.Module) else base
+
+
 def text_model(model: PreTrainedModel) -> nn.Module:
     """The part of the backbone that has the decoder layers: of a model that also reads images or sound its language model."""
-    backbone: nn.Module = model.base_model
-    return next((part for name in TEXT_MODELS if isinstance(part := getattr(backbone, name, None), nn.Module)), backbone)
+    whole = backbone(model)
+    return next((part for name in TEXT_MODELS if isinstance(part := getattr(whole, name, None), nn.Module)), whole)
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -188,7 +195,7 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     ids = torch.arange(8, device=model.device)[None]
     with torch.no_grad():
         logits_of_model = model(input_ids=ids, use_cache=False).logits
-        logits_of_head = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+        logits_of_head = head(backbone(model)(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.isfinite(logits_of_model).all():
         raise RunFailed(f"{model.config.model_type}: the model's logits are not finite; it is broken")
     if not (logits_of_model.float() - logits_of_head.float()).abs().max() <= 1e-2 * logits_of_model.float().abs().max():

@@ -17,7 +17,7 @@ from compresslab.algorithms.reverse_kl import reverse_kl
 from compresslab.algorithms.skewed_kl import skewed_kl
 from compresslab.errors import BadInput
 from compresslab.methods.distill import Distill
-from compresslab.models.anatomy import output_head
+from compresslab.models.anatomy import backbone, output_head
 from compresslab.models.calibration.stored_logits import StoredLogits, store_temporarily
 from compresslab.models.computing import cast_back, stored_dtypes
 from compresslab.models.documents.boundaries import ModelInput, refuse_crossing
@@ -106,7 +106,7 @@ def teacher_objective(student: Loaded, other: Loaded, config: Distill, matching:
     def objective(micro: MicroBatch) -> Objective:
         on_policy = is_on_policy(micro.step, config.on_policy)
         text = ModelInput(continue_sequences(student.model, micro.text.ids, config.prompt)) if on_policy else micro.text
-        output = passes(lambda: teacher.base_model(**text.arguments, output_hidden_states=matching is not None))
+        output = passes(lambda: backbone(teacher)(**text.arguments, output_hidden_states=matching is not None))
         # Position i - 1 predicts token i. These positions predict the tokens that the student generated.
         first, last = (config.prompt - 1, -1) if on_policy else (0, last_counted(text))
         hidden = text.counted(output.last_hidden_state, first, last)

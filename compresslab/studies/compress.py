@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from compresslab.errors import BadInput
 from compresslab.machine.this_machine import probe_device, resolve_compute
+from compresslab.methods.distill import Distill
 from compresslab.recipe.arguments import checked
 from compresslab.recipe.model_folder import files_of
 from compresslab.recipe.schema import Calibration, Text, Training
@@ -37,7 +38,8 @@ def compress(
         step: as in a recipe: `{"quantize": {"method": "gptq", "bits": 4}}`.
         output: the folder to write; it must not exist yet.
         text: the text that the step reads, as `text.calibration` or `text.training` of a recipe. Default: the recipe's defaults.
-        other: the teacher of a distill step, or the model whose loss a retrain step names by `until`. Default: the model itself.
+        other: the teacher of a distill step, or the model whose loss a retrain step names by `until`. Default: the model itself, which
+            teaches a student nothing.
         dtype: of plain weights in the folder. compute: dtype of forward and backward passes; `auto` as in a recipe.
         device: by torch's name. Default: the accelerator, if there is one.
 
@@ -57,6 +59,8 @@ def compress(
         if getattr(requested.config, name, 1) not in (1, "auto"):
             raise BadInput(f"step.{name}: this process alone makes the model; leave {name} out, or run a recipe")
     entry = requested.method
+    if isinstance(requested.config, Distill) and other is None and not (requested.config.cross_entropy or requested.config.hidden):
+        raise BadInput("other: a distill step learns from another model, and without one the student would be its own teacher; name it")
     texts = _texts(entry.text, text)
     _check_choice(dtype, get_args(Dtype), "dtype")
     _check_choice(compute, get_args(ComputeChoice), "compute")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from compresslab.algorithms.next_token import IGNORED_TARGET
 from compresslab.errors import UnsupportedModel
 from compresslab.evaluation.text_divergence import divergences
 from compresslab.methods.depth import PruneDepth
+from compresslab.models.anatomy import decoder_layers, output_head
 from compresslab.models.calibration.blockwise import Blockwise
 from compresslab.models.calibration.removals import order_temporarily
 from compresslab.models.calibration.statistics import gather_temporarily
@@ -23,8 +24,8 @@ from compresslab.models.save import save
 from compresslab.models.streamed.open import open_by_layers
 from compresslab.models.text import TokenSequences
 from compresslab.steps.training.held_out import mean_loss
-from models.architectures import swept_model
-from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, bounded_text, make, make_model, make_tokenizer
+from models.architectures import HEADED, swept_model
+from models.tiny import ARCHITECTURES, THIRD_PARTY_WARNINGS, VOCABULARY, bounded_text, make, make_model, make_tokenizer
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in THIRD_PARTY_WARNINGS]
 
@@ -53,6 +54,21 @@ def test_documents_of_a_sequence_have_the_logits_of_each_alone(name: str):
     model = make_model(name, torch.float32)
     refuse_crossing(model)
     check_alone(model)
+
+
+def test_a_model_whose_class_names_a_part_that_it_lacks_keeps_documents_apart():
+    """`base_model` of Llama 4's text model is the whole model, which gives no hidden states."""
+    config = AutoConfig.for_model(
+        "llama4_text", **HEADED, intermediate_size_mlp=64, num_local_experts=2, vocab_size=VOCABULARY, pad_token_id=0
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, 0, 0.05)
+    refuse_crossing(model)
+    output_head(model)
+    assert len(decoder_layers(model)) == 3
 
 
 @pytest.mark.slow

@@ -61,4 +61,6 @@ def test_sequences_beyond_a_table_of_positions_are_refused() -> None:
     with pytest.raises(BadInput, match=f"sequences of {positions + 1} tokens are longer than the {positions} positions of the model"):
         check_readable(long, table, "the text")
     check_readable(TokenSequences(long.ids[:, 1:], ""), table, "the text")
+    with pytest.raises(BadInput, match="positions of the teacher"):
+        check_readable(long, table, "the text", "the teacher")
     check_readable(TokenSequences(torch.zeros(1, 5000, dtype=torch.long), ""), rotary, "the text")

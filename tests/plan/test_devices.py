@@ -66,7 +66,9 @@ def test_what_several_devices_cannot_do_is_refused_with_the_reason(step: str, me
     assert str(caught.value).startswith("1 problem in the recipe:\nr.yaml:4:")
 
 
-@pytest.mark.parametrize("step", ["retrain: {method: lora, tokens: 64, devices: 2}", "distill: {tokens: 64, top_k: 8, devices: 2}"])
+@pytest.mark.parametrize(
+    "step", ["retrain: {method: lora, tokens: 64, devices: 2}", "distill: {cross_entropy: 0.5, tokens: 64, top_k: 8, devices: 2}"]
+)
 def test_adapters_and_stored_logits_take_several_devices(step: str):
     assert healed(plan_of(f"variants: {{healed: [{{{step}}}]}}")).devices == 2
 

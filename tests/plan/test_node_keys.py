@@ -122,7 +122,7 @@ def test_code_decides_the_models_that_it_takes_part_in(module: str, expected: se
 
 def test_a_student_of_stored_logits_depends_on_what_computed_them() -> None:
     """A step that trains computes in float32 where its teacher's logits are computed in float16."""
-    student = "variants: {healed: [{distill: {tokens: 1000, top_k: 8}}]}"
+    student = "variants: {healed: [{distill: {cross_entropy: 0.5, tokens: 1000, top_k: 8}}]}"
     half, single = (models(plan_of(student, compute=Compute(dtype))) for dtype in ("float16", "float32"))
     assert half["base"] == single["base"]
     assert half["healed"] != single["healed"]

@@ -8,7 +8,7 @@ from plan_helpers import HEAD, FolderMaker, plan_of
 from compresslab.recipe.places import RecipeError
 
 BOUNDED = "text: {calibration: {documents: bounded}, training: {documents: bounded}}\n"
-HEALED = "variants:\n  healed: [{distill: {tokens: 1000}}]\n"
+HEALED = "variants:\n  healed: [{distill: {cross_entropy: 0.5, tokens: 1000}}]\n"
 
 
 def test_a_model_with_a_state_is_refused_where_a_step_keeps_documents_apart(folder: FolderMaker):
@@ -26,7 +26,7 @@ def test_layers_that_are_no_attention_are_refused(folder: FolderMaker):
 
 
 def test_text_that_a_student_writes_has_no_documents():
-    healed = "variants:\n  healed: [{distill: {tokens: 1000, on_policy: 0.5}}]\n"
+    healed = "variants:\n  healed: [{distill: {cross_entropy: 0.5, tokens: 1000, on_policy: 0.5}}]\n"
     plan_of(healed)
     with pytest.raises(RecipeError, match=r"text\.training\.documents: what a student writes \(on_policy\)"):
         plan_of(BOUNDED + healed)

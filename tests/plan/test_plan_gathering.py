@@ -81,7 +81,9 @@ def test_training_until_the_parent_looks_at_the_model_before_the_last_prune_step
 def test_the_plan_says_what_stored_logits_lose_of_the_reverse_kl() -> None:
     said = {
         method: [
-            one for one in plan_of(f"variants: {{v: [distill: {{tokens: 9, {method}}}]}}").warnings if "stored" in one or "top_k" in one
+            one
+            for one in plan_of(f"variants: {{v: [distill: {{cross_entropy: 0.5, tokens: 9, {method}}}]}}").warnings
+            if "stored" in one or "top_k" in one
         ]
         for method in ("method: reverse-kl, top_k: 64", "method: reverse-kl", "method: forward-kl, top_k: 64")
     }

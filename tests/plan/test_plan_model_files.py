@@ -201,7 +201,7 @@ variants:
   rtn: [{quantize: {method: rtn, bits: 8}}]
   depth: [{prune: {method: depth, keep: 24}}]
   width: [{prune: {method: width, keep: 0.5}}]
-  healed: [{distill: {tokens: TOKENS}}]
+  healed: [{distill: {cross_entropy: 0.5, tokens: TOKENS}}]
   trained: [{retrain: {method: full, tokens: TOKENS}}]
   adapted: [{retrain: {method: lora, tokens: TOKENS}}]
 """

@@ -96,7 +96,7 @@ def test_a_replicate_of_a_training_step_reads_the_text_in_another_order() -> Non
 
 
 def test_stored_logits_are_those_of_the_text_that_the_replicate_reads() -> None:
-    plan = plan_of(variant("{distill: {tokens: 1000, top_k: 8}, replicates: 2}"))
+    plan = plan_of(variant("{distill: {cross_entropy: 0.5, tokens: 1000, top_k: 8}, replicates: 2}"))
     gathers = {node.replicate: node.key for node in plan.of_kind("gather")}
     assert len(set(gathers.values())) == 2
     assert model(plan, "one~2").gathered == gathers[1]
@@ -105,8 +105,8 @@ def test_stored_logits_are_those_of_the_text_that_the_replicate_reads() -> None:
 def test_variants_that_begin_alike_share_their_replicates() -> None:
     plan = plan_of("""
 variants:
-  one: [{distill: {tokens: 1000, method: jsd, on_policy: 0.5}, replicates: 2}]
-  two: [{distill: {tokens: 1000, method: jsd, on_policy: 0.5}, replicates: 3}, {quantize: {method: rtn}}]
+  one: [{distill: {cross_entropy: 0.5, tokens: 1000, method: jsd, on_policy: 0.5}, replicates: 2}]
+  two: [{distill: {cross_entropy: 0.5, tokens: 1000, method: jsd, on_policy: 0.5}, replicates: 3}, {quantize: {method: rtn}}]
 """)
     assert plan.variant("one").replicates == ("one~2", "two~3/1")
     assert plan.variant("two").replicates == ("two~2", "two~3")

@@ -265,6 +265,19 @@ def test_a_refused_teacher_is_told_once() -> None:
     assert len(found) == 1
 
 
+def test_a_student_that_is_its_own_teacher_is_refused_by_the_plan() -> None:
+    shorter = "prune: {method: depth, keep: 24}"
+    found = problems(
+        f"variants:\n  a: [{shorter}]\n  b: [{shorter}, distill: {{teacher: a, tokens: 10}}]\n  c: [distill: {{tokens: 10}}]\n"
+        f"  d: [distill: {{tokens: 10, cross_entropy: 0.5}}]\n  e: [{shorter}, distill: {{tokens: 10}}]\n"
+    )
+    assert ["b[1].distill.teacher: the teacher 'a' is the student itself" in found[0], "c[0].distill" in found[1], len(found)] == [
+        True,
+        True,
+        2,
+    ]
+
+
 def test_a_recipe_built_in_code_has_paths_without_places() -> None:
     recipe = loads(HEAD + "variants:\n  v: [prune: {method: depth, keep: 99}]\n", "r.yaml")
     with pytest.raises(RecipeError, match=r"variants\.v\.steps\[0\]\.prune\.keep: the model has 30 layers"):

@@ -222,3 +222,19 @@ def test_a_record_that_is_not_there_or_not_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(compresslab.BadInput, match="not written by this version of compresslab but by an older one"):
         compresslab.read_study(tmp_path)
+
+
+def test_a_step_alone_is_held_against_the_model_before_it(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compresslab.steps import prune_sparse
+
+    step = {"prune": {"method": "magnitude", "sparsity": 0.5}}
+    record = compresslab.compress(str(tiny_folder), step, tmp_path / "out")
+    assert record.counted is not None
+    assert record.counted.unchanged == 0
+    monkeypatch.setattr(
+        prune_sparse, "pruned", lambda weights, *_: [2 * weight * (weight.abs() > weight.abs().median()) for weight in weights]
+    )
+    with pytest.raises(compresslab.RunFailed, match="other values than the parent's in"):
+        compresslab.compress(str(tiny_folder), step, tmp_path / "again")
+    with pytest.raises(compresslab.BadInput, match=r"^other: a distill step learns from another model"):
+        compresslab.compress(str(tiny_folder), {"distill": {"tokens": 64}}, tmp_path / "again")

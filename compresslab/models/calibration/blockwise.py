@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compresslab.errors import UnsupportedModel, out_of_memory
-from compresslab.models.anatomy import decoder_layers
+from compresslab.models.anatomy import backbone, decoder_layers
 from compresslab.models.calibration.hidden_states import HiddenStates
 from compresslab.models.documents.boundaries import ModelInput, batches, crosses, crossing, trial
 from compresslab.models.streamed.weights import StoredWeights
@@ -98,7 +98,7 @@ class Blockwise:
 
         try:
             with forward_replaced(self.layers, record), torch.no_grad():
-                last = model.base_model(**text.arguments)[0]
+                last = backbone(model)(**text.arguments)[0]
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             # What a model's own code raises for an output of another form.
             if not calls or out_of_memory(error):

@@ -22,7 +22,7 @@ from compresslab.errors import RunFailed
 from compresslab.files import damage_explained
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.depth import PruneDepth, layers_left
-from compresslab.models.anatomy import decoder_layers, output_head, parameters_of
+from compresslab.models.anatomy import backbone, decoder_layers, output_head, parameters_of
 from compresslab.models.calibration.blockwise import Blockwise, first_output, forward_replaced
 from compresslab.models.chunks import chunks
 from compresslab.models.documents.boundaries import batches, joined
@@ -206,7 +206,7 @@ class _Search:
 
         text = self.parts[batch].to(hidden.device)
         with forward_replaced(self.blocks.layers, last):
-            states = text.counted(self.model.base_model(**text.arguments).last_hidden_state, last=-1)
+            states = text.counted(backbone(self.model)(**text.arguments).last_hidden_state, last=-1)
         targets = text.counted(text.ids.roll(-1, 1), last=-1)
         total = 0.0
         for part in chunks(len(targets), self.model):

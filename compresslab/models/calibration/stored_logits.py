@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from compresslab.algorithms.divergence import blocks, of_tokens
 from compresslab.errors import BadInput, RunFailed
 from compresslab.files import damage_explained
-from compresslab.models.anatomy import output_head
+from compresslab.models.anatomy import backbone, output_head
 from compresslab.models.calibration.scratch import in_scratch_folder
 from compresslab.models.chunks import chunks
 from compresslab.models.documents.boundaries import ModelInput, batches, refuse_crossing
@@ -162,7 +162,7 @@ def _largest(teacher: Loaded, batch: ModelInput, top_k: int, vocabulary: int) ->
     """For sequences (n, length)."""
     model = teacher.model
     head = output_head(model)
-    hidden = model.base_model(**batch.to(model.device).arguments).last_hidden_state.flatten(0, 1)
+    hidden = backbone(model)(**batch.to(model.device).arguments).last_hidden_state.flatten(0, 1)
     tokens, log_probabilities = [], []
     for part in chunks(len(hidden), model):
         logits = of_tokens(head(hidden[part]), vocabulary)

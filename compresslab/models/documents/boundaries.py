@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.next_token import IGNORED_TARGET
 from compresslab.errors import UnsupportedModel
 from compresslab.methods.layerwise import BATCH_TOKENS
+from compresslab.models.anatomy import backbone
 
 # The largest difference between a document beside another one and alone, as a share of its hidden states or of what a layer adds to them.
 # Rounding is far below.
@@ -95,7 +96,7 @@ def refuse_crossing(model: PreTrainedModel) -> None:
     training = model.training
     model.eval()
     try:
-        both, alone = (model.base_model(**one.arguments).last_hidden_state for one in trial(model, model.device))
+        both, alone = (backbone(model)(**one.arguments).last_hidden_state for one in trial(model, model.device))
     except TypeError as error:  # the forward of BLOOM and of Mamba takes no positions
         if "position_ids" not in str(error):
             raise

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from compresslab.errors import RunFailed
 from compresslab.methods.layerwise import PART_PARAMETERS, WHOLE_PARAMETERS
-from compresslab.models.anatomy import decoder_layers, parameters_of
+from compresslab.models.anatomy import backbone, decoder_layers, parameters_of
 from compresslab.models.calibration.blockwise import first_output
 from compresslab.models.computing import computing
 from compresslab.models.counting.size import plain_skeleton
@@ -126,7 +126,7 @@ class _Parts:
         layers[0].register_forward_pre_hook(lambda _, inputs: (hidden, *inputs[1:]))
         layers[-1].register_forward_hook(lambda _, __, output: found.append(first_output(output)))
         with torch.no_grad():
-            part.base_model(input_ids=torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device), use_cache=False)
+            backbone(part)(input_ids=torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device), use_cache=False)
         return found[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from compresslab.algorithms.next_token import next_token_loss
 from compresslab.errors import BadInput
-from compresslab.models.anatomy import output_head
+from compresslab.models.anatomy import backbone, output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.documents.boundaries import ModelInput, batches
 from compresslab.models.ranks import Ranks
@@ -74,7 +74,7 @@ def mean_loss(model: PreTrainedModel, text: ModelInput, ranks: Ranks = ALONE) ->
     parts = list(batches(text))
     for number, counted in ranks.turns(len(parts)):
         batch = parts[number].to(model.device)
-        hidden = model.base_model(**batch.arguments).last_hidden_state.flatten(0, 1)
+        hidden = backbone(model)(**batch.arguments).last_hidden_state.flatten(0, 1)
         targets = batch.next_tokens()
         for part in chunks(len(hidden), model):
             loss = next_token_loss(head(hidden[part]), targets[part]).item()

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from compresslab.algorithms.schedule import warmup_cosine, warmup_stable_decay
 from compresslab.errors import BadInput, RunFailed
 from compresslab.methods.settings import Optimizer
-from compresslab.models.anatomy import output_head
+from compresslab.models.anatomy import backbone, output_head
 from compresslab.models.chunks import chunks
 from compresslab.models.device import random_states, set_random_states
 from compresslab.models.documents.boundaries import ModelInput, refuse_crossing
@@ -269,7 +269,7 @@ class _Training:
         """
         objective = self.loss_fn(micro)
         keep_states = objective.hidden_loss is not None
-        output = self.passes(lambda: self.model.base_model(**objective.text.arguments, output_hidden_states=keep_states))
+        output = self.passes(lambda: backbone(self.model)(**objective.text.arguments, output_hidden_states=keep_states))
         hidden = objective.counted(output.last_hidden_state, objective.text)
         tokens = len(objective.counted(batch.ids, batch)) if counted else math.inf
         # The gradient of the head is accumulated chunk by chunk, then the backbone's backward pass runs once.
