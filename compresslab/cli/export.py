@@ -48,7 +48,7 @@ def export(
 
     Example: compresslab export smollm2-quickstart nf4 my-model
     """
-    from compresslab.cli.show import is_published, variant_of
+    from compresslab.cli.show import is_imported, is_published, variant_of
     from compresslab.errors import BadInput, RunFailed
     from compresslab.records import StepRecord
     from compresslab.store.store import Store
@@ -60,6 +60,8 @@ def export(
     result_store = Store(store_root(store))
     if is_published(record):
         raise BadInput(f"{study} is a study of published scores: no model was run, so there is none to export")
+    if is_imported(record):
+        raise BadInput(f"{study} was imported from lm-eval's files: no model was run here, so there is none to export")
     key = variant_record.keys.get("model", "")
     if not key or not result_store.occupied(key):
         raise BadInput(f"{variant} of {study} is not in {result_store.root}; `compresslab run` makes it, --store names another store")

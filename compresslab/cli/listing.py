@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from compresslab.store.store import Store
 
 PUBLISHED = "published scores; no model"
+IMPORTED = "imported scores; no model"
+JOINED = " + "
+"""Between the names of the studies on one page of `compresslab compare`, which is no study of its own (`report.merge`)."""
 
 
 def ls(store: StorePath = None, reports: ReportsPath = Path("reports"), as_json: AsJson = False) -> None:
-    """List the studies that ran here, with their variants, sizes and folders, and those of published scores that have a report.
+    """List the studies that ran here, with their variants, sizes and folders, and those of published or imported scores that have a report.
 
     Example: compresslab ls
     """
@@ -66,12 +69,13 @@ def _of_the_store(study: str, note: StudyNote, store: Store) -> Iterator[dict[st
             "problem": store.problem(key, StepRecord) if cached else "",
             "finished": note.finished,
             "published": False,
+            "imported": False,
         }
 
 
 def _of_the_reports(reports: Path, known: set[str]) -> Iterator[dict[str, Any]]:
-    """The variants of studies of published scores, of which no store knows."""
-    from compresslab.cli.show import is_published
+    """The variants of studies of published or imported scores, of which no store knows."""
+    from compresslab.cli.show import is_imported, is_published
     from compresslab.errors import BadInput
     from compresslab.records import StudyRecord, read_record
 
@@ -83,7 +87,7 @@ def _of_the_reports(reports: Path, known: set[str]) -> Iterator[dict[str, Any]]:
         except BadInput as error:
             typer.echo(f"warning: {error}", err=True)
             continue
-        for variant in record.variants if is_published(record) else ():
+        for variant in record.variants if (is_published(record) or is_imported(record)) and JOINED not in record.study else ():
             yield {
                 "study": record.study,
                 "variant": variant.name,
@@ -92,12 +96,15 @@ def _of_the_reports(reports: Path, known: set[str]) -> Iterator[dict[str, Any]]:
                 "model": None,
                 "problem": "",
                 "finished": record.provenance.finished,
-                "published": True,
+                "published": is_published(record),
+                "imported": is_imported(record),
             }
 
 
 def _parameters(row: dict[str, Any]) -> str:
-    return f"{row['parameters'] / 1e6:.1f}M" if row["parameters"] else "-"
+    from compresslab.report.words import count
+
+    return count(row["parameters"]) if row["parameters"] else "-"
 
 
 def _stored(row: dict[str, Any]) -> str:
@@ -108,6 +115,8 @@ def _where(row: dict[str, Any]) -> str:
     """The model's folder, or why there is none."""
     if row["published"]:
         return PUBLISHED
+    if row["imported"]:
+        return IMPORTED
     if row["problem"]:
         return f"cannot be used, {row['problem']}; the next run makes it again"
     return row["model"] or "not made"

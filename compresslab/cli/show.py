@@ -70,6 +70,11 @@ def is_published(record: StudyRecord) -> bool:
     return any(step.method == "published" for variant in record.variants for step in variant.steps)
 
 
+def is_imported(record: StudyRecord) -> bool:
+    """Whether a study was imported from lm-eval's files, so that no model was run here and none is in a store."""
+    return any("evaluated" in step.details for variant in record.variants for step in variant.steps)
+
+
 def variant_of(study: str, variant: str, reports: Path) -> tuple[StudyRecord, VariantRecord]:
     """The record of a study and that of one of its variants.
 

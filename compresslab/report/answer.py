@@ -54,7 +54,7 @@ def answer(study: StudyRecord) -> StudyAnswer:
     missing = sum(variant.named for variant in derived) - len(against_base)
     if missing:
         details.append(f"{_count_noun(missing, 'named variant')} could not be compared with {base}; the table says why.")
-    details += _side_by_side(against_base[0]) if len(against_base) == 1 else _other_counts(study, against_base)
+    details += _side_by_side(study, against_base[0]) if len(against_base) == 1 else _other_counts(study, against_base)
     if any(_quantized_only(study, entry) for entry in against_base):
         details.append("Quantization leaves N by parameters as it is, so r by parameters compares the quality N̂ alone.")
     if fragile := [variant.name for variant in derived if (c := comparison_with(variant, "parent")) is not None and c.fragile]:
@@ -149,11 +149,11 @@ WHY_COUNTS_DIFFER = (
 )
 
 
-def _side_by_side(entry: _VariantRatio) -> list[str]:
+def _side_by_side(study: StudyRecord, entry: _VariantRatio) -> list[str]:
     """r of one variant by every count of N."""
-    one = entry.comparison
+    one, named = entry.comparison, engines(study)
     ratios = [("parameters", one.ratio), ("active parameters", _by_active(one)[0]), ("stored bits", one.ratio_bits)]
-    ratios += [(f"modelled time on {name}", ratio) for name, ratio in one.ratio_time.items()]
+    ratios += [(time_on(name, named).removeprefix("by "), ratio) for name, ratio in one.ratio_time.items()]
     there = [(name, ratio) for name, ratio in ratios if ratio is not None]
     if len({words.ratio(ratio) for _, ratio in there}) == 1:
         return ["r is the same by every count of N."]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from calling import Call
 
-from compresslab.records import RunNote, StudyNote
+from compresslab.records import RunNote, StudyNote, StudyRecord, read_record
+from compresslab.report.words import record_json
 from compresslab.store.store import Store
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -55,6 +56,32 @@ def test_ls_for_programs_has_every_variant(own: Call) -> None:
     assert [row["variant"] for row in rows if row["study"] == "mine"] == ["base", LONG]
     assert {row["study"] for row in rows} == {"mine"}  # the quickstart ran, and the store of another folder knows its models
     assert all((row["model"], row["problem"], row["finished"], row["published"]) == (None, "", FINISHED, False) for row in rows)
+
+
+def imported(folder: Path, study: str) -> None:
+    """The quickstart's record as one whose models were evaluated elsewhere."""
+    record = read_record(REPORTS / "smollm2-quickstart" / "study.json", StudyRecord, "")
+    step = record.variants[0].steps[-1].model_copy(update={"details": {"evaluated": "results.json"}})
+    variants = [record.variants[0].model_copy(update={"steps": [step], "keys": {}})]
+    (folder / study).mkdir(parents=True)
+    (folder / study / "study.json").write_text(record_json(record.model_copy(update={"study": study, "variants": variants})))
+
+
+def test_ls_lists_imported_studies_and_no_pages_of_compare(call: Call, tmp_path: Path) -> None:
+    imported(tmp_path / "reports", "theirs")
+    imported(tmp_path / "reports", "theirs + mine")
+    out = call("ls").out
+    assert "theirs: 1 variant, last run 20" in out
+    assert "134.5 M" in out
+    assert "imported scores; no model" in out
+    assert " + " not in out
+    (row,) = json.loads(call("ls", "--json").out)
+    assert (row["published"], row["imported"]) == (False, True)
+    exported = call("export", "theirs", "base", "out")
+    assert (exported.code, exported.err) == (
+        2,
+        "error: theirs was imported from lm-eval's files: no model was run here, so there is none to export\n",
+    )
 
 
 def test_ls_of_a_study_that_has_not_finished(own: Call, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def published(call: Call) -> Call:
 def test_ls_lists_it(published: Call) -> None:
     out = published("ls").out
     assert "gemma-2: 3 variants, last run 20" in out
-    assert re.search(r"gemma-2-9b +9241\.7M +18\.5 GB +published scores; no model", out)
+    assert re.search(r"gemma-2-9b +9\.242 B +18\.5 GB +published scores; no model", out)
     rows = json.loads(published("ls", "--json").out)
     assert [(row["variant"], row["published"], row["model"]) for row in rows] == [
         ("base", True, None),

@@ -108,6 +108,7 @@ def test_a_size_may_come_from_a_config_and_bits(tmp_path: Path) -> None:
         (lambda rows: [*rows[:3], rows[3] + ",1", *rows[4:]], "line 4: 7 cells, and the table has 6 columns"),
         (lambda rows: [*rows[:3], rows[3].rpartition(",")[0] + ",", *rows[4:]], "line 4: score is empty; leave the row out"),
         (lambda rows: [*rows[:2], rows[2].replace(",4,", ",,"), *rows[3:]], "line 3: shots is empty; write how many examples"),
+        (lambda rows: [*rows[:2], rows[2].replace(",4,", ",four,"), *rows[3:]], "line 3: shots is 'four'; write the number of examples"),
         (lambda rows: [*rows[:2], rows[2].replace(",em,", ",,"), *rows[3:]], "line 3: metric is empty; write how answers were scored"),
         (lambda rows: [*rows[:2], rows[2].replace("55.1", "55%"), *rows[3:]], "line 3: score is '55%'; it must be a number"),
         (lambda rows: [*rows[:2], rows[2].replace("55.1", "nan"), *rows[3:]], "line 3: score is 'nan'"),

@@ -123,3 +123,13 @@ def test_variants_that_changed_different_things_are_each_labelled_by_their_count
 )
 def test_a_verdict_that_rests_on_one_or_two_benchmarks_names_them(tasks: list[str], expected: str) -> None:
     assert expected in answer(counted(with_quality(DOWN), rests_on=tasks)).headline
+
+
+def test_the_time_of_one_variant_is_named_by_what_it_was_measured_or_modelled_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = studies.quickstart()
+    single = study.model_copy(update={"variants": study.variants[:2]})
+    assert any("modelled time on this-machine" in line for line in answer(single).details)
+    monkeypatch.setattr("compresslab.report.answer.engines", lambda _: {"this-machine": "the kernels measured here"})
+    (line,) = [line for line in answer(single).details if line.startswith("r by every count of N")]
+    assert "time with the kernels measured here on this-machine" in line
+    assert "modelled time on this-machine" not in line

@@ -142,6 +142,8 @@ def _problems(rows: list[Row]) -> Iterator[tuple[int, str]]:
                     )
                 elif name == "score":
                     numbers[line] = value
+        if row["shots"] and not row["shots"][0].isdecimal():
+            yield line, f"shots is {row['shots'][:40]!r}; write the number of examples before a question, such as 5"
         key = (row["model"], row["benchmark"], row["shots"], row["metric"])
         if key in seen:
             yield line, f"{row['model']} has {row['benchmark']} in this setting already, on line {seen[key]}; keep one"
