@@ -61,9 +61,11 @@ class GrowingPage(Watcher):
 
     def found(self, node: Node) -> None:
         self._watcher.found(node)
+        self._failures.pop(node.key, None)
 
     def again(self, node: Node, why: str) -> None:
         self._timed.discard(node.key)
+        self._failures.pop(node.key, None)
         self._watcher.again(node, why)
 
     def assessing(self, plan: Plan) -> None:
