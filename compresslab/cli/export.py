@@ -91,7 +91,7 @@ def export(
     if not origin.license:
         typer.echo(f"note: {model} states no licence where it was read, so the card has none; add it to the card if you know it", err=True)
     if is_gguf:
-        files = _write_gguf(result_store, key, folder, kind, record, variant_record, origin, plan)
+        files = _write_gguf(result_store, key, folder, kind, record, variant_record, origin, plan, push or "")
     else:
         files = _write_folder(result_store, key, folder, record, variant_record, origin, push or "")
     if push is not None:
@@ -145,11 +145,12 @@ def _write_gguf(
     variant: VariantRecord,
     origin: Origin,
     plan: Plan | None,
+    push: str,
 ) -> dict[str, Path]:
     """Write the file and its card, with its scores if there is a plan, or take those that are there.
 
     Returns:
-        Both by their names in a repository.
+        Both by their names in a repository, and the terms of the model that it was made from.
     """
     from compresslab.export.card import Target, card
     from compresslab.export.folder import check_same_file
@@ -158,13 +159,13 @@ def _write_gguf(
     # By its description a file that is there is known again.
     title = f"{variant.name} of {study.study}, a compression of {study.base}; model {key}"
     card_path = path.with_suffix(".md")
-    files = {path.name: path, "README.md": card_path}
+    files = {path.name: path, "README.md": card_path, **{file.name: file for file in origin.terms}}
     if path.exists() or card_path.exists():
         check_same_file(path, title, card_path)
         typer.echo(f"{path}: {size(path.stat().st_size)}, as it is there")
         return files
     written = write_gguf(store.model(key), path, f"{study.study} {variant.name}", title, kind)
-    target = Target(path.name, gguf=written.upper())
+    target = Target(path.name, gguf=written.upper(), repository=push)
     card_path.write_text(card(study, variant, target, origin), encoding="utf-8")
     typer.echo(f"{path}: {size(path.stat().st_size)} in {written}, read back with equal logits; its card is {card_path}")
     if plan is not None:

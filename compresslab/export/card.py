@@ -30,9 +30,10 @@ class Target(NamedTuple):
     """What a card stands beside.
 
     Attributes:
-        name: the folder or GGUF file, or its repository on the Hub. The card's example loads the model from there.
+        name: the folder or GGUF file, or the repository of the folder on the Hub. The card's example loads the model from there.
         quant_method: of packed weights in the folder; empty for plain ones.
         gguf: the format of most weights of a GGUF file ("Q8_0"); empty for a folder.
+        repository: of a GGUF file on the Hub; empty for one that stays on this machine.
         own_card: the file beside it with the card of the model that the variant was made from; empty if there is none.
     """
 
@@ -40,6 +41,7 @@ class Target(NamedTuple):
     quant_method: str = ""
     gguf: str = ""
     own_card: str = ""
+    repository: str = ""
 
     @property
     def rounded(self) -> bool:
@@ -55,6 +57,8 @@ def card(study: StudyRecord, variant: VariantRecord, target: Target, origin: Ori
         shipped: what a GGUF file scored.
     """
     known = origin or Origin()
+    if target.gguf:
+        known = known.beside_nothing()
     environment = Environment(
         loader=PackageLoader("compresslab.report"),
         autoescape=False,
@@ -83,7 +87,7 @@ def card(study: StudyRecord, variant: VariantRecord, target: Target, origin: Ori
         parent_bpb=facts.mean_bpb(parent, tasks) if parent else None,
         parent_accuracy=facts.mean_accuracy(parent, tasks) if parent else None,
         fence=_fence(study.recipe),
-        trust=", trust_remote_code=True" if _brings_code(variant) else "",
+        trust=", trust_remote_code=True" if _brings_code(variant) and not target.gguf else "",
     )
 
 

@@ -47,6 +47,13 @@ class Origin(NamedTuple):
     card: Path | None = None
     terms: tuple[Path, ...] = ()
 
+    def beside_nothing(self) -> Origin:
+        """The same for a card beside which the files of the terms do not stand. A link to one of them is one to the repository."""
+        link = self.license_link
+        if "://" not in link:
+            link = f"https://huggingface.co/{self.hub_id}/blob/main/{link}" if self.hub_id and link else ""
+        return self._replace(license_link=link)
+
 
 def origin_model(base: str, variant: VariantRecord) -> str:
     """The model that a variant was made from, as the recipe names it: the study's base, or the last adopted model of the chain."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from compresslab.inputs import sha256_of
 
 # The file that the Hub puts into a new repository.
 OF_THE_HUB = ".gitattributes"
+# What the Hub says, with more than one status, when an account is full.
+QUOTA = re.compile(r"quota|storage limit|out of storage|payment required", re.IGNORECASE)
 
 
 def check_target(repository: str) -> None:
@@ -107,25 +110,51 @@ def _explained(repository: str, endpoint: str) -> Iterator[None]:
     """Turn the client's errors into one sentence with what to do."""
     try:
         yield
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        said = " ".join((error.server_message or str(error)).split())[:300]
-        if status == 401:
-            raise BadInput(f"the Hub does not accept the token ({said}); `hf auth login` stores another, or set HF_TOKEN") from error
-        if status == 403:
-            owner = repository.partition("/")[0]
-            raise BadInput(f"the token must not write to {repository} ({said}); take one with the right to write for {owner}") from error
-        if status == 409:
-            raise BadInput(f"{repository} exists already ({said}); give another name") from error
-        raise RunFailed(f"the Hub refused the upload to {repository} ({said}); the same command goes on where it stopped") from error
     except OfflineModeIsEnabled as error:
         raise BadInput("--push needs the Hub, and HF_HUB_OFFLINE is set; unset it") from error
     except BadInput:
         raise
     except Exception as error:  # of the layers below the client: connections, time-outs, answers that are none of the Hub's
+        if (answer := _answer(error)) is not None:
+            raise _refused(answer, repository, endpoint) from error
         if isinstance(error, OSError) and error.filename is not None:
             raise  # of a local file
         raise RunFailed(f"{endpoint} cannot be reached ({_reason(error)}); the same command goes on where it stopped") from error
+
+
+def _answer(error: BaseException | None) -> tuple[int, str] | None:
+    """The status and the words of the Hub's answer, if an error comes from one. The client wraps some errors of its uploads in others."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            message = error.server_message if isinstance(error, HfHubHTTPError) else None
+            return status, " ".join((message or str(error)).split())[:300]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _refused(answer: tuple[int, str], repository: str, endpoint: str) -> BadInput | RunFailed:
+    """What an answer of the Hub means, with what to do."""
+    status, said = answer
+    owner = repository.partition("/")[0]
+    again = "the same command goes on where it stopped"
+    mistakes = {
+        401: f"the Hub does not accept the token ({said}); `hf auth login` stores another, or set HF_TOKEN",
+        402: f"the account of {owner} has no room for this upload ({said}); free some, extend its plan, or add --public if that has room",
+        403: f"the token must not write to {repository} ({said}); take one with the right to write for {owner}",
+        404: f"{endpoint} has no {owner} for which this token may write ({said}); check the owner in --push {repository}",
+        409: f"{repository} exists already, or is being written by another ({said}); give another name, or wait for the other",
+        413: f"the Hub takes no file as large as one of these ({said}); a GGUF file in Q4_0 or a smaller variant may fit",
+    }
+    if QUOTA.search(said) and status in (400, 403, 413):
+        return BadInput(mistakes[402])
+    if status in mistakes:
+        return BadInput(mistakes[status])
+    if status == 429:
+        return RunFailed(f"the Hub takes no more requests of this account for now ({said}); wait some minutes, {again}")
+    if status >= 500:
+        return RunFailed(f"{endpoint} has an error of its own, status {status} ({said}); try later, {again}")
+    return RunFailed(f"the Hub refused the upload to {repository} with status {status} ({said}); {again}")
 
 
 def _reason(error: BaseException) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from compresslab.errors import BadInput
 from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
 from compresslab.recipe.changes import Changes
-from compresslab.records import StudyRecord
+from compresslab.records import Failure, StudyRecord
 from compresslab.records.compute import ComputeChoice
 from compresslab.runner.executors.cluster import Cluster
 from compresslab.runner.executors.executor import Executor
@@ -88,7 +88,7 @@ def run_study(
         hearing = active_watcher
         if reports is not None:
             folder, results = Path(reports), result_store  # as they are now, for the function
-            hearing = GrowingPage(active_watcher, lambda: _write_if_no_poorer(report_study(plan, results), folder))
+            hearing = GrowingPage(active_watcher, lambda failures: _write_if_no_poorer(report_study(plan, results, failures), folder))
         result = run_nodes(plan, result_store, hearing, executor)
         active_watcher.assessing(plan)
         record = _assembled(plan, result_store, result)
@@ -140,15 +140,19 @@ def run_nodes(plan: Plan, store: Store, watcher: Watcher, executor: Executor | N
     return run(plan, store, watcher, executor)
 
 
-def report_study(plan: Plan, store: Store) -> StudyRecord:
+def report_study(plan: Plan, store: Store, failures: Mapping[str, Failure] | None = None) -> StudyRecord:
     """The study's record from the store, without running anything. The variants' `failures` name what is missing.
+
+    Args:
+        failures: of a run that goes on, by node key. All else that is missing has not run yet.
 
     Raises:
         BadInput: the store has no results of the study.
     """
     if plan.recipe.evaluate.source == "published":
         return _published(plan, Watcher())
-    lacking = {node.key: missing(node, store) for node in to_do(plan, store)}
+    failed = failures or {}
+    lacking = {node.key: failed.get(node.key) or missing(node, store) for node in to_do(plan, store)}
     if plan.variants[0].model in lacking:
         path, base = plan.file.path, plan.variants[0].model
         if store.occupied(base):

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 
 from compresslab.errors import BadInput
 from compresslab.records import StudyRecord
+from compresslab.studies.page_folder import folder_of_record
 from compresslab.tracking.tracked import Tracker, tracked
 from compresslab.versions import version
 
@@ -34,7 +35,7 @@ def check_tracker(name: str) -> None:
 
 
 def send(study: StudyRecord, name: str, store: Path, reports: Path) -> str:
-    """Send a study to a tracker. A tracker that fails costs the study nothing.
+    """Send a study to a tracker, under the name of its page's folder. A tracker that fails costs the study nothing.
 
     Args:
         name: of the tracker, which is installed.
@@ -43,7 +44,7 @@ def send(study: StudyRecord, name: str, store: Path, reports: Path) -> str:
     Returns:
         What went wrong, in one sentence; empty if nothing did.
     """
-    page = reports / study.study
+    page = folder_of_record(study, reports)
     try:
         tracker = cast(Tracker, importlib.import_module(TRACKERS[name].module).Runs(page))
         for variant in tracked(study, store, page):

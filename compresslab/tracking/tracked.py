@@ -17,7 +17,7 @@ class TrackedVariant:
     """One variant, which is one run of a tracker.
 
     Attributes:
-        study: the group of runs. name: of the variant.
+        study: the group of runs; a changed run of a study is a group of its own, such as `STUDY~items-60`. name: of the variant.
         params: settings, by names such as `step1/quantize/bits`.
         metrics: final values, by names such as `accuracy/arc_easy`, `density/params` and `density/params_low`.
         curves: (step, value) in the order of the steps, such as the loss of each training step.
@@ -64,7 +64,7 @@ def _variant(study: StudyRecord, variant: VariantRecord, store: Path, page: Path
     if key := variant.keys.get("model"):
         references["model"] = (store / "objects" / key).resolve().as_uri()
     return TrackedVariant(
-        study.study, variant.name, params, {name: value for name, value in _metrics(variant) if math.isfinite(value)}, curves, references
+        page.name, variant.name, params, {name: value for name, value in _metrics(variant) if math.isfinite(value)}, curves, references
     )
 
 

@@ -22,7 +22,7 @@ class Hub:
     Attributes:
         files: by repository and name. private: by repository. large: contents by SHA-256. sent: the large files that were sent, in order.
         validated: the cards that it was asked to check.
-        fails_at_commit: whether it breaks down when all files are there.
+        fails_at_commit: whether it breaks down when all files are there. refuses: status and words with which it answers every upload.
     """
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -31,6 +31,7 @@ class Hub:
     sent: list[str] = field(default_factory=list)
     validated: list[str] = field(default_factory=list)
     fails_at_commit: bool = False
+    refuses: tuple[int, str] | None = None
     address: str = ""
 
 
@@ -60,6 +61,9 @@ class Handler(BaseHTTPRequestHandler):
         content = self.body()
         if self.token() not in RIGHTS:
             self.answer(401, {"error": "Invalid user token"})
+        elif self.hub.refuses is not None:
+            status, said = self.hub.refuses
+            self.answer(status, {"error": said})
         elif self.path == "/api/repos/create":
             self.create(json.loads(content))
         elif self.path == "/api/validate-yaml":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_hub
 import numpy as np
@@ -18,6 +19,8 @@ from report.studies import quickstart
 from safetensors.numpy import save_file
 
 from compresslab.cli.export import gguf_kind
+from compresslab.errors import BadInput
+from compresslab.export.push import _explained
 from compresslab.records import StepRecord
 from compresslab.store.store import Store, write_record
 
@@ -165,6 +168,44 @@ def test_what_the_hub_does_not_allow_is_one_message(
     assert ended.code == 2
     assert said in ended.err.splitlines()[-1]
     assert hub.files == {}
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize(
+    ("status", "words", "said"),
+    [
+        (402, "Payment required", "the account of me has no room for this upload (Payment required)"),
+        (403, "Private repository storage limit reached", "the account of me has no room for this upload"),
+        (403, "forbidden", "the token must not write to me/model (forbidden)"),
+        (404, "no such namespace", "has no me for which this token may write"),
+        (409, "conflict", "me/model exists already, or is being written by another (conflict)"),
+        (413, "too large", "the Hub takes no file as large as one of these (too large)"),
+        (422, "odd", "the Hub refused the upload to me/model with status 422 (odd)"),
+        (429, "slow down", "the Hub takes no more requests of this account for now (slow down)"),
+        (500, "broken", "has an error of its own, status 500 (broken)"),
+    ],
+)
+def test_each_answer_of_the_hub_has_its_own_sentence(
+    call: Call, hub: Hub, monkeypatch: pytest.MonkeyPatch, status: int, words: str, said: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    hub.refuses = (status, words)
+    ended = call(*EXPORT, "--push", "me/model", "--yes")
+    assert (ended.code != 0, said in " ".join(ended.err.split())) == (True, True), ended.err
+    assert "cannot be reached" not in ended.err
+
+
+def test_an_answer_of_the_hub_is_found_below_the_errors_of_an_upload() -> None:
+    class RefusedError(Exception):
+        response = SimpleNamespace(status_code=403)
+
+    upload = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    upload.__cause__ = RefusedError("no rights")
+    with (
+        pytest.raises(BadInput, match=r"the token must not write to me/model \(no rights\)"),
+        _explained("me/model", "https://hub.example"),
+    ):
+        raise upload
 
 
 @pytest.mark.usefixtures("made", "hub")

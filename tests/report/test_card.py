@@ -122,3 +122,21 @@ def test_no_text_of_a_recipe_becomes_markup() -> None:
     assert "> \\<img src=x\\> # \\[a\\](b) \\`c\\` \\| d\n" in before
     assert "<img" not in before.replace("\\<img", "")
     assert '| ```{"name": "a`b``c\\|d"}``` |' in before
+
+
+def test_the_card_of_a_gguf_file_promises_only_what_stands_beside_it(tmp_path: Path) -> None:
+    study = quickstart()
+    variant = study.variants[1]
+    own_code = variant.steps[0].model_copy(update={"config": {**variant.steps[0].config, "trust_remote_code": True}})
+    variant = variant.model_copy(update={"steps": [own_code, *variant.steps[1:]]})
+    origin = Origin(hub_id="owner/original", license="other", license_link="TERMS.md", terms=(tmp_path / "LICENSE",))
+    text = card(study, variant, Target("mine-Q8_0.gguf", gguf="Q8_0"), origin)
+    assert "beside this card" not in text
+    assert "Hand on its terms (`LICENSE`) with this file" in text
+    assert head(text).license_link == "https://huggingface.co/owner/original/blob/main/TERMS.md"
+    assert "trust_remote_code" not in text.partition("## The recipe")[0].partition("## How to load it")[2]
+    assert "gguf " in next(line for line in text.splitlines() if line.startswith("It needs "))
+    assert 'from_pretrained(".", gguf_file="mine-Q8_0.gguf")' in text
+    pushed = card(study, variant, Target("mine-Q8_0.gguf", gguf="Q8_0", repository="me/mine"), origin)
+    assert 'from_pretrained("me/mine", gguf_file="mine-Q8_0.gguf")' in pushed
+    assert head(card(study, variant, Target("g.gguf", gguf="Q8_0"), Origin(license="other", license_link="TERMS.md"))).license_link is None

@@ -12,6 +12,7 @@ from compresslab.recipe.changes import Changes
 from compresslab.records import Failure, StudyRecord
 from compresslab.report import html
 from compresslab.report.extent.altered import altered, altered_recipe, page_name
+from compresslab.report.extent.basis import basis
 from compresslab.report.figures import Figures
 from compresslab.report.html import render
 from compresslab.report.merge import merged
@@ -109,6 +110,29 @@ def test_a_page_of_several_studies_says_which_was_changed():
 def test_the_answer_says_how_many_items_and_tasks_it_rests_on():
     page = render(studies.quickstart())
     assert "Rests on 800 items of 4 tasks (arc_easy 200, csqa 200, piqa 200, hellaswag 200)." in page
+
+
+def test_variants_with_other_numbers_of_items_are_told_and_not_counted_as_the_first():
+    whole = studies.quickstart()
+    first, second, *rest = whole.variants
+    [comparison] = [one for one in second.comparisons if one.relation == "parent"]
+    fewer = [task.model_copy(update={"items": 50}) if task.task == "piqa" else task for task in comparison.tasks]
+    second = second.model_copy(update={"comparisons": [comparison.model_copy(update={"tasks": fewer})]})
+    said = basis(whole.model_copy(update={"variants": [first, second, *rest]}))
+    expected = (
+        "Rests on 650 to 800 items of 4 tasks (arc_easy 200, csqa 200, piqa 50 to 200, hellaswag 200); not every variant has as many."
+    )
+    assert said == expected
+
+
+def test_published_scores_rest_on_no_items():
+    whole = studies.quickstart()
+    published = [
+        one.model_copy(update={"scores": [score.model_copy(update={"engine": "published"}) for score in one.scores]})
+        for one in whole.variants
+    ]
+    said = basis(whole.model_copy(update={"variants": published}))
+    assert said == "Rests on published scores of 4 tasks (arc_easy, csqa, piqa, hellaswag); no item of them is known here."
 
 
 def test_what_has_not_run_yet_is_pending_and_not_failed():

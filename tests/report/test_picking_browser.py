@@ -106,3 +106,20 @@ def test_the_panel_fits_the_width(browser: Any, tmp_path: Path, width: int) -> N
     page.goto(html.write(study(), tmp_path).as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_a_density_that_is_only_a_bound_is_not_ranked(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    whole = study()
+    bounded = []
+    for one in whole.variants:
+        if one.name == "bnb-nf4" and one.density and one.density.params:
+            bound = one.density.params.model_copy(update={"value": 99.0, "low": 99.0, "high": 99.0, "bound": "<"})
+            one = one.model_copy(update={"density": one.density.model_copy(update={"params": bound})})
+        bounded.append(one)
+    page = browser.new_page()
+    page.goto(html.write(whole.model_copy(update={"variants": bounded}), tmp_path).as_uri())
+    page.fill("#pick-loss", "100")
+    page.select_option("#pick-goal", "density")
+    assert "bnb-nf4" not in page.inner_text("#picked table")
+    assert "or only a bound of it: bnb-nf4." in page.inner_text("#picked")
+    page.close()

@@ -58,6 +58,11 @@ def test_a_heading_sorts_its_column_by_mouse_and_keyboard_and_again_undoes_it(op
         (["+0.1", "−0.3", "−1.2e−5", "∞", "< 0.05"], ["−0.3", "−1.2e−5", "< 0.05", "+0.1", "∞"]),
         (["1,234", "45.1 %", "×0.81"], ["45.1 %", "×0.81", "1,234"]),
         (["task-10", "task-9", "a"], ["a", "task-9", "task-10"]),
+        (["12abc", "11b", "2xyz"], ["2xyz", "11b", "12abc"]),
+        (
+            ["2026-11-26T23:31:14+00:00", "2026-02-01T08:00:00+00:00", "2025-12-31T08:00:00+00:00"],
+            ["2025-12-31T08:00:00+00:00", "2026-02-01T08:00:00+00:00", "2026-11-26T23:31:14+00:00"],
+        ),
     ],
 )
 def test_cells_are_ordered_by_what_they_say(browser: Any, bare_path: Path, texts: list[str], ordered: list[str]) -> None:  # noqa: F811

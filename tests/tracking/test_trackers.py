@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from report.studies import quickstart
 
 from compresslab.errors import BadInput
+from compresslab.recipe.changes import Changes
 from compresslab.records import StudyRecord
 from compresslab.tracking import choose
 from compresslab.tracking.choose import check_tracker, send
@@ -111,6 +113,28 @@ def test_trackio_keeps_runs_on_this_machine(variant: TrackedVariant, tmp_path: P
     assert send(study(), "trackio", tmp_path / "store", tmp_path / "reports") == ""
     api = trackio.Api()
     assert {run.name for run in api.runs("tiny")} == {"base", variant.name}
+
+
+def test_a_changed_run_is_a_group_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[TrackedVariant] = []
+
+    class Runs:
+        def __init__(self, page: Path) -> None:
+            self.page = page
+
+        def log(self, variant: TrackedVariant) -> None:
+            assert variant.references["page"] == (self.page / "index.html").as_uri()
+            sent.append(variant)
+
+    monkeypatch.setattr(choose.importlib, "import_module", lambda _: type("Module", (), {"Runs": Runs}))
+    text = "study: tiny\nbase: {model: offline:smollm2-135m-instruct}\nvariants: {}\nevaluate: {tasks: [arc_easy], items: 200}\n"
+    whole = study()
+    provenance = whole.provenance.model_copy(update={"recipe_sha256": hashlib.sha256(text.encode()).hexdigest()})
+    for recipe in (text, Changes(("evaluate.items=60",)).described() + text):
+        record = whole.model_copy(update={"recipe": recipe, "provenance": provenance})
+        assert send(record, "mlflow", tmp_path / "store", tmp_path / "reports") == ""
+    assert {variant.study for variant in sent[:2]} == {"tiny"}
+    assert {variant.study for variant in sent[2:]} == {"tiny~items-60"}
 
 
 def test_a_tracker_that_cannot_be_reached_costs_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

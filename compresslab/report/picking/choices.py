@@ -36,7 +36,7 @@ PROFILES = (
 def choices(study: StudyRecord) -> dict[str, Any]:
     """The base and its named variants with their quantities, the devices for which there are times, and the profiles.
 
-    A quantity is [number, text], an interval [value, low, high, text], each `None` where the record has none.
+    A quantity is [number, text], an interval [value, low, high, text, bound], each `None` where the record has none.
     """
     tasks, by_name = facts.shared_tasks(study), {variant.name: variant for variant in study.variants}
     measured = list(dict.fromkeys(_measured_on(variant.timing) for variant in study.variants if variant.timing))
@@ -94,4 +94,4 @@ def _quantity(value: float | None, form: Any) -> list[Any] | None:
 def _interval(interval: Interval | None, text: str) -> list[Any] | None:
     if interval is None or not all(map(math.isfinite, (interval.value, interval.low, interval.high))):
         return None
-    return [interval.value, interval.low, interval.high, text]
+    return [interval.value, interval.low, interval.high, text, interval.bound]

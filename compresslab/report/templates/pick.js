@@ -21,7 +21,7 @@
     time: (one) => (one.times[device.value] ? one.times[device.value][0] : null),
     loss: (one) => (one.base ? 0 : one.change && -one.change[0]),
     accuracy: (one) => one.accuracy && one.accuracy[0],
-    density: (one) => one.density && one.density[0],
+    density: (one) => (one.density && !one.density[4] ? one.density[0] : null),  // a bound has no place in a ranking
   };
   const goals = {
     memory: (one) => of.memory(one), time: (one) => of.time(one),
@@ -58,6 +58,7 @@
       && limits.every(([name, bound]) => name === "loss" || of[name](one) <= bound));
     const ranked = fits.filter((one) => goals[goal.value](one) !== null)
       .sort((one, other) => goals[goal.value](one) - goals[goal.value](other) || (of.memory(one) ?? 0) - (of.memory(other) ?? 0));
+    const unranked = fits.filter((one) => goals[goal.value](one) === null);
     const [best, second] = ranked;
     out.replaceChildren();
     if (!best) {
@@ -70,6 +71,7 @@
       out.append(head, table(second ? [best, second] : [best], most));
       if (second && overlap(best, second)) said.push(`${best.name} and ${second.name} are not told apart in accuracy: their intervals overlap.`);
       said.push(`${fits.length} of ${variants.length} fit.`);
+      if (unranked.length) said.push(`Not ranked, because the record has no value to rank them by, or only a bound of it: ${unranked.map((one) => one.name).join(", ")}.`);
     }
     if (near.length) said.push(`Not told apart from the limit of loss, and left out by their value: ${near.map((one) => `${one.name} (${one.change[3]})`).join(", ")}.`);
     for (const sentence of said) out.append(element("p", sentence, { class: "small" }));

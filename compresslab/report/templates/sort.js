@@ -2,12 +2,10 @@
 (() => {
   const MISSING = /^–?$|^– \|/; // of two values, such as measured | modelled, the first is what counts
   const SCALE = { k: 1e3, M: 1e6, B: 1e9, T: 1e12, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, "%": 0.01, ms: 1e-3, s: 1, min: 60, h: 3600 };
-  const DATE = /^\d{4}-\d\d-\d\d/; // ISO 8601
-  const NUMBER = /^[<>×≈±]?\s*([+-]?(?:\d[\d.]*(?:e[+-]?\d+)?|∞))\s*([kMBT]|[kMGT]B|%|ms|s|min|h)?(?![A-Za-z])/;
+  const NUMBER = /^[<>×≈±]?\s*([+-]?(?:\d[\d.]*(?:e[+-]?\d+)?|∞))\s*([kMBT]|[kMGT]B|%|ms|s|min|h)?(?![A-Za-z\d.]|-\d)/; // not the 2026 of a date, nor the 12 of 12abc
 
   // The number that a cell shows, in the unit of the smallest; null for a text. In a column of bytes "B" is a byte.
   function number(text, bytes) {
-    if (DATE.test(text)) return null; // which sorts as a text, and not by its year alone
     const found = NUMBER.exec(text.replaceAll("−", "-").replace(/(\d),(?=\d{3})/g, "$1"));
     if (!found) return null;
     const value = Number(found[1].replace("∞", "Infinity")) * (found[2] === "B" && bytes ? 1 : (SCALE[found[2]] ?? 1));
