@@ -62,7 +62,11 @@ def difference(one: str, other: str) -> tuple[str, str]:
     """Two values that differ, cut to where they do."""
     first = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     start = max(0, first - SHOWN // 3) if max(len(one), len(other)) > SHOWN else 0
-    return tuple("…" * bool(start) + text[start : start + SHOWN] + "…" * (len(text) > start + SHOWN) for text in (one, other))  # type: ignore[return-value]
+
+    def cut(text: str) -> str:
+        return "…" * bool(start) + text[start : start + SHOWN] + "…" * (len(text) > start + SHOWN)
+
+    return cut(one), cut(other)
 
 
 def _joined(values: Sequence[Any]) -> str:
