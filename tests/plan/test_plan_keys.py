@@ -58,7 +58,7 @@ def test_the_same_recipe_has_the_same_keys() -> None:
         ("keep: 24", "keep: 20", MODELS - {"base", "nf4"}),
         ("method: bnb-nf4", "method: bnb-nf4, double_quantization: true", {"nf4"}),
         ("{distill: {tokens: 1000}", "{distill: {tokens: 1001}", {"healed", "taught", "packed"}),
-        ("{teacher: healed, tokens: 1000}", "{teacher: depth, tokens: 1000}", {"taught"}),
+        ("{teacher: healed, tokens: 1000}", "{teacher: base, tokens: 1000}", {"taught"}),
         ("lora, tokens: 1000", "lora, tokens: 1000, seed: 1", {"adapted"}),
         ("packed: {from: healed", "packed: {from: depth", {"packed"}),
         ("\nvariants", "\ntext: {training: {seed: 1}}\nvariants", {"healed", "taught", "adapted", "packed"}),
