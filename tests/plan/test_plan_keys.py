@@ -155,7 +155,7 @@ def test_library_versions(library: str, models: set[str], scores: set[str], monk
 
 def test_a_text_file_counts_by_its_content(tmp_path: Path) -> None:
     def keys_with(name: str, content: str) -> dict[str, str | None]:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(100 * content)
         return keys_of(plan_of(f"text: {{training: {{source: {tmp_path / name}}}}}{STUDY}"), "model")
 
     one = keys_with("one.txt", "Some text.")
