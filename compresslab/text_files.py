@@ -61,6 +61,14 @@ def check_text_file(path: Path) -> None:
         _documents(path, text.encode())
 
 
+def text_amount(path: Path) -> tuple[int, int] | None:
+    """The number of documents of a sound text file and their bytes in UTF-8; `None` for a file that the plan does not read whole."""
+    if path.stat().st_size > CHECKED_BYTES:
+        return None
+    found = text_documents(path)
+    return len(found), sum(len(document.encode()) for document in found)
+
+
 def _read(path: Path, limit: int) -> bytes:
     try:
         return read_regular(path, limit)

@@ -21,7 +21,7 @@ from compresslab.recipe.schema import Calibration, FidelityText, Packing, Recipe
 from compresslab.recipe.source import for_role, parse_hub_text, parse_source, share_documents, text_identity
 from compresslab.recipe.steps import BASE, Step
 from compresslab.suggestions import MOST_PROBLEMS
-from compresslab.text_files import check_text_file
+from compresslab.text_files import check_text_file, text_amount
 
 MOVING_REVISIONS = (None, "main", "master")
 
@@ -40,6 +40,7 @@ class ResolvedRecipe:
         self.tasks: dict[str, str] = {}
         self.texts: dict[str, dict[str, Any]] = {}
         self.dimensions: dict[str, list[Dimensions | None]] = {}
+        self._amounts: dict[str, tuple[int, int] | None] = {}
         for number, task in enumerate(recipe.evaluate.tasks):
             with self._complaints_at("evaluate", "tasks", number):
                 self.tasks[task] = identify_task(task, suggesting=len(self.complaints) < MOST_PROBLEMS)
@@ -79,6 +80,7 @@ class ResolvedRecipe:
             if step.method.text is not None:
                 self._check_length(chain, ("text", step.method.text, "length"), getattr(self.recipe.text, step.method.text).length)
                 self._check_documents(chain, step, ("text", step.method.text, "documents"), getattr(self.recipe.text, step.method.text))
+                self._check_amount(step)
             if beyond := seeds_beyond(step, self.recipe.text):
                 self.complaints.append(Complaint(("variants", name, "steps", number, "replicates"), beyond))
             if missing := missing_package(step):
@@ -100,6 +102,25 @@ class ResolvedRecipe:
         self._check_bounded(chain, place, text)
         if text.documents == "bounded" and getattr(step.config, "on_policy", False):
             self._add(Complaint(place, "what a student writes (on_policy) has no documents to keep apart; take packed, or drop on_policy"))
+
+    def _check_amount(self, step: Step) -> None:
+        """Add a complaint if a text file is shorter than one sequence, or is a single document of which `until` cannot hold out another."""
+        role = str(step.method.text)
+        text = getattr(self.recipe.text, role)
+        amounts = self._amounts
+        if role not in amounts:
+            is_file = "sha256" in self.texts.get(role, {})
+            amounts[role] = text_amount(Path(text.source).expanduser()) if is_file else None
+        if (found := amounts[role]) is None:
+            return
+        documents, size = found
+        # No tokenizer of bytes has more tokens. Each document may begin with a space and a token of its own, and ends with one.
+        if size + 3 * documents < text.length:
+            reason = f"{text.source} has {size:,} bytes, which are fewer tokens than one sequence of {text.length:,}"
+            self._add(Complaint(("text", role, "source"), f"{reason}; give a longer text, or lower length"))
+        elif documents == 1 and getattr(step.config, "until", None) is not None:
+            reason = f"{text.source} is one document, and until holds out documents that are not trained on"
+            self._add(Complaint(("text", role, "source"), f"{reason}; give a text of several, with two blank lines between them"))
 
     def _check_bounded(self, chain: Chain, place: tuple[str, ...], text: Packing) -> None:
         reason = crosses_documents(chain.origin) if chain.origin and text.documents == "bounded" else ""

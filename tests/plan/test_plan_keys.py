@@ -58,7 +58,7 @@ def test_the_same_recipe_has_the_same_keys() -> None:
         ("keep: 24", "keep: 20", MODELS - {"base", "nf4"}),
         ("method: bnb-nf4", "method: bnb-nf4, double_quantization: true", {"nf4"}),
         ("{distill: {tokens: 1000}", "{distill: {tokens: 1001}", {"healed", "taught", "packed"}),
-        ("{teacher: healed, tokens: 1000}", "{teacher: depth, tokens: 1000}", {"taught"}),
+        ("{teacher: healed, tokens: 1000}", "{teacher: base, tokens: 1000}", {"taught"}),
         ("lora, tokens: 1000", "lora, tokens: 1000, seed: 1", {"adapted"}),
         ("packed: {from: healed", "packed: {from: depth", {"packed"}),
         ("\nvariants", "\ntext: {training: {seed: 1}}\nvariants", {"healed", "taught", "adapted", "packed"}),
@@ -155,7 +155,7 @@ def test_library_versions(library: str, models: set[str], scores: set[str], monk
 
 def test_a_text_file_counts_by_its_content(tmp_path: Path) -> None:
     def keys_with(name: str, content: str) -> dict[str, str | None]:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(100 * content)
         return keys_of(plan_of(f"text: {{training: {{source: {tmp_path / name}}}}}{STUDY}"), "model")
 
     one = keys_with("one.txt", "Some text.")

@@ -278,6 +278,25 @@ def test_a_student_that_is_its_own_teacher_is_refused_by_the_plan() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("A few words.", "has 12 bytes, which are fewer tokens than one sequence of 512; give a longer text, or lower length"),
+        ("A few words. " * 900, "is one document, and until holds out documents that are not trained on; give a text of several"),
+        (("A few words. " * 90 + "\n\n\n") * 9, ""),
+    ],
+)
+def test_a_text_that_is_too_short_or_one_document_is_told(words: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text(words)
+    steps = "prune: {method: depth, keep: 24}, retrain: {method: full, tokens: 512, until: parent}"
+    recipe = f"text: {{training: {{source: {tmp_path}/words.txt, length: 512}}}}\nvariants:\n  v: [{steps}]\n"
+    if not said:
+        build(loads(HEAD + recipe, "r.yaml"), MACHINE)
+        return
+    [found] = problems(recipe)
+    assert said in found
+
+
 def test_a_recipe_built_in_code_has_paths_without_places() -> None:
     recipe = loads(HEAD + "variants:\n  v: [prune: {method: depth, keep: 99}]\n", "r.yaml")
     with pytest.raises(RecipeError, match=r"variants\.v\.steps\[0\]\.prune\.keep: the model has 30 layers"):

@@ -76,14 +76,17 @@ def test_a_page_on_which_nobody_looked_has_no_section() -> None:
 def test_the_divergence_on_a_text_has_a_table_of_its_own() -> None:
     study = quickstart()
     found = TextDivergence(
-        source="prose.txt", sha256="ab" * 32, length=512, kl=Mean(value=0.0123, stderr=0.002, items=16), agreement=0.912,
+        source="prose.txt", sha256="ab" * 32, length=512, documents="bounded", bos="never",
+        kl=Mean(value=0.0123, stderr=0.002, items=16), agreement=0.912,
         weights="dequantized", parent_weights="as stored",
     )  # fmt: skip
     study = study.model_copy(update={"variants": [one.model_copy(update={"divergence": found}) for one in study.variants[1:2]]})
     page = render(study)
     assert HEADING in page
     assert "<td>0.0123<small>± 0.0020</small></td><td>91.2 %</td><td>8192<small>16 × 512</small></td>" in page
+    assert "<small>abababababab, documents bounded, bos never</small>" in page
     assert divergences(study).loc[0, ["kl", "kl_stderr", "agreement"]].tolist() == [0.0123, 0.002, 0.912]
+    assert divergences(study).loc[0, ["documents", "bos"]].tolist() == ["bounded", "never"]
 
 
 def test_what_stored_logits_see_of_a_divergence_stands_beside_it_and_is_warned_of_if_it_is_little() -> None:

@@ -103,7 +103,7 @@ def _due(was_zero: Tensor, asked: Zeros) -> int:
 
 def _due_of_columns(were_zero: Tensor, rows: int, asked: Zeros) -> int:
     """The same of a matrix, from the zeros (columns,) that its columns had: of all of it, or of blocks of columns if values change."""
-    blocks = were_zero.split(len(were_zero) if asked.masks else BLOCK)
+    blocks = torch.split(were_zero, len(were_zero) if asked.masks else BLOCK)
     return sum(max(int(asked.share * rows * len(block)), int(block.sum())) for block in blocks)
 
 
