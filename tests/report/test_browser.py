@@ -174,15 +174,16 @@ def test_a_cell_that_begins_like_a_formula_is_a_text_in_csv(browser: Any, tmp_pa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(browser: Any, page_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize("width", [400, 1280])
+def test_axe_finds_no_violation(browser: Any, page_path: Path, scheme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
     page.goto(page_path.as_uri())
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     found = Axe().run(page).response["violations"]
     page.close()
-    serious = [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")]
-    assert serious == []
+    assert [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["id"] != "landmark-unique"] == []
 
 
 def test_a_page_of_two_hundred_variants_is_whole_and_draws_in_time(browser: Any, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@
       ["Its last step took", (one) => one.seconds && one.seconds[1]],
     ].filter(([, text]) => columns.some(text));
     const made = element("table"), top = element("tr"), body = element("tbody"), scroll = element("div", undefined, { class: "scroll", tabindex: "0", role: "region", "aria-label": "The picked variants" });
-    top.append(element("th", "", { scope: "col" }));
+    top.append(element("th", "Quantity", { scope: "col", class: "left" }));
     columns.forEach((one) => top.append(element("th", one === picked[0] ? `best: ${one.name}` : one === picked[1] ? `runner-up: ${one.name}` : `base: ${one.name}`, { scope: "col" })));
     for (const [title, text, note] of rows) {
       const row = element("tr");

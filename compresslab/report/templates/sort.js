@@ -148,7 +148,6 @@
     if (!figure.querySelector("svg [data-variant]")) continue;
     let at = -1;
     figure.tabIndex = 0;
-    figure.setAttribute("role", "group");
     figure.setAttribute("aria-label", `${figure.querySelector("svg").getAttribute("aria-label")}: arrow keys go from variant to variant`);
     figure.addEventListener("mouseover", (event) => {
       const mark = event.target.closest("[data-variant]");

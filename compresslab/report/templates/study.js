@@ -58,7 +58,7 @@
   for (const node of nodes) {
     node.setAttribute("tabindex", "0");
     node.setAttribute("role", "button");
-    node.setAttribute("aria-label", `${node.dataset.variant}: show this variant and its lineage only`);
+    node.querySelector("title").textContent = `${node.dataset.variant}: show this variant and its lineage only`; // its name and its hint
     node.addEventListener("click", () => choose(node.dataset.variant));
     node.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
