@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 from compresslab.evaluation.backends import load_lm
 from compresslab.evaluation.harness import evaluate_model
@@ -40,7 +41,11 @@ ITEMS = 150
 HELD_OUT, LENGTH = 32, 512  # sequences, tokens
 COMPUTE = resolve_compute("auto", "bfloat16", probe_device(None))
 # What a model is read with on held-out text: whether documents are kept apart, and the token before each.
-READ = {"bounded": (True, "never"), "bounded+bos": (True, "always"), "packed": (False, "never")}
+READ: dict[str, tuple[bool, Literal["always", "never"]]] = {
+    "bounded": (True, "never"),
+    "bounded+bos": (True, "always"),
+    "packed": (False, "never"),
+}
 
 
 def step_on(folder: Path | None, step: dict[str, object], text: dict[str, object], output: Path, teacher: Path | None = None) -> None:
