@@ -203,7 +203,7 @@ def test_ls_lists_studies(call: Call, tmp_path: Path) -> None:
     store.remember("a-study", StudyNote(recipe="r.yaml", finished="2026-11-21T20:00:00+00:00", variants=variants))
     out = call("ls", "--store", "kept").out
     assert "a-study: 2 variants, last run 2026-11-21T20:00:00+00:00" in out
-    assert re.search(r"base +134\.5M +269 MB +kept/objects/0123456789abcdef01234567/model", out)
+    assert re.search(r"base +134\.5 M +269 MB +kept/objects/0123456789abcdef01234567/model", out)
     assert re.search(r"depth-24-healed-nf4 +- +- +not made", out)
     rows = json.loads(call("ls", "--store", "kept", "--json").out)
     assert [(row["variant"], row["stored_bytes"]) for row in rows] == [("base", 2 * N), ("depth-24-healed-nf4", None)]

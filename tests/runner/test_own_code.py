@@ -116,20 +116,6 @@ def test_a_trusted_model_passes_all_kinds_of_steps_and_its_code_goes_along(
     subprocess.run([sys.executable, "-c", CHECK, str(depth)], check=True, timeout=300)
 
 
-@pytest.mark.parametrize("file", ["configuration_mine.py", "modeling_mine.py"])
-def test_code_that_ends_the_process_is_named(folder: Path, file: str) -> None:
-    (folder / file).write_text(CODE[file] + "\nimport sys\nsys.exit('no licence')\n")
-    with pytest.raises(BadInput, match=r"code that .* brings does not run here: SystemExit: no licence"):
-        load(str(folder), trust_remote_code=True)
-
-
-def test_a_model_whose_code_ends_the_process_as_it_is_made_is_named(folder: Path) -> None:
-    changed = CODE["modeling_mine.py"].replace("super().__init__(config)", "raise SystemExit(0)")
-    (folder / "modeling_mine.py").write_text(changed)
-    with pytest.raises(BadInput, match="SystemExit"):
-        load(str(folder), trust_remote_code=True)
-
-
 def test_code_is_not_run_unless_the_recipe_trusts_it(folder: Path) -> None:
     mark = folder / "was-run"
     (folder / "configuration_mine.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
@@ -247,3 +233,18 @@ def test_code_without_a_causal_language_model_is_refused_before_it_runs(folder: 
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": NAMED["AutoConfig"]}}))
     with pytest.raises(BadInput, match=r"auto_map in its config\.json names no AutoModelForCausalLM; it is no causal language model"):
         start(str(folder), own_code=True)
+
+
+# Last: transformers knows the architecture by the last code that was run in this process.
+@pytest.mark.parametrize("file", ["configuration_mine.py", "modeling_mine.py"])
+def test_code_that_ends_the_process_is_named(folder: Path, file: str) -> None:
+    (folder / file).write_text(CODE[file] + "\nimport sys\nsys.exit('no licence')\n")
+    with pytest.raises(BadInput, match=r"code that .* brings does not run here: SystemExit: no licence"):
+        load(str(folder), trust_remote_code=True)
+
+
+def test_a_model_whose_code_ends_the_process_as_it_is_made_is_named(folder: Path) -> None:
+    changed = CODE["modeling_mine.py"].replace("super().__init__(config)", "raise SystemExit(0)")
+    (folder / "modeling_mine.py").write_text(changed)
+    with pytest.raises(BadInput, match="SystemExit"):
+        load(str(folder), trust_remote_code=True)
