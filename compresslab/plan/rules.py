@@ -8,7 +8,6 @@ from typing import NamedTuple
 from compresslab.errors import BadInput
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.dimensions import Dimensions
-from compresslab.methods.distill import Distill
 from compresslab.methods.format import Objection
 from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
@@ -66,7 +65,8 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
     teacher = getattr(config, "teacher", None)
     if teacher is not None and teacher in others:
         found += _teacher_objections(chain, others[teacher], teacher)
-        if isinstance(config, Distill) and not (config.cross_entropy or config.hidden) and _same_model(chain, others[teacher]):
+        learns_otherwise = getattr(config, "cross_entropy", 0) or getattr(config, "hidden", 0)
+        if step.kind == "distill" and not learns_otherwise and _same_model(chain, others[teacher]):
             reason = f"the teacher '{teacher}' is the student itself, so there is nothing to learn; put a step that changes it before, "
             found.append(Objection("teacher", f"{reason}or name another teacher"))
     if getattr(config, "until", None) == PARENT and not chain.pruned:

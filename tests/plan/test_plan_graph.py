@@ -79,7 +79,7 @@ def test_a_teacher_comes_first_and_is_needed() -> None:
 
 
 def test_the_base_as_teacher_and_parent_is_needed() -> None:
-    plan = plan_of(f"variants: {{a: [{DISTILL}]}}")
+    plan = plan_of("variants: {a: [{distill: {teacher: base, tokens: 10, cross_entropy: 0.5}}]}")
     base = plan.variant("base").model
     assert plan.node(plan.variant("a").model).needs == (base, base)
 

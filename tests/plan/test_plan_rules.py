@@ -45,7 +45,11 @@ def test_nothing_but_adopting_follows_packing(pack: str, step: str, reason: str)
 
 
 def test_every_order_that_can_work_is_let_pass(folder: FolderMaker) -> None:
-    prune, train, pack = "{prune: {method: depth, keep: 24}}", "{distill: {tokens: 10}}", "{quantize: {method: bnb-nf4}}"
+    prune, train, pack = (
+        "{prune: {method: depth, keep: 24}}",
+        "{distill: {tokens: 10, cross_entropy: 0.5}}",
+        "{quantize: {method: bnb-nf4}}",
+    )
     adopt = f"{{adopt: {{model: {folder('m')}}}}}"
     for steps in ([prune, train, pack], [train, prune, train], [pack, adopt, "{quantize: {method: bnb-int8}}"], [adopt, train, pack]):
         plan_of(f"variants: {{v: [{', '.join(steps)}]}}")
