@@ -147,7 +147,8 @@ def test_devices_of_the_recipe_make_gather_nodes_and_are_in_no_key(recipe: Path)
 @pytest.mark.parametrize("order", [(8, 1), (1, 8)])
 def test_of_equal_steps_the_one_that_asks_for_most_devices_counts(recipe: Path, order: tuple[int, int]):
     stated = yaml.safe_load(recipe.read_text())
-    healed = [[{"distill": {"tokens": 256, "top_k": 8, "teacher_devices": devices}}] for devices in order]
+    step = {"tokens": 256, "cross_entropy": 0.5, "top_k": 8}
+    healed = [[{"distill": {**step, "teacher_devices": devices}}] for devices in order]
     recipe.write_text(yaml.safe_dump({**stated, "variants": {"one": healed[0], "two": healed[1]}, "density": {"measure": False}}))
     assert [node.devices for node in prepare(recipe).nodes if node.kind == "gather"] == [8]
 
