@@ -34,14 +34,6 @@ def own(call: Call, tmp_path: Path) -> Call:
     return call
 
 
-def test_ls_of_an_empty_folder_says_what_to_do(call: Call) -> None:
-    told = call("ls")
-    assert told.code == 0
-    assert told.out.startswith("no study has run in ")
-    assert "`compresslab init --from quickstart` writes a first recipe" in told.out
-    assert json.loads(call("ls", "--json").out) == []
-
-
 def test_ls_of_a_study_names_its_variants_whole_and_the_day_in_iso(own: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     for columns in ("40", "100"):
         monkeypatch.setenv("COLUMNS", columns)
