@@ -35,10 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The first process says what to watch for; those of pytest-xdist inherit it, and share the processors among themselves.
 
-    Under `nohup` SIGHUP is ignored, also by what the tests start, and some test what it does.
+    Under `nohup` SIGHUP is ignored, and behind `&` in a script SIGINT, also by what the tests start, and some test what these do.
     """
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         folder = Path(tempfile.mkdtemp(prefix="compresslab-tests-"))
         config.stash[FINDINGS] = folder / "findings.txt"
