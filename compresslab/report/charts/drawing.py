@@ -136,9 +136,9 @@ def main(descriptor: int) -> None:
     """Draw what comes through the socket with this descriptor until its other end closes."""
     pipe = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts the command, which closes the pipe
-    from compresslab.report.charts.row_labels import RowLabelRenderer  # loads native code
+    from compresslab.report.charts.text_marks import TextMarkRenderer  # loads native code
 
-    renderer = RowLabelRenderer()
+    renderer = TextMarkRenderer()
     while True:
         try:
             chart = json.loads(pipe.recv_bytes())
