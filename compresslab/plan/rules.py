@@ -11,7 +11,16 @@ from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
 from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
-from compresslab.plan.model_files import check_cached, check_code, check_tokens, dimensions_of, format_of_source, vocabulary_digest
+from compresslab.plan.model_files import (
+    check_cached,
+    check_code,
+    check_tokenizer_files,
+    check_tokens,
+    check_weights,
+    dimensions_of,
+    format_of_source,
+    vocabulary_digest,
+)
 from compresslab.recipe.model_folder import check_model
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import Step
@@ -43,6 +52,8 @@ def start(model: str, own_code: bool = False) -> Chain:
     check_model(source, own_code)
     check_cached(source)
     check_code(source, own_code)
+    check_weights(source)
+    check_tokenizer_files(source)
     check_tokens(source)
     # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
     known = format_of_source(source)
