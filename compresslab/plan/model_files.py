@@ -189,10 +189,17 @@ def crosses_documents(source: Source) -> str:
     return ""
 
 
+def architecture_of(source: Source) -> str:
+    """The `model_type` of a local model's text part; empty if it is not known."""
+    folder = _folder(source)
+    config = text_part(_read(folder / "config.json") or {}) if folder else {}
+    return str(config.get("model_type") or "") if isinstance(config, Mapping) else ""
+
+
 def check_tokens(source: Source) -> None:
     """Refuse a local model whose tokenizer makes ids for which it has no embedding.
 
-    A special token that is no end, beginning or stand-in for unknown text may be beyond the embeddings, since no text has it: Gemma 3's for
+    A special token that is no end, beginning or stand-in for unknown text, and that the tokenizer puts around no text, may be beyond the embeddings, since no text has it: Gemma 3's for
     images, and padding that was added, which nothing here embeds.
 
     Raises:
@@ -208,6 +215,7 @@ def check_tokens(source: Source) -> None:
     named = {token.get("content") if isinstance(token, dict) else token for token in map(settings.get, NAMED_TOKENS)}
     try:
         ids = _ids(tokenizer)
+        named |= set(_put_before_texts(tokenizer))
         unused = {token["content"] for token in tokenizer.get("added_tokens") or () if token.get("special")} - named
         beyond = sorted((number, token) for token, number in ids.items() if number >= rows and token not in unused)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -218,6 +226,15 @@ def check_tokens(source: Source) -> None:
             f"the tokenizer of {folder} has the token {token[:60]!r} with the id {number}, and the model has {rows:,} embeddings "
             f"(0 to {rows - 1}); resize them with `model.resize_token_embeddings(len(tokenizer))` and save it, or take the token out"
         )
+
+
+def _put_before_texts(tokenizer: Mapping[str, Any]) -> Iterator[str]:
+    """The special tokens that a `tokenizer.json` puts around a text itself."""
+    processor = tokenizer.get("post_processor") or {}
+    for one in (processor, *(processor.get("processors") or ())):
+        for piece in one.get("single") or ():
+            if "SpecialToken" in piece:
+                yield piece["SpecialToken"]["id"]
 
 
 def vocabulary_digest(source: Source) -> str | None:

@@ -66,7 +66,7 @@ def counted_bytes(tensors: dict[str, StoredTensor], skeleton: PreTrainedModel, *
             count with all their bytes.
     """
     plain = {name: parameter.numel() for name, parameter in skeleton.named_parameters()}
-    # A buffer in a file (the decays of MiniMax, the corrections of a router) is no parameter, so its bytes are none of the parameters' bits.
+    # A buffer in a file (MiniMax's decays, a router's corrections) is no parameter, so its bytes are none of the parameters' bits.
     tensors = {name: tensors[name] for name in tensors.keys() - {name for name, _ in skeleton.named_buffers()}}
     return {
         name: min(stored.bytes, 2 * stored.elements)
