@@ -131,7 +131,7 @@ def parse_json(content: bytes | str) -> Any:
     Raises:
         ValueError: it is no JSON, no UTF-8, nested too deeply, or a pointer of Git LFS.
     """
-    if content.startswith(_LFS if isinstance(content, bytes) else _LFS.decode()):
+    if content[: len(_LFS)] in (_LFS, _LFS.decode()):
         raise ValueError(_NOT_FETCHED)
     try:
         return json.loads(content)

@@ -147,7 +147,7 @@ def check_tokenizer_files(source: Source) -> None:
     config, settings = (_read(folder / name) or {} for name in ("config.json", "tokenizer_config.json"))
     if settings.get("tokenizer_class") in WITHOUT_VOCABULARY or own_tokenizers(settings) or isinstance(config.get("auto_map"), dict):
         return  # own code may make a tokenizer of anything
-    if not any(fnmatch(name, form) for name in sorted(os.listdir(folder)) for form in VOCABULARY_FILES):
+    if not any(fnmatch(path.name, form) for path in folder.iterdir() for form in VOCABULARY_FILES):
         raise BadInput(
             f"the folder {folder} has no tokenizer: neither tokenizer.json nor another vocabulary, such as tokenizer.model; copy the files "
             "of the model's tokenizer into it"
@@ -199,8 +199,8 @@ def architecture_of(source: Source) -> str:
 def check_tokens(source: Source) -> None:
     """Refuse a local model whose tokenizer makes ids for which it has no embedding.
 
-    A special token that is no end, beginning or stand-in for unknown text, and that the tokenizer puts around no text, may be beyond the embeddings, since no text has it: Gemma 3's for
-    images, and padding that was added, which nothing here embeds.
+    A special token that is no end, beginning or stand-in for unknown text, and that the tokenizer puts around no text, may be beyond the
+    embeddings, since no text has it: Gemma 3's for images, and padding that was added, which nothing here embeds.
 
     Raises:
         BadInput: it does; the message names the first such token.

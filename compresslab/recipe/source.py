@@ -62,7 +62,7 @@ def parse_source(model: str) -> Source:
             if (path / "adapter_config.json").is_file():
                 reason = "merge it into its model (peft's merge_and_unload), and give that"
                 raise BadInput(f"the folder {model} is an adapter (adapter_config.json), not a model; {reason}")
-            inside = next((name for name in sorted(os.listdir(path)) if (path / name / "config.json").is_file()), "")
+            inside = next((one.name for one in sorted(path.iterdir()) if (one / "config.json").is_file()), "")
             hint = f"; a model is in its folder {inside}" if inside else ""
             raise BadInput(f"the folder {model} holds no config.json, so it is not a model{hint}")
         return Source("folder", str(path.resolve()))

@@ -91,32 +91,32 @@ def check_stored(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder whose weights are not those of its configuration, as far as the headers of its files tell.
 
     Raises:
-        BadInput: layers are missing, the embeddings have other rows than the vocabulary, weights are stored as integers or in 8 bits and the
-            configuration states no quantization, or the folder is refused like by `loaded_files`.
+        BadInput: layers are missing, the embeddings have other rows than the vocabulary, weights are stored as integers or in 8 bits and
+            the configuration states no quantization, or the folder is refused like by `loaded_files`.
     """
     tensors = {name: entry for path in loaded_files(folder) for name, entry in safetensors_header(path).items()}
     text = text_part(config)
     kind, sizes = text.get("model_type"), text_sizes(text.get)
     numbers = {layer_of(name) for name in tensors} - {None}
-    if sizes is not None and numbers and kind not in OTHER_LAYERS:
-        if missing := sorted(set(range(sizes.layers)) - numbers):
-            raise BadInput(
-                f"{folder}: config.json states {sizes.layers} layers, and the weights have none of number {missing[0]} (counted from 0); the "
-                "configuration is not that of these weights, or files are missing: download or save the model again"
-            )
+    counted = bool(numbers) and kind not in OTHER_LAYERS
+    if sizes is not None and counted and (missing := sorted(set(range(sizes.layers)) - numbers)):
+        raise BadInput(
+            f"{folder}: config.json states {sizes.layers} layers, and the weights have none of number {missing[0]} (counted from 0); "
+            "the configuration is not that of these weights, or files are missing: download or save the model again"
+        )
     if packed := next((name for name, entry in tensors.items() if _is_packed(name, entry)), ""):
         if stated_quantization(dict(config)) is None and not _names_format(folder):
             raise BadInput(
-                f"{folder}: {packed} is stored as {tensors[packed]['dtype']}, and config.json states no quantization_config, so its scale is "
-                "not known; download the model again with its own config.json"
+                f"{folder}: {packed} is stored as {tensors[packed]['dtype']}, and config.json states no quantization_config, so its scale "
+                "is not known; download the model again with its own config.json"
             )
         return
     for name, entry in tensors.items():
-        rows = entry["shape"][0] if entry["shape"] else 0
+        rows = next(iter(_shape(entry)), 0)
         if sizes is not None and kind not in OTHER_ROWS and location_of(name) in _TABLES and rows != sizes.vocabulary:
             raise BadInput(
-                f"{folder}: {name} has {rows:,} rows, and config.json states a vocab_size of {sizes.vocabulary:,}; set it to the rows of the "
-                "weights, or download or save the model again"
+                f"{folder}: {name} has {rows:,} rows, and config.json states a vocab_size of {sizes.vocabulary:,}; set it to the rows of "
+                "the weights, or download or save the model again"
             )
 
 
@@ -125,7 +125,13 @@ _TABLES = frozenset(Location(None, name) for name in TOKEN_TABLES)
 
 def _is_packed(name: str, entry: Mapping[str, Any]) -> bool:
     """Whether a tensor is a weight of a decoder layer in integers, or in floating-point numbers of 8 bits or fewer."""
-    return "weight" in name and len(entry["shape"]) > 1 and layer_of(name) is not None and entry["dtype"] not in WIDE
+    return "weight" in name and len(_shape(entry)) > 1 and layer_of(name) is not None and entry.get("dtype") not in WIDE
+
+
+def _shape(entry: Mapping[str, Any]) -> list[Any]:
+    """The shape in a header; of none, which is refused where tensors are read, that of a scalar."""
+    shape = entry.get("shape")
+    return shape if isinstance(shape, list) else []
 
 
 def _names_format(folder: Path) -> bool:

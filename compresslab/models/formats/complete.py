@@ -45,9 +45,8 @@ def check_unread(name: str, found: dict[str, Any], layers: int) -> None:
     )
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-        advice = (
-            "a LoRA adapter is merged with peft's merge_and_unload" if "lora_" in unread[0] else "give the model with its own config.json"
-        )
+        adapted = "lora_" in unread[0]
+        advice = "merge the adapter with peft's merge_and_unload" if adapted else "give the model with its own config.json"
         raise BadInput(
             f"{name}: its weights have {unread[0]}{more}, for which the model of its configuration has no place, so it would be another "
             f"model; {advice}"
