@@ -22,6 +22,9 @@ LARGEST_HEADER = 100_000_000  # the header of a safetensors file, in bytes; the 
 # A file that changed less than this many seconds ago may change again within one tick of its file system's clock.
 SETTLED_SECONDS = 2.0
 _PART = 2**16
+# What Git LFS leaves in the place of a large file that was not fetched.
+_LFS = b"version https://git-lfs"
+_NOT_FETCHED = "it is a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder"
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -126,8 +129,10 @@ def parse_json(content: bytes | str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, no UTF-8, or nested too deeply.
+        ValueError: it is no JSON, no UTF-8, nested too deeply, or a pointer of Git LFS.
     """
+    if content[: len(_LFS)] in (_LFS, _LFS.decode()):
+        raise ValueError(_NOT_FETCHED)
     try:
         return json.loads(content)
     except RecursionError:
@@ -148,6 +153,8 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     """
     with open_regular(path) as file:
         start, size = file.read(8), os.fstat(file.fileno()).st_size
+        if start == _LFS[:8]:
+            raise ValueError(_NOT_FETCHED)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, size - 8):
             raise ValueError("it does not begin as a safetensors file, or is cut off")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +27,15 @@ SIGNATURES = {
     b"PAR1": "a Parquet table",
     b"ARROW1": "an Arrow table",
     b"%PDF": "a PDF",
+    b"{\\rtf": "RTF",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself, which `git lfs pull` fetches",
     b"\xff\xfe\0\0": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
 BOM = "\ufeff"
+# Separators of tables, what their columns are called, and how many characters of a file tell whether it is one.
+SEPARATORS, COLUMN, TABLE_START = ",\t;", re.compile(r'"?[A-Za-z_][\w.-]*"?'), 2**16
 # Of a larger file, the plan looks at this many bytes.
 CHECKED_BYTES = 32 * 2**20
 ADVICE = 'give a .txt file in UTF-8, with two blank lines between documents, or a .jsonl file with an object {"text": …} in each line'
@@ -86,9 +93,11 @@ def _documents(path: Path, content: bytes) -> list[str]:
         documents = list(_list_rows(path, text) if _is_list(text) else _line_rows(path, text))
     elif _looks_like_json(text):
         raise BadInput(f"{path} has JSON in it, and its suffix is {path.suffix or 'none'!r}; rename it to .jsonl, or {ADVICE}")
+    elif _looks_like_table(text):
+        raise BadInput(f"{path} is a table by its content: a line of names, and as many cells in each line; {ADVICE}")
     else:
         documents = text.split("\n\n\n")
-    found = [document for document in documents if document.strip()]
+    found = [document for document in documents if _is_visible(document)]
     if not found:
         raise BadInput(f"the text {path} is empty" + (f": none of its {len(documents):,} documents has text" if text.strip() else ""))
     return found
@@ -122,6 +131,26 @@ def _looks_like_json(text: str) -> bool:
             if isinstance(value[0] if isinstance(value, list) and value else value, kinds):
                 return True
     return False
+
+
+def _looks_like_table(text: str) -> bool:
+    """Whether plain text is a table: its first line is names, and each of two lines or more after it has as many cells."""
+    start = text[:TABLE_START]
+    for separator in SEPARATORS:
+        names = start.partition("\n")[0].split(separator)
+        if len(names) < 2 or len(set(names)) < len(names) or not all(COLUMN.fullmatch(name.strip()) for name in names):
+            continue
+        with contextlib.suppress(csv.Error):
+            rows = list(csv.reader(io.StringIO(start), delimiter=separator))
+            rows = [row for row in (rows if len(start) == len(text) else rows[:-1]) if row]  # the last may be cut
+            if len(rows) > 2 and all(len(row) == len(names) for row in rows):
+                return True
+    return False
+
+
+def _is_visible(text: str) -> bool:
+    """Whether a text has a character that is seen. Spaces without width and byte order marks are none, and `strip` leaves them."""
+    return any(character.isprintable() and not character.isspace() for character in text)
 
 
 def _line_rows(path: Path, text: str) -> Iterator[str]:

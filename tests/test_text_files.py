@@ -36,6 +36,12 @@ READ = {
 REFUSED = {
     "table.csv": ("text\none\n", "is a table by its suffix; give a .txt file in UTF-8"),
     "TABLE.TSV": ("text\none\n", "is a table by its suffix"),
+    "table.txt": ('id,text,label\n0,"one, two",1\n1,three,0\n', "is a table by its content: a line of names, and as many cells in each"),
+    "tabs.txt": ("text\tlabel\none\t1\ntwo\t0\n", "is a table by its content"),
+    "semicolons": ('"text";"label"\n"one\nand more";1\ntwo;0', "is a table by its content"),
+    "pointer.txt": ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS, not the file itself"),
+    "document.txt": (r"{\rtf1\ansi one}", "is RTF"),
+    "unseen.txt": ("\u200b \ufeff\n", "is empty"),
     "rows.parquet": (b"PAR1 and so on", "is a Parquet table"),
     "rows.jsonl.gz": (gzip.compress(LINES.encode()), "is compressed by gzip"),
     "compressed.jsonl": (gzip.compress(LINES.encode()), "is compressed by gzip"),
@@ -87,8 +93,17 @@ def test_a_text_of_another_form_is_refused(tmp_path: Path, name: str) -> None:
             read(path)
 
 
-@pytest.mark.parametrize("text", ["[1] A reference\nand more", "{ braces } in prose", "[link](target)", "[1]\nA list of references"])
-def test_prose_that_begins_like_json_is_prose(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1] A reference\nand more",
+        "{ braces } in prose",
+        "[link](target)",
+        "[1]\nA list of references",
+        "Alice, Bob\nBob, Alice\nBob, Carol, Alice\n",
+    ],
+)
+def test_prose_that_begins_like_another_form_is_prose(tmp_path: Path, text: str) -> None:
     assert text_documents(written(tmp_path, "a.txt", text)) == [text]
 
 

@@ -40,4 +40,5 @@ AWQ = Method(
     layerwise=True,
     ends_stay=True,
     cost=solver_cost,
+    plain_linears=True,
 )

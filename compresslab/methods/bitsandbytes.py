@@ -65,6 +65,7 @@ NF4 = Method(
     packing=packing,
     ends_stay=True,
     linears_alone=True,
+    plain_linears=True,
 )
 FP4 = replace(NF4, name="bnb-fp4")
 INT8 = Method(
@@ -77,4 +78,5 @@ INT8 = Method(
     packing=packing,
     ends_stay=True,
     linears_alone=True,
+    plain_linears=True,
 )

@@ -68,5 +68,6 @@ GPTQ = Method(
     layerwise=True,
     ends_stay=True,
     linears_alone=True,
+    plain_linears=True,
     cost=solver_cost,
 )

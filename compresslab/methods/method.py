@@ -100,6 +100,8 @@ class Method(Generic[Config]):
         cost: seconds and memory of a step.
         ends_stay: whether embeddings, output head and all else outside the decoder layers that is no linear layer stay bit for bit.
         linears_alone: whether all else inside the decoder layers stays bit for bit, too: norms, biases, routers.
+        plain_linears: it serves the weights of torch's linear layers and no other ones (Conv1D, fused experts), so that a model with a
+            large share of others is refused.
         zeros: the zeros that a step leaves, by its settings; for a method that drops weights and keeps the shape of matrices.
         leaves: the model's dimensions after a step; raises `Misfit` if the settings do not fit the model.
         objections: reasons to refuse a model's dimensions, beyond those of `leaves` and of the format.
@@ -121,6 +123,7 @@ class Method(Generic[Config]):
     cost: Callable[[Config, Footprint], Cost] = rebuild_cost
     ends_stay: bool = False
     linears_alone: bool = False
+    plain_linears: bool = False
     zeros: Callable[[Config], Zeros] | None = None
     leaves: Callable[[Config, Dimensions], Dimensions] = _unchanged
     objections: Callable[[Config, Dimensions], list[Objection]] = _no_objections

@@ -123,6 +123,7 @@ QLORA = Method(
     libraries=("peft", "bitsandbytes"),
     ends_stay=True,
     linears_alone=True,
+    plain_linears=True,
     cost=adapter_cost,
     undivided=undivided,
 )

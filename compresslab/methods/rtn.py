@@ -60,4 +60,5 @@ RTN = Method(
     layerwise=True,
     ends_stay=True,
     linears_alone=True,
+    plain_linears=True,
 )

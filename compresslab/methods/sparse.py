@@ -80,6 +80,7 @@ MAGNITUDE = Method(
     layerwise=True,
     ends_stay=True,
     linears_alone=True,
+    plain_linears=True,
     zeros=zeros,
     cost=in_place_cost,
     objections=pattern_objections,

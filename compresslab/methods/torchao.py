@@ -50,6 +50,7 @@ INT8, INT4 = (
         packing=packing,
         ends_stay=True,
         linears_alone=True,
+        plain_linears=True,
     )
     for name in ("torchao-int8", "torchao-int4")
 )

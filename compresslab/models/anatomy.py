@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from compresslab.errors import RunFailed, UnsupportedModel
+from compresslab.methods.method import Kind
+from compresslab.methods.plain_linears import not_linear
 
 # Routers and convolutions are a few hundredths of a model; fused experts are nearly all of it.
 LARGEST_SHARE_OUTSIDE = 0.1
@@ -155,8 +157,11 @@ def kept_plain(model: PreTrainedModel) -> list[str]:
     return list(linears) if any(module is not head for module in linears.values()) else []
 
 
-def check_linear(model: PreTrainedModel, kind: str, does: str = "quantizes") -> None:
+def check_linear(model: PreTrainedModel, method: str, kind: Kind = "quantize") -> None:
     """Refuse a model with a large share of its weights outside linear layers, which quantizing or pruning would hardly shrink.
+
+    Args:
+        method, kind: of the step, for the message.
 
     Raises:
         UnsupportedModel: the message names the modules that contain the other weights, such as fused experts.
@@ -172,10 +177,7 @@ def check_linear(model: PreTrainedModel, kind: str, does: str = "quantizes") -> 
             outside[type(module).__name__] += size
     share = outside.total() / max(1, inside + outside.total())
     if share > LARGEST_SHARE_OUTSIDE:
-        raise UnsupportedModel(
-            f"{model.config.model_type}: {kind} {does} linear layers, and {share:.0%} of the blocks' weights are "
-            f"in {outside.most_common(1)[0][0]}, which is none; the result would stay about as large as it is"
-        )
+        raise UnsupportedModel(not_linear(model.config.model_type, method, kind, outside.most_common(1)[0][0], share))
 
 
 def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:

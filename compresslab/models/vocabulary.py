@@ -8,7 +8,7 @@ from compresslab.errors import BadInput
 from compresslab.models.load import Loaded
 from compresslab.models.text import TokenSequences
 from compresslab.recipe.model_config import positions_of
-from compresslab.recipe.stored_weights import POSITION_TABLES, layer_of
+from compresslab.recipe.stored_weights import has_position_table
 
 
 def vocabulary_difference(one: Loaded, other: Loaded) -> str:
@@ -33,9 +33,9 @@ def check_readable(text: TokenSequences, loaded: Loaded, source: str, reader: st
         BadInput: a token has no embedding, or the sequences are longer than the table of positions.
     """
     check_ids(int(text.ids.max()), loaded.model, loaded.tokenizer, source, reader)
-    names = (name for name, _ in loaded.model.named_parameters() if name.endswith(POSITION_TABLES) and layer_of(name) is None)
-    positions, length = positions_of(loaded.model.config.to_dict()), text.ids.shape[1]
-    if positions is not None and length > positions and next(names, None):
+    config, length = loaded.model.config.to_dict(), text.ids.shape[1]
+    positions = positions_of(config)
+    if positions is not None and length > positions and has_position_table(config, (name for name, _ in loaded.model.named_parameters())):
         raise BadInput(
             f"sequences of {length} tokens are longer than the {positions} positions of {reader}; set length to {positions} or less"
         )

@@ -8,22 +8,33 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput
-from compresslab.inputs import LARGEST_CONFIG, LARGEST_TOKENIZER, read_json, safetensors_header
+from compresslab.inputs import LARGEST_CONFIG, LARGEST_TOKENIZER, read_json, reason, safetensors_header
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Format, Quantization, stated_quantization
 from compresslab.methods.registry import format_of, formats
-from compresslab.recipe.model_config import code_problem, dimension_problem, positions_of, text_part, text_sizes
-from compresslab.recipe.model_folder import ADAPTER, adapter_refused
+from compresslab.recipe.model_config import (
+    architecture_problem,
+    code_problem,
+    dimension_problem,
+    own_tokenizers,
+    positions_of,
+    text_part,
+    text_sizes,
+)
+from compresslab.recipe.model_folder import ADAPTER, VOCABULARY_FILES, adapter_refused
 from compresslab.recipe.source import Source
-from compresslab.recipe.stored_weights import POSITION_TABLES, layer_of, loaded_files
+from compresslab.recipe.stored_weights import check_stored, has_position_table, layer_of, loaded_files
 
 # The tokens of a tokenizer's configuration that are put into texts.
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token")
+# Tokenizers of bytes and characters, which read no file.
+WITHOUT_VOCABULARY = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 # Architectures whose config transformers refuses unless the number of query heads divides the hidden size, even with a head_dim.
 HEADS_DIVIDE = ("llama", "gemma2", "gemma3", "gemma3_text", "vaultgemma", "arcee", "cwm", "hyperclovax", "internlm3", "gpt_neox")
 
@@ -98,7 +109,7 @@ STATE_LAYERS = frozenset(
 
 
 def check_code(source: Source, trusted: bool) -> None:
-    """Refuse a local model with its own code that cannot be loaded. Raises BadInput.
+    """Refuse a local model of which transformers makes no causal language model, with its own code or without. Raises BadInput.
 
     Args:
         trusted: whether the recipe trusts its code.
@@ -106,8 +117,41 @@ def check_code(source: Source, trusted: bool) -> None:
     folder = _folder(source)
     config = _read(folder / "config.json") if folder else None
     tokenizer = _read(folder / "tokenizer_config.json") if folder else None
-    if config and (problem := code_problem(source.name, config, tokenizer or {}, trusted)):
+    if config is None:
+        return
+    if problem := code_problem(source.name, config, tokenizer or {}, trusted) or architecture_problem(source.name, config):
         raise BadInput(problem)
+
+
+def check_weights(source: Source) -> None:
+    """Refuse a model's folder whose weights are not those of its configuration. Raises BadInput like `check_stored`."""
+    config = _read(Path(source.name) / "config.json") if source.kind == "folder" else None
+    if config is not None and not dimension_problem(config):
+        check_stored(Path(source.name), config)
+
+
+def check_tokenizer_files(source: Source) -> None:
+    """Refuse a model's folder without a tokenizer, or with a `tokenizer.json` that is none. Raises BadInput."""
+    if source.kind != "folder":
+        return
+    folder = Path(source.name)
+    path = folder / "tokenizer.json"
+    if path.exists():
+        try:
+            content = read_json(path, LARGEST_TOKENIZER)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} cannot be read as a tokenizer ({reason(error)}); download or save it again") from error
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise BadInput(f"{path} is no tokenizer: it has no model; download or save it again")
+        return
+    config, settings = (_read(folder / name) or {} for name in ("config.json", "tokenizer_config.json"))
+    if settings.get("tokenizer_class") in WITHOUT_VOCABULARY or own_tokenizers(settings) or isinstance(config.get("auto_map"), dict):
+        return  # own code may make a tokenizer of anything
+    if not any(fnmatch(path.name, form) for path in folder.iterdir() for form in VOCABULARY_FILES):
+        raise BadInput(
+            f"the folder {folder} has no tokenizer: neither tokenizer.json nor another vocabulary, such as tokenizer.model; copy the files "
+            "of the model's tokenizer into it"
+        )
 
 
 class Positions(NamedTuple):
@@ -128,7 +172,7 @@ def positions_known(source: Source) -> Positions | None:
         names = [name for file in loaded_files(folder) for name in safetensors_header(file)]
     except (OSError, ValueError, BadInput):
         return None
-    return Positions(count, any(layer_of(name) is None and name.endswith(POSITION_TABLES) for name in names))
+    return Positions(count, has_position_table(config or {}, names))
 
 
 def crosses_documents(source: Source) -> str:
@@ -145,11 +189,18 @@ def crosses_documents(source: Source) -> str:
     return ""
 
 
+def architecture_of(source: Source) -> str:
+    """The `model_type` of a local model's text part; empty if it is not known."""
+    folder = _folder(source)
+    config = text_part(_read(folder / "config.json") or {}) if folder else {}
+    return str(config.get("model_type") or "") if isinstance(config, Mapping) else ""
+
+
 def check_tokens(source: Source) -> None:
     """Refuse a local model whose tokenizer makes ids for which it has no embedding.
 
-    A special token that is no end, beginning or stand-in for unknown text may be beyond the embeddings, since no text has it: Gemma 3's for
-    images, and padding that was added, which nothing here embeds.
+    A special token that is no end, beginning or stand-in for unknown text, and that the tokenizer puts around no text, may be beyond the
+    embeddings, since no text has it: Gemma 3's for images, and padding that was added, which nothing here embeds.
 
     Raises:
         BadInput: it does; the message names the first such token.
@@ -164,6 +215,7 @@ def check_tokens(source: Source) -> None:
     named = {token.get("content") if isinstance(token, dict) else token for token in map(settings.get, NAMED_TOKENS)}
     try:
         ids = _ids(tokenizer)
+        named |= set(_put_before_texts(tokenizer))
         unused = {token["content"] for token in tokenizer.get("added_tokens") or () if token.get("special")} - named
         beyond = sorted((number, token) for token, number in ids.items() if number >= rows and token not in unused)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -174,6 +226,15 @@ def check_tokens(source: Source) -> None:
             f"the tokenizer of {folder} has the token {token[:60]!r} with the id {number}, and the model has {rows:,} embeddings "
             f"(0 to {rows - 1}); resize them with `model.resize_token_embeddings(len(tokenizer))` and save it, or take the token out"
         )
+
+
+def _put_before_texts(tokenizer: Mapping[str, Any]) -> Iterator[str]:
+    """The special tokens that a `tokenizer.json` puts around a text itself."""
+    processor = tokenizer.get("post_processor") or {}
+    for one in (processor, *(processor.get("processors") or ())):
+        for piece in one.get("single") or ():
+            if "SpecialToken" in piece:
+                yield piece["SpecialToken"]["id"]
 
 
 def vocabulary_digest(source: Source) -> str | None:

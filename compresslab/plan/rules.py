@@ -9,9 +9,20 @@ from compresslab.errors import BadInput
 from compresslab.methods.amounts import Misfit
 from compresslab.methods.dimensions import Dimensions
 from compresslab.methods.format import Objection
+from compresslab.methods.plain_linears import OTHER_PROJECTIONS, not_linear
 from compresslab.methods.registry import formats
 from compresslab.methods.settings import PARENT
-from compresslab.plan.model_files import check_cached, check_code, check_tokens, dimensions_of, format_of_source, vocabulary_digest
+from compresslab.plan.model_files import (
+    architecture_of,
+    check_cached,
+    check_code,
+    check_tokenizer_files,
+    check_tokens,
+    check_weights,
+    dimensions_of,
+    format_of_source,
+    vocabulary_digest,
+)
 from compresslab.recipe.model_folder import check_model
 from compresslab.recipe.source import Source, parse_source
 from compresslab.recipe.steps import Step
@@ -22,11 +33,13 @@ class Chain(NamedTuple):
 
     Attributes:
         origin: the source of its weights and its tokenizer. packed: the method or format that packed its weights; empty for plain ones.
+        architecture: its `model_type`; empty if it is not known.
         pruned: its steps include a prune step. steps: its steps since the origin, by kind and settings.
     """
 
     origin: Source | None
     packed: str = ""
+    architecture: str = ""
     dimensions: Dimensions | None = None
     pruned: bool = False
     steps: tuple[str, ...] = ()
@@ -43,13 +56,15 @@ def start(model: str, own_code: bool = False) -> Chain:
     check_model(source, own_code)
     check_cached(source)
     check_code(source, own_code)
+    check_weights(source)
+    check_tokenizer_files(source)
     check_tokens(source)
     # transformers may unpack a format that compresslab does not know (fp8, mxfp4) while it loads; the worker finds out.
     known = format_of_source(source)
     if known is not None and not known.readable:
         readable = ", ".join(one.name for one in formats() if one.readable)
         raise BadInput(f"weights packed by {known.name} are not unpacked here; take a model of plain weights, or one packed by {readable}")
-    return Chain(source, known.name if known else "", dimensions_of(source))
+    return Chain(source, known.name if known else "", architecture_of(source), dimensions_of(source))
 
 
 def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Objection]:
@@ -62,6 +77,8 @@ def objections(chain: Chain, step: Step, others: Mapping[str, Chain]) -> list[Ob
         return []
     config = step.config
     found = [Objection("", _after_packing(step.kind, chain.packed))] if chain.packed else []
+    if step.method.plain_linears and (other := OTHER_PROJECTIONS.get(chain.architecture)):
+        found.append(Objection("method", not_linear(chain.architecture, step.method.name, step.method.kind, other)))
     teacher = getattr(config, "teacher", None)
     if teacher is not None and teacher in others:
         found += _teacher_objections(chain, others[teacher], teacher)

@@ -6,19 +6,58 @@ import base64
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_INDEX, LARGEST_TOKENIZER, open_regular, parse_json, read_json, read_regular, reason
+from compresslab.methods.registry import formats
 
 WEIGHTS = ".safetensors"
 INDEX = ".safetensors.index.json"
 MOST_FILES = 10_000
 CONVERT = "pickled weights are not loaded, because they can run code; save the model with `save_pretrained`, which writes safetensors"
+# The names of pickled weights, those that transformers writes first, and of weights in formats of other libraries.
+PICKLED = ("pytorch_model*.bin", "model*.bin", "*.pth", "*.pt", "*.ckpt", "*.distcp", "*.bin", "*.pkl")
+FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.npz")
+ADAPTER_WEIGHTS = f"adapter_model{WEIGHTS}"
 MERGE = "merge the parts with llama.cpp's `gguf-split --merge`, and give the merged file"
 # The names that llama.cpp gives to the parts of a split file.
 SPLIT = re.compile(r".*-\d{5}-of-(\d{5})\.gguf")
+
+
+def not_loaded(folder: Path, present: Sequence[str]) -> str:
+    """Why a folder with neither `model.safetensors` nor an index of shards is not loaded; empty for a format of one file of any name.
+
+    Args:
+        present: the names in the folder.
+    """
+    weights = [name for name in present if name.endswith(WEIGHTS) and (folder / name).is_file()]
+    if weights == [ADAPTER_WEIGHTS]:
+        reason = "merge it into its model (peft's merge_and_unload), and give that"
+        return f"the folder {folder} has the weights of an adapter ({ADAPTER_WEIGHTS}) and none of a model; {reason}"
+    if len(weights) == 1 and any(name in present for known in formats() for name in known.files):
+        return ""
+    if weights:
+        count = f"{len(weights):,} files of weights ({weights[0][:100]!r} is one)" if len(weights) > 1 else f"{weights[0][:100]!r}"
+        advice = "download the index" if len(weights) > 1 else f"name it model{WEIGHTS} if it is the whole model"
+        return (
+            f"the folder {folder} has {count} and neither model{WEIGHTS} nor model{INDEX}, so transformers loads none; {advice}, or save "
+            "the model again"
+        )
+    if pickled := _first_like(present, PICKLED):
+        return f"the folder {folder} has {pickled} and no safetensors weights; {CONVERT}"
+    if foreign := _first_like(present, FOREIGN):
+        return f"the folder {folder} has {foreign} and no safetensors weights; save the model with transformers' `save_pretrained`"
+    if gguf := _first_like(present, ("*.gguf",)):
+        return f"the folder {folder} has no safetensors weights; to read {gguf}, give the file itself"
+    return f"the folder {folder} has no weights: neither model{WEIGHTS} nor model{INDEX}; download or save the model again"
+
+
+def _first_like(present: Sequence[str], forms: Sequence[str]) -> str:
+    """The first name of the first form that any has; empty if none has one."""
+    return next((name for form in forms for name in present if fnmatch(name, form)), "")
 
 
 def shards_of(index: Path) -> Iterator[str]:
@@ -42,6 +81,8 @@ def shards_of(index: Path) -> Iterator[str]:
             raise BadInput(f"{index} names {name[:100]!r} as weights; {CONVERT}")
         check_name(index, name)
         yield name
+    if not isinstance(content.get("metadata"), dict):
+        raise BadInput(f"{index} has no metadata, which transformers reads; download or save the model again")
 
 
 def check_index(index: Path) -> None:

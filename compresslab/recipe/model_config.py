@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import functools
 from collections.abc import Callable, Mapping
 from importlib import util
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput
-from compresslab.inputs import LARGEST_CONFIG, read_json, reason
+from compresslab.inputs import LARGEST_CONFIG, parse_json, read_regular, reason
+from compresslab.versions import version
 
 # The fields of dimensions that are read here, each with its smallest and its largest value. Larger ones are a mistake, and planning would
 # count up to them; the largest published models have about a tenth. A size of 0 means that a model has no such part.
@@ -47,10 +49,14 @@ STATED = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads
 LISTED = ("intermediate_size", "moe_intermediate_size")
 # More parameters than any format stores in a byte: those of one bit are 8. A factor of 8 is left for what architectures do differently.
 PARAMETERS_A_BYTE = 64
+# How torch's names of floating-point dtypes begin.
+DTYPES = ("float", "bfloat16", "half", "double")
 _AGAIN = "download or save the model again"
 # Where transformers lists the `model_type`s of its configurations, in its package.
 NATIVE_LIST = ("models", "auto", "auto_mappings.py")
 NATIVE_NAME = "CONFIG_MAPPING_NAMES"
+# Where it names its causal language models, by `model_type`.
+CAUSAL_LIST, CAUSAL_NAME = ("models", "auto", "modeling_auto.py"), "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
 # Where it names its tokenizers.
 NATIVE_TOKENIZERS = ("models", "auto", "tokenization_auto.py")
 GENERAL_TOKENIZERS = frozenset(
@@ -67,14 +73,27 @@ def read_config(path: Path) -> dict[str, Any]:
         BadInput: it cannot be read, is no JSON object, or states a dimension that is no whole number or outside of its limits.
     """
     try:
-        config = read_json(path, LARGEST_CONFIG)
+        content = read_regular(path, LARGEST_CONFIG)
+        config = parse_json(content)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read ({reason(error)}); {_AGAIN}") from error
+    # Python also reads UTF-16 and UTF-32, every one of which has a null byte in its first character.
+    if content.startswith(codecs.BOM_UTF8) or b"\0" in content[:4]:
+        raise BadInput(f"{path} is UTF-16 or begins with a byte order mark, and transformers reads neither; save it as plain UTF-8")
     if not isinstance(config, dict):
         raise BadInput(f"{path} is no JSON object; {_AGAIN}")
-    if problem := dimension_problem(config):
+    if problem := dimension_problem(config) or _dtype_problem(config):
         raise BadInput(f"{path}: {problem}; {_AGAIN}")
     return config
+
+
+def _dtype_problem(config: Mapping[str, Any]) -> str:
+    """What is wrong with the dtype that a configuration states, without the end of the sentence; empty if nothing is."""
+    name = "dtype" if "dtype" in config else "torch_dtype"
+    stated = config.get(name)
+    if stated is None or isinstance(stated, dict) or (isinstance(stated, str) and stated.startswith(DTYPES)):
+        return ""
+    return f"{name} is {_shown(stated)}, which torch does not have; it is float32, float16 or bfloat16"
 
 
 def text_part(config: Mapping[str, Any]) -> Any:
@@ -238,6 +257,28 @@ def code_problem(name: str, config: Mapping[str, Any], tokenizer: Mapping[str, A
     return f"{name} brings code, and auto_map in its config.json names no {missing[0]}; it is no causal language model" if missing else ""
 
 
+def architecture_problem(name: str, config: Mapping[str, Any]) -> str:
+    """Why transformers makes no causal language model of a configuration that names no code of its own; empty if it makes one.
+
+    Args:
+        name: the model's, for the message. config: its `config.json`.
+    """
+    native, causal, kind = native_model_types(), causal_model_types(), config.get("model_type")
+    if not (native and causal) or isinstance(config.get("auto_map"), dict):
+        return ""
+    if not isinstance(kind, str) or not kind:
+        return f"{name}: config.json has no model_type, so its architecture is not known; {_AGAIN}"
+    if kind not in native:
+        release = version("transformers")
+        return f"{name} is of the architecture {kind[:60]!r}, which transformers {release} does not have; a later version may have it"
+    if kind in causal:
+        return ""
+    text = text_part(config)
+    inside = text.get("model_type") if text is not config and isinstance(text, Mapping) else None
+    advice = f"save its text model ({inside}) alone, and give that" if inside in causal else "take a model that predicts the next token"
+    return f"{name} is of the architecture {kind!r}, of which transformers loads no causal language model; {advice}"
+
+
 def own_tokenizers(tokenizer: Mapping[str, Any]) -> list[str]:
     """The classes of its own code that a `tokenizer_config.json` names, if its `tokenizer_class` is none of transformers' own."""
     kind, known = tokenizer.get("tokenizer_class"), native_tokenizers()
@@ -257,8 +298,19 @@ def native_model_types() -> frozenset[str]:
 
     The list is read from its source, since importing transformers takes seconds.
     """
-    for node in _statements(*NATIVE_LIST):
-        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == NATIVE_NAME for target in node.targets):
+    return _names_of_pairs(NATIVE_LIST, NATIVE_NAME)
+
+
+@functools.cache
+def causal_model_types() -> frozenset[str]:
+    """The `model_type`s of which transformers loads a causal language model; empty if this version lists them elsewhere."""
+    return _names_of_pairs(CAUSAL_LIST, CAUSAL_NAME)
+
+
+def _names_of_pairs(inside: tuple[str, ...], name: str) -> frozenset[str]:
+    """The first parts of the pairs in the value of a name in a module of transformers; none if it cannot be read."""
+    for node in _statements(*inside):
+        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == name for target in node.targets):
             pairs = [pair for pair in ast.walk(node.value) if isinstance(pair, ast.Tuple)]
             return frozenset(str(pair.elts[0].value) for pair in pairs if pair.elts and isinstance(pair.elts[0], ast.Constant))
     return frozenset()

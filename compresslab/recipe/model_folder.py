@@ -11,13 +11,21 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from compresslab.errors import BadInput
 from compresslab.inputs import LARGEST_CONFIG, Stamp, kind_of, read_json, reason, safetensors_header
-from compresslab.recipe.model_checks import CONVERT, INDEX, MOST_FILES, WEIGHTS, check_gguf, check_name, check_weights_name, shards_of
+from compresslab.recipe.model_checks import (
+    INDEX,
+    MOST_FILES,
+    WEIGHTS,
+    check_gguf,
+    check_name,
+    check_weights_name,
+    not_loaded,
+    shards_of,
+)
 from compresslab.recipe.model_config import claim_problem, read_config
 from compresslab.recipe.source import HUB_ID, Source
 
@@ -25,6 +33,11 @@ from compresslab.recipe.source import HUB_ID, Source
 READ = (WEIGHTS, ".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".codes", ".tokenizer")
 # Vocabularies without a suffix.
 VOCABULARIES = ("vocab", "merges")
+# What a tokenizer is read from, in its own suffix or under a name that tokenizers have.
+VOCABULARY_FILES = (
+    *("*.model", "*.tiktoken", "*.spm", "*.vocab", "*.bpe", "*.codes", "*.tokenizer", "vocab*", "*vocab.json", "merges*", "dict.txt"),
+    *("tekken.json", "word_shape.json", "byte_maps.json"),
+)
 # Of these kinds, what transformers reads without being told its name: configurations, templates and the vocabularies of its tokenizers.
 BY_NAME = frozenset(
     [
@@ -70,7 +83,6 @@ TEMPLATES = "additional_chat_templates"
 # Code that transformers runs without being told its name, if it may run a model's own.
 CODE_OF_GENERATION = "custom_generate/generate.py"
 CONFIGS = ("config.json", "tokenizer_config.json")
-PICKLED = ("pytorch_model*.bin", "model*.bin", "*.pth", "consolidated*.pt", "*.distcp")
 ADAPTER = "adapter_config.json"
 # Bytes of a configuration or a vocabulary. A sparse file may claim any size.
 LARGEST_OTHER = 2**30
@@ -239,18 +251,21 @@ def _references(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _check_kind(folder: Path, present: list[str], weights: str) -> None:
-    """Refuse a folder without safetensors, and an adapter, whose weights lie in another folder."""
+    """Refuse a folder of which transformers loads no weights, and an adapter, whose weights lie in another folder."""
     if ADAPTER in present:
         raise adapter_refused(f"the folder {folder}")
-    if not weights and not any(name.endswith((WEIGHTS, INDEX)) for name in present):
-        pickled = next((name for name in present if any(fnmatch(name, form) for form in PICKLED)), "")
-        if pickled:
-            raise BadInput(f"the folder {folder} has {pickled} and no safetensors weights; {CONVERT}")
+    if not weights and not _first(folder) and (problem := not_loaded(folder, present)):
+        raise BadInput(problem)
+
+
+def _first(folder: Path) -> str:
+    """The file of weights, or the index of them, that transformers takes of a folder; empty if there is neither."""
+    return next((name for name in (f"model{WEIGHTS}", f"model{INDEX}") if _is_there(folder / name, folders=False)), "")
 
 
 def _loaded_weights(folder: Path, present: list[str], named: str) -> list[str]:
     """The files of weights that are loaded, and their index, in transformers' order of preference."""
-    first = named or next((name for name in (f"model{WEIGHTS}", f"model{INDEX}") if _is_there(folder / name, folders=False)), "")
+    first = named or _first(folder)
     if not first:
         return [name for name in present if name.endswith(WEIGHTS) and _is_there(folder / name, folders=False)]
     if named:

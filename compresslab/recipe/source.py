@@ -62,8 +62,12 @@ def parse_source(model: str) -> Source:
             if (path / "adapter_config.json").is_file():
                 reason = "merge it into its model (peft's merge_and_unload), and give that"
                 raise BadInput(f"the folder {model} is an adapter (adapter_config.json), not a model; {reason}")
-            raise BadInput(f"the folder {model} holds no config.json, so it is not a model")
+            inside = next((one.name for one in sorted(path.iterdir()) if (one / "config.json").is_file()), "")
+            hint = f"; a model is in its folder {inside}" if inside else ""
+            raise BadInput(f"the folder {model} holds no config.json, so it is not a model{hint}")
         return Source("folder", str(path.resolve()))
+    if is_file:
+        raise BadInput(f"{model} is a file, and a model is a folder or a .gguf file; give the folder with its config.json and its weights")
     if model.startswith((".", "/", "~")):
         raise BadInput(f"no model folder at {model}{_looked_from(path)}")
     name, _, revision = model.partition("@")

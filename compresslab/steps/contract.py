@@ -16,7 +16,7 @@ from compresslab.errors import UnsupportedModel, out_of_memory
 from compresslab.methods.method import Method
 from compresslab.methods.registry import method_of
 from compresslab.methods.settings import StepConfig
-from compresslab.models.anatomy import decoder_layers
+from compresslab.models.anatomy import check_linear, decoder_layers
 from compresslab.models.calibration.statistics import Statistics, gather_temporarily
 from compresslab.models.computing import computing, computing_temporarily
 from compresslab.models.counting.size import nonzero_of, shape_of, size_of
@@ -130,6 +130,8 @@ def run(kind: str, config: StepConfig, loaded: Loaded, context: Context, folder:
     entry = method_of(kind, config)
     if entry.kind != "adopt":
         refuse_packed(loaded, f"{kind} {entry.name}")
+    if entry.plain_linears:
+        check_linear(loaded.model, entry.name, entry.kind)
     if context.text is not None and context.other is not None:
         check_readable(context.text, context.other, "the text", f"the other model that {kind} {entry.name} reads")
     compute = context.dtype(loaded.model)

@@ -14,7 +14,7 @@ from compresslab.algorithms.sparsity import kept_mask, kept_of_each
 from compresslab.algorithms.wanda import wanda
 from compresslab.errors import BadInput, RunFailed
 from compresslab.methods.sparse import PruneSparse
-from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.anatomy import decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import second_moments
@@ -33,10 +33,9 @@ def apply(loaded: Loaded, config: PruneSparse, context: Context) -> StepResult:
     Raises:
         BadInput: the pattern does not divide a layer's inputs.
         RunFailed: the calibration's second moments cannot be inverted.
-        UnsupportedModel: the list of layers is not known, or much of the model is in no linear layer.
+        UnsupportedModel: the list of layers is not known.
     """
     model = loaded.model
-    check_linear(model, config.method, "prunes")
     layers = decoder_layers(model)
     check_pattern(layers, config)
     statistics = None if config.method == "magnitude" else statistics_of(loaded, context, grams=config.method == "sparsegpt")

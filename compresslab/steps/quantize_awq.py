@@ -12,7 +12,7 @@ from compresslab.algorithms.gptq import Rounded
 from compresslab.algorithms.grid import Grid, grid_of
 from compresslab.errors import UnsupportedModel
 from compresslab.methods.awq import AWQ_FORMAT, BITS, QuantizeAWQ, packing
-from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.anatomy import decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.formats import awq as awq_format
 from compresslab.models.load import Loaded
@@ -31,10 +31,9 @@ def apply(loaded: Loaded, config: QuantizeAWQ, context: Context) -> StepResult:
 
     Raises:
         BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message names sizes that do.
-        UnsupportedModel: the list of layers is not known, much of the model is in no linear layer, or scales cannot be folded.
+        UnsupportedModel: the list of layers is not known, or scales cannot be folded.
     """
     model = loaded.model
-    check_linear(model, "awq")
     check_loader(model)
     layers = decoder_layers(model)
     inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}

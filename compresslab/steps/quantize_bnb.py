@@ -9,7 +9,7 @@ from bitsandbytes.functional import has_avx512bf16
 from transformers import BitsAndBytesConfig
 
 from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
-from compresslab.models.anatomy import check_linear, kept_plain, quantizable
+from compresslab.models.anatomy import kept_plain, quantizable
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import check_sizes
 from compresslab.steps.contract import Context, StepResult
@@ -29,9 +29,7 @@ def apply(loaded: Loaded, config: Quantize4Bit | QuantizeInt8, context: Context)
 
     Raises:
         BadInput: the kernel of this processor does not support a layer's sizes.
-        UnsupportedModel: much of the model is in no linear layer.
     """
-    check_linear(loaded.model, config.method)
     if isinstance(config, Quantize4Bit) and loaded.model.device.type == "cpu" and has_avx512bf16():
         # The 4-bit kernel for processors with AVX-512 bf16 fails at the first use of a layer that it cannot repack.
         user = "on this processor bitsandbytes"

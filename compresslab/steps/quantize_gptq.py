@@ -11,7 +11,7 @@ from compresslab.algorithms.gptq import Rounded, gptq
 from compresslab.algorithms.grid import Grid
 from compresslab.algorithms.hessian import inverse_factor
 from compresslab.methods.gptq import GPTQ_FORMAT, QuantizeGPTQ, packing
-from compresslab.models.anatomy import check_linear, decoder_layers, linear_layers
+from compresslab.models.anatomy import decoder_layers, linear_layers
 from compresslab.models.calibration.statistics import Statistics
 from compresslab.models.formats import gptq as gptq_format
 from compresslab.models.load import Loaded
@@ -27,10 +27,9 @@ def apply(loaded: Loaded, config: QuantizeGPTQ, context: Context) -> StepResult:
     Raises:
         BadInput: the group size, or the format's words of 32 bits, do not divide a layer; the message names sizes that do.
         RunFailed: the calibration's second moments cannot be inverted.
-        UnsupportedModel: the list of layers is not known, or much of the model is in no linear layer.
+        UnsupportedModel: the list of layers is not known.
     """
     model = loaded.model
-    check_linear(model, "gptq")
     layers = decoder_layers(model)
     inside = {f"layer {name}": linear for name, linear in linear_layers(layers).items()}
     check_format(inside, GPTQ_FORMAT, packing(config), "gptq")

@@ -11,7 +11,7 @@ from torch import nn
 
 from compresslab.algorithms.round_to_nearest import symmetric_scales
 from compresslab.methods.rtn import COMPRESSED_TENSORS, QuantizeRTN, packing
-from compresslab.models.anatomy import check_linear, quantizable
+from compresslab.models.anatomy import quantizable
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult, layers_in_turn
@@ -22,10 +22,8 @@ def apply(loaded: Loaded, config: QuantizeRTN, context: Context) -> StepResult:
 
     Raises:
         BadInput: the group size does not divide a layer's input width; the message names sizes that do.
-        UnsupportedModel: much of the model is in no linear layer.
     """
     model = loaded.model
-    check_linear(model, "rtn")
     layers = quantizable(model)
     check_format(layers, COMPRESSED_TENSORS, packing(config), "rtn")
     scheme = QuantizationScheme(

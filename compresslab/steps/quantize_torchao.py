@@ -6,7 +6,7 @@ from transformers import TorchAoConfig
 
 from compresslab.errors import UnsupportedModel
 from compresslab.methods.torchao import TORCHAO, QuantizeTorchAO, packing
-from compresslab.models.anatomy import check_linear, kept_plain, quantizable
+from compresslab.models.anatomy import kept_plain, quantizable
 from compresslab.models.load import Loaded
 from compresslab.steps.checks import check_format
 from compresslab.steps.contract import Context, StepResult
@@ -18,9 +18,8 @@ def apply(loaded: Loaded, config: QuantizeTorchAO, context: Context) -> StepResu
 
     Raises:
         BadInput: the group size does not divide a layer's input width; the message names sizes that do.
-        UnsupportedModel: much of the model is in no linear layer, or int4 is used without a GPU, for which torchao has no kernel.
+        UnsupportedModel: int4 is used without a GPU, for which torchao has no kernel.
     """
-    check_linear(loaded.model, config.method)
     check_format(quantizable(loaded.model), TORCHAO, packing(config), config.method)
     if config.method == "torchao-int4" and loaded.model.device.type == "cpu":
         raise UnsupportedModel("torchao-int4: torchao packs int4 weights on a GPU only; on a processor take gptq, awq, rtn or bnb-nf4")

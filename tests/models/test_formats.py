@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from compresslab.errors import BadInput, UnsupportedModel
 from compresslab.methods.registry import METHODS, formats, method
@@ -125,9 +126,10 @@ def test_a_format_that_nobody_here_unpacks_is_refused_by_name(name: str, tmp_pat
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("{nope", "not a valid JSON file"), ("[]", "does not load as a causal"), ('{"quantization_config": 3}', "does not load as a causal")],
+    [("{nope", "cannot be read"), ("[]", "is no JSON object"), ('{"quantization_config": 3}', "does not load as a causal")],
 )
 def test_a_config_that_is_none_is_one_message(written: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(written)
+    save_file({"w": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(BadInput, match=said):
         load_folder(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from compresslab.errors import BadInput
 from compresslab.methods.bitsandbytes import Quantize4Bit, QuantizeInt8
@@ -155,3 +156,14 @@ def test_a_plain_weight_counts_sixteen_bits_at_most_whatever_copy_is_stored(tmp_
     # Scales are stored in the dtype that the format chose, so they may differ; the plain weights beside them do not.
     assert wide[1].effective_bits == pytest.approx(narrow[1].effective_bits, rel=0.1)
     assert wide[2].weight_bits == pytest.approx(narrow[2].weight_bits, rel=0.1)
+
+
+def test_buffers_in_the_files_are_none_of_the_parameters_bits(tmp_path: Path):
+    """MiniMax saves the decays of its linear attention, which in a small model are as many numbers as its weights."""
+    head = {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 128, "num_local_experts": 4, "num_experts_per_tok": 2}
+    config = AutoConfig.for_model("minimax", vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, **head)
+    model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    size = size_of(tmp_path, nonzero_of(model))
+    assert size.stored_bytes > 2 * size.parameters
+    assert size.effective_bits == 16

@@ -18,7 +18,7 @@ from compresslab.models.vocabulary import check_readable
 from compresslab.recipe.schema import Text
 from compresslab.steps.step_text import text_for
 
-from .architectures import swept_model
+from .architectures import SWEPT, swept_model
 from .tiny import make, make_tokenizer
 
 
@@ -64,3 +64,23 @@ def test_sequences_beyond_a_table_of_positions_are_refused() -> None:
     with pytest.raises(BadInput, match="positions of the teacher"):
         check_readable(long, table, "the text", "the teacher")
     check_readable(TokenSequences(torch.zeros(1, 5000, dtype=torch.long), ""), rotary, "the text")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", [*SWEPT])
+def test_the_architectures_that_cannot_read_beyond_their_positions_are_known(name: str) -> None:
+    """Some compute their table (GPT-J, CodeGen, MPT), so that no file has it."""
+    model = swept_model(name)
+    text = TokenSequences(torch.arange(300)[None] * 7 % 200, "")
+    try:
+        check_readable(text, Loaded(model, make_tokenizer()), "the text")
+        readable = True
+    except BadInput:
+        readable = False
+    try:
+        with torch.no_grad():
+            model(input_ids=text.ids, use_cache=False)
+        reads = True
+    except (IndexError, RuntimeError):
+        reads = False
+    assert readable == reads

@@ -106,7 +106,7 @@ def test_a_folder_counts_by_the_headers_of_its_files(folder: FolderMaker, tmp_pa
     (path / "model.safetensors").unlink()
     for number in (1, 2):
         write_safetensors(path / f"model-{number}.safetensors", {f"w{number}": [number, 2]})
-    index = {"weight_map": {"w1": "model-1.safetensors", "w2": "model-2.safetensors"}}
+    index = {"metadata": {}, "weight_map": {"w1": "model-1.safetensors", "w2": "model-2.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert dimensions_of(Source("folder", str(path))).parameters == 6  # type: ignore[union-attr]
 

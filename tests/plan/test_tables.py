@@ -88,6 +88,23 @@ def test_a_special_token_that_no_text_has_may_be_beyond_the_embeddings(folder: F
     assert plan(with_added(folder("padding"), "<pad>", 100, special=True, eos_token="a", pad_token="<pad>")) == []
 
 
+def test_a_token_that_the_tokenizer_puts_before_a_text_needs_an_embedding(folder: FolderMaker):
+    model = with_added(folder("before"), "<cls>", 100, special=True, eos_token="a")
+    path = model / "tokenizer.json"
+    template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<cls>", "type_id": 0}}, {"Sequence": {"id": "A"}}]}
+    for processor in (template, {"type": "Sequence", "processors": [{"type": "ByteLevel"}, template]}):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": processor}))
+        (problem,) = problems(model)
+        assert "has the token '<cls>' with the id 100, and the model has 100 embeddings" in problem
+
+
+@pytest.mark.parametrize("kind", ["gptj", "codegen", "mpt"])
+def test_positions_in_a_table_that_is_in_no_file_are_known(folder: FolderMaker, kind: str):
+    model = folder("computed", model_type=kind, max_position_embeddings=128)
+    (problem,) = problems(model, 256, "variants:\n  m: [prune: {method: wanda, sparsity: 0.5}]\n")
+    assert "sequences of 256 tokens are longer than the 128 positions" in problem
+
+
 def test_parameters_of_a_plan_are_those_of_the_layers_that_the_config_has(folder: FolderMaker):
     shapes = {f"transformer.h.{number}.w": [10, 10] for number in range(6)} | {"transformer.wte.weight": [100, 64]}
     model = folder("longer", shapes=shapes)

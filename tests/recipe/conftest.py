@@ -12,5 +12,6 @@ from recipe.folders import weights
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "model"
     weights(path / "model.safetensors")
-    (path / "config.json").write_text("{}")
+    (path / "config.json").write_text('{"model_type": "llama"}')
+    (path / "tokenizer.json").write_text('{"model": {"vocab": {}}}')
     return path

@@ -25,7 +25,7 @@ def shards(folder: Path, *names: str) -> Path:
     """Replaces the weights by an index of shards."""
     (folder / "model.safetensors").unlink(missing_ok=True)
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {f"w{number}": name for number, name in enumerate(names)}}))
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {f"w{number}": name for number, name in enumerate(names)}}))
     return index
 
 

@@ -69,6 +69,8 @@ def test_what_no_architecture_computes_must_be_stated(tmp_path: Path, name: str,
     ],
 )
 def test_what_transformers_takes_is_not_refused(tmp_path: Path, config: dict[str, object]):
+    config = {"model_type": "llama", **config}
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {}}}')
     assert read_config(written(tmp_path, json.dumps(config))) == config
     start(str(tmp_path))
 

@@ -107,7 +107,7 @@ def test_a_snapshot_of_the_hubs_cache_may_consist_of_links(tmp_path: Path):
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     weights(blobs / "1")
-    (blobs / "2").write_text(json.dumps({"weight_map": {"w": "model-1.safetensors"}}))
+    (blobs / "2").write_text(json.dumps({"metadata": {}, "weight_map": {"w": "model-1.safetensors"}}))
     (blobs / "3").write_text("{}")
     for link, blob in {"model-1.safetensors": "1", "model.safetensors.index.json": "2", "config.json": "3"}.items():
         (snapshot / link).symlink_to(f"../../blobs/{blob}")
@@ -165,7 +165,7 @@ def test_pickled_weights_that_a_configuration_names_are_refused(folder: Path, wh
 
 def test_shards_of_an_index_that_the_configuration_names_are_in_the_keys(folder: Path):
     weights(folder / "parts" / "a.safetensors")
-    (folder / "my.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "parts/a.safetensors"}}))
+    (folder / "my.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"w": "parts/a.safetensors"}}))
     (folder / "config.json").write_text(json.dumps({"transformers_weights": "my.safetensors.index.json"}))
     assert "parts/a.safetensors" in identity(folder)
 
@@ -214,7 +214,7 @@ def _pipe_below(folder: Path) -> None:
         put("old/model.safetensors.index.json", "damaged"),
         put("other.safetensors.index.json", "damaged"),
         lambda folder: socket_at(folder / "s.safetensors"),
-        *(_folder_called(name) for name in ("vocab", "something.json", "tokenizer.json", "chat_template.jinja", "old.safetensors")),
+        *(_folder_called(name) for name in ("vocab", "something.json", "tokenizer.model", "chat_template.jinja", "old.safetensors")),
         *(_huge(name) for name in ("notes.txt", "samples.json", "old.model", "prompt.jinja")),
         lambda folder: pipe(folder / "log.txt"),
         lambda folder: socket_at(folder / "daemon.json"),
@@ -232,7 +232,7 @@ def test_a_folder_in_the_place_of_the_weights_is_passed_over_as_transformers_doe
     weights(folder / "a.safetensors")
     shards(folder, "a.safetensors")
     (folder / "model.safetensors").mkdir()
-    assert set(identity(folder)) == {"config.json", "a.safetensors", "model.safetensors.index.json"}
+    assert set(identity(folder)) == {"config.json", "tokenizer.json", "a.safetensors", "model.safetensors.index.json"}
 
 
 def test_the_names_that_are_checked_are_those_of_transformers_tokenizers():

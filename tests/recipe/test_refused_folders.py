@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from recipe.folders import identity, pipe, shards, socket_at, weights
+from recipe.folders import identity, pipe, put, shards, socket_at, weights
 
 from compresslab.errors import BadInput
 from compresslab.plan.rules import start
@@ -129,3 +129,115 @@ def test_a_vocabulary_that_claims_a_terabyte_is_refused_at_once(folder: Path) ->
         file.truncate(2**40)
     with pytest.raises(BadInput, match="no configuration or vocabulary is so large"):
         model_folder.files_of(folder)
+
+
+def only(*names: str) -> Callable[[Path], object]:
+    """Replaces the weights by files of these names."""
+
+    def write(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        for name in names:
+            weights(folder / name)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (only(), r"has no weights: neither model\.safetensors nor model\.safetensors\.index\.json"),
+        (
+            only("model.fp16.safetensors"),
+            r"has 'model\.fp16\.safetensors' and neither model\.safetensors nor .*; name it model\.safetensors",
+        ),
+        (only("a.safetensors", "b.safetensors"), r"has 2 files of weights \('a\.safetensors' is one\) and neither .*; download the index"),
+        (only("adapter_model.safetensors"), r"has the weights of an adapter \(adapter_model\.safetensors\) and none of a model; merge it"),
+        (only("model.pt"), r"has model\.pt and no safetensors weights; pickled weights are not loaded"),
+        (only("optimizer.bin", "pytorch_model.bin"), r"has pytorch_model\.bin and no safetensors weights; pickled weights are not loaded"),
+        (only("tf_model.h5"), r"has tf_model\.h5 and no safetensors weights; save the model with transformers"),
+        (only("m.gguf"), r"has no safetensors weights; to read m\.gguf, give the file itself"),
+    ],
+)
+def test_a_folder_of_which_transformers_loads_no_weights_is_refused_by_what_is_there(
+    folder: Path, change: Callable[[Path], object], said: str
+):
+    change(folder)
+    with pytest.raises(BadInput, match=said):
+        start(str(folder))
+
+
+def test_one_file_of_another_name_is_loaded_where_a_format_names_it_itself(folder: Path):
+    only("gptq_model-4bit-128g.safetensors")(folder)
+    (folder / "quantize_config.json").write_text('{"bits": 4, "group_size": 128}')
+    start(str(folder))
+
+
+def test_an_index_without_metadata_is_refused(folder: Path):
+    weights(folder / "a.safetensors")
+    index = shards(folder, "a.safetensors")
+    index.write_text('{"weight_map": {"w": "a.safetensors"}}')
+    with pytest.raises(BadInput, match=r"index\.json has no metadata, which transformers reads; download or save"):
+        start(str(folder))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_named_as_one(folder: Path, name: str):
+    if name.endswith("index.json"):
+        shards(folder, "a.safetensors")
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 13452\n")
+    with pytest.raises(BadInput, match=rf"{name}.*it is a pointer of Git LFS, not the file itself; run `git lfs pull`"):
+        start(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "has no tokenizer: neither tokenizer.json nor another vocabulary"),
+        ('{"model": {"voc', "tokenizer.json cannot be read as a tokenizer"),
+        ("{}", "tokenizer.json is no tokenizer: it has no model"),
+    ],
+)
+def test_a_model_without_a_tokenizer_is_refused(folder: Path, content: str | None, said: str):
+    (folder / "tokenizer.json").unlink()
+    if content is not None:
+        (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(BadInput, match=said):
+        start(str(folder))
+
+
+@pytest.mark.parametrize(
+    "add",
+    [put("tokenizer.model"), put("vocab.json"), put("qwen.tiktoken"), put("tokenizer_config.json", '{"tokenizer_class": "ByT5Tokenizer"}')],
+)
+def test_other_vocabularies_and_tokenizers_of_bytes_are_tokenizers(folder: Path, add: Callable[[Path], object]):
+    (folder / "tokenizer.json").unlink()
+    add(folder)
+    start(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{}", "config.json has no model_type, so its architecture is not known"),
+        ('{"model_type": "llama9"}', r"is of the architecture 'llama9', which transformers [\d.]+ does not have"),
+        ('{"model_type": "t5"}', "is of the architecture 't5', of which transformers loads no causal language model; take a model that"),
+        (
+            '{"model_type": "llava", "text_config": {"model_type": "llama"}}',
+            r"'llava', of which transformers loads no causal language model; save its text model \(llama\) alone",
+        ),
+        ('{"model_type": "llama", "dtype": "bf16"}', "dtype is 'bf16', which torch does not have; it is float32, float16 or bfloat16"),
+        ('{"model_type": "llama", "torch_dtype": "torch.float16"}', r"torch_dtype is 'torch\.float16', which torch does not have"),
+        ("\ufeff{}", "config.json is UTF-16 or begins with a byte order mark"),
+    ],
+)
+def test_a_configuration_of_which_transformers_makes_no_language_model_is_refused(folder: Path, config: str, said: str):
+    (folder / "config.json").write_text(config)
+    with pytest.raises(BadInput, match=said):
+        start(str(folder))
+
+
+def test_a_file_is_no_folder_and_a_folder_of_checkpoints_names_one(folder: Path):
+    with pytest.raises(BadInput, match=r"model\.safetensors is a file, and a model is a folder or a \.gguf file"):
+        start(str(folder / "model.safetensors"))
+    with pytest.raises(BadInput, match=r"holds no config\.json, so it is not a model; a model is in its folder model"):
+        start(str(folder.parent))

@@ -66,6 +66,8 @@ def counted_bytes(tensors: dict[str, StoredTensor], skeleton: PreTrainedModel, *
             count with all their bytes.
     """
     plain = {name: parameter.numel() for name, parameter in skeleton.named_parameters()}
+    # A buffer in a file (MiniMax's decays, a router's corrections) is no parameter, so its bytes are none of the parameters' bits.
+    tensors = {name: tensors[name] for name in tensors.keys() - {name for name, _ in skeleton.named_buffers()}}
     return {
         name: min(stored.bytes, 2 * stored.elements)
         if stored.dtype in WIDE and (not packed or plain.get(name) == stored.elements)

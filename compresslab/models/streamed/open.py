@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from compresslab.errors import UnsupportedModel
 from compresslab.models.anatomy import decoder_layers
 from compresslab.models.device import find_device
+from compresslab.models.formats.complete import check_complete
 from compresslab.models.formats.reader import quantization_of
-from compresslab.models.load import Loaded, cast, check_complete, explained, load_folder, load_tokenizer, quiet
+from compresslab.models.load import Loaded, cast, explained, load_folder, load_tokenizer, quiet
 from compresslab.models.streamed.weights import Place, StoredWeights, looks_up_rows
 from compresslab.recipe.model_folder import check_claims
 

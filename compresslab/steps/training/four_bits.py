@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from compresslab.errors import BadInput
-from compresslab.models.anatomy import check_linear, quantizable
+from compresslab.models.anatomy import quantizable
 
 # Number of weights per scale; it must divide the rows for bitsandbytes' kernels.
 BLOCK = 64
@@ -21,9 +21,8 @@ def quantize_for_adapters(model: PreTrainedModel, compute: torch.dtype) -> None:
     Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, as bitsandbytes implements it.
 
     Raises:
-        BadInput: the block size does not divide a layer's inputs. UnsupportedModel: much of the model is in no linear layer.
+        BadInput: the block size does not divide a layer's inputs.
     """
-    check_linear(model, "qlora")
     layers = quantizable(model)
     for name, layer in layers.items():
         if layer.in_features % BLOCK:
