@@ -104,9 +104,9 @@ def _quantized_in_words(model: ModelResults, *, counted: bool) -> str:
 def _model(where: str, value: str) -> ImportedModel:
     if (found := NUMBER.fullmatch(value)) and not Path(value).exists():
         try:
-            parameters, bits = float(found["parameters"]), float(found["bits"] or 16.0)
+            parameters, of_all = float(found["parameters"]), float(found["bits"] or 16.0)
             source = f"stated: {value}" if found["bits"] else f"stated: {value}, taken as weights of 16 bits"
-            return ImportedModel(*stated_size(parameters, bits), None, source, bits if found["bits"] else None)
+            return ImportedModel(*stated_size(parameters, of_all), None, source, of_all if found["bits"] else None)
         except (BadInput, ValueError) as error:
             raise BadInput(f"{where}: {error}") from error
     path, bits = _path_and_bits(value)
