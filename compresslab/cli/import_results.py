@@ -25,8 +25,8 @@ Sizes = Annotated[
     list[str] | None,
     typer.Option(
         "--size",
-        help="A model's size: its folder, its config.json, or parameters, with the bits of a weight as 1.2e9@4.25. "
-        "[default: the folder that lm-eval loaded]",
+        help="A model's size: its folder, its config.json, or parameters; of a quantized one with the bits of a weight, as "
+        "config.json@4.25 or 1.2e9@4.25. [default: the folder that lm-eval loaded]",
         metavar="NAME=SIZE",
         show_default=False,
     ),

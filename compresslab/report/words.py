@@ -102,8 +102,8 @@ def percent(value: float | None) -> str:
 
 
 def times(value: float | None) -> str:
-    """A factor: ×0.81."""
-    return MISSING if value is None else f"×{number(value, 2 if value < 1 else 3)}"
+    """A factor: ×0.81. One that two digits would round to 1 has three: ×0.998."""
+    return MISSING if value is None else f"×{number(value, 2 if value < 0.995 else 3)}"
 
 
 def point(interval: Interval | None, digits: int = 3) -> str:

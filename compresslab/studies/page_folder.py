@@ -16,6 +16,7 @@ from compresslab.records import StudyRecord
 from compresslab.report.extent.altered import page_name
 from compresslab.report.overwriting import check_page
 from compresslab.store.store import Store
+from compresslab.studies.imported.mark import is_imported
 
 # The least room, in bytes, that a folder of reports must have before a study runs. The page of a small study takes half a megabyte.
 LEAST_ROOM = 2**19
@@ -35,10 +36,10 @@ def folder_of_record(record: StudyRecord, reports: Path) -> Path:
 
 
 def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:
-    """Refuse a folder into which the page of a plan cannot be written, or in which it would replace the page of another recipe.
+    """Refuse a folder into which the page of a plan cannot be written, or in which it would replace an imported or another recipe's page.
 
     Raises:
-        BadInput: the folder cannot be made or written into, or has a page of another recipe that is still there.
+        BadInput: the folder cannot be made or written into, has an imported page, or that of another recipe that is still there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,11 @@ def check_page_folder(folder: Path, plan: Plan, store: Store | None) -> None:
     except OSError as error:
         raise BadInput(f"no page can be written into {folder} ({error.strerror}); name another folder of reports") from error
     record = check_page(folder, plan.recipe.study)
+    if record is not None and is_imported(record):
+        raise BadInput(
+            f"{folder} has a page that was imported from lm-eval's files, and that of {plan.file.path} would replace it; name another "
+            "folder with --reports, or copy the recipe and rename its `study:`"
+        )
     if record is not None and (other := _other_recipe(folder, record, plan, store)) is not None:
         raise BadInput(
             f"{plan.file.path} and {other} both call their study {plan.recipe.study!r}, and {folder} has the page of {other}; "

@@ -1,4 +1,8 @@
-"""Weights & Biases: a project a study, a run a variant. `WANDB_MODE=offline` writes to this machine alone."""
+"""Weights & Biases: a project a study, a run a variant. `WANDB_MODE=offline` writes to this machine alone.
+
+The service of wandb may still write the file of the last run when `log` returns. The files are whole once the program has ended, or after
+`wandb.teardown()`, which also ends runs of the caller and is therefore not called here.
+"""
 
 from __future__ import annotations
 

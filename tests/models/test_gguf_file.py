@@ -12,8 +12,9 @@ import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter, RopeScalingType
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from compresslab.errors import BadInput, RunFailed, UnsupportedModel
 from compresslab.models.formats import gguf as gguf_file
@@ -50,6 +51,62 @@ def test_the_file_read_back_is_the_same_model(tmp_path: Path, dtype: torch.dtype
     assert torch.equal(probe_logits(plain.model), probe_logits(read.model))
     text = "the lazy fox, 1987 <s> é"
     assert read.tokenizer(text)["input_ids"] == plain.tokenizer(text)["input_ids"]
+
+
+def qwen(path: Path, kind: str, dtype: torch.dtype = torch.float32, pattern: str = PRETOKENIZE_REGEX, **changes: Any) -> Path:
+    """A Qwen with its way of splitting text; biases and norms of heads are random, since fresh ones are 0 and 1."""
+    splits = pre_tokenizers.Split(Regex(pattern), "isolated")
+    tokenizer = words(pre_tokenizers.Sequence([splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]))
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    torch.manual_seed(0)
+    settings = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    settings |= {"vocab_size": 304, "initializer_range": 0.2}
+    config = Qwen2Config(**{**settings, **changes}) if kind == "qwen2" else Qwen3Config(**{"head_dim": 128, **settings, **changes})
+    model = AutoModelForCausalLM.from_config(config)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 1:
+            torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.3)
+    model.to(dtype).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_a_qwen_read_back_is_the_same_model(tmp_path: Path, kind: str, tied: bool, dtype: torch.dtype) -> None:
+    source = qwen(tmp_path / "model", kind, dtype, tie_word_embeddings=tied, rope_parameters={"rope_type": "default", "rope_theta": 5e4})
+    write_gguf(source, tmp_path / "out.gguf", "a name", "a description")
+    plain, read = load_folder(source), load_gguf(tmp_path / "out.gguf", dtype, torch.device("cpu"))
+    assert type(read.model) is type(plain.model)
+    assert torch.equal(probe_logits(plain.model), probe_logits(read.model))
+    text = "the lazy fox's, 1987 <s> é\n\n  (2026)"
+    assert read.tokenizer(text)["input_ids"] == plain.tokenizer(text)["input_ids"]
+    reader = GGUFReader(tmp_path / "out.gguf")
+    assert reader.fields["general.architecture"].contents() == kind
+    assert reader.fields["tokenizer.ggml.pre"].contents() == "qwen2"
+    own = "blk.0.attn_q.bias" if kind == "qwen2" else "blk.0.attn_q_norm.weight"
+    assert {tensor.tensor_type.name for tensor in reader.tensors if tensor.name == own} == {"F32"}
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_a_rounded_qwen_has_the_logits_of_the_rounded_weights(tmp_path: Path, kind: str) -> None:
+    """`write_gguf` compares them."""
+    for chosen in ("q8_0", "q4_0"):
+        assert write_gguf(qwen(tmp_path / chosen, kind), tmp_path / f"{chosen}.gguf", "n", "d", chosen) == chosen
+
+
+def test_a_qwen_with_a_window_other_heads_or_another_split_is_refused(tmp_path: Path) -> None:
+    window = qwen(tmp_path / "window", "qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    with pytest.raises(UnsupportedModel, match="some of its layers attend to a window"):
+        write_gguf(window, tmp_path / "out.gguf", "n", "d")
+    other = qwen(tmp_path / "other", "qwen3", pattern=PRETOKENIZE_REGEX.replace(r"|\p{N}|", r"|\p{N}{1,3}|"))
+    with pytest.raises(UnsupportedModel, match=r"its tokenizer \(Split then ByteLevel\) is not known here"):
+        write_gguf(other, tmp_path / "out.gguf", "n", "d")
+    with pytest.raises(UnsupportedModel, match="its heads have 32 dimensions and transformers reads 128 from any such file"):
+        write_gguf(qwen(tmp_path / "heads", "qwen3", head_dim=32), tmp_path / "out.gguf", "n", "d")
+    with pytest.raises(UnsupportedModel, match="have biases"):
+        write_gguf(qwen(tmp_path / "biased", "qwen3", attention_bias=True), tmp_path / "out.gguf", "n", "d")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,8 @@ def test_a_size_may_come_from_a_config_and_bits(tmp_path: Path) -> None:
     assert table.sizes["b"][1].weight_bits < 16
     (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
     assert "line 2: a: " in (said := problem(tmp_path, [head, "a,config.json,,MMLU,5,acc,60"]))
-    assert "not how many bits a weight takes" in said
+    assert "not how many bits a weight takes with its scales; state them in the column bits" in said
+    assert "425 bits a weight are not possible" in problem(tmp_path, [head, "a,config.json,425,MMLU,5,acc,60"])
 
 
 @pytest.mark.parametrize(

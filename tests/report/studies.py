@@ -211,3 +211,19 @@ def with_failure() -> StudyRecord:
     """The quickstart, one of whose variants failed."""
     whole = quickstart()
     return whole.model_copy(update={"variants": [*whole.variants, failed()]})
+
+
+def unfinished(**changes: Any) -> StudyRecord:
+    """The quickstart, one of whose variants has not run yet."""
+    whole = quickstart(**changes)
+    waiting = Failure(node="model:awq", cause="model:awq has not run yet", pending=True)
+    return whole.model_copy(update={"variants": [*whole.variants, failed("awq").model_copy(update={"failures": [waiting]})]})
+
+
+def resting_on(tasks: list[str], study: StudyRecord) -> StudyRecord:
+    """The study, whose verdicts rest on these tasks."""
+    variants = [
+        one.model_copy(update={"comparisons": [found.model_copy(update={"rests_on": tasks}) for found in one.comparisons]})
+        for one in study.variants
+    ]
+    return study.model_copy(update={"variants": variants})

@@ -175,11 +175,12 @@ def test_a_cell_that_begins_like_a_formula_is_a_text_in_csv(browser: Any, tmp_pa
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-def test_axe_finds_no_violation(browser: Any, page_path: Path, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("written", ["page_path", "compared_path"])
+def test_axe_finds_no_violation(browser: Any, request: pytest.FixtureRequest, written: str, scheme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
-    page.goto(page_path.as_uri())
+    page.goto(request.getfixturevalue(written).as_uri())
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     found = Axe().run(page).response["violations"]
     page.close()

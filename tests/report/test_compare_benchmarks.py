@@ -22,12 +22,7 @@ def _no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on(tasks: list[str], name: str) -> StudyRecord:
     """The quickstart's variants, whose verdicts rest on these tasks."""
-    whole = studies.quickstart(study=name)
-    variants = [
-        one.model_copy(update={"comparisons": [found.model_copy(update={"rests_on": tasks}) for found in one.comparisons]})
-        for one in whole.variants
-    ]
-    return whole.model_copy(update={"variants": variants})
+    return studies.resting_on(tasks, studies.quickstart(study=name))
 
 
 def test_different_benchmarks_are_not_ranked_unless_asked():

@@ -18,6 +18,7 @@ from compresslab.report.overwriting import GENERATOR_TAG, SVG_MARK, check_file, 
 from compresslab.report.words import record_json
 from compresslab.store.store import Store
 from compresslab.studies import page_folder
+from compresslab.studies.imported.mark import EVALUATED
 from compresslab.studies.page_folder import check_page_folder
 from report import studies
 
@@ -98,6 +99,19 @@ def test_a_recipe_goes_on_with_its_page(tmp_path: Path, how: str):
     elif how == "damaged":
         (folder / "study.json").write_text("{")
     check_page_folder(folder, prepare(new), store)
+
+
+def test_a_run_does_not_replace_an_imported_page(tmp_path: Path):
+    plan, folder = recipe(tmp_path / "s/recipe.yaml"), tmp_path / "reports/s"
+    page(folder, plan)
+    base = studies.base()
+    imported = base.model_copy(update={"steps": [base.steps[0].model_copy(update={"details": {EVALUATED: "results_1.json"}})]})
+    record = StudyRecord.model_validate_json((folder / "study.json").read_text())
+    replace(folder / "study.json", record_json(record.model_copy(update={"variants": [imported]})))
+    for now in (plan, recipe(tmp_path / "s/recipe.yaml", EDITED)):
+        with pytest.raises(BadInput, match=r"a page that was imported from lm-eval's files, and that of .*recipe\.yaml would replace"):
+            check_page_folder(folder, now, None)
+    check_page_folder(tmp_path / "other/s", plan, None)
 
 
 def test_two_recipes_of_one_file_name_are_told_apart_without_a_note_in_the_store(tmp_path: Path):

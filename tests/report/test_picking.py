@@ -8,6 +8,7 @@ import pytest
 
 from compresslab.records import AttentionLayers, Interval, StudyRecord, VariantRecord
 from compresslab.report import facts, words
+from compresslab.report.html import render
 from compresslab.report.picking.choices import BYTES, choices
 from compresslab.report.picking.quantities import accuracy_change, bytes_of_a_token, measured_seconds, memory_at_inference, seconds_to_make
 
@@ -97,6 +98,20 @@ def test_only_the_own_step_counts_as_seconds_to_make():
     study = studies.quickstart()
     assert seconds_to_make(named(study, "depth-24-healed")) == 90
     assert seconds_to_make(named(study, "base")) is None
+
+
+def test_an_adopted_model_was_not_made_here():
+    """Its node loads and checks it. In a study of such models alone, as `assess` writes it, the table has no such column."""
+    study = studies.quickstart()
+    base, child = study.variants[0], named(study, "depth-24")
+    adopted = child.model_copy(update={"steps": [base.steps[0], child.steps[-1].model_copy(update={"kind": "adopt", "method": "adopt"})]})
+    assert adopted.costs["model"].seconds > 0
+    assert seconds_to_make(adopted) is None
+    page = render(study.model_copy(update={"variants": [base, adopted]}))
+    assert 'data-label="Accuracy"' in page
+    assert 'data-label="To make"' not in page
+    further = child.model_copy(update={"steps": [*adopted.steps, child.steps[-1]]})
+    assert seconds_to_make(further) == child.costs["model"].seconds
 
 
 def test_the_panel_has_the_texts_of_the_tables_and_no_unnamed_step_or_failure():

@@ -131,3 +131,27 @@ def test_a_study_without_bits_per_byte_has_accuracy_charts_and_no_column_of_dash
     assert not page.query_selector('table.verdicts [data-col="bpb"]')
     assert page.query_selector('section[aria-labelledby="size"] svg[aria-label^="Accuracy against"]')
     page.close()
+
+
+def test_tables_of_three_hardware_profiles_fit_a_laptop_screen(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """With the longest name of a kernel, and an interval below each ratio."""
+    study = studies.with_failure()
+    ratios = {name: studies.interval(0.9876, 0.2) for name in studies.HARDWARE}
+    slow = "compressed-tensors, unpacked at the first use"
+    variants = [
+        one.model_copy(
+            update={
+                "timing": one.timing and one.timing.model_copy(update={"weights": slow}),
+                "comparisons": [two.model_copy(update={"time_ratio": ratios}) for two in one.comparisons],
+            }
+        )
+        for one in study.variants
+    ]
+    monkeypatch.setattr(html, "figures", lambda _: Figures())
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(html.write(study.model_copy(update={"variants": variants}), tmp_path).as_uri())
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    wide = "(all) => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.getAttribute('aria-label'))"
+    assert page.query_selector(".scroll[aria-label='Inference times']")
+    assert page.eval_on_selector_all(".scroll", wide) == []
+    page.close()

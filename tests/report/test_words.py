@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compresslab.recipe.steps import Step
-from compresslab.report.words import budget, step
+from compresslab.report.words import budget, step, times
 from report.studies import quickstart
 
 
@@ -43,3 +43,10 @@ def test_d0_is_one_number_of_tokens_or_one_for_each_parameter(tokens: float | No
     density = quickstart().variants[0].density
     assert density is not None
     assert budget(density.model_copy(update={"tokens": tokens, "tokens_per_parameter": per_parameter})) == expected
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(0.8149, "×0.81"), (0.99, "×0.99"), (0.9964, "×0.996"), (0.9997, "×1.00"), (1.0, "×1.00"), (1.418, "×1.42")]
+)
+def test_a_factor_of_almost_one_is_written_like_one_of_one(factor: float, expected: str):
+    assert times(factor) == expected

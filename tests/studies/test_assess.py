@@ -113,4 +113,6 @@ def test_its_recipe_gives_a_page_beside_it(models: Path, tmp_path: Path) -> None
     record = run_study(path, settings=untimed, store=tmp_path / "S", reports=tmp_path)
     assert [variant.name for variant in record.variants] == ["base", "small"]
     assert record.variants[1].comparisons
-    assert len(list(tmp_path.glob("small-against-big*/index.html"))) == 1  # that of a changed run stands beside the recipe's
+    (page,) = tmp_path.glob("small-against-big*/index.html")  # that of a changed run stands beside the recipe's
+    assert record.variants[1].costs["model"].seconds > 0
+    assert 'data-label="To make"' not in page.read_text(encoding="utf-8")  # the model was loaded here, not made

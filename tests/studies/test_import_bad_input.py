@@ -265,7 +265,45 @@ def test_a_folder_of_gguf_files_is_not_sized_by_its_config(results: Results, tmp
     (folder := tmp_path / "model").mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.gguf").write_bytes(b"GGUF")
-    refused([results("a"), results("b")], r"its weights in \.gguf files, which are not counted", sizes=["a=4e9", f"b={folder}"])
+    said = r"its weights in \.gguf files, which are not counted here; add their stored bits: --size b=.*model@4\.5"
+    refused([results("a"), results("b")], said, sizes=["a=4e9", f"b={folder}"])
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "vocab_size": 32000, "num_attention_heads": 16}
+LLAMA |= {"num_key_value_heads": 8, "intermediate_size": 8192, "tie_word_embeddings": False}
+
+
+def test_the_bits_of_a_weight_are_stated_beside_a_config(results: Results, tmp_path: Path) -> None:
+    (folder := tmp_path / "packed").mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    files = [results("a"), results("b")]
+    said = r"not how many bits a weight takes with its scales; state them as --size b=.*config\.json@4\.25"
+    refused(files, said, sizes=["a=4e9", f"b={folder / 'config.json'}"])
+    refused(files, "400 bits a weight are not possible", sizes=["a=4e9", f"b={folder}@400"])
+    for size in (f"{folder / 'config.json'}@4.25", f"{folder}@4.25"):
+        record = import_study(ImportRequest(files, ["a"], ["a=4e9", f"b={size}"]))
+        found = record.variants[1]
+        assert found.size is not None
+        decoder, small = 16 * (3 * 2048 * 8192 + 2 * 2048 * 2048 + 2 * 2048 * 1024), (16 * 2 + 1) * 2048
+        assert found.size.stored_bytes == round((decoder * 4.25 + (small + 2 * 32000 * 2048) * 16) / 8)
+        assert found.size.counted == decoder + small + 32000 * 2048
+        assert any(
+            "N of b: counted from config.json, with 4.25 bits a weight as stated, and 16 of embeddings" in one for one in record.notes
+        )
+    timed = import_study(ImportRequest(files, ["a"], [f"a={folder}@16", f"b={folder}@4.25"], hardware=["rtx-4090"]))
+    assert timed.variants[1].density is not None
+    assert "rtx-4090" in timed.variants[1].density.modelled_seconds
+    arguments = {"model_args": "pretrained=b,load_in_4bit=True"}
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    refused([files[0], results("b", config=arguments)], r"--size b=.*packed@4\.25 \(@16 if it is", sizes=["a=4e9", f"b={folder}"])
+
+
+def test_a_path_that_ends_like_bits_is_a_path(results: Results, tmp_path: Path) -> None:
+    (folder := tmp_path / "model@4").mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    record = import_study(ImportRequest([results("a"), results("b")], ["a"], ["a=4e9", f"b={folder}"]))
+    assert record.variants[1].size is not None
+    assert record.variants[1].size.effective_bits == 16
 
 
 def test_a_page_is_replaced_by_an_import_of_the_same_models_and_tasks_alone(results: Results, tmp_path: Path) -> None:

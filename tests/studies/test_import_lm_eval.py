@@ -16,6 +16,7 @@ from compresslab.errors import BadInput
 from compresslab.studies.imported.page import write_imported
 from compresslab.studies.imported.study import ImportRequest, import_study
 from compresslab.studies.read_study import read_study
+from compresslab.studies.run_study import run_study
 from studies.conftest import Evaluated
 
 pytestmark = [
@@ -91,6 +92,10 @@ def test_its_page_and_the_recipe_that_it_stands_for_are_written(evaluated: Evalu
     assert "were imported from results_" in text
     assert "adopt" in (tmp_path / "mine" / "recipe.yaml").read_text(encoding="utf-8")
     assert read_study(tmp_path / "mine").model_dump() == record.model_dump()
+    before = page.read_bytes()
+    with pytest.raises(BadInput, match=r"mine has a page that was imported .*; name another folder with --reports, or copy"):
+        run_study(tmp_path / "mine" / "recipe.yaml", store=tmp_path / "store", reports=tmp_path)
+    assert page.read_bytes() == before
 
 
 def test_without_samples_r_is_less_sure(evaluated: Evaluated, reference: Path) -> None:

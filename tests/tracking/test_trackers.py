@@ -98,11 +98,13 @@ def wandb_records(data: bytes) -> Iterator[bytes]:
 
 
 def test_wandb_writes_runs_offline(variant: TrackedVariant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert send(study(), "wandb", tmp_path / "store", tmp_path / "reports") == ""
+    # wandb's service writes the files, those of the last run also after the run is finished. wandb awaits it when a program exits, as here.
+    wandb.teardown()
     files = sorted((tmp_path / "reports" / "tiny").rglob("*.wandb"))
     assert len(files) == 2
     names, curve, summary = set(), [], set()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,28 @@ FILE_TYPES: dict[GgufType, tuple[LlamaFileType, GGMLQuantizationType]] = {
 OF_DTYPE: dict[torch.dtype, GgufType] = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 # llama.cpp's names of byte-level pre-tokenizers, by their parts in tokenizer.json.
 PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
+# The same, by the pattern that splits before the bytes.
+SPLIT_PATTERNS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
+}
+
+
+class Architecture(NamedTuple):
+    """An architecture that llama.cpp knows, under its name of it.
+
+    Attributes:
+        interleaved: llama.cpp has the rotary pairs of queries and keys adjacent, and not in two halves of a head as transformers has them.
+    """
+
+    number: MODEL_ARCH
+    interleaved: bool
+
+
+ARCHITECTURES = {
+    "llama": Architecture(MODEL_ARCH.LLAMA, interleaved=True),
+    "qwen2": Architecture(MODEL_ARCH.QWEN2, interleaved=False),
+    "qwen3": Architecture(MODEL_ARCH.QWEN3, interleaved=False),
+}
 
 
 def write_gguf(folder: Path, path: Path, name: str, description: str, kind: GgufType | None = None) -> GgufType:
@@ -58,7 +80,7 @@ def write_gguf(folder: Path, path: Path, name: str, description: str, kind: Gguf
     chosen = kind or OF_DTYPE[loaded.model.dtype]
 
     def write(part: Path) -> None:
-        writer = GGUFWriter(part, "llama")
+        writer = GGUFWriter(part, config.model_type)
         _write_metadata(writer, config, name, description, chosen)
         _write_tokenizer(writer, tokenizer, loaded.tokenizer, config.vocab_size)
         _write_tensors(writer, loaded.model, chosen)
@@ -78,14 +100,28 @@ def _check_supported(config: PretrainedConfig) -> None:
     reason = ""
     if packed is not None:
         reason = "its weights are packed; GGUF has formats of its own, which llama.cpp makes from a plain file"
-    elif config.model_type != "llama":
-        reason = f"it is a {config.model_type}; only Llamas are written"
+    elif config.model_type not in ARCHITECTURES:
+        reason = f"it is a {config.model_type}; only {', '.join(ARCHITECTURES)} are written"
+    elif "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        reason = "some of its layers attend to a window, which is not written"
     elif rope != "default":
         reason = f"its rotary embedding is {rope!r}, which needs factors that are not written"
+    elif config.model_type != "llama" and _head(config) != (read := _head(_as_read(config))):
+        reason = f"its heads have {_head(config)} dimensions and transformers reads {read} from any such file, so it could not be checked"
     elif getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         reason = "its linear layers have biases"
     if reason:
         raise UnsupportedModel(f"this model cannot be written as GGUF: {reason}. Export a folder instead")
+
+
+def _head(config: PretrainedConfig) -> int:
+    """Dimensions of an attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _as_read(config: PretrainedConfig) -> PretrainedConfig:
+    """A configuration as transformers reads it from a GGUF file, as far as the dimensions of heads go. Only a Llama's are in the file."""
+    return type(config)(hidden_size=config.hidden_size, num_attention_heads=config.num_attention_heads)
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -96,24 +132,35 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
-    pre_tokenizer = content.get("pre_tokenizer") or {}
-    parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    kind = tuple(part.get("type") for part in parts)
-    plain = all(
-        part.get("use_regex", True) and not part.get("add_prefix_space", False) for part in parts if part.get("type") == "ByteLevel"
-    )
-    digits = all(part.get("individual_digits", False) for part in parts if part.get("type") == "Digits")
-    if content.get("model", {}).get("type") != "BPE" or kind not in PRE_TOKENIZERS or not (plain and digits) or content.get("normalizer"):
-        description = " then ".join(str(part) for part in kind) or "none"
+    called, kind = _pre_tokenizer(content.get("pre_tokenizer") or {})
+    # llama.cpp does not normalize. Qwen's tokenizer does, to NFC, in which text almost always is already.
+    normalized = content.get("normalizer") if called != "qwen2" or content.get("normalizer") != {"type": "NFC"} else None
+    if content.get("model", {}).get("type") != "BPE" or called is None or normalized:
+        description = " then ".join(kind) or "none"
         raise UnsupportedModel(
             f"this model cannot be written as GGUF: llama.cpp's name for its tokenizer ({description}) is not known here, and a wrong one "
             "would change its tokens silently. Export a folder instead"
         )
-    return {**content, "pre": PRE_TOKENIZERS[kind]}
+    return {**content, "pre": called}
+
+
+def _pre_tokenizer(content: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """llama.cpp's name of a pre-tokenizer as tokenizer.json has it, `None` if it is not known here; and its parts."""
+    parts = content.get("pretokenizers", [content] if content else [])
+    kind = tuple(str(part.get("type")) for part in parts)
+    if any(part.get("add_prefix_space", False) for part in parts if part.get("type") == "ByteLevel"):
+        return None, list(kind)
+    if kind == ("Split", "ByteLevel"):
+        split, by_bytes = parts
+        plain = split.get("behavior") == "Isolated" and not split.get("invert", False) and not by_bytes.get("use_regex", True)
+        return (SPLIT_PATTERNS.get(split.get("pattern", {}).get("Regex")) if plain else None), list(kind)
+    plain = all(part.get("use_regex", True) for part in parts if part.get("type") == "ByteLevel")
+    digits = all(part.get("individual_digits", False) for part in parts if part.get("type") == "Digits")
+    return (PRE_TOKENIZERS.get(kind) if plain and digits else None), list(kind)
 
 
 def _write_metadata(writer: GGUFWriter, config: PretrainedConfig, name: str, description: str, kind: GgufType) -> None:
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head = _head(config)
     writer.add_name(name)
     writer.add_description(description)
     writer.add_file_type(FILE_TYPES[kind][0])
@@ -163,13 +210,14 @@ def _write_tokenizer(writer: GGUFWriter, content: Mapping[str, Any], tokenizer: 
 
 
 def _write_tensors(writer: GGUFWriter, model: PreTrainedModel, kind: GgufType) -> None:
-    names = get_tensor_name_map(MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
-    heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
+    architecture = ARCHITECTURES[model.config.model_type]
+    names = get_tensor_name_map(architecture.number, model.config.num_hidden_layers)
+    heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads} if architecture.interleaved else {}
     tied = model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
         if tied and name == "lm_head.weight":
             continue  # without it, llama.cpp uses the embedding
-        target = names.get_name(name, try_suffixes=(".weight",))
+        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise UnsupportedModel(f"this model cannot be written as GGUF: llama.cpp has no place for {name}")
         count = next((count for part, count in heads.items() if part in name), None)

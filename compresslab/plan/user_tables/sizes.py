@@ -38,8 +38,7 @@ def stated_size(parameters: float, bits: float = 16.0) -> tuple[Size, Shape]:
     """
     if not (math.isfinite(parameters) and LEAST <= parameters <= LARGEST):
         raise BadInput(f"{parameters:g} is no number of parameters; write them in full, such as 1.2e9, not in millions or billions")
-    if not (math.isfinite(bits) and 0.5 <= bits <= 64):
-        raise BadInput(f"{bits:g} bits a weight are not possible; write the stored bits of a weight, such as 16 or 4.25")
+    _check_bits(bits)
     count = round(parameters)
     size = Size(
         parameters=count,
@@ -62,22 +61,31 @@ def stated_size(parameters: float, bits: float = 16.0) -> tuple[Size, Shape]:
     return size, shape
 
 
+def _check_bits(bits: float) -> None:
+    if not (math.isfinite(bits) and 0.5 <= bits <= 64):
+        raise BadInput(f"{bits:g} bits a weight are not possible; write the stored bits of a weight, such as 16 or 4.25")
+
+
 def quantization_in_name(name: str) -> str:
     """The part of a model's name that says that its weights take fewer than 16 bits; "" for none."""
     found = QUANTIZED_NAME.search(name)
     return found[0] if found else ""
 
 
-def size_from_config(path: Path, bits: float | None = None) -> tuple[Size, Shape]:
+def size_from_config(path: Path, bits: float | None = None, *, stated_by: str = "in the column bits") -> tuple[Size, Shape]:
     """Size and shape of a model from its config.json.
 
     Args:
         bits: stored bits of a weight in the decoder layers; embeddings and output head have 16. Default: 16, of a model that is not
             quantized.
+        stated_by: how the user states them, for the message that asks for them.
 
     Raises:
-        BadInput: the file cannot be read, its architecture is not counted, or it is quantized to a number of bits that nobody states.
+        BadInput: the file cannot be read, its architecture is not counted, it is quantized to a number of bits that nobody states, or the
+            bits are not possible.
     """
+    if bits is not None:
+        _check_bits(bits)
     config = read_config(path)
     text = text_part(config)
     family, sizes = str(text.get("model_type") or config.get("model_type") or ""), text_sizes(text.get)
@@ -87,7 +95,9 @@ def size_from_config(path: Path, bits: float | None = None) -> tuple[Size, Shape
             f"(those of {', '.join(COUNTED)} without added biases can); {STATE}"
         )
     if (config.get("quantization_config") or config.get("compression_config")) and bits is None:
-        raise BadInput(f"{path} says that the weights are quantized, and not how many bits a weight takes with its scales; state them")
+        raise BadInput(
+            f"{path} says that the weights are quantized, and not how many bits a weight takes with its scales; state them {stated_by}"
+        )
     row = {
         "architecture": family,
         "layers": sizes.layers,

@@ -71,9 +71,10 @@ def accuracy_change(variant: VariantRecord, relation: str, tasks: Sequence[str])
 
 
 def seconds_to_make(variant: VariantRecord) -> float | None:
-    """Seconds that the variant's last step took when it ran."""
+    """Seconds that the variant's last step took when it ran; `None` where it made nothing: a base and an adopted model were only loaded."""
     cost = variant.costs.get("model")
-    return cost.seconds if cost and variant.parent else None
+    loaded = not variant.parent or variant.steps[-1].kind == "adopt"
+    return None if cost is None or loaded else cost.seconds
 
 
 def _built_size(variant: VariantRecord, study: StudyRecord) -> Size | None:

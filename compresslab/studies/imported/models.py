@@ -21,7 +21,8 @@ QUANTIZED_ARGUMENT = re.compile(
 """What in lm-eval's `model_args` says that weights are quantized as they are loaded, or in other files than config.json tells."""
 
 LEAST_PLAIN_BITS = 15.5  # stored bits of a weight, of a model without quantization
-FORMS = "NAME=FOLDER, NAME=config.json, or NAME=1.2e9 (with the stored bits of a weight: NAME=1.2e9@4.25)"
+FORMS = "NAME=FOLDER, NAME=config.json, or NAME=1.2e9 (with the stored bits of a weight: NAME=config.json@4.25, NAME=1.2e9@4.25)"
+WITH_BITS = re.compile(r"(?P<path>.+)@(?P<bits>[0-9]+(?:\.[0-9]+)?)")
 
 
 class ImportedModel(NamedTuple):
@@ -74,9 +75,10 @@ def _checked(model: ModelResults, value: str) -> ImportedModel:
     said = _quantized_in_words(model, counted=found.folder is not None)
     if found.size.effective_bits >= LEAST_PLAIN_BITS and found.stated_bits is None and said:
         count = f"{model.parameters or found.size.parameters:.3g}".replace("e+0", "e").replace("e+", "e")
+        size = count if NUMBER.fullmatch(value) else value
         raise BadInput(
-            f"{where} has {found.size.effective_bits:.3g} bits a weight, and {said}; state parameters with the stored bits of a weight "
-            f"and its scales: --size {model.name}={count}@4.25 (@16 if it is not quantized)"
+            f"{where} has {found.size.effective_bits:.3g} bits a weight, and {said}; add the stored bits of a weight with its scales: "
+            f"--size {model.name}={size}@4.25 (@16 if it is not quantized)"
         )
     counted, stated = model.parameters, found.size.counted
     if found.folder is None and counted and found.stated_bits is None and not 0.1 * counted <= stated <= 1.02 * counted:
@@ -102,26 +104,36 @@ def _quantized_in_words(model: ModelResults, *, counted: bool) -> str:
 def _model(where: str, value: str) -> ImportedModel:
     if (found := NUMBER.fullmatch(value)) and not Path(value).exists():
         try:
-            parameters, bits = float(found["parameters"]), float(found["bits"] or 16.0)
+            parameters, of_all = float(found["parameters"]), float(found["bits"] or 16.0)
             source = f"stated: {value}" if found["bits"] else f"stated: {value}, taken as weights of 16 bits"
-            return ImportedModel(*stated_size(parameters, bits), None, source, bits if found["bits"] else None)
+            return ImportedModel(*stated_size(parameters, of_all), None, source, of_all if found["bits"] else None)
         except (BadInput, ValueError) as error:
             raise BadInput(f"{where}: {error}") from error
-    path = Path(value).expanduser()
+    path, bits = _path_and_bits(value)
     try:
         if path.is_dir():
             if not (path / "config.json").is_file():
                 raise BadInput("the folder has no config.json, so it is not a model")
-            if any(path.glob("*.safetensors")):
+            if bits is None and any(path.glob("*.safetensors")):
                 return _from_folder(path)
-            if any(path.glob("*.gguf")):
-                raise BadInput("the folder has its weights in .gguf files, which are not counted here; write NAME=1.2e9@4.5")
+            if bits is None and any(path.glob("*.gguf")):
+                raise BadInput(f"the folder has its weights in .gguf files, which are not counted here; add their stored bits: {where}@4.5")
             path /= "config.json"
         if not path.is_file():
             raise BadInput(f"there is neither such a file or folder, nor is it a number; write {FORMS}")
-        return ImportedModel(*size_from_config(path), None, f"counted from {path.name}")
+        size, shape = size_from_config(path, bits, stated_by=f"as {where}@4.25")
+        told = "" if bits is None else f", with {bits:g} bits a weight as stated, and 16 of embeddings and output head"
+        return ImportedModel(size, shape, None, f"counted from {path.name}{told}", bits)
     except (BadInput, RunFailed) as error:
         raise BadInput(f"{where}: {error}") from error
+
+
+def _path_and_bits(value: str) -> tuple[Path, float | None]:
+    """A path, and the stored bits of a weight if it ends in them: `config.json@4.25`. A path that exists as it is has none."""
+    found = WITH_BITS.fullmatch(value)
+    if found is None or Path(value).expanduser().exists():
+        return Path(value).expanduser(), None
+    return Path(found["path"]).expanduser(), float(found["bits"])
 
 
 def _from_folder(folder: Path) -> ImportedModel:

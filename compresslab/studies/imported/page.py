@@ -9,12 +9,10 @@ from compresslab.files import atomic_write
 from compresslab.inputs import reason
 from compresslab.records import StudyRecord
 from compresslab.report.overwriting import check_page
+from compresslab.studies.imported.mark import is_imported
 from compresslab.studies.run_study import write_page
 
 RECIPE = "recipe.yaml"
-EVALUATED = "evaluated"
-"""The detail of an imported model's step that names its files. Steps of a study that was run have none."""
-
 ELSE = "name this study with --study, or another folder with --reports"
 
 
@@ -41,7 +39,7 @@ def _check_replaced(record: StudyRecord, folder: Path) -> None:
         BadInput: the folder has another page, or a recipe that is not the one of its page.
     """
     before, recipe = check_page(folder, record.study), folder / RECIPE
-    if before is not None and not _is_imported(before):
+    if before is not None and not is_imported(before):
         raise BadInput(f"{folder} has the page of a study of the same name that was not imported; {ELSE}")
     if before is not None and _what(before) != _what(record):
         raise BadInput(f"{folder} has a page that was imported of {_in_words(before)}, and this one is of {_in_words(record)}; {ELSE}")
@@ -51,10 +49,6 @@ def _check_replaced(record: StudyRecord, folder: Path) -> None:
         raise BadInput(f"{recipe} cannot be read ({reason(error)}); {ELSE}") from error
     if found not in (record.recipe, before.recipe if before else ""):
         raise BadInput(f"{recipe} is there already and was changed or is another recipe; rename it, {ELSE}")
-
-
-def _is_imported(record: StudyRecord) -> bool:
-    return all(variant.steps and EVALUATED in variant.steps[-1].details for variant in record.variants)
 
 
 def _what(record: StudyRecord) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:

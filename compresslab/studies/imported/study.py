@@ -34,8 +34,8 @@ from compresslab.studies.assemble import study_record
 from compresslab.studies.imported.answers import Answers, by_items, by_values, sampled_tasks, shared_tasks
 from compresslab.studies.imported.files import NAME, ModelResults, read_models
 from compresslab.studies.imported.lineage import Lineage, lineage_of
+from compresslab.studies.imported.mark import EVALUATED
 from compresslab.studies.imported.models import ImportedModel, are_timed, quantization_of, sizes_of
-from compresslab.studies.imported.page import EVALUATED
 from compresslab.studies.imported.pairing import check_asked_alike, ways_apart
 from compresslab.studies.imported.tasks import best_reference, name_in
 from compresslab.studies.training_runs import origin_in_words, origin_of
