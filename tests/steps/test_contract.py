@@ -133,7 +133,7 @@ def test_a_method_that_cannot_serve_an_architecture_refuses_by_name_and_changes_
 )
 def test_the_other_dtypes_keep_the_contract(tmp_path: Path, method: str, dtype: torch.dtype):
     result = step(method, "llama", tmp_path / "made", dtype)
-    # In the dtype of the step, as a run compares. Without it bitsandbytes' layers compute in bfloat16 where the kernel takes other dtypes, too.
+    # In the dtype of the step, as a run compares. Without it bitsandbytes computes in bfloat16 where the kernel takes other dtypes, too.
     compute = Compute(str(dtype).removeprefix("torch."))
     assert reload_difference(tmp_path / "made", result.probe, result.tensors if method in OTHER_KERNEL else None, compute) == 0
     assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
