@@ -73,7 +73,7 @@ def accuracy_change(variant: VariantRecord, relation: str, tasks: Sequence[str])
 def seconds_to_make(variant: VariantRecord) -> float | None:
     """Seconds that the variant's last step took when it ran; `None` where it made nothing: a base and an adopted model were only loaded."""
     cost = variant.costs.get("model")
-    loaded = not variant.parent or variant.steps[-1].kind == "adopt"
+    loaded = not variant.parent or any(step.kind == "adopt" for step in variant.steps[-1:])
     return None if cost is None or loaded else cost.seconds
 
 
