@@ -17,6 +17,6 @@ def not_linear(architecture: str, method: str, kind: Kind, module: str, share: f
     """
     does = "prunes" if kind == "prune" else "quantizes"
     return (
-        f"{architecture}: {method} {does} linear layers, and {share:.0%} of the blocks' weights are in {module}, which is none; the result "
-        "would stay about as large as it is"
+        f"{architecture}: {method} {does} linear layers, and {share:.0%} of the blocks' weights are in {module}, which is none; "
+        "the result would stay about as large as it is"
     )

@@ -163,7 +163,7 @@ def test_the_kernel_is_named_from_any_spelling_of_the_bits(quantization: dict[st
 def test_the_plan_tests_no_method_by_its_settings() -> None:
     """Costs, refusals and formats come from the method. A family's file is imported only where its own passes are planned."""
     families = {path.stem for path in Path(installed.__file__).parent.glob("*.py")} - {
-        "__init__", "amounts", "dimensions", "format", "installed", "layerwise", "method", "registry", "settings"
+        "__init__", "amounts", "dimensions", "format", "installed", "layerwise", "method", "plain_linears", "registry", "settings"
     }  # fmt: skip
     # Gathering, adopting and published studies are about methods of one name; what a step costs and may do is not.
     for name in ("estimate", "rules", "model_files", "packages", "advice", "starter"):
