@@ -9,7 +9,8 @@ from compresslab.recipe.stored_weights import layer_of
 
 # Buffers that older versions of transformers saved: masks and rotary frequencies, and scales of a cache that vLLM adds.
 OLD_BUFFERS = (
-    *("inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".causal_mask", ".embed_positions"),
+    *("inv_freq", "cos_cached", "sin_cached"),
+    *(".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".causal_mask", ".embed_positions"),
     *("k_scale", "v_scale", "kv_scale", "q_scale", "prob_output_scale"),
 )
 
