@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from calling import Call
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from compresslab.plan.graph import Plan
 from compresslab.plan.prepare import prepare
@@ -26,7 +29,13 @@ from compresslab.recipe.schema import Recipe
 from compresslab.versions import version
 
 SMOLLM2 = "offline:smollm2-135m-instruct"
-CONFIG = {"model_type": "llama", "vocab_size": 100, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
 HERE = [name for name in CHOICES if name not in ("gptq", "awq") or version("gptqmodel") != "absent"]
 
 
@@ -35,6 +44,11 @@ def model_folder(path: Path, hidden: int = 64, layers: int = 4, neurons: int = 9
     path.mkdir(parents=True)
     sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": neurons}
     (path / "config.json").write_text(json.dumps({**CONFIG, **sizes}))
+    # Of the weights it reads which layers there are and how many rows the embeddings have.
+    weights = {"model.embed_tokens.weight": np.zeros((CONFIG["vocab_size"], 1), np.float32)}
+    weights |= {f"model.layers.{layer}.input_layernorm.weight": np.zeros(1, np.float32) for layer in range(layers)}
+    save_file(weights, path / "model.safetensors")
+    (path / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": {}, "merges": []}}))
     return path
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lm_eval.api.registry import get_model
+from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from compresslab.errors import BadInput
@@ -56,6 +57,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path):
 )
 def test_a_damaged_configuration_is_one_message(tmp_path: Path, content: str, said: str):
     (tmp_path / "config.json").write_text(content)
+    save_file({"model.norm.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(BadInput, match=said):
         registered.CommandLineLM(str(tmp_path), device="cpu")
 
