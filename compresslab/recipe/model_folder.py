@@ -29,14 +29,15 @@ from compresslab.recipe.model_checks import (
 from compresslab.recipe.model_config import claim_problem, read_config
 from compresslab.recipe.source import HUB_ID, Source
 
+VOCABULARY_SUFFIXES = (".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".codes", ".tokenizer")
 # Suffixes of what transformers and its tokenizers read: weights, configurations, templates and vocabularies.
-READ = (WEIGHTS, ".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".vocab", ".bpe", ".codes", ".tokenizer")
+READ = (WEIGHTS, ".json", ".jinja", ".txt", *VOCABULARY_SUFFIXES)
 # Vocabularies without a suffix.
 VOCABULARIES = ("vocab", "merges")
 # What a tokenizer is read from, in its own suffix or under a name that tokenizers have.
 VOCABULARY_FILES = (
-    *("*.model", "*.tiktoken", "*.spm", "*.vocab", "*.bpe", "*.codes", "*.tokenizer", "vocab*", "*vocab.json", "merges*", "dict.txt"),
-    *("tekken.json", "word_shape.json", "byte_maps.json"),
+    *(f"*{suffix}" for suffix in VOCABULARY_SUFFIXES),
+    *("vocab*", "*vocab.json", "merges*", "dict.txt", "tekken.json", "word_shape.json", "byte_maps.json"),
 )
 # Of these kinds, what transformers reads without being told its name: configurations, templates and the vocabularies of its tokenizers.
 BY_NAME = frozenset(

@@ -1,13 +1,16 @@
-"""lm-eval's files of two tiny models."""
+"""lm-eval's files of two tiny models, and files in its form."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+
+from .lm_eval_results import TIME, Results, content
 
 
 class Evaluated(NamedTuple):
@@ -40,3 +43,16 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluated]:
     finally:
         os.chdir(place)
         datasets.config.HF_DATASETS_CACHE = cache
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """Writes a file of results and gives its path."""
+
+    def write(model: str, tasks: dict[str, dict[str, Any]] | None = None, *, time: str = TIME, folder: str = "", **more: Any) -> str:
+        path = tmp_path / (folder or model.replace("/", "__")) / f"results_{time}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content(model, tasks or {"mmlu": {"acc": 0.6, "shots": 5, "items": 14042, "error": 0.004}}, **more)))
+        return str(path)
+
+    return write

@@ -1,7 +1,7 @@
 """Renders charts whose text marks the chart library need not measure.
 
 The library measures a text by laying out the outlines of its letters, several times a chart: about a sixth of a millisecond a letter, and
-nine tenths of the time of a chart of 200 rows. Here a text's width is the sum of its letters' advances, each measured once in a process.
+most of the time of a chart of 200 rows. Here a text's width is the sum of its letters' advances, each measured once in a process.
 The library draws the marks with empty texts, and the texts are set into the elements that it leaves empty. A mark of the same width keeps
 the place of the row labels, since the widest one decides the chart's margin.
 
